@@ -1,0 +1,33 @@
+# Two commands do all the set-up on a machine that has Python 3.11 or newer and make:
+#   make demo    a virtual environment, the package, and the whole of DreamBooth on the embedded base
+#   make test    the same, then style, types and tests
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint slow clean
+
+demo: $(STAMP)
+	$(BIN)/dreambooth demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow -s
+
+lint: $(STAMP)
+	$(BIN)/ruff check dbcli tests benchmarks pretraining
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,22 @@
+"""The whole of DreamBooth in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dbcli.cli.invocation import of
+
+
+def demo(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The project the demo makes.")] = Path("dreambooth-demo"),
+) -> None:
+    """The main job from photos to pictures and scores, on the embedded base and the bundled photos."""
+    from dbcli.cli.listings import show_demo
+    from dbcli.workflows.demo import run_demo
+
+    call = of(context)
+    show_demo(call.screen, run_demo(folder, call.screen))

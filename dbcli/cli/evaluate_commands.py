@@ -1,0 +1,35 @@
+"""Scoring a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dbcli.cli.invocation import of
+
+
+def evaluate(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Option("--run", help="Which run, the newest finished by default.")] = None,
+    suite: Annotated[list[str] | None, typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.")] = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="paper, paper-l or tiny; by the project's base if left out.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of each prompt's first picture.")] = None,
+    keep_identifier: Annotated[
+        bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
+    ] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Also a picture: photos first, prompts as labels.")] = False,
+) -> None:
+    """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
+    from dbcli.cli.listings import show_evaluations
+    from dbcli.workflows.evaluate import evaluate as score
+
+    call = of(context)
+    found = score(call.layout(), run=run, suites=suite or [], prompts_file=prompts, judge=judge, count=count, seed=seed,
+                  keep_identifier=keep_identifier, grid=grid, progress=call.screen, offline=call.offline)
+    show_evaluations(call.screen, found)

@@ -1,0 +1,62 @@
+"""What every command knows of how it was called: the project, how to speak, whether it may ask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from dbcli.cli.screen import Screen
+from dbcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbcli.project.layout import Layout
+
+
+@dataclass
+class Invocation:
+    """One call of the program."""
+
+    project: Path | None = None
+    yes: bool = False
+    offline: bool = False
+    screen: Screen = field(default_factory=Screen)
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a person sits there: both ends are a terminal, and neither --yes nor --json was given."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.yes and not self.screen.as_json
+
+    def layout(self) -> Layout:
+        """The project meant: -C, else the nearest parent folder that is one."""
+        from dbcli.workflows.projects import open_project
+
+        return open_project(self.project)
+
+    def wanted(self, value: str | None, option: str, question: str, default: Callable[[], str | None] | None = None) -> str:
+        """A value the command needs: given, or asked for on a terminal, or exit 2 naming the option."""
+        if value:
+            return value
+        proposal = default() if default is not None else None
+        if self.may_ask:
+            answer: str = typer.prompt(question, default=proposal, err=True)
+            return answer.strip()
+        if self.yes and proposal:
+            return proposal
+        raise UsageError(f"{option} is missing.", hint=f"add {option}" + (f" {proposal}" if proposal else ""))
+
+    def sure(self, question: str) -> bool:
+        """Whether a person agrees; --yes agrees beforehand, without a terminal nobody does."""
+        if self.yes:
+            return True
+        return self.may_ask and typer.confirm(question, err=True)
+
+
+def of(context: typer.Context) -> Invocation:
+    """The invocation a command's Typer context carries."""
+    found = context.find_object(Invocation)
+    return found if found is not None else Invocation()

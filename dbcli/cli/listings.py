@@ -1,0 +1,186 @@
+"""Results in words and tables, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from dbcli.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from dbcli.project.layout import Layout
+    from dbcli.project.runs import RunRecord
+    from dbcli.project.subjects import AddedSubject
+    from dbcli.workflows.demo import Demonstration
+    from dbcli.workflows.evaluate import Evaluation
+    from dbcli.workflows.generate import Drawn
+    from dbcli.workflows.prior_sets import SetSummary
+    from dbcli.workflows.train import TrainingPlan
+
+SHOWN_PICTURES = 8
+
+
+def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str]) -> None:
+    """A subject that was just brought in: what was kept, left out and changed."""
+    subject = added.subject
+    left_out = [one for one in added.skipped if not one.stray]
+    screen.document(
+        {
+            "subject": subject.to_plain(),
+            "skipped": [{"path": str(one.path), "reason": one.reason, "stray": one.stray} for one in added.skipped],
+            "notes": added.notes,
+            "advice": list(advice),
+        }
+    )
+    for one in left_out:
+        screen.warn(one.text)
+    strays = len(added.skipped) - len(left_out)
+    if strays:
+        screen.note(f"{strays} other file{'s' if strays > 1 else ''} passed over.")
+    for note in added.notes:
+        screen.note(note)
+    for line in advice:
+        screen.warn(line)
+    count = len(subject.photos)
+    screen.line(f"Subject {subject.name}: {count} photo{'s' if count != 1 else ''} of a {subject.class_noun}")
+    token = "" if subject.identifier else " --token sks"
+    screen.line(f"Next: dreambooth train --subject {subject.name}{token}", style="dim")
+
+
+def show_plan(screen: Screen, plan: TrainingPlan) -> None:
+    """The settings a run would have."""
+    settings = plan.profile.model_dump(mode="json")
+    names = [subject.name for subject in plan.subjects]
+    screen.document({"subjects": names, "profile": plan.profile_name, "settings": settings})
+    rows = [
+        (f"{section}.{key}" if isinstance(values, dict) else section, value)
+        for section, values in settings.items()
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+    ]
+    screen.table(f"{', '.join(names)} with the profile {plan.profile_name}", ("setting", "value"), rows)
+
+
+def show_runs(screen: Screen, records: Sequence[RunRecord], damaged: Sequence[str]) -> None:
+    """All runs, a line each."""
+    screen.document({"runs": [record.to_plain() for record in records], "damaged": list(damaged)})
+    rows = [
+        (
+            record.name,
+            record.state,
+            record.method,
+            ", ".join(f"{one.identifier or '?'} {one.class_noun}" for one in record.subjects),
+            f"{record.step}/{record.total_steps}",
+            "" if record.loss is None else f"{record.loss:.4f}",
+            record.created[:16].replace("T", " "),
+        )
+        for record in records
+    ]
+    if rows:
+        screen.table(None, ("run", "state", "method", "subjects", "steps", "loss", "made (UTC)"), rows)
+    else:
+        screen.line("No runs yet. Next: dreambooth train --subject NAME")
+    for line in damaged:
+        screen.warn(line)
+
+
+def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
+    """One run in full."""
+    screen.document(record.to_plain())
+    subjects = ", ".join(f"{one.name} = {one.identifier or '?'} {one.class_noun}" for one in record.subjects)
+    rows: list[tuple[str, object]] = [
+        ("state", record.state + (f": {record.error}" if record.error else "")),
+        ("subjects", subjects),
+        ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
+        ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
+        ("steps", f"{record.step} of {record.total_steps}"),
+        ("loss", None if record.loss is None else f"{record.loss:.4f}"),
+        ("prior", record.prior.get("line")),
+        ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),
+        ("peak memory", None if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / 1e9:.2f} GB"),
+        ("device", record.device),
+        ("folder", layout.shown(layout.run_dir(record.name))),
+    ]
+    screen.table(f"Run {record.name}", ("", ""), [row for row in rows if row[1]])
+    if record.state == "finished" and record.subjects:
+        words = f"{record.subjects[0].identifier} {record.subjects[0].class_noun}"
+        screen.line(f'Next: dreambooth generate "a {words} in space"', style="dim")
+
+
+def show_drawn(screen: Screen, drawn: Drawn) -> None:
+    """Where the pictures lie."""
+    from dbcli.workflows.generate import drawn_document
+
+    screen.document(drawn_document(drawn))
+    count = len(drawn.pictures)
+    screen.line(f"Drew {count} picture{'' if count == 1 else 's'} with {drawn.run or 'the bare base'}")
+    for picture in drawn.pictures[:SHOWN_PICTURES]:
+        screen.line(f"  {picture.path}")
+    if count > SHOWN_PICTURES:
+        screen.line(f"  … and {count - SHOWN_PICTURES} more in {drawn.pictures[0].path.parent}")
+    if drawn.grid is not None:
+        screen.line(f"Grid: {drawn.grid}")
+
+
+def show_prior_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:
+    """All prior sets, a line each."""
+    screen.document({"sets": [asdict(one) for one in sets]})
+    rows = [
+        (one.key, one.prompt or "own photos", one.images, f"{one.size_bytes / 1e6:.1f} MB", "" if one.fits_base else "no")
+        for one in sets
+    ]
+    if rows:
+        screen.table(None, ("set", "prompt", "images", "size", "fits the base"), rows)
+    else:
+        screen.line("No prior sets yet. A run draws its own, or: dreambooth reg make --class dog")
+
+
+def show_evaluations(screen: Screen, evaluations: Sequence[Evaluation]) -> None:
+    """A table of scores a suite, the photos' own values beside them."""
+    screen.document(
+        {
+            "evaluations": [
+                {"scores_file": str(one.scores_file), "grid": None if one.grid is None else str(one.grid), **one.scores}
+                for one in evaluations
+            ]
+        }
+    )
+    for one in evaluations:
+        _show_scores(screen, one)
+
+
+def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
+    from dbcli.workflows.evaluate import score_definitions
+
+    scores = evaluation.scores
+    rows = []
+    for metric, definition in score_definitions().items():
+        found = scores["overall"].get(metric)
+        if found is None:
+            continue
+        judge = scores["protocol"]["judges"].get(definition["judge"], {}).get("name", "")
+        real = scores["real"].get(metric)
+        rows.append((definition["title"], judge, *_numbers(found), "" if real is None else f"{real:.3f}", definition["better"]))
+    title = f"{evaluation.run} · suite {evaluation.suite}"
+    screen.table(title, ("score", "judge", "value", "95 % interval", "photos among themselves", "better"), rows)
+    for name in scores["copying"]:
+        screen.warn(f"{name}: DINO above the photos' own value; the pictures copy the photos.")
+    screen.line(f"Scores: {evaluation.scores_file}")
+    if evaluation.grid is not None:
+        screen.line(f"Grid: {evaluation.grid}")
+
+
+def _numbers(found: dict[str, Any]) -> tuple[str, str]:
+    value, low, high = (found.get(key) for key in ("value", "low", "high"))
+    interval = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return ("" if value is None else f"{value:.3f}"), interval
+
+
+def show_demo(screen: Screen, shown: Demonstration) -> None:
+    """What the demo made, and the three commands a person types next."""
+    screen.document({"project": str(shown.project), "run": shown.run, "grid": str(shown.grid), "seconds": shown.seconds})
+    if shown.evaluation is not None:
+        _show_scores(screen, shown.evaluation)
+    seconds = ", ".join(f"{part} {value:.0f} s" for part, value in shown.seconds.items())
+    screen.line(f"Done: {seconds}. Look at {shown.grid}", style="bold")
+    screen.line(f'Next: cd {shown.project}; dreambooth generate "a {{dog}} in the forest" --grid', style="dim")

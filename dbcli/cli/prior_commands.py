@@ -1,0 +1,63 @@
+"""Prior sets: the class images that keep a class alive while one member of it is learnt."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dbcli.cli.invocation import of
+from dbcli.errors import Refused
+
+prior_app = typer.Typer(help="Draw, list and remove class images.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@prior_app.command("make")
+def make(
+    context: typer.Context,
+    class_noun: Annotated[str | None, typer.Option("--class", help="Which class, like dog.")] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="How many in all.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", help="Whose prior settings to use.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+) -> None:
+    """Draw class images ahead of a run, or top a set up."""
+    from dbcli.workflows.prior_sets import make_prior_set
+
+    call = of(context)
+    noun = call.wanted(class_noun, "--class", "Which class")
+    made = make_prior_set(
+        call.layout(), noun, count=count, profile=profile, sets=sets or [], progress=call.screen, offline=call.offline
+    )
+    call.screen.document({"key": made.key, "prompt": made.prompt, "images": made.files, "line": made.line})
+    call.screen.line(made.line)
+
+
+@prior_app.command("list")
+def list_sets(context: typer.Context) -> None:
+    """All prior sets of the project."""
+    from dbcli.cli.listings import show_prior_sets
+    from dbcli.workflows.prior_sets import summaries
+
+    call = of(context)
+    show_prior_sets(call.screen, summaries(call.layout()))
+
+
+@prior_app.command("prune")
+def prune_sets(
+    context: typer.Context,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY...", help="Which sets; those of another base by default.")
+    ] = None,
+) -> None:
+    """Remove prior sets that no run needs any more."""
+    from dbcli.workflows.prior_sets import prune, unfit
+
+    call = of(context)
+    layout = call.layout()
+    chosen = keys or unfit(layout)
+    if chosen and not call.sure(f"Remove {', '.join(chosen)}?"):
+        raise Refused("All sets are kept.", hint="add --yes to remove them without being asked")
+    if chosen:
+        prune(layout, chosen)
+    call.screen.document({"removed": chosen})
+    call.screen.line(f"Removed {len(chosen)} prior set{'' if len(chosen) == 1 else 's'}")

@@ -1,0 +1,51 @@
+"""Looking at runs and removing them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dbcli.cli.invocation import of
+from dbcli.errors import Refused
+
+runs_app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@runs_app.command("list")
+def list_runs(context: typer.Context) -> None:
+    """All runs, oldest first."""
+    from dbcli.cli.listings import show_runs
+    from dbcli.workflows.runs import all_runs
+
+    call = of(context)
+    show_runs(call.screen, *all_runs(call.layout()))
+
+
+@runs_app.command("show")
+def show(
+    context: typer.Context,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="3, 0003 or 0003-dog; the newest by default.")] = None,
+) -> None:
+    """One run: what it learnt, with which settings, how it went."""
+    from dbcli.cli.listings import show_run
+    from dbcli.workflows.runs import one_run
+
+    call = of(context)
+    layout = call.layout()
+    show_run(call.screen, one_run(layout, run), layout)
+
+
+@runs_app.command("rm")
+def remove(context: typer.Context, run: Annotated[str, typer.Argument(metavar="RUN", help="Which run.")]) -> None:
+    """Remove a run with its weights and pictures."""
+    from dbcli.workflows.runs import one_run, remove
+
+    call = of(context)
+    layout = call.layout()
+    record = one_run(layout, run)
+    if not call.sure(f"Remove {record.name} with its weights and pictures?"):
+        raise Refused(f"{record.name} is kept.", hint="add --yes to remove it without being asked")
+    remove(layout, record.name)
+    call.screen.document({"removed": record.name})
+    call.screen.line(f"Removed {record.name}")

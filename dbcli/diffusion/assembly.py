@@ -1,0 +1,213 @@
+"""From configurations and named tensors to the three networks of a base, nothing allocated before all of it fits."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dbcli.diffusion.weights_hash import WeightsDigest
+from dbcli.errors import BaseMissing, UnsafeFile
+
+COMPONENTS = ("text_encoder", "unet", "vae")
+
+# Upper bounds of what a configuration may ask for; Stable Diffusion 1 and 2 stay far below each.
+CONFIG_LIMITS = {
+    "layers_per_block": 8,
+    "transformer_layers_per_block": 8,
+    "num_hidden_layers": 64,
+    "hidden_size": 8192,
+    "intermediate_size": 32768,
+    "vocab_size": 1_000_000,
+    "max_position_embeddings": 4096,
+    "cross_attention_dim": 8192,
+    "in_channels": 64,
+    "out_channels": 64,
+    "latent_channels": 64,
+    "norm_num_groups": 512,
+    "block_out_channels": 8192,
+    "attention_head_dim": 8192,
+    "num_attention_heads": 8192,
+    "num_train_timesteps": 100_000,
+}
+MAX_BLOCKS = 8
+
+# Names that some writers store beside the weights and no network has as a parameter.
+IGNORED_NAME = re.compile(r"(^|\.)(position_ids|logit_scale)$|^text_projection(\.weight)?$")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: its shape from the header, and how to read it (as stored, own memory)."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], torch.Tensor]
+
+
+@dataclass
+class Parts:
+    """A base before it takes memory: configurations, and for each network its tensors by diffusers name.
+
+    `entries["text_encoder"]` has names without the prefix `text_model.`; `files` are what the weights come from.
+    """
+
+    configs: dict[str, dict[str, Any]]
+    entries: dict[str, dict[str, Entry]]
+    files: list[Path]
+    tokenizer: Callable[[], Any]
+    source: str
+    notes: list[str] = field(default_factory=list)
+
+
+def build_networks(
+    parts: Parts, *, dtype: torch.dtype, device: str | torch.device, digest: WeightsDigest | None
+) -> dict[str, nn.Module]:
+    """Builds text encoder, UNet and VAE and fills them, in evaluation mode and without gradients.
+
+    Shapes of all three are compared with the networks' before the first tensor is read. `digest`, if given, is fed
+    every tensor. Raises UnsafeFile (a configuration out of bounds, a shape that does not fit) or BaseMissing
+    (a tensor that is not there).
+    """
+    for component in COMPONENTS:
+        check_config(parts.configs[component], f"{parts.source} ({component})")
+    with quiet_libraries():
+        networks = {component: empty_network(component, parts.configs[component]) for component in COMPONENTS}
+    plans = {
+        component: match_names(networks[component], parts.entries[component], f"{parts.source} ({component})")
+        for component in COMPONENTS
+    }
+    for component in COMPONENTS:
+        _fill(networks[component], plans[component], component, dtype=dtype, device=device, digest=digest)
+    return networks
+
+
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """Refuses a configuration that would take absurd time or memory to build. Raises UnsafeFile."""
+    for key, limit in CONFIG_LIMITS.items():
+        value = config.get(key)
+        values = value if isinstance(value, list | tuple) else [value]
+        if len(values) > MAX_BLOCKS:
+            raise UnsafeFile(f"{where}: {key} has {len(values)} entries.")
+        for number in values:
+            if isinstance(number, int | float) and not 0 <= number <= limit:
+                raise UnsafeFile(f"{where}: {key} is {number}, outside 0 to {limit}.")
+
+
+def empty_network(component: str, config: Mapping[str, Any]) -> nn.Module:
+    """A network whose parameters have shapes but no memory. Raises UnsafeFile where the configuration is nonsense."""
+    try:
+        with quiet_libraries(), torch.device("meta"):
+            network = _network_from_config(component, config)
+    except Exception as error:  # a configuration from a stranger can fail anywhere inside the constructors
+        raise UnsafeFile(
+            f"The configuration of the {component} does not describe a network ({error})."
+        ) from error
+    _give_buffers(network)
+    return network
+
+
+def _network_from_config(component: str, config: Mapping[str, Any]) -> nn.Module:
+    if component == "text_encoder":
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModel
+
+        hidden = {
+            "architectures",
+            "dtype",
+            "torch_dtype",
+            "transformers_version",
+            "_name_or_path",
+            "auto_map",
+        }
+        return CLIPTextModel(
+            CLIPTextConfig(**{key: value for key, value in config.items() if key not in hidden})
+        )
+    if component == "unet":
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        return UNet2DConditionModel.from_config(dict(config))
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL.from_config(dict(config))
+
+
+def _give_buffers(network: nn.Module) -> None:
+    """Buffers that no file stores: CLIP's position numbers are the only ones in these networks."""
+    for module in network.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if name != "position_ids":
+                raise UnsafeFile(f"The network keeps a buffer {name!r} that no model file holds.")
+            values = torch.arange(buffer.shape[-1], device="cpu").expand(buffer.shape).clone()
+            module.register_buffer(name, values, persistent=False)
+
+
+def match_names(network: nn.Module, entries: Mapping[str, Entry], where: str) -> dict[str, Entry]:
+    """For each parameter of the network its entry; names and shapes must agree in full.
+
+    A 1 × 1 convolution and a linear layer are the same numbers: shapes may differ in trailing ones.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    plan = {name: entries[bare] for name in expected if (bare := name.removeprefix("text_model.")) in entries}
+    missing = [name for name in expected if name not in plan]
+    if missing:
+        raise BaseMissing(
+            f"{where} lacks {len(missing)} of {len(expected)} tensors, the first is {missing[0]}.",
+            hint="Only complete Stable Diffusion 1.x and 2.x models can be a base.",
+        )
+    known = {name.removeprefix("text_model.") for name in expected}
+    strange = [name for name in entries if name not in known and not IGNORED_NAME.search(name)]
+    if strange:
+        raise UnsafeFile(f"{where} holds {len(strange)} tensors too many, the first is {strange[0]}.")
+    for name, shape in expected.items():
+        if _squeezed(plan[name].shape) != _squeezed(shape):
+            raise UnsafeFile(f"{where}: {name} has the shape {list(plan[name].shape)}, not {list(shape)}.")
+    return plan
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _fill(
+    network: nn.Module,
+    plan: Mapping[str, Entry],
+    component: str,
+    *,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    digest: WeightsDigest | None,
+) -> None:
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    state = {}
+    for name in sorted(plan, key=lambda name: name.removeprefix("text_model.")):
+        tensor = plan[name].read().reshape(shapes[name])
+        if digest is not None:
+            digest.add(f"{component}.{name.removeprefix('text_model.')}", tensor)
+        state[name] = tensor.to(device=device, dtype=dtype)
+    network.load_state_dict(state, strict=True, assign=True)
+    network.to(device)  # the buffers
+    network.eval()
+    network.requires_grad_(False)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keeps diffusers and transformers from printing warnings and bars of their own while a model is built."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

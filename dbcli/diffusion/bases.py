@@ -1,0 +1,195 @@
+"""Base models: where they come from, and the networks and facts that training and drawing need of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from dbcli.diffusion import hub
+from dbcli.diffusion.assembly import Parts, build_networks
+from dbcli.diffusion.folder import parts_of_folder
+from dbcli.diffusion.single_file import parts_of_file
+from dbcli.diffusion.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
+from dbcli.errors import BaseMissing, UsageError
+
+Kind = Literal["hub", "folder", "single-file", "embedded"]
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+# Short names and the commits they mean for good; docs/bases.md says where each commit was confirmed.
+KNOWN_BASES = {
+    "sd-v1-4": ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b"),
+    "sd-v1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
+}
+
+
+@dataclass(frozen=True)
+class BaseReference:
+    """Which base is meant: `source` is the hub id or the absolute path, `revision` 40 hex digits for the hub."""
+
+    name: str
+    source: str
+    revision: str | None
+    kind: Kind
+
+
+@dataclass
+class Base:
+    """A base model in memory: networks in evaluation mode, without gradients, and the facts that go with them.
+
+    The UNet predicts `prediction_type` on latents `[B, latent_channels, H / vae_factor, W / vae_factor]`, scaled by
+    `latent_scale`; prompts are padded to `max_tokens`. `resolution` is the size in px it was trained at.
+    `hash` names the weights and these facts, independent of the file they came in.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    kind: Kind
+    hash: str
+    tokenizer: Any
+    text_encoder: nn.Module
+    vae: nn.Module
+    unet: nn.Module
+    scheduler_config: dict[str, Any]
+    prediction_type: str
+    resolution: int
+    vae_factor: int
+    latent_channels: int
+    latent_scale: float
+    max_tokens: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def latent_scale_factor(self) -> int:
+        """Pixels a latent covers along one side; another name for `vae_factor`."""
+        return self.vae_factor
+
+
+def embedded_folder() -> Path:
+    """Where the small base that ships with this program lies."""
+    return Path(str(resources.files("dbcli"))) / "embedded" / "sd"
+
+
+def resolve_base(source: str, revision: str | None = None, *, offline: bool = False) -> BaseReference:
+    """Says which base a word means; asks the hub only for the commit of an unpinned repository.
+
+    `source` is `tiny`, a short name (`sd-v1-4`), a diffusers folder, a model file, or a hub id `owner/name`.
+    Raises BaseMissing (no such file), Unreachable (hub), UsageError (none of these).
+    """
+    if source == "tiny":
+        return BaseReference("tiny", str(embedded_folder()), None, "embedded")
+    if source in KNOWN_BASES:
+        repository, pinned = KNOWN_BASES[source]
+        pinned = pinned if revision is None else hub.resolve_revision(repository, revision, offline=offline)
+        return BaseReference(source, repository, pinned, "hub")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return BaseReference(path.resolve().name, str(path.resolve()), None, "folder")
+    if path.is_file():
+        return BaseReference(path.stem, str(path.resolve()), None, "single-file")
+    if _looks_like_a_path(source):
+        raise BaseMissing(f"There is no base model at {path}.", hint=hub.WAYS_OUT)
+    if not hub.is_repository(source):
+        raise UsageError(
+            f"{source!r} is no base model.",
+            hint=f"Known: tiny, {', '.join(KNOWN_BASES)}; or a folder, a model file, or a hub id like owner/name.",
+        )
+    commit = hub.resolve_revision(source, revision, offline=offline)
+    return BaseReference(source.split("/")[1], source, commit, "hub")
+
+
+def _looks_like_a_path(source: str) -> bool:
+    return source.startswith(("/", "./", "../", "~", "\\")) or source.lower().endswith(SINGLE_FILE_SUFFIXES)
+
+
+def load_base(
+    source: str | BaseReference,
+    revision: str | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    offline: bool = False,
+    prediction_type: str | None = None,
+    on_download: Callable[[str], None] | None = None,
+) -> Base:
+    """Loads a base model; see `resolve_base` for what `source` may be.
+
+    `prediction_type` overrules what the model says of itself (some Stable Diffusion 2 files say nothing: then it is
+    told from their weights, and `notes` says so). Raises BaseMissing, Unreachable, UnsafeFile, UsageError.
+    """
+    if prediction_type not in (None, *PREDICTION_TYPES):
+        raise UsageError(f"The prediction type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}.")
+    if isinstance(source, BaseReference):
+        reference = source
+    else:
+        reference = resolve_base(source, revision, offline=offline)
+    parts = _parts(reference, offline=offline, on_download=on_download)
+    _settle_prediction_type(parts, prediction_type)
+    known = remembered_digest(parts.files)
+    digest = None if known else WeightsDigest()
+    networks = build_networks(parts, dtype=dtype, device=device, digest=digest)
+    if digest is not None:
+        known = digest.hexdigest()
+        remember_digest(parts.files, known)
+    return _base(reference, parts, networks, str(known))
+
+
+def _parts(reference: BaseReference, *, offline: bool, on_download: Callable[[str], None] | None) -> Parts:
+    if reference.kind == "single-file":
+        return parts_of_file(Path(reference.source))
+    if reference.kind == "hub":
+        commit = hub.resolve_revision(reference.source, reference.revision, offline=offline)
+        folder = hub.download(reference.source, commit, offline=offline, on_download=on_download)
+        return parts_of_folder(folder)
+    return parts_of_folder(Path(reference.source))
+
+
+def _settle_prediction_type(parts: Parts, override: str | None) -> None:
+    scheduler = parts.configs["scheduler"]
+    found = override or scheduler.get("prediction_type") or "epsilon"
+    if found not in PREDICTION_TYPES:
+        raise BaseMissing(
+            f"{parts.source} predicts {found!r}; only {' and '.join(PREDICTION_TYPES)} can be trained.",
+            hint="Choose another base.",
+        )
+    scheduler["prediction_type"] = found
+
+
+def _base(
+    reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str
+) -> Base:
+    unet, vae, text_encoder = networks["unet"], networks["vae"], networks["text_encoder"]
+    unet_config: Any = unet.config
+    vae_config: Any = vae.config
+    text_config: Any = text_encoder.config
+    tokenizer = parts.tokenizer()
+    vae_factor = 2 ** (len(vae_config.block_out_channels) - 1)
+    facts = {
+        "prediction_type": parts.configs["scheduler"]["prediction_type"],
+        "latent_scale": float(vae_config.scaling_factor),
+        "max_tokens": min(int(tokenizer.model_max_length), int(text_config.max_position_embeddings)),
+    }
+    return Base(
+        name=reference.name,
+        source=reference.source,
+        revision=reference.revision,
+        kind=reference.kind,
+        hash=base_hash(weights_digest, facts),
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        unet=unet,
+        scheduler_config=parts.configs["scheduler"],
+        resolution=int(parts.configs["unet"].get("sample_size") or unet_config.sample_size) * vae_factor,
+        vae_factor=vae_factor,
+        latent_channels=int(vae_config.latent_channels),
+        notes=parts.notes,
+        **facts,
+    )

@@ -1,0 +1,1 @@
+"""File formats of other tools: diffusers folders, original Stable Diffusion checkpoints, LoRA files; out and in."""

@@ -1,0 +1,122 @@
+"""Writes a diffusers folder that today's and older transformers both load.
+
+transformers ≥ 5.6 drops `text_model.` from the text encoder's names and writes only `tokenizer.json`; versions 4
+then load none of the weights without a word, and look for `vocab.json` and `merges.txt`. Both are put back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbcli.diffusion.formats.writing import save_json, save_tensors, save_text
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+}
+
+
+def write_diffusers_folder(
+    folder: Path,
+    *,
+    unet: Any,
+    vae: Any,
+    text_encoder: Any,
+    tokenizer: Any,
+    scheduler_config: Mapping[str, Any],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Writes the networks, tokenizer and scheduler under `folder`; `model_index.json` is written last."""
+    for name, network in {"unet": unet, "vae": vae, "text_encoder": text_encoder}.items():
+        save_tensors(folder / name / WEIGHTS[name], _tensors(name, network, dtype), {})
+        save_json(folder / name / "config.json", _config(name, network, dtype))
+    write_tokenizer(folder / "tokenizer", tokenizer)
+    save_json(folder / "scheduler" / "scheduler_config.json", _scheduler(scheduler_config))
+    save_json(folder / "model_index.json", _index(scheduler_config))
+
+
+def _tensors(name: str, network: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    state = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+    if name != "text_encoder":
+        return state
+    return {
+        f"text_model.{key.removeprefix('text_model.')}": value
+        for key, value in state.items()
+        if not key.endswith("position_ids")
+    }
+
+
+def _config(name: str, network: Any, dtype: torch.dtype) -> dict[str, Any]:
+    if name != "text_encoder":
+        config = json.loads(network.to_json_string())
+        return {key: value for key, value in config.items() if key != "_name_or_path"}
+    config = network.config.to_dict()
+    config.pop("_name_or_path", None)
+    kind = str(dtype).removeprefix("torch.")
+    # Versions 4 read `torch_dtype`, versions 5 `dtype`.
+    return {**config, "architectures": ["CLIPTextModel"], "dtype": kind, "torch_dtype": kind}
+
+
+def _scheduler(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"_class_name": "DDIMScheduler", **{key: value for key, value in config.items()}}
+
+
+def _index(scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
+    import diffusers
+
+    return {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler_config.get("_class_name", "DDIMScheduler")],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+
+
+def write_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Writes a CLIP tokenizer in the old files and the new one, words added by training included."""
+    folder.mkdir(parents=True, exist_ok=True)
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary: dict[str, int] = backend["model"]["vocab"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in backend["model"]["merges"]]
+    added = {
+        entry["content"]: entry["id"]
+        for entry in backend.get("added_tokens", [])
+        if entry["content"] not in vocabulary
+    }
+    special = {
+        "bos_token": str(tokenizer.bos_token),
+        "eos_token": str(tokenizer.eos_token),
+        "pad_token": str(tokenizer.pad_token),
+        "unk_token": str(tokenizer.unk_token),
+    }
+    config = {
+        "add_prefix_space": False,
+        "do_lower_case": True,
+        "errors": "replace",
+        "model_max_length": int(tokenizer.model_max_length),
+        "tokenizer_class": "CLIPTokenizer",
+        **special,
+    }
+    save_text(folder / "tokenizer.json", json.dumps(backend, ensure_ascii=False))
+    save_text(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
+    save_text(folder / "merges.txt", "\n".join(["#version: 0.2", *merges]) + "\n")
+    save_json(folder / "special_tokens_map.json", special)
+    save_json(folder / "tokenizer_config.json", config)
+    if added:
+        save_json(folder / "added_tokens.json", added)

@@ -1,0 +1,150 @@
+"""A LoRA between the formats: low-rank layers by the name of the module they add to, and to and from PEFT."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dbcli.errors import BaseMissing, UnsafeFile
+
+PARTS = ("unet", "text_encoder")
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """One low-rank addition: W + (alpha / rank) · up · down (Hu et al. 2022, section 4.1).
+
+    `down` is `[rank, in]` and `up` `[out, rank]`, with the kernel behind for convolutions. With `magnitude`
+    `[out]` it is DoRA: the sum's columns are rescaled to that length (Liu et al. 2024, equation 5).
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float
+    magnitude: torch.Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return int(self.down.shape[0])
+
+
+@dataclass
+class LoraWeights:
+    """A whole LoRA. Layer names are module paths without `text_model.`; `metadata` is the file's own, if any."""
+
+    unet: dict[str, LoraLayer]
+    text_encoder: dict[str, LoraLayer]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def part(self, name: str) -> dict[str, LoraLayer]:
+        return self.unet if name == "unet" else self.text_encoder
+
+
+@dataclass(frozen=True)
+class PeftLora:
+    """What PEFT needs for one network: keyword arguments of `LoraConfig`, and the adapter's state dict."""
+
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+
+def lora_from_peft(
+    unet: Mapping[str, torch.Tensor], text_encoder: Mapping[str, torch.Tensor], *, alpha: float
+) -> LoraWeights:
+    """From PEFT's state dicts (`….lora_A.weight`), as `get_peft_model_state_dict` gives them.
+
+    Raises UnsafeFile where a layer lacks one of its halves.
+    """
+    return LoraWeights(unet=_layers(unet, alpha), text_encoder=_layers(text_encoder, alpha))
+
+
+def _layers(tensors: Mapping[str, torch.Tensor], alpha: float) -> dict[str, LoraLayer]:
+    layers = {}
+    for name, down in tensors.items():
+        module, found, _ = name.partition(".lora_A.")
+        if not found:
+            continue
+        up = next((tensors[key] for key in tensors if key.startswith(f"{module}.lora_B.")), None)
+        if up is None:
+            raise UnsafeFile(f"The LoRA layer {module} has only one of its halves.")
+        magnitude = next(
+            (tensors[key] for key in tensors if key.startswith(f"{module}.lora_magnitude")), None
+        )
+        flat = None if magnitude is None else magnitude.reshape(-1)
+        layers[module.removeprefix("text_model.")] = LoraLayer(down, up, float(alpha), flat)
+    return layers
+
+
+def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, PeftLora]:
+    """For `unet` and `text_encoder`, where the LoRA has layers for them, what PEFT needs to take it in.
+
+    Layers may differ in rank and alpha; PEFT hears the commonest of each and the exceptions by name.
+    """
+    networks = {"unet": unet, "text_encoder": text_encoder}
+    return {
+        part: _peft(lora.part(part), _path_prefix(networks[part]), networks[part])
+        for part in PARTS
+        if lora.part(part)
+    }
+
+
+def _path_prefix(network: Any) -> str:
+    """transformers before 5.6 keeps the text tower one level deeper."""
+    return "text_model." if hasattr(network, "text_model") else ""
+
+
+def _peft(layers: Mapping[str, LoraLayer], prefix: str, network: Any) -> PeftLora:
+    ranks = {prefix + name: layer.rank for name, layer in layers.items()}
+    alphas = {prefix + name: layer.alpha for name, layer in layers.items()}
+    rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
+    config = {
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": sorted(ranks),
+        "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
+        "use_dora": any(layer.magnitude is not None for layer in layers.values()),
+        "bias": "none",
+    }
+    tensors = {}
+    for name, layer in layers.items():
+        tensors[f"{prefix}{name}.lora_A.weight"] = layer.down
+        tensors[f"{prefix}{name}.lora_B.weight"] = layer.up
+        if layer.magnitude is not None:
+            tensors[f"{prefix}{name}.lora_magnitude_vector"] = _magnitude(layer, network, prefix + name)
+    return PeftLora(config, tensors)
+
+
+def _magnitude(layer: LoraLayer, network: Any, path: str) -> torch.Tensor:
+    """PEFT keeps it `[out]` for linear layers and `[1, out, 1, 1]` for convolutions."""
+    assert layer.magnitude is not None
+    weight = network.get_submodule(path).weight
+    return layer.magnitude if weight.dim() == 2 else layer.magnitude.reshape(1, -1, 1, 1)
+
+
+def module_shapes(network: Any) -> dict[str, tuple[int, ...]]:
+    """Weight shapes of every layer a LoRA may add to, by path without `text_model.`."""
+    return {
+        name.removeprefix("text_model."): tuple(module.weight.shape)
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    }
+
+
+def check_layer(
+    name: str, down: tuple[int, ...], up: tuple[int, ...], weight: tuple[int, ...], file: str
+) -> None:
+    """Refuses a layer whose halves do not multiply to the module's shape. Raises UnsafeFile or BaseMissing."""
+    if len(down) < 2 or len(up) < 2 or down[0] != up[1] or down[0] == 0 or any(size != 1 for size in up[2:]):
+        raise UnsafeFile(f"{file}: the halves of {name} do not fit each other ({list(down)}, {list(up)}).")
+    if (up[0], down[1]) != weight[:2]:
+        raise BaseMissing(
+            f"{file} was made for another base: {name} is {list(weight[:2])} here and {[up[0], down[1]]} there.",
+            hint="Choose the base that the LoRA was trained on.",
+        )
+    if down[2:] not in (weight[2:], (1,) * len(down[2:])) or (len(weight) == 4 and down[2:] != weight[2:]):
+        raise UnsafeFile(f"{file}: {name} has the kernel {list(down[2:])}, not {list(weight[2:])}.")

@@ -1,0 +1,101 @@
+"""How every format reaches the disk: written beside its place, flushed, then renamed into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HASH_KEY = "modelspec.hash_sha256"
+COPY_BYTES = 2**22
+
+
+def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file whole or not at all, with the file mode that the umask gives.
+
+    The metadata gains the format and, where it is a ModelSpec table, the sha256 of all tensor bytes.
+    """
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bare = path.with_name(f".{path.name}.{os.getpid()}.bare")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    table = {"format": "pt", **metadata}
+    try:
+        if any(key.startswith("modelspec.") for key in table):
+            save_file(_unshared(ready), str(bare))
+            _add_metadata(bare, temporary, table)
+        else:
+            save_file(_unshared(ready), str(temporary), metadata=table)
+        _commit(temporary, path)
+    finally:
+        bare.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _add_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
+    """Copies a safetensors file with a new table in its header, the hash of the tensor bytes among it."""
+    with source.open("rb") as old, target.open("wb") as new:
+        (length,) = struct.unpack("<Q", old.read(8))
+        entries = json.loads(old.read(length))
+        digest = hashlib.sha256()
+        while block := old.read(COPY_BYTES):
+            digest.update(block)
+        entries["__metadata__"] = {**metadata, HASH_KEY: f"0x{digest.hexdigest()}"}
+        header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+        new.write(struct.pack("<Q", len(header)) + header)
+        old.seek(8 + length)
+        shutil.copyfileobj(old, new, COPY_BYTES)
+
+
+def save_json(path: Path, table: Mapping[str, Any]) -> None:
+    """Writes a JSON file whole or not at all."""
+    save_text(path, json.dumps(table, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def save_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all, lines ending in a line feed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(text.encode("utf-8"))
+        _commit(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The library refuses two names for one memory, and would write the whole table behind a slice of it."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        separate[name] = tensor
+    return separate
+
+
+def _commit(temporary: Path, path: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    temporary.chmod(0o666 & ~umask)  # the library leaves 0600
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,91 @@
+"""Photos and class images as tensors: cropped without squashing, encoded once by the autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dbcli.diffusion.noise import generator_for
+
+# A random crop is drawn this often for every photo before training, so that latents can still be computed once.
+RANDOM_CROPS = 8
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What the autoencoder says of N pictures: mean and standard deviation, float32 `[N, C, h, w]`, scaled."""
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def draw(self, indices: Sequence[int], noise: torch.Tensor) -> torch.Tensor:
+        """Latents `[len(indices), C, h, w]`: mean + deviation x noise."""
+        rows = torch.as_tensor(list(indices))
+        return self.mean[rows] + self.deviation[rows] * noise
+
+
+def crop_box(width: int, height: int, resolution: int, across: float = 0.5, down: float = 0.5) -> tuple[float, float, float, float]:
+    """The largest square of a picture as (left, top, right, bottom) in px; 0.5, 0.5 is its centre."""
+    side = min(width, height)
+    left, top = (width - side) * across, (height - side) * down
+    return left, top, left + side, top + side
+
+
+def to_tensor(image: Image.Image, resolution: int, across: float = 0.5, down: float = 0.5) -> torch.Tensor:
+    """A picture as float32 `[3, resolution, resolution]` in [-1, 1], cropped to a square, never squashed."""
+    rgb = image.convert("RGB")
+    box = crop_box(rgb.width, rgb.height, resolution, across, down)
+    small = rgb.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+    return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def to_image(tensor: torch.Tensor) -> Image.Image:
+    """`[3, H, W]` in [-1, 1] (values outside are clipped) as an 8-bit RGB picture."""
+    pixels = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: int, number: int) -> list[torch.Tensor]:
+    """Every view of one photo that training may see, each float32 `[3, resolution, resolution]` in [-1, 1]."""
+    with Image.open(path) as picture:
+        picture.load()
+        if crop == "random":
+            places = [
+                torch.rand(2, generator=generator_for(seed, "crop", number, view)).tolist() for view in range(RANDOM_CROPS)
+            ]
+        else:
+            places = [[0.5, 0.5]]
+        views = [to_tensor(picture, resolution, across, down) for across, down in places]
+    return views + [view.flip(-1) for view in views] if flip else views
+
+
+@torch.no_grad()
+def encode(vae: Any, pixels: Sequence[torch.Tensor], *, batch_size: int, on_batch: Callable[[int], None] | None = None) -> Posterior:
+    """The autoencoder's posterior of pictures `[3, H, W]` in [-1, 1], scaled as the denoiser expects it."""
+    scale = vae.config.scaling_factor
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    means, deviations = [], []
+    for start in range(0, len(pixels), batch_size):
+        batch = torch.stack(list(pixels[start : start + batch_size])).to(vae.device, vae.dtype)
+        latent = vae.encode(batch).latent_dist
+        means.append((latent.mean.float().cpu() - shift) * scale)
+        deviations.append(latent.std.float().cpu() * scale)
+        if on_batch is not None:
+            on_batch(len(batch))
+    return Posterior(torch.cat(means), torch.cat(deviations))
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents `[B, C, h, w]` as pictures `[B, 3, H, W]` in about [-1, 1]."""
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    return vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype)).sample

@@ -1,0 +1,96 @@
+"""The mathematics of DreamBooth's loss, as pure functions of tensors.
+
+Notation of the functions: latents x0 `[B, C, H, W]`, noise e of the same shape, timesteps t `[B]`,
+alphas_cumprod a `[T]` with x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """Scalars of one step: `total` carries the gradient, the others are detached means for the log."""
+
+    total: torch.Tensor
+    subject: torch.Tensor
+    prior: torch.Tensor | None
+
+
+def _per_row(values: torch.Tensor, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """values[t] as `[B, 1, 1, 1]` in the dtype of `like`."""
+    rows = values.to(like.device)[timesteps].to(like.dtype)
+    return rows.view(-1, *([1] * (like.ndim - 1)))
+
+
+def noised(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e (Ho et al. 2020, equation 4)."""
+    signal = _per_row(alphas_cumprod.sqrt(), timesteps, latents)
+    spread = _per_row((1 - alphas_cumprod).sqrt(), timesteps, latents)
+    return signal * latents + spread * noise
+
+
+def epsilon_target(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """The noise itself."""
+    return noise
+
+
+def velocity_target(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """v = sqrt(a_t) e - sqrt(1 - a_t) x0 (Salimans and Ho 2022, section 4)."""
+    signal = _per_row(alphas_cumprod.sqrt(), timesteps, latents)
+    spread = _per_row((1 - alphas_cumprod).sqrt(), timesteps, latents)
+    return signal * noise - spread * latents
+
+
+TARGETS = {"epsilon": epsilon_target, "v_prediction": velocity_target}
+
+
+def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of every row, float32 `[B]`; the caller alone reduces over rows."""
+    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+
+
+def masked_squared_error(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Squared error of every row averaged with the weights of `mask` `[B, 1, H, W]` (0 or more), float32 `[B]`."""
+    error = (prediction.float() - target.float()).square()
+    weight = mask.float().expand_as(error).flatten(1)
+    return (error.flatten(1) * weight).sum(1) / weight.sum(1).clamp_min(1e-8)
+
+
+def uniform_weights(timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """Ones, float32 `[B]`."""
+    return torch.ones(timesteps.shape[0], device=timesteps.device)
+
+
+def min_snr_weights(
+    timesteps: torch.Tensor, alphas_cumprod: torch.Tensor, *, gamma: float, prediction_type: str
+) -> torch.Tensor:
+    """Min-SNR weights, float32 `[B]` (Hang et al. 2023, section 3.4).
+
+    SNR = a / (1 - a). The weight on the error of x0 is min(SNR, gamma); an error of epsilon is SNR times
+    that of x0's inverse, so it takes min(SNR, gamma) / SNR, and one of v takes min(SNR, gamma) / (SNR + 1).
+    """
+    alphas = alphas_cumprod.to(timesteps.device)[timesteps].double()
+    snr = alphas / (1 - alphas)
+    clipped = snr.clamp_max(gamma)
+    weights = clipped / (snr + 1) if prediction_type == "v_prediction" else clipped / snr
+    # At zero terminal SNR an epsilon weight is 0 / 0; its limit is 1.
+    return torch.nan_to_num(weights, nan=1.0).float()
+
+
+def dreambooth_loss(row_errors: torch.Tensor, row_weights: torch.Tensor, subject_rows: int, prior_weight: float) -> LossParts:
+    """Subject term + prior_weight x prior term (Ruiz et al. 2023, equation 1).
+
+    row_errors and row_weights are `[B]`; the first `subject_rows` rows show the subject, the rest the class.
+    Each term is the weighted mean over its own rows, so the balance does not move with the number of rows.
+    Without class rows the second term is left out.
+    """
+    weighted = row_errors * row_weights
+    subject = weighted[:subject_rows].mean()
+    if subject_rows == len(weighted):
+        return LossParts(subject, subject.detach(), None)
+    prior = weighted[subject_rows:].mean()
+    return LossParts(subject + prior_weight * prior, subject.detach(), prior.detach())

@@ -1,0 +1,313 @@
+"""Model files from strangers: what is in them is checked before any of it takes memory, and nothing in them runs.
+
+Two containers are read. `.safetensors` is a JSON header and raw bytes; the header is checked here, by our own
+code, against the size of the file. `.ckpt` / `.bin` / `.pt` are zip archives around a pickle; the pickle is read
+by torch's restricted unpickler (`weights_only=True`), the tensors stay memory-mapped until they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from dbcli.errors import BaseMissing, UnsafeFile
+
+MAX_HEADER_BYTES = 32 * 2**20
+MAX_PICKLE_BYTES = 64 * 2**20
+MAX_JSON_BYTES = 16 * 2**20
+MAX_DIMENSIONS = 8
+
+DTYPES = {
+    "F64": (torch.float64, 8),
+    "F32": (torch.float32, 4),
+    "F16": (torch.float16, 2),
+    "BF16": (torch.bfloat16, 2),
+    "I64": (torch.int64, 8),
+    "I32": (torch.int32, 4),
+    "I16": (torch.int16, 2),
+    "I8": (torch.int8, 1),
+    "U8": (torch.uint8, 1),
+    "BOOL": (torch.bool, 1),
+}
+
+PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
+
+
+class LightningModelCheckpoint:
+    """Stands in for the one class old Stable Diffusion checkpoints name in their pickle; it does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+LIGHTNING_NAMES = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a header says about one tensor; `start` and `end` are byte offsets in the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class WeightFile(Protocol):
+    """Named tensors in a file, read one at a time."""
+
+    path: Path
+    metadata: dict[str, str]
+
+    def names(self) -> list[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def dtype(self, name: str) -> torch.dtype: ...
+
+    def read(self, name: str) -> torch.Tensor: ...
+
+
+def open_weights(path: Path) -> WeightFile:
+    """Opens a model file by its content, not its name; only its header is read.
+
+    Raises BaseMissing when there is no such file, UnsafeFile when it is neither a sound safetensors file nor a
+    zip archive of plain tensors.
+    """
+    if not path.is_file():
+        raise BaseMissing(f"There is no model file {path}.")
+    with path.open("rb") as handle:
+        magic = handle.read(4)
+    if magic == b"PK\x03\x04":
+        return PickleFile(path)
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise UnsafeFile(
+            f"{path} is not a checkpoint of today's torch (a zip archive).",
+            hint="Files older than torch 1.6 or cut short cannot be read safely; look for the model as .safetensors.",
+        )
+    return SafetensorsFile(path)
+
+
+class SafetensorsFile:
+    """A `.safetensors` file whose header has been checked; tensors are copied out on `read`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = read_header(path)
+        self.metadata = self.header.metadata
+
+    def names(self) -> list[str]:
+        return list(self.header.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.header.tensors[name].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self.header.tensors[name].dtype
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor as stored, in memory of its own (the file may change or vanish afterwards)."""
+        info = self.header.tensors[name]
+        length = info.end - info.start
+        if length == 0:
+            return torch.empty(info.shape, dtype=info.dtype)
+        values = bytearray(length)
+        with self.path.open("rb") as handle:
+            handle.seek(info.start)
+            if handle.readinto(values) != length:
+                raise UnsafeFile(f"{self.path} became shorter while it was read.")
+        return torch.frombuffer(values, dtype=info.dtype).reshape(info.shape)
+
+
+def read_header(path: Path) -> Header:
+    """Reads and checks the header of a safetensors file: names, dtypes, shapes and byte ranges must fit the file.
+
+    Raises UnsafeFile naming the file and the first thing that does not hold.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        prefix = handle.read(8)
+        if len(prefix) < 8:
+            raise _unsound(path, "it is shorter than 8 bytes")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(MAX_HEADER_BYTES, size - 8):
+            raise _unsound(path, f"its header claims {length} bytes")
+        raw = handle.read(length)
+    try:
+        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_pairs)
+    except (ValueError, RecursionError) as error:
+        raise _unsound(path, "its header is not JSON") from error
+    if not isinstance(entries, dict):
+        raise _unsound(path, "its header is not a table")
+    metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _unsound(path, "its metadata is not text")
+    tensors = {name: _tensor_info(path, name, entry, 8 + length) for name, entry in entries.items()}
+    _check_layout(path, tensors, 8 + length, size)
+    return Header(tensors, metadata)
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return table
+
+
+def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _unsound(path, f"the entry of {name!r} is malformed")
+    if entry["dtype"] not in DTYPES:
+        raise _unsound(path, f"{name!r} has the unknown type {entry['dtype']!r}")
+    dtype, width = DTYPES[entry["dtype"]]
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
+        raise _unsound(path, f"{name!r} has the shape {shape!r}")
+    if not _are_counts(offsets) or len(offsets) != 2:
+        raise _unsound(path, f"{name!r} has the byte range {offsets!r}")
+    if offsets[1] - offsets[0] != math.prod(shape) * width:
+        raise _unsound(path, f"the byte range of {name!r} does not fit its shape")
+    return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+
+
+def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_start: int, size: int) -> None:
+    """The ranges must follow each other without gap or overlap, and end where the file ends."""
+    position = data_start
+    for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
+        if info.start != position:
+            raise _unsound(path, "its tensors overlap or leave gaps")
+        position = info.end
+    if position != size:
+        raise _unsound(path, f"it has {size} bytes where its header describes {position}")
+
+
+def _unsound(path: Path, reason: str) -> UnsafeFile:
+    return UnsafeFile(
+        f"{path} is not a sound safetensors file: {reason}.",
+        hint="Download or copy it again; it may be cut short.",
+    )
+
+
+class PickleFile:
+    """A torch zip checkpoint read without running code; tensors stay memory-mapped until `read`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _check_archive(path)
+        content = _read_pickle(path)
+        nested = content.get("state_dict") if isinstance(content, dict) else None
+        tensors = nested if isinstance(nested, dict) else content
+        if not isinstance(tensors, dict):
+            raise UnsafeFile(f"{path} holds no table of tensors.")
+        self._tensors = {
+            name: value
+            for name, value in tensors.items()
+            if isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
+        }
+        if not self._tensors:
+            raise UnsafeFile(f"{path} holds no tensors.")
+        self.metadata = _plain_facts(content)
+
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._tensors[name].dtype
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor as stored, contiguous, in memory of its own."""
+        return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
+
+
+def _check_archive(path: Path) -> None:
+    """A torch archive is uncompressed, so what it can unfold to is bounded by its size on disk."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UnsafeFile(
+            f"{path} is a damaged archive.", hint="Download or copy it again; it may be cut short."
+        ) from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise UnsafeFile(f"{path} is compressed or encrypted inside, which no torch checkpoint is.")
+        if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES:
+            raise UnsafeFile(
+                f"{path} holds a pickle of {entry.file_size} bytes, more than {MAX_PICKLE_BYTES}."
+            )
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise UnsafeFile(f"{path} describes more bytes than it has.")
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with _lightning_stub():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (
+        Exception
+    ) as error:  # torch raises many kinds for a hostile or damaged file; none may reach a person
+        reason = str(error).split("\n")[0][:200] or type(error).__name__
+        raise UnsafeFile(
+            f"{path} holds more than plain tensors, or is damaged; it was not opened ({reason}).",
+            hint="Use the model as .safetensors.",
+        ) from error
+
+
+@contextmanager
+def _lightning_stub() -> Iterator[None]:
+    with torch.serialization.safe_globals([(LightningModelCheckpoint, name) for name in LIGHTNING_NAMES]):
+        yield
+
+
+def _plain_facts(content: Any) -> dict[str, str]:
+    """Numbers stored beside the weights, such as `global_step`, as text."""
+    if not isinstance(content, dict):
+        return {}
+    return {
+        key: str(value)
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, int | float | str) and len(str(value)) < 1000
+    }
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON table of bounded size. Raises BaseMissing when absent, UnsafeFile when it is not one."""
+    if not path.is_file():
+        raise BaseMissing(f"There is no file {path}.")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise UnsafeFile(f"{path} is larger than any configuration.")
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UnsafeFile(f"{path} is not JSON.") from error
+    if not isinstance(table, dict):
+        raise UnsafeFile(f"{path} is not a table.")
+    return table

@@ -1,0 +1,110 @@
+"""Optimisers and learning-rate schedules by name, and their state as plain tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dbcli.errors import ConfigError
+
+SCHEDULES = {
+    "constant": "constant_with_warmup",
+    "linear": "linear",
+    "cosine": "cosine",
+    "cosine-restarts": "cosine_with_restarts",
+    "polynomial": "polynomial",
+}
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How weights follow their gradients. Rates are a step's, betas and decay as in AdamW (Loshchilov 2019)."""
+
+    learning_rate: float
+    text_learning_rate: float | None = None
+    optimizer: str = "adamw"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    weight_decay: float = 1e-2
+    epsilon: float = 1e-8
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    gradient_clip: float = 1.0
+
+
+def _adamw(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        groups, betas=(plan.beta1, plan.beta2), eps=plan.epsilon, weight_decay=plan.weight_decay, fused=True
+    )
+
+
+def _adamw_8bit(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
+    try:
+        import bitsandbytes
+    except ImportError as fault:
+        raise ConfigError(
+            "train.optimizer is adamw8bit, and bitsandbytes is not installed.", hint='pip install "dreambooth-cli[8bit]"'
+        ) from fault
+    return bitsandbytes.optim.AdamW8bit(
+        groups, betas=(plan.beta1, plan.beta2), eps=plan.epsilon, weight_decay=plan.weight_decay
+    )
+
+
+def _adafactor(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(groups, weight_decay=plan.weight_decay)
+
+
+OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Optimisation], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adamw8bit": _adamw_8bit,
+    "adafactor": _adafactor,
+}
+
+
+def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisation) -> torch.optim.Optimizer:
+    """An optimiser with one group for the denoiser and one, at its own rate, for the text encoder."""
+    text_rate = plan.learning_rate if plan.text_learning_rate is None else plan.text_learning_rate
+    rates = {False: plan.learning_rate, True: text_rate}
+    groups = []
+    for is_text, rate in rates.items():
+        members = [tensor for name, tensor in tensors.items() if name.startswith("text_encoder.") is is_text]
+        if members:
+            groups.append({"params": members, "lr": rate, "base_rate": rate})
+    return OPTIMISERS[plan.optimizer](groups, plan)
+
+
+def rate_factor(optimiser: torch.optim.Optimizer, plan: Optimisation, steps: int) -> Callable[[int], float]:
+    """The schedule as a function of the step: what the learning rates are multiplied by, 1.0 at full rate."""
+    from diffusers.optimization import get_scheduler
+
+    schedule = get_scheduler(
+        SCHEDULES[plan.schedule], optimizer=optimiser, num_warmup_steps=plan.warmup_steps, num_training_steps=steps
+    )
+    # Only the shape is wanted; the library's own step counter would be one more thing to save and restore.
+    return schedule.lr_lambdas[0]
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, torch.Tensor]:
+    """The optimiser's state as flat tensors "<parameter>|<slot>"; names maps id(parameter) to its name."""
+    flat: dict[str, torch.Tensor] = {}
+    for parameter, slots in optimiser.state.items():
+        for slot, value in slots.items():
+            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+            flat[f"{names[id(parameter)]}|{slot}"] = tensor.detach().cpu().clone()
+    return flat
+
+
+def load_optimiser_tensors(
+    optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.nn.Parameter], flat: Mapping[str, torch.Tensor]
+) -> None:
+    """Puts back what optimiser_tensors took out, on each parameter's own device."""
+    for key, value in flat.items():
+        name, slot = key.rsplit("|", 1)
+        parameter = tensors[name]
+        if value.dtype == torch.float64 and value.ndim == 0:
+            optimiser.state[parameter][slot] = value.item()
+        else:
+            optimiser.state[parameter][slot] = value.clone().to(parameter.device)

@@ -1,0 +1,274 @@
+"""A base that is one file in the original layout (`sd-v1-4-full-ema.ckpt`, `v2-1_768-ema-pruned.safetensors`).
+
+The architecture is told from names and shapes and filled into two small configurations kept beside this module,
+so nothing is asked of any hub. Files this program exported carry their exact configuration in their metadata.
+Where a file holds both the trained weights and their moving average (`model_ema.`), the trained weights are taken:
+they are the ones to train on.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbcli.diffusion.assembly import Entry, Parts, check_config
+from dbcli.diffusion.formats import original_names as names
+from dbcli.diffusion.model_files import WeightFile, open_weights
+from dbcli.errors import BaseMissing, UnsafeFile
+
+METADATA_KEY = "dreambooth.configs"
+V2_BASE_GLOBAL_STEP = "875000"  # what 512-base-ema.ckpt (Stable Diffusion 2.0 base, epsilon) says of itself
+TELLING_NAME = f"{names.UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias"
+TELLING_SPREAD = 0.09
+HINT = "Only complete Stable Diffusion 1.x and 2.x text-to-image models can be a base."
+
+
+def parts_of_file(path: Path) -> Parts:
+    """Reads the header of a single-file model, finds its architecture and maps its names.
+
+    Raises BaseMissing when it is another kind of model, UnsafeFile when it is not sound.
+    """
+    weights = open_weights(path)
+    _check_kind(weights)
+    own = _own_configs(weights)
+    version = _version(weights)
+    configs = own or fitted_configs(weights, version)
+    facts = shipped_configs(version)
+    pad_token = configs.pop("pad_token", facts["pad_token"])
+    max_tokens = int(configs.pop("max_tokens", 77))
+    for component in ("unet", "vae", "text_encoder"):
+        check_config(configs[component], f"{path} ({component})")
+    parts = Parts(
+        configs=configs,
+        entries={
+            "unet": _unet_entries(weights, configs["unet"]),
+            "vae": _vae_entries(weights, configs["vae"]),
+            "text_encoder": _text_entries(weights, version, configs["text_encoder"]),
+        },
+        files=[path],
+        tokenizer=partial(shipped_tokenizer, pad_token=pad_token, max_tokens=max_tokens),
+        source=str(path),
+    )
+    if own is None and version == "sd-v2":
+        _settle_prediction_type(parts, weights)
+    if any(name.startswith("model_ema.") for name in weights.names()):
+        parts.notes.append(f"{path.name} holds trained and averaged weights; the trained ones are used.")
+    return parts
+
+
+def shipped_configs(version: str) -> dict[str, Any]:
+    """Our own configuration of `sd-v1` or `sd-v2`."""
+    text = (
+        resources.files("dbcli.diffusion").joinpath("configs", f"{version}.json").read_text(encoding="utf-8")
+    )
+    return dict(json.loads(text))
+
+
+def shipped_tokenizer(pad_token: str, max_tokens: int) -> Any:
+    """CLIP's tokenizer from the vocabulary in the package: all of Stable Diffusion 1 and 2 share it."""
+    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd" / "tokenizer"
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, model_max_length=max_tokens)
+    tokenizer.pad_token = pad_token
+    return tokenizer
+
+
+def _check_kind(weights: WeightFile) -> None:
+    keys, path = set(weights.names()), weights.path
+    if any("lora_" in key or ".lora" in key for key in keys):
+        raise BaseMissing(f"{path} is a LoRA, not a base model.", hint="Give the base it was trained on.")
+    if any(key.startswith("conditioner.embedders.") for key in keys):
+        raise BaseMissing(f"{path} is a Stable Diffusion XL model.", hint=HINT)
+    first = f"{names.UNET_PREFIX}input_blocks.0.0.weight"
+    if first not in keys:
+        raise BaseMissing(f"{path} is not a Stable Diffusion checkpoint in the original layout.", hint=HINT)
+    for prefix, what in ((names.VAE_PREFIX, "autoencoder"), ("cond_stage_model.", "text encoder")):
+        if not any(key.startswith(prefix) for key in keys):
+            raise BaseMissing(f"{path} holds no {what}.", hint=HINT)
+    channels = weights.shape(first)[1:2]
+    out_channels = (
+        weights.shape(f"{names.UNET_PREFIX}out.2.weight")[:1] if _has(keys, "out.2.weight") else channels
+    )
+    if channels != out_channels:
+        raise BaseMissing(f"{path} takes {channels[0]} channels: an inpainting or editing model.", hint=HINT)
+
+
+def _has(keys: set[str], unet_key: str) -> bool:
+    return names.UNET_PREFIX + unet_key in keys
+
+
+def _version(weights: WeightFile) -> str:
+    open_clip = any(key.startswith(names.OPEN_CLIP_PREFIX) for key in weights.names())
+    return "sd-v2" if open_clip else "sd-v1"
+
+
+def _own_configs(weights: WeightFile) -> dict[str, Any] | None:
+    """The configuration that this program's own export wrote into the file, if it did."""
+    text = weights.metadata.get(METADATA_KEY)
+    if text is None:
+        return None
+    try:
+        configs = json.loads(text)
+        if all(isinstance(configs[key], dict) for key in ("unet", "vae", "text_encoder", "scheduler")):
+            return dict(configs)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UnsafeFile(f"{weights.path}: the configuration in its metadata cannot be read.")
+
+
+def fitted_configs(weights: WeightFile, version: str) -> dict[str, Any]:
+    """The shipped configuration with the widths that the file's shapes show (fine-tunes never change them)."""
+    configs = shipped_configs(version)
+    unet, vae, text = configs["unet"], configs["vae"], configs["text_encoder"]
+    stride = unet["layers_per_block"] + 1
+    blocks = range(len(unet["block_out_channels"]))
+    unet["in_channels"] = _size(weights, f"{names.UNET_PREFIX}input_blocks.0.0.weight", 1)
+    unet["out_channels"] = unet["in_channels"]
+    unet["block_out_channels"] = [
+        _size(weights, f"{names.UNET_PREFIX}input_blocks.{1 + stride * block}.0.in_layers.2.weight", 0)
+        for block in blocks
+    ]
+    context = f"{names.UNET_PREFIX}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    unet["cross_attention_dim"] = _size(weights, context, 1)
+    if version == "sd-v2":
+        unet["attention_head_dim"] = [max(1, width // 64) for width in unet["block_out_channels"]]
+    vae["latent_channels"] = _size(weights, f"{names.VAE_PREFIX}post_quant_conv.weight", 0)
+    vae["block_out_channels"] = [
+        _size(weights, f"{names.VAE_PREFIX}encoder.down.{block}.block.0.conv1.weight", 0) for block in blocks
+    ]
+    _fit_text(text, weights, version)
+    return configs
+
+
+def _fit_text(text: dict[str, Any], weights: WeightFile, version: str) -> None:
+    mapped = _text_names(weights, version)
+    text["vocab_size"], text["hidden_size"] = mapped("embeddings.token_embedding.weight")
+    text["intermediate_size"] = mapped("encoder.layers.0.mlp.fc1.weight")[0]
+    text["num_attention_heads"] = max(1, text["hidden_size"] // 64)
+
+
+def _text_names(weights: WeightFile, version: str) -> Any:
+    prefix = _clip_prefix(weights)
+
+    def shape(name: str) -> tuple[int, ...]:
+        original = names.open_clip_name(name)[0] if version == "sd-v2" else prefix + name
+        if original not in set(weights.names()):
+            raise BaseMissing(f"{weights.path} lacks {original}.", hint=HINT)
+        found = weights.shape(original)
+        if len(found) != 2:
+            raise UnsafeFile(f"{weights.path}: {original} has the shape {list(found)}.")
+        return found
+
+    return shape
+
+
+def _size(weights: WeightFile, name: str, axis: int) -> int:
+    if name not in set(weights.names()):
+        raise BaseMissing(f"{weights.path} lacks {name}.", hint=HINT)
+    shape = weights.shape(name)
+    if len(shape) <= axis:
+        raise UnsafeFile(f"{weights.path}: {name} has the shape {list(shape)}.")
+    return shape[axis]
+
+
+def _clip_prefix(weights: WeightFile) -> str:
+    """A few merging tools drop `text_model.` from the text encoder's names."""
+    full = any(name.startswith(names.CLIP_PREFIX) for name in weights.names())
+    return names.CLIP_PREFIX if full else names.CLIP_PREFIX.removesuffix("text_model.")
+
+
+def _unet_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
+    return _mapped_entries(weights, names.UNET_PREFIX, _wanted("unet", config), names.unet_name, config)
+
+
+def _vae_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
+    return _mapped_entries(weights, names.VAE_PREFIX, _wanted("vae", config), names.vae_name, config)
+
+
+def _wanted(component: str, config: dict[str, Any]) -> list[str]:
+    """The names a network of this configuration has."""
+    from dbcli.diffusion.assembly import empty_network
+
+    return [name.removeprefix("text_model.") for name in empty_network(component, config).state_dict()]
+
+
+def _mapped_entries(
+    weights: WeightFile, prefix: str, wanted: list[str], rename: Any, config: Any
+) -> dict[str, Entry]:
+    present = {name for name in weights.names() if name.startswith(prefix)}
+    entries = {}
+    for name in wanted:
+        original = rename(name, config)
+        if original in present:
+            entries[name] = Entry(weights.shape(original), partial(weights.read, original))
+            present.discard(original)
+    # What is left has no place in the network; it is passed on so that the comparison of names can say so.
+    entries.update(
+        {name: Entry(weights.shape(name), partial(weights.read, name)) for name in _strange(present)}
+    )
+    return entries
+
+
+def _strange(names_left: set[str]) -> list[str]:
+    """Training leftovers of the autoencoder (its loss, its discriminator) are no part of the model."""
+    return sorted(name for name in names_left if not name.startswith(f"{names.VAE_PREFIX}loss."))
+
+
+def _text_entries(weights: WeightFile, version: str, config: dict[str, Any]) -> dict[str, Entry]:
+    present = set(weights.names())
+    prefix = _clip_prefix(weights)
+    entries = {}
+    for name in _wanted("text_encoder", config):
+        original, third = names.open_clip_name(name) if version == "sd-v2" else (prefix + name, None)
+        if original not in present:
+            continue
+        shape = weights.shape(original)
+        if third is None:
+            entries[name] = Entry(shape, partial(weights.read, original))
+        else:
+            if shape[0] % 3:
+                raise UnsafeFile(f"{weights.path}: {original} has the shape {list(shape)}.")
+            entries[name] = Entry((shape[0] // 3, *shape[1:]), partial(_read_third, weights, original, third))
+    return entries
+
+
+def _read_third(weights: WeightFile, name: str, third: int) -> torch.Tensor:
+    return weights.read(name).chunk(3)[third]
+
+
+def _settle_prediction_type(parts: Parts, weights: WeightFile) -> None:
+    """Stable Diffusion 2 files have the same names and shapes whether they predict noise or v.
+
+    What the file says of itself counts first. Else one layer tells them apart: the biases of the last block's first
+    norm spread by 0.06 in the 512 px base and by 0.53 in the 768 px v model (ComfyUI draws the line at 0.09 too).
+    """
+    said = weights.metadata.get("modelspec.prediction_type", "")
+    architecture = weights.metadata.get("modelspec.architecture", "")
+    if (
+        weights.metadata.get("global_step") == V2_BASE_GLOBAL_STEP
+        or said == "epsilon"
+        or "-512" in architecture
+    ):
+        found = "epsilon"
+    elif said.startswith("v") or "768-v" in architecture:
+        found = "v_prediction"
+    else:
+        spread = weights.read(TELLING_NAME).float().std(correction=0).item()
+        found = "v_prediction" if spread > TELLING_SPREAD else "epsilon"
+        parts.notes.append(
+            f"{weights.path.name} does not say what it predicts; its weights look like {found}. "
+            "If pictures are noise, give the other prediction type."
+        )
+    set_prediction_type(parts.configs, found)
+
+
+def set_prediction_type(configs: dict[str, Any], prediction_type: str) -> None:
+    """Stable Diffusion 2 comes as epsilon at 512 px and as v at 768 px."""
+    configs["scheduler"]["prediction_type"] = prediction_type
+    configs["unet"]["sample_size"] = 64 if prediction_type == "epsilon" else 96

@@ -1,0 +1,252 @@
+"""The training loop: one equation, one step, and a state that can be taken out and put back exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dbcli.diffusion import losses
+from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.images import Posterior
+from dbcli.diffusion.noise import normal_rows, timestep_rows
+from dbcli.diffusion.optimisers import (
+    Optimisation,
+    build_optimiser,
+    load_optimiser_tensors,
+    optimiser_tensors,
+    rate_factor,
+)
+from dbcli.diffusion.prompts import PromptTable
+from dbcli.diffusion.rows import Row, RowPlan
+from dbcli.errors import TrainingDiverged
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: the base's own target, weighted, with the class beside the subject."""
+
+    prediction_type: str
+    alphas_cumprod: torch.Tensor
+    prior_weight: float = 1.0
+    min_snr_gamma: float | None = None
+    offset_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and in what portions: steps, micro-batches a step, arithmetic, averaging, and the run's seed."""
+
+    steps: int
+    accumulation: int = 1
+    precision: str = "fp32"
+    ema: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One finished step: its number (from 1), mean losses, the learning rate used and the seconds it took."""
+
+    step: int
+    loss: float
+    subject_loss: float
+    prior_loss: float | None
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class TrainingState:
+    """Everything a resumed run needs beside the frozen base: flat float tensors and plain numbers."""
+
+    step: int
+    weights: dict[str, torch.Tensor]
+    optimiser: dict[str, torch.Tensor]
+    ema: dict[str, torch.Tensor] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """A model on its way: call step() `schedule.steps` times."""
+
+    def __init__(
+        self,
+        unet: Any,
+        trainable: Trainable,
+        pictures: Posterior,
+        prompts: PromptTable,
+        rows: RowPlan,
+        objective: Objective,
+        optimisation: Optimisation,
+        schedule: Schedule,
+    ) -> None:
+        self.unet, self.trainable, self.pictures, self.prompts, self.rows = unet, trainable, pictures, prompts, rows
+        self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
+        self.device = next(unet.parameters()).device
+        self.done = 0
+        self.parameters = list(trainable.tensors.values())
+        self.optimiser = build_optimiser(trainable.tensors, optimisation)
+        self.rate_factor = rate_factor(self.optimiser, optimisation, schedule.steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=schedule.precision == "fp16")
+        self.averages = self._copies() if schedule.ema is not None else {}
+        for module in trainable.modules:
+            module.train()
+
+    def step(self) -> StepResult:
+        """One optimiser step over `accumulation` micro-batches. The only place where gradients are made."""
+        began = time.perf_counter()
+        factor = self.rate_factor(self.done)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base_rate"] * factor
+        parts = []
+        for micro in range(self.schedule.accumulation):
+            part = self.loss(self.done * self.schedule.accumulation + micro)
+            self.scaler.scale(part.total / self.schedule.accumulation).backward()
+            parts.append(part)
+        self._apply_gradients()
+        self.done += 1
+        return self._result(parts, began)
+
+    def loss(self, micro_step: int) -> losses.LossParts:
+        """DreamBooth's loss of one micro-batch, subject and class rows in one forward pass."""
+        subject, prior = self.rows.subject_rows(micro_step), self.rows.prior_rows(micro_step)
+        batch = subject + prior
+        samples = range(len(batch))
+        latents, noise, timesteps = self._noise_inputs(batch, micro_step, list(samples))
+        alphas = self.objective.alphas_cumprod
+        with self._autocast():
+            noisy = losses.noised(latents, noise, timesteps, alphas)
+            conditioning = self.prompts.rows([row.prompt for row in batch])
+            prediction = self.unet(noisy, timesteps, conditioning).sample
+        target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
+        errors = losses.squared_error(prediction, target)
+        return losses.dreambooth_loss(errors, self._weights(timesteps), len(subject), self.objective.prior_weight)
+
+    def state(self) -> TrainingState:
+        """A copy on the CPU of everything that changes, weights checked to be finite."""
+        weights = self._copies(cpu=True)
+        broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
+        if broken:
+            raise TrainingDiverged(
+                f"After step {self.done} the weights are no longer finite ({broken[0]}).",
+                hint="Lower train.learning_rate, or use train.precision=bf16 or fp32.",
+            )
+        names = {id(parameter): name for name, parameter in self.trainable.tensors.items()}
+        return TrainingState(
+            step=self.done,
+            weights=weights,
+            optimiser=optimiser_tensors(self.optimiser, names),
+            ema={name: value.cpu().clone() for name, value in self.averages.items()},
+            scaler=dict(self.scaler.state_dict()),
+        )
+
+    def load_state(self, state: TrainingState) -> None:
+        """Continues exactly where `state` was taken."""
+        with torch.no_grad():
+            for name, parameter in self.trainable.tensors.items():
+                parameter.copy_(state.weights[name])
+            for name, average in self.averages.items():
+                average.copy_(state.ema[name])
+        load_optimiser_tensors(self.optimiser, self.trainable.tensors, state.optimiser)
+        if state.scaler:
+            self.scaler.load_state_dict(state.scaler)
+        self.done = state.step
+
+    def use_averages(self) -> None:
+        """Puts the averaged weights, where the schedule keeps them, into the model: the result of the run."""
+        with torch.no_grad():
+            for name, average in self.averages.items():
+                self.trainable.tensors[name].copy_(average)
+
+    def _noise_inputs(
+        self, batch: list[Row], micro_step: int, samples: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents `[B, C, h, w]`, noise of the same shape and timesteps `[B]`, on the model's device."""
+        seed, shape = self.schedule.seed, self.pictures.mean.shape[1:]
+        spread = normal_rows(shape, seed, "posterior", micro_step, samples)
+        latents = self.pictures.draw([row.picture for row in batch], spread)
+        noise = normal_rows(shape, seed, "noise", micro_step, samples)
+        if self.objective.offset_noise:
+            # A constant a channel lets pictures leave mean grey (Guttenberg 2023, "Diffusion with offset noise").
+            offset = normal_rows((shape[0], 1, 1), seed, "offset", micro_step, samples)
+            noise = noise + self.objective.offset_noise * offset
+        timesteps = timestep_rows(len(self.objective.alphas_cumprod), seed, micro_step, samples)
+        return tuple(tensor.to(self.device, non_blocking=True) for tensor in (latents, noise, timesteps))  # type: ignore[return-value]
+
+    def _weights(self, timesteps: torch.Tensor) -> torch.Tensor:
+        alphas = self.objective.alphas_cumprod
+        if self.objective.min_snr_gamma is None:
+            return losses.uniform_weights(timesteps, alphas)
+        return losses.min_snr_weights(
+            timesteps, alphas, gamma=self.objective.min_snr_gamma, prediction_type=self.objective.prediction_type
+        )
+
+    def _apply_gradients(self) -> None:
+        if self.optimisation.gradient_clip > 0:
+            self.scaler.unscale_(self.optimiser)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.optimisation.gradient_clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.averages and self.schedule.ema is not None:
+            # Early averages would remember the start; the usual warm-up lets them forget it.
+            decay = min(self.schedule.ema, (1 + self.done) / (10 + self.done))
+            with torch.no_grad():
+                for name, average in self.averages.items():
+                    average.lerp_(self.trainable.tensors[name], 1 - decay)
+
+    def _result(self, parts: list[losses.LossParts], began: float) -> StepResult:
+        def mean(values: list[torch.Tensor]) -> float:
+            return float(torch.stack(values).mean())
+
+        priors = [part.prior for part in parts if part.prior is not None]
+        return StepResult(
+            step=self.done,
+            loss=mean([part.total.detach() for part in parts]),
+            subject_loss=mean([part.subject for part in parts]),
+            prior_loss=mean(priors) if priors else None,
+            learning_rate=self.optimiser.param_groups[0]["lr"],
+            seconds=time.perf_counter() - began,
+        )
+
+    def _autocast(self) -> Any:
+        dtype = AUTOCAST.get(self.schedule.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+
+    def _copies(self, cpu: bool = False) -> dict[str, torch.Tensor]:
+        tensors = {name: parameter.detach().clone() for name, parameter in self.trainable.tensors.items()}
+        return {name: tensor.cpu() for name, tensor in tensors.items()} if cpu else tensors
+
+
+def train(
+    trainer: Trainer,
+    *,
+    on_step: Callable[[StepResult], None],
+    after_step: Callable[[int], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Runs to the schedule's end; True when it got there, False when should_stop asked to end after a step.
+
+    on_step reports a finished step; after_step(step) is where the caller saves checkpoints and draws previews.
+    Raises TrainingDiverged on a loss that is not a finite number, before after_step can keep it.
+    """
+    while trainer.done < trainer.schedule.steps:
+        result = trainer.step()
+        if not math.isfinite(result.loss):
+            raise TrainingDiverged(
+                f"The loss became {result.loss} at step {result.step}.",
+                hint="Lower train.learning_rate, or use train.precision=bf16 or fp32; --resume starts at the last checkpoint.",
+            )
+        on_step(result)
+        after_step(result.step)
+        if should_stop() and trainer.done < trainer.schedule.steps:
+            return False
+    return True

@@ -1,0 +1,5 @@
+"""Encoders that judge pictures, scores on their features, suites of prompts, and the statistics around them.
+
+Importing this package, `suites`, `dataset`, `choice` or `statistics` does not load torch; `encoders`,
+`scores`, `features_cache`, `masking` and `protocol` do.
+"""

@@ -1,0 +1,210 @@
+"""Building a judge from its files: timm's ViT, open_clip's CLIP, or either as transformers saves it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbcli.metrics.encoders import Judge
+from dbcli.metrics.judge_files import JudgeFiles
+from dbcli.metrics.preprocessing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Preprocessing,
+)
+
+TIMM_NAME = "vit_small_patch16_224.dino"
+OPEN_CLIP_NAMES = {"clip": "ViT-B-32-quickgelu", "clip-l": "ViT-L-14-quickgelu"}
+
+
+def build(kind: str, files: JudgeFiles, device: str, weights_sha256: str) -> Judge:
+    """The judge in eval mode, float32, on `device`. Raises RuntimeError or ValueError where the files do
+    not fit.
+    """
+    config = _read_json(files.folder / "config.json") if files.folder else {}
+    is_transformers = "model_type" in config
+    if kind == "dino":
+        builder = _transformers_vit if is_transformers else _timm_vit
+    else:
+        builder = _transformers_clip if is_transformers else _open_clip
+    return builder(kind, files, config, device, weights_sha256)
+
+
+def _timm_vit(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
+    import timm
+
+    architecture = str(config.get("architecture", TIMM_NAME.partition(".")[0]))
+    settings = config.get("model_args", {})
+    model: Any = timm.create_model(architecture, pretrained=False, num_classes=0, **settings)
+    state = {name: value for name, value in read_state(files.weights).items() if not name.startswith("head.")}
+    model.load_state_dict(state, strict=True)
+    size = int(model.patch_embed.img_size[0])
+    # 256 : 224, the proportion of the original evaluation
+    preprocessing = Preprocessing(round(size * 256 / 224), size, IMAGENET_MEAN, IMAGENET_STD)
+    model = model.float().eval().to(device)
+    tag = config.get("pretrained_cfg", {}).get("tag")
+    return Judge(
+        kind,
+        f"{architecture}.{tag}" if tag else (TIMM_NAME if not config else architecture),
+        f"timm {timm.__version__}",
+        files,
+        preprocessing,
+        encode_pixels=lambda pixels: model.forward_features(pixels)[:, 0],
+        device=device,
+        notes={"feature": "class token after the last layer norm"},
+        weights_sha256=digest,
+    )
+
+
+def _open_clip(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
+    import open_clip  # type: ignore[import-untyped]
+
+    described = files.folder is not None and (files.folder / "open_clip_config.json").is_file()
+    name = f"local-dir:{files.folder}" if described else OPEN_CLIP_NAMES[kind]
+    with _quiet():
+        model = open_clip.create_model(name, pretrained=None, load_weights=False, device="cpu")
+        open_clip.factory.load_checkpoint(model, str(files.weights), strict=True, weights_only=True)
+        tokenizer = open_clip.get_tokenizer(name)
+    settings = open_clip.get_model_preprocess_cfg(model)
+    size = settings["size"][0] if isinstance(settings["size"], tuple | list) else settings["size"]
+    model = model.float().eval().to(device)
+    return Judge(
+        kind,
+        OPEN_CLIP_NAMES[kind] if not described else _described_name(files.folder),
+        f"open_clip {open_clip.__version__}",
+        files,
+        Preprocessing(size, size, tuple(settings["mean"]), tuple(settings["std"])),
+        encode_pixels=model.encode_image,
+        encode_tokens=lambda texts: model.encode_text(tokenizer(texts).to(device)),
+        device=device,
+        notes={"feature": "projected, joint space", "max_tokens": int(model.context_length)},
+        weights_sha256=digest,
+    )
+
+
+def _transformers_vit(
+    kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str
+) -> Judge:
+    import transformers
+
+    if config["model_type"] != "vit":
+        raise ValueError(f"expected a ViT, found model_type {config['model_type']!r}")
+    model = load_transformers(transformers.ViTModel, files.folder, add_pooling_layer=False).to(device)
+    size = int(model.config.image_size)
+    return Judge(
+        kind,
+        f"ViT-{config['hidden_size']}/{config['patch_size']} (transformers)",
+        f"transformers {transformers.__version__}",
+        files,
+        Preprocessing(round(size * 256 / 224), size, IMAGENET_MEAN, IMAGENET_STD),
+        encode_pixels=lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0],
+        device=device,
+        notes={"feature": "class token after the last layer norm"},
+        weights_sha256=digest,
+    )
+
+
+def _transformers_clip(
+    kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str
+) -> Judge:
+    import transformers
+
+    if config["model_type"] != "clip":
+        raise ValueError(f"expected a CLIP, found model_type {config['model_type']!r}")
+    images = load_transformers(transformers.CLIPVisionModelWithProjection, files.folder).to(device)
+    texts = load_transformers(transformers.CLIPTextModelWithProjection, files.folder).to(device)
+    with _quiet():
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
+    size, length = int(images.config.image_size), int(texts.config.max_position_embeddings)
+
+    def encode_tokens(prompts: list[str]) -> torch.Tensor:
+        tokens = tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        features: torch.Tensor = texts(input_ids=tokens.input_ids.to(device)).text_embeds
+        return features
+
+    return Judge(
+        kind,
+        f"CLIP ViT-{images.config.hidden_size}/{images.config.patch_size} (transformers)",
+        f"transformers {transformers.__version__}",
+        files,
+        Preprocessing(size, size, CLIP_MEAN, CLIP_STD),
+        encode_pixels=lambda pixels: images(pixel_values=pixels).image_embeds,
+        encode_tokens=encode_tokens,
+        device=device,
+        notes={"feature": "projected, joint space", "max_tokens": length},
+        weights_sha256=digest,
+    )
+
+
+def load_transformers(model_class: Any, folder: Path | None, **settings: Any) -> Any:
+    """A transformers model in eval mode, float32; RuntimeError where the file lacks any of its weights.
+
+    transformers fills what is missing with random numbers and goes on, which no score would survive.
+    """
+    with _quiet():
+        model, report = model_class.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **settings
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise RuntimeError(f"{len(missing)} weights are missing, the first is {missing[0]}")
+    return model.eval()
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from .safetensors, or from a pickle that holds tensors alone."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise ValueError("not a plain dictionary of tensors")
+    return found
+
+
+def _described_name(folder: Path | None) -> str:
+    """The model's name by its hub tag where the config carries one, else by its shape."""
+    vision = _read_json((folder or Path()) / "open_clip_config.json")["model_cfg"]["vision_cfg"]
+    return f"CLIP ViT-{vision.get('width')}/{vision.get('patch_size')} x {vision.get('layers')}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no "initialised randomly" notes on the terminal while a judge loads."""
+    import logging
+
+    from transformers.utils import logging as their_logging
+
+    transformers_logging: Any = their_logging
+
+    root = logging.getLogger()
+    previous, had_bars = root.manager.disable, transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+Builder = Callable[[str, JudgeFiles, dict[str, Any], str, str], Judge]

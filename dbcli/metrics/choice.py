@@ -1,0 +1,85 @@
+"""Which checkpoint is best, by a stated rule on fidelity and editability, and when to stop looking. No
+torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+RULE = (
+    "Checkpoints whose fidelity is above the subject's real-real value copy the photos and are left out, "
+    "unless all do. "
+    "Of the rest those that no other beats on both scores form the front; fidelity and editability are each "
+    "stretched to 0..1 over the front, and the checkpoint with the highest sum wins: the knee, the point "
+    "furthest from the straight line between the front's ends. Among equals the earlier step."
+)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The scores of one checkpoint: fidelity (DINO to the photos) and editability (CLIP-T)."""
+
+    step: int
+    fidelity: float
+    editability: float
+    copying: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The step that was picked, the steps on the front, the steps left out for copying, and the rule in
+    words.
+    """
+
+    step: int
+    front: tuple[int, ...]
+    left_out: tuple[int, ...]
+    rule: str = RULE
+
+
+def pick_checkpoint(probes: Sequence[Probe]) -> Choice:
+    """The knee of the front of fidelity against editability. Raises ValueError without probes."""
+    if not probes:
+        raise ValueError("no probe to choose from")
+    ordered = sorted(probes, key=lambda probe: probe.step)
+    honest = [probe for probe in ordered if not probe.copying]
+    left_out = tuple(probe.step for probe in ordered if probe.copying) if honest else ()
+    front = [
+        probe for probe in (honest or ordered) if not any(_beats(other, probe) for other in honest or ordered)
+    ]
+    fidelity = _stretched([probe.fidelity for probe in front])
+    editability = _stretched([probe.editability for probe in front])
+    sums = [a + b for a, b in zip(fidelity, editability, strict=True)]
+    best = max(range(len(front)), key=lambda index: (round(sums[index], 12), -front[index].step))
+    return Choice(front[best].step, tuple(probe.step for probe in front), left_out)
+
+
+def should_stop(probes: Sequence[Probe], *, patience: int = 3, margin: float = 0.0) -> bool:
+    """True when the last `patience` probes improved neither the best fidelity nor the best editability by
+    `margin`.
+
+    Probes that copy the photos count as no improvement of fidelity.
+    """
+    ordered = sorted(probes, key=lambda probe: probe.step)
+    if len(ordered) <= patience:
+        return False
+    before, recent = ordered[:-patience], ordered[-patience:]
+    best_editability = max(probe.editability for probe in before)
+    best_fidelity = max((probe.fidelity for probe in before if not probe.copying), default=float("inf"))
+    return not any(
+        probe.editability > best_editability + margin
+        or (not probe.copying and probe.fidelity > best_fidelity + margin)
+        for probe in recent
+    )
+
+
+def _beats(a: Probe, b: Probe) -> bool:
+    """Whether `a` is at least as good as `b` on both scores and better on one."""
+    as_good = a.fidelity >= b.fidelity and a.editability >= b.editability
+    return as_good and (a.fidelity, a.editability) != (b.fidelity, b.editability)
+
+
+def _stretched(values: Sequence[float]) -> list[float]:
+    low, high = min(values), max(values)
+    return [0.0 if high == low else (value - low) / (high - low) for value in values]

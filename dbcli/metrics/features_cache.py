@@ -1,0 +1,162 @@
+"""Features of pictures, computed once: kept by the file's sha256 and the encoder's key."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from safetensors.torch import load, save
+
+from dbcli.errors import PhotoError
+from dbcli.metrics.encoders import ImageEncoder
+from dbcli.metrics.judge_files import sha256_of
+from dbcli.metrics.preprocessing import as_rgb
+
+
+class Mask(Protocol):
+    """Something that blanks a picture's background before it is encoded."""
+
+    @property
+    def key(self) -> str: ...
+
+    def __call__(self, images: Sequence[Image.Image], noun: str) -> list[Image.Image]: ...
+
+
+@dataclass
+class FeatureStore:
+    """Features of files for any encoder; `folder` None keeps them for this process only.
+
+    `hits` and `misses` count what was found and what had to be encoded.
+    """
+
+    folder: Path | None = None
+    batch_size: int = 32
+    hits: int = 0
+    misses: int = 0
+    _known: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)
+    _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+
+    def features(
+        self,
+        paths: Sequence[Path],
+        encoders: Sequence[ImageEncoder],
+        *,
+        mask: Mask | None = None,
+        noun: str = "",
+    ) -> list[torch.Tensor]:
+        """Features of the files under each encoder: a list of float32 [N, D], rows in the order of `paths`.
+
+        A file is decoded once for all encoders and encoded once for all its copies. Raises PhotoError for a
+        file that cannot be read as a picture.
+        """
+        digests = [self._digest(path) for path in paths]
+        suffix = f"-{mask.key}-{noun}" if mask else ""
+        keys = [encoder.key + suffix for encoder in encoders]
+        unknown: dict[str, Path] = {}
+        for path, digest in zip(paths, digests, strict=True):
+            if all(self._find(key, digest) for key in keys):
+                self.hits += 1
+            elif digest not in unknown:
+                unknown[digest] = path
+        self.misses += len(unknown)
+        self._encode(unknown, encoders, keys, mask, noun)
+        return [_stack([self._known[key, digest] for digest in digests]) for key in keys]
+
+    def _encode(
+        self,
+        unknown: dict[str, Path],
+        encoders: Sequence[ImageEncoder],
+        keys: Sequence[str],
+        mask: Mask | None,
+        noun: str,
+    ) -> None:
+        digests = list(unknown)
+        batches = [
+            digests[start : start + self.batch_size] for start in range(0, len(digests), self.batch_size)
+        ]
+        # Decoding releases the interpreter's lock, so the next batch is read while this one is encoded.
+        with ThreadPoolExecutor(max_workers=2) as readers:
+            loading = [
+                readers.submit(_open_all, [unknown[digest] for digest in batch]) for batch in batches[:2]
+            ]
+            for number, batch in enumerate(batches):
+                images = loading[number].result()
+                if number + 2 < len(batches):
+                    following = [unknown[digest] for digest in batches[number + 2]]
+                    loading.append(readers.submit(_open_all, following))
+                images = mask(images, noun) if mask else images
+                for encoder, key in zip(encoders, keys, strict=True):
+                    missing = [
+                        index for index, digest in enumerate(batch) if (key, digest) not in self._known
+                    ]
+                    rows = encoder.encode_images([images[index] for index in missing], self.batch_size)
+                    for index, row in zip(missing, rows, strict=True):
+                        self._keep(key, batch[index], row)
+                loading[number] = readers.submit(list)  # lets go of the pictures
+
+    def _digest(self, path: Path) -> str:
+        try:
+            state = path.stat()
+            place = (path, state.st_size, state.st_mtime_ns)
+            if place not in self._hashes:
+                self._hashes[place] = sha256_of(path)
+            return self._hashes[place]
+        except OSError as error:
+            raise PhotoError(f"{path} cannot be read: {error.strerror}.") from error
+
+    def _find(self, key: str, digest: str) -> bool:
+        if (key, digest) in self._known:
+            return True
+        path = self._path(key, digest)
+        if path is None or not path.is_file():
+            return False
+        try:
+            self._known[key, digest] = load(path.read_bytes())["features"].float()
+        except Exception:  # a cut-off or foreign file is as good as none: it is made again
+            return False
+        return True
+
+    def _keep(self, key: str, digest: str, row: torch.Tensor) -> None:
+        self._known[key, digest] = row.clone()
+        path = self._path(key, digest)
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".features-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(save({"features": row.contiguous()}))
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _path(self, key: str, digest: str) -> Path | None:
+        if self.folder is None:
+            return None
+        safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in key)
+        return self.folder / safe / f"{digest}.safetensors"
+
+
+def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
+    return [open_picture(path) for path in paths]
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A file as an RGB picture. Raises PhotoError naming the file."""
+    try:
+        with Image.open(path) as image:
+            return as_rgb(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PhotoError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(rows) if rows else torch.zeros(0, 0)

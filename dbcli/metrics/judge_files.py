@@ -1,0 +1,160 @@
+"""Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say when
+they are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dbcli.errors import JudgeMissing
+
+HUB_DEADLINE_SECONDS = 8.0
+# Best first: open_clip's own name, then what timm and transformers write.
+WEIGHT_NAMES = (
+    "open_clip_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+)
+_SMALL_FILES = ("*.json", "*.txt")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class JudgeFiles:
+    """A judge's weights on this machine: the file, its folder when that describes the model, and where it
+    came from.
+    """
+
+    weights: Path
+    folder: Path | None
+    source: str
+    revision: str | None
+
+
+def ways_out(judge: str) -> str:
+    """What a person can type when a judge is missing."""
+    return (
+        "--judge tiny (embedded, no download), or a local copy in dreambooth.yaml:\n"
+        f"  judges:\n    {judge}: /path/to/folder-or-file"
+    )
+
+
+def locate(judge: str, source: str, *, offline: bool) -> JudgeFiles:
+    """Find a judge's weights at `source`: an existing path, or a hub id with an optional @revision.
+
+    Raises JudgeMissing with the ways out; a hub that does not answer costs at most HUB_DEADLINE_SECONDS.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return JudgeFiles(path, None, str(path), None)
+    if path.is_dir():
+        return JudgeFiles(_weights_in(path, judge), path, str(path), None)
+    if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
+        raise JudgeMissing(f"The judge {judge!r} has no file or folder at {source}.", hint=ways_out(judge))
+    return _from_hub(judge, source, offline)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def within(seconds: float, work: Callable[[], Answer]) -> Answer:
+    """The result of `work`, or TimeoutError after so many seconds.
+
+    The clients retry for half a minute and a name server may never answer, so the wait is bounded from
+    outside; a thread that is still waiting does not keep the program alive.
+    """
+    answers: list[Answer] = []
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(work())
+        except BaseException as error:  # handed to the caller below
+            faults.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="hub-question")
+    thread.start()
+    thread.join(seconds)
+    if faults:
+        raise faults[0]
+    if not answers:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return answers[0]
+
+
+def _weights_in(folder: Path, judge: str) -> Path:
+    for name in WEIGHT_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(folder.glob("*.safetensors"))
+    if len(others) == 1:
+        return others[0]
+    raise JudgeMissing(
+        f"{folder} holds no weights for the judge {judge!r} (looked for {', '.join(WEIGHT_NAMES)}).",
+        hint=ways_out(judge),
+    )
+
+
+def _from_hub(judge: str, source: str, offline: bool) -> JudgeFiles:
+    import huggingface_hub
+
+    repository, _, revision = source.partition("@")
+    cached = _from_cache(huggingface_hub, judge, repository, revision or None)
+    if cached is not None:
+        return cached
+    if offline:
+        raise JudgeMissing(
+            f"The judge {judge!r} ({source}) is not on this machine and --offline forbids fetching it.",
+            hint=ways_out(judge),
+        )
+    try:
+        api = huggingface_hub.HfApi()
+        info = within(
+            HUB_DEADLINE_SECONDS,
+            lambda: api.model_info(repository, revision=revision or None, timeout=HUB_DEADLINE_SECONDS / 2),
+        )
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        weights = next((name for name in WEIGHT_NAMES if name in names), None)
+        if weights is None:
+            raise JudgeMissing(
+                f"{source} on the hub holds none of {', '.join(WEIGHT_NAMES)}.", hint=ways_out(judge)
+            )
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=info.sha, allow_patterns=[weights, *_SMALL_FILES]
+        )
+    except JudgeMissing:
+        raise
+    except Exception as error:  # each client and proxy has its own; to a person they all mean the same
+        raise JudgeMissing(
+            f"The judge {judge!r} ({source}) could not be fetched from the hub: {_first_line(error)}",
+            hint=ways_out(judge),
+        ) from error
+    return JudgeFiles(Path(folder) / weights, Path(folder), repository, info.sha)
+
+
+def _from_cache(hub: Any, judge: str, repository: str, revision: str | None) -> JudgeFiles | None:
+    """The snapshot fetched earlier, whole; None when there is none."""
+    try:
+        folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
+        weights = _weights_in(folder, judge)
+    except (OSError, ValueError, JudgeMissing):
+        return None
+    return JudgeFiles(weights, folder, repository, folder.name)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

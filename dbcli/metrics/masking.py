@@ -1,0 +1,94 @@
+"""Scores without the background: CLIPSeg finds the class noun, everything else becomes grey.
+
+Features of whole pictures reward a copied background. The masked variant blanks it in photos and drawn
+pictures alike, so what is left to compare is the subject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from dbcli.errors import JudgeMissing
+from dbcli.metrics.architectures import load_transformers
+from dbcli.metrics.encoders import chosen_device
+from dbcli.metrics.judge_files import locate, sha256_of, ways_out
+from dbcli.metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD, as_rgb
+
+HUB_SOURCE = "CIDAS/clipseg-rd64-refined"
+THRESHOLD = 0.4
+GREY = (124, 116, 104)  # ImageNet's mean colour: nearly nothing, to an encoder that subtracts it
+LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class ClassMask:
+    """Blanks what is not the noun; `probabilities` maps (pictures, noun) to float32 [N, H, W] in [0, 1]."""
+
+    key: str
+    probabilities: Callable[[Sequence[Image.Image], str], torch.Tensor]
+
+    def __call__(self, images: Sequence[Image.Image], noun: str) -> list[Image.Image]:
+        """The pictures with their background grey; one in which the noun is not found stays whole.
+
+        A picture without its subject must score low for that, not for being blank.
+        """
+        if not images:
+            return []
+        maps = self.probabilities(images, noun)
+        return [_blanked(as_rgb(image), found) for image, found in zip(images, maps, strict=True)]
+
+
+def load_mask(source: str | None = None, *, offline: bool = False, device: str = "cpu") -> ClassMask:
+    """CLIPSeg from the hub, its cache or a local folder as transformers saves it.
+
+    Raises JudgeMissing where it cannot be had.
+    """
+    files = locate("mask", source or HUB_SOURCE, offline=offline)
+    try:
+        import transformers
+
+        place = chosen_device(device)
+        model = load_transformers(transformers.CLIPSegForImageSegmentation, files.folder).to(place)
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JudgeMissing(
+            f"{files.weights} could not be read as CLIPSeg: {error}", hint=ways_out("mask")
+        ) from error
+    size = int(model.config.vision_config.image_size)
+    length = int(model.config.text_config.max_position_embeddings)
+
+    def probabilities(images: Sequence[Image.Image], noun: str) -> torch.Tensor:
+        tokens = tokenizer([noun], truncation=True, max_length=length, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            pixels = _squashed(images, size).to(place)
+            logits = model(pixel_values=pixels, input_ids=tokens.expand(len(images), -1).to(place)).logits
+        maps: torch.Tensor = logits.reshape(len(images), *logits.shape[-2:]).sigmoid().float().cpu()
+        return maps
+
+    return ClassMask(f"clipseg-{sha256_of(files.weights)[:12]}-{THRESHOLD}", probabilities)
+
+
+def _squashed(images: Sequence[Image.Image], size: int) -> torch.Tensor:
+    """Whole pictures as CLIPSeg wants them: squashed to a square, so that no part is cropped; [N, 3, size,
+    size].
+    """
+    import numpy as np
+
+    small = [as_rgb(image).resize((size, size), Image.Resampling.BICUBIC) for image in images]
+    pixels = torch.from_numpy(np.stack([np.asarray(image, dtype=np.float32) for image in small])).permute(
+        0, 3, 1, 2
+    )
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixels / 255 - mean) / std
+
+
+def _blanked(image: Image.Image, probability: torch.Tensor) -> Image.Image:
+    kept = probability > THRESHOLD
+    if float(kept.float().mean()) < LEAST_SHARE:
+        return image
+    mask = Image.fromarray((kept.numpy() * 255).astype("uint8")).resize(image.size, Image.Resampling.BILINEAR)
+    return Image.composite(image, Image.new("RGB", image.size, GREY), mask)

@@ -1,0 +1,89 @@
+"""From pictures to an encoder's input: resize, centre crop, normalise, the same way for every judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Shorter side to `resize_px` (bicubic, with Pillow's antialiasing), centre crop to `crop_px`, then (x
+    - mean) / std.
+    """
+
+    resize_px: int
+    crop_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def describe(self) -> dict[str, Any]:
+        """The steps as JSON values, for the record beside a score."""
+        return {
+            "resize_shorter_side_px": self.resize_px,
+            "interpolation": "bicubic, antialiased (Pillow)",
+            "crop": f"centre {self.crop_px} px",
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Pictures of any size and mode as float32 [N, 3, crop_px, crop_px]."""
+        pixels = np.stack([np.asarray(self._cropped(image), dtype=np.float32) for image in images])
+        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+        mean = torch.tensor(self.mean).view(1, 3, 1, 1)
+        std = torch.tensor(self.std).view(1, 3, 1, 1)
+        return (scaled - mean) / std
+
+    def _cropped(self, image: Image.Image) -> Image.Image:
+        image = as_rgb(image)
+        width, height = image.size
+        shorter = min(width, height)
+        # The longer side is rounded down and the crop's corner rounded, as torchvision does: published
+        # numbers were made so.
+        size = (self.resize_px * width // shorter, self.resize_px * height // shorter)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = round((size[0] - self.crop_px) / 2), round((size[1] - self.crop_px) / 2)
+        return image.crop((left, top, left + self.crop_px, top + self.crop_px))
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB; transparency is laid on white."""
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def read_preprocessing(path: Path) -> Preprocessing:
+    """A judge's preprocess.json: size_px, and where they differ from it resize and crop in pixels; mean, std.
+
+    Raises ValueError or KeyError for a file that lacks them; the caller names the judge.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    size = int(found["size_px"])
+
+    def pixels(key: str) -> int:
+        value = found.get(key)
+        return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else size
+
+    mean, std = (tuple(float(part) for part in found[key]) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"{path}: mean and std must have three numbers")
+    crop = pixels("crop")
+    return Preprocessing(
+        max(pixels("resize"), crop), crop, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    )

@@ -1,0 +1,74 @@
+"""The scores, as pure functions of L2-normalised features.
+
+Every function takes float tensors of shape [N, D] whose rows have length 1, computes in float64 and returns
+a plain float: a cosine in [-1, 1], unscaled. A score that is not defined (no pictures, one photo alone) is
+None. Definitions: Ruiz et al., DreamBooth (CVPR 2023), section 4.1; what the paper leaves open is said at
+each function.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def _cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Cosines of all pairs, float64 [N, M]."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"features must be [N, D] and [M, D], found {tuple(a.shape)} and {tuple(b.shape)}")
+    return a.double() @ b.double().T
+
+
+def mean_pairwise_cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
+    """Mean cosine over all N x M pairs: DINO and CLIP-I (generated, photos) and PRES (class members,
+    photos).
+    """
+    if len(a) == 0 or len(b) == 0:
+        return None
+    return float(_cosines(a, b).mean())
+
+
+def mean_pairwise_within(a: torch.Tensor) -> float | None:
+    """Mean cosine over the N (N - 1) / 2 pairs of distinct rows: the real-real value of a subject's photos.
+
+    None for fewer than two rows. A row is never compared with itself, or few photos would look alike by
+    arithmetic alone.
+    """
+    count = len(a)
+    if count < 2:
+        return None
+    cosines = _cosines(a, a)
+    return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
+
+
+def mean_matched_cosine(images: torch.Tensor, texts: torch.Tensor) -> float | None:
+    """Mean cosine of row i of `images` with row i of `texts`: CLIP-T. Both [N, D].
+
+    Raises ValueError when the two differ in length: a shifted list of prompts must never pass silently.
+    """
+    if images.shape != texts.shape:
+        raise ValueError(f"one text feature per image, found {tuple(images.shape)} and {tuple(texts.shape)}")
+    if len(images) == 0:
+        return None
+    return float((images.double() * texts.double()).sum(dim=1).mean())
+
+
+def diversity(a: torch.Tensor) -> float | None:
+    """1 - mean cosine over distinct pairs, in [0, 2], higher is more diverse: DIV.
+
+    The paper takes LPIPS. For unit vectors 1 - cosine is half the squared distance LPIPS sums per position,
+    here on one global feature of the named encoder and without LPIPS' learnt weights; the two scales do not
+    compare.
+    """
+    within = mean_pairwise_within(a)
+    return None if within is None else 1.0 - within
+
+
+def closest_pair(a: torch.Tensor, b: torch.Tensor) -> tuple[int, int, float] | None:
+    """The row of `a` and the row of `b` with the highest cosine, and that cosine; the first pair among
+    equals.
+    """
+    if len(a) == 0 or len(b) == 0:
+        return None
+    cosines = _cosines(a, b)
+    row, column = divmod(int(cosines.argmax()), cosines.shape[1])
+    return row, column, float(cosines[row, column])

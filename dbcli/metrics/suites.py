@@ -1,0 +1,212 @@
+"""Suites of prompts: the shipped ones, one's own files, and which prompts fit a live subject or an object.
+No torch.
+
+A suite is templates, never finished prompts: `{identifier}` and `{class}` are filled elsewhere, once to
+draw and once to score. A shipped suite is a YAML file in `suites/`:
+
+    name: recontextualisation
+    task: recontextualisation      # groups prompts in tables and grids
+    about: one sentence
+    any: [a {identifier} {class} at a bus stop]     # for every subject
+    live: [...]                                     # for animals and people
+    object: [...]                                   # for things
+A prompt may also be a mapping {text, label}, where the label stands in grids for a long text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dbcli.errors import ConfigError, PromptError
+
+DEFAULT_SUITE = "quick"
+_LIFELESS = frozenset({"toy", "stuffed", "plush", "teddy", "rubber", "robot", "wooden", "plastic", "ceramic"})
+_KINDS = ("any", "live", "object")
+_KEYS = frozenset({"name", "task", "about", *_KINDS})
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class SuitePrompt:
+    """One template of a suite, its short label for grids, and its task."""
+
+    template: str
+    label: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named set of templates: those for every subject, then those for live subjects or for objects."""
+
+    name: str
+    task: str
+    about: str
+    any: tuple[SuitePrompt, ...]
+    live: tuple[SuitePrompt, ...] = ()
+    object: tuple[SuitePrompt, ...] = ()
+
+    def prompts_for(self, class_noun: str, *, live: bool | None = None) -> tuple[SuitePrompt, ...]:
+        """The templates that make sense for this class; empty where the suite has none (emotions of a vase).
+
+        `live` overrides the guess from the class noun.
+        """
+        is_live_subject = is_live(class_noun) if live is None else live
+        return self.any + (self.live if is_live_subject else self.object)
+
+
+def is_live(class_noun: str) -> bool:
+    """Whether a class noun names an animal or a person: its the last word decides, toys set apart.
+
+    "corgi dog" is live, "dog toy" and "stuffed dog" are not.
+    """
+    words = re.findall(r"[a-z]+", class_noun.lower())
+    return bool(words) and words[-1] in _live_nouns() and not _LIFELESS & set(words)
+
+
+def shipped_suites() -> list[str]:
+    """Names of the suites that come with the program, sorted."""
+    return sorted(path.stem for path in _shipped_folder().glob("*.yaml"))
+
+
+def load_suite(name_or_path: str | Path) -> Suite:
+    """A shipped suite by name, or a suite from a YAML file, or a list of prompts from a text file.
+
+    Raises ConfigError (a name that does not exist, a file with faults, all of them together) and
+    PromptError (a text file without prompts).
+    """
+    text = str(name_or_path)
+    path = Path(name_or_path)
+    if path.suffix == ".txt":
+        return read_prompts(path)
+    if path.suffix in {".yaml", ".yml"}:
+        return _read_suite(path)
+    if text in shipped_suites():
+        return _read_suite(_shipped_folder() / f"{text}.yaml")
+    near = difflib.get_close_matches(text, shipped_suites(), n=1)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    raise ConfigError(
+        f"There is no suite called {text!r}.{guess}",
+        hint="shipped: "
+        + ", ".join(shipped_suites())
+        + "; or a path to a .yaml suite or a .txt list of prompts",
+    )
+
+
+def read_prompts(path: Path) -> Suite:
+    """A suite from a text file, one prompt a line; empty lines and lines that begin with # are passed over.
+
+    A line may hold {identifier} and {class}, a subject's name in braces ({dog}), or its words typed out;
+    each is kept as it stands. Repeated lines are kept once. Raises PromptError for a missing, unreadable or
+    empty file.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise PromptError(
+            f"There is no file of prompts at {path}.", hint="one prompt a line, UTF-8"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PromptError(
+            f"{path} cannot be read as UTF-8 text: {error}", hint="one prompt a line"
+        ) from error
+    prompts = list(
+        dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    )
+    if not prompts:
+        raise PromptError(
+            f"{path} holds no prompt.", hint="write one prompt a line, for example: a {dog} in space"
+        )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "prompts"
+    made = tuple(SuitePrompt(prompt, short_label(prompt), "own prompts") for prompt in prompts)
+    return Suite(name, "own prompts", f"prompts read from {path.name}", made)
+
+
+def short_label(template: str) -> str:
+    """What tells a prompt from its neighbours: "a {identifier} {class} in space" becomes "in space"."""
+    match = re.fullmatch(r"\s*(?:(?:a|an|the)\s+)?(.*?)\{identifier\}\s*\{class\}(.*)", template)
+    if match:
+        before, after = (part.strip(" ,.") for part in match.groups())
+        short = f"{before} … {after}" if before and after else before or after
+    else:
+        short = _FIELD.sub(r"\1", template).strip()
+    return short or "as itself"
+
+
+@cache
+def _live_nouns() -> frozenset[str]:
+    """Animals and people, one noun a line."""
+    return frozenset((Path(__file__).parent / "live_nouns.txt").read_text(encoding="utf-8").split())
+
+
+def _shipped_folder() -> Path:
+    return Path(__file__).parent / "suites"
+
+
+def _read_suite(path: Path) -> Suite:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no suite at {path}.", hint="shipped: " + ", ".join(shipped_suites())
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a readable YAML suite: {error}") from error
+    faults = list(_faults(found))
+    if faults:
+        raise ConfigError(f"{path} is not a suite:\n" + "\n".join(f"  {fault}" for fault in faults))
+    task = str(found.get("task", found["name"]))
+    kinds = {kind: tuple(_prompt(entry, task) for entry in found.get(kind) or ()) for kind in _KINDS}
+    return Suite(str(found["name"]), task, str(found.get("about", "")), **kinds)
+
+
+def _prompt(entry: str | Mapping[str, str], task: str) -> SuitePrompt:
+    if isinstance(entry, str):
+        return SuitePrompt(entry, short_label(entry), task)
+    prompt = SuitePrompt(entry["text"], entry.get("label") or short_label(entry["text"]), task)
+    return replace(prompt, task=entry.get("task", task))
+
+
+def _faults(found: Any) -> Iterator[str]:
+    """Every fault of a suite's mapping, in words."""
+    if not isinstance(found, dict):
+        yield "the file must be a mapping with name and any, live or object"
+        return
+    for key in found:
+        if key not in _KEYS:
+            yield f"unknown key {key!r} (known: {', '.join(sorted(_KEYS))})"
+    if not isinstance(found.get("name"), str) or not re.fullmatch(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", str(found.get("name"))
+    ):
+        yield f"name: expected letters, digits, '.', '_' or '-', found {found.get('name')!r}"
+    if not any(found.get(kind) for kind in _KINDS):
+        yield "no prompt under any, live or object"
+    for kind in _KINDS:
+        yield from _prompt_faults(kind, found.get(kind) or [])
+
+
+def _prompt_faults(kind: str, entries: Any) -> Iterator[str]:
+    if not isinstance(entries, list):
+        yield f"{kind}: expected a list of prompts, found {type(entries).__name__}"
+        return
+    for number, entry in enumerate(entries, start=1):
+        place = f"{kind}, prompt {number}"
+        text = entry.get("text") if isinstance(entry, dict) else entry
+        if isinstance(entry, dict) and not set(entry) <= {"text", "label", "task"}:
+            yield f"{place}: unknown key {sorted(set(entry) - {'text', 'label', 'task'})}"
+        if isinstance(entry, dict) and not all(isinstance(part, str) for part in entry.values()):
+            yield f"{place}: text, label and task must be text"
+        if not isinstance(text, str) or not text.strip():
+            yield f"{place}: expected text, found {text!r} (quote a prompt that holds ': ' or begins with {{)"
+            continue
+        for field in _FIELD.findall(text):
+            if field not in {"identifier", "class"}:
+                yield f"{place}: unknown field {{{field}}} (known: {{identifier}}, {{class}})"

@@ -1,0 +1,165 @@
+"""Identifiers (the rare word, [V]) and the one place where a prompt is rendered, with them and without."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from dbcli.errors import Collision, PromptError, UsageError
+from dbcli.project.names import printable, without_control_characters
+
+_FIELD = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}")
+RESERVED_FIELDS = frozenset({"identifier", "class", "subject"})
+MAX_IDENTIFIER = 64
+MAX_CLASS_NOUN = 80
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words that stand for one subject: the rare identifier and the noun of its class."""
+
+    identifier: str
+    class_noun: str
+
+    @property
+    def text(self) -> str:
+        """Both words as they are written in a prompt: "sks dog"."""
+        return f"{self.identifier} {self.class_noun}".strip()
+
+
+_Rendering = Callable[[Words], str]
+
+
+def render_with(template_or_prompt: str, subjects: Mapping[str, Words]) -> str:
+    """Return the text to draw or to train with: `{dog}` becomes "sks dog".
+
+    With one subject, `{identifier}` and `{class}` are filled too. Other braces stay as they are.
+    Raises PromptError for the name of a subject that is not among `subjects`.
+    """
+    return _fill(template_or_prompt, subjects, lambda words: words.text, lambda words: words.identifier)
+
+
+def render_without(template_or_prompt: str, subjects: Mapping[str, Words]) -> str:
+    """Return the text to score with: the same as `render_with`, less every identifier.
+
+    `{dog}` becomes "dog", and an identifier that was typed out is removed as well.
+    """
+    filled = _fill(
+        template_or_prompt, subjects, lambda words: words.class_noun, lambda words: words.identifier
+    )
+    return without_identifier(filled, [words.identifier for words in subjects.values()])
+
+
+def without_identifier(prompt: str, identifiers: Iterable[str]) -> str:
+    """Return `prompt` without the identifiers, each only where it is a whole word, in any case.
+
+    One space beside a removed word goes with it: "a sks dog" becomes "a dog", "sksy" stays.
+    """
+    for identifier in sorted({word for word in identifiers if word}, key=lambda word: (-len(word), word)):
+        prompt = _whole_word(identifier).sub(_gap, prompt)
+    return prompt
+
+
+def check_identifier(identifier: str) -> str:
+    """Return `identifier` if it can be one word of a prompt; UsageError says why it cannot."""
+    word = identifier.strip()
+    fault = None
+    if not word:
+        fault = "is empty"
+    elif len(word) > MAX_IDENTIFIER:
+        fault = f"is longer than {MAX_IDENTIFIER} characters"
+    elif any(c.isspace() for c in word) or without_control_characters(word) != word:
+        fault = "is not a single word"
+    elif any(c in word for c in "{}") or "<|" in word or "|>" in word:
+        fault = "holds '{', '}', '<|' or '|>', which mean something else in a prompt"
+    elif not any(c.isalnum() for c in word):
+        fault = "has no letter or digit"
+    if fault:
+        raise UsageError(f"The identifier '{printable(identifier)}' {fault}.", hint="for example --token sks")
+    return word
+
+
+def check_class_noun(class_noun: str) -> str:
+    """Return the class noun, on one line and trimmed; UsageError says why it cannot be one."""
+    noun = without_control_characters(class_noun)
+    fault = None
+    if not any(c.isalnum() for c in noun):
+        fault = "has no letter"
+    elif len(noun) > MAX_CLASS_NOUN:
+        fault = f"is longer than {MAX_CLASS_NOUN} characters"
+    elif any(c in noun for c in "{}") or "<|" in noun or "|>" in noun:
+        fault = "holds '{', '}', '<|' or '|>', which mean something else in a prompt"
+    if fault:
+        raise UsageError(f"The class noun '{printable(class_noun)}' {fault}.", hint="for example --class dog")
+    return noun
+
+
+def check_free(identifier: str, taken: Mapping[str, str], class_nouns: Collection[str] = ()) -> None:
+    """Raise Collision if `identifier` cannot be told from another subject's word or from a class noun.
+
+    `taken` maps identifiers to the subjects that own them. Case does not count: the tokenizer folds it.
+    """
+    word = identifier.casefold()
+    for other, owner in taken.items():
+        if other.casefold() == word:
+            raise Collision(
+                f"The identifier '{printable(identifier)}' belongs to '{printable(owner)}' already; "
+                "the two subjects would melt into one.",
+                hint="choose another word with --token, or dreambooth tokens suggest",
+            )
+    for noun in class_nouns:
+        if word in noun.casefold().split():
+            raise Collision(
+                f"The identifier '{printable(identifier)}' is a word of the class noun '{printable(noun)}'; "
+                "training on it would change every member of the class.",
+                hint="choose a rare word with --token, for example sks",
+            )
+
+
+def check_template(template: str, fields: Collection[str]) -> str:
+    """Return `template`; ValueError if it has a field other than `fields`."""
+    unknown = sorted(set(_FIELD.findall(template)) - set(fields))
+    known = " and ".join(f"{{{field}}}" for field in sorted(fields))
+    if unknown:
+        raise ValueError(f"should use no other field than {known}, not {{{unknown[0]}}}")
+    return template
+
+
+def _fill(prompt: str, subjects: Mapping[str, Words], whole: _Rendering, identifier: _Rendering) -> str:
+    only = next(iter(subjects.values())) if len(subjects) == 1 else None
+
+    def field(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name in subjects:
+            return whole(subjects[name])
+        if only is not None and name == "identifier":
+            return identifier(only)
+        if only is not None and name == "class":
+            return only.class_noun
+        raise PromptError(_unknown_field(name, subjects))
+
+    return _FIELD.sub(field, prompt)
+
+
+def _unknown_field(name: str, subjects: Mapping[str, Words]) -> str:
+    known = ", ".join(f"{{{subject}}}" for subject in subjects) or "none"
+    if name in ("identifier", "class"):
+        return f"The prompt says {{{name}}}, which is clear for one subject only; here: {known}."
+    return f"The prompt says {{{name}}}, and there is no such subject here; known: {known}."
+
+
+def _whole_word(identifier: str) -> re.Pattern[str]:
+    # A hyphen or an apostrophe joins: "sks-like" and "sks's" are other words than "sks".
+    before = r"(?<![\w-])(?<!\w['’])" if _is_word_character(identifier[0]) else ""
+    after = r"(?![\w-])(?!['’]\w)" if _is_word_character(identifier[-1]) else ""
+    return re.compile(rf"([ \t]*){before}{re.escape(identifier)}{after}([ \t]*)", re.IGNORECASE)
+
+
+def _is_word_character(character: str) -> bool:
+    return character == "_" or character.isalnum()
+
+
+def _gap(match: re.Match[str]) -> str:
+    before, after = match.groups()
+    return before if before and after else ""

@@ -1,0 +1,128 @@
+"""Where everything in a project lies. Nobody else joins a project path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbcli.errors import Refused, UsageError
+from dbcli.project.names import check_name, printable
+
+SETTINGS_NAME = "dreambooth.yaml"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Every path of one project. Names are checked; no path leaves `root`, and none passes through a link.
+
+    The methods raise UsageError or Refused for a bad name and Refused for a symbolic link below `root`.
+    """
+
+    root: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """The file that makes a folder a project."""
+        return self._inside(SETTINGS_NAME)
+
+    @property
+    def subjects_dir(self) -> Path:
+        return self._inside("subjects")
+
+    def subject_dir(self, name: str) -> Path:
+        return self._inside("subjects", check_name(name, "subject"))
+
+    def subject_file(self, name: str) -> Path:
+        return self._inside("subjects", check_name(name, "subject"), "subject.yaml")
+
+    def photos_dir(self, name: str) -> Path:
+        return self._inside("subjects", check_name(name, "subject"), "photos")
+
+    @property
+    def prior_dir(self) -> Path:
+        return self._inside("reg")
+
+    def prior_set_dir(self, key: str) -> Path:
+        return self._inside("reg", check_name(key, "prior set"))
+
+    @property
+    def runs_dir(self) -> Path:
+        return self._inside("runs")
+
+    def run_dir(self, name: str) -> Path:
+        return self._inside("runs", check_name(name, "run"))
+
+    def run_file(self, name: str) -> Path:
+        return self._inside("runs", check_name(name, "run"), "run.json")
+
+    def events_file(self, name: str) -> Path:
+        return self._inside("runs", check_name(name, "run"), "events.jsonl")
+
+    def checkpoints_dir(self, name: str) -> Path:
+        return self._inside("runs", check_name(name, "run"), "checkpoints")
+
+    def weights_dir(self, name: str) -> Path:
+        return self._inside("runs", check_name(name, "run"), "weights")
+
+    def images_dir(self, name: str) -> Path:
+        return self._inside("runs", check_name(name, "run"), "images")
+
+    def previews_dir(self, name: str) -> Path:
+        return self._inside("runs", check_name(name, "run"), "previews")
+
+    def eval_dir(self, name: str, suite: str) -> Path:
+        return self._inside("runs", check_name(name, "run"), "eval", check_name(suite, "suite"))
+
+    @property
+    def cache_dir(self) -> Path:
+        """What may be deleted at any time: latents, text embeddings, features."""
+        return self._inside(".cache")
+
+    @property
+    def project_lock(self) -> Path:
+        """Held while subjects or their identifiers change."""
+        return self._inside(".lock")
+
+    @property
+    def numbering_lock(self) -> Path:
+        """Held for the moment in which a new run takes its number."""
+        return self._inside("runs", ".lock")
+
+    def run_lock(self, name: str) -> Path:
+        """Held by the one process that writes into a run."""
+        return self._inside("runs", check_name(name, "run"), ".lock")
+
+    def prior_set_lock(self, key: str) -> Path:
+        """Held by the one process that draws class images into a prior set."""
+        return self._inside("reg", check_name(key, "prior set"), ".lock")
+
+    def shown(self, path: Path) -> str:
+        """Return `path` as a person sees it: relative to the project where it lies inside."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def _inside(self, *parts: str) -> Path:
+        path = self.root
+        for part in parts:
+            path = path / part
+            # A link could lead anywhere, and a later write would follow it out of the project.
+            if path.is_symlink():
+                raise Refused(
+                    f"{path} is a symbolic link; nothing in a project is read or written through links.",
+                    hint="move the real folder there, or keep the whole project on the other disk",
+                )
+        return path
+
+
+def find_project(start: Path) -> Layout:
+    """Return the layout of the nearest folder, `start` or one above it, that holds `dreambooth.yaml`.
+
+    Raises UsageError where there is none.
+    """
+    folder = start.expanduser().resolve()
+    for candidate in (folder, *folder.parents):
+        if (candidate / SETTINGS_NAME).is_file():
+            return Layout(candidate)
+    raise UsageError(
+        f"No project here: no {SETTINGS_NAME} in {printable(str(folder), 200)} or a folder above it.",
+        hint="dreambooth init DIR makes one; -C DIR names one",
+    )

@@ -1,0 +1,88 @@
+"""One writer at a time: a lock of the system, which a killed process gives back, and who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dbcli.errors import LockHeld
+from dbcli.project.atomic import write_json
+from dbcli.project.names import printable
+
+WAIT_SECONDS = 0.5
+_HOLDER_WRITES_SECONDS = 0.5
+
+
+@contextlib.contextmanager
+def hold(path: Path, what: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Hold the lock file `path` for the block; `what` ("the run 0003-dog") is named to the one who waits.
+
+    Raises LockHeld (exit 6) after `wait_seconds`, naming the holder's process, command and machine.
+    Readers need no lock. The folder of `path` is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=wait_seconds, poll_interval=0.05)
+    except Timeout as error:
+        raise LockHeld(
+            f"Another process works on {what}: {_holder(path)}.",
+            hint="wait until it has ended, or stop it",
+        ) from error
+    note = _note_of(path)
+    try:
+        write_json(note, _ourselves())
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Return whether some process holds the lock file now; the answer may be old by the time it is used."""
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(path.name + ".holder.json")
+
+
+def _ourselves() -> dict[str, object]:
+    program = Path(sys.argv[0] or "python").name
+    return {
+        "pid": os.getpid(),
+        "command": " ".join([program, *sys.argv[1:]])[:500],
+        "host": platform.node(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _holder(path: Path) -> str:
+    # The holder writes its note just after it has the lock: give it that moment.
+    deadline = time.monotonic() + _HOLDER_WRITES_SECONDS
+    while True:
+        try:
+            note = json.loads(_note_of(path).read_text(encoding="utf-8"))
+            command, host = printable(str(note["command"]), 120), printable(str(note["host"]))
+            return f"process {int(note['pid'])} ({command}) on {host} since {printable(str(note['since']))}"
+        except (OSError, ValueError, KeyError, TypeError):
+            if time.monotonic() > deadline:
+                return "it has not said who it is"
+            time.sleep(0.02)

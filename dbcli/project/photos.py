@@ -1,0 +1,225 @@
+"""Photos in: what a person hands over, decoded safely, turned upright, in plain sRGB, without EXIF.
+
+Whatever cannot be used is reported by file and reason, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import PhotoError
+from dbcli.project.names import printable, without_control_characters
+from dbcli.project.pixels import NotUsable, decode, is_modern, to_png
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+)
+MODERN_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif"})
+CAPTION_SUFFIXES = (".txt", ".caption")
+MAX_BYTES = 200_000_000
+MAX_CAPTION = 2_000
+MAX_FILES = 20_000
+_STRAY_FOLDERS = frozenset({"__MACOSX", "__pycache__"})
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One usable photo, ready to be stored."""
+
+    source: Path
+    png: bytes
+    sha256: str
+    width: int
+    height: int
+    caption: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture, mode RGB, upright, sRGB, decoded anew from `png`."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(self.png), formats=("PNG",)) as opened:
+            return opened.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was left out. `stray`: it never claimed to be a photo (.DS_Store, notes.txt)."""
+
+    path: Path
+    reason: str
+    stray: bool = False
+
+    @property
+    def text(self) -> str:
+        """One line for a person, safe to print."""
+        return f"{printable(str(self.path), 200)}: {self.reason}"
+
+
+@dataclass
+class Intake:
+    """What `read_photos` found, in the order of the sources and sorted inside folders."""
+
+    photos: list[Photo] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def captions(self) -> list[str | None]:
+        """One caption or None a photo."""
+        return [photo.caption for photo in self.photos]
+
+    @property
+    def refused(self) -> list[Skipped]:
+        """The photos that could not be used, without the stray files."""
+        return [one for one in self.skipped if not one.stray]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was changed in which photo, one line each."""
+        return [f"{printable(photo.source.name)}: {note}" for photo in self.photos for note in photo.notes]
+
+
+def read_photos(sources: Sequence[Path]) -> Intake:
+    """Return every usable photo among files and folders, and every file left out with the reason.
+
+    Raises PhotoError where a source is not there at all. No usable photo is no error here.
+    """
+    intake = Intake()
+    for result in walk_photos(sources):
+        if isinstance(result, Photo):
+            intake.photos.append(result)
+        else:
+            intake.skipped.append(result)
+    return intake
+
+
+def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
+    """Yield the results of `read_photos` one by one, so that a thousand photos need the memory of one."""
+    files = list_files(sources)
+    captions = {path for path in files if path.suffix.lower() in CAPTION_SUFFIXES and _photo_beside(path)}
+    first_with: dict[str, Path] = {}
+    for path in files:
+        if path in captions:
+            continue
+        result = read_photo(path)
+        if isinstance(result, Photo):
+            twin = first_with.setdefault(result.sha256, path)
+            if twin is not path:
+                yield Skipped(path, f"the same picture as {printable(twin.name)}")
+                continue
+        yield result
+
+
+def read_photo(path: Path) -> Photo | Skipped:
+    """Return one photo, or why it is left out; it never raises for what is inside the file."""
+    try:
+        stray = _stray_reason(path)
+        if stray:
+            return Skipped(path, stray, stray=True)
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            return Skipped(path, f"{size:,} bytes, more than the {MAX_BYTES:,} allowed")
+        if size == 0:
+            return Skipped(path, "an empty file")
+        image, notes = decode(path)
+        png = to_png(image)
+    except NotUsable as error:
+        return Skipped(path, str(error))
+    except OSError as error:
+        return Skipped(path, f"cannot be read: {error.strerror or printable(str(error))}")
+    caption, caption_notes = _caption_for(path)
+    return Photo(
+        source=path,
+        png=png,
+        sha256=hashlib.sha256(png).hexdigest(),
+        width=image.width,
+        height=image.height,
+        caption=caption,
+        notes=(*notes, *caption_notes),
+    )
+
+
+def list_files(sources: Sequence[Path]) -> list[Path]:
+    """Return the files of all sources: files as given, folders walked and sorted by path, each file once.
+
+    Raises PhotoError for a source that is not there, or a folder with more files than photos ever need.
+    """
+    files: dict[Path, None] = {}
+    for source in sources:
+        source = source.expanduser()
+        if source.is_dir():
+            files.update(dict.fromkeys(_walk(source)))
+        elif os.path.lexists(source):
+            files[source] = None
+        else:
+            raise PhotoError(f"There is no file or folder {printable(str(source), 200)}.")
+    return list(files)
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        # Sorted everywhere: seeds index this list, and directory order varies by disk.
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name not in _STRAY_FOLDERS
+        )
+        found += [Path(parent, name) for name in names]
+        if len(found) > MAX_FILES:
+            raise PhotoError(
+                f"{printable(str(folder), 200)} holds more than {MAX_FILES:,} files; is it the right folder?"
+            )
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _stray_reason(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if path.name.startswith("."):
+        return "a hidden file"
+    if not path.is_file():  # a socket or a pipe would make the reader wait for ever
+        return "a broken link" if path.is_symlink() else "not a file"
+    if suffix in PHOTO_SUFFIXES or suffix in MODERN_SUFFIXES or _looks_like_a_photo(path):
+        return None
+    return "not a photo"
+
+
+def _looks_like_a_photo(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(32)
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+    return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or is_modern(head)
+
+
+def _photo_beside(caption: Path) -> bool:
+    suffixes = PHOTO_SUFFIXES | MODERN_SUFFIXES
+    return any(
+        caption.with_suffix(suffix).is_file() or caption.with_suffix(suffix.upper()).is_file()
+        for suffix in suffixes
+    )
+
+
+def _caption_for(photo: Path) -> tuple[str | None, list[str]]:
+    for suffix in CAPTION_SUFFIXES:
+        path = photo.with_suffix(suffix)
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            raw = file.read(MAX_CAPTION * 4 + 1)
+        try:
+            text = without_control_characters(raw.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            return None, [f"the caption {printable(path.name)} is not text in UTF-8 and was left out"]
+        if len(text) > MAX_CAPTION:
+            return None, [f"the caption {printable(path.name)} is longer than {MAX_CAPTION:,} characters"]
+        return text or None, []
+    return None, []

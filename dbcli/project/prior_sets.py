@@ -1,0 +1,284 @@
+"""Prior sets: class images with their provenance, under `reg/<class>-<key>/`.
+
+A set is named by what it was drawn from, so that one drawn by another base or prompt is never taken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dbcli.errors import DataError, DreamboothError, PhotoError
+from dbcli.project.atomic import (
+    append_line,
+    commit_folder,
+    json_text,
+    remove_folder,
+    remove_leftovers,
+    sha256_of,
+    temporary_folder,
+    write_bytes,
+)
+from dbcli.project.layout import Layout
+from dbcli.project.locks import hold
+from dbcli.project.names import slug
+from dbcli.project.photos import Photo, list_files, walk_photos
+from dbcli.project.records import Record, load_record
+from dbcli.project.yaml_files import write_yaml
+
+SET_FILE = "set.yaml"
+IMAGES_FILE = "images.jsonl"
+_MAX_INDEX = 999_999
+
+
+class PriorRecipe(BaseModel):
+    """Everything that decides how the class images look; each image's seed comes from the set's `seed`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    base_hash: str = Field(min_length=1)
+    prompt: str
+    sampler: str
+    eta: float
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    seed: int
+
+    def key(self, class_noun: str) -> str:
+        """Return the set's name: the class and 12 hex digits over every field, "dog-1a2b3c4d5e6f"."""
+        canonical = json_text(dict(sorted(self.model_dump().items())))
+        return _key(class_noun, hashlib.sha256(canonical.encode("utf-8")).hexdigest())
+
+
+class _SetRecord(Record):
+    key: str
+    class_noun: str
+    source: Literal["base", "folder"]
+    recipe: PriorRecipe | None = None
+    images: int | None = None
+
+
+@dataclass(frozen=True)
+class PriorSet:
+    """One prior set on disk. Only the holder of `lock()` adds images; anyone may read."""
+
+    layout: Layout
+    key: str
+    class_noun: str
+    recipe: PriorRecipe | None
+    own_count: int | None = None
+    _sound: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open_or_create(cls, layout: Layout, class_noun: str, recipe: PriorRecipe) -> PriorSet:
+        """Return the set of a recipe, made empty if it is new.
+
+        Raises DataError if the folder's `set.yaml` tells of another recipe: someone edited or moved it.
+        """
+        key = recipe.key(class_noun)
+        folder = layout.prior_set_dir(key)
+        record = _SetRecord(key=key, class_noun=class_noun, source="base", recipe=recipe)
+        if folder.is_dir() and (folder / SET_FILE).exists():
+            found = _load(layout, key)
+            if found.recipe != recipe:
+                raise DataError(
+                    f"{layout.shown(folder / SET_FILE)} tells of another prior set than its folder's name.",
+                    hint=f"delete {layout.shown(folder)}; it is drawn again",
+                )
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_yaml(folder / SET_FILE, record.to_plain())
+        return cls(layout, key, class_noun, recipe)
+
+    @classmethod
+    def from_folder(cls, layout: Layout, class_noun: str, source: Path) -> PriorSet:
+        """Return a set made of a person's own class photos, copied in once; the key is over their bytes.
+
+        Raises PhotoError if the folder is not there or holds no usable photo.
+        """
+        files = list_files([source])
+        key = _key(class_noun, _hash_of_files(files))
+        final = layout.prior_set_dir(key)
+        layout.prior_dir.mkdir(parents=True, exist_ok=True)
+        if not (final / SET_FILE).exists():
+            with hold(layout.prior_dir / ".lock", "the prior sets", wait_seconds=1.0):
+                remove_leftovers(layout.prior_dir)
+                if not final.exists():
+                    _copy_own(final, key, class_noun, source)
+        return cls(layout, key, class_noun, None, own_count=_load(layout, key).images)
+
+    @property
+    def folder(self) -> Path:
+        """Where the set lies."""
+        return self.layout.prior_set_dir(self.key)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the set for writing, cleared of half-written files; LockHeld if another process has it."""
+        with hold(self.layout.prior_set_lock(self.key), f"the prior set {self.key}"):
+            remove_leftovers(self.folder)
+            yield
+
+    def available(self, count: int) -> int:
+        """Return how many images the set is to have: `count`, or all there are of a person's own photos."""
+        return count if self.own_count is None else self.own_count
+
+    def missing(self, count: int) -> list[int]:
+        """Return the indices below `count` whose image is not there or not as recorded, in order.
+
+        For a person's own photos it is always empty, as nothing can be drawn; see `images`.
+        """
+        if self.own_count is not None:
+            return []
+        recorded = self._recorded()
+        return [index for index in range(count) if not self._is_sound(index, recorded.get(index))]
+
+    def add(self, index: int, png_bytes: bytes) -> Path:
+        """Store one image under its index, then record its hash; return its path."""
+        if not 0 <= index <= _MAX_INDEX:
+            raise ValueError(f"a prior image's index is 0 to {_MAX_INDEX}, not {index}")
+        path = self._path(index)
+        write_bytes(path, png_bytes)
+        _record(self.folder, index, hashlib.sha256(png_bytes).hexdigest())
+        return path
+
+    def images(self, count: int) -> list[Path]:
+        """Return the sound images among the first `count`, by index; of own photos all, whatever `count` is.
+
+        Raises DataError if one of a person's own photos was changed in the set.
+        """
+        recorded, wanted = self._recorded(), self.available(count)
+        sound = [index for index in range(wanted) if self._is_sound(index, recorded.get(index))]
+        if self.own_count is not None and len(sound) < wanted:
+            raise DataError(
+                f"{wanted - len(sound)} of {wanted} images in {self.layout.shown(self.folder)} were changed.",
+                hint="delete that folder; the photos are copied in again",
+            )
+        return [self._path(index) for index in sound]
+
+    def line(self, count: int) -> str:
+        """Return the line every run prints: "prior ON (100/100, reg/dog-1a2b3c4d5e6f)"."""
+        wanted = self.available(count)
+        own = ", own photos" if self.own_count is not None else ""
+        return f"prior ON ({len(self.images(count))}/{wanted}, {self.layout.shown(self.folder)}{own})"
+
+    def recorded_count(self) -> int:
+        """Return how many images are recorded and there, without reading them."""
+        return sum(1 for index in self._recorded() if self._path(index).is_file())
+
+    def size_bytes(self) -> int:
+        """Return the bytes the set takes on the disk."""
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+
+    def _path(self, index: int) -> Path:
+        return self.folder / _file_name(index)
+
+    def _recorded(self) -> dict[int, str]:
+        return dict(_recorded_lines(self.folder / IMAGES_FILE))
+
+    def _is_sound(self, index: int, expected: str | None) -> bool:
+        path = self._path(index)
+        if expected is None or path.is_symlink() or not path.is_file():
+            return False
+        status = path.stat()
+        seen = self._sound.get(path.name)
+        # Hashing a thousand images takes seconds: once is enough while the file is untouched.
+        if seen is None or seen[:2] != (status.st_size, status.st_mtime_ns):
+            seen = (status.st_size, status.st_mtime_ns, sha256_of(path))
+            self._sound[path.name] = seen
+        return seen[2] == expected
+
+
+def list_prior_sets(layout: Layout) -> list[PriorSet]:
+    """Return all prior sets whose record can be read, sorted by key."""
+    folder = layout.prior_dir
+    if not folder.is_dir():
+        return []
+    sets = []
+    for name in sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):
+        try:
+            record = _load(layout, name)
+        except DreamboothError:
+            continue
+        sets.append(PriorSet(layout, name, record.class_noun, record.recipe, own_count=record.images))
+    return sets
+
+
+def remove_prior_set(layout: Layout, key: str) -> None:
+    """Delete a prior set. Raises DataError if it is not there, LockHeld while a process draws into it."""
+    folder = layout.prior_set_dir(key)
+    if not folder.is_dir():
+        raise DataError(f"There is no prior set '{key}' here.", hint="dreambooth reg list")
+    with hold(layout.prior_set_lock(key), f"the prior set {key}"):
+        remove_folder(folder)
+
+
+def _key(class_noun: str, digest: str) -> str:
+    return f"{slug(class_noun, fallback='class')}-{digest[:12]}"
+
+
+def _file_name(index: int) -> str:
+    return f"{index:06d}.png"
+
+
+def _load(layout: Layout, key: str) -> _SetRecord:
+    path = layout.prior_set_dir(key) / SET_FILE
+    try:
+        record = load_record(_SetRecord, path, f"record of the prior set '{key}'", DataError)
+    except FileNotFoundError as error:
+        raise DataError(f"{layout.shown(path)} is not there.") from error
+    if record.source == "folder" and record.images is None:
+        raise DataError(f"{layout.shown(path)} does not say how many images it has.")
+    return record
+
+
+def _record(folder: Path, index: int, digest: str) -> None:
+    entry = {"index": index, "file": _file_name(index), "sha256": digest}
+    append_line(folder / IMAGES_FILE, json_text(entry))
+
+
+def _recorded_lines(path: Path) -> Iterator[tuple[int, str]]:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+                index, digest = entry["index"], entry["sha256"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # a line cut short by a crash: its image is drawn again
+            if isinstance(index, int) and isinstance(digest, str):
+                yield index, digest
+
+
+def _hash_of_files(files: list[Path]) -> str:
+    hashes = sorted(sha256_of(path) for path in files if path.is_file() and not path.name.startswith("."))
+    return hashlib.sha256("\n".join(["own photos", *hashes]).encode("ascii")).hexdigest()
+
+
+def _copy_own(final: Path, key: str, class_noun: str, source: Path) -> None:
+    with temporary_folder(final) as folder:
+        count, reasons = 0, []
+        for result in walk_photos([source]):
+            if isinstance(result, Photo):
+                write_bytes(folder / _file_name(count), result.png)
+                _record(folder, count, result.sha256)
+                count += 1
+            elif not result.stray:
+                reasons.append("  " + result.text)
+        if not count:
+            raise PhotoError(
+                "\n".join([f"{source} holds no photo of the class that can be used.", *reasons[:20]])
+            )
+        record = _SetRecord(key=key, class_noun=class_noun, source="folder", images=count)
+        write_yaml(folder / SET_FILE, record.to_plain())
+        commit_folder(folder, final)

@@ -1,0 +1,217 @@
+"""Runs: numbered folders under `runs/`, each with its record and its events."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dbcli.errors import DataError, DreamboothError, RunMissing
+from dbcli.project.atomic import (
+    append_line,
+    disk_full_explained,
+    json_text,
+    remove_folder,
+    sync_folder,
+    write_json,
+)
+from dbcli.project.layout import Layout
+from dbcli.project.locks import hold
+from dbcli.project.names import printable
+from dbcli.project.records import Record, load_record
+
+RunState = Literal["created", "running", "finished", "interrupted", "failed"]
+_RUN_NAME = re.compile(r"([0-9]{4,9})-[A-Za-z0-9._-]+")
+_MAX_SLUG = 48
+_NUMBERING_WAIT_SECONDS = 10.0
+
+
+class _Part(BaseModel):
+    # Kept, not refused: what a newer version adds to a record must survive this one's rewriting it.
+    model_config = ConfigDict(extra="allow")
+
+
+class RunSubject(_Part):
+    """A subject as it was when the run began."""
+
+    name: str
+    class_noun: str
+    identifier: str | None = None
+    photo_hashes: list[str] = Field(default_factory=list)
+
+
+class RunBase(_Part):
+    """The base a run started from; `hash` is over its weights and identifies it."""
+
+    name: str
+    source: str
+    revision: str | None = None
+    hash: str | None = None
+
+
+class RunRecord(Record):
+    """The contents of `run.json`."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    name: str
+    state: RunState = "created"
+    created: str = Field(default_factory=lambda: now())
+    finished: str | None = None
+    method: str
+    profile: dict[str, Any] = Field(default_factory=dict, description="every setting, resolved")
+    subjects: list[RunSubject] = Field(default_factory=list)
+    base: RunBase
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str | None = None
+    prior: dict[str, Any] = Field(default_factory=dict)
+    timings: dict[str, float] = Field(default_factory=dict, description="seconds a phase")
+    peak_memory_bytes: int | None = None
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    parent: str | None = Field(default=None, description="the run this one started from")
+    command: str | None = None
+    error: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The number at the beginning of the name: 3 for "0003-dog"."""
+        return _number(self.name) or 0
+
+
+def now() -> str:
+    """Return the time in UTC as records hold it: 2026-01-31T12:00:00+00:00."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def create_run(layout: Layout, slug: str) -> str:
+    """Make the folder of a new run; return its name, "0003-dog": the highest number so far and one."""
+    ending = re.sub(r"[^A-Za-z0-9._-]+", "-", slug).strip("-.")[:_MAX_SLUG].strip("-.") or "run"
+    layout.runs_dir.mkdir(parents=True, exist_ok=True)
+    with hold(layout.numbering_lock, "the numbering of runs", wait_seconds=_NUMBERING_WAIT_SECONDS):
+        name = f"{max((_number(one) or 0 for one in _folders(layout)), default=0) + 1:04d}-{ending}"
+        with disk_full_explained(layout.run_dir(name)):
+            layout.run_dir(name).mkdir()
+        sync_folder(layout.runs_dir)
+    return name
+
+
+def load_run(layout: Layout, name: str) -> RunRecord:
+    """Return the record of a run; RunMissing if there is none, DataError if it is damaged."""
+    try:
+        record = load_record(RunRecord, layout.run_file(name), f"record of the run '{name}'", DataError)
+    except FileNotFoundError as error:
+        raise _missing(layout, name) from error
+    if record.name != name:
+        raise DataError(
+            f"{layout.run_file(name)} is the record of '{printable(record.name)}', not of '{name}'."
+        )
+    return record
+
+
+def save_run(layout: Layout, record: RunRecord) -> None:
+    """Replace the record of a run in one step."""
+    write_json(layout.run_file(record.name), record.to_plain())
+
+
+def list_runs(layout: Layout) -> list[RunRecord]:
+    """Return all runs whose record can be read, oldest first; see `damaged_runs` for the rest."""
+    return [one for name in _folders(layout) if isinstance(one := _try_load(layout, name), RunRecord)]
+
+
+def damaged_runs(layout: Layout) -> list[str]:
+    """Return one line a run folder whose record is damaged; folders without a record are not counted."""
+    results = [_try_load(layout, name) for name in _folders(layout)]
+    return [result for result in results if isinstance(result, str)]
+
+
+def newest_run(layout: Layout, states: Collection[str] = ("finished",)) -> RunRecord:
+    """Return the run with the highest number in one of `states`, or raise RunMissing."""
+    for name in reversed(_folders(layout)):
+        record = _try_load(layout, name)
+        if isinstance(record, RunRecord) and record.state in states:
+            return record
+    raise RunMissing(
+        f"There is no {' or '.join(sorted(states))} run in {layout.root}.",
+        hint="dreambooth train --subject NAME makes one; dreambooth runs list shows all",
+    )
+
+
+def find_run(layout: Layout, text: str) -> RunRecord:
+    """Return the run a person means by "3", "0003", "0003-dog" or "runs/0003-dog", or raise RunMissing."""
+    wanted = text.strip().removeprefix("./").removeprefix("runs/").rstrip("/")
+    folders = _folders(layout)
+    if wanted in folders:
+        return load_run(layout, wanted)
+    if wanted.isascii() and wanted.isdecimal():
+        for name in folders:
+            if _number(name) == int(wanted[:12]):
+                return load_run(layout, name)
+    raise _missing(layout, wanted)
+
+
+def remove_run(layout: Layout, name: str) -> None:
+    """Delete a run with all its files. Raises RunMissing, or LockHeld while a process writes into it."""
+    folder = layout.run_dir(name)
+    if not folder.is_dir():
+        raise _missing(layout, name)
+    with hold(layout.run_lock(name), f"the run {name}"):
+        remove_folder(folder)
+
+
+def append_event(layout: Layout, run: str, event: Mapping[str, Any]) -> None:
+    """Add one event to `events.jsonl`, whole or not at all; numbers that are not finite become null."""
+    append_line(layout.events_file(run), json_text(dict(event)))
+
+
+def read_events(layout: Layout, run: str) -> list[dict[str, Any]]:
+    """Return the events of a run in order; a line that a crash cut short is left out."""
+    return list(_events(layout, run))
+
+
+def _events(layout: Layout, run: str) -> Iterator[dict[str, Any]]:
+    path = layout.events_file(run)
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(event, dict):
+                yield event
+
+
+def _folders(layout: Layout) -> list[str]:
+    folder = layout.runs_dir
+    if not folder.is_dir():
+        return []
+    names = [entry.name for entry in folder.iterdir() if _RUN_NAME.fullmatch(entry.name) and entry.is_dir()]
+    return sorted(names, key=lambda name: (_number(name) or 0, name))
+
+
+def _number(name: str) -> int | None:
+    match = _RUN_NAME.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def _try_load(layout: Layout, name: str) -> RunRecord | str | None:
+    try:
+        return load_run(layout, name)
+    except RunMissing:
+        return None
+    except DreamboothError as error:
+        return error.message
+
+
+def _missing(layout: Layout, name: str) -> RunMissing:
+    known = ", ".join(_folders(layout)[-5:]) or "none yet"
+    return RunMissing(
+        f"There is no run '{printable(name)}' here. The newest: {known}.", hint="dreambooth runs list"
+    )

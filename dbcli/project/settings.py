@@ -1,0 +1,88 @@
+"""The project's own settings (`dreambooth.yaml`) and the person's settings for all projects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from dbcli.errors import ConfigError, UsageError
+from dbcli.project.layout import Layout
+from dbcli.project.records import Record, Whole, load_record
+from dbcli.project.yaml_files import write_yaml
+
+
+class UserSettings(Record):
+    """What a person wants in every project; a project's own settings win over it."""
+
+    base: str | None = Field(default=None, description="the base that `dreambooth init` takes by default")
+    profile: str | None = Field(default=None, description="the default profile: a shipped name or a file")
+    judges: dict[str, str] = Field(
+        default_factory=dict, description="judge name -> a local folder or a hub id, instead of the usual one"
+    )
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="profile settings, nested or dotted: {train: {steps: 400}}"
+    )
+
+
+class ProjectSettings(Record):
+    """The contents of `dreambooth.yaml`."""
+
+    base: str = Field(min_length=1, description="a known name, a hub id, a diffusers folder or a single file")
+    revision: str | None = Field(default=None, description="the hub's commit, resolved once and then kept")
+    base_hash: str | None = Field(default=None, description="SHA-256 over the base's weights, once known")
+    profile: str | None = Field(default=None, description="the default profile: a shipped name or a file")
+    resolution: Whole | None = Field(
+        default=None, ge=32, le=4096, multiple_of=8, description="pixels a side; the base's own if left out"
+    )
+    judges: dict[str, str] = Field(
+        default_factory=dict, description="judge name -> a local folder or a hub id, instead of the usual one"
+    )
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="profile settings, nested or dotted: {train: {steps: 400}}"
+    )
+
+    @field_validator("revision")
+    @classmethod
+    def _a_full_commit(cls, revision: str | None) -> str | None:
+        if revision is None:
+            return None
+        if len(revision) != 40 or not set(revision) <= set("0123456789abcdef"):
+            raise ValueError("should be a commit of 40 hex digits; a branch or a tag can move")
+        return revision
+
+
+def load_settings(layout: Layout) -> ProjectSettings:
+    """Return the settings of a project; ConfigError names the file and every fault."""
+    path = layout.settings_file
+    try:
+        return load_record(ProjectSettings, path, "settings file")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is not there.", hint="dreambooth init DIR") from error
+
+
+def save_settings(layout: Layout, settings: ProjectSettings) -> None:
+    """Replace `dreambooth.yaml`; keys that were never given are left out of it."""
+    write_yaml(layout.settings_file, _without_empty(settings.to_plain()))
+
+
+def user_settings_file() -> Path:
+    """Return where the person's own settings lie, whether the file is there or not."""
+    from platformdirs import user_config_path
+
+    return user_config_path("dreambooth", appauthor=False) / "settings.yaml"
+
+
+def load_user_settings(path: Path | None = None) -> UserSettings:
+    """Return the person's settings, empty ones where there is no file; ConfigError for a faulty one."""
+    try:
+        return load_record(UserSettings, path or user_settings_file(), "user settings file")
+    except FileNotFoundError:
+        return UserSettings()
+    except PermissionError as error:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
+def _without_empty(plain: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plain.items() if value is not None and value != {}}

@@ -1,0 +1,237 @@
+"""Subjects: the record and the photos of one particular thing, under `subjects/NAME/`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dbcli.errors import DreamboothError, Refused, SubjectError
+from dbcli.project.atomic import (
+    commit_folder,
+    remove_folder,
+    remove_leftovers,
+    sha256_of,
+    temporary_folder,
+    write_bytes,
+)
+from dbcli.project.identifiers import (
+    RESERVED_FIELDS,
+    Words,
+    check_class_noun,
+    check_free,
+    check_identifier,
+)
+from dbcli.project.layout import Layout
+from dbcli.project.locks import hold
+from dbcli.project.names import check_name, printable
+from dbcli.project.photos import Photo, Skipped, walk_photos
+from dbcli.project.records import Record, load_record
+from dbcli.project.yaml_files import write_yaml
+
+_LOCK_WAIT_SECONDS = 1.0
+
+
+class PhotoEntry(BaseModel):
+    """One stored photo: `file` lies in `photos/`, `sha256` is over the file's bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: str = Field(pattern=r"^[0-9]{4,6}\.png$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    caption: str | None = None
+
+
+class Subject(Record):
+    """The contents of `subject.yaml`."""
+
+    name: str
+    class_noun: str
+    identifier: str | None = None
+    photos: list[PhotoEntry] = Field(default_factory=list)
+
+    @property
+    def words(self) -> Words:
+        """The words of the subject in a prompt; without an identifier only the class noun is left."""
+        return Words(self.identifier or "", self.class_noun)
+
+
+@dataclass(frozen=True)
+class AddedSubject:
+    """What `add_subject` made, what it left out, and what it changed in the photos."""
+
+    subject: Subject
+    skipped: list[Skipped]
+    notes: list[str]
+
+
+def add_subject(
+    layout: Layout,
+    name: str,
+    class_noun: str,
+    sources: Sequence[Path],
+    identifier: str | None = None,
+) -> AddedSubject:
+    """Copy the photos in, as PNG without EXIF, and write the record; on any failure nothing is left.
+
+    Raises UsageError for bad words, Refused if the subject exists, Collision for a taken identifier,
+    SubjectError without a single usable photo.
+    """
+    check_name(name, "subject")
+    if name in RESERVED_FIELDS:
+        raise Refused(
+            f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates."
+        )
+    subject = Subject(name=name, class_noun=check_class_noun(class_noun))
+    final = layout.subject_dir(name)
+    layout.subjects_dir.mkdir(parents=True, exist_ok=True)
+    with hold(layout.project_lock, "the project's subjects", wait_seconds=_LOCK_WAIT_SECONDS):
+        remove_leftovers(layout.subjects_dir)
+        if final.exists():
+            raise Refused(
+                f"The subject '{name}' is there already ({layout.shown(final)}).",
+                hint="choose another name, or delete that folder first",
+            )
+        if identifier is not None:
+            subject.identifier = _free_identifier(layout, subject, identifier)
+        with temporary_folder(final) as folder:
+            skipped, notes = _store_photos(folder / "photos", subject, sources)
+            write_yaml(folder / "subject.yaml", subject.to_plain())
+            commit_folder(folder, final)
+    return AddedSubject(subject, skipped, notes)
+
+
+def load_subject(layout: Layout, name: str) -> Subject:
+    """Return the record of a subject; SubjectError if it is not there or damaged, naming what is."""
+    path = layout.subject_file(name)
+    try:
+        subject = load_record(Subject, path, f"record of the subject '{name}'", SubjectError)
+    except FileNotFoundError as error:
+        known = ", ".join(_subject_names(layout)) or "none yet"
+        raise SubjectError(
+            f"There is no subject '{name}' here. Known: {known}.",
+            hint=f"dreambooth add-subject {name} --class NOUN PHOTO...",
+        ) from error
+    if subject.name != name:
+        raise SubjectError(f"{path} is the record of '{printable(subject.name)}', not of '{name}'.")
+    return subject
+
+
+def list_subjects(layout: Layout) -> list[Subject]:
+    """Return all subjects that can be read, sorted by name; see `damaged_subjects` for the rest."""
+    return [one for name in _subject_names(layout) if isinstance(one := _try_load(layout, name), Subject)]
+
+
+def damaged_subjects(layout: Layout) -> list[str]:
+    """Return one line a subject folder that cannot be read."""
+    results = [_try_load(layout, name) for name in _subject_names(layout)]
+    return [result for result in results if isinstance(result, str)]
+
+
+def set_identifier(layout: Layout, name: str, identifier: str) -> Subject:
+    """Give a subject its identifier, and return the new record. Raises Collision if another one owns it."""
+    with hold(layout.project_lock, "the project's subjects", wait_seconds=_LOCK_WAIT_SECONDS):
+        subject = load_subject(layout, name)
+        word = _free_identifier(layout, subject, identifier)
+        if word != subject.identifier:
+            subject.identifier = word
+            write_yaml(layout.subject_file(name), subject.to_plain())
+    return subject
+
+
+def photo_paths(layout: Layout, subject: Subject) -> list[Path]:
+    """Return the paths of a subject's photos, in the order of its record."""
+    folder = layout.photos_dir(subject.name)
+    return [folder / entry.file for entry in subject.photos]
+
+
+def verify_photos(layout: Layout, subject: Subject) -> list[Path]:
+    """Return `photo_paths` after comparing every file with its recorded hash.
+
+    Raises SubjectError naming every photo that is missing, replaced by a link, or changed.
+    """
+    problems = []
+    paths = photo_paths(layout, subject)
+    for path, entry in zip(paths, subject.photos, strict=True):
+        if path.is_symlink() or not path.is_file():
+            problems.append(f"{layout.shown(path)} is missing")
+        elif sha256_of(path) != entry.sha256:
+            problems.append(f"{layout.shown(path)} is not the photo that was added")
+    if not paths:
+        problems.append(f"{layout.shown(layout.photos_dir(subject.name))} holds no photos")
+    if problems:
+        raise SubjectError(
+            f"The photos of '{subject.name}' have changed:\n" + "\n".join(f"  {one}" for one in problems),
+            hint=f"delete {layout.shown(layout.subject_dir(subject.name))} and add the subject again",
+        )
+    return paths
+
+
+def remove_subject(layout: Layout, name: str) -> None:
+    """Delete a subject with its photos; runs keep what they recorded of it."""
+    with hold(layout.project_lock, "the project's subjects", wait_seconds=_LOCK_WAIT_SECONDS):
+        load_subject(layout, name)
+        remove_folder(layout.subject_dir(name))
+
+
+def taken_identifiers(layout: Layout, except_for: str | None = None) -> dict[str, str]:
+    """Return identifier -> subject name for all subjects, less the one named."""
+    return {
+        subject.identifier: subject.name
+        for subject in list_subjects(layout)
+        if subject.identifier and subject.name != except_for
+    }
+
+
+def _free_identifier(layout: Layout, subject: Subject, identifier: str) -> str:
+    word = check_identifier(identifier)
+    nouns = {subject.class_noun, *(other.class_noun for other in list_subjects(layout))}
+    check_free(word, taken_identifiers(layout, except_for=subject.name), sorted(nouns))
+    return word
+
+
+def _store_photos(folder: Path, subject: Subject, sources: Sequence[Path]) -> tuple[list[Skipped], list[str]]:
+    folder.mkdir()
+    skipped: list[Skipped] = []
+    notes: list[str] = []
+    for result in walk_photos(sources):
+        if isinstance(result, Skipped):
+            skipped.append(result)
+            continue
+        file = f"{len(subject.photos) + 1:04d}.png"
+        write_bytes(folder / file, result.png)
+        subject.photos.append(_entry(file, result))
+        notes += [f"{printable(result.source.name)}: {note}" for note in result.notes]
+    if not subject.photos:
+        reasons = [f"  {one.text}" for one in skipped if not one.stray] or ["  no photo was found"]
+        raise SubjectError(
+            "None of the files can be used as a photo:\n" + "\n".join(reasons[:20]),
+            hint="three to six photos (jpg, png, webp, gif, bmp, tiff) of at least 64 x 64 pixels",
+        )
+    return skipped, notes
+
+
+def _entry(file: str, photo: Photo) -> PhotoEntry:
+    return PhotoEntry(
+        file=file, sha256=photo.sha256, width=photo.width, height=photo.height, caption=photo.caption
+    )
+
+
+def _subject_names(layout: Layout) -> list[str]:
+    folder = layout.subjects_dir
+    if not folder.is_dir():
+        return []
+    return sorted(
+        entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir()
+    )
+
+
+def _try_load(layout: Layout, name: str) -> Subject | str:
+    try:
+        return load_subject(layout, name)
+    except DreamboothError as error:
+        return error.message

@@ -1,0 +1,276 @@
+"""One self-contained HTML page: no script, no network, pictures inside, light and dark, wide and narrow.
+
+A page is a list of sections, each a list of blocks (facts, table, gallery, chart, text). Everything a
+person typed goes through jinja2's autoescape; nothing is ever marked safe but our own style sheet.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dbcli.reports.tables import Table, format_score, prompt_table, subject_table
+
+TILE_PX = 256
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values: a run's settings, a judge's description."""
+
+    items: tuple[tuple[str, str], ...]
+    kind: str = "facts"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `is_warning` sets it apart."""
+
+    text: str
+    is_warning: bool = False
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """A table with its caption."""
+
+    table: Table
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page with the words that stand for it."""
+
+    source: str
+    alt: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One labelled strip of pictures; `note` stands small beneath the label."""
+
+    label: str
+    pictures: tuple[Picture, ...]
+    note: str = ""
+    is_photos: bool = False
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Labelled strips of pictures; `name` says what a strip shows."""
+
+    name: str
+    rows: tuple[GalleryRow, ...]
+    kind: str = "gallery"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart in a light and, where there is one, a dark coat."""
+
+    light: str
+    dark: str | None
+    alt: str
+    caption: str = ""
+    kind: str = "chart"
+
+
+Block = Facts | Text | TableBlock | Gallery | Chart
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its blocks."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """What a gallery's row is made from: a label and pictures in memory."""
+
+    label: str
+    images: Sequence[Image.Image]
+    note: str = ""
+    is_photos: bool = False
+
+
+def render_page(title: str, sections: Sequence[Section], *, lead: str = "", foot: str = "") -> str:
+    """The whole page as text, to be written as UTF-8."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (folder / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        title=title, sections=sections, lead=lead, foot=foot, style=style
+    )
+
+
+def gallery(name: str, rows: Sequence[PictureRow], *, tile_px: int = TILE_PX) -> Gallery:
+    """A gallery from pictures in memory, each made small enough for a page; alt texts come from the
+    labels.
+    """
+    return Gallery(
+        name,
+        tuple(
+            GalleryRow(
+                row.label,
+                tuple(
+                    embedded_picture(image, f"{row.label}, {number} of {len(row.images)}", tile_px=tile_px)
+                    for number, image in enumerate(row.images, start=1)
+                ),
+                row.note,
+                row.is_photos,
+            )
+            for row in rows
+        ),
+    )
+
+
+def embedded_picture(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) -> Picture:
+    """A picture as a data URI, no side above `tile_px`: PNG where it is small, WebP elsewhere; nothing of
+    its EXIF.
+    """
+    shown = image.convert("RGBA" if image.mode in {"RGBA", "LA", "PA"} else "RGB")
+    if max(shown.size) > tile_px:
+        shown.thumbnail((tile_px, tile_px), Image.Resampling.LANCZOS)
+    shown.info.clear()
+    buffer = io.BytesIO()
+    small = max(shown.size) <= 96
+    shown.save(
+        buffer, "PNG" if small else "WEBP", **({"optimize": True} if small else {"quality": 86, "method": 4})
+    )
+    return Picture(data_uri(buffer.getvalue(), "image/png" if small else "image/webp"), alt, *shown.size)
+
+
+def embedded_chart(
+    light: bytes, dark: bytes | None, *, alt: str, caption: str = "", mime: str = "image/png"
+) -> Chart:
+    """A chart's bytes (of charts.py) as a block."""
+    return Chart(data_uri(light, mime), data_uri(dark, mime) if dark is not None else None, alt, caption)
+
+
+def data_uri(content: bytes, mime: str) -> str:
+    """Bytes as a `data:` address."""
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def evaluation_page(
+    scores: Mapping[str, Any],
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]] = (),
+    galleries: Sequence[tuple[str, Sequence[PictureRow]]] = (),
+    charts: Sequence[Chart] = (),
+    foot: str = "",
+) -> str:
+    """The report of one evaluation from its scores.json, with pictures by task and the charts of its run.
+
+    `galleries` are (name, rows) pairs, photos first; a row's note may carry its scores (`prompt_note`).
+    """
+    sections = [Section("Scores", _score_blocks(scores))]
+    if galleries:
+        sections.append(Section("Pictures", tuple(gallery(name, rows) for name, rows in galleries)))
+    per_prompt = tuple(TableBlock(prompt_table(subject)) for subject in scores["subjects"])
+    if per_prompt:
+        sections.append(Section("Per prompt", per_prompt))
+    if charts:
+        sections.append(Section("Curves", tuple(charts)))
+    if facts:
+        sections.append(Section("Run", (Facts(tuple(facts)),)))
+    sections.append(Section("How it was measured", _protocol_blocks(scores["protocol"])))
+    return render_page(title, sections, lead=_lead(scores), foot=foot)
+
+
+def prompt_note(prompt: Mapping[str, Any]) -> str:
+    """A prompt's scores in few words, for beside its pictures."""
+    titles = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T"))
+    known = [f"{title} {format_score(prompt['scores'][metric])}" for metric, title in titles]
+    return " · ".join(known) + (" · copies the photos" if prompt["copying"] else "")
+
+
+def _lead(scores: Mapping[str, Any]) -> str:
+    images = sum(subject["images"] for subject in scores["subjects"])
+    prompts = sum(len(subject["prompts"]) for subject in scores["subjects"])
+    names = [subject["name"] for subject in scores["subjects"]]
+    who = ", ".join(names) if len(names) <= 4 else f"{len(names)} subjects"
+    return f"{who}: {prompts} prompts, {images} pictures, beside the photos' own values."
+
+
+def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
+    blocks: list[Block] = [
+        Text(
+            f"{subject['name']}: DINO {format_score((subject['scores']['dino'] or {}).get('value'))} is above "
+            f"the photos' own {format_score(subject['real']['dino'])}. The pictures repeat the photos; an earlier "
+            "checkpoint or fewer steps may follow prompts better.",
+            is_warning=True,
+        )
+        for subject in scores["subjects"]
+        if subject["copying"]
+    ]
+    return (*blocks, TableBlock(subject_table(scores)))
+
+
+def _protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
+    removed = protocol["identifier_removed_from_scoring_text"]
+    intervals = protocol["intervals"]
+    general = (
+        ("Scale", protocol["scale"]),
+        ("Mean", protocol["mean"]),
+        ("Text that is scored", "without the identifier" if removed else "with the identifier"),
+        ("Real-real", protocol["real"]),
+        ("Background", f"masked ({protocol['masked']})" if protocol["masked"] else "left in"),
+        (
+            "Intervals",
+            f"{intervals['level']:.0%} over {intervals['over']}; {intervals['method']}, "
+            f"{intervals['resamples']} draws",
+        ),
+    )
+    rows = tuple(
+        (
+            score["title"],
+            protocol["judges"][score["judge"]]["model"],
+            score["pairing"],
+            f"{score['better']} is better",
+        )
+        for score in protocol["scores"].values()
+        if score["judge"] in protocol["judges"]
+    )
+    judges = tuple(TableBlock(_judge_table(part, judge)) for part, judge in protocol["judges"].items())
+    return (
+        Facts(general),
+        TableBlock(Table(("score", "judge", "pairing", ""), rows, "What each score compares", False)),
+        *judges,
+    )
+
+
+def _judge_table(part: str, judge: Mapping[str, Any]) -> Table:
+    preprocessing = "; ".join(
+        f"{key.replace('_', ' ')} {value}" for key, value in judge["preprocessing"].items()
+    )
+    rows = [(key.replace("_", " "), "–" if value is None else str(value)) for key, value in judge.items()
+            if key != "preprocessing"]  # fmt: skip
+    return Table(
+        ("judge", part),
+        (*rows, ("preprocessing", preprocessing)),
+        f"Judge for {part}: {judge['model']}",
+        False,
+    )

@@ -1,0 +1,151 @@
+"""Tables: scores as rows of text, and rows as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+METRICS = {
+    "dino": "DINO ↑",
+    "clip_i": "CLIP-I ↑",
+    "clip_t": "CLIP-T ↑",
+    "clip_t_l": "CLIP-T-L ↑",
+    "pres": "PRES ↓",
+    "div": "DIV ↑",
+}
+# Ruiz et al. (CVPR 2023) and the source study; judges, photos and samples differ from row to row.
+PUBLISHED: tuple[tuple[str, Mapping[str, float]], ...] = (
+    ("real images (paper)", {"dino": 0.774, "clip_i": 0.885}),
+    ("DreamBooth, Imagen (paper)", {"dino": 0.696, "clip_i": 0.812, "clip_t": 0.306}),
+    ("DreamBooth, Stable Diffusion (paper)", {"dino": 0.668, "clip_i": 0.803, "clip_t": 0.305}),
+    ("Textual inversion, Stable Diffusion (paper)", {"dino": 0.569, "clip_i": 0.780, "clip_t": 0.255}),
+    ("DreamBooth, SD v1.4 (source study, 12 × 8 images)", {"dino": 0.787, "clip_i": 0.859, "clip_t": 0.304}),
+)
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headers and rows of text; the first column names the row, the others hold numbers or (`is_numeric`
+    False) words.
+    """
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    is_numeric: bool = True
+
+
+def format_score(value: float | None) -> str:
+    """Three decimals, or a dash."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def format_interval(score: Mapping[str, float | None] | None) -> str:
+    """`0.696 (0.651 to 0.741)`, without the bracket where there is no interval."""
+    if score is None:
+        return NOTHING
+    low, high = score.get("low"), score.get("high")
+    value = format_score(score.get("value"))
+    return value if low is None or high is None else f"{value} ({format_score(low)} to {format_score(high)})"
+
+
+def known_metrics(scores: Mapping[str, Any]) -> list[str]:
+    """The metrics that any subject or the whole has a value for, in the order of columns."""
+    parts = [scores["overall"], *(subject["scores"] for subject in scores["subjects"])]
+    return [
+        metric
+        for metric in METRICS
+        if any((part.get(metric) or {}).get("value") is not None for part in parts)
+    ]
+
+
+def subject_table(scores: Mapping[str, Any]) -> Table:
+    """Per subject its photos' own values, then its scores with intervals, then all subjects together."""
+    metrics = known_metrics(scores)
+    rows: list[tuple[str, ...]] = []
+    for subject in scores["subjects"]:
+        name = subject["name"]
+        rows.append(
+            (
+                f"{name}: photos (real-real)",
+                *(format_score(subject["real"].get(metric)) for metric in metrics),
+            )
+        )
+        flag = " (copies the photos)" if subject["copying"] else ""
+        rows.append(
+            (f"{name}: drawn{flag}", *(format_interval(subject["scores"].get(metric)) for metric in metrics))
+        )
+    if len(scores["subjects"]) > 1:
+        rows.append(
+            ("all photos (real-real)", *(format_score(scores["real"].get(metric)) for metric in metrics))
+        )
+        rows.append(("all drawn", *(format_interval(scores["overall"].get(metric)) for metric in metrics)))
+    caption = "Scores with 95 % intervals; ↑ higher is better, ↓ lower. DINO above real-real is copying."
+    return Table(("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption)
+
+
+def prompt_table(subject: Mapping[str, Any]) -> Table:
+    """One subject's scores per prompt."""
+    metrics = [
+        metric
+        for metric in METRICS
+        if any(prompt["scores"].get(metric) is not None for prompt in subject["prompts"])
+    ]
+    rows = tuple(
+        (
+            prompt["prompt"] + (" (copies the photos)" if prompt["copying"] else ""),
+            *(format_score(prompt["scores"].get(metric)) for metric in metrics),
+        )
+        for prompt in subject["prompts"]
+    )
+    return Table(("prompt", *(METRICS[metric] for metric in metrics)), rows, f"{subject['name']}, per prompt")
+
+
+def benchmark_table(ours: Sequence[tuple[str, Mapping[str, Any]]], *, with_published: bool = True) -> Table:
+    """Rows of runs beside the published ones: each of `ours` is a name and a scores.json."""
+    metrics = [
+        metric
+        for metric in METRICS
+        if any(metric in known_metrics(scores) for _, scores in ours)
+        or (with_published and metric in PUBLISHED[1][1])
+    ]
+    rows = [
+        (name, *(format_interval(scores["overall"].get(metric)) for metric in metrics))
+        for name, scores in ours
+    ]
+    if with_published:
+        rows += [
+            (name, *(format_score(values.get(metric)) for metric in metrics)) for name, values in PUBLISHED
+        ]
+    caption = "Published rows used other judges, photos and samples: compare within a judge, never across."
+    return Table(
+        ("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption if with_published else ""
+    )
+
+
+def markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, numbers right-aligned, the caption beneath; ends in a newline."""
+    lines = [
+        _row(table.headers),
+        "|"
+        + "|".join([" :-- "] + [" --: " if table.is_numeric else " :-- "] * (len(table.headers) - 1))
+        + "|",
+    ]
+    lines += [_row(row) for row in table.rows]
+    if table.caption:
+        lines += ["", _cell(table.caption)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    """One line of text that Markdown shows as it stands."""
+    folded = " ".join(text.split())
+    for special in "\\`*_[]|<>":
+        folded = folded.replace(special, f"\\{special}")
+    return folded

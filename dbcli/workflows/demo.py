@@ -1,0 +1,112 @@
+"""The main job on the embedded base with the bundled photos: what a stranger sees first."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dbcli.project.layout import Layout
+from dbcli.project.settings import load_settings
+from dbcli.workflows.evaluate import Evaluation, evaluate
+from dbcli.workflows.generate import Drawn, generate
+from dbcli.workflows.grids import photos_of, write_sheet
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.projects import init_project
+from dbcli.workflows.subjects import add_subject, known_subjects
+from dbcli.workflows.train import plan_training, start_training
+
+TOKEN = "sks"
+# Each is drawn with the subject's words and, for comparison, with the class noun alone.
+PLACES = ("", " on grass", " in space", " in the snow", " on the beach")
+PICTURES_A_PROMPT = 4
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What the demo made and how long each part took."""
+
+    project: Path
+    run: str
+    grid: Path
+    evaluation: Evaluation | None
+    seconds: dict[str, float]
+
+
+def bundled_subjects() -> list[dict[str, Any]]:
+    """The subjects whose photos ship with the program: name, class, absolute files, licence."""
+    folder = Path(str(resources.files("dbcli"))) / "embedded" / "photos"
+    listed = json.loads((folder / "subjects.json").read_text(encoding="utf-8"))
+    return [{**one, "files": [folder / one["name"] / file for file in one["files"]]} for one in listed]
+
+
+def run_demo(folder: Path, progress: Progress) -> Demonstration:
+    """Makes (or goes on in) a project in `folder`: one subject learnt, drawn in five places, and scored."""
+    began = time.perf_counter()
+    subject = bundled_subjects()[0]
+    layout = Layout(folder.expanduser().resolve())
+    if not layout.settings_file.exists():
+        init_project(folder, "tiny", None, offline=True)
+        progress.note(f"Made the project {layout.root} on the embedded base, tiny (64 px).")
+    if subject["name"] not in [known.name for known in known_subjects(layout)]:
+        add_subject(layout, subject["name"], subject["class"], subject["files"], TOKEN)
+        progress.note(f"Added {len(subject['files'])} photos of one {subject['class']}; its word is {TOKEN}.")
+    plan = plan_training(layout, [subject["name"]], token=TOKEN)
+    record = start_training(layout, plan, progress, offline=True)
+    trained = time.perf_counter()
+    prompts = [f"a {{{subject['name']}}}{place}" for place in PLACES]
+    drawn = _draw(layout, prompts, record.name, progress)
+    # Without the identifier the tuned model should still draw the class as the bare base does.
+    members = _draw(layout, [f"a {subject['class']}"], record.name, progress)
+    before = _draw(layout, [f"a {subject['class']}"], "base", progress)
+    grid = _sheet(layout, record.name, drawn, members, before)
+    pictured = time.perf_counter()
+    evaluation = _score(layout, record.name, progress)
+    seconds = {"train": trained - began, "draw": pictured - trained, "score": time.perf_counter() - pictured}
+    return Demonstration(layout.root, record.name, grid, evaluation, seconds)
+
+
+def _draw(layout: Layout, prompts: list[str], run: str, progress: Progress) -> Drawn:
+    return generate(
+        layout,
+        prompts,
+        run=run,
+        flags={"count": PICTURES_A_PROMPT},
+        seed=0,
+        size=(None, None),
+        grid=False,
+        out=None,
+        progress=progress,
+        offline=True,
+    )
+
+
+def _sheet(layout: Layout, run: str, drawn: Drawn, members: Drawn, before: Drawn) -> Path:
+    from dbcli.project.runs import load_run
+
+    rows: dict[str, list[Path]] = {}
+    for label, part in (("before: {}", before), ("after: {}", drawn), ("after: {}", members)):
+        for picture in part.pictures:
+            rows.setdefault(label.format(picture.recipe.prompt), []).append(picture.path)
+    path = layout.images_dir(run) / "demo.png"
+    write_sheet(path, photos_of(layout, load_run(layout, run)), rows, title=f"DreamBooth on {load_settings(layout).base}")
+    return path
+
+
+def _score(layout: Layout, run: str, progress: Progress) -> Evaluation:
+    return evaluate(
+        layout,
+        run=run,
+        suites=["demo"],
+        prompts_file=None,
+        judge="tiny",
+        count=PICTURES_A_PROMPT,
+        seed=0,
+        keep_identifier=False,
+        grid=False,
+        progress=progress,
+        offline=True,
+    )[0]

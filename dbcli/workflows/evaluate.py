@@ -1,0 +1,195 @@
+"""Scoring: a suite's prompts drawn with a run, measured against photos and texts, written beside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbcli.errors import PromptError
+from dbcli.project.atomic import write_json
+from dbcli.project.identifiers import render_with, render_without
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.workflows.generate import chosen_run, draw_settings, profile_of
+from dbcli.workflows.grids import photos_of, write_sheet
+from dbcli.workflows.pictures import draw_recipes, draw_size, file_name, recipes_for, words_of
+from dbcli.workflows.prior import class_prompt
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.signals import listening
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+    from dbcli.metrics.encoders import Judges
+    from dbcli.metrics.protocol import PromptImages, SubjectImages
+    from dbcli.metrics.suites import Suite
+
+# The paper draws four pictures a prompt.
+PICTURES_A_PROMPT = 4
+CLASS_PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One suite scored: the scores as in scores.json, where they lie, and the grid if one was asked for."""
+
+    run: str
+    suite: str
+    scores: dict[str, Any]
+    scores_file: Path
+    grid: Path | None
+
+
+@dataclass(frozen=True)
+class _Studio:
+    """What drawing needs, the same for all suites of one call."""
+
+    layout: Layout
+    record: RunRecord
+    profile: Profile
+    settings: DrawSettings
+    base: Base
+    seed: int
+    keep_identifier: bool
+    progress: Progress
+    should_stop: Callable[[], bool]
+
+
+def evaluate(
+    layout: Layout,
+    *,
+    run: str | None,
+    suites: Sequence[str],
+    prompts_file: Path | None,
+    judge: str | None,
+    count: int | None,
+    seed: int | None,
+    keep_identifier: bool,
+    grid: bool,
+    progress: Progress,
+    offline: bool,
+) -> list[Evaluation]:
+    """Scores a run by one suite or several; judges are loaded first, so that a missing one costs no drawing.
+
+    Raises JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
+    """
+    from dbcli.diffusion.devices import pick_device
+    from dbcli.metrics.encoders import load_judges
+    from dbcli.workflows.tuned import load_model
+
+    record = chosen_run(layout, run)
+    if record is None:
+        raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
+    chosen = _suites(layout, suites, prompts_file)
+    profile = profile_of(layout, record)
+    device = pick_device(profile.train.device)
+    judges = load_judges(judge or default_judge(layout), sources=_sources(layout), offline=offline, device=str(device))
+    with listening() as wish:
+        studio = _Studio(
+            layout,
+            record,
+            profile,
+            draw_settings(profile, {"count": count or PICTURES_A_PROMPT}),
+            load_model(layout, record, progress, offline=offline, device=device),
+            profile.train.seed if seed is None else seed,
+            keep_identifier,
+            progress,
+            wish,
+        )
+        return [_score_suite(studio, suite, judges, grid) for suite in chosen]
+
+
+def score_definitions() -> dict[str, dict[str, str]]:
+    """What each score is: title, judge, pairing, and whether higher or lower is better."""
+    from dbcli.metrics.protocol import DEFINITIONS
+
+    return DEFINITIONS
+
+
+def default_judge(layout: Layout) -> str:
+    """The embedded judges for the embedded base, the paper's for every other."""
+    return "tiny" if load_settings(layout).base == "tiny" else "paper"
+
+
+def _suites(layout: Layout, names: Sequence[str], prompts_file: Path | None) -> list[Suite]:
+    from dbcli.metrics.suites import DEFAULT_SUITE, load_suite, read_prompts
+
+    own = [read_prompts(prompts_file)] if prompts_file is not None else []
+    wanted = list(names) or ([] if own else ["tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE])
+    return [load_suite(name) for name in wanted] + own
+
+
+def _sources(layout: Layout) -> dict[str, str]:
+    return {**load_user_settings().judges, **load_settings(layout).judges}
+
+
+def _score_suite(studio: _Studio, suite: Suite, judges: Judges, grid: bool) -> Evaluation:
+    from dbcli.metrics.features_cache import FeatureStore
+    from dbcli.metrics.protocol import score_images
+
+    layout, record = studio.layout, studio.record
+    folder = layout.eval_dir(record.name, suite.name)
+    subjects = [_draw_subject(studio, suite, subject, folder / "images") for subject in record.subjects]
+    drawn = [subject for subject in subjects if subject.prompts]
+    if not drawn:
+        raise PromptError(
+            f"The suite '{suite.name}' has no prompt for {', '.join(one.class_noun for one in record.subjects)}.",
+            hint="dreambooth eval --suite NAME, or --prompts FILE",
+        )
+    scores = score_images(
+        drawn, judges, store=FeatureStore(layout.cache_dir / "features"), identifier_removed=not studio.keep_identifier
+    )
+    scores |= {"run": record.name, "suite": suite.name, "draw": studio.settings.model_dump(), "seed": studio.seed}
+    write_json(folder / "scores.json", scores)
+    sheet = _sheet(studio, suite, drawn, folder) if grid else None
+    return Evaluation(record.name, suite.name, scores, folder / "scores.json", sheet)
+
+
+def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Path) -> SubjectImages:
+    from dbcli.metrics.protocol import PromptImages, SubjectImages
+
+    words = {subject.name: words_of(studio.record)[subject.name]}
+    chosen = suite.prompts_for(subject.class_noun)
+    files = _pictures(studio, [render_with(one.template, words) for one in chosen], studio.settings.count, folder)
+    prompts: list[PromptImages] = []
+    for one, images in zip(chosen, files, strict=True):
+        drawn = render_with(one.template, words)
+        scoring = drawn if studio.keep_identifier else render_without(one.template, words)
+        prompts.append(PromptImages(drawn, scoring, tuple(images), one.template, one.label, one.task))
+    members = class_prompt(studio.profile.prior.template, subject.class_noun)
+    class_files = _pictures(studio, [members], CLASS_PICTURES, folder) if prompts else [[]]
+    photos = photos_of(studio.layout, studio.record).get(subject.name, [])
+    return SubjectImages(subject.name, subject.class_noun, tuple(photos), tuple(prompts), tuple(class_files[0]))
+
+
+def _pictures(studio: _Studio, prompts: Sequence[str], count: int, folder: Path) -> list[list[Path]]:
+    """The pictures of each prompt, those that are there already taken as they are: a finished run never changes."""
+    size = draw_size(studio.base, None, None, studio.profile.images.resolution)
+    settings = studio.settings.model_copy(update={"count": count})
+    recipes = recipes_for(
+        prompts, settings, seed=studio.seed, size_px=size, base=studio.base, record=studio.record
+    )
+    missing = [recipe for recipe in recipes if not (folder / file_name(recipe)).exists()]
+    draw_recipes(
+        studio.base,
+        missing,
+        folder,
+        batch_size=settings.batch_size,
+        progress=studio.progress,
+        should_stop=studio.should_stop,
+        title=f"Drawing {len(missing)} pictures",
+    )
+    paths = [folder / file_name(recipe) for recipe in recipes]
+    return [paths[start : start + count] for start in range(0, len(paths), count)]
+
+
+def _sheet(studio: _Studio, suite: Suite, subjects: Sequence[SubjectImages], folder: Path) -> Path:
+    """grid.png: the photos in the first row, then a row a prompt."""
+    path = folder / "grid.png"
+    photos = {subject.name: list(subject.photos) for subject in subjects if subject.photos}
+    rows = {prompt.prompt: list(prompt.images) for subject in subjects for prompt in subject.prompts}
+    write_sheet(path, photos, rows, title=f"{studio.record.name} · {suite.name}")
+    return path

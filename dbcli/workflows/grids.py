@@ -1,0 +1,62 @@
+"""Contact sheets: the photos first, then what was drawn, a row a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from dbcli.project.atomic import write_bytes
+from dbcli.project.layout import Layout
+from dbcli.project.recipes import png_bytes
+from dbcli.project.runs import RunRecord
+from dbcli.project.subjects import load_subject, photo_paths
+from dbcli.workflows.pictures import Picture
+
+
+def photos_of(layout: Layout, record: RunRecord | None) -> dict[str, list[Path]]:
+    """The photos of each subject a run learnt, by subject name; subjects deleted since are left out."""
+    from dbcli.errors import SubjectError
+
+    found: dict[str, list[Path]] = {}
+    for subject in record.subjects if record is not None else []:
+        try:
+            found[subject.name] = photo_paths(layout, load_subject(layout, subject.name))
+        except SubjectError:
+            continue
+    return found
+
+
+def picture_grid(
+    layout: Layout, record: RunRecord | None, pictures: Sequence[Picture], folder: Path, *, title: str | None = None
+) -> Path:
+    """Writes one sheet of pictures into `folder`, named by what it shows; returns its path."""
+    names = "\n".join(picture.path.name for picture in pictures)
+    path = folder / f"grid-{hashlib.sha256(names.encode()).hexdigest()[:12]}.png"
+    by_prompt: dict[str, list[Path]] = {}
+    for picture in pictures:
+        by_prompt.setdefault(picture.recipe.prompt, []).append(picture.path)
+    write_sheet(path, photos_of(layout, record), by_prompt, title=title)
+    return path
+
+
+def write_sheet(
+    path: Path, photos: dict[str, list[Path]], rows: dict[str, list[Path]], *, title: str | None = None
+) -> None:
+    """Writes a sheet: a row of photos a subject, then a row a label."""
+    from dbcli.reports.grids import GridRow, draw_grid
+
+    sheet = [GridRow(f"photos of {name}", _opened(files), is_photos=True) for name, files in photos.items()]
+    sheet += [GridRow(label, _opened(files)) for label, files in rows.items()]
+    columns = max(8, *(len(row.images) for row in sheet)) if len(sheet) else 8
+    write_bytes(path, png_bytes(draw_grid(sheet, tile_px=160, title=title, columns=min(columns, 8))))
+
+
+def _opened(files: Sequence[Path]) -> list:  # type: ignore[type-arg]
+    from PIL import Image
+
+    pictures = []
+    for file in files:
+        with Image.open(file) as picture:
+            pictures.append(picture.convert("RGB"))
+    return pictures

@@ -1,0 +1,146 @@
+"""Drawing into a folder: every PNG carries its whole recipe and is named by a hash and its index, never by a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli import __version__
+from dbcli.project.identifiers import Words, render_with
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.recipes import Recipe, save_png
+from dbcli.project.runs import RunRecord
+from dbcli.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawn picture: where it lies and how it was made."""
+
+    path: Path
+    recipe: Recipe
+
+
+def words_of(record: RunRecord | None) -> dict[str, Words]:
+    """The words of the subjects a run learnt, by subject name; none for a bare base."""
+    if record is None:
+        return {}
+    return {subject.name: Words(subject.identifier or "", subject.class_noun) for subject in record.subjects}
+
+
+def recipes_for(
+    prompts: Sequence[str], settings: DrawSettings, *, seed: int, size_px: tuple[int, int], base: Base, record: RunRecord | None
+) -> list[Recipe]:
+    """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that any one can be redrawn alone."""
+    words = words_of(record)
+    return [
+        Recipe(
+            prompt=render_with(prompt, words),
+            negative=render_with(settings.negative, words),
+            sampler=settings.sampler,
+            eta=settings.eta,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            seed=seed + index,
+            index=index,
+            width=size_px[0],
+            height=size_px[1],
+            base_name=base.name if record is None else record.base.name,
+            base_hash=base.hash if record is None else record.base.hash,
+            run=None if record is None else record.name,
+            identifiers={name: one.identifier for name, one in words.items()},
+            version=__version__,
+        )
+        for prompt in prompts
+        for index in range(settings.count)
+    ]
+
+
+def file_name(recipe: Recipe) -> str:
+    """The same recipe has the same name; pictures of one prompt stand together, in order."""
+    shared = recipe.model_copy(update={"seed": recipe.seed - recipe.index, "index": 0, "version": ""})
+    return f"{hashlib.sha256(shared.to_json().encode()).hexdigest()[:12]}-{recipe.index:04d}.png"
+
+
+def draw_recipes(
+    base: Base,
+    recipes: Sequence[Recipe],
+    folder: Path,
+    *,
+    batch_size: int,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    title: str = "Drawing",
+) -> list[Picture]:
+    """Draws recipes of one sampler, guidance and size into `folder`; each file is whole or not there.
+
+    Raises Interrupted between two steps; the pictures finished before stay.
+    """
+    from dbcli.diffusion.drawing import DrawSettings as How
+    from dbcli.diffusion.drawing import Order, draw
+    from dbcli.diffusion.images import to_image
+
+    if not recipes:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    one = recipes[0]
+    how = How(one.sampler, one.steps, one.guidance, one.eta, one.width, one.height, batch_size)
+    orders = [Order(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
+    pictures: dict[int, Picture] = {}
+    with progress.stage(title, len(recipes) * one.steps) as stage:
+        for index, pixels in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop):
+            path = folder / file_name(recipes[index])
+            save_png(path, to_image(pixels), recipes[index])
+            pictures[index] = Picture(path, recipes[index])
+    return [pictures[index] for index in sorted(pictures)]
+
+
+def draw_size(base: Base, width: int | None, height: int | None, resolution: int | None) -> tuple[int, int]:
+    """The size to draw at in px. Raises UsageError where the autoencoder cannot make it."""
+    from dbcli.errors import UsageError
+
+    size = (width or resolution or base.resolution, height or resolution or base.resolution)
+    # The UNet halves latents three times at most, the autoencoder shrinks by its factor before that.
+    unit = base.vae_factor
+    for option, value in zip(("--width", "--height"), size, strict=True):
+        if value % unit or not 4 * unit <= value <= 4096:
+            raise UsageError(f"{option} {value} does not suit this base.", hint=f"a multiple of {unit} from {4 * unit} to 4096")
+    return size
+
+
+def preview(layout: Layout, record: RunRecord, base: Base, profile: Profile, step: int) -> None:
+    """Draws one picture of each subject as the model stands into `previews/step-000100-dog.png`."""
+    from dbcli.diffusion.drawing import DrawSettings as How
+    from dbcli.diffusion.drawing import Order, draw
+    from dbcli.diffusion.images import to_image
+
+    folder = layout.previews_dir(record.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    size = draw_size(base, None, None, profile.images.resolution)
+    settings = profile.draw.model_copy(update={"count": 1})
+    for name, words in words_of(record).items():
+        template = profile.train.preview_prompt or profile.images.template
+        recipe = _preview_recipe(template, {name: words}, settings, profile.train.seed, size, base, record)
+        how = How(settings.sampler, settings.steps, settings.guidance, settings.eta, *size)
+        for _, pixels in draw(base, [Order(recipe.prompt, recipe.seed, recipe.negative)], how):
+            save_png(folder / f"step-{step:06d}-{name}.png", to_image(pixels), recipe)
+
+
+def _preview_recipe(
+    template: str,
+    words: Mapping[str, Words],
+    settings: DrawSettings,
+    seed: int,
+    size: tuple[int, int],
+    base: Base,
+    record: RunRecord,
+) -> Recipe:
+    prompt = render_with(template, words)
+    return recipes_for([prompt], settings, seed=seed, size_px=size, base=base, record=record)[0]

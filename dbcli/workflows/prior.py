@@ -1,0 +1,105 @@
+"""Class images for prior preservation: drawn once by the frozen base, kept with their provenance, topped up later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import Interrupted
+from dbcli.project.identifiers import Words, render_with
+from dbcli.project.layout import Layout
+from dbcli.project.prior_sets import PriorRecipe, PriorSet
+from dbcli.project.profiles import PriorSettings
+from dbcli.project.recipes import png_bytes
+from dbcli.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+
+@dataclass(frozen=True)
+class ClassImages:
+    """The class images of one class noun: files, the prompt they show, and the line that says so."""
+
+    class_noun: str
+    prompt: str
+    files: list[Path]
+    key: str
+    line: str
+
+
+def class_prompt(template: str, class_noun: str) -> str:
+    """The prompt of a class's images: "a photo of a dog"."""
+    return render_with(template, {"member": Words("", class_noun)})
+
+
+def ensure_class_images(
+    layout: Layout,
+    base: Base,
+    class_noun: str,
+    settings: PriorSettings,
+    resolution: int,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> ClassImages:
+    """Gives the first `settings.images` images of a class's prior set, drawing those that are missing.
+
+    A set is known by the base's weights, prompt, sampler, steps, guidance, size and seed: one that was made in any
+    other way is another set. Raises Interrupted between two pictures; what was drawn stays.
+    """
+    prompt = class_prompt(settings.template, class_noun)
+    if settings.folder is not None:
+        own = PriorSet.from_folder(layout, class_noun, Path(settings.folder))
+        files = own.images(settings.images)
+        return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images))
+    recipe = PriorRecipe(
+        base_hash=base.hash,
+        prompt=prompt,
+        sampler=settings.sampler,
+        eta=0.0,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        width=resolution,
+        height=resolution,
+        seed=settings.seed,
+    )
+    prior_set = PriorSet.open_or_create(layout, class_noun, recipe)
+    if prior_set.missing(settings.images):
+        with prior_set.lock():
+            _draw_missing(base, prior_set, recipe, settings, progress, should_stop)
+    return ClassImages(
+        class_noun, prompt, prior_set.images(settings.images), prior_set.key, prior_set.line(settings.images)
+    )
+
+
+def _draw_missing(
+    base: Base,
+    prior_set: PriorSet,
+    recipe: PriorRecipe,
+    settings: PriorSettings,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Draws what is missing, one seed an image, so that 8 images stay the same 8 among 100."""
+    from dbcli.diffusion.drawing import DrawSettings, Order, draw
+    from dbcli.diffusion.images import to_image
+    from dbcli.diffusion.noise import seed_for
+
+    missing = prior_set.missing(settings.images)
+    orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in missing]
+    how = DrawSettings(
+        recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height, settings.batch_size
+    )
+    with progress.stage(f"Class images: {recipe.prompt}", len(missing) * recipe.steps) as stage:
+        try:
+            for place, picture in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop):
+                prior_set.add(missing[place], png_bytes(to_image(picture)))
+        except Interrupted as stopped:
+            have = len(missing) - len(prior_set.missing(settings.images))
+            raise Interrupted(
+                f"Stopped while drawing class images; {have} of {len(missing)} are kept.",
+                hint="the same command goes on from there",
+                exit_code=stopped.exit_code,
+            ) from stopped

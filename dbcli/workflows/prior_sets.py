@@ -1,0 +1,69 @@
+"""Prior sets by hand: draw one ahead of a run, list them, remove those no longer wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dbcli.errors import Refused
+from dbcli.project import prior_sets as store
+from dbcli.project.identifiers import check_class_noun
+from dbcli.project.layout import Layout
+from dbcli.project.prior_sets import PriorSet
+from dbcli.project.settings import load_settings
+from dbcli.workflows.prior import ClassImages, ensure_class_images
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.signals import listening
+
+
+@dataclass(frozen=True)
+class SetSummary:
+    """One prior set in a list."""
+
+    key: str
+    class_noun: str
+    prompt: str | None
+    images: int
+    size_bytes: int
+    fits_base: bool
+
+
+def make_prior_set(
+    layout: Layout, class_noun: str, *, count: int | None, profile: str | None, sets: Sequence[str], progress: Progress, offline: bool
+) -> ClassImages:
+    """Draws what a run of this class would need, now."""
+    from dbcli.diffusion.devices import pick_device
+
+    noun = check_class_noun(class_noun)
+    settings = resolve_profile(layout, profile=profile, sets=sets, flags={"prior.images": count})[1]
+    with listening() as wish:
+        base = load_project_base(layout, progress, offline=offline, device=pick_device(settings.train.device))
+        resolution = settings.images.resolution or base.resolution
+        return ensure_class_images(layout, base, noun, settings.prior, resolution, progress, wish)
+
+
+def summaries(layout: Layout) -> list[SetSummary]:
+    """Every prior set of the project."""
+    base_hash = load_settings(layout).base_hash
+    return [_summary(one, base_hash) for one in store.list_prior_sets(layout)]
+
+
+def prune(layout: Layout, keys: Sequence[str]) -> None:
+    """Removes prior sets by key. Raises DataError for one that is not there, Refused for one being drawn."""
+    if not keys:
+        raise Refused("No prior set was chosen.", hint="dreambooth reg list")
+    for key in keys:
+        store.remove_prior_set(layout, key)
+
+
+def unfit(layout: Layout) -> list[str]:
+    """Keys of the sets that were drawn by another base than the project's."""
+    return [one.key for one in summaries(layout) if not one.fits_base]
+
+
+def _summary(one: PriorSet, base_hash: str | None) -> SetSummary:
+    prompt = None if one.recipe is None else one.recipe.prompt
+    fits = one.recipe is None or base_hash is None or one.recipe.base_hash == base_hash
+    return SetSummary(one.key, one.class_noun, prompt, one.recorded_count(), one.size_bytes(), fits)

@@ -1,0 +1,57 @@
+"""How long work tells of itself, whoever listens: a terminal, a log, a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Stage(Protocol):
+    """A stretch of work with a known length."""
+
+    def advance(self, amount: int = 1) -> None: ...
+
+    def tell(self, text: str) -> None:
+        """Shows a few words beside the bar: losses, memory."""
+
+
+class Progress(Protocol):
+    """What a workflow reports to."""
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Stage]:
+        """A bar while the block runs."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line a person should read."""
+
+    def warn(self, text: str) -> None:
+        """One line a person must not miss."""
+
+
+class _SilentStage:
+    def advance(self, amount: int = 1) -> None:
+        return
+
+    def tell(self, text: str) -> None:
+        return
+
+
+class Silence:
+    """A Progress that keeps its notes and warnings for whoever asks, and shows nothing."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Stage]:
+        yield _SilentStage()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)

@@ -1,0 +1,86 @@
+"""Making a project, finding it again, and settling which base it stands on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbcli.errors import Refused, UsageError
+from dbcli.project.layout import Layout, find_project
+from dbcli.project.profiles import load_profile, resolve
+from dbcli.project.settings import ProjectSettings, load_settings, load_user_settings, save_settings
+from dbcli.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+DEFAULT_BASE = "sd-v1-4"
+
+
+@dataclass(frozen=True)
+class NewProject:
+    """A project that was just made."""
+
+    folder: Path
+    base: str
+    revision: str | None
+    profile: str | None
+
+
+def open_project(folder: Path | None) -> Layout:
+    """The project in `folder` or above it; in or above the current folder if None is given."""
+    if folder is not None and not folder.expanduser().is_dir():
+        raise UsageError(f"-C {folder}: there is no such folder.", hint="dreambooth init DIR makes a project")
+    return find_project(folder if folder is not None else Path.cwd())
+
+
+def proposed_base() -> str:
+    """The base that `init` proposes: the person's own default, else Stable Diffusion v1.4."""
+    return load_user_settings().base or DEFAULT_BASE
+
+
+def init_project(folder: Path, base: str, profile: str | None, *, offline: bool) -> NewProject:
+    """Makes `folder` a project on `base`, its hub revision frozen; nothing is made if the base does not exist.
+
+    Raises Refused if it is one already, UsageError or MissingError for the base, ConfigError for the profile.
+    """
+    from dbcli.diffusion.bases import resolve_base
+
+    target = folder.expanduser().resolve()
+    layout = Layout(target)
+    if layout.settings_file.exists():
+        raise Refused(f"{target} is a project already.", hint=f"cd {folder}, then dreambooth add-subject")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file.", hint="dreambooth init DIR with a folder's name")
+    if profile is not None:
+        resolve([(f"profile '{profile}'", load_profile(profile))])
+    reference = resolve_base(base, offline=offline)
+    # A path would mean something else from another folder; names and hub ids are kept as typed.
+    kept = reference.source if reference.kind in ("folder", "single-file") else base
+    for made in (layout.subjects_dir, layout.prior_dir, layout.runs_dir):
+        made.mkdir(parents=True, exist_ok=True)
+    save_settings(layout, ProjectSettings(base=kept, revision=reference.revision, profile=profile))
+    return NewProject(target, kept, reference.revision, profile)
+
+
+def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **loading: Any) -> Base:
+    """Loads the project's base into memory, and writes its hash down the first time.
+
+    Raises Refused if the weights are no longer those the project began with.
+    """
+    from dbcli.diffusion.bases import load_base
+
+    settings = load_settings(layout)
+    base = load_base(settings.base, settings.revision, offline=offline, on_download=progress.note, **loading)
+    for note in base.notes:
+        progress.warn(note)
+    if settings.base_hash is None:
+        save_settings(layout, settings.model_copy(update={"base_hash": base.hash, "revision": base.revision}))
+    elif settings.base_hash != base.hash:
+        raise Refused(
+            f"The base {settings.base} has other weights than when this project began "
+            f"({base.hash[:12]} instead of {settings.base_hash[:12]}); its prior sets and runs would no longer fit.",
+            hint=f"put the old file back, or make a new project, or delete base_hash from {layout.settings_file}",
+        )
+    return base

@@ -1,0 +1,24 @@
+"""What there is to say of runs that were trained before."""
+
+from __future__ import annotations
+
+from dbcli.project import runs as store
+from dbcli.project.layout import Layout
+from dbcli.project.runs import RunRecord
+
+ANY_STATE = ("created", "running", "finished", "interrupted", "failed")
+
+
+def all_runs(layout: Layout) -> tuple[list[RunRecord], list[str]]:
+    """Every run whose record can be read, oldest first, and a line for each that is damaged."""
+    return store.list_runs(layout), store.damaged_runs(layout)
+
+
+def one_run(layout: Layout, run: str | None) -> RunRecord:
+    """The run meant, the newest of any state if none is named."""
+    return store.find_run(layout, run) if run else store.newest_run(layout, ANY_STATE)
+
+
+def remove(layout: Layout, name: str) -> None:
+    """Deletes a run; Refused while something writes into it."""
+    store.remove_run(layout, name)

@@ -1,0 +1,45 @@
+"""Which settings hold: flag, then --set, then the project's file, the person's file, the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import Profile, load_profile, parse_set, resolve
+from dbcli.project.settings import load_settings, load_user_settings
+
+# What a project on this base takes where nobody chose: (method -> profile).
+DEFAULT_PROFILES = {
+    True: {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny"},
+    False: {"full": "full", "lora": "lora", "textual-inversion": "full"},
+}
+
+
+def default_profile(base: str, method: str | None) -> str:
+    """The shipped profile that fits a base and a method."""
+    return DEFAULT_PROFILES[base == "tiny"][method or "full"]
+
+
+def resolve_profile(
+    layout: Layout, *, profile: str | None = None, sets: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> tuple[str, Profile]:
+    """The profile's name and the settings that hold.
+
+    `sets` are "key=value" texts, `flags` dotted keys; flags whose value is None were not given. Raises one
+    ConfigError with every fault.
+    """
+    settings, user = load_settings(layout), load_user_settings()
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    method = given.get("method")
+    # A method named on the command line asks for the profile made for it, unless a profile is named too.
+    chosen = profile or (None if method else settings.profile or user.profile) or default_profile(settings.base, method)
+    own_resolution = {} if settings.resolution is None else {"images.resolution": settings.resolution}
+    layers = [
+        (f"profile '{chosen}'", load_profile(chosen)),
+        ("your settings file", user.overrides),
+        ("dreambooth.yaml", own_resolution | settings.overrides),
+        ("--set", dict(parse_set(text) for text in sets)),
+        ("the command line", given),
+    ]
+    return chosen, resolve(layers)

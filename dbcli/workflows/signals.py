@@ -1,0 +1,57 @@
+"""SIGINT and SIGTERM as a wish to stop at the next safe point; a second one ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from dbcli.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopWish:
+    """Callable: True once a signal came. `exit_code` is what the process then ends with."""
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self._signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self._signal or signal.SIGINT)
+
+    def raise_if_wished(self, message: str, hint: str | None = None) -> None:
+        """Raises Interrupted, with the signal's exit code, if a signal came."""
+        if self():
+            raise Interrupted(message, hint, self.exit_code)
+
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        """The signal handler. Every file is written so that it may be cut off here, so a second signal can be obeyed."""
+        if self._signal is not None:
+            os._exit(128 + number)
+        self._signal = number
+
+
+@contextmanager
+def listening() -> Iterator[StopWish]:
+    """A StopWish that hears the process's signals while the block runs; in other threads it hears nothing."""
+    wish = StopWish()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish
+        return
+    before = {number: signal.signal(number, wish.receive) for number in SIGNALS}
+    try:
+        yield wish
+    except Interrupted as interrupted:
+        interrupted.exit_code = wish.exit_code
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,234 @@
+"""Training: one run from its subjects to its weights, resumable from any checkpoint."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbcli.errors import DreamboothError, Interrupted, Refused, RunMissing
+from dbcli.project import runs as store
+from dbcli.project.layout import Layout
+from dbcli.project.locks import hold
+from dbcli.project.profiles import Profile
+from dbcli.project.runs import RunBase, RunRecord, RunSubject
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import Subject, load_subject
+from dbcli.workflows.material import gather
+from dbcli.workflows.prior import ClassImages, ensure_class_images
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.signals import StopWish, listening
+from dbcli.workflows.subjects import named_subjects
+from dbcli.workflows.training_loop import build_trainer, make_trainable, run_loop
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+RESUMABLE = ("interrupted", "failed", "running", "created")
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a run would do, before it does it."""
+
+    subjects: list[Subject]
+    profile_name: str
+    profile: Profile
+
+
+def plan_training(
+    layout: Layout,
+    names: Sequence[str],
+    *,
+    token: str | None = None,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> TrainingPlan:
+    """Settles subjects, identifiers and settings. Raises every usage, config and collision error there is."""
+    chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags)
+    return TrainingPlan(named_subjects(layout, names, token), chosen, resolved)
+
+
+def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool) -> RunRecord:
+    """Makes a run of a plan and carries it out to the end; returns its finished record."""
+    name = store.create_run(layout, "-".join(subject.name for subject in plan.subjects))
+    settings = load_settings(layout)
+    record = RunRecord(
+        name=name,
+        method=plan.profile.method,
+        profile=plan.profile.model_dump(mode="json") | {"name": plan.profile_name},
+        subjects=[_recorded(subject) for subject in plan.subjects],
+        base=RunBase(name=settings.base, source=settings.base, revision=settings.revision, hash=settings.base_hash),
+        total_steps=plan.profile.train.steps,
+        command=" ".join(["dreambooth", *sys.argv[1:]]),
+    )
+    store.save_run(layout, record)
+    return _carry_out(layout, record, plan.subjects, plan.profile, progress, offline=offline)
+
+
+def resume_training(layout: Layout, run: str | None, progress: Progress, *, offline: bool) -> RunRecord:
+    """Goes on with an unfinished run, the newest one if none is named, as if it had never stopped.
+
+    Raises Refused if the run is finished or its photos are no longer those it began with.
+    """
+    record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
+    if record.state == "finished":
+        raise Refused(f"The run {record.name} is finished.", hint="dreambooth train --subject NAME starts a new one")
+    subjects = [load_subject(layout, subject.name) for subject in record.subjects]
+    for subject, before in zip(subjects, record.subjects, strict=True):
+        if [photo.sha256 for photo in subject.photos] != before.photo_hashes:
+            raise Refused(
+                f"The photos of '{subject.name}' are not those the run {record.name} began with.",
+                hint="dreambooth train --subject NAME starts a new run",
+            )
+        subject.identifier = before.identifier
+    settings = {key: value for key, value in record.profile.items() if key != "name"}
+    progress.note(f"Resuming {record.name} at step {record.step} of {record.total_steps}.")
+    return _carry_out(layout, record, subjects, Profile.model_validate(settings), progress, offline=offline)
+
+
+def _recorded(subject: Subject) -> RunSubject:
+    return RunSubject(
+        name=subject.name,
+        class_noun=subject.class_noun,
+        identifier=subject.identifier,
+        photo_hashes=[photo.sha256 for photo in subject.photos],
+    )
+
+
+def _carry_out(
+    layout: Layout, record: RunRecord, subjects: Sequence[Subject], profile: Profile, progress: Progress, *, offline: bool
+) -> RunRecord:
+    """Holds the run, trains it, and leaves a record that says truly how it ended."""
+    with hold(layout.run_lock(record.name), f"the run {record.name}"), listening() as wish:
+        record.state, record.error = "running", None
+        store.save_run(layout, record)
+        try:
+            _train(layout, record, subjects, profile, progress, wish, offline=offline)
+        except Interrupted as error:
+            _close(layout, record, "interrupted", error.message)
+            error.hint = error.hint or f"dreambooth train --resume {record.name}"
+            raise
+        except BaseException as error:
+            _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))
+            raise
+        _close(layout, record, "finished", None)
+    return record
+
+
+def _close(layout: Layout, record: RunRecord, state: store.RunState, error: str | None) -> None:
+    record.state, record.error = state, error
+    record.finished = store.now() if state == "finished" else None
+    store.append_event(layout, record.name, {"event": state, "time": store.now(), "step": record.step, "error": error})
+    store.save_run(layout, record)
+
+
+@contextmanager
+def _timed(record: RunRecord, phase: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    record.timings[phase] = round(record.timings.get(phase, 0.0) + time.perf_counter() - began, 3)
+
+
+def _train(
+    layout: Layout,
+    record: RunRecord,
+    subjects: Sequence[Subject],
+    profile: Profile,
+    progress: Progress,
+    wish: StopWish,
+    *,
+    offline: bool,
+) -> None:
+    from dbcli.diffusion.devices import device_name, peak_memory_bytes, pick_device
+    from dbcli.workflows.tuned import save_tuned
+
+    device = pick_device(profile.train.device)
+    with _timed(record, "load"):
+        base = load_project_base(layout, progress, offline=offline, device=device)
+    _describe(record, base, device_name(device))
+    resolution = profile.images.resolution or base.resolution
+    wish.raise_if_wished("Stopped before training began.")
+    with _timed(record, "class_images"):
+        class_images = _class_images(layout, base, subjects, profile, resolution, progress, wish)
+    _tell_prior(layout, record, class_images, profile, progress)
+    with _timed(record, "encode"):
+        lesson = gather(layout, base, subjects, class_images, profile, resolution, progress)
+    wish.raise_if_wished("Stopped before training began.")
+    trainable = make_trainable(base, profile)
+    trainer = build_trainer(base, trainable, lesson, profile)
+    with _timed(record, "train"):
+        finished = run_loop(layout, record, base, trainer, profile, progress, wish)
+    record.peak_memory_bytes = peak_memory_bytes(device)
+    if not finished:
+        raise Interrupted(
+            f"Stopped after step {trainer.done} of {profile.train.steps}; a checkpoint is written.",
+            exit_code=wish.exit_code,
+        )
+    with _timed(record, "save"):
+        trainer.use_averages()
+        save_tuned(layout, record.name, base, trainable, profile)
+
+
+def _describe(record: RunRecord, base: Base, device: str) -> None:
+    from importlib.metadata import version
+
+    packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
+    record.base = RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash)
+    record.device = device
+    record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
+
+
+def _class_images(
+    layout: Layout,
+    base: Base,
+    subjects: Sequence[Subject],
+    profile: Profile,
+    resolution: int,
+    progress: Progress,
+    wish: StopWish,
+) -> list[ClassImages | None]:
+    """Each subject's class images; subjects of one class share one set. None for each where the prior is off."""
+    if not profile.prior.enabled:
+        return [None for _ in subjects]
+    by_class: dict[str, ClassImages] = {}
+    for noun in dict.fromkeys(subject.class_noun for subject in subjects):
+        by_class[noun] = ensure_class_images(layout, base, noun, profile.prior, resolution, progress, wish)
+    return [by_class[subject.class_noun] for subject in subjects]
+
+
+def _tell_prior(
+    layout: Layout,
+    record: RunRecord,
+    class_images: Sequence[ClassImages | None],
+    profile: Profile,
+    progress: Progress,
+) -> None:
+    """One line a run, printed and recorded: whether the prior is on, with which images."""
+    sets = {images.key: images for images in class_images if images is not None}
+    line = "; ".join(images.line for images in sets.values()) or "prior OFF"
+    if sets and profile.prior.weight == 0:
+        line += " with weight 0"
+    progress.note(line)
+    record.prior = {
+        "line": line,
+        "weight": profile.prior.weight if sets else None,
+        "sets": [{"key": one.key, "prompt": one.prompt, "images": len(one.files)} for one in sets.values()],
+    }
+    store.append_event(layout, record.name, {"event": "prior", "line": line})
+    store.save_run(layout, record)
+
+
+def require_weights(record: RunRecord) -> None:
+    """Raises RunMissing for a run that has no result yet."""
+    if record.state != "finished":
+        raise RunMissing(
+            f"The run {record.name} is {record.state}, it has no weights yet.",
+            hint=f"dreambooth train --resume {record.name}",
+        )

@@ -1,0 +1,166 @@
+"""The steps of a run: what is trained and how, checkpoints and previews on the way, every step on record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dbcli.project import runs as store
+from dbcli.project.checkpoints import newest_checkpoint, save_checkpoint
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import Profile
+from dbcli.project.runs import RunRecord
+from dbcli.workflows.material import Lesson
+from dbcli.workflows.progress import Progress, Stage
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.adapters import Trainable
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.trainer import StepResult, Trainer
+
+OPTIMISATION_KEYS = (
+    "learning_rate",
+    "optimizer",
+    "beta1",
+    "beta2",
+    "weight_decay",
+    "epsilon",
+    "schedule",
+    "warmup_steps",
+    "gradient_clip",
+)
+
+
+def make_trainable(base: Base, profile: Profile) -> Trainable:
+    """Opens the parts of a base that the profile's method trains."""
+    from dbcli.diffusion.adapters import add_lora, make_full
+
+    if profile.train.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    if profile.method == "full":
+        return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder)
+    return add_lora(
+        base.unet,
+        base.text_encoder,
+        train_text=profile.train.text_encoder,
+        rank=profile.lora.rank,
+        alpha=profile.lora.alpha,
+        targets=profile.lora.targets,
+        text_targets=profile.lora.text_targets,
+        dropout=profile.lora.dropout,
+        dora=profile.lora.dora,
+        seed=profile.train.seed,
+    )
+
+
+def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Profile) -> Trainer:
+    """Joins a base, a lesson and a profile's numbers into a trainer."""
+    from dbcli.diffusion.optimisers import Optimisation
+    from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
+    from dbcli.diffusion.rows import RowPlan
+    from dbcli.diffusion.samplers import alphas_of
+    from dbcli.diffusion.trainer import Objective, Schedule, Trainer
+
+    train, device = profile.train, base.unet.device
+    table = LearningPrompts if trainable.trains_text else FrozenPrompts
+    settings = train.model_dump()
+    return Trainer(
+        base.unet,
+        trainable,
+        lesson.pictures,
+        table(base.tokenizer, base.text_encoder, lesson.prompts, device),
+        RowPlan(lesson.materials, batch_size=train.batch_size, seed=train.seed),
+        Objective(
+            prediction_type=base.prediction_type,
+            alphas_cumprod=alphas_of(base.scheduler_config).to(device),
+            prior_weight=profile.prior.weight,
+            min_snr_gamma=train.min_snr_gamma,
+            offset_noise=train.offset_noise,
+        ),
+        Optimisation(
+            text_learning_rate=train.text_encoder_learning_rate,
+            **{key: settings[key] for key in OPTIMISATION_KEYS},
+        ),
+        Schedule(train.steps, train.accumulation, train.precision, train.ema, train.seed),
+    )
+
+
+def run_loop(
+    layout: Layout,
+    record: RunRecord,
+    base: Base,
+    trainer: Trainer,
+    profile: Profile,
+    progress: Progress,
+    wish: Callable[[], bool],
+) -> bool:
+    """The steps, from the newest checkpoint on; True at the end, False after a wish to stop."""
+    from dbcli.diffusion.state_files import read_state, write_state
+    from dbcli.diffusion.trainer import train
+
+    found = newest_checkpoint(layout, record.name)
+    if found is not None:
+        trainer.load_state(read_state(found))
+        store.append_event(layout, record.name, {"event": "resumed", "step": trainer.done})
+
+    def save() -> None:
+        state = trainer.state()
+        save_checkpoint(
+            layout,
+            record.name,
+            trainer.done,
+            lambda folder: write_state(folder, state),
+            keep=profile.train.keep_checkpoints,
+        )
+        record.step = trainer.done
+        store.save_run(layout, record)
+
+    def after_step(step: int) -> None:
+        every = profile.train.checkpoint_every
+        if (every and step % every == 0) or step == profile.train.steps or wish():
+            save()
+        if profile.train.preview_every and step % profile.train.preview_every == 0:
+            _preview(layout, record, base, trainer, profile)
+
+    with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
+        stage.advance(trainer.done)
+        return train(
+            trainer, on_step=_reporter(layout, record, stage, base), after_step=after_step, should_stop=wish
+        )
+
+
+def _reporter(layout: Layout, record: RunRecord, stage: Stage, base: Base) -> Callable[[StepResult], None]:
+    """Writes each step into events.jsonl and shows it: losses, speed, memory."""
+    from dbcli.diffusion.devices import peak_memory_bytes
+
+    def on_step(result: StepResult) -> None:
+        record.loss = result.loss
+        store.append_event(
+            layout,
+            record.name,
+            {
+                "step": result.step,
+                "loss": result.loss,
+                "subject_loss": result.subject_loss,
+                "prior_loss": result.prior_loss,
+                "lr": result.learning_rate,
+                "seconds": round(result.seconds, 4),
+            },
+        )
+        prior = "" if result.prior_loss is None else f" prior {result.prior_loss:.4f}"
+        memory = peak_memory_bytes(base.unet.device) / 1e9  # type: ignore[arg-type]
+        stage.advance()
+        stage.tell(f"loss {result.subject_loss:.4f}{prior} · {1 / result.seconds:.2f} it/s · {memory:.1f} GB")
+
+    return on_step
+
+
+def _preview(layout: Layout, record: RunRecord, base: Base, trainer: Trainer, profile: Profile) -> None:
+    """One picture of each subject as the model stands, into the run's previews."""
+    from dbcli.workflows.pictures import preview
+
+    for module in trainer.trainable.modules:
+        module.eval()
+    preview(layout, record, base, profile, trainer.done)
+    for module in trainer.trainable.modules:
+        module.train()

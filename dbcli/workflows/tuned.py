@@ -1,0 +1,91 @@
+"""The result of a run on disk, and back in memory as a model that draws."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dbcli.errors import Refused, RunMissing
+from dbcli.project.atomic import commit_folder, remove_folder, remove_leftovers, temporary_folder
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import Profile
+from dbcli.project.runs import RunRecord
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.projects import load_project_base
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dbcli.diffusion.adapters import Trainable
+    from dbcli.diffusion.bases import Base
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+def save_tuned(layout: Layout, run: str, base: Base, trainable: Trainable, profile: Profile) -> None:
+    """Writes a run's weights in one step: a diffusers folder (full), or a diffusers LoRA file."""
+    final = layout.weights_dir(run)
+    remove_leftovers(final.parent)
+    if final.exists():
+        remove_folder(final)
+    with temporary_folder(final) as folder:
+        if trainable.method == "full":
+            _write_full(folder, base)
+        else:
+            _write_lora(folder / LORA_FILE, base, trainable, profile)
+        commit_folder(folder, final)
+
+
+def _write_full(folder: Path, base: Base) -> None:
+    import torch
+
+    from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+
+    write_diffusers_folder(
+        folder,
+        unet=base.unet,
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        scheduler_config=base.scheduler_config,
+        dtype=torch.float32,
+    )
+
+
+def _write_lora(file: Path, base: Base, trainable: Trainable, profile: Profile) -> None:
+    import torch
+
+    from dbcli.diffusion.adapters import lora_tensors
+    from dbcli.diffusion.formats.lora import lora_from_peft
+    from dbcli.diffusion.formats.lora_files import write_diffusers_lora
+
+    text = lora_tensors(base.text_encoder) if trainable.trains_text else {}
+    lora = lora_from_peft(lora_tensors(base.unet), text, alpha=profile.lora.alpha)
+    write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
+
+
+def load_model(layout: Layout, record: RunRecord | None, progress: Progress, *, offline: bool, device: Any) -> Base:
+    """The model a run made, or the project's bare base for None, ready to draw.
+
+    Raises RunMissing where the weights are gone, Refused where the base is no longer the run's.
+    """
+    if record is None:
+        return load_project_base(layout, progress, offline=offline, device=device)
+    folder = layout.weights_dir(record.name)
+    if not folder.is_dir():
+        raise RunMissing(f"{layout.shown(folder)} is not there.", hint=f"dreambooth runs show {record.name}")
+    if record.method == "full":
+        from dbcli.diffusion.bases import load_base
+
+        return load_base(str(folder), device=device, offline=True)
+    base = load_project_base(layout, progress, offline=offline, device=device)
+    if record.base.hash != base.hash:
+        raise Refused(
+            f"The run {record.name} was trained on another base ({record.base.name}).",
+            hint=f"dreambooth runs show {record.name}",
+        )
+    from dbcli.diffusion.adapters import attach_lora
+    from dbcli.diffusion.formats.lora_files import read_lora
+
+    lora = read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
+    attach_lora(base.unet, base.text_encoder, lora)
+    return base

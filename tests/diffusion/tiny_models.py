@@ -1,0 +1,120 @@
+"""Small Stable Diffusion models with random weights, written by diffusers and transformers themselves.
+
+They have every block and layer of the real architectures, hence the real names, at a small width.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbcli.diffusion.bases import embedded_folder
+from dbcli.diffusion.single_file import shipped_configs
+
+NARROW = {
+    "unet": {"block_out_channels": [32, 64, 96, 96], "cross_attention_dim": 64, "sample_size": 8},
+    "vae": {"block_out_channels": [32, 64, 96, 96], "sample_size": 64},
+    "text_encoder": {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_attention_heads": 1,
+        "projection_dim": 64,
+    },
+}
+
+
+def narrow_configs(version: str = "sd-v1") -> dict[str, Any]:
+    """The shipped configuration of `sd-v1` or `sd-v2`, narrowed."""
+    configs = shipped_configs(version)
+    for component, changes in NARROW.items():
+        configs[component].update(changes)
+    if version == "sd-v2":
+        configs["unet"]["attention_head_dim"] = [1, 1, 1, 1]
+    return configs
+
+
+@cache
+def networks(version: str = "sd-v1", seed: int = 0) -> dict[str, Any]:
+    """Text encoder, UNet and VAE with random weights. Shared between tests: do not change them."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    configs = narrow_configs(version)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        text = {key: value for key, value in configs["text_encoder"].items() if key != "architectures"}
+        return {
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**text)).eval(),
+            "unet": UNet2DConditionModel.from_config(configs["unet"]).eval(),
+            "vae": AutoencoderKL.from_config(configs["vae"]).eval(),
+        }
+
+
+def tokenizer(version: str = "sd-v1") -> Any:
+    from transformers import CLIPTokenizer
+
+    folder = str(embedded_folder() / "tokenizer")
+    found = CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=77)
+    found.pad_token = shipped_configs(version)["pad_token"]
+    return found
+
+
+def write_folder(folder: Path, version: str = "sd-v1", seed: int = 0, **scheduler: Any) -> Path:
+    """A diffusers folder as `StableDiffusionPipeline.save_pretrained` writes it."""
+    import json
+
+    parts = networks(version, seed)
+    for component, network in parts.items():
+        network.save_pretrained(folder / component)
+    tokenizer(version).save_pretrained(folder / "tokenizer")
+    (folder / "scheduler").mkdir()
+    config = {**narrow_configs(version)["scheduler"], **scheduler}
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config), encoding="utf-8")
+    library = {"text_encoder": "transformers", "unet": "diffusers", "vae": "diffusers"}
+    index = {name: [library[name], type(network).__name__] for name, network in parts.items()}
+    index |= {
+        "_class_name": "StableDiffusionPipeline",
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", config["_class_name"]],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+    }
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+def draw(
+    parts: Any, tokenizer: Any, scheduler_config: dict[str, Any], prompt: str = "a sks dog"
+) -> torch.Tensor:
+    """One picture by diffusers' own pipeline, `[1, H, W, 3]`, two steps, fixed noise."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline(
+        vae=parts["vae"],
+        text_encoder=parts["text_encoder"],
+        tokenizer=tokenizer,
+        unet=parts["unet"],
+        scheduler=DDIMScheduler.from_config(scheduler_config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    size = parts["unet"].config.sample_size * 2 ** (len(parts["vae"].config.block_out_channels) - 1)
+    picture = pipeline(
+        prompt,
+        num_inference_steps=2,
+        height=size,
+        width=size,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    )
+    return picture.images
+
+
+def parts_of(base: Any) -> dict[str, Any]:
+    return {"text_encoder": base.text_encoder, "unet": base.unet, "vae": base.vae}
