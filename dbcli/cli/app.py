@@ -108,10 +108,18 @@ def _stop_now(number: int, frame: FrameType | None) -> None:
 
 def _machine_fault(error: BaseException) -> tuple[int, str, str] | None:
     """Exit 5 for a full memory or disk, known by the error's name so that torch need not be imported here."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    ):
         return 5, "The memory is full.", "try --method lora, or --set train.gradient_checkpointing=true"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return 5, f"The disk is full ({error.filename or 'while writing'}).", "free some space and run the command again"
+        return (
+            5,
+            f"The disk is full ({error.filename or 'while writing'}).",
+            "free some space and run the command again",
+        )
     if isinstance(error, PermissionError):
         return 5, f"No permission for {error.filename}.", "check who owns the folder"
     return None

@@ -12,7 +12,9 @@ from dbcli.cli.invocation import of
 
 def demo(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The project the demo makes.")] = Path("dreambooth-demo"),
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The project the demo makes.")] = Path(
+        "dreambooth-demo"
+    ),
 ) -> None:
     """The main job from photos to pictures and scores, on the embedded base and the bundled photos."""
     from dbcli.cli.listings import show_demo

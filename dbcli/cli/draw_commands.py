@@ -21,7 +21,9 @@ def generate(
     count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Sampler steps.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="ddim, dpm++, euler, euler-a, unipc, pndm, …")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="ddim, dpm++, euler, euler-a, unipc, pndm, …")
+    ] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM's fresh noise a step, 0 to 1.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the first picture; the next ones count up.")] = None,
     negative: Annotated[str | None, typer.Option("--negative", help="What should not be there.")] = None,
@@ -29,7 +31,9 @@ def generate(
     height: Annotated[int | None, typer.Option("--height", help="In pixels; the base's own by default.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures drawn at once.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all, photos first.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to, instead of the run's images/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to, instead of the run's images/.")
+    ] = None,
 ) -> None:
     """Draw what a run has learnt."""
     from dbcli.cli.listings import show_drawn
@@ -39,6 +43,16 @@ def generate(
     wanted = prompts or [call.wanted(None, "PROMPT", "What shall be drawn")]
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
     flags |= {"negative": negative, "batch_size": batch_size}
-    drawn = draw(call.layout(), wanted, run=run, flags=flags, seed=seed, size=(width, height), grid=grid, out=out,
-                 progress=call.screen, offline=call.offline)
+    drawn = draw(
+        call.layout(),
+        wanted,
+        run=run,
+        flags=flags,
+        seed=seed,
+        size=(width, height),
+        grid=grid,
+        out=out,
+        progress=call.screen,
+        offline=call.offline,
+    )
     show_drawn(call.screen, drawn)

@@ -13,8 +13,12 @@ from dbcli.cli.invocation import of
 def evaluate(
     context: typer.Context,
     run: Annotated[str | None, typer.Option("--run", help="Which run, the newest finished by default.")] = None,
-    suite: Annotated[list[str] | None, typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.")] = None,
-    prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")] = None,
+    suite: Annotated[
+        list[str] | None, typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")
+    ] = None,
     judge: Annotated[
         str | None, typer.Option("--judge", help="paper, paper-l or tiny; by the project's base if left out.")
     ] = None,
@@ -30,6 +34,17 @@ def evaluate(
     from dbcli.workflows.evaluate import evaluate as score
 
     call = of(context)
-    found = score(call.layout(), run=run, suites=suite or [], prompts_file=prompts, judge=judge, count=count, seed=seed,
-                  keep_identifier=keep_identifier, grid=grid, progress=call.screen, offline=call.offline)
+    found = score(
+        call.layout(),
+        run=run,
+        suites=suite or [],
+        prompts_file=prompts,
+        judge=judge,
+        count=count,
+        seed=seed,
+        keep_identifier=keep_identifier,
+        grid=grid,
+        progress=call.screen,
+        offline=call.offline,
+    )
     show_evaluations(call.screen, found)

@@ -35,9 +35,12 @@ class Invocation:
         """The project meant: -C, else the nearest parent folder that is one."""
         from dbcli.workflows.projects import open_project
 
-        return open_project(self.project)
+        found: Layout = open_project(self.project)
+        return found
 
-    def wanted(self, value: str | None, option: str, question: str, default: Callable[[], str | None] | None = None) -> str:
+    def wanted(
+        self, value: str | None, option: str, question: str, default: Callable[[], str | None] | None = None
+    ) -> str:
         """A value the command needs: given, or asked for on a terminal, or exit 2 naming the option."""
         if value:
             return value

@@ -126,7 +126,13 @@ def show_prior_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:
     """All prior sets, a line each."""
     screen.document({"sets": [asdict(one) for one in sets]})
     rows = [
-        (one.key, one.prompt or "own photos", one.images, f"{one.size_bytes / 1e6:.1f} MB", "" if one.fits_base else "no")
+        (
+            one.key,
+            one.prompt or "own photos",
+            one.images,
+            f"{one.size_bytes / 1e6:.1f} MB",
+            "" if one.fits_base else "no",
+        )
         for one in sets
     ]
     if rows:
@@ -160,7 +166,9 @@ def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
             continue
         judge = scores["protocol"]["judges"].get(definition["judge"], {}).get("name", "")
         real = scores["real"].get(metric)
-        rows.append((definition["title"], judge, *_numbers(found), "" if real is None else f"{real:.3f}", definition["better"]))
+        rows.append(
+            (definition["title"], judge, *_numbers(found), "" if real is None else f"{real:.3f}", definition["better"])
+        )
     title = f"{evaluation.run} · suite {evaluation.suite}"
     screen.table(title, ("score", "judge", "value", "95 % interval", "photos among themselves", "better"), rows)
     for name in scores["copying"]:
@@ -178,7 +186,9 @@ def _numbers(found: dict[str, Any]) -> tuple[str, str]:
 
 def show_demo(screen: Screen, shown: Demonstration) -> None:
     """What the demo made, and the three commands a person types next."""
-    screen.document({"project": str(shown.project), "run": shown.run, "grid": str(shown.grid), "seconds": shown.seconds})
+    screen.document(
+        {"project": str(shown.project), "run": shown.run, "grid": str(shown.grid), "seconds": shown.seconds}
+    )
     if shown.evaluation is not None:
         _show_scores(screen, shown.evaluation)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in shown.seconds.items())

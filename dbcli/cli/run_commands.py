@@ -25,7 +25,9 @@ def list_runs(context: typer.Context) -> None:
 @runs_app.command("show")
 def show(
     context: typer.Context,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="3, 0003 or 0003-dog; the newest by default.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="3, 0003 or 0003-dog; the newest by default.")
+    ] = None,
 ) -> None:
     """One run: what it learnt, with which settings, how it went."""
     from dbcli.cli.listings import show_run

@@ -69,7 +69,9 @@ class Screen:
         """A table of the result; numbers are right-aligned by being shown as given."""
         if self.as_json:
             return
-        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+        table = Table(
+            title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+        )
         table.show_header = any(headers)
         for header in headers:
             table.add_column(header, overflow="fold")

@@ -12,7 +12,9 @@ from dbcli.cli.invocation import of
 
 def train(
     context: typer.Context,
-    subject: Annotated[list[str] | None, typer.Option("--subject", help="Which subject; several train together.")] = None,
+    subject: Annotated[
+        list[str] | None, typer.Option("--subject", help="Which subject; several train together.")
+    ] = None,
     token: Annotated[str | None, typer.Option("--token", help="The rare word that stands for the subject.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="full or lora.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="A shipped profile or a YAML file.")] = None,
@@ -22,7 +24,8 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, like train.learning_rate=5e-6.")
     ] = None,
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="[RUN]", help="Go on with an unfinished run, the newest by default.")
+        str | None,
+        typer.Option("--resume", metavar="[RUN]", help="Go on with an unfinished run, the newest by default."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings that hold, and train nothing.")] = False,
 ) -> None:

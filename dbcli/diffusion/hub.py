@@ -19,7 +19,7 @@ from dbcli.errors import BaseMissing, Unreachable
 REVISION_PATTERN = re.compile(r"[0-9a-f]{40}")
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 QUESTION_TIMEOUT_SECONDS = 3.0
-DEADLINE_SECONDS = 5.0  # looking up a name has no timeout of its own where the name server is silent
+DEADLINE_SECONDS = 4.0  # looking up a name has no timeout of its own where the name server is silent
 
 CONFIG_FILES = (
     "model_index.json",
@@ -76,6 +76,8 @@ def download(
     if cached is not None and _is_complete(cached):
         return cached
     if offline or _library_is_offline():
+        if cached is not None and _is_complete(cached, half_precision_counts=True):
+            return cached
         raise _offline(repository)
     wanted = wanted_files(sibling.rfilename for sibling in _ask(repository, revision).siblings)
     if on_download is not None:
@@ -92,13 +94,16 @@ def wanted_files(available: Iterable[str]) -> list[str]:
     return wanted
 
 
-def _is_complete(folder: Path) -> bool:
-    has_weights = all(
-        any((folder / component / name).is_file() for name in choices)
-        for component, choices in WEIGHT_NAMES.items()
-    )
+def _is_complete(folder: Path, *, half_precision_counts: bool = False) -> bool:
+    """Whether a base can be loaded; a cache that only holds the rounded fp16 files is no substitute for the whole."""
+
+    def has_weights(component: str) -> bool:
+        names = (name for name in WEIGHT_NAMES[component] if half_precision_counts or ".fp16." not in name)
+        return any((folder / component / name).is_file() for name in names)
+
     has_tokenizer = any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-    return has_weights and has_tokenizer and all((folder / name).is_file() for name in NEEDED_FILES)
+    has_configs = all((folder / name).is_file() for name in NEEDED_FILES)
+    return has_tokenizer and has_configs and all(has_weights(component) for component in WEIGHT_NAMES)
 
 
 def _library_is_offline() -> bool:

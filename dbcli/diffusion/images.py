@@ -33,7 +33,9 @@ class Posterior:
         return self.mean[rows] + self.deviation[rows] * noise
 
 
-def crop_box(width: int, height: int, resolution: int, across: float = 0.5, down: float = 0.5) -> tuple[float, float, float, float]:
+def crop_box(
+    width: int, height: int, resolution: int, across: float = 0.5, down: float = 0.5
+) -> tuple[float, float, float, float]:
     """The largest square of a picture as (left, top, right, bottom) in px; 0.5, 0.5 is its centre."""
     side = min(width, height)
     left, top = (width - side) * across, (height - side) * down
@@ -60,7 +62,8 @@ def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: 
         picture.load()
         if crop == "random":
             places = [
-                torch.rand(2, generator=generator_for(seed, "crop", number, view)).tolist() for view in range(RANDOM_CROPS)
+                torch.rand(2, generator=generator_for(seed, "crop", number, view)).tolist()
+                for view in range(RANDOM_CROPS)
             ]
         else:
             places = [[0.5, 0.5]]
@@ -69,7 +72,9 @@ def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: 
 
 
 @torch.no_grad()
-def encode(vae: Any, pixels: Sequence[torch.Tensor], *, batch_size: int, on_batch: Callable[[int], None] | None = None) -> Posterior:
+def encode(
+    vae: Any, pixels: Sequence[torch.Tensor], *, batch_size: int, on_batch: Callable[[int], None] | None = None
+) -> Posterior:
     """The autoencoder's posterior of pictures `[3, H, W]` in [-1, 1], scaled as the denoiser expects it."""
     scale = vae.config.scaling_factor
     shift = getattr(vae.config, "shift_factor", None) or 0.0

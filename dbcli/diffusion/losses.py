@@ -26,19 +26,25 @@ def _per_row(values: torch.Tensor, timesteps: torch.Tensor, like: torch.Tensor) 
     return rows.view(-1, *([1] * (like.ndim - 1)))
 
 
-def noised(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+def noised(
+    latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
+) -> torch.Tensor:
     """x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e (Ho et al. 2020, equation 4)."""
     signal = _per_row(alphas_cumprod.sqrt(), timesteps, latents)
     spread = _per_row((1 - alphas_cumprod).sqrt(), timesteps, latents)
     return signal * latents + spread * noise
 
 
-def epsilon_target(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+def epsilon_target(
+    latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
+) -> torch.Tensor:
     """The noise itself."""
     return noise
 
 
-def velocity_target(latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+def velocity_target(
+    latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
+) -> torch.Tensor:
     """v = sqrt(a_t) e - sqrt(1 - a_t) x0 (Salimans and Ho 2022, section 4)."""
     signal = _per_row(alphas_cumprod.sqrt(), timesteps, latents)
     spread = _per_row((1 - alphas_cumprod).sqrt(), timesteps, latents)
@@ -81,7 +87,9 @@ def min_snr_weights(
     return torch.nan_to_num(weights, nan=1.0).float()
 
 
-def dreambooth_loss(row_errors: torch.Tensor, row_weights: torch.Tensor, subject_rows: int, prior_weight: float) -> LossParts:
+def dreambooth_loss(
+    row_errors: torch.Tensor, row_weights: torch.Tensor, subject_rows: int, prior_weight: float
+) -> LossParts:
     """Subject term + prior_weight x prior term (Ruiz et al. 2023, equation 1).
 
     row_errors and row_weights are `[B]`; the first `subject_rows` rows show the subject, the rest the class.

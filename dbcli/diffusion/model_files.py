@@ -90,7 +90,7 @@ class WeightFile(Protocol):
 
 
 def open_weights(path: Path) -> WeightFile:
-    """Opens a model file by its content, not its name; only its header is read.
+    """Opens a model file by what its first bytes say; only its header is read.
 
     Raises BaseMissing when there is no such file, UnsafeFile when it is neither a sound safetensors file nor a
     zip archive of plain tensors.
@@ -100,6 +100,8 @@ def open_weights(path: Path) -> WeightFile:
     with path.open("rb") as handle:
         magic = handle.read(4)
     if magic == b"PK\x03\x04":
+        if path.suffix.lower() == ".safetensors":
+            raise UnsafeFile(f"{path} is a pickle under the name of a safetensors file.")
         return PickleFile(path)
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnsafeFile(
@@ -271,9 +273,7 @@ def _read_pickle(path: Path) -> Any:
     try:
         with _lightning_stub():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (
-        Exception
-    ) as error:  # torch raises many kinds for a hostile or damaged file; none may reach a person
+    except Exception as error:  # torch raises many kinds for a damaged file; none may reach a person
         reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise UnsafeFile(
             f"{path} holds more than plain tensors, or is damaged; it was not opened ({reason}).",

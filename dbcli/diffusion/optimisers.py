@@ -46,7 +46,8 @@ def _adamw_8bit(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim
         import bitsandbytes
     except ImportError as fault:
         raise ConfigError(
-            "train.optimizer is adamw8bit, and bitsandbytes is not installed.", hint='pip install "dreambooth-cli[8bit]"'
+            "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
+            hint='pip install "dreambooth-cli[8bit]"',
         ) from fault
     return bitsandbytes.optim.AdamW8bit(
         groups, betas=(plan.beta1, plan.beta2), eps=plan.epsilon, weight_decay=plan.weight_decay

@@ -91,16 +91,9 @@ def _check_kind(weights: WeightFile) -> None:
     for prefix, what in ((names.VAE_PREFIX, "autoencoder"), ("cond_stage_model.", "text encoder")):
         if not any(key.startswith(prefix) for key in keys):
             raise BaseMissing(f"{path} holds no {what}.", hint=HINT)
-    channels = weights.shape(first)[1:2]
-    out_channels = (
-        weights.shape(f"{names.UNET_PREFIX}out.2.weight")[:1] if _has(keys, "out.2.weight") else channels
-    )
-    if channels != out_channels:
-        raise BaseMissing(f"{path} takes {channels[0]} channels: an inpainting or editing model.", hint=HINT)
-
-
-def _has(keys: set[str], unet_key: str) -> bool:
-    return names.UNET_PREFIX + unet_key in keys
+    taken, given = _size(weights, first, 1), _size(weights, f"{names.UNET_PREFIX}out.2.weight", 0)
+    if taken != given:
+        raise BaseMissing(f"{path} takes {taken} channels: an inpainting or editing model.", hint=HINT)
 
 
 def _version(weights: WeightFile) -> str:

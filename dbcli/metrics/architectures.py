@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,26 +118,32 @@ def _transformers_clip(
 
     if config["model_type"] != "clip":
         raise ValueError(f"expected a CLIP, found model_type {config['model_type']!r}")
-    images = load_transformers(transformers.CLIPVisionModelWithProjection, files.folder).to(device)
-    texts = load_transformers(transformers.CLIPTextModelWithProjection, files.folder).to(device)
+    model = load_transformers(transformers.CLIPModel, files.folder).to(device)
     with _quiet():
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
-    size, length = int(images.config.image_size), int(texts.config.max_position_embeddings)
+    vision = model.config.vision_config
+    size, length = int(vision.image_size), int(model.config.text_config.max_position_embeddings)
+
+    def encode_pixels(pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = model.visual_projection(
+            model.vision_model(pixel_values=pixels).pooler_output
+        )
+        return features
 
     def encode_tokens(prompts: list[str]) -> torch.Tensor:
         tokens = tokenizer(
             prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        )
-        features: torch.Tensor = texts(input_ids=tokens.input_ids.to(device)).text_embeds
+        ).input_ids.to(device)
+        features: torch.Tensor = model.text_projection(model.text_model(input_ids=tokens).pooler_output)
         return features
 
     return Judge(
         kind,
-        f"CLIP ViT-{images.config.hidden_size}/{images.config.patch_size} (transformers)",
+        f"CLIP ViT-{vision.hidden_size}/{vision.patch_size} (transformers)",
         f"transformers {transformers.__version__}",
         files,
         Preprocessing(size, size, CLIP_MEAN, CLIP_STD),
-        encode_pixels=lambda pixels: images(pixel_values=pixels).image_embeds,
+        encode_pixels=encode_pixels,
         encode_tokens=encode_tokens,
         device=device,
         notes={"feature": "projected, joint space", "max_tokens": length},
@@ -205,6 +211,3 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if had_bars:
             transformers_logging.enable_progress_bar()
-
-
-Builder = Callable[[str, JudgeFiles, dict[str, Any], str, str], Judge]

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from dbcli.errors import JudgeMissing, UsageError
-from dbcli.metrics.judge_files import JudgeFiles, locate, sha256_of, ways_out
+from dbcli.metrics.judge_files import UNREADABLE, JudgeFiles, locate, sha256_of, ways_out
 from dbcli.metrics.preprocessing import Preprocessing
 
 HUB_SOURCES = {
@@ -174,8 +174,8 @@ def load_judge(kind: str, *, source: str | None = None, offline: bool = False, d
         return build(kind, files, chosen_device(device), sha256_of(files.weights))
     except JudgeMissing:
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except UNREADABLE as error:
+        reason = " ".join((str(error).strip() or type(error).__name__).split())[:240]
         raise JudgeMissing(
             f"{files.weights} could not be read as the judge {kind!r}: {reason}",
             hint=ways_out(kind),

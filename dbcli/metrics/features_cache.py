@@ -96,6 +96,8 @@ class FeatureStore:
                     missing = [
                         index for index, digest in enumerate(batch) if (key, digest) not in self._known
                     ]
+                    if not missing:
+                        continue
                     rows = encoder.encode_images([images[index] for index in missing], self.batch_size)
                     for index, row in zip(missing, rows, strict=True):
                         self._keep(key, batch[index], row)

@@ -5,12 +5,15 @@ they are not.
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from safetensors import SafetensorError
 
 from dbcli.errors import JudgeMissing
 
@@ -22,6 +25,18 @@ WEIGHT_NAMES = (
     "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
     "pytorch_model.pth",
+)
+# What the loaders of four libraries raise for a file that is cut off, of another model, or no weights at all.
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
 )
 _SMALL_FILES = ("*.json", "*.txt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")

@@ -15,7 +15,7 @@ from PIL import Image
 from dbcli.errors import JudgeMissing
 from dbcli.metrics.architectures import load_transformers
 from dbcli.metrics.encoders import chosen_device
-from dbcli.metrics.judge_files import locate, sha256_of, ways_out
+from dbcli.metrics.judge_files import UNREADABLE, locate, sha256_of, ways_out
 from dbcli.metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD, as_rgb
 
 HUB_SOURCE = "CIDAS/clipseg-rd64-refined"
@@ -54,7 +54,7 @@ def load_mask(source: str | None = None, *, offline: bool = False, device: str =
         place = chosen_device(device)
         model = load_transformers(transformers.CLIPSegForImageSegmentation, files.folder).to(place)
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise JudgeMissing(
             f"{files.weights} could not be read as CLIPSeg: {error}", hint=ways_out("mask")
         ) from error

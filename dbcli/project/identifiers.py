@@ -45,9 +45,7 @@ def render_without(template_or_prompt: str, subjects: Mapping[str, Words]) -> st
 
     `{dog}` becomes "dog", and an identifier that was typed out is removed as well.
     """
-    filled = _fill(
-        template_or_prompt, subjects, lambda words: words.class_noun, lambda words: words.identifier
-    )
+    filled = _fill(template_or_prompt, subjects, lambda words: words.class_noun, lambda words: words.identifier)
     return without_identifier(filled, [words.identifier for words in subjects.values()])
 
 

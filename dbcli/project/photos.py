@@ -21,9 +21,7 @@ from dbcli.project.pixels import NotUsable, decode, is_modern, to_png
 if TYPE_CHECKING:
     from PIL import Image
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-)
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MODERN_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif"})
 CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_BYTES = 200_000_000
@@ -171,9 +169,7 @@ def _walk(folder: Path) -> Iterable[Path]:
     found: list[Path] = []
     for parent, folders, names in os.walk(folder):
         # Sorted everywhere: seeds index this list, and directory order varies by disk.
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and name not in _STRAY_FOLDERS
-        )
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _STRAY_FOLDERS)
         found += [Path(parent, name) for name in names]
         if len(found) > MAX_FILES:
             raise PhotoError(
@@ -203,8 +199,7 @@ def _looks_like_a_photo(path: Path) -> bool:
 def _photo_beside(caption: Path) -> bool:
     suffixes = PHOTO_SUFFIXES | MODERN_SUFFIXES
     return any(
-        caption.with_suffix(suffix).is_file() or caption.with_suffix(suffix.upper()).is_file()
-        for suffix in suffixes
+        caption.with_suffix(suffix).is_file() or caption.with_suffix(suffix.upper()).is_file() for suffix in suffixes
     )
 
 

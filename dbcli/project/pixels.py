@@ -18,9 +18,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MODERN_FORMATS = ("HEIF", "AVIF")
 MIN_SIDE_PX = 64
 MAX_PIXELS = 100_000_000
+MAX_ASPECT = 16
 # Stable Diffusion 1.x and 2.x train at 512 and 768 px: more is only memory and time.
 KEEP_SHORT_SIDE_PX = 1024
-# A 16-bit picture passes through four bytes a pixel; in strips this stays small.
+# Converting a 100-megapixel picture as a whole takes gigabytes; in strips it stays small.
 _STRIP_PIXELS = 4_000_000
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -35,8 +36,6 @@ def decode(path: Path) -> tuple[Image.Image, list[str]]:
     Transparency becomes white; of an animation the first frame is taken; 16-bit values are scaled to 8.
     Raises NotUsable with the reason for everything else.
     """
-    from PIL import Image
-
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             # Sizes are judged below, by one rule for all formats; damaged EXIF becomes a note.
@@ -75,6 +74,8 @@ def _open(file: BinaryIO) -> Image.Image:
     try:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
+        if modern:
+            raise NotUsable("damaged or cut short (HEIC or AVIF)") from error
         raise NotUsable("not a JPEG, PNG, WebP, GIF, BMP or TIFF, or its beginning is damaged") from error
     except Image.DecompressionBombError as error:
         raise NotUsable(f"claims more than the {MAX_PIXELS // 1_000_000} megapixels allowed") from error
@@ -96,11 +97,11 @@ def _prepared(opened: Image.Image) -> tuple[Image.Image, list[str]]:
     notes: list[str] = []
     width, height = opened.size
     if width * height > MAX_PIXELS:
-        raise NotUsable(
-            f"{width} x {height} pixels, more than the {MAX_PIXELS // 1_000_000} megapixels allowed"
-        )
+        raise NotUsable(f"{width} x {height} pixels, more than the {MAX_PIXELS // 1_000_000} megapixels allowed")
     if min(width, height) < MIN_SIDE_PX:
         raise NotUsable(f"{width} x {height} pixels; both sides need at least {MIN_SIDE_PX}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise NotUsable(f"{width} x {height} pixels, longer than {MAX_ASPECT} times its width")
     if getattr(opened, "is_animated", False) and opened.format != "MPO":
         # An MPO is a JPEG with a second view, as many phones write it.
         notes.append(f"{_pages(opened)}; the first was taken")
@@ -110,7 +111,7 @@ def _prepared(opened: Image.Image) -> tuple[Image.Image, list[str]]:
         opened.draft(None, (round(width * scale), round(height * scale)))
     opened.load()
     orientation, profile = _orientation(opened, notes), opened.info.get("icc_profile")
-    image = _flattened(_reduced(_eight_bit(opened)), profile, notes)
+    image = _flattened(_reduced(_eight_bit_strips(opened)), profile, notes)
     if min(width, height) > KEEP_SHORT_SIDE_PX:
         notes.append(f"reduced from {width} x {height} to {image.width} x {image.height} pixels")
     if orientation in _TURNS:
@@ -123,31 +124,34 @@ def _pages(opened: Image.Image) -> str:
     return "several pages" if opened.format == "TIFF" else "animated, several frames"
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Return the picture in one of L, RGB, RGBA, CMYK."""
-    if image.mode in _SIXTEEN_BIT:
-        return _eight_of_sixteen(image)
-    if image.mode == "F":
-        raise NotUsable("floating-point pixels, which have no agreed white; save it as 8 or 16 bit")
-    if image.mode in ("L", "RGB", "CMYK") and "transparency" not in image.info:
-        return image
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa", "P") or "transparency" in image.info:
-        has_alpha = image.mode != "P" or "transparency" in image.info
-        return image.convert("RGBA" if has_alpha else "RGB")
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _eight_of_sixteen(image: Image.Image) -> Image.Image:
+def _eight_bit_strips(image: Image.Image) -> Image.Image:
+    """Return the picture in one of L, RGB, RGBA, CMYK; a huge one shrunk by a whole factor on the way."""
     from PIL import Image as PillowImage
 
-    result = PillowImage.new("L", image.size)
-    rows = max(1, _STRIP_PIXELS // image.width)
+    factor = max(1, min(image.size) // (2 * KEEP_SHORT_SIDE_PX))
+    rows = max(1, _STRIP_PIXELS // (image.width * factor)) * factor
+    size = (-(-image.width // factor), -(-image.height // factor))
+    result: Image.Image | None = None
     for top in range(0, image.height, rows):
-        box = (0, top, image.width, min(top + rows, image.height))
-        # 65535 / 257 = 255: the brightest stays the brightest.
-        strip = image.crop(box).convert("I").point(lambda value: value * (1 / 257) + 0.5)
-        result.paste(strip.convert("L"), box)
+        strip = _eight_bit(image.crop((0, top, image.width, min(top + rows, image.height))))
+        strip = strip.reduce(factor) if factor > 1 else strip
+        result = result or PillowImage.new(strip.mode, size)
+        result.paste(strip, (0, top // factor))
+    assert result is not None
     return result
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT:
+        # 65535 / 257 = 255: the brightest stays the brightest.
+        return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    if image.mode == "F":
+        raise NotUsable("floating-point pixels, which have no agreed white; save it as 8 or 16 bit")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return image.convert("RGBA")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _reduced(image: Image.Image) -> Image.Image:
@@ -156,8 +160,8 @@ def _reduced(image: Image.Image) -> Image.Image:
     short = min(image.size)
     if short <= KEEP_SHORT_SIDE_PX:
         return image
-    size = tuple(max(1, round(side * KEEP_SHORT_SIDE_PX / short)) for side in image.size)
-    return image.resize((size[0], size[1]), PillowImage.Resampling.LANCZOS, reducing_gap=3.0)
+    width, height = (max(1, round(side * KEEP_SHORT_SIDE_PX / short)) for side in image.size)
+    return image.resize((width, height), PillowImage.Resampling.LANCZOS)
 
 
 def _flattened(image: Image.Image, profile: Any, notes: list[str]) -> Image.Image:

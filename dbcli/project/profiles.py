@@ -37,9 +37,7 @@ class TrainSettings(_Section):
     text_encoder_learning_rate: float | None = Field(
         default=None, ge=0, le=10, description="of the text encoder; the same as learning_rate if left out"
     )
-    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(
-        default="adamw", description="the optimiser"
-    )
+    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(default="adamw", description="the optimiser")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay")
     beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's second moment decay")
     weight_decay: float = Field(default=1e-2, ge=0, le=1, description="AdamW's weight decay")
@@ -48,38 +46,22 @@ class TrainSettings(_Section):
         default="constant", description="how the learning rate changes after the warm-up"
     )
     warmup_steps: Whole = Field(default=0, ge=0, description="steps in which the learning rate rises from 0")
-    gradient_clip: float = Field(
-        default=1.0, ge=0, description="largest gradient norm; 0 switches clipping off"
-    )
+    gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the forward pass")
-    ema: float | None = Field(
-        default=None, gt=0, lt=1, description="decay of the moving average of the weights"
-    )
-    min_snr_gamma: float | None = Field(
-        default=None, gt=0, description="min-SNR weights (Hang et al.), 5 is usual"
-    )
-    offset_noise: float = Field(
-        default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel"
-    )
-    checkpoint_every: Whole = Field(
-        default=200, ge=0, description="steps between checkpoints; 0: only at the end"
-    )
+    ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the moving average of the weights")
+    min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weights (Hang et al.), 5 is usual")
+    offset_noise: float = Field(default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel")
+    checkpoint_every: Whole = Field(default=200, ge=0, description="steps between checkpoints; 0: only at the end")
     keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview pictures; 0: none")
-    preview_prompt: str | None = Field(
-        default=None, description="what a preview shows; the photos' template if none"
-    )
+    preview_prompt: str | None = Field(default=None, description="what a preview shows; the photos' template if none")
     seed: Whole = Field(default=0, ge=0, lt=2**63, description="of all noise, orders and crops")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1"
-    )
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
 
 
 class PriorSettings(_Section):
-    enabled: bool = Field(
-        default=True, description="prior preservation: keep what the base knows of the class"
-    )
+    enabled: bool = Field(default=True, description="prior preservation: keep what the base knows of the class")
     source: Literal["images", "teacher"] = Field(
         default="images", description="class images drawn by the base, or the frozen base's own prediction"
     )
@@ -90,9 +72,11 @@ class PriorSettings(_Section):
     guidance: float = Field(default=7.5, ge=0, le=100, description="guidance scale for a class image")
     sampler: Sampler = Field(default="ddim", description="sampler for a class image")
     batch_size: Positive = Field(default=4, le=4096, description="class images drawn at once")
-    seed: Whole = Field(default=0, ge=0, lt=2**63, description="of the class images' noise")
     seed: Whole = Field(
-        0, ge=0, lt=2**63, description="of the class images; apart from train.seed, so that runs share them"
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="of the class images; apart from train.seed, so that runs share them",
     )
     folder: str | None = Field(default=None, min_length=1, description="a folder of one's own class photos")
 
@@ -127,9 +111,7 @@ class ImageSettings(_Section):
         default=None, ge=32, le=4096, multiple_of=8, description="pixels a side; the base's own if left out"
     )
     crop: Literal["center", "random"] = Field(default="center", description="which square of a photo is used")
-    flip: bool = Field(
-        default=False, description="mirror half of the photos; not for things with writing on them"
-    )
+    flip: bool = Field(default=False, description="mirror half of the photos; not for things with writing on them")
     template: str = Field(
         default="a photo of a {identifier} {class}", description="the prompt of a photo that has no caption"
     )
@@ -181,9 +163,7 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
     path = Path(text).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
-            raise UsageError(
-                f"The profile {printable(text)} is not there.", hint=f"shipped: {', '.join(names)}"
-            )
+            raise UsageError(f"The profile {printable(text)} is not there.", hint=f"shipped: {', '.join(names)}")
         return read_yaml(path)
     near = difflib.get_close_matches(text, names, n=1)
     raise UsageError(

@@ -108,9 +108,7 @@ def load_run(layout: Layout, name: str) -> RunRecord:
     except FileNotFoundError as error:
         raise _missing(layout, name) from error
     if record.name != name:
-        raise DataError(
-            f"{layout.run_file(name)} is the record of '{printable(record.name)}', not of '{name}'."
-        )
+        raise DataError(f"{layout.run_file(name)} is the record of '{printable(record.name)}', not of '{name}'.")
     return record
 
 
@@ -212,6 +210,4 @@ def _try_load(layout: Layout, name: str) -> RunRecord | str | None:
 
 def _missing(layout: Layout, name: str) -> RunMissing:
     known = ", ".join(_folders(layout)[-5:]) or "none yet"
-    return RunMissing(
-        f"There is no run '{printable(name)}' here. The newest: {known}.", hint="dreambooth runs list"
-    )
+    return RunMissing(f"There is no run '{printable(name)}' here. The newest: {known}.", hint="dreambooth runs list")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from dbcli.errors import DreamboothError, Refused, SubjectError
+from dbcli.errors import DreamboothError, Refused, SubjectError, UsageError
 from dbcli.project.atomic import (
     commit_folder,
     remove_folder,
@@ -26,7 +26,7 @@ from dbcli.project.identifiers import (
 )
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
-from dbcli.project.names import check_name, printable
+from dbcli.project.names import check_name, printable, without_control_characters
 from dbcli.project.photos import Photo, Skipped, walk_photos
 from dbcli.project.records import Record, load_record
 from dbcli.project.yaml_files import write_yaml
@@ -45,6 +45,11 @@ class PhotoEntry(BaseModel):
     height: int = Field(ge=1)
     caption: str | None = None
 
+    @field_validator("caption")
+    @classmethod
+    def _on_one_line(cls, caption: str | None) -> str | None:
+        return without_control_characters(caption) or None if caption else None
+
 
 class Subject(Record):
     """The contents of `subject.yaml`."""
@@ -53,6 +58,17 @@ class Subject(Record):
     class_noun: str
     identifier: str | None = None
     photos: list[PhotoEntry] = Field(default_factory=list)
+
+    @field_validator("class_noun", "identifier")
+    @classmethod
+    def _usable_words(cls, word: str | None, info: ValidationInfo) -> str | None:
+        # The record may be edited by hand or come from a stranger: the same rules as for an option.
+        if word is None:
+            return None
+        try:
+            return check_class_noun(word) if info.field_name == "class_noun" else check_identifier(word)
+        except UsageError as error:
+            raise ValueError(error.message) from error
 
     @property
     def words(self) -> Words:
@@ -83,9 +99,7 @@ def add_subject(
     """
     check_name(name, "subject")
     if name in RESERVED_FIELDS:
-        raise Refused(
-            f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates."
-        )
+        raise Refused(f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates.")
     subject = Subject(name=name, class_noun=check_class_noun(class_noun))
     final = layout.subject_dir(name)
     layout.subjects_dir.mkdir(parents=True, exist_ok=True)
@@ -216,18 +230,14 @@ def _store_photos(folder: Path, subject: Subject, sources: Sequence[Path]) -> tu
 
 
 def _entry(file: str, photo: Photo) -> PhotoEntry:
-    return PhotoEntry(
-        file=file, sha256=photo.sha256, width=photo.width, height=photo.height, caption=photo.caption
-    )
+    return PhotoEntry(file=file, sha256=photo.sha256, width=photo.width, height=photo.height, caption=photo.caption)
 
 
 def _subject_names(layout: Layout) -> list[str]:
     folder = layout.subjects_dir
     if not folder.is_dir():
         return []
-    return sorted(
-        entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir()
-    )
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir())
 
 
 def _try_load(layout: Layout, name: str) -> Subject | str:

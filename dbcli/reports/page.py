@@ -1,13 +1,14 @@
 """One self-contained HTML page: no script, no network, pictures inside, light and dark, wide and narrow.
 
 A page is a list of sections, each a list of blocks (facts, table, gallery, chart, text). Everything a
-person typed goes through jinja2's autoescape; nothing is ever marked safe but our own style sheet.
+person typed goes through jinja2's autoescape; nothing is ever marked safe.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from PIL import Image
 from dbcli.reports.tables import Table, format_score, prompt_table, subject_table
 
 TILE_PX = 256
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,15 @@ def render_page(title: str, sections: Sequence[Section], *, lead: str = "", foot
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
-    style = (folder / "page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        title=title, sections=sections, lead=lead, foot=foot, style=style
-    )
+    page = environment.get_template("page.html")
+    return page.render(title=title, sections=sections, lead=lead, foot=foot)
+
+
+def _shown(value: object) -> object:
+    """Text without the marks that turn the direction of what follows, and without control characters."""
+    return _UNSEEN.sub("", value) if type(value) is str else value
 
 
 def gallery(name: str, rows: Sequence[PictureRow], *, tile_px: int = TILE_PX) -> Gallery:
@@ -216,17 +224,17 @@ def _lead(scores: Mapping[str, Any]) -> str:
 
 
 def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
-    blocks: list[Block] = [
-        Text(
-            f"{subject['name']}: DINO {format_score((subject['scores']['dino'] or {}).get('value'))} is above "
-            f"the photos' own {format_score(subject['real']['dino'])}. The pictures repeat the photos; an earlier "
-            "checkpoint or fewer steps may follow prompts better.",
-            is_warning=True,
-        )
-        for subject in scores["subjects"]
-        if subject["copying"]
-    ]
-    return (*blocks, TableBlock(subject_table(scores)))
+    copying = (subject for subject in scores["subjects"] if subject["copying"])
+    return (*(_copying_warning(subject) for subject in copying), TableBlock(subject_table(scores)))
+
+
+def _copying_warning(subject: Mapping[str, Any]) -> Text:
+    drawn = format_score((subject["scores"]["dino"] or {}).get("value"))
+    return Text(
+        f"{subject['name']}: DINO {drawn} is above the photos' own {format_score(subject['real']['dino'])}. "
+        "The pictures repeat the photos; an earlier checkpoint or fewer steps may follow prompts better.",
+        is_warning=True,
+    )
 
 
 def _protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:

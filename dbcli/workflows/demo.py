@@ -92,7 +92,9 @@ def _sheet(layout: Layout, run: str, drawn: Drawn, members: Drawn, before: Drawn
         for picture in part.pictures:
             rows.setdefault(label.format(picture.recipe.prompt), []).append(picture.path)
     path = layout.images_dir(run) / "demo.png"
-    write_sheet(path, photos_of(layout, load_run(layout, run)), rows, title=f"DreamBooth on {load_settings(layout).base}")
+    write_sheet(
+        path, photos_of(layout, load_run(layout, run)), rows, title=f"DreamBooth on {load_settings(layout).base}"
+    )
     return path
 
 

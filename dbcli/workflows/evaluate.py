@@ -169,9 +169,7 @@ def _pictures(studio: _Studio, prompts: Sequence[str], count: int, folder: Path)
     """The pictures of each prompt, those that are there already taken as they are: a finished run never changes."""
     size = draw_size(studio.base, None, None, studio.profile.images.resolution)
     settings = studio.settings.model_copy(update={"count": count})
-    recipes = recipes_for(
-        prompts, settings, seed=studio.seed, size_px=size, base=studio.base, record=studio.record
-    )
+    recipes = recipes_for(prompts, settings, seed=studio.seed, size_px=size, base=studio.base, record=studio.record)
     missing = [recipe for recipe in recipes if not (folder / file_name(recipe)).exists()]
     draw_recipes(
         studio.base,

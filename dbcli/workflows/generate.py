@@ -91,7 +91,9 @@ def generate(
         pictures = draw_recipes(
             base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish
         )
-    return Drawn(None if record is None else record.name, pictures, _grid(layout, record, pictures, folder) if grid else None)
+    return Drawn(
+        None if record is None else record.name, pictures, _grid(layout, record, pictures, folder) if grid else None
+    )
 
 
 def _images_folder(layout: Layout, record: RunRecord | None) -> Path:
@@ -112,4 +114,3 @@ def drawn_document(drawn: Drawn) -> dict[str, Any]:
         "images": [{"path": str(one.path), **one.recipe.to_plain()} for one in drawn.pictures],
         "grid": None if drawn.grid is None else str(drawn.grid),
     }
-

@@ -36,7 +36,13 @@ def words_of(record: RunRecord | None) -> dict[str, Words]:
 
 
 def recipes_for(
-    prompts: Sequence[str], settings: DrawSettings, *, seed: int, size_px: tuple[int, int], base: Base, record: RunRecord | None
+    prompts: Sequence[str],
+    settings: DrawSettings,
+    *,
+    seed: int,
+    size_px: tuple[int, int],
+    base: Base,
+    record: RunRecord | None,
 ) -> list[Recipe]:
     """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that any one can be redrawn alone."""
     words = words_of(record)
@@ -111,7 +117,9 @@ def draw_size(base: Base, width: int | None, height: int | None, resolution: int
     unit = base.vae_factor
     for option, value in zip(("--width", "--height"), size, strict=True):
         if value % unit or not 4 * unit <= value <= 4096:
-            raise UsageError(f"{option} {value} does not suit this base.", hint=f"a multiple of {unit} from {4 * unit} to 4096")
+            raise UsageError(
+                f"{option} {value} does not suit this base.", hint=f"a multiple of {unit} from {4 * unit} to 4096"
+            )
     return size
 
 

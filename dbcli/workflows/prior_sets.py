@@ -31,7 +31,14 @@ class SetSummary:
 
 
 def make_prior_set(
-    layout: Layout, class_noun: str, *, count: int | None, profile: str | None, sets: Sequence[str], progress: Progress, offline: bool
+    layout: Layout,
+    class_noun: str,
+    *,
+    count: int | None,
+    profile: str | None,
+    sets: Sequence[str],
+    progress: Progress,
+    offline: bool,
 ) -> ClassImages:
     """Draws what a run of this class would need, now."""
     from dbcli.diffusion.devices import pick_device

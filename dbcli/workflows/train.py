@@ -103,7 +103,13 @@ def _recorded(subject: Subject) -> RunSubject:
 
 
 def _carry_out(
-    layout: Layout, record: RunRecord, subjects: Sequence[Subject], profile: Profile, progress: Progress, *, offline: bool
+    layout: Layout,
+    record: RunRecord,
+    subjects: Sequence[Subject],
+    profile: Profile,
+    progress: Progress,
+    *,
+    offline: bool,
 ) -> RunRecord:
     """Holds the run, trains it, and leaves a record that says truly how it ended."""
     with hold(layout.run_lock(record.name), f"the run {record.name}"), listening() as wish:

@@ -124,9 +124,7 @@ def run_loop(
 
     with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
         stage.advance(trainer.done)
-        return train(
-            trainer, on_step=_reporter(layout, record, stage, base), after_step=after_step, should_stop=wish
-        )
+        return train(trainer, on_step=_reporter(layout, record, stage, base), after_step=after_step, should_stop=wish)
 
 
 def _reporter(layout: Layout, record: RunRecord, stage: Stage, base: Base) -> Callable[[StepResult], None]:

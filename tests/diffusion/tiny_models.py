@@ -88,7 +88,11 @@ def write_folder(folder: Path, version: str = "sd-v1", seed: int = 0, **schedule
 
 
 def draw(
-    parts: Any, tokenizer: Any, scheduler_config: dict[str, Any], prompt: str = "a sks dog"
+    parts: Any,
+    tokenizer: Any,
+    scheduler_config: dict[str, Any],
+    prompt: str = "a sks dog",
+    size_px: int = 64,
 ) -> torch.Tensor:
     """One picture by diffusers' own pipeline, `[1, H, W, 3]`, two steps, fixed noise."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -104,12 +108,11 @@ def draw(
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
-    size = parts["unet"].config.sample_size * 2 ** (len(parts["vae"].config.block_out_channels) - 1)
     picture = pipeline(
         prompt,
         num_inference_steps=2,
-        height=size,
-        width=size,
+        height=size_px,
+        width=size_px,
         generator=torch.Generator().manual_seed(0),
         output_type="pt",
     )

@@ -11,9 +11,7 @@ from PIL import Image
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-def plain(
-    colour: tuple[int, ...] = (200, 100, 50), size: tuple[int, int] = (80, 96), mode: str = "RGB"
-) -> Image.Image:
+def plain(colour: tuple[int, ...] = (200, 100, 50), size: tuple[int, int] = (80, 96), mode: str = "RGB") -> Image.Image:
     return Image.new(mode, size, colour)
 
 
@@ -64,8 +62,5 @@ def png_claiming(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     )

@@ -124,9 +124,7 @@ def test_a_line_with_a_line_end_is_a_bug(tmp_path: Path, text: str) -> None:
 
 def test_sha256_of_is_the_published_value(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    assert (
-        atomic.sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
+    assert atomic.sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

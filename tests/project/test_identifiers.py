@@ -93,9 +93,7 @@ def test_removing_twice_is_removing_once_for_plain_words(prompt: str, word: str)
         assert once == prompt
 
 
-@pytest.mark.parametrize(
-    "word", ["", "  ", "two words", "a\nb", "{dog}", "<|endoftext|>", "!!", "a" * 65, "a\x1bb"]
-)
+@pytest.mark.parametrize("word", ["", "  ", "two words", "a\nb", "{dog}", "<|endoftext|>", "!!", "a" * 65, "a\x1bb"])
 def test_what_cannot_be_an_identifier(word: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_identifier(word)

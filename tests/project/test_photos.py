@@ -5,13 +5,13 @@ import os
 import random
 from pathlib import Path
 
-import photo_makers as make
 import pytest
 from PIL import Image, ImageCms
 
 from dbcli.errors import PhotoError
 from dbcli.project import photos as module
 from dbcli.project.photos import Photo, Skipped, read_photo, read_photos
+from tests.project import photo_makers as make
 
 SRGB_NOTE = "colours converted to sRGB"
 
@@ -87,9 +87,7 @@ def test_a_cmyk_jpeg_is_not_inverted(tmp_path: Path) -> None:
     assert red > 240 and green < 15 and blue < 15
 
 
-def test_sixteen_bit_tall_pictures_are_read_in_strips(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sixteen_bit_tall_pictures_are_read_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dbcli.project.pixels._STRIP_PIXELS", 64 * 10)
     image = Image.new("I;16", (64, 95), 257 * 10)
     image.paste(257 * 200, (0, 90, 64, 95))
@@ -214,16 +212,17 @@ def test_a_tiny_picture_is_refused(tmp_path: Path, size: tuple[int, int]) -> Non
     assert reason == f"{size[0]} x {size[1]} pixels; both sides need at least 64"
 
 
+def test_a_strip_of_a_picture_is_refused(tmp_path: Path) -> None:
+    assert photo(make.save(tmp_path / "a.png", make.plain(size=(64 * 16, 64)))).width == 1024
+    assert "longer than 16 times" in refused(make.save(tmp_path / "a.png", make.plain(size=(64 * 16 + 1, 64))))
+
+
 def test_64_pixels_are_enough(tmp_path: Path) -> None:
     assert photo(make.save(tmp_path / "a.png", make.plain(size=(64, 64)))).width == 64
 
 
-@pytest.mark.parametrize(
-    "size", [(10_001, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1), (100_000_000, 64)]
-)
-def test_a_picture_that_claims_too_much_is_refused_before_it_is_decoded(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize("size", [(10_001, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1), (100_000_000, 64)])
+def test_a_picture_that_claims_too_much_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "a.png").write_bytes(make.png_claiming(*size))
     assert "100 megapixels" in refused(tmp_path / "a.png")
 
@@ -267,6 +266,17 @@ def test_what_only_claims_to_be_a_photo_is_refused(
     monkeypatch.setattr("dbcli.project.pixels.find_spec", lambda name: None)
     (tmp_path / name).write_bytes(content)
     assert complaint in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.avif"])
+def test_the_extra_reads_heic_and_avif(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    path = make.save(tmp_path / name, make.marked(), quality=95)
+    read = photo(path)
+    assert read.image.size == (96, 80)
+    assert (make.corner_of(read.image, make.RED), make.corner_of(read.image, make.GREEN)) == UPRIGHT[1]
+    path.write_bytes(path.read_bytes()[:-300])
+    assert refused(path)
 
 
 def test_mutated_photos_never_crash_the_reader(tmp_path: Path) -> None:

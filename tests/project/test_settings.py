@@ -64,9 +64,7 @@ def test_user_settings_are_empty_without_a_file(tmp_path: Path) -> None:
     assert load_user_settings(tmp_path / "none.yaml").overrides == {}
 
 
-def test_user_settings_lie_where_the_system_keeps_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_user_settings_lie_where_the_system_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     path = user_settings_file()
     assert path.name == "settings.yaml" and path.parent.name == "dreambooth"

@@ -107,9 +107,7 @@ def test_an_empty_file_and_a_byte_order_mark_are_fine(tmp_path: Path) -> None:
         | st.integers()
         | st.floats(allow_nan=False)
         | st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Zs")), max_size=30)
-        | st.sampled_from(
-            ["no", "5e-6", "1e5", "~", "0o7", "010", "true", "2026-01-31", "a: b", "# c", "=", "12:30"]
-        ),
+        | st.sampled_from(["no", "5e-6", "1e5", "~", "0o7", "010", "true", "2026-01-31", "a: b", "# c", "=", "12:30"]),
         max_size=5,
     )
 )

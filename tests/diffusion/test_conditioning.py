@@ -1,0 +1,42 @@
+"""Prompts as numbers."""
+
+from __future__ import annotations
+
+import tiny_models
+import torch
+
+from dbcli.diffusion.conditioning import embed_prompts, token_ids
+from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
+
+
+def test_a_control_word_in_a_prompt_does_not_end_it() -> None:
+    tokenizer = tiny_models.tokenizer()
+    assert torch.equal(token_ids(tokenizer, ["a dog <|endoftext|> in space"]), token_ids(tokenizer, ["a dog in space"]))
+
+
+def test_prompts_are_padded_and_cut_to_the_tokenizers_length() -> None:
+    ids = token_ids(tiny_models.tokenizer(), ["a dog", "word " * 200])
+    assert ids.shape == (2, 77)
+
+
+def test_equal_prompts_get_equal_embeddings_in_order() -> None:
+    text_encoder = tiny_models.networks()["text_encoder"]
+    embedded = embed_prompts(tiny_models.tokenizer(), text_encoder, ["a dog", "a cat", "a dog"])
+    assert torch.equal(embedded[0], embedded[2])
+    assert not torch.equal(embedded[0], embedded[1])
+
+
+def test_clip_skip_takes_an_earlier_layer_through_the_final_norm() -> None:
+    text_encoder = tiny_models.networks()["text_encoder"]
+    tokenizer = tiny_models.tokenizer()
+    hidden = text_encoder(token_ids(tokenizer, ["a dog"]), output_hidden_states=True).hidden_states
+    inner = getattr(text_encoder, "text_model", text_encoder)
+    expected = inner.final_layer_norm(hidden[-2])
+    assert torch.equal(embed_prompts(tokenizer, text_encoder, ["a dog"], clip_skip=1), expected)
+
+
+def test_both_prompt_tables_give_the_same_rows() -> None:
+    text_encoder, tokenizer = tiny_models.networks()["text_encoder"], tiny_models.tokenizer()
+    prompts, device = ["a sks dog", "a dog"], torch.device("cpu")
+    frozen, learning = (kind(tokenizer, text_encoder, prompts, device) for kind in (FrozenPrompts, LearningPrompts))
+    assert torch.allclose(frozen.rows([1, 0, 1]), learning.rows([1, 0, 1]), atol=1e-6)

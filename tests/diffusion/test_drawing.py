@@ -1,0 +1,103 @@
+"""Drawing against diffusers' own pipeline, and what a picture may depend on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+from dbcli.diffusion.drawing import DrawSettings, Order, draw
+from dbcli.diffusion.samplers import SAMPLERS, make_sampler
+from dbcli.errors import ConfigError, Interrupted
+
+SETTINGS = DrawSettings(steps=3, guidance=4.0, width=64, height=64, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def base() -> Any:
+    torch.set_num_threads(2)
+    parts = tiny_models.networks()
+    return SimpleNamespace(
+        **parts,
+        tokenizer=tiny_models.tokenizer(),
+        scheduler_config=tiny_models.narrow_configs()["scheduler"],
+        latent_channels=4,
+        vae_factor=8,
+    )
+
+
+def drawn(base: Any, orders: list[Order], settings: DrawSettings = SETTINGS) -> torch.Tensor:
+    return torch.stack([picture for _, picture in draw(base, orders, settings)])
+
+
+def test_pictures_equal_the_plain_pipeline(base: Any) -> None:
+    pipeline = StableDiffusionPipeline(
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        unet=base.unet,
+        scheduler=DDIMScheduler.from_config(base.scheduler_config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        ["a sks dog in space"] * 2,
+        negative_prompt=["blurry"] * 2,
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        height=64,
+        width=64,
+        generator=[torch.Generator().manual_seed(seed) for seed in (7, 8)],
+        output_type="pt",
+    ).images
+    found = drawn(base, [Order("a sks dog in space", seed, "blurry") for seed in (7, 8)])
+    assert torch.allclose((found.clamp(-1, 1) + 1) / 2, expected, atol=1e-4)
+
+
+def test_a_picture_does_not_depend_on_its_neighbours(base: Any) -> None:
+    alone = drawn(base, [Order("a dog", 3)])
+    together = drawn(base, [Order("a cat", 1), Order("a dog", 3), Order("a car", 2)])
+    assert torch.allclose(alone[0], together[1], atol=1e-5)
+
+
+def test_the_seed_and_the_prompt_both_matter(base: Any) -> None:
+    first, second, third = drawn(base, [Order("a dog", 1), Order("a dog", 2), Order("a cat", 1)])
+    assert not torch.allclose(first, second, atol=1e-3)
+    assert not torch.allclose(first, third, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_every_sampler_draws_and_redraws(base: Any, name: str) -> None:
+    settings = DrawSettings(sampler=name, steps=3, guidance=2.0, width=64, height=64)
+    once, again = (drawn(base, [Order("a dog", 5)], settings) for _ in range(2))
+    assert torch.isfinite(once).all()
+    assert torch.equal(once, again)
+
+
+def test_a_v_prediction_base_keeps_its_prediction_type() -> None:
+    assert make_sampler("dpm++", {"prediction_type": "v_prediction"}).config.prediction_type == "v_prediction"
+
+
+def test_an_unknown_sampler_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as error:
+        make_sampler("dimm", {})
+    assert "ddim" in str(error.value.hint)
+
+
+def test_progress_counts_every_picture_and_step(base: Any) -> None:
+    moved: list[int] = []
+    list(draw(base, [Order("a dog", 1), Order("a dog", 2)], SETTINGS, on_denoise=moved.append))
+    assert sum(moved) == 2 * SETTINGS.steps
+
+
+def test_a_wish_to_stop_is_heard_between_two_steps(base: Any) -> None:
+    moved: list[int] = []
+    with pytest.raises(Interrupted):
+        list(draw(base, [Order("a dog", 1)], SETTINGS, on_denoise=moved.append, should_stop=lambda: len(moved) == 1))
+    assert len(moved) == 1

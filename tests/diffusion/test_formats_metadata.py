@@ -1,0 +1,79 @@
+"""What exported files say of themselves."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from datetime import UTC, datetime
+
+import pytest
+from PIL import Image
+
+from dbcli.diffusion.formats.metadata import architecture, kohya_metadata, modelspec_metadata
+
+DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("version", "prediction_type", "lora", "name"),
+    [
+        ("sd-v1", "epsilon", False, "stable-diffusion-v1"),
+        ("sd-v1", "epsilon", True, "stable-diffusion-v1/lora"),
+        ("sd-v2", "epsilon", False, "stable-diffusion-v2-512"),
+        ("sd-v2", "v_prediction", True, "stable-diffusion-v2-768-v/lora"),
+    ],
+)
+def test_architectures_are_spelled_as_model_spec_lists_them(version, prediction_type, lora, name) -> None:
+    assert architecture(version=version, prediction_type=prediction_type, lora=lora) == name
+
+
+def test_model_spec_has_what_it_must_have() -> None:
+    table = modelspec_metadata(
+        version="sd-v1",
+        prediction_type="epsilon",
+        title="sks dog",
+        resolution_px=512,
+        date=DATE,
+        lora=True,
+        trigger_phrase="a sks dog",
+        thumbnail=Image.new("RGBA", (600, 300), "red"),
+    )
+    assert table["modelspec.sai_model_spec"] == "1.0.0"
+    assert table["modelspec.resolution"] == "512x512"
+    assert table["modelspec.date"] == "2026-01-02T03:04:05+00:00"
+    assert table["modelspec.trigger_phrase"] == "a sks dog"
+    assert "modelspec.author" not in table
+    kind, _, data = table["modelspec.thumbnail"].partition(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (256, 256)
+    assert all(isinstance(value, str) for value in table.values())
+
+
+def test_kohyas_table_is_text_and_names_the_trigger() -> None:
+    table = kohya_metadata(
+        version="sd-v2",
+        prediction_type="v_prediction",
+        rank=4,
+        alpha=8,
+        output_name="0003-dog",
+        base_name="sd-v2-1",
+        trigger_phrase="sks dog",
+        photo_count=5,
+        class_image_count=100,
+        steps=500,
+        batch_size=2,
+        resolution_px=768,
+        learning_rate=1e-4,
+        text_learning_rate=None,
+        optimizer="adamw",
+        schedule="constant",
+        seed=7,
+        precision="bf16",
+        prior_weight=1.0,
+    )
+    assert (table["ss_network_dim"], table["ss_network_alpha"]) == ("4", "8")
+    assert (table["ss_base_model_version"], table["ss_v2"]) == ("sd_v2_v", "True")
+    assert json.loads(table["ss_tag_frequency"]) == {"1_sks dog": {"sks dog": 5}}
+    assert table["ss_text_encoder_lr"] == "None"
+    assert all(isinstance(value, str) for value in table.values())

@@ -1,0 +1,128 @@
+"""The hub: which files are wanted, and what a person hears when it cannot be reached. No network here."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from dbcli.diffusion import hub
+from dbcli.diffusion.bases import KNOWN_BASES, load_base, resolve_base
+from dbcli.errors import BaseMissing, Unreachable
+from tests.diffusion import tiny_models
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+# The file list of stable-diffusion-v1-5 on the hub, shortened to what matters.
+V1_5_FILES = """
+.gitattributes README.md feature_extractor/preprocessor_config.json model_index.json
+safety_checker/config.json safety_checker/model.safetensors safety_checker/pytorch_model.bin
+scheduler/scheduler_config.json text_encoder/config.json text_encoder/model.fp16.safetensors
+text_encoder/model.safetensors text_encoder/pytorch_model.bin tokenizer/merges.txt
+tokenizer/special_tokens_map.json tokenizer/tokenizer_config.json tokenizer/vocab.json unet/config.json
+unet/diffusion_pytorch_model.bin unet/diffusion_pytorch_model.fp16.safetensors
+unet/diffusion_pytorch_model.non_ema.safetensors unet/diffusion_pytorch_model.safetensors
+v1-5-pruned-emaonly.safetensors v1-5-pruned.ckpt v1-inference.yaml vae/config.json
+vae/diffusion_pytorch_model.bin vae/diffusion_pytorch_model.safetensors
+""".split()
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def test_only_configurations_and_one_weights_file_each_are_fetched() -> None:
+    wanted = hub.wanted_files(V1_5_FILES)
+    assert [name for name in wanted if name.endswith((".safetensors", ".bin", ".ckpt"))] == [
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    assert {"tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"} <= set(wanted)
+    assert not any("safety_checker" in name for name in wanted)
+
+
+def test_pickled_weights_are_fetched_only_where_there_is_nothing_else() -> None:
+    wanted = hub.wanted_files(["unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.safetensors"])
+    assert wanted == ["unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.safetensors"]
+
+
+def test_the_known_bases_are_pinned() -> None:
+    for repository, revision in KNOWN_BASES.values():
+        assert hub.is_repository(repository)
+        assert hub.is_revision(revision)
+
+
+def test_a_pinned_base_is_resolved_without_a_question(monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: pytest.fail("asked the hub"))
+    reference = resolve_base("sd-v1-4")
+    assert (reference.kind, reference.source) == ("hub", "CompVis/stable-diffusion-v1-4")
+    assert resolve_base("someone/thing", COMMIT).revision == COMMIT
+
+
+def test_an_unpinned_repository_is_asked_once_for_its_commit(monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: SimpleNamespace(sha=COMMIT))
+    reference = resolve_base("someone/thing", "main")
+    assert (reference.revision, reference.name) == (COMMIT, "thing")
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), ConnectionError("refused"), RuntimeError("odd")])
+def test_a_hub_out_of_reach_is_exit_4_with_the_ways_out(monkeypatch, error) -> None:
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+    with pytest.raises(Unreachable) as caught:
+        load_base("sd-v1-4")
+    assert caught.value.exit_code == 4
+    assert "--base tiny" in caught.value.hint
+    assert "local path" in caught.value.hint
+
+
+def test_a_hub_that_never_answers_is_given_up_in_time(monkeypatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(hub, "DEADLINE_SECONDS", 0.05)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: never.wait(30))
+    with pytest.raises(Unreachable, match="no answer"):
+        load_base("sd-v1-4")
+    never.set()
+    assert hub.QUESTION_TIMEOUT_SECONDS < 10
+
+
+def test_offline_opens_no_connection(monkeypatch) -> None:
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: pytest.fail("connected"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: pytest.fail("asked the hub"))
+    for source in ("sd-v1-4", "someone/thing"):
+        with pytest.raises(Unreachable, match="--offline"):
+            load_base(source, offline=True)
+
+
+def test_a_complete_copy_in_the_cache_is_used_without_a_question(tmp_path, monkeypatch) -> None:
+    store = tmp_path / "hub" / "models--someone--thing"
+    (store / "refs").mkdir(parents=True)
+    (store / "refs" / "main").write_text(COMMIT)
+    tiny_models.write_folder(store / "snapshots" / COMMIT)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: pytest.fail("asked the hub"))
+    base = load_base("someone/thing", offline=True)
+    assert (base.revision, base.kind, base.name) == (COMMIT, "hub", "thing")
+
+
+def test_an_unknown_repository_and_a_gated_one_are_told_apart(monkeypatch) -> None:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    for kind, words in ((GatedRepoError, "terms"), (RepositoryNotFoundError, "no public model")):
+        error = kind.__new__(kind)
+        Exception.__init__(error, "no")
+
+        def fail(*arguments, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
+        with pytest.raises(BaseMissing, match=words):
+            resolve_base("someone/thing")

@@ -1,0 +1,59 @@
+"""Which pictures a step sees."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from dbcli.diffusion.rows import Material, RowPlan
+
+DOG = Material(photos=[[0], [1], [2]], photo_prompts=[0, 0, 1], class_images=[3, 4, 5, 6], class_prompt=2)
+CAT = Material(photos=[[7], [8]], photo_prompts=[3, 3], class_images=[9, 10], class_prompt=4)
+
+
+def test_every_photo_is_seen_once_a_round() -> None:
+    plan = RowPlan([DOG], batch_size=1, seed=0)
+    for start in (0, 3, 6):
+        assert sorted(plan.subject_rows(step)[0].picture for step in range(start, start + 3)) == [0, 1, 2]
+
+
+def test_a_photo_keeps_its_own_prompt() -> None:
+    plan = RowPlan([DOG], batch_size=3, seed=0)
+    assert {row.picture: row.prompt for row in plan.subject_rows(0)} == {0: 0, 1: 0, 2: 1}
+
+
+def test_each_photo_row_has_a_class_row_of_its_own_class() -> None:
+    plan = RowPlan([DOG, CAT], batch_size=2, seed=0)
+    for step in range(4):
+        assert [row.prompt for row in plan.prior_rows(step)] == [2, 4]
+
+
+def test_subjects_take_turns_whatever_their_number_of_photos() -> None:
+    plan = RowPlan([DOG, CAT], batch_size=1, seed=0)
+    seen = Counter("dog" if plan.subject_rows(step)[0].picture < 7 else "cat" for step in range(40))
+    assert seen == {"dog": 20, "cat": 20}
+
+
+def test_without_class_images_there_are_no_prior_rows() -> None:
+    plan = RowPlan([Material(photos=[[0]], photo_prompts=[0])], batch_size=2, seed=0)
+    assert plan.prior_rows(0) == []
+
+
+def test_a_step_does_not_depend_on_the_steps_before() -> None:
+    walked, jumped = RowPlan([DOG, CAT], batch_size=2, seed=3), RowPlan([DOG, CAT], batch_size=2, seed=3)
+    for step in range(30):
+        walked.subject_rows(step)
+        walked.prior_rows(step)
+    assert walked.subject_rows(30) == jumped.subject_rows(30)
+    assert walked.prior_rows(30) == jumped.prior_rows(30)
+
+
+def test_all_views_of_a_photo_come_up() -> None:
+    plan = RowPlan([Material(photos=[[0, 1, 2]], photo_prompts=[0])], batch_size=1, seed=0)
+    assert {plan.subject_rows(step)[0].picture for step in range(40)} == {0, 1, 2}
+
+
+def test_a_subject_without_photos_is_refused() -> None:
+    with pytest.raises(ValueError, match="photo"):
+        RowPlan([Material(photos=[], photo_prompts=[])], batch_size=1, seed=0)

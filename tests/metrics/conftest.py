@@ -1,0 +1,34 @@
+"""Judges loaded once for all tests of this folder, and a thread limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dbcli.metrics.encoders import Judges, load_judges
+from tests.metrics.judge_makers import write_embedded_judges
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_embedded_judges(tmp_path_factory.mktemp("embedded"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sources(embedded: Path) -> dict[str, str]:
+    return {kind: str(embedded / "judges" / kind) for kind in ("tiny-dino", "tiny-clip")}
+
+
+@pytest.fixture(scope="session")
+def judges(tiny_sources: dict[str, str]) -> Judges:
+    return load_judges("tiny", sources=tiny_sources, offline=True)

@@ -1,0 +1,262 @@
+"""The whole protocol on pictures on disk, against a second, naive implementation."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dbcli.errors import PhotoError
+from dbcli.metrics.encoders import Judges, without_control_words
+from dbcli.metrics.features_cache import FeatureStore
+from dbcli.metrics.protocol import DEFINITIONS, PromptImages, SubjectImages, score_images
+from tests.metrics.judge_makers import write_pictures
+
+PROMPTS = (
+    "a {identifier} {class} in the snow",
+    "a {identifier} {class} in space",
+    "a red {identifier} {class}",
+)
+
+
+@pytest.fixture(scope="module")
+def subjects(tmp_path_factory: pytest.TempPathFactory) -> tuple[SubjectImages, ...]:
+    """Two subjects with uneven numbers of photos, prompts and pictures."""
+    root = tmp_path_factory.mktemp("pictures")
+    counts = {"dog": (5, (4, 3, 1), 3), "vase": (3, (2, 5), 0)}
+    made = []
+    for seed, (name, (photos, images, members)) in enumerate(counts.items()):
+        prompts = tuple(
+            PromptImages(
+                template.format(**{"identifier": "sks", "class": name}),
+                template.replace("{identifier} ", "").format(**{"class": name}),
+                write_pictures(root / name / f"prompt-{number}", count, seed=100 * seed + number),
+                template=template,
+                task="recontextualisation",
+            )
+            for number, (template, count) in enumerate(zip(PROMPTS, images, strict=False))
+        )
+        photo_paths = write_pictures(root / name / "photos", photos, seed=50 + seed)
+        member_paths = write_pictures(root / name / "class", members, seed=70 + seed)
+        made.append(SubjectImages(name, name, photo_paths, prompts, member_paths))
+    return tuple(made)
+
+
+@pytest.fixture(scope="module")
+def scores(subjects: tuple[SubjectImages, ...], judges: Judges) -> dict:
+    return score_images(subjects, judges)
+
+
+def dot(a: list[float], b: list[float]) -> float:
+    return math.fsum(x * y for x, y in zip(a, b, strict=True))
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+class Naive:
+    """One picture at a time, one pair at a time, plain lists."""
+
+    def __init__(self, judges: Judges) -> None:
+        self.judges = judges
+        self.seen: dict[tuple[str, Path], list[float]] = {}
+
+    def image(self, part: str, path: Path) -> list[float]:
+        if (part, path) not in self.seen:
+            with Image.open(path) as image:
+                self.seen[part, path] = (
+                    getattr(self.judges, part).encode_images([image.convert("RGB")])[0].tolist()
+                )
+        return self.seen[part, path]
+
+    def text(self, text: str) -> list[float]:
+        return self.judges.clip.encode_texts([text])[0].tolist()
+
+    def pairs(self, part: str, a: tuple[Path, ...], b: tuple[Path, ...]) -> float:
+        return mean([dot(self.image(part, left), self.image(part, right)) for left in a for right in b])
+
+    def within(self, part: str, a: tuple[Path, ...]) -> float:
+        return mean(
+            [
+                dot(self.image(part, a[left]), self.image(part, a[right]))
+                for left in range(len(a))
+                for right in range(left + 1, len(a))
+            ]
+        )
+
+    def subject(self, subject: SubjectImages) -> dict[str, float]:
+        images = tuple(path for prompt in subject.prompts for path in prompt.images)
+        matched = [
+            dot(self.image("clip", path), self.text(prompt.scoring_text))
+            for prompt in subject.prompts
+            for path in prompt.images
+        ]
+        several = [prompt.images for prompt in subject.prompts if len(prompt.images) > 1]
+        return {
+            "dino": self.pairs("dino", images, subject.photos),
+            "clip_i": self.pairs("clip", images, subject.photos),
+            "clip_t": mean(matched),
+            "div": mean([1 - self.within("dino", paths) for paths in several]),
+        }
+
+
+def test_every_score_equals_the_naive_one(
+    scores: dict, subjects: tuple[SubjectImages, ...], judges: Judges
+) -> None:
+    naive = Naive(judges)
+    expected = [naive.subject(subject) for subject in subjects]
+    for record, numbers, subject in zip(scores["subjects"], expected, subjects, strict=True):
+        for metric, number in numbers.items():
+            assert record["scores"][metric]["value"] == pytest.approx(number, abs=1e-5), metric
+        assert record["real"]["dino"] == pytest.approx(naive.within("dino", subject.photos), abs=1e-5)
+        assert record["real"]["clip_i"] == pytest.approx(naive.within("clip", subject.photos), abs=1e-5)
+    for metric in expected[0]:
+        overall = mean([numbers[metric] for numbers in expected])
+        assert scores["overall"][metric]["value"] == pytest.approx(overall, abs=1e-5), metric
+    dog = subjects[0]
+    preserved = naive.pairs("dino", dog.class_images, dog.photos)
+    assert scores["overall"]["pres"]["value"] == pytest.approx(preserved, abs=1e-5)
+    assert scores["subjects"][1]["scores"]["pres"] is None
+
+
+def test_each_prompt_is_scored_by_its_own_pictures(
+    scores: dict, subjects: tuple[SubjectImages, ...], judges: Judges
+) -> None:
+    naive, prompt = Naive(judges), subjects[0].prompts[1]
+    found = scores["subjects"][0]["prompts"][1]
+    assert found["images"] == ["00.png", "01.png", "02.png"]
+    expected = naive.pairs("dino", prompt.images, subjects[0].photos)
+    assert found["scores"]["dino"] == pytest.approx(expected, abs=1e-5)
+    assert found["scores"]["clip_t_l"] is None
+
+
+def test_a_larger_clip_gets_its_own_score(subjects: tuple[SubjectImages, ...], judges: Judges) -> None:
+    found = score_images(subjects[:1], replace(judges, clip_l=judges.clip))
+    record = found["subjects"][0]["scores"]
+    assert record["clip_t_l"]["value"] == pytest.approx(record["clip_t"]["value"], abs=1e-7)
+    assert found["protocol"]["judges"]["clip_l"]["judge"] == "tiny-clip"
+
+
+def test_photos_scored_against_themselves_are_flagged(
+    subjects: tuple[SubjectImages, ...], judges: Judges
+) -> None:
+    dog = subjects[0]
+    copied = replace(dog, prompts=(replace(dog.prompts[0], images=dog.photos),))
+    found = score_images([copied, subjects[1]], judges)
+    assert found["copying"] == ["dog"]
+    assert found["subjects"][0]["copying"] and found["subjects"][0]["prompts"][0]["copying"]
+    assert found["subjects"][0]["closest"]["dino"] == pytest.approx(1, abs=1e-5)
+
+
+def test_unlike_pictures_are_not_flagged(scores: dict) -> None:
+    assert scores["copying"] == []
+
+
+class ByName:
+    """A judge that knows each picture and text by one word: what the words share is their cosine."""
+
+    name = key = "by-name"
+
+    def __init__(self, words: list[str]) -> None:
+        self.words = words
+
+    def describe(self) -> dict[str, str]:
+        return {"model": "by-name"}
+
+    def encode_images(self, images, batch_size: int = 32):
+        # each picture's red value is the number of its word
+        return self._rows([self.words[image.getpixel((0, 0))[0]] for image in images])
+
+    def encode_texts(self, texts):
+        return self._rows([text.rsplit(" ", 1)[1] for text in texts])
+
+    def _rows(self, words: list[str]):
+        return torch.nn.functional.one_hot(
+            torch.tensor([self.words.index(word) for word in words]), len(self.words)
+        ).float()
+
+
+def test_a_shuffled_list_of_prompts_lowers_clip_t(tmp_path: Path) -> None:
+    words = ["snow", "space", "sand", "night"]
+    judge = ByName(words)
+    paths = []
+    for number, word in enumerate(words):
+        path = tmp_path / f"{word}.png"
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+        paths.append(path)
+
+    def clip_t(texts: list[str]) -> float:
+        prompts = tuple(
+            PromptImages(f"a sks dog in {text}", f"a dog in {text}", (path,))
+            for text, path in zip(texts, paths, strict=True)
+        )
+        found = score_images([SubjectImages("dog", "dog", (paths[0],), prompts)], Judges(judge, judge))
+        return found["overall"]["clip_t"]["value"]
+
+    assert clip_t(words) == 1
+    assert clip_t(["space", "snow", "sand", "night"]) == 0.5
+    assert clip_t(["space", "sand", "night", "snow"]) == 0
+
+
+def test_the_record_says_how_it_was_measured(scores: dict) -> None:
+    protocol = json.loads(json.dumps(scores))["protocol"]
+    assert protocol["identifier_removed_from_scoring_text"] is True
+    assert "not multiplied" in protocol["scale"]
+    assert protocol["judges"]["dino"]["preprocessing"]["crop"] == "centre 32 px"
+    assert len(protocol["judges"]["clip"]["weights_sha256"]) == 64
+    assert set(protocol["scores"]) == set(DEFINITIONS)
+    assert all(score["pairing"] for score in protocol["scores"].values())
+
+
+def test_the_same_pictures_give_the_same_record(
+    scores: dict, subjects: tuple[SubjectImages, ...], judges: Judges, tmp_path: Path
+) -> None:
+    store = FeatureStore(tmp_path / "features")
+    first = score_images(subjects, judges, store=store)
+    again = FeatureStore(tmp_path / "features")
+    assert score_images(subjects, judges, store=again) == first
+    assert again.misses == 0
+    assert first["overall"]["dino"]["value"] == pytest.approx(scores["overall"]["dino"]["value"], abs=1e-6)
+
+
+def test_two_suites_with_the_same_prompt_are_two_prompts(
+    subjects: tuple[SubjectImages, ...], judges: Judges
+) -> None:
+    dog = subjects[0]
+    twice = replace(dog, prompts=(dog.prompts[0], replace(dog.prompts[0], task="tiny")))
+    found = score_images([twice], judges)
+    assert found["overall"]["dino"]["low"] == pytest.approx(found["overall"]["dino"]["value"])
+    assert len(found["subjects"][0]["prompts"]) == 2
+
+
+def test_a_subject_without_pictures_has_no_scores(
+    subjects: tuple[SubjectImages, ...], judges: Judges
+) -> None:
+    found = score_images([replace(subjects[0], prompts=(), class_images=())], judges)
+    assert found["overall"] == dict.fromkeys(DEFINITIONS)
+    assert found["subjects"][0]["real"]["dino"] is not None
+
+
+def test_intervals_stay_where_a_score_can_be(scores: dict) -> None:
+    for metric, score in scores["overall"].items():
+        if score and score["low"] is not None:
+            assert -1 <= score["low"] <= score["value"] <= score["high"] <= (2 if metric == "div" else 1)
+
+
+def test_a_file_that_is_no_picture_is_named(
+    subjects: tuple[SubjectImages, ...], judges: Judges, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(PhotoError, match="broken.png"):
+        score_images([replace(subjects[0], photos=(broken,))], judges)
+
+
+def test_control_words_in_a_prompt_are_no_words() -> None:
+    assert without_control_words("a dog<|endoftext|> in space").split() == ["a", "dog", "in", "space"]
