@@ -10,7 +10,10 @@ from dbcli.errors import UsageError
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device a setting means; "auto" is the first GPU, Apple's, or the CPU. Raises UsageError if it is not there."""
+    """The device a setting means; "auto" is the first GPU, Apple's, or the CPU.
+
+    Raises UsageError if this machine has none such.
+    """
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

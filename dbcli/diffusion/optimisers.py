@@ -94,7 +94,7 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Mapping[int, str]
     for parameter, slots in optimiser.state.items():
         for slot, value in slots.items():
             tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
-            flat[f"{names[id(parameter)]}|{slot}"] = tensor.detach().cpu().clone()
+            flat[f"{names[id(parameter)]}|{slot}"] = tensor.detach().cpu()
     return flat
 
 

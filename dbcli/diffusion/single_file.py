@@ -70,13 +70,16 @@ def shipped_configs(version: str) -> dict[str, Any]:
 
 
 def shipped_tokenizer(pad_token: str, max_tokens: int) -> Any:
-    """CLIP's tokenizer from the vocabulary in the package: all of Stable Diffusion 1 and 2 share it."""
+    """CLIP's tokenizer from the vocabulary in the package: all of Stable Diffusion 1 and 2 share it.
+
+    As in the published folders of Stable Diffusion 2, its padding word `!` is a special word: written in a prompt
+    it becomes padding.
+    """
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd" / "tokenizer"
-    tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, model_max_length=max_tokens)
-    tokenizer.pad_token = pad_token
-    return tokenizer
+    settings = {"pad_token": pad_token, "model_max_length": max_tokens}
+    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **settings)
 
 
 def _check_kind(weights: WeightFile) -> None:

@@ -96,7 +96,11 @@ class Trainer:
         self.optimiser = build_optimiser(trainable.tensors, optimisation)
         self.rate_factor = rate_factor(self.optimiser, optimisation, schedule.steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=schedule.precision == "fp16")
-        self.averages = self._copies() if schedule.ema is not None else {}
+        self.averages = (
+            {name: tensor.detach().clone() for name, tensor in trainable.tensors.items()}
+            if schedule.ema is not None
+            else {}
+        )
         for module in trainable.modules:
             module.train()
 
@@ -131,8 +135,8 @@ class Trainer:
         return losses.dreambooth_loss(errors, self._weights(timesteps), len(subject), self.objective.prior_weight)
 
     def state(self) -> TrainingState:
-        """A copy on the CPU of everything that changes, weights checked to be finite."""
-        weights = self._copies(cpu=True)
+        """Everything that changes, weights checked to be finite; on the CPU not copied, so to be written at once."""
+        weights = {name: parameter.detach().cpu() for name, parameter in self.trainable.tensors.items()}
         broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
         if broken:
             raise TrainingDiverged(
@@ -144,7 +148,7 @@ class Trainer:
             step=self.done,
             weights=weights,
             optimiser=optimiser_tensors(self.optimiser, names),
-            ema={name: value.cpu().clone() for name, value in self.averages.items()},
+            ema={name: value.cpu() for name, value in self.averages.items()},
             scaler=dict(self.scaler.state_dict()),
         )
 
@@ -221,10 +225,6 @@ class Trainer:
         dtype = AUTOCAST.get(self.schedule.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
 
-    def _copies(self, cpu: bool = False) -> dict[str, torch.Tensor]:
-        tensors = {name: parameter.detach().clone() for name, parameter in self.trainable.tensors.items()}
-        return {name: tensor.cpu() for name, tensor in tensors.items()} if cpu else tensors
-
 
 def train(
     trainer: Trainer,
@@ -243,7 +243,7 @@ def train(
         if not math.isfinite(result.loss):
             raise TrainingDiverged(
                 f"The loss became {result.loss} at step {result.step}.",
-                hint="Lower train.learning_rate, or use train.precision=bf16 or fp32; --resume starts at the last checkpoint.",
+                hint="Lower train.learning_rate, or use train.precision=bf16 or fp32.",
             )
         on_step(result)
         after_step(result.step)

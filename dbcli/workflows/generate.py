@@ -67,7 +67,10 @@ def generate(
     progress: Progress,
     offline: bool,
 ) -> Drawn:
-    """Draws `count` pictures a prompt with a run, into the run's images/ or `out`. Raises PromptError without a prompt."""
+    """Draws `count` pictures a prompt with a run, into the run's images/ or `out`.
+
+    Raises PromptError without a prompt, RunMissing without a finished run.
+    """
     from dbcli.diffusion.devices import pick_device
     from dbcli.workflows.tuned import load_model
 

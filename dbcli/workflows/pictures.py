@@ -44,7 +44,7 @@ def recipes_for(
     base: Base,
     record: RunRecord | None,
 ) -> list[Recipe]:
-    """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that any one can be redrawn alone."""
+    """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that each can be redrawn alone."""
     words = words_of(record)
     return [
         Recipe(

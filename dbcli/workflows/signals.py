@@ -33,7 +33,7 @@ class StopWish:
             raise Interrupted(message, hint, self.exit_code)
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
-        """The signal handler. Every file is written so that it may be cut off here, so a second signal can be obeyed."""
+        """The signal handler. Files are written so that they may be cut off anywhere: a second signal is obeyed."""
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number

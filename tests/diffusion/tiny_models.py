@@ -56,10 +56,8 @@ def networks(version: str = "sd-v1", seed: int = 0) -> dict[str, Any]:
 def tokenizer(version: str = "sd-v1") -> Any:
     from transformers import CLIPTokenizer
 
-    folder = str(embedded_folder() / "tokenizer")
-    found = CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=77)
-    found.pad_token = shipped_configs(version)["pad_token"]
-    return found
+    folder, pad_token = str(embedded_folder() / "tokenizer"), shipped_configs(version)["pad_token"]
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=77, pad_token=pad_token)
 
 
 def write_folder(folder: Path, version: str = "sd-v1", seed: int = 0, **scheduler: Any) -> Path:

@@ -92,6 +92,7 @@ def write_tokenizer(folder: Path, tokenizer: Any) -> None:
     """Writes a CLIP tokenizer in the old files and the new one, words added by training included."""
     folder.mkdir(parents=True, exist_ok=True)
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend |= {"truncation": None, "padding": None}  # the last call's settings are no part of a tokenizer
     vocabulary: dict[str, int] = backend["model"]["vocab"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in backend["model"]["merges"]]
     added = {
