@@ -39,6 +39,26 @@ CONFIG_LIMITS = {
 }
 MAX_BLOCKS = 8
 
+# Settings that are only about a CLIP text tower's shape and tokens. The others that transformers knows can name
+# code to fetch (an attention kernel), so they are never taken from a file.
+TEXT_SETTINGS = (
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_size",
+    "initializer_factor",
+    "initializer_range",
+    "intermediate_size",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "pad_token_id",
+    "projection_dim",
+    "vocab_size",
+)
+
 # Names that some writers store beside the weights and no network has as a parameter.
 IGNORED_NAME = re.compile(r"(^|\.)(position_ids|logit_scale)$|^text_projection(\.weight)?$")
 
@@ -118,17 +138,7 @@ def _network_from_config(component: str, config: Mapping[str, Any]) -> nn.Module
         from transformers.models.clip.configuration_clip import CLIPTextConfig
         from transformers.models.clip.modeling_clip import CLIPTextModel
 
-        hidden = {
-            "architectures",
-            "dtype",
-            "torch_dtype",
-            "transformers_version",
-            "_name_or_path",
-            "auto_map",
-        }
-        return CLIPTextModel(
-            CLIPTextConfig(**{key: value for key, value in config.items() if key not in hidden})
-        )
+        return CLIPTextModel(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
     if component == "unet":
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 

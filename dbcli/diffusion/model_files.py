@@ -233,6 +233,7 @@ class PickleFile:
         }
         if not self._tensors:
             raise UnsafeFile(f"{path} holds no tensors.")
+        _check_sizes(path, self._tensors)
         self.metadata = _plain_facts(content)
 
     def names(self) -> list[str]:
@@ -279,6 +280,13 @@ def _read_pickle(path: Path) -> Any:
             f"{path} holds more than plain tensors, or is damaged; it was not opened ({reason}).",
             hint="Use the model as .safetensors.",
         ) from error
+
+
+def _check_sizes(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """A pickle can show a few bytes as a huge tensor, or the same bytes under many names."""
+    described = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if described > 2 * path.stat().st_size:
+        raise UnsafeFile(f"{path} describes {described} bytes of tensors, more than it has.")
 
 
 @contextmanager

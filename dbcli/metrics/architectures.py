@@ -83,6 +83,7 @@ def _open_clip(kind: str, files: JudgeFiles, config: dict[str, Any], device: str
         Preprocessing(size, size, tuple(settings["mean"]), tuple(settings["std"])),
         encode_pixels=model.encode_image,
         encode_tokens=lambda texts: model.encode_text(tokenizer(texts).to(device)),
+        count_tokens=lambda text: len(tokenizer.encode(text)) + 2,  # begin and end of the text
         device=device,
         notes={"feature": "projected, joint space", "max_tokens": int(model.context_length)},
         weights_sha256=digest,
@@ -145,6 +146,7 @@ def _transformers_clip(
         Preprocessing(size, size, CLIP_MEAN, CLIP_STD),
         encode_pixels=encode_pixels,
         encode_tokens=encode_tokens,
+        count_tokens=lambda text: len(tokenizer(text).input_ids),
         device=device,
         notes={"feature": "projected, joint space", "max_tokens": length},
         weights_sha256=digest,

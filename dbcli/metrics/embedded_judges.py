@@ -63,6 +63,7 @@ def build(kind: str, files: JudgeFiles, device: str, weights_sha256: str) -> Jud
         kind, kind, library, files, preprocessing,
         encode_pixels=lambda pixels: vision(pixel_values=pixels).image_embeds,
         encode_tokens=texts,
+        count_tokens=lambda text: len(texts.tokenizer(text).input_ids),
         device=device,
         notes={"feature": "projected, joint space", "max_tokens": texts.length, "text_sha256": texts.digest},
         weights_sha256=weights_sha256,

@@ -52,6 +52,8 @@ class TextEncoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor: ...
 
+    def too_long(self, texts: Sequence[str]) -> list[str]: ...
+
 
 class ImageTextEncoder(ImageEncoder, TextEncoder, Protocol):
     """Both towers of a CLIP."""
@@ -68,6 +70,7 @@ class Judge:
     preprocessing: Preprocessing
     encode_pixels: Callable[[torch.Tensor], torch.Tensor]
     encode_tokens: Callable[[list[str]], torch.Tensor] | None = None
+    count_tokens: Callable[[str], int] | None = None
     device: str = "cpu"
     notes: Mapping[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
@@ -111,6 +114,13 @@ class Judge:
         with torch.inference_mode():
             found = [self.encode_tokens(clean[start : start + 64]) for start in range(0, len(clean), 64)]
         return _unit_rows(found)
+
+    def too_long(self, texts: Sequence[str]) -> list[str]:
+        """The texts with more tokens than the text tower takes, so that their end is not read."""
+        if self.count_tokens is None:
+            return []
+        most = int(self.notes["max_tokens"])
+        return [text for text in texts if self.count_tokens(without_control_words(text)) > most]
 
 
 @dataclass(frozen=True)

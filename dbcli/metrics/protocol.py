@@ -113,6 +113,7 @@ def score_images(
             metric: _mean([record["real"][metric] for record in records]) for metric in ("dino", "clip_i")
         },
         "copying": [record["name"] for record in records if record["copying"]],
+        "texts_cut_short": _texts_cut_short(subjects, judges),
         "subjects": records,
     }
 
@@ -260,6 +261,15 @@ def _text_features(subjects: Sequence[SubjectImages], judges: Judges) -> dict[tu
             rows = encoder.encode_texts(wanted)
             found |= {(judge, text): row for text, row in zip(wanted, rows, strict=True)}
     return found
+
+
+def _texts_cut_short(subjects: Sequence[SubjectImages], judges: Judges) -> dict[str, list[str]]:
+    """Scoring texts whose end a CLIP never reads: their CLIP-T is that of their beginning."""
+    texts = list(dict.fromkeys(prompt.scoring_text for subject in subjects for prompt in subject.prompts))
+    parts = {"clip": judges.clip, "clip_l": judges.clip_l}
+    return {
+        part: cut for part, judge in parts.items() if judge is not None and (cut := judge.too_long(texts))
+    }
 
 
 def _protocol(

@@ -26,7 +26,7 @@ FOLDER_PATTERN = re.compile(r"step-(\d{6,9})")
 
 
 def save_checkpoint(layout: Layout, run: str, step: int, write: Callable[[Path], None], *, keep: int) -> Path:
-    """Lets `write` fill a hidden folder and makes that the run's checkpoint of `step`; then older ones beyond `keep` go.
+    """Lets `write` fill a hidden folder and makes it the run's checkpoint of `step`; then old ones beyond `keep` go.
 
     Raises DiskFull, with everything that was there before still there.
     """

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dbcli.reports.grids import drawable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -201,7 +203,7 @@ def _write_number(
 
 def _plain(text: str, most: int) -> str:
     """A label on one line, cut where it is long; formulas are off, so dollar signs stay what they are."""
-    one_line = " ".join(text.split())
+    one_line = drawable(text)
     return one_line if len(one_line) <= most else one_line[: most - 1] + "…"
 
 

@@ -225,7 +225,13 @@ def _lead(scores: Mapping[str, Any]) -> str:
 
 def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
     copying = (subject for subject in scores["subjects"] if subject["copying"])
-    return (*(_copying_warning(subject) for subject in copying), TableBlock(subject_table(scores)))
+    warnings = [_copying_warning(subject) for subject in copying]
+    for part, texts in scores.get("texts_cut_short", {}).items():
+        quoted = ", ".join(f"“{text}”" for text in texts)
+        warnings.append(
+            Text(f"Too long for the judge {part}, scored by their beginning: {quoted}", is_warning=True)
+        )
+    return (*warnings, TableBlock(subject_table(scores)))
 
 
 def _copying_warning(subject: Mapping[str, Any]) -> Text:

@@ -40,7 +40,7 @@ def bundled_subjects() -> list[dict[str, Any]]:
     """The subjects whose photos ship with the program: name, class, absolute files, licence."""
     folder = Path(str(resources.files("dbcli"))) / "embedded" / "photos"
     listed = json.loads((folder / "subjects.json").read_text(encoding="utf-8"))
-    return [{**one, "files": [folder / one["name"] / file for file in one["files"]]} for one in listed]
+    return [{**one, "files": [folder / file for file in one["files"]]} for one in listed]
 
 
 def run_demo(folder: Path, progress: Progress) -> Demonstration:

@@ -198,6 +198,57 @@ def test_an_absurd_configuration_is_refused(folder: Path, changes: dict) -> None
         load_base(str(folder))
 
 
+def test_the_configurations_published_with_v1_4_are_understood(folder: Path) -> None:
+    text = folder / "text_encoder" / "config.json"
+    change_json(
+        text,
+        _name_or_path="openai/clip-vit-large-patch14",
+        bos_token_id=0,
+        dropout=0.0,
+        eos_token_id=2,
+        pad_token_id=1,
+        torch_dtype="float32",
+        transformers_version="4.22.0.dev0",
+    )
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    kept = (
+        "_class_name",
+        "act_fn",
+        "block_out_channels",
+        "down_block_types",
+        "in_channels",
+        "latent_channels",
+    )
+    kept += ("layers_per_block", "norm_num_groups", "out_channels", "sample_size", "up_block_types")
+    (folder / "vae" / "config.json").write_text(json.dumps({key: vae[key] for key in kept}))
+    scheduler = {
+        "_class_name": "PNDMScheduler",
+        "_diffusers_version": "0.7.0.dev0",
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "num_train_timesteps": 1000,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+        "trained_betas": None,
+        "clip_sample": False,
+    }
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    base = load_base(str(folder))
+    assert (base.prediction_type, base.latent_scale, base.max_tokens) == ("epsilon", 0.18215, 77)
+
+
+def test_a_configuration_cannot_name_code_to_fetch(folder: Path) -> None:
+    change_json(
+        folder / "text_encoder" / "config.json",
+        attn_implementation="someone/kernel",
+        _attn_implementation="someone/kernel",
+        auto_map={"AutoModel": "evil.Model"},
+    )
+    assert load_base(str(folder)).text_encoder.config._attn_implementation == "sdpa"
+
+
 def test_another_kind_of_model_is_told(folder: Path) -> None:
     change_json(folder / "unet" / "config.json", _class_name="SD3Transformer2DModel")
     with pytest.raises(BaseMissing, match="SD3Transformer2DModel"):

@@ -240,10 +240,18 @@ def test_a_flipped_byte_in_an_archive_is_never_a_traceback(tmp_path: Path) -> No
             continue
 
 
-def test_a_small_file_that_claims_a_huge_tensor_takes_no_memory(tmp_path: Path) -> None:
+def test_a_small_file_that_claims_a_huge_tensor_is_refused(tmp_path: Path) -> None:
     huge = torch.zeros(1).expand(2**40)  # stride 0: one number on disk, four terabytes when copied
     torch.save({"state_dict": {"w": huge}}, tmp_path / "m.ckpt")
-    assert open_weights(tmp_path / "m.ckpt").shape("w") == (2**40,)
+    with pytest.raises(UnsafeFile, match="more than it has"):
+        open_weights(tmp_path / "m.ckpt")
+
+
+def test_the_same_bytes_under_many_names_are_refused(tmp_path: Path) -> None:
+    one = torch.zeros(10_000)
+    torch.save({"state_dict": {f"w{number}": one for number in range(100)}}, tmp_path / "m.ckpt")
+    with pytest.raises(UnsafeFile, match="more than it has"):
+        open_weights(tmp_path / "m.ckpt")
 
 
 def test_json_of_a_stranger(tmp_path: Path) -> None:

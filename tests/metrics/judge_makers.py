@@ -31,7 +31,8 @@ def write_embedded_judges(root: Path) -> Path:
     vit = transformers.ViTConfig(**SHAPE, image_size=32, patch_size=8)
     transformers.ViTModel(vit, add_pooling_layer=False).save_pretrained(dino)
     for folder in (clip, dino):
-        content = {"size_px": 32, "resize": "bicubic", "crop": "center", "mean": [0.5] * 3, "std": [0.5] * 3}
+        content = {"size_px": 32, "resize": "bicubic", "crop": "center"}
+        content |= {"mean": [0.5] * 3, "std": [0.5] * 3}
         (folder / "preprocess.json").write_text(json.dumps(content))
     return root
 

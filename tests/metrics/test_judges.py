@@ -56,6 +56,8 @@ def test_clip_is_vit_b_32_with_quickgelu(tmp_path: Path) -> None:
     assert_unit_rows(judge.encode_texts(["a dog", "a vase in the snow"]), 512)
     assert judge.describe()["model"] == "ViT-B-32-quickgelu"
     assert judge.describe()["max_tokens"] == 77
+    # begin, 75 words of one token each, end: 77
+    assert judge.too_long(["dog " * 75, "dog " * 76]) == ["dog " * 76]
     assert "224" in judge.describe()["preprocessing"]["crop"]
 
 

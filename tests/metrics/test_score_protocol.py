@@ -176,6 +176,9 @@ class ByName:
     def encode_texts(self, texts):
         return self._rows([text.rsplit(" ", 1)[1] for text in texts])
 
+    def too_long(self, texts):
+        return []
+
     def _rows(self, words: list[str]):
         return torch.nn.functional.one_hot(
             torch.tensor([self.words.index(word) for word in words]), len(self.words)
@@ -223,6 +226,16 @@ def test_the_same_pictures_give_the_same_record(
     assert score_images(subjects, judges, store=again) == first
     assert again.misses == 0
     assert first["overall"]["dino"]["value"] == pytest.approx(scores["overall"]["dino"]["value"], abs=1e-6)
+
+
+def test_a_text_that_the_judge_cannot_read_to_its_end_is_named(
+    subjects: tuple[SubjectImages, ...], judges: Judges, scores: dict
+) -> None:
+    long = "a dog " + "in the snow " * 6
+    prompt = replace(subjects[0].prompts[0], scoring_text=long)
+    found = score_images([replace(subjects[0], prompts=(prompt,))], judges)
+    assert found["texts_cut_short"] == {"clip": [long]}
+    assert scores["texts_cut_short"] == {}
 
 
 def test_two_suites_with_the_same_prompt_are_two_prompts(

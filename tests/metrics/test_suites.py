@@ -24,8 +24,8 @@ def test_shipped_suites_load_and_every_prompt_holds_the_subject(name: str) -> No
 def test_every_task_of_the_paper_has_a_suite() -> None:
     tasks = {load_suite(name).task for name in shipped_suites()}
     assert tasks >= {
-        "recontextualisation", "extreme places", "art rendition", "novel views", "property change", "species cross",
-        "emotions", "accessories",
+        "recontextualisation", "extreme places", "art rendition", "novel views", "property change",
+        "species cross", "emotions", "accessories",
     }  # fmt: skip
     assert DEFAULT_SUITE in shipped_suites()
 
@@ -39,8 +39,8 @@ def test_only_the_living_have_emotions() -> None:
 
 @pytest.mark.parametrize(
     ("noun", "expected"),
-    [("dog", True), ("Corgi dog", True), ("cat", True), ("dog toy", False), ("stuffed bear", False), ("vase", False),
-     ("stuffed animal", False), ("teddy bear", False), ("", False)],
+    [("dog", True), ("Corgi dog", True), ("cat", True), ("dog toy", False), ("stuffed bear", False),
+     ("vase", False), ("stuffed animal", False), ("teddy bear", False), ("", False)],
 )  # fmt: skip
 def test_live_subjects_are_told_by_their_noun(noun: str, expected: bool) -> None:
     assert is_live(noun) is expected
