@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,13 +18,15 @@ from dbcli.cli import arguments
 from dbcli.cli.demo_commands import demo
 from dbcli.cli.draw_commands import generate
 from dbcli.cli.evaluate_commands import evaluate
+from dbcli.cli.export_commands import export
+from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.prior_commands import prior_app
 from dbcli.cli.project_commands import add_subject, init
 from dbcli.cli.run_commands import runs_app
 from dbcli.cli.screen import Screen
 from dbcli.cli.train_commands import train
-from dbcli.errors import DreamboothError, Interrupted
+from dbcli.errors import DreamboothError
 
 EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, before or after the command."
 
@@ -31,7 +34,6 @@ app = typer.Typer(
     name="dreambooth",
     help="Teach Stable Diffusion one particular thing from a few photos, draw it anywhere, and measure how well.",
     epilog=EPILOG,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,7 +46,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def general(
     context: typer.Context,
     project: Annotated[
@@ -60,6 +62,15 @@ def general(
 ) -> None:
     screen = Screen(quiet=quiet, as_json=as_json)
     context.obj = Invocation(project=project, yes=yes, offline=offline, screen=screen)
+    if context.invoked_subcommand is None:
+        _say_where_one_stands(context.obj)
+
+
+def _say_where_one_stands(call: Invocation) -> None:
+    from dbcli.cli.guidance import show_standing
+    from dbcli.workflows.standing import where_one_stands
+
+    show_standing(call.screen, where_one_stands(call.project))
 
 
 app.command("init")(init)
@@ -67,6 +78,7 @@ app.command("add-subject")(add_subject)
 app.command("train")(train)
 app.command("generate")(generate)
 app.command("eval")(evaluate)
+app.command("export")(export)
 app.add_typer(prior_app, name="reg")
 app.add_typer(runs_app, name="runs")
 app.command("demo")(demo)
@@ -75,18 +87,30 @@ app.command("demo")(demo)
 def main(given: list[str] | None = None) -> None:
     """Runs one command line and ends the process with its exit code."""
     words = list(sys.argv[1:] if given is None else given)
-    _prepare_environment(words)
     screen = Screen(quiet="--quiet" in words or "-q" in words, as_json="--json" in words)
     try:
-        app(args=arguments.arranged(words), prog_name="dreambooth")
-    except DreamboothError as error:
-        _end(screen, error.message, error.hint, error.exit_code)
-    except (MemoryError, RuntimeError, OSError) as error:
-        code, message, hint = _machine_fault(error) or _bug(error)
-        _end(screen, message, hint, code)
-    except Exception as error:
-        code, message, hint = _bug(error)
-        _end(screen, message, hint, code)
+        _prepare_environment(words)
+        try:
+            ended = app(args=arguments.arranged(words), prog_name="dreambooth", standalone_mode=False)
+        except DreamboothError as error:
+            _end(screen, error.message, error.hint, error.exit_code)
+        except typer.Abort:
+            _end(screen, "A question was left without an answer.", "give the answer as an option, or --yes", 2)
+        except Exception as error:
+            _end_by_fault(screen, error)
+        sys.exit(ended if isinstance(ended, int) else 0)
+    except StopNow as stop:
+        _end(screen, "Stopped.", None, stop.exit_code)
+    finally:
+        _hear_signals(_end_at_once)
+
+
+def _end_by_fault(screen: Screen, error: Exception) -> NoReturn:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    code, message, hint = usage_fault(error) or machine_fault(error) or bug(error)
+    _end(screen, message, hint, code)
 
 
 def _prepare_environment(words: list[str]) -> None:
@@ -98,51 +122,26 @@ def _prepare_environment(words: list[str]) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin while they wait make a busy machine many times slower, and a quiet one hardly faster.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop_now)
+    _hear_signals(_stop_now)
+
+
+def _hear_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler)
 
 
 def _stop_now(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("Stopped.", exit_code=128 + number)
+    # While the first signal is obeyed a second one could come at any place: it ends the process there and then.
+    _hear_signals(_end_at_once)
+    raise StopNow(number)
 
 
-def _machine_fault(error: BaseException) -> tuple[int, str, str] | None:
-    """Exit 5 for a full memory or disk, known by the error's name so that torch need not be imported here."""
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in str(error)
-    ):
-        return 5, "The memory is full.", "try --method lora, or --set train.gradient_checkpointing=true"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            5,
-            f"The disk is full ({error.filename or 'while writing'}).",
-            "free some space and run the command again",
-        )
-    if isinstance(error, PermissionError):
-        return 5, f"No permission for {error.filename}.", "check who owns the folder"
-    return None
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
-def _bug(error: BaseException) -> tuple[int, str, str]:
-    """Exit 1: the program's own fault. The traceback goes to a log, not to the person's screen."""
-    import time
-    import traceback
-
-    from platformdirs import user_log_path
-
-    folder = user_log_path("dreambooth", appauthor=False)
-    log = folder / time.strftime("crash-%Y%m%d-%H%M%S.log")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    except OSError:
-        traceback.print_exception(error)
-    return 1, f"A fault of dreambooth itself: {type(error).__name__}: {error}", f"the details are in {log}"
-
-
-def _end(screen: Screen, message: str, hint: str | None, exit_code: int) -> None:
+def _end(screen: Screen, message: str, hint: str | None, exit_code: int) -> NoReturn:
     screen.document({"error": {"message": message, "hint": hint, "exit_code": exit_code}})
     screen.error(message, hint)
     sys.exit(exit_code)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dbcli.cli import completion
 from dbcli.cli.invocation import of
 
 
@@ -16,13 +17,21 @@ def generate(
         list[str] | None, typer.Argument(metavar="PROMPT...", help='What to draw; {dog} stands for "sks dog".')
     ] = None,
     run: Annotated[
-        str | None, typer.Option("--run", help="Which run, the newest finished by default; base for the bare base.")
+        str | None,
+        typer.Option(
+            "--run",
+            help="Which run, the newest finished by default; base for the bare base.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Sampler steps.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     sampler: Annotated[
-        str | None, typer.Option("--sampler", help="ddim, dpm++, euler, euler-a, unipc, pndm, …")
+        str | None,
+        typer.Option(
+            "--sampler", help="ddim, dpm++, euler, euler-a, unipc, pndm, …", autocompletion=completion.samplers
+        ),
     ] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM's fresh noise a step, 0 to 1.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of the first picture; the next ones count up.")] = None,
@@ -34,15 +43,22 @@ def generate(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to, instead of the run's images/.")
     ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Keep the model loaded and ask for prompts; :help lists more.")
+    ] = False,
 ) -> None:
     """Draw what a run has learnt."""
+    from dbcli.cli.conversation import Wishes
+    from dbcli.cli.interactive import sit_down
     from dbcli.cli.listings import show_drawn
     from dbcli.workflows.generate import generate as draw
 
     call = of(context)
-    wanted = prompts or [call.wanted(None, "PROMPT", "What shall be drawn")]
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
     flags |= {"negative": negative, "batch_size": batch_size}
+    if interactive:
+        return sit_down(call, prompts, run, Wishes(flags, seed, grid=grid), size=(width, height), out=out)
+    wanted = prompts or [call.wanted(None, "PROMPT", "What shall be drawn")]
     drawn = draw(
         call.layout(),
         wanted,

@@ -7,20 +7,30 @@ from typing import Annotated
 
 import typer
 
+from dbcli.cli import completion
 from dbcli.cli.invocation import of
 
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[str | None, typer.Option("--run", help="Which run, the newest finished by default.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="Which run, the newest finished by default.", autocompletion=completion.runs),
+    ] = None,
     suite: Annotated[
-        list[str] | None, typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.")
+        list[str] | None,
+        typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.", autocompletion=completion.suites),
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")
     ] = None,
     judge: Annotated[
-        str | None, typer.Option("--judge", help="paper, paper-l or tiny; by the project's base if left out.")
+        str | None,
+        typer.Option(
+            "--judge",
+            help="paper, paper-l or tiny; by the project's base if left out.",
+            autocompletion=completion.judges,
+        ),
     ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of each prompt's first picture.")] = None,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dbcli.cli.guidance import review_document, show_review
 from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -14,14 +15,16 @@ if TYPE_CHECKING:
     from dbcli.project.subjects import AddedSubject
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluate import Evaluation
+    from dbcli.workflows.export import Exported
     from dbcli.workflows.generate import Drawn
+    from dbcli.workflows.photo_review import PhotoReview
     from dbcli.workflows.prior_sets import SetSummary
     from dbcli.workflows.train import TrainingPlan
 
 SHOWN_PICTURES = 8
 
 
-def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str]) -> None:
+def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], review: PhotoReview) -> None:
     """A subject that was just brought in: what was kept, left out and changed."""
     subject = added.subject
     left_out = [one for one in added.skipped if not one.stray]
@@ -31,6 +34,7 @@ def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str]) -> No
             "skipped": [{"path": str(one.path), "reason": one.reason, "stray": one.stray} for one in added.skipped],
             "notes": added.notes,
             "advice": list(advice),
+            **review_document(review),
         }
     )
     for one in left_out:
@@ -44,6 +48,7 @@ def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str]) -> No
         screen.warn(line)
     count = len(subject.photos)
     screen.line(f"Subject {subject.name}: {count} photo{'s' if count != 1 else ''} of a {subject.class_noun}")
+    show_review(screen, review)
     token = "" if subject.identifier else " --token sks"
     screen.line(f"Next: dreambooth train --subject {subject.name}{token}", style="dim")
 
@@ -146,7 +151,12 @@ def show_evaluations(screen: Screen, evaluations: Sequence[Evaluation]) -> None:
     screen.document(
         {
             "evaluations": [
-                {"scores_file": str(one.scores_file), "grid": None if one.grid is None else str(one.grid), **one.scores}
+                {
+                    "scores_file": str(one.scores_file),
+                    "report": str(one.report),
+                    "grid": None if one.grid is None else str(one.grid),
+                    **one.scores,
+                }
                 for one in evaluations
             ]
         }
@@ -174,6 +184,7 @@ def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
     for name in scores["copying"]:
         screen.warn(f"{name}: DINO above the photos' own value; the pictures copy the photos.")
     screen.line(f"Scores: {evaluation.scores_file}")
+    screen.line(f"Report: {evaluation.report}")
     if evaluation.grid is not None:
         screen.line(f"Grid: {evaluation.grid}")
 
@@ -194,3 +205,10 @@ def show_demo(screen: Screen, shown: Demonstration) -> None:
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in shown.seconds.items())
     screen.line(f"Done: {seconds}. Look at {shown.grid}", style="bold")
     screen.line(f'Next: cd {shown.project}; dreambooth generate "a {{dog}} in the forest" --grid', style="dim")
+
+
+def show_export(screen: Screen, made: Exported) -> None:
+    """Where an export lies, and how well it was proved."""
+    screen.document({"run": made.run, "to": made.target, "path": str(made.path), "difference": made.difference})
+    screen.line(f"Exported {made.run} to {made.path}")
+    screen.line(f"Loaded back and compared: largest difference of a pixel {made.difference:.2g} of 2", style="dim")

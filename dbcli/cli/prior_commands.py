@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dbcli.cli import completion
 from dbcli.cli.invocation import of
 from dbcli.errors import Refused
 
@@ -17,8 +18,14 @@ def make(
     context: typer.Context,
     class_noun: Annotated[str | None, typer.Option("--class", help="Which class, like dog.")] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="How many in all.")] = None,
-    profile: Annotated[str | None, typer.Option("--profile", help="Whose prior settings to use.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="Whose prior settings to use.", autocompletion=completion.profiles),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting.", autocompletion=completion.settings),
+    ] = None,
 ) -> None:
     """Draw class images ahead of a run, or top a set up."""
     from dbcli.workflows.prior_sets import make_prior_set
@@ -46,7 +53,12 @@ def list_sets(context: typer.Context) -> None:
 def prune_sets(
     context: typer.Context,
     keys: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY...", help="Which sets; those of another base by default.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY...",
+            help="Which sets; those of another base by default.",
+            autocompletion=completion.prior_sets,
+        ),
     ] = None,
 ) -> None:
     """Remove prior sets that no run needs any more."""

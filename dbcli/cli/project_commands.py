@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dbcli.cli import completion
 from dbcli.cli.invocation import of
 
 
@@ -14,26 +16,41 @@ def init(
     context: typer.Context,
     folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="The folder that becomes a project.")] = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="sd-v1-4, sd-v1-5, tiny, a hub id, a folder or a model file.")
+        str | None,
+        typer.Option(
+            "--base",
+            help="sd-v1-4, sd-v1-5, tiny, a hub id, a folder or a model file.",
+            autocompletion=completion.bases,
+        ),
     ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", help="The project's default profile.")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="The project's default profile.", autocompletion=completion.profiles),
+    ] = None,
+    gpu: Annotated[
+        bool | None, typer.Option("--gpu/--no-gpu", help="Propose a profile for a machine with a GPU, or without.")
+    ] = None,
 ) -> None:
     """Make a project folder on a base model."""
+    from dbcli.cli.questions import chosen_profile
     from dbcli.workflows.projects import init_project, proposed_base
 
     call = of(context)
     target = Path(call.wanted(str(folder) if folder else None, "DIR", "Which folder"))
     chosen = base or (call.wanted(None, "--base", "Which base", proposed_base) if call.may_ask else proposed_base())
-    made = init_project(target, chosen, profile, offline=call.offline)
-    call.screen.document({"project": made.folder, "base": made.base, "revision": made.revision})
+    made = init_project(target, chosen, profile or chosen_profile(call, chosen, gpu), offline=call.offline)
+    call.screen.document(asdict(made))
     call.screen.line(f"Project {made.folder} on {made.base}" + (f" at {made.revision}" if made.revision else ""))
+    call.screen.line(f"Profile {made.profile}" if made.profile else "Profile: by base and method")
     call.screen.line(f"Next: cd {target}; dreambooth add-subject dog --class dog PHOTOS", style="dim")
 
 
 def add_subject(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A short name for the subject, like dog.")],
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A short name for the subject, like dog.")] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Argument(metavar="PHOTO...", help="Photos, or folders of photos.")
+    ] = None,
     class_noun: Annotated[
         str | None, typer.Option("--class", help="What kind of thing it is, in a word or two: dog, backpack.")
     ] = None,
@@ -41,10 +58,13 @@ def add_subject(
 ) -> None:
     """Bring a subject and its photos into the project."""
     from dbcli.cli.listings import show_added
+    from dbcli.workflows.photo_review import review_photos
     from dbcli.workflows.subjects import add_subject as bring_in
 
     call = of(context)
     layout = call.layout()
-    noun = call.wanted(class_noun, "--class", f"What kind of thing is {name} (its class noun)", lambda: name)
-    added, advice = bring_in(layout, name, noun, photos, token)
-    show_added(call.screen, added, advice)
+    subject = call.wanted(name, "NAME", "A short name for the subject")
+    files = photos or [Path(call.wanted(None, "PHOTO", "Where are its photos (a folder is fine)"))]
+    noun = call.wanted(class_noun, "--class", f"What kind of thing is {subject} (its class noun)", lambda: subject)
+    added, advice = bring_in(layout, subject, noun, files, token)
+    show_added(call.screen, added, advice, review_photos(layout, added.subject, added.source_names, call.screen))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import typer
+
 from dbcli.cli.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -12,6 +14,28 @@ if TYPE_CHECKING:
 
 # The word of the source study: rare in captions, one token.
 PROPOSED_TOKEN = "sks"
+
+
+def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
+    """The profile a new project begins with: proposed by base and machine, and confirmed by a person on a terminal.
+
+    None, for the usual one of base and method, where neither a person nor an option says anything of the machine.
+    """
+    from dbcli.workflows.proposals import proposed_profile, seen_gpu
+
+    if gpu is None and not (call.may_ask or call.yes):
+        return None
+    seen = seen_gpu()
+    found = f"found: {seen.name}" if seen else "none was found"
+    if gpu is None:
+        gpu = seen is not None
+        if call.may_ask and base != "tiny":
+            gpu = typer.confirm(f"Train on a GPU of this machine ({found})", default=gpu, err=True)
+    proposal = proposed_profile(base, has_gpu=gpu, memory_mib=seen.memory_mib if seen else None)
+    call.screen.note(f"Profile {proposal.profile}: {proposal.reason}.")
+    if not call.may_ask:
+        return str(proposal.profile)
+    return call.wanted(None, "--profile", "Which profile", lambda: proposal.profile)
 
 
 def subject_and_token(

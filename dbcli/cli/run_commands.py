@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dbcli.cli import completion
 from dbcli.cli.invocation import of
 from dbcli.errors import Refused
 
@@ -26,7 +27,10 @@ def list_runs(context: typer.Context) -> None:
 def show(
     context: typer.Context,
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="3, 0003 or 0003-dog; the newest by default.")
+        str | None,
+        typer.Argument(
+            metavar="RUN", help="3, 0003 or 0003-dog; the newest by default.", autocompletion=completion.runs
+        ),
     ] = None,
 ) -> None:
     """One run: what it learnt, with which settings, how it went."""
@@ -39,7 +43,10 @@ def show(
 
 
 @runs_app.command("rm")
-def remove(context: typer.Context, run: Annotated[str, typer.Argument(metavar="RUN", help="Which run.")]) -> None:
+def remove(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Which run.", autocompletion=completion.runs)],
+) -> None:
     """Remove a run with its weights and pictures."""
     from dbcli.workflows.runs import one_run, remove
 

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from dbcli.cli.bars import Bar, Bars
 
-class Bar:
-    """One Rich bar with words beside it."""
+# What a terminal would obey instead of show: control characters but tab and line end, marks that turn the writing
+# direction, lone halves of characters.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
 
-    def advance(self, amount: int = 1) -> None:
-        self._progress.advance(self._task, amount)
-
-    def tell(self, text: str) -> None:
-        self._progress.update(self._task, told=escape(text))
+def visible(text: str) -> str:
+    """The text with what a terminal would obey written as `\\u001b`, which inside JSON means the same."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Screen:
@@ -42,52 +39,55 @@ class Screen:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Bar]:
-        """A bar on stderr while the block runs; only a line at its end where stderr is no terminal."""
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[told]}"),
-        )
-        with Progress(*columns, console=self.err, disable=self.quiet, refresh_per_second=8) as progress:
-            yield Bar(progress, progress.add_task(title, total=total, told=""))
+        """A bar on stderr while the block runs; only its last state where stderr is no terminal."""
+        with Bars(self.err, disable=self.quiet) as bars:
+            yield bars.begin(title, total)
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self.err.print(Text(text))
+            self.err.print(Text(visible(text)))
 
     def warn(self, text: str) -> None:
-        self.err.print(Text("Warning: ", style="yellow bold") + Text(text))
+        self.err.print(Text("Warning: ", style="yellow bold") + Text(visible(text)))
 
     def line(self, text: str, style: str = "") -> None:
         """One line of the result."""
         if not self.as_json:
-            self.out.print(Text(text, style=style))
+            self.out.print(Text(visible(text), style=style))
+
+    def command(self, words: str) -> None:
+        """A command line to copy: alone on its line, never wrapped."""
+        self.line(f"  {words}", style="cyan")
 
     def table(self, title: str | None, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table of the result; numbers are right-aligned by being shown as given."""
         if self.as_json:
             return
         table = Table(
-            title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+            title=Text(visible(title)) if title else None,
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+            box=None,
+            pad_edge=False,
         )
         table.show_header = any(headers)
         for header in headers:
             table.add_column(header, overflow="fold")
         for row in rows:
-            table.add_row(*[Text("" if cell is None else str(cell)) for cell in row])
+            table.add_row(*[Text("" if cell is None else visible(str(cell))) for cell in row])
         self.out.print(table, soft_wrap=False)
 
     def document(self, document: Any) -> None:
         """The result as JSON, when that was asked for."""
         if self.as_json and not self._document_printed:
             self._document_printed = True
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+            text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+            sys.stdout.write(visible(text) + "\n")
             sys.stdout.flush()
 
     def error(self, message: str, hint: str | None) -> None:
         """What went wrong and what to type next."""
-        self.err.print(Text("Error: ", style="red bold") + Text(message))
+        self.err.print(Text("Error: ", style="red bold") + Text(visible(message)))
         if hint:
-            self.err.print(Text("  → ", style="bold") + Text(hint))
+            self.err.print(Text("  → ", style="bold") + Text(visible(hint)))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dbcli.cli import completion
 from dbcli.cli.arguments import NEWEST
 from dbcli.cli.invocation import of
 
@@ -13,35 +14,60 @@ from dbcli.cli.invocation import of
 def train(
     context: typer.Context,
     subject: Annotated[
-        list[str] | None, typer.Option("--subject", help="Which subject; several train together.")
+        list[str] | None,
+        typer.Option("--subject", help="Which subject; several train together.", autocompletion=completion.subjects),
     ] = None,
     token: Annotated[str | None, typer.Option("--token", help="The rare word that stands for the subject.")] = None,
-    method: Annotated[str | None, typer.Option("--method", help="full or lora.")] = None,
-    profile: Annotated[str | None, typer.Option("--profile", help="A shipped profile or a YAML file.")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="full or lora.", autocompletion=completion.methods)
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", help="A shipped profile or a YAML file.", autocompletion=completion.profiles),
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="How many optimiser steps.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of all noise, orders and crops.")] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, like train.learning_rate=5e-6.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, like train.learning_rate=5e-6.",
+            autocompletion=completion.settings,
+        ),
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="[RUN]", help="Go on with an unfinished run, the newest by default."),
+        typer.Option(
+            "--resume",
+            metavar="[RUN]",
+            help="Go on with an unfinished run, the newest by default.",
+            autocompletion=completion.runs,
+        ),
+    ] = None,
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log-to", help="tensorboard or wandb, beside the run's own record.", autocompletion=completion.logs
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings that hold, and train nothing.")] = False,
 ) -> None:
     """Teach the base a subject."""
     from dbcli.cli.listings import show_plan, show_run
     from dbcli.cli.questions import subject_and_token
+    from dbcli.workflows.logs import logged
     from dbcli.workflows.train import plan_training, resume_training, start_training
 
     call = of(context)
     layout = call.layout()
-    if resume is not None:
-        run = None if resume == NEWEST else resume
-        return show_run(call.screen, resume_training(layout, run, call.screen, offline=call.offline), layout)
-    names, word = subject_and_token(call, layout, subject or [], token)
-    flags = {"method": method, "train.steps": steps, "train.seed": seed}
-    plan = plan_training(layout, names, token=word, profile=profile, sets=sets or [], flags=flags)
-    if dry_run:
-        return show_plan(call.screen, plan)
-    return show_run(call.screen, start_training(layout, plan, call.screen, offline=call.offline), layout)
+    with logged(call.screen, layout, log_to or [], offline=call.offline) as progress:
+        if resume is not None:
+            run = None if resume == NEWEST else resume
+            return show_run(call.screen, resume_training(layout, run, progress, offline=call.offline), layout)
+        names, word = subject_and_token(call, layout, subject or [], token)
+        flags = {"method": method, "train.steps": steps, "train.seed": seed}
+        plan = plan_training(layout, names, token=word, profile=profile, sets=sets or [], flags=flags)
+        if dry_run:
+            return show_plan(call.screen, plan)
+        return show_run(call.screen, start_training(layout, plan, progress, offline=call.offline), layout)

@@ -122,3 +122,14 @@ def attach_lora(unet: Any, text_encoder: Any, lora: LoraWeights, *, name: str = 
         set_peft_model_state_dict(network, peft_lora.tensors, adapter_name=name)
         network.to(network.device)
         freeze(network)
+
+
+def merge_lora(network: Any) -> None:
+    """Adds every low-rank layer of a network to the weights beneath it, and takes the layers out again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
+    for name, layer in layers.items():
+        layer.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, layer.get_base_layer())

@@ -126,9 +126,7 @@ def empty_network(component: str, config: Mapping[str, Any]) -> nn.Module:
         with quiet_libraries(), torch.device("meta"):
             network = _network_from_config(component, config)
     except Exception as error:  # a configuration from a stranger can fail anywhere inside the constructors
-        raise UnsafeFile(
-            f"The configuration of the {component} does not describe a network ({error})."
-        ) from error
+        raise UnsafeFile(f"The configuration of the {component} does not describe a network ({error}).") from error
     _give_buffers(network)
     return network
 

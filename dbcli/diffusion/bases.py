@@ -126,10 +126,7 @@ def load_base(
     """
     if prediction_type not in (None, *PREDICTION_TYPES):
         raise UsageError(f"The prediction type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}.")
-    if isinstance(source, BaseReference):
-        reference = source
-    else:
-        reference = resolve_base(source, revision, offline=offline)
+    reference = source if isinstance(source, BaseReference) else resolve_base(source, revision, offline=offline)
     parts = _parts(reference, offline=offline, on_download=on_download)
     _settle_prediction_type(parts, prediction_type)
     known = remembered_digest(parts.files)
@@ -162,9 +159,7 @@ def _settle_prediction_type(parts: Parts, override: str | None) -> None:
     scheduler["prediction_type"] = found
 
 
-def _base(
-    reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str
-) -> Base:
+def _base(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str) -> Base:
     unet, vae, text_encoder = networks["unet"], networks["vae"], networks["text_encoder"]
     unet_config: Any = unet.config
     vae_config: Any = vae.config

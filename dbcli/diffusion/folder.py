@@ -91,9 +91,7 @@ def _weights_path(folder: Path, component: str) -> Path:
 
 
 def _entries(weights: WeightFile) -> dict[str, Entry]:
-    return {
-        _today_name(name): Entry(weights.shape(name), partial(weights.read, name)) for name in weights.names()
-    }
+    return {_today_name(name): Entry(weights.shape(name), partial(weights.read, name)) for name in weights.names()}
 
 
 def _today_name(name: str) -> str:

@@ -186,6 +186,4 @@ def _unreachable(repository: str, error: Exception) -> Unreachable:
 
 
 def _offline(repository: str) -> Unreachable:
-    return Unreachable(
-        f"{repository} is not on this machine, and --offline forbids a download.", hint=WAYS_OUT
-    )
+    return Unreachable(f"{repository} is not on this machine, and --offline forbids a download.", hint=WAYS_OUT)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from dbcli.diffusion.noise import generator_for
+from dbcli.errors import PhotoError
 
 # A random crop is drawn this often for every photo before training, so that latents can still be computed once.
 RANDOM_CROPS = 8
@@ -57,9 +58,11 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
 
 
 def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: int, number: int) -> list[torch.Tensor]:
-    """Every view of one photo that training may see, each float32 `[3, resolution, resolution]` in [-1, 1]."""
-    with Image.open(path) as picture:
-        picture.load()
+    """Every view of one photo that training may see, each float32 `[3, resolution, resolution]` in [-1, 1].
+
+    Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its pictures as.
+    """
+    with _opened(path) as picture:
         if crop == "random":
             places = [
                 torch.rand(2, generator=generator_for(seed, "crop", number, view)).tolist()
@@ -69,6 +72,15 @@ def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: 
             places = [[0.5, 0.5]]
         views = [to_tensor(picture, resolution, across, down) for across, down in places]
     return views + [view.flip(-1) for view in views] if flip else views
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        picture = Image.open(path, formats=("PNG",))
+        picture.load()
+    except Exception as error:  # decoders raise whatever they like on broken files
+        raise PhotoError(f"{path} cannot be read as a PNG.") from error
+    return picture
 
 
 @torch.no_grad()

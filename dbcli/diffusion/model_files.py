@@ -1,8 +1,7 @@
 """Model files from strangers: what is in them is checked before any of it takes memory, and nothing in them runs.
 
-Two containers are read. `.safetensors` is a JSON header and raw bytes; the header is checked here, by our own
-code, against the size of the file. `.ckpt` / `.bin` / `.pt` are zip archives around a pickle; the pickle is read
-by torch's restricted unpickler (`weights_only=True`), the tensors stay memory-mapped until they are asked for.
+A `.safetensors` file is a JSON header and raw bytes; the header is checked here, by our own code, against the size of
+the file. For the pickles of `.ckpt` and `.bin` see `pickle_files`.
 """
 
 from __future__ import annotations
@@ -10,19 +9,17 @@ from __future__ import annotations
 import json
 import math
 import struct
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from dbcli.diffusion.pickle_files import PickleFile
 from dbcli.errors import BaseMissing, UnsafeFile
 
 MAX_HEADER_BYTES = 32 * 2**20
-MAX_PICKLE_BYTES = 64 * 2**20
 MAX_JSON_BYTES = 16 * 2**20
 MAX_DIMENSIONS = 8
 
@@ -40,22 +37,6 @@ DTYPES = {
 }
 
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
-
-
-class LightningModelCheckpoint:
-    """Stands in for the one class old Stable Diffusion checkpoints name in their pickle; it does nothing."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-LIGHTNING_NAMES = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
-)
 
 
 @dataclass(frozen=True)
@@ -213,97 +194,6 @@ def _unsound(path: Path, reason: str) -> UnsafeFile:
         f"{path} is not a sound safetensors file: {reason}.",
         hint="Download or copy it again; it may be cut short.",
     )
-
-
-class PickleFile:
-    """A torch zip checkpoint read without running code; tensors stay memory-mapped until `read`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        _check_archive(path)
-        content = _read_pickle(path)
-        nested = content.get("state_dict") if isinstance(content, dict) else None
-        tensors = nested if isinstance(nested, dict) else content
-        if not isinstance(tensors, dict):
-            raise UnsafeFile(f"{path} holds no table of tensors.")
-        self._tensors = {
-            name: value
-            for name, value in tensors.items()
-            if isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
-        }
-        if not self._tensors:
-            raise UnsafeFile(f"{path} holds no tensors.")
-        _check_sizes(path, self._tensors)
-        self.metadata = _plain_facts(content)
-
-    def names(self) -> list[str]:
-        return list(self._tensors)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._tensors[name].shape)
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._tensors[name].dtype
-
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor as stored, contiguous, in memory of its own."""
-        return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
-
-
-def _check_archive(path: Path) -> None:
-    """A torch archive is uncompressed, so what it can unfold to is bounded by its size on disk."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UnsafeFile(
-            f"{path} is a damaged archive.", hint="Download or copy it again; it may be cut short."
-        ) from error
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise UnsafeFile(f"{path} is compressed or encrypted inside, which no torch checkpoint is.")
-        if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES:
-            raise UnsafeFile(
-                f"{path} holds a pickle of {entry.file_size} bytes, more than {MAX_PICKLE_BYTES}."
-            )
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise UnsafeFile(f"{path} describes more bytes than it has.")
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        with _lightning_stub():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises many kinds for a damaged file; none may reach a person
-        reason = str(error).split("\n")[0][:200] or type(error).__name__
-        raise UnsafeFile(
-            f"{path} holds more than plain tensors, or is damaged; it was not opened ({reason}).",
-            hint="Use the model as .safetensors.",
-        ) from error
-
-
-def _check_sizes(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """A pickle can show a few bytes as a huge tensor, or the same bytes under many names."""
-    described = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if described > 2 * path.stat().st_size:
-        raise UnsafeFile(f"{path} describes {described} bytes of tensors, more than it has.")
-
-
-@contextmanager
-def _lightning_stub() -> Iterator[None]:
-    with torch.serialization.safe_globals([(LightningModelCheckpoint, name) for name in LIGHTNING_NAMES]):
-        yield
-
-
-def _plain_facts(content: Any) -> dict[str, str]:
-    """Numbers stored beside the weights, such as `global_step`, as text."""
-    if not isinstance(content, dict):
-        return {}
-    return {
-        key: str(value)
-        for key, value in content.items()
-        if isinstance(key, str) and isinstance(value, int | float | str) and len(str(value)) < 1000
-    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Mapping[int, str]
 def load_optimiser_tensors(
     optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.nn.Parameter], flat: Mapping[str, torch.Tensor]
 ) -> None:
-    """Puts back what optimiser_tensors took out, on each parameter's own device."""
+    """Puts back what optimiser_tensors took out, on each parameter's own device; what was there before goes."""
+    optimiser.state.clear()
     for key, value in flat.items():
         name, slot = key.rsplit("|", 1)
         parameter = tensors[name]

@@ -63,9 +63,7 @@ def parts_of_file(path: Path) -> Parts:
 
 def shipped_configs(version: str) -> dict[str, Any]:
     """Our own configuration of `sd-v1` or `sd-v2`."""
-    text = (
-        resources.files("dbcli.diffusion").joinpath("configs", f"{version}.json").read_text(encoding="utf-8")
-    )
+    text = resources.files("dbcli.diffusion").joinpath("configs", f"{version}.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
@@ -194,9 +192,7 @@ def _wanted(component: str, config: dict[str, Any]) -> list[str]:
     return [name.removeprefix("text_model.") for name in empty_network(component, config).state_dict()]
 
 
-def _mapped_entries(
-    weights: WeightFile, prefix: str, wanted: list[str], rename: Any, config: Any
-) -> dict[str, Entry]:
+def _mapped_entries(weights: WeightFile, prefix: str, wanted: list[str], rename: Any, config: Any) -> dict[str, Entry]:
     present = {name for name in weights.names() if name.startswith(prefix)}
     entries = {}
     for name in wanted:
@@ -205,9 +201,7 @@ def _mapped_entries(
             entries[name] = Entry(weights.shape(original), partial(weights.read, original))
             present.discard(original)
     # What is left has no place in the network; it is passed on so that the comparison of names can say so.
-    entries.update(
-        {name: Entry(weights.shape(name), partial(weights.read, name)) for name in _strange(present)}
-    )
+    entries.update({name: Entry(weights.shape(name), partial(weights.read, name)) for name in _strange(present)})
     return entries
 
 
@@ -246,11 +240,7 @@ def _settle_prediction_type(parts: Parts, weights: WeightFile) -> None:
     """
     said = weights.metadata.get("modelspec.prediction_type", "")
     architecture = weights.metadata.get("modelspec.architecture", "")
-    if (
-        weights.metadata.get("global_step") == V2_BASE_GLOBAL_STEP
-        or said == "epsilon"
-        or "-512" in architecture
-    ):
+    if weights.metadata.get("global_step") == V2_BASE_GLOBAL_STEP or said == "epsilon" or "-512" in architecture:
         found = "epsilon"
     elif said.startswith("v") or "768-v" in architecture:
         found = "v_prediction"

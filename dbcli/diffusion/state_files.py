@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from dbcli.diffusion.formats.writing import write_tensor_file
 from dbcli.diffusion.trainer import TrainingState
 
 TENSOR_FILES = {"weights": "weights.safetensors", "optimiser": "optimiser.safetensors", "ema": "ema.safetensors"}
@@ -14,12 +15,12 @@ NUMBERS_FILE = "state.json"
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
-    """Writes a state into an existing empty folder."""
+    """Writes a state into an existing empty folder. Raises OSError where the disk is full."""
     for part, name in TENSOR_FILES.items():
         tensors = getattr(state, part)
         if tensors:
-            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / name)
-    numbers = {"schema": 1, "step": state.step, "scaler": state.scaler}
+            write_tensor_file({key: value.contiguous() for key, value in tensors.items()}, folder / name)
+    numbers = {"schema": 1, "step": state.step, "scaler": state.scaler, "rate_scale": state.rate_scale}
     (folder / NUMBERS_FILE).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
@@ -29,4 +30,6 @@ def read_state(folder: Path) -> TrainingState:
     tensors = {
         part: load_file(folder / name) if (folder / name).exists() else {} for part, name in TENSOR_FILES.items()
     }
-    return TrainingState(step=numbers["step"], scaler=numbers["scaler"], **tensors)
+    return TrainingState(
+        step=numbers["step"], scaler=numbers["scaler"], rate_scale=numbers.get("rate_scale", 1.0), **tensors
+    )

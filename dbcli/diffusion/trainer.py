@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from dbcli.diffusion import losses
 from dbcli.diffusion.adapters import Trainable
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.noise import normal_rows, timestep_rows
+from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
 from dbcli.diffusion.optimisers import (
     Optimisation,
     build_optimiser,
@@ -26,6 +26,10 @@ from dbcli.diffusion.prompts import PromptTable
 from dbcli.diffusion.rows import Row, RowPlan
 from dbcli.errors import TrainingDiverged
 
+DIVERGED_HINT = (
+    "lower train.learning_rate, use train.precision=bf16 or fp32, or --set train.on_divergence=lower-rate; "
+    "the last checkpoint is sound"
+)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -72,6 +76,12 @@ class TrainingState:
     optimiser: dict[str, torch.Tensor]
     ema: dict[str, torch.Tensor] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
+    rate_scale: float = 1.0
+
+    @property
+    def size_bytes(self) -> int:
+        """What the tensors take on a disk."""
+        return sum(value.nbytes for part in (self.weights, self.optimiser, self.ema) for value in part.values())
 
 
 class Trainer:
@@ -92,6 +102,8 @@ class Trainer:
         self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
         self.device = next(unet.parameters()).device
         self.done = 0
+        # Below 1 after a run that diverged went back to an earlier checkpoint.
+        self.rate_scale = 1.0
         self.parameters = list(trainable.tensors.values())
         self.optimiser = build_optimiser(trainable.tensors, optimisation)
         self.rate_factor = rate_factor(self.optimiser, optimisation, schedule.steps)
@@ -101,19 +113,23 @@ class Trainer:
             if schedule.ema is not None
             else {}
         )
+        parts = [part for module in trainable.modules for part in module.modules()]
+        self.has_dropout = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in parts)
         for module in trainable.modules:
             module.train()
 
     def step(self) -> StepResult:
         """One optimiser step over `accumulation` micro-batches. The only place where gradients are made."""
         began = time.perf_counter()
-        factor = self.rate_factor(self.done)
+        factor = self.rate_factor(self.done) * self.rate_scale
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_rate"] * factor
         parts = []
         for micro in range(self.schedule.accumulation):
-            part = self.loss(self.done * self.schedule.accumulation + micro)
-            self.scaler.scale(part.total / self.schedule.accumulation).backward()
+            micro_step = self.done * self.schedule.accumulation + micro
+            with self._seeded_dropout(micro_step):
+                part = self.loss(micro_step)
+                self.scaler.scale(part.total / self.schedule.accumulation).backward()
             parts.append(part)
         self._apply_gradients()
         self.done += 1
@@ -135,22 +151,23 @@ class Trainer:
         return losses.dreambooth_loss(errors, self._weights(timesteps), len(subject), self.objective.prior_weight)
 
     def state(self) -> TrainingState:
-        """Everything that changes, weights checked to be finite; on the CPU not copied, so to be written at once."""
-        weights = {name: parameter.detach().cpu() for name, parameter in self.trainable.tensors.items()}
-        broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
-        if broken:
-            raise TrainingDiverged(
-                f"After step {self.done} the weights are no longer finite ({broken[0]}).",
-                hint="Lower train.learning_rate, or use train.precision=bf16 or fp32.",
-            )
+        """Everything that changes, checked to be finite; on the CPU not copied, so to be written at once."""
         names = {id(parameter): name for name, parameter in self.trainable.tensors.items()}
-        return TrainingState(
+        state = TrainingState(
             step=self.done,
-            weights=weights,
+            weights={name: parameter.detach().cpu() for name, parameter in self.trainable.tensors.items()},
             optimiser=optimiser_tensors(self.optimiser, names),
             ema={name: value.cpu() for name, value in self.averages.items()},
             scaler=dict(self.scaler.state_dict()),
+            rate_scale=self.rate_scale,
         )
+        for what, part in (("weights", state.weights), ("optimiser", state.optimiser), ("averages", state.ema)):
+            broken = next((name for name, value in part.items() if not bool(torch.isfinite(value).all())), None)
+            if broken is not None:
+                raise TrainingDiverged(
+                    f"After step {self.done} the {what} are no longer finite ({broken}).", hint=DIVERGED_HINT
+                )
+        return state
 
     def load_state(self, state: TrainingState) -> None:
         """Continues exactly where `state` was taken."""
@@ -159,10 +176,11 @@ class Trainer:
                 parameter.copy_(state.weights[name])
             for name, average in self.averages.items():
                 average.copy_(state.ema[name])
+        self.optimiser.zero_grad(set_to_none=True)
         load_optimiser_tensors(self.optimiser, self.trainable.tensors, state.optimiser)
         if state.scaler:
             self.scaler.load_state_dict(state.scaler)
-        self.done = state.step
+        self.done, self.rate_scale = state.step, state.rate_scale
 
     def use_averages(self) -> None:
         """Puts the averaged weights, where the schedule keeps them, into the model: the result of the run."""
@@ -221,6 +239,16 @@ class Trainer:
             seconds=time.perf_counter() - began,
         )
 
+    @contextmanager
+    def _seeded_dropout(self, micro_step: int) -> Iterator[None]:
+        """Dropout draws from torch's global generator: it is set by the step's number and put back."""
+        if not self.has_dropout:
+            yield
+            return
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed_for(self.schedule.seed, "dropout", micro_step))
+            yield
+
     def _autocast(self) -> Any:
         dtype = AUTOCAST.get(self.schedule.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
@@ -243,7 +271,7 @@ def train(
         if not math.isfinite(result.loss):
             raise TrainingDiverged(
                 f"The loss became {result.loss} at step {result.step}.",
-                hint="Lower train.learning_rate, or use train.precision=bf16 or fp32.",
+                hint=DIVERGED_HINT,
             )
         on_step(result)
         after_step(result.step)

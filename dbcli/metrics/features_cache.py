@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save
 
-from dbcli.errors import PhotoError
+from dbcli.errors import Interrupted, PhotoError
 from dbcli.metrics.encoders import ImageEncoder
 from dbcli.metrics.judge_files import sha256_of
 from dbcli.metrics.preprocessing import as_rgb
+
+# Pillow knows some fifty formats, a few of which start other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 class Mask(Protocol):
@@ -33,13 +36,14 @@ class Mask(Protocol):
 class FeatureStore:
     """Features of files for any encoder; `folder` None keeps them for this process only.
 
-    `hits` and `misses` count what was found and what had to be encoded.
+    `hits` and `misses` count what was found and what had to be encoded. `should_stop` is asked between batches.
     """
 
     folder: Path | None = None
     batch_size: int = 32
     hits: int = 0
     misses: int = 0
+    should_stop: Callable[[], bool] = lambda: False
     _known: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)
     _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
 
@@ -54,7 +58,7 @@ class FeatureStore:
         """Features of the files under each encoder: a list of float32 [N, D], rows in the order of `paths`.
 
         A file is decoded once for all encoders and encoded once for all its copies. Raises PhotoError for a
-        file that cannot be read as a picture.
+        file that cannot be read as a picture, Interrupted where `should_stop` says so; features found stay.
         """
         digests = [self._digest(path) for path in paths]
         suffix = f"-{mask.key}-{noun}" if mask else ""
@@ -87,6 +91,8 @@ class FeatureStore:
                 readers.submit(_open_all, [unknown[digest] for digest in batch]) for batch in batches[:2]
             ]
             for number, batch in enumerate(batches):
+                if self.should_stop():
+                    raise Interrupted("Stopped while scoring; what was scored is kept.")
                 images = loading[number].result()
                 if number + 2 < len(batches):
                     following = [unknown[digest] for digest in batches[number + 2]]
@@ -154,7 +160,7 @@ def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
 def open_picture(path: Path) -> Image.Image:
     """A file as an RGB picture. Raises PhotoError naming the file."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return as_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"{path} cannot be read as a picture: {error}") from error

@@ -111,7 +111,8 @@ def remove_folder(folder: Path) -> None:
     doomed = folder.with_name(temporary_name(folder.name))
     os.rename(folder, doomed)
     sync_folder(folder.parent)
-    shutil.rmtree(doomed)
+    # Another process may be sweeping leftovers: it is gone either way.
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path) -> None:

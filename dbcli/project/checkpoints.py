@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from dbcli.errors import DiskFull
-from dbcli.project.atomic import (
-    commit_folder,
-    remove_folder,
-    remove_leftovers,
-    sha256_of,
-    sync_file,
-    temporary_folder,
-    write_json,
-)
+from dbcli.project.atomic import commit_folder, remove_folder, remove_leftovers, temporary_folder
 from dbcli.project.layout import Layout
+from dbcli.project.manifests import first_fault, write_manifest
 
-MANIFEST_NAME = "manifest.json"
 FOLDER_PATTERN = re.compile(r"step-(\d{6,9})")
 
 
-def save_checkpoint(layout: Layout, run: str, step: int, write: Callable[[Path], None], *, keep: int) -> Path:
-    """Lets `write` fill a hidden folder and makes it the run's checkpoint of `step`; then old ones beyond `keep` go.
+def save_checkpoint(
+    layout: Layout, run: str, step: int, write: Callable[[Path], None], *, keep: int, needed_bytes: int = 0
+) -> Path:
+    """Lets `write` fill a hidden folder, then makes it the run's checkpoint of `step`; older ones go after it is there.
 
-    Raises DiskFull, with everything that was there before still there.
+    Raises DiskFull, with everything that was there before still there; before the first byte where the disk has
+    not `needed_bytes` free.
     """
     folder = layout.checkpoints_dir(run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,16 +31,10 @@ def save_checkpoint(layout: Layout, run: str, step: int, write: Callable[[Path],
         return final
     if final.exists():
         remove_folder(final)
-    _check_space(folder)
+    check_space(folder, needed_bytes)
     with temporary_folder(final) as temporary:
         write(temporary)
-        files = sorted(path for path in temporary.iterdir() if path.is_file())
-        for path in files:
-            # Some writers make files that only their owner may read; a run follows the umask like other files.
-            path.chmod(0o666 & ~_umask())
-            sync_file(path)
-        hashes = {path.name: {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files}
-        write_json(temporary / MANIFEST_NAME, {"schema": 1, "step": step, "files": hashes})
+        write_manifest(temporary, step=step)
         commit_folder(temporary, final)
     for old in checkpoints(layout, run)[:-keep]:
         remove_folder(old)
@@ -59,41 +46,34 @@ def checkpoints(layout: Layout, run: str) -> list[Path]:
     folder = layout.checkpoints_dir(run)
     if not folder.is_dir():
         return []
-    found = [(int(match.group(1)), path) for path in folder.iterdir() if (match := FOLDER_PATTERN.fullmatch(path.name))]
+    found = [
+        (int(match.group(1)), path)
+        for path in folder.iterdir()
+        if (match := FOLDER_PATTERN.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+    ]
     return [path for _, path in sorted(found)]
 
 
-def newest_checkpoint(layout: Layout, run: str) -> Path | None:
-    """The newest complete checkpoint: torn and changed ones are passed over."""
-    return next((path for path in reversed(checkpoints(layout, run)) if is_complete(path)), None)
+def newest_checkpoint(layout: Layout, run: str, on_damage: Callable[[str], None] = lambda fault: None) -> Path | None:
+    """The newest complete checkpoint; torn and changed ones are passed over and told to `on_damage`."""
+    for path in reversed(checkpoints(layout, run)):
+        fault = first_fault(path)
+        if fault is None:
+            return path
+        on_damage(fault)
+    return None
 
 
 def is_complete(folder: Path) -> bool:
     """Whether a folder holds a manifest and every file it names, byte for byte."""
-    try:
-        manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-        files = manifest["files"]
-        return bool(files) and all(
-            (folder / name).stat().st_size == entry["bytes"] and sha256_of(folder / name) == entry["sha256"]
-            for name, entry in files.items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+    return first_fault(folder) is None
 
 
-def _check_space(folder: Path) -> None:
-    """Raises DiskFull before writing where the last checkpoint already would not fit again."""
-    before = [path for path in folder.glob("step-*") if path.is_dir()]
-    needed = max((sum(file.stat().st_size for file in path.iterdir()) for path in before), default=0)
+def check_space(folder: Path, needed_bytes: int) -> None:
+    """Raises DiskFull, with the bytes needed and free, where `folder`'s disk has less than `needed_bytes`."""
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    if free < needed_bytes:
         raise DiskFull(
-            f"A checkpoint needs {needed:,} bytes, {free:,} are free in {folder}.",
-            hint="free some space, then dreambooth train --resume",
+            f"The disk is full: {folder} needs {needed_bytes:,} bytes, {free:,} bytes are free.",
+            hint="free some space, then run the same command again",
         )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

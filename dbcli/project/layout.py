@@ -38,6 +38,10 @@ class Layout:
     def photos_dir(self, name: str) -> Path:
         return self._inside("subjects", check_name(name, "subject"), "photos")
 
+    def contact_sheet(self, name: str) -> Path:
+        """The crops of a subject's photos on one sheet, for a person's eye only."""
+        return self._inside("subjects", check_name(name, "subject"), "contact-sheet.png")
+
     @property
     def prior_dir(self) -> Path:
         return self._inside("reg")
@@ -77,6 +81,11 @@ class Layout:
     def cache_dir(self) -> Path:
         """What may be deleted at any time: latents, text embeddings, features."""
         return self._inside(".cache")
+
+    @property
+    def prompt_history(self) -> Path:
+        """The prompts typed in `generate --interactive`."""
+        return self._inside(".cache", "prompts.history")
 
     @property
     def project_lock(self) -> Path:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from dbcli.errors import ConfigError, UsageError
+from dbcli.errors import ConfigError, DataError, UsageError
 from dbcli.project.identifiers import check_template
 from dbcli.project.names import printable
 from dbcli.project.records import Whole, fault_text
@@ -52,6 +52,10 @@ class TrainSettings(_Section):
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the moving average of the weights")
     min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weights (Hang et al.), 5 is usual")
     offset_noise: float = Field(default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel")
+    on_divergence: Literal["stop", "lower-rate"] = Field(
+        default="stop",
+        description="after a loss or weight that is not finite: stop, or go back a checkpoint at half the rate",
+    )
     checkpoint_every: Whole = Field(default=200, ge=0, description="steps between checkpoints; 0: only at the end")
     keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview pictures; 0: none")
@@ -196,6 +200,15 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Profile:
         many = f"{len(problems)} faults" if len(problems) > 1 else "a fault"
         raise ConfigError(f"The settings have {many}:\n" + "\n".join(f"  {line}" for line in problems))
     return profile
+
+
+def frozen_profile(values: Mapping[str, Any], where: str) -> Profile:
+    """Return the settings a run was frozen with; `where` names its record in the DataError for faulty ones."""
+    try:
+        return Profile.model_validate({key: value for key, value in values.items() if key != "name"})
+    except ValidationError as error:
+        lines = "\n".join(f"  {_fault_of(fault, {})}" for fault in error.errors(include_url=False))
+        raise DataError(f"The settings in {where} have faults:\n{lines}") from error
 
 
 def parse_set(text: str) -> tuple[str, Any]:

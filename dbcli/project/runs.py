@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from dbcli.errors import DataError, DreamboothError, RunMissing
 from dbcli.project.atomic import (
     append_line,
-    disk_full_explained,
+    commit_folder,
     json_text,
     remove_folder,
-    sync_folder,
+    remove_leftovers,
+    temporary_folder,
     write_json,
 )
 from dbcli.project.layout import Layout
@@ -89,15 +90,20 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def create_run(layout: Layout, slug: str) -> str:
-    """Make the folder of a new run; return its name, "0003-dog": the highest number so far and one."""
+def create_run(layout: Layout, slug: str, record: Callable[[str], RunRecord] | None = None) -> str:
+    """Make the folder of a new run; return its name, "0003-dog": the highest number so far and one.
+
+    `record` makes the run's first record from its name; a run is never seen without it.
+    """
     ending = re.sub(r"[^A-Za-z0-9._-]+", "-", slug).strip("-.")[:_MAX_SLUG].strip("-.") or "run"
     layout.runs_dir.mkdir(parents=True, exist_ok=True)
     with hold(layout.numbering_lock, "the numbering of runs", wait_seconds=_NUMBERING_WAIT_SECONDS):
         name = f"{max((_number(one) or 0 for one in _folders(layout)), default=0) + 1:04d}-{ending}"
-        with disk_full_explained(layout.run_dir(name)):
-            layout.run_dir(name).mkdir()
-        sync_folder(layout.runs_dir)
+        remove_leftovers(layout.runs_dir)
+        with temporary_folder(layout.run_dir(name)) as folder:
+            if record is not None:
+                write_json(folder / "run.json", record(name).to_plain())
+            commit_folder(folder, layout.run_dir(name))
     return name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -78,11 +78,12 @@ class Subject(Record):
 
 @dataclass(frozen=True)
 class AddedSubject:
-    """What `add_subject` made, what it left out, and what it changed in the photos."""
+    """What `add_subject` made, what it left out, what it changed, and the names that the photos came with."""
 
     subject: Subject
     skipped: list[Skipped]
     notes: list[str]
+    source_names: list[str] = field(default_factory=list)
 
 
 def add_subject(
@@ -113,10 +114,10 @@ def add_subject(
         if identifier is not None:
             subject.identifier = _free_identifier(layout, subject, identifier)
         with temporary_folder(final) as folder:
-            skipped, notes = _store_photos(folder / "photos", subject, sources)
+            skipped, notes, names = _store_photos(folder / "photos", subject, sources)
             write_yaml(folder / "subject.yaml", subject.to_plain())
             commit_folder(folder, final)
-    return AddedSubject(subject, skipped, notes)
+    return AddedSubject(subject, skipped, notes, names)
 
 
 def load_subject(layout: Layout, name: str) -> Subject:
@@ -208,10 +209,14 @@ def _free_identifier(layout: Layout, subject: Subject, identifier: str) -> str:
     return word
 
 
-def _store_photos(folder: Path, subject: Subject, sources: Sequence[Path]) -> tuple[list[Skipped], list[str]]:
+def _store_photos(
+    folder: Path, subject: Subject, sources: Sequence[Path]
+) -> tuple[list[Skipped], list[str], list[str]]:
+    """Fills `folder` and the record; returns what was left out, what was changed, and the photos' first names."""
     folder.mkdir()
     skipped: list[Skipped] = []
     notes: list[str] = []
+    names: list[str] = []
     for result in walk_photos(sources):
         if isinstance(result, Skipped):
             skipped.append(result)
@@ -219,6 +224,7 @@ def _store_photos(folder: Path, subject: Subject, sources: Sequence[Path]) -> tu
         file = f"{len(subject.photos) + 1:04d}.png"
         write_bytes(folder / file, result.png)
         subject.photos.append(_entry(file, result))
+        names.append(printable(result.source.name))
         notes += [f"{printable(result.source.name)}: {note}" for note in result.notes]
     if not subject.photos:
         reasons = [f"  {one.text}" for one in skipped if not one.stray] or ["  no photo was found"]
@@ -226,7 +232,7 @@ def _store_photos(folder: Path, subject: Subject, sources: Sequence[Path]) -> tu
             "None of the files can be used as a photo:\n" + "\n".join(reasons[:20]),
             hint="three to six photos (jpg, png, webp, gif, bmp, tiff) of at least 64 x 64 pixels",
         )
-    return skipped, notes
+    return skipped, notes, names
 
 
 def _entry(file: str, photo: Photo) -> PhotoEntry:

@@ -45,12 +45,12 @@ def loss_curve(events: Sequence[Mapping[str, Any]], *, format: Format = "png", c
     mean bold.
 
     `events` are lines of events.jsonl; those without a step and a finite loss are passed over. Raises
-    ValueError when none is left.
+    ValueError if none is left.
     """
     colours = _COATS[coat]
     series = {
         label: points
-        for label, key in (("subject loss", "loss"), ("prior loss", "prior_loss"))
+        for label, key in (("subject loss", "subject_loss"), ("prior loss", "prior_loss"))
         if (points := _points(events, key))
     }
     if "subject loss" not in series:
@@ -103,21 +103,27 @@ def probe_chart(
                     axes.plot(
                         [chosen_step], [probe[key]], "o", markersize=13, fillstyle="none", color=colours.ink
                     )
-        copies = [probe for probe in ordered if probe.get("copying")]
-        panels[0].plot(
-            [probe["step"] for probe in copies], [probe["fidelity"] for probe in copies], "x",
-            color=colours.ink, markersize=9, linestyle="none",
-        )  # fmt: skip
-        if real is not None:
-            panels[0].axhline(real, color=colours.third, linewidth=1.2, linestyle="--")
-            panels[0].annotate(
-                "photos among themselves", (0, real), xycoords=("axes fraction", "data"), va="bottom",
-                color=colours.third, fontsize=8, xytext=(4, 2), textcoords="offset points",
-            )  # fmt: skip
+        _mark_copying(panels[0], ordered, real, colours)
         panels[1].set_xlabel(
             "step" + (f"   (circle: chosen, step {chosen_step})" if chosen_step is not None else "")
         )
         return _saved(figure, format)
+
+
+def _mark_copying(
+    axes: Axes, probes: Sequence[Mapping[str, Any]], real: float | None, colours: _Colours
+) -> None:
+    """Crosses on the probes that copy, and the line above which that begins."""
+    copies = [probe for probe in probes if probe.get("copying")]
+    steps, heights = [probe["step"] for probe in copies], [probe["fidelity"] for probe in copies]
+    axes.plot(steps, heights, "x", color=colours.ink, markersize=9, linestyle="none")
+    if real is None:
+        return
+    axes.axhline(real, color=colours.third, linewidth=1.2, linestyle="--")
+    axes.annotate(
+        "photos among themselves", (0, real), xycoords=("axes fraction", "data"), va="bottom",
+        color=colours.third, fontsize=8, xytext=(4, 2), textcoords="offset points",
+    )  # fmt: skip
 
 
 def heat_map(

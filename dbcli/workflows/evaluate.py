@@ -19,6 +19,7 @@ from dbcli.workflows.grids import photos_of, write_sheet
 from dbcli.workflows.pictures import draw_recipes, draw_size, file_name, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.report import write_report
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ CLASS_PICTURES = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One suite scored: the scores as in scores.json, where they lie, and the grid if one was asked for."""
+    """One suite scored: the scores as in scores.json, where they lie, the page, and the grid if one was asked for."""
 
     run: str
     suite: str
     scores: dict[str, Any]
     scores_file: Path
+    report: Path
     grid: Path | None
 
 
@@ -140,12 +142,17 @@ def _score_suite(studio: _Studio, suite: Suite, judges: Judges, grid: bool) -> E
             hint="dreambooth eval --suite NAME, or --prompts FILE",
         )
     scores = score_images(
-        drawn, judges, store=FeatureStore(layout.cache_dir / "features"), identifier_removed=not studio.keep_identifier
+        drawn,
+        judges,
+        store=FeatureStore(layout.cache_dir / "features", should_stop=studio.should_stop),
+        identifier_removed=not studio.keep_identifier,
     )
     scores |= {"run": record.name, "suite": suite.name, "draw": studio.settings.model_dump(), "seed": studio.seed}
     write_json(folder / "scores.json", scores)
     sheet = _sheet(studio, suite, drawn, folder) if grid else None
-    return Evaluation(record.name, suite.name, scores, folder / "scores.json", sheet)
+    report = folder / "report.html"
+    write_report(report, layout, record, scores, drawn)
+    return Evaluation(record.name, suite.name, scores, folder / "scores.json", report, sheet)
 
 
 def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Path) -> SubjectImages:

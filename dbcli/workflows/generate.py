@@ -10,7 +10,7 @@ from typing import Any
 from dbcli.errors import PromptError
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import DrawSettings, Profile, resolve
+from dbcli.project.profiles import DrawSettings, Profile, frozen_profile, resolve
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.pictures import Picture, draw_recipes, draw_size, recipes_for
 from dbcli.workflows.progress import Progress
@@ -45,7 +45,7 @@ def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
 
     if record is None:
         return resolve_profile(layout)[1]
-    return Profile.model_validate({key: value for key, value in record.profile.items() if key != "name"})
+    return frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
 
 
 def draw_settings(profile: Profile, flags: Mapping[str, Any]) -> DrawSettings:
@@ -90,7 +90,7 @@ def generate(
             base=base,
             record=record,
         )
-        folder = out or _images_folder(layout, record)
+        folder = out or images_folder(layout, record)
         pictures = draw_recipes(
             base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish
         )
@@ -99,7 +99,8 @@ def generate(
     )
 
 
-def _images_folder(layout: Layout, record: RunRecord | None) -> Path:
+def images_folder(layout: Layout, record: RunRecord | None) -> Path:
+    """Where pictures go if nobody says otherwise: beside the run, or into the project for the bare base."""
     return layout.root / "images" if record is None else layout.images_dir(record.name)
 
 

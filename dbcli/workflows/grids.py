@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dbcli.project.atomic import write_bytes
 from dbcli.project.layout import Layout
@@ -12,6 +13,9 @@ from dbcli.project.recipes import png_bytes
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import load_subject, photo_paths
 from dbcli.workflows.pictures import Picture
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def photos_of(layout: Layout, record: RunRecord | None) -> dict[str, list[Path]]:
@@ -46,17 +50,18 @@ def write_sheet(
     """Writes a sheet: a row of photos a subject, then a row a label."""
     from dbcli.reports.grids import GridRow, draw_grid
 
-    sheet = [GridRow(f"photos of {name}", _opened(files), is_photos=True) for name, files in photos.items()]
-    sheet += [GridRow(label, _opened(files)) for label, files in rows.items()]
+    sheet = [GridRow(f"photos of {name}", opened(files), is_photos=True) for name, files in photos.items()]
+    sheet += [GridRow(label, opened(files)) for label, files in rows.items()]
     columns = max(8, *(len(row.images) for row in sheet)) if len(sheet) else 8
     write_bytes(path, png_bytes(draw_grid(sheet, tile_px=160, title=title, columns=min(columns, 8))))
 
 
-def _opened(files: Sequence[Path]) -> list:  # type: ignore[type-arg]
+def opened(files: Sequence[Path]) -> list[Image.Image]:
+    """Drawn pictures and stored photos, which are all PNG, in memory."""
     from PIL import Image
 
-    pictures = []
+    pictures: list[Image.Image] = []
     for file in files:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=("PNG",)) as picture:
             pictures.append(picture.convert("RGB"))
     return pictures

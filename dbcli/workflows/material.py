@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.errors import Interrupted
 from dbcli.project.identifiers import render_with
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
@@ -49,10 +50,11 @@ def gather(
     profile: Profile,
     resolution: int,
     progress: Progress,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Lesson:
     """Reads and encodes every picture of a run. class_images[i] belongs to subjects[i]; None means no prior.
 
-    Raises SubjectError where photos have changed since they were added.
+    Raises SubjectError where photos have changed since they were added, Interrupted between two batches.
     """
     from dbcli.diffusion.images import encode
     from dbcli.diffusion.rows import Material
@@ -70,7 +72,13 @@ def gather(
             indices = [_class_image(file, resolution, pixels, known_files) for file in of_class.files]
         materials.append(Material(photos, photo_prompts, indices, class_prompt))
     with progress.stage("Encoding pictures", len(pixels)) as stage:
-        pictures = encode(base.vae, pixels, batch_size=4, on_batch=stage.advance)
+
+        def on_batch(count: int) -> None:
+            stage.advance(count)
+            if should_stop():
+                raise Interrupted("Stopped while encoding pictures.")
+
+        pictures = encode(base.vae, pixels, batch_size=4, on_batch=on_batch)
     return Lesson(pictures, prompts, materials)
 
 

@@ -123,7 +123,14 @@ def draw_size(base: Base, width: int | None, height: int | None, resolution: int
     return size
 
 
-def preview(layout: Layout, record: RunRecord, base: Base, profile: Profile, step: int) -> None:
+def preview(
+    layout: Layout,
+    record: RunRecord,
+    base: Base,
+    profile: Profile,
+    step: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Draws one picture of each subject as the model stands into `previews/step-000100-dog.png`."""
     from dbcli.diffusion.drawing import DrawSettings as How
     from dbcli.diffusion.drawing import Order, draw
@@ -137,7 +144,8 @@ def preview(layout: Layout, record: RunRecord, base: Base, profile: Profile, ste
         template = profile.train.preview_prompt or profile.images.template
         recipe = _preview_recipe(template, {name: words}, settings, profile.train.seed, size, base, record)
         how = How(settings.sampler, settings.steps, settings.guidance, settings.eta, *size)
-        for _, pixels in draw(base, [Order(recipe.prompt, recipe.seed, recipe.negative)], how):
+        order = Order(recipe.prompt, recipe.seed, recipe.negative)
+        for _, pixels in draw(base, [order], how, should_stop=should_stop):
             save_png(folder / f"step-{step:06d}-{name}.png", to_image(pixels), recipe)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,15 +87,17 @@ def _draw_missing(
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.noise import seed_for
 
-    missing = prior_set.missing(settings.images)
-    orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in missing]
+    missing = set(prior_set.missing(settings.images))
+    indices = _whole_groups(missing, settings.images, settings.batch_size)
+    orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
     how = DrawSettings(
         recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height, settings.batch_size
     )
-    with progress.stage(f"Class images: {recipe.prompt}", len(missing) * recipe.steps) as stage:
+    with progress.stage(f"Class images: {recipe.prompt}", len(indices) * recipe.steps) as stage:
         try:
             for place, picture in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop):
-                prior_set.add(missing[place], png_bytes(to_image(picture)))
+                if indices[place] in missing:
+                    prior_set.add(indices[place], png_bytes(to_image(picture)))
         except Interrupted as stopped:
             have = len(missing) - len(prior_set.missing(settings.images))
             raise Interrupted(
@@ -103,3 +105,13 @@ def _draw_missing(
                 hint="the same command goes on from there",
                 exit_code=stopped.exit_code,
             ) from stopped
+
+
+def _whole_groups(missing: Collection[int], count: int, batch_size: int) -> list[int]:
+    """The indices below `count` to draw, in whole batches of neighbours.
+
+    The last bits of a picture depend on the size of its batch: after an interruption each is drawn in the company
+    it would have had, so that a run which was stopped sees the same pictures as one which was not.
+    """
+    groups = sorted({index // batch_size for index in missing})
+    return [index for group in groups for index in range(group * batch_size, min(count, (group + 1) * batch_size))]

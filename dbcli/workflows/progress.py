@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -14,6 +14,9 @@ class Stage(Protocol):
 
     def tell(self, text: str) -> None:
         """Shows a few words beside the bar: losses, memory."""
+
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Takes the numbers of one training step, for a curve or a log; `subject_loss` is among them."""
 
 
 class Progress(Protocol):
@@ -36,6 +39,9 @@ class _SilentStage:
         return
 
     def tell(self, text: str) -> None:
+        return
+
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
         return
 
 

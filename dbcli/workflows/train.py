@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import DreamboothError, Interrupted, Refused, RunMissing
+from dbcli.errors import DreamboothError, Interrupted, MachineError, Refused, RunMissing, TrainingDiverged
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
-from dbcli.project.profiles import Profile
+from dbcli.project.names import printable
+from dbcli.project.profiles import Profile, frozen_profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
@@ -57,19 +58,21 @@ def plan_training(
 
 def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool) -> RunRecord:
     """Makes a run of a plan and carries it out to the end; returns its finished record."""
-    name = store.create_run(layout, "-".join(subject.name for subject in plan.subjects))
     settings = load_settings(layout)
-    record = RunRecord(
-        name=name,
-        method=plan.profile.method,
-        profile=plan.profile.model_dump(mode="json") | {"name": plan.profile_name},
-        subjects=[_recorded(subject) for subject in plan.subjects],
-        base=RunBase(name=settings.base, source=settings.base, revision=settings.revision, hash=settings.base_hash),
-        total_steps=plan.profile.train.steps,
-        command=" ".join(["dreambooth", *sys.argv[1:]]),
-    )
-    store.save_run(layout, record)
-    return _carry_out(layout, record, plan.subjects, plan.profile, progress, offline=offline)
+
+    def first_record(name: str) -> RunRecord:
+        return RunRecord(
+            name=name,
+            method=plan.profile.method,
+            profile=plan.profile.model_dump(mode="json") | {"name": plan.profile_name},
+            subjects=[_recorded(subject) for subject in plan.subjects],
+            base=RunBase(name=settings.base, source=settings.base, revision=settings.revision, hash=settings.base_hash),
+            total_steps=plan.profile.train.steps,
+            command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
+        )
+
+    name = store.create_run(layout, "-".join(subject.name for subject in plan.subjects), first_record)
+    return _carry_out(layout, name, plan.subjects, plan.profile, progress, offline=offline)
 
 
 def resume_training(layout: Layout, run: str | None, progress: Progress, *, offline: bool) -> RunRecord:
@@ -78,8 +81,7 @@ def resume_training(layout: Layout, run: str | None, progress: Progress, *, offl
     Raises Refused if the run is finished or its photos are no longer those it began with.
     """
     record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
-    if record.state == "finished":
-        raise Refused(f"The run {record.name} is finished.", hint="dreambooth train --subject NAME starts a new one")
+    _refuse_finished(record)
     subjects = [load_subject(layout, subject.name) for subject in record.subjects]
     for subject, before in zip(subjects, record.subjects, strict=True):
         if [photo.sha256 for photo in subject.photos] != before.photo_hashes:
@@ -87,10 +89,10 @@ def resume_training(layout: Layout, run: str | None, progress: Progress, *, offl
                 f"The photos of '{subject.name}' are not those the run {record.name} began with.",
                 hint="dreambooth train --subject NAME starts a new run",
             )
-        subject.identifier = before.identifier
-    settings = {key: value for key, value in record.profile.items() if key != "name"}
+        subject.identifier, subject.class_noun = before.identifier, before.class_noun
+    profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
     progress.note(f"Resuming {record.name} at step {record.step} of {record.total_steps}.")
-    return _carry_out(layout, record, subjects, Profile.model_validate(settings), progress, offline=offline)
+    return _carry_out(layout, record.name, subjects, profile, progress, offline=offline)
 
 
 def _recorded(subject: Subject) -> RunSubject:
@@ -102,9 +104,14 @@ def _recorded(subject: Subject) -> RunSubject:
     )
 
 
+def _refuse_finished(record: RunRecord) -> None:
+    if record.state == "finished":
+        raise Refused(f"The run {record.name} is finished.", hint="dreambooth train --subject NAME starts a new one")
+
+
 def _carry_out(
     layout: Layout,
-    record: RunRecord,
+    name: str,
     subjects: Sequence[Subject],
     profile: Profile,
     progress: Progress,
@@ -112,17 +119,25 @@ def _carry_out(
     offline: bool,
 ) -> RunRecord:
     """Holds the run, trains it, and leaves a record that says truly how it ended."""
-    with hold(layout.run_lock(record.name), f"the run {record.name}"), listening() as wish:
+    way_on = f"dreambooth train --resume {name}"
+    with hold(layout.run_lock(name), f"the run {name}"), listening() as wish:
+        # Read only now: until the lock was ours, another process may have brought the run to its end.
+        record = store.load_run(layout, name)
+        _refuse_finished(record)
         record.state, record.error = "running", None
         store.save_run(layout, record)
         try:
             _train(layout, record, subjects, profile, progress, wish, offline=offline)
         except Interrupted as error:
             _close(layout, record, "interrupted", error.message)
-            error.hint = error.hint or f"dreambooth train --resume {record.name}"
+            error.hint = way_on
             raise
         except BaseException as error:
-            _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))
+            if isinstance(error, MachineError) and not isinstance(error, TrainingDiverged):
+                error.hint = f"{error.hint}; then {way_on}" if error.hint else way_on
+            # On a full disk even this may fail; what went wrong first is what a person has to hear.
+            with suppress(OSError, MachineError):
+                _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))
             raise
         _close(layout, record, "finished", None)
     return record
@@ -158,14 +173,20 @@ def _train(
     device = pick_device(profile.train.device)
     with _timed(record, "load"):
         base = load_project_base(layout, progress, offline=offline, device=device)
+    if record.base.hash not in (None, base.hash):
+        raise Refused(
+            f"The run {record.name} began on another base ({record.base.name}).",
+            hint="dreambooth train --subject NAME starts a new run",
+        )
     _describe(record, base, device_name(device))
+    store.save_run(layout, record)
     resolution = profile.images.resolution or base.resolution
     wish.raise_if_wished("Stopped before training began.")
     with _timed(record, "class_images"):
         class_images = _class_images(layout, base, subjects, profile, resolution, progress, wish)
     _tell_prior(layout, record, class_images, profile, progress)
     with _timed(record, "encode"):
-        lesson = gather(layout, base, subjects, class_images, profile, resolution, progress)
+        lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, wish)
     wish.raise_if_wished("Stopped before training began.")
     trainable = make_trainable(base, profile)
     trainer = build_trainer(base, trainable, lesson, profile)

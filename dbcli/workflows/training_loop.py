@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project import runs as store
 from dbcli.project.checkpoints import newest_checkpoint, save_checkpoint
 from dbcli.project.layout import Layout
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
     from dbcli.diffusion.trainer import StepResult, Trainer
 
+# Six halvings: a run that still diverges has another fault than its rate.
+LEAST_RATE_SCALE = 1 / 64
 OPTIMISATION_KEYS = (
     "learning_rate",
     "optimizer",
@@ -94,37 +99,92 @@ def run_loop(
     progress: Progress,
     wish: Callable[[], bool],
 ) -> bool:
-    """The steps, from the newest checkpoint on; True at the end, False after a wish to stop."""
-    from dbcli.diffusion.state_files import read_state, write_state
+    """The steps, from the newest checkpoint on; True at the end, False after a wish to stop, with a checkpoint written.
+
+    Raises TrainingDiverged by the profile's policy, with the last sound checkpoint still there.
+    """
     from dbcli.diffusion.trainer import train
 
-    found = newest_checkpoint(layout, record.name)
-    if found is not None:
-        trainer.load_state(read_state(found))
+    keeper = Keeper(layout, record, trainer, profile.train.keep_checkpoints, progress)
+    if keeper.load_newest():
         store.append_event(layout, record.name, {"event": "resumed", "step": trainer.done})
-
-    def save() -> None:
-        state = trainer.state()
-        save_checkpoint(
-            layout,
-            record.name,
-            trainer.done,
-            lambda folder: write_state(folder, state),
-            keep=profile.train.keep_checkpoints,
-        )
-        record.step = trainer.done
-        store.save_run(layout, record)
+    elif profile.train.on_divergence == "lower-rate":
+        keeper.save()  # the beginning is a place to go back to as well
 
     def after_step(step: int) -> None:
         every = profile.train.checkpoint_every
         if (every and step % every == 0) or step == profile.train.steps or wish():
-            save()
+            keeper.save()
         if profile.train.preview_every and step % profile.train.preview_every == 0:
-            _preview(layout, record, base, trainer, profile)
+            _preview(layout, record, base, trainer, profile, wish)
 
     with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
         stage.advance(trainer.done)
-        return train(trainer, on_step=_reporter(layout, record, stage, base), after_step=after_step, should_stop=wish)
+        on_step = _reporter(layout, record, stage, base)
+        while True:
+            try:
+                finished = train(trainer, on_step=on_step, after_step=after_step, should_stop=wish)
+                break
+            except TrainingDiverged as error:
+                if profile.train.on_divergence == "stop" or not keeper.roll_back(error.message):
+                    raise
+    if record.step != trainer.done:
+        keeper.save()  # the signal came just after the step had asked for it
+    return finished
+
+
+@dataclass
+class Keeper:
+    """A run's checkpoints: written, found again, and gone back to at a lower rate."""
+
+    layout: Layout
+    record: RunRecord
+    trainer: Trainer
+    keep: int
+    progress: Progress
+
+    def save(self) -> None:
+        """Makes a checkpoint of this step, if there is none, and says so in the record."""
+        from dbcli.diffusion.state_files import write_state
+
+        state = self.trainer.state()
+        save_checkpoint(
+            self.layout,
+            self.record.name,
+            state.step,
+            lambda folder: write_state(folder, state),
+            keep=self.keep,
+            needed_bytes=state.size_bytes,
+        )
+        self.record.step = state.step
+        store.save_run(self.layout, self.record)
+
+    def load_newest(self) -> bool:
+        """Puts the newest sound checkpoint into the trainer; False where there is none."""
+        from dbcli.diffusion.state_files import read_state
+
+        found = newest_checkpoint(
+            self.layout,
+            self.record.name,
+            on_damage=lambda fault: self.progress.warn(f"{fault}; an earlier checkpoint is used."),
+        )
+        if found is None:
+            return False
+        self.trainer.load_state(read_state(found))
+        self.record.step = self.trainer.done
+        return True
+
+    def roll_back(self, reason: str) -> bool:
+        """Goes back to the newest checkpoint at half the learning rate; False where halving has not helped."""
+        scale, diverged_at = self.trainer.rate_scale / 2, self.trainer.done
+        if scale < LEAST_RATE_SCALE or not self.load_newest():
+            return False
+        self.trainer.rate_scale = scale
+        step = self.trainer.done
+        self.progress.warn(f"{reason} Back to step {step}, at {scale:g} of the learning rate.")
+        event = {"event": "rolled back", "from": diverged_at, "step": step, "rate_scale": scale}
+        store.append_event(self.layout, self.record.name, event)
+        return True
 
 
 def _reporter(layout: Layout, record: RunRecord, stage: Stage, base: Base) -> Callable[[StepResult], None]:
@@ -133,18 +193,16 @@ def _reporter(layout: Layout, record: RunRecord, stage: Stage, base: Base) -> Ca
 
     def on_step(result: StepResult) -> None:
         record.loss = result.loss
-        store.append_event(
-            layout,
-            record.name,
-            {
-                "step": result.step,
-                "loss": result.loss,
-                "subject_loss": result.subject_loss,
-                "prior_loss": result.prior_loss,
-                "lr": result.learning_rate,
-                "seconds": round(result.seconds, 4),
-            },
-        )
+        measured = {
+            "loss": result.loss,
+            "subject_loss": result.subject_loss,
+            "prior_loss": result.prior_loss,
+            "lr": result.learning_rate,
+            "seconds": round(result.seconds, 4),
+        }
+        store.append_event(layout, record.name, {"step": result.step, **measured})
+        known = {name: value for name, value in measured.items() if value is not None}
+        stage.measure(record.name, result.step, known)
         prior = "" if result.prior_loss is None else f" prior {result.prior_loss:.4f}"
         memory = peak_memory_bytes(base.unet.device) / 1e9  # type: ignore[arg-type]
         stage.advance()
@@ -153,12 +211,15 @@ def _reporter(layout: Layout, record: RunRecord, stage: Stage, base: Base) -> Ca
     return on_step
 
 
-def _preview(layout: Layout, record: RunRecord, base: Base, trainer: Trainer, profile: Profile) -> None:
-    """One picture of each subject as the model stands, into the run's previews."""
+def _preview(
+    layout: Layout, record: RunRecord, base: Base, trainer: Trainer, profile: Profile, wish: Callable[[], bool]
+) -> None:
+    """One picture of each subject as the model stands, into the run's previews; left out once a signal came."""
     from dbcli.workflows.pictures import preview
 
     for module in trainer.trainable.modules:
         module.eval()
-    preview(layout, record, base, profile, trainer.done)
+    with suppress(Interrupted):
+        preview(layout, record, base, profile, trainer.done, wish)
     for module in trainer.trainable.modules:
         module.train()

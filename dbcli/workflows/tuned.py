@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import Refused, RunMissing
+from dbcli.errors import Refused, RunMissing, UnsafeFile
 from dbcli.project.atomic import commit_folder, remove_folder, remove_leftovers, temporary_folder
+from dbcli.project.checkpoints import check_space
 from dbcli.project.layout import Layout
+from dbcli.project.manifests import first_fault, write_manifest
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.progress import Progress
@@ -27,12 +29,20 @@ def save_tuned(layout: Layout, run: str, base: Base, trainable: Trainable, profi
     remove_leftovers(final.parent)
     if final.exists():
         remove_folder(final)
+    check_space(final.parent, _size_bytes(base, trainable))
     with temporary_folder(final) as folder:
         if trainable.method == "full":
             _write_full(folder, base)
         else:
             _write_lora(folder / LORA_FILE, base, trainable, profile)
+        write_manifest(folder)
         commit_folder(folder, final)
+
+
+def _size_bytes(base: Base, trainable: Trainable) -> int:
+    if trainable.method != "full":
+        return sum(tensor.numel() * 4 for tensor in trainable.tensors.values())
+    return sum(tensor.numel() * 4 for part in (base.unet, base.vae, base.text_encoder) for tensor in part.parameters())
 
 
 def _write_full(folder: Path, base: Base) -> None:
@@ -63,6 +73,23 @@ def _write_lora(file: Path, base: Base, trainable: Trainable, profile: Profile) 
     write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
 
 
+def checked_weights(layout: Layout, record: RunRecord) -> Path:
+    """The folder of a run's weights, every file compared with the manifest they were written with.
+
+    Raises RunMissing where the folder is gone, UnsafeFile naming the file that is damaged.
+    """
+    folder = layout.weights_dir(record.name)
+    if not folder.is_dir():
+        raise RunMissing(f"{layout.shown(folder)} is not there.", hint=f"dreambooth runs show {record.name}")
+    fault = first_fault(folder)
+    if fault is not None:
+        raise UnsafeFile(
+            f"The weights of the run {record.name} are damaged: {fault}.",
+            hint="put the file back from a copy, or train the run again",
+        )
+    return folder
+
+
 def load_model(layout: Layout, record: RunRecord | None, progress: Progress, *, offline: bool, device: Any) -> Base:
     """The model a run made, or the project's bare base for None, ready to draw.
 
@@ -70,9 +97,7 @@ def load_model(layout: Layout, record: RunRecord | None, progress: Progress, *, 
     """
     if record is None:
         return load_project_base(layout, progress, offline=offline, device=device)
-    folder = layout.weights_dir(record.name)
-    if not folder.is_dir():
-        raise RunMissing(f"{layout.shown(folder)} is not there.", hint=f"dreambooth runs show {record.name}")
+    folder = checked_weights(layout, record)
     if record.method == "full":
         from dbcli.diffusion.bases import load_base
 

@@ -56,9 +56,7 @@ def test_text_encoder_names_carry_the_prefix_that_older_versions_look_for(tmp_pa
 
 
 @pytest.mark.parametrize("version", ["sd-v1", "sd-v2"])
-def test_the_tokenizer_gives_equal_ids_from_the_new_files_and_from_the_old(
-    tmp_path: Path, version: str
-) -> None:
+def test_the_tokenizer_gives_equal_ids_from_the_new_files_and_from_the_old(tmp_path: Path, version: str) -> None:
     from transformers import CLIPTokenizer
 
     folder = write(tmp_path / "out", version) / "tokenizer"
@@ -104,14 +102,16 @@ def test_a_word_added_by_training_survives(tmp_path: Path) -> None:
     assert base.text_encoder.config.vocab_size == 49409
 
 
-def test_configurations_name_their_precision_for_old_and_new(tmp_path: Path) -> None:
+def test_a_rounded_folder_gives_networks_of_one_type(tmp_path: Path) -> None:
     folder = write(tmp_path / "out", dtype=torch.float16)
     config = json.loads((folder / "text_encoder" / "config.json").read_text())
     assert (config["dtype"], config["torch_dtype"], config["architectures"]) == (
-        "float16",
-        "float16",
+        "float32",
+        "float32",
         ["CLIPTextModel"],
     )
+    weights = read_header(folder / "text_encoder" / "model.safetensors").tensors.values()
+    assert {info.dtype for info in weights} == {torch.float16}
     assert "_name_or_path" not in json.loads((folder / "unet" / "config.json").read_text())
     index = json.loads((folder / "model_index.json").read_text())
     assert index["scheduler"] == ["diffusers", "PNDMScheduler"]

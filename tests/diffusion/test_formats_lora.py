@@ -29,9 +29,7 @@ def draw(networks: dict) -> torch.Tensor:
     return tiny_models.draw(networks, tiny_models.tokenizer(), scheduler)
 
 
-def tuned(
-    targets: list[str], *, rank: int, alpha: int, dora: bool = False
-) -> tuple[torch.Tensor, LoraWeights]:
+def tuned(targets: list[str], *, rank: int, alpha: int, dora: bool = False) -> tuple[torch.Tensor, LoraWeights]:
     """A picture by networks with a LoRA inside, and that LoRA."""
     networks = fresh()
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, use_dora=dora)

@@ -18,17 +18,35 @@ from tests.diffusion import tiny_models
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # The file list of stable-diffusion-v1-5 on the hub, shortened to what matters.
-V1_5_FILES = """
-.gitattributes README.md feature_extractor/preprocessor_config.json model_index.json
-safety_checker/config.json safety_checker/model.safetensors safety_checker/pytorch_model.bin
-scheduler/scheduler_config.json text_encoder/config.json text_encoder/model.fp16.safetensors
-text_encoder/model.safetensors text_encoder/pytorch_model.bin tokenizer/merges.txt
-tokenizer/special_tokens_map.json tokenizer/tokenizer_config.json tokenizer/vocab.json unet/config.json
-unet/diffusion_pytorch_model.bin unet/diffusion_pytorch_model.fp16.safetensors
-unet/diffusion_pytorch_model.non_ema.safetensors unet/diffusion_pytorch_model.safetensors
-v1-5-pruned-emaonly.safetensors v1-5-pruned.ckpt v1-inference.yaml vae/config.json
-vae/diffusion_pytorch_model.bin vae/diffusion_pytorch_model.safetensors
-""".split()
+V1_5_FILES = [
+    ".gitattributes",
+    "README.md",
+    "feature_extractor/preprocessor_config.json",
+    "model_index.json",
+    "safety_checker/config.json",
+    "safety_checker/model.safetensors",
+    "safety_checker/pytorch_model.bin",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.fp16.safetensors",
+    "text_encoder/model.safetensors",
+    "text_encoder/pytorch_model.bin",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.bin",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "unet/diffusion_pytorch_model.non_ema.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "v1-5-pruned-emaonly.safetensors",
+    "v1-5-pruned.ckpt",
+    "v1-inference.yaml",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.bin",
+    "vae/diffusion_pytorch_model.safetensors",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -68,9 +68,7 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
         ({"a": 3}, b"", "malformed"),
     ],
 )
-def test_a_header_that_does_not_hold_is_refused(
-    tmp_path: Path, header: object, data: bytes, reason: str
-) -> None:
+def test_a_header_that_does_not_hold_is_refused(tmp_path: Path, header: object, data: bytes, reason: str) -> None:
     path = raw_safetensors(tmp_path / "bad.safetensors", header, data)
     with pytest.raises(UnsafeFile, match=reason) as caught:
         open_weights(path)
@@ -202,6 +200,13 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(tmp_path: Path, call: tupl
     assert not canary.exists()
 
 
+def test_the_refusal_names_what_the_pickle_asked_for_and_gives_no_unsafe_advice(tmp_path: Path) -> None:
+    torch.save({"x": Canary(os.system, "true")}, tmp_path / "m.ckpt")
+    with pytest.raises(UnsafeFile, match="system") as caught:
+        open_weights(tmp_path / "m.ckpt")
+    assert "weights_only" not in caught.value.message
+
+
 def test_a_bare_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.ckpt").write_bytes(pickle.dumps({"w": 1}))
     with pytest.raises(UnsafeFile, match="zip archive"):
@@ -252,6 +257,21 @@ def test_the_same_bytes_under_many_names_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"w{number}": one for number in range(100)}}, tmp_path / "m.ckpt")
     with pytest.raises(UnsafeFile, match="more than it has"):
         open_weights(tmp_path / "m.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+def test_shells_without_bytes_and_odd_kinds_are_no_weights(tmp_path: Path) -> None:
+    odd = {
+        "meta": torch.empty(10, device="meta"),
+        "sparse": torch.eye(3).to_sparse(),
+        "complex": torch.zeros(2, dtype=torch.complex64),
+        "plain": torch.ones(2),
+        7: torch.ones(1),
+    }
+    torch.save({"state_dict": odd, "epoch": 10**500, "note": "x" * 2000, "global_step": 3}, tmp_path / "m.ckpt")
+    weights = open_weights(tmp_path / "m.ckpt")
+    assert weights.names() == ["plain"]
+    assert weights.metadata == {"global_step": "3"}
 
 
 def test_json_of_a_stranger(tmp_path: Path) -> None:

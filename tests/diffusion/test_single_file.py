@@ -61,9 +61,7 @@ def test_a_checkpoint_and_a_folder_of_one_model_share_their_hash(bare, tmp_path:
 
 
 def test_a_half_precision_copy_shares_its_hash_with_itself_widened(bare, tmp_path: Path) -> None:
-    halves = {
-        name: t.half() if t.is_floating_point() else t for name, t in load_file(str(bare["sd-v1"])).items()
-    }
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in load_file(str(bare["sd-v1"])).items()}
     widened = {name: t.float() if t.is_floating_point() else t for name, t in halves.items()}
     save_file(halves, str(tmp_path / "half.safetensors"))
     save_file(widened, str(tmp_path / "wide.safetensors"))
@@ -94,9 +92,7 @@ def test_a_text_encoder_without_its_prefix_is_understood(bare, tmp_path: Path) -
     path = rewrite(
         bare["sd-v1"],
         tmp_path / "merged.safetensors",
-        lambda tensors: {
-            name.replace("transformer.text_model.", "transformer."): t for name, t in tensors.items()
-        },
+        lambda tensors: {name.replace("transformer.text_model.", "transformer."): t for name, t in tensors.items()},
     )
     assert load_base(str(path)).hash == load_base(str(bare["sd-v1"])).hash
 
@@ -108,9 +104,7 @@ def spread(tensors, value: float):
     return {**tensors, TELLING_NAME: bias}
 
 
-@pytest.mark.parametrize(
-    ("measured", "found", "resolution"), [(0.057, "epsilon", 512), (0.534, "v_prediction", 768)]
-)
+@pytest.mark.parametrize(("measured", "found", "resolution"), [(0.057, "epsilon", 512), (0.534, "v_prediction", 768)])
 def test_a_v2_file_that_says_nothing_is_told_by_its_weights(
     bare, tmp_path: Path, measured: float, found: str, resolution: int
 ) -> None:
@@ -188,9 +182,7 @@ def test_shapes_that_make_no_model_are_refused(bare, tmp_path: Path, change) -> 
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", json.dumps({"unet": 1, "vae": {}, "text_encoder": {}, "scheduler": {}})]
 )
-def test_a_configuration_in_the_metadata_that_cannot_be_read_is_refused(
-    bare, tmp_path: Path, text: str
-) -> None:
+def test_a_configuration_in_the_metadata_that_cannot_be_read_is_refused(bare, tmp_path: Path, text: str) -> None:
     path = rewrite(bare["sd-v1"], tmp_path / "odd.safetensors", lambda t: t, {METADATA_KEY: text})
     with pytest.raises(UnsafeFile, match="odd.safetensors"):
         load_base(str(path))
@@ -199,9 +191,7 @@ def test_a_configuration_in_the_metadata_that_cannot_be_read_is_refused(
 def test_a_hostile_configuration_in_the_metadata_is_refused(bare, tmp_path: Path) -> None:
     configs = tiny_models.narrow_configs()
     configs["unet"]["layers_per_block"] = 10**12
-    path = rewrite(
-        bare["sd-v1"], tmp_path / "odd.safetensors", lambda t: t, {METADATA_KEY: json.dumps(configs)}
-    )
+    path = rewrite(bare["sd-v1"], tmp_path / "odd.safetensors", lambda t: t, {METADATA_KEY: json.dumps(configs)})
     with pytest.raises(UnsafeFile, match="layers_per_block"):
         load_base(str(path))
     assert METADATA_KEY in read_header(path).metadata

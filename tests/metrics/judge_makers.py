@@ -38,7 +38,7 @@ def write_embedded_judges(root: Path) -> Path:
 
 
 def write_pictures(folder: Path, count: int, *, seed: int) -> tuple[Path, ...]:
-    """So many different pictures: coarse random colours of one hue, so that a subject's resemble each other."""
+    """So many different pictures: coarse random colours of one hue, so that those of a call look alike."""
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     hue = random.integers(0, 160, (1, 1, 3))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dbcli.reports.charts import heat_map, loss_curve, probe_chart, running_mean
 
-EVENTS = [{"step": step, "loss": 1 / step, "prior_loss": 0.5} for step in range(1, 60)]
+EVENTS = [{"step": step, "subject_loss": 1 / step, "prior_loss": 0.5} for step in range(1, 60)]
 PROBES = [{"step": step, "fidelity": step / 1000, "editability": 0.3} for step in (200, 100, 300)]
 
 
@@ -33,9 +33,9 @@ def test_a_loss_curve_in_both_coats() -> None:
 def test_events_without_a_loss_are_passed_over() -> None:
     odd = [
         {"event": "checkpoint", "step": 3},
-        {"step": 4, "loss": float("nan")},
-        {"loss": 1.0},
-        {"step": 5, "loss": "x"},
+        {"step": 4, "subject_loss": float("nan")},
+        {"subject_loss": 1.0},
+        {"step": 5, "subject_loss": "x"},
     ]
     assert loss_curve([*odd, *EVENTS]) == loss_curve(EVENTS)
     with pytest.raises(ValueError, match="no step with a loss"):
@@ -43,7 +43,7 @@ def test_events_without_a_loss_are_passed_over() -> None:
 
 
 def test_a_run_without_prior_has_one_line() -> None:
-    without = [{"step": event["step"], "loss": event["loss"]} for event in EVENTS]
+    without = [{"step": event["step"], "subject_loss": event["subject_loss"]} for event in EVENTS]
     assert loss_curve(without) != loss_curve(EVENTS)
 
 

@@ -67,7 +67,8 @@ def test_a_label_makes_ink() -> None:
 
 
 HOSTILE = ["", "🐶" * 500, "a" * 5000, "\x00\x1b[31m\r\n\t", "\u202eright to left",
-           "<script>alert(1)</script>", "\ud83d", "e\u0301" * 50, "$x^2$ \\frac{1}{", "👩‍👩‍👧‍👦 family", "狗在雪地里"]  # fmt: skip
+           "<script>alert(1)</script>", "\ud83d", "e\u0301" * 50, "$x^2$ \\frac{1}{", 
+           "👩‍👩‍👧‍👦 family", "狗在雪地里"]  # fmt: skip
 
 
 @pytest.mark.parametrize("label", HOSTILE)

@@ -34,7 +34,7 @@ HOSTILE = [
     "<!-- --> & ' \" javascript:alert(1)",
     "\u202edog\x00\ud83d",
 ]
-EVENTS = [{"step": step, "loss": 1 / step} for step in range(1, 30)]
+EVENTS = [{"step": step, "subject_loss": 1 / step} for step in range(1, 30)]
 
 
 class Elements(HTMLParser):
@@ -87,6 +87,7 @@ def test_hostile_text_stays_text(text: str) -> None:
             assert attributes.get(name, "#").startswith(("data:image/", "#")), (tag, attributes)
     seen = re.sub("[\u202e\x00\ud83d]", "", text)
     assert seen in page.text
+    assert not set(page.text) & set("\u202e\x00\ud83d")
     assert len(page.of("style")) == 1
 
 

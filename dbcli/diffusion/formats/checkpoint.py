@@ -35,9 +35,7 @@ def write_checkpoint(
     goes into the metadata, so that this program reads back any width; other programs ignore it.
     """
     tensors = original_tensors(unet=unet, vae=vae, text_encoder=text_encoder)
-    tensors = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
-    }
+    tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     configs = {
         "unet": _plain(unet.config),
         "vae": _plain(vae.config),

@@ -35,7 +35,7 @@ def write_diffusers_folder(
     """Writes the networks, tokenizer and scheduler under `folder`; `model_index.json` is written last."""
     for name, network in {"unet": unet, "vae": vae, "text_encoder": text_encoder}.items():
         save_tensors(folder / name / WEIGHTS[name], _tensors(name, network, dtype), {})
-        save_json(folder / name / "config.json", _config(name, network, dtype))
+        save_json(folder / name / "config.json", _config(name, network))
     write_tokenizer(folder / "tokenizer", tokenizer)
     save_json(folder / "scheduler" / "scheduler_config.json", _scheduler(scheduler_config))
     save_json(folder / "model_index.json", _index(scheduler_config))
@@ -43,8 +43,7 @@ def write_diffusers_folder(
 
 def _tensors(name: str, network: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     state = {
-        key: value.to(dtype) if value.is_floating_point() else value
-        for key, value in network.state_dict().items()
+        key: value.to(dtype) if value.is_floating_point() else value for key, value in network.state_dict().items()
     }
     if name != "text_encoder":
         return state
@@ -55,15 +54,16 @@ def _tensors(name: str, network: Any, dtype: torch.dtype) -> dict[str, torch.Ten
     }
 
 
-def _config(name: str, network: Any, dtype: torch.dtype) -> dict[str, Any]:
+def _config(name: str, network: Any) -> dict[str, Any]:
     if name != "text_encoder":
         config = json.loads(network.to_json_string())
         return {key: value for key, value in config.items() if key != "_name_or_path"}
     config = network.config.to_dict()
     config.pop("_name_or_path", None)
-    kind = str(dtype).removeprefix("torch.")
+    # transformers loads a text encoder as its configuration says, diffusers the other networks as float32 unless
+    # asked otherwise: whatever the file holds, a plain `from_pretrained` must give networks of one type.
     # Versions 4 read `torch_dtype`, versions 5 `dtype`.
-    return {**config, "architectures": ["CLIPTextModel"], "dtype": kind, "torch_dtype": kind}
+    return {**config, "architectures": ["CLIPTextModel"], "dtype": "float32", "torch_dtype": "float32"}
 
 
 def _scheduler(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,9 +96,7 @@ def write_tokenizer(folder: Path, tokenizer: Any) -> None:
     vocabulary: dict[str, int] = backend["model"]["vocab"]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in backend["model"]["merges"]]
     added = {
-        entry["content"]: entry["id"]
-        for entry in backend.get("added_tokens", [])
-        if entry["content"] not in vocabulary
+        entry["content"]: entry["id"] for entry in backend.get("added_tokens", []) if entry["content"] not in vocabulary
     }
     special = {
         "bos_token": str(tokenizer.bos_token),

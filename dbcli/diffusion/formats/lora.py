@@ -71,9 +71,7 @@ def _layers(tensors: Mapping[str, torch.Tensor], alpha: float) -> dict[str, Lora
         up = next((tensors[key] for key in tensors if key.startswith(f"{module}.lora_B.")), None)
         if up is None:
             raise UnsafeFile(f"The LoRA layer {module} has only one of its halves.")
-        magnitude = next(
-            (tensors[key] for key in tensors if key.startswith(f"{module}.lora_magnitude")), None
-        )
+        magnitude = next((tensors[key] for key in tensors if key.startswith(f"{module}.lora_magnitude")), None)
         flat = None if magnitude is None else magnitude.reshape(-1)
         layers[module.removeprefix("text_model.")] = LoraLayer(down, up, float(alpha), flat)
     return layers
@@ -86,9 +84,7 @@ def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, P
     """
     networks = {"unet": unet, "text_encoder": text_encoder}
     return {
-        part: _peft(lora.part(part), _path_prefix(networks[part]), networks[part])
-        for part in PARTS
-        if lora.part(part)
+        part: _peft(lora.part(part), _path_prefix(networks[part]), networks[part]) for part in PARTS if lora.part(part)
     }
 
 
@@ -135,9 +131,7 @@ def module_shapes(network: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def check_layer(
-    name: str, down: tuple[int, ...], up: tuple[int, ...], weight: tuple[int, ...], file: str
-) -> None:
+def check_layer(name: str, down: tuple[int, ...], up: tuple[int, ...], weight: tuple[int, ...], file: str) -> None:
     """Refuses a layer whose halves do not multiply to the module's shape. Raises UnsafeFile or BaseMissing."""
     if len(down) < 2 or len(up) < 2 or down[0] != up[1] or down[0] == 0 or any(size != 1 for size in up[2:]):
         raise UnsafeFile(f"{file}: the halves of {name} do not fit each other ({list(down)}, {list(up)}).")

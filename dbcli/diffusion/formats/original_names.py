@@ -103,9 +103,7 @@ def vae_name(name: str, config: Mapping[str, Any]) -> str:
         rest = ["mid", "attn_1", _VAE_ATTENTION[layer], rest[-1]]
     elif rest[0] in ("down_blocks", "up_blocks"):
         rest = _vae_block(rest, len(config["block_out_channels"]))
-    return VAE_PREFIX + ".".join(
-        [half, *("nin_shortcut" if word == "conv_shortcut" else word for word in rest)]
-    )
+    return VAE_PREFIX + ".".join([half, *("nin_shortcut" if word == "conv_shortcut" else word for word in rest)])
 
 
 def _vae_block(rest: list[str], blocks: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 from collections.abc import Mapping
@@ -22,8 +23,6 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
 
     The metadata gains the format and, where it is a ModelSpec table, the sha256 of all tensor bytes.
     """
-    from safetensors.torch import save_file
-
     path.parent.mkdir(parents=True, exist_ok=True)
     bare = path.with_name(f".{path.name}.{os.getpid()}.bare")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -31,14 +30,31 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     table = {"format": "pt", **metadata}
     try:
         if any(key.startswith("modelspec.") for key in table):
-            save_file(_unshared(ready), str(bare))
+            write_tensor_file(_unshared(ready), bare)
             _add_metadata(bare, temporary, table)
         else:
-            save_file(_unshared(ready), str(temporary), metadata=table)
+            write_tensor_file(_unshared(ready), temporary, table)
         _commit(temporary, path)
     finally:
         bare.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)
+
+
+def write_tensor_file(
+    tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a safetensors file in place. A failing disk is an OSError, as from every other writer."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), str(path), metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        # The library puts the system's error number into its text: "... (os error 28)".
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _add_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:

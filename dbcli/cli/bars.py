@@ -1,0 +1,108 @@
+"""How long work is shown: a bar, and under it the numbers of training with a small curve of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+# Beside the description: bar, counts and time, with a space between each.
+BESIDE_COLUMNS, LEAST_DESCRIPTION = 50, 12
+WIDEST_CURVE, NARROWEST_CURVE = 40, 8
+
+
+class Curve:
+    """The course of a loss in bounded memory: means of equally long stretches, halved in number when too many."""
+
+    MOST = 512
+
+    def __init__(self) -> None:
+        self._means: list[float] = []
+        self._stretch, self._sum, self._count = 1, 0.0, 0
+
+    def add(self, value: float) -> None:
+        if value != value or abs(value) == float("inf"):
+            return
+        self._sum, self._count = self._sum + value, self._count + 1
+        if self._count == self._stretch:
+            self._means.append(self._sum / self._count)
+            self._sum, self._count = 0.0, 0
+        if len(self._means) == self.MOST:
+            self._means = [(one + other) / 2 for one, other in zip(self._means[::2], self._means[1::2], strict=True)]
+            self._stretch *= 2
+
+    def drawn(self, width: int) -> str:
+        """At most `width` blocks from the lowest mean to the highest; nothing before there are two."""
+        if len(self._means) < 2 or width < 2:
+            return ""
+        return sparkline(_shortened(self._means, width))
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One block a value, the lowest at the bottom: 1, 2, 8 gives "▁▂█"."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(BLOCKS[round((value - low) / span * (len(BLOCKS) - 1))] for value in values)
+
+
+class Bar:
+    """One bar with words and a curve under it."""
+
+    def __init__(self, bars: Bars, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, amount: int = 1) -> None:
+        self._bars.advance(self._task, amount)
+
+    def tell(self, text: str) -> None:
+        self._bars.update(self._task, told=text)
+
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        if "subject_loss" in values:
+            self._bars.curve.add(values["subject_loss"])
+
+
+class Bars(Progress):
+    """Rich's progress display with a line under the bar for what does not fit beside it at 80 columns."""
+
+    def __init__(self, console: Console, *, disable: bool) -> None:
+        self.curve = Curve()
+        super().__init__(
+            TextColumn("{task.fields[shown]}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            disable=disable,
+            refresh_per_second=8,
+        )
+
+    def begin(self, title: str, total: int) -> Bar:
+        """Adds the one task of this display."""
+        room = max(LEAST_DESCRIPTION, self.console.width - BESIDE_COLUMNS)
+        shown = title if len(title) <= room else title[: room - 1] + "…"
+        return Bar(self, self.add_task("", total=total, shown=shown, told=""))
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields.get("told"):
+                yield self._beneath(str(task.fields["told"]))
+
+    def _beneath(self, told: str) -> Text:
+        room = self.console.width - len(told) - 5
+        curve = self.curve.drawn(min(room, WIDEST_CURVE)) if room >= NARROWEST_CURVE else ""
+        line = Text.assemble("  ", told, "  " if curve else "", (curve, "cyan"), no_wrap=True, overflow="ellipsis")
+        line.truncate(self.console.width, overflow="ellipsis")
+        return line
+
+
+def _shortened(values: Sequence[float], width: int) -> list[float]:
+    """At most `width` values, each the mean of its stretch."""
+    if len(values) <= width:
+        return list(values)
+    edges = [round(number * len(values) / width) for number in range(width + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]

@@ -1,0 +1,92 @@
+"""The language of `generate --interactive`: a line is a prompt, or begins with a colon and is a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbcli.errors import UsageError
+
+# command -> (the setting it changes, how its value is read, help)
+SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "seed": ("seed", int, "the seed of the next first picture; the others count up from it"),
+    "steps": ("steps", int, "sampler steps"),
+    "n": ("count", int, "pictures a prompt"),
+    "guidance": ("guidance", float, "how strongly the prompt is held to"),
+    "sampler": ("sampler", str, "ddim, dpm++, euler, euler-a, unipc, pndm, …"),
+    "eta": ("eta", float, "DDIM's fresh noise a step, 0 to 1"),
+    "negative": ("negative", str, "what should not be there; nothing after it clears it"),
+}
+SWITCHES = {
+    "grid": "also write one sheet of all pictures, photos first: on or off",
+    "show": "show pictures in this terminal: on or off",
+}
+ACTIONS = {
+    "again": "draw the last prompt with the next seeds",
+    "settings": "what holds now",
+    "help": "this list",
+    "quit": "leave; so does Ctrl-D",
+}
+COMMANDS = [*SETTINGS, *SWITCHES, *ACTIONS]
+
+
+@dataclass
+class Wishes:
+    """What a person asked for so far; flags hold only what differs from the run's own settings."""
+
+    flags: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    prompt: str | None = None
+    grid: bool = False
+    show: bool = True
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line understood: what to do and with what."""
+
+    action: str
+    value: Any = None
+
+
+def understood(line: str) -> Line:
+    """Reads one line. Raises UsageError for a command that is none, or a value that does not fit it."""
+    text = line.strip()
+    if not text:
+        return Line("nothing")
+    if not text.startswith(":"):
+        return Line("draw", text)
+    word, _, value = text[1:].partition(" ")
+    word, value = word.lower(), value.strip()
+    if word in ("q", "exit"):
+        word = "quit"
+    if word in ACTIONS:
+        return Line(word)
+    if word in SWITCHES:
+        if value not in ("on", "off"):
+            raise UsageError(f":{word} takes on or off.")
+        return Line(word, value == "on")
+    if word in SETTINGS:
+        return Line(word, _read(word, value))
+    raise UsageError(f"There is no command :{word[:20]}.", hint=":help lists them; a prompt begins without a colon")
+
+
+def with_setting(wishes: Wishes, word: str, value: Any) -> Wishes:
+    """The wishes with one setting changed; the old ones stay as they are, for a value that turns out not to fit."""
+    key = SETTINGS[word][0]
+    if key == "seed":
+        return Wishes(dict(wishes.flags), value, wishes.prompt, wishes.grid, wishes.show)
+    return Wishes(wishes.flags | {key: value}, wishes.seed, wishes.prompt, wishes.grid, wishes.show)
+
+
+def _read(word: str, value: str) -> Any:
+    read = SETTINGS[word][1]
+    try:
+        found = read(value)
+    except ValueError:
+        kind = "a whole number" if read is int else "a number"
+        raise UsageError(f":{word} takes {kind}, not '{value[:20]}'.", hint=f"for example :{word} 7") from None
+    if word == "seed" and not 0 <= found < 2**63:
+        raise UsageError(f":seed takes 0 to {2**63 - 1}.")
+    return found

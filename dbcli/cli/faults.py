@@ -1,0 +1,98 @@
+"""What ends a command beside the errors it meant to raise: the machine, a slip in the command line, a bug."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+# What torch says in a RuntimeError of no class of its own.
+MEMORY_SIGNS = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "MPS backend out of memory")
+DEVICE_SIGNS = ("CUDA error", "CUDNN_STATUS", "cuDNN error", "CUBLAS_STATUS", "No CUDA GPUs are available")
+
+Fault = tuple[int, str, str | None]
+
+
+class StopNow(BaseException):
+    """A signal while nothing is under way that could be finished first.
+
+    No Exception, so that no library's `except Exception` takes it for a fault of its own and goes on.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def machine_fault(error: BaseException) -> Fault | None:
+    """Exit 5 for what the machine could not do; None for anything else.
+
+    Known by name and text, so that torch need not be imported to tell.
+    """
+    text, kind = str(error), type(error).__name__
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or any(sign in text for sign in MEMORY_SIGNS):
+        return 5, "The memory is full.", "try --method lora, or --set train.gradient_checkpointing=true"
+    if kind == "AcceleratorError" or (isinstance(error, RuntimeError) and any(sign in text for sign in DEVICE_SIGNS)):
+        reason = (text.splitlines() or [kind])[0][:200]
+        return 5, f"The GPU failed: {reason}.", "dreambooth train --resume goes on from the last checkpoint"
+    if isinstance(error, OSError) and error.errno is not None:
+        return _system_fault(error)
+    return None
+
+
+def _system_fault(error: OSError) -> Fault | None:
+    name = error.filename if isinstance(error.filename, str | bytes | os.PathLike) else None
+    where = os.fsdecode(name) if name is not None else ""
+    if error.errno in FULL:
+        needs = f"{where} needs more space" if where else "a file needs more space"
+        return 5, f"The disk is full: {needs}, {_free_bytes(where):,} bytes are free.", "free some, then run it again"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return 5, f"No permission to write or read {where or 'a file'}.", "check who owns the folder"
+    if where:
+        return 5, f"{where}: {error.strerror}.", "check the path, and that nothing else changes the project meanwhile"
+    return None
+
+
+def _free_bytes(path: str) -> int:
+    folder = Path(path or ".").absolute()
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def usage_fault(error: BaseException) -> Fault | None:
+    """A slip in the command line, as the parser found it: its message, its exit code, and where help is."""
+    speak: Any = getattr(error, "format_message", None)
+    if speak is None:
+        return None
+    context: Any = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context is not None else "dreambooth --help"
+    return int(getattr(error, "exit_code", 2)), str(speak()), hint
+
+
+def bug(error: BaseException) -> Fault:
+    """Exit 1: the program's own fault. The traceback goes to a log, never to the person's screen."""
+    from platformdirs import user_log_path
+
+    text = "".join(traceback.format_exception(error))
+    name = time.strftime(f"crash-%Y%m%d-%H%M%S-{os.getpid()}.log")
+    hint = "no log could be written"
+    for folder in (user_log_path("dreambooth", appauthor=False), Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        hint = f"the details are in {folder / name}"
+        break
+    return 1, f"A fault of dreambooth itself: {type(error).__name__}: {error}", hint

@@ -1,0 +1,92 @@
+"""What guides a person: where they stand, what a photo lacks, what the machine lacks, always with the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from dbcli.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from dbcli.project.runs import RunRecord
+    from dbcli.workflows.photo_review import PhotoReview
+    from dbcli.workflows.standing import Standing, Step
+
+SHOWN_SUBJECTS = 6
+
+
+def show_standing(screen: Screen, standing: Standing) -> None:
+    """The project at a glance and what to type next."""
+    screen.document(_standing_document(standing))
+    if standing.project is None:
+        screen.line("Teach a text-to-image model one particular thing, and draw it anywhere.", style="bold")
+        screen.line("There is no project here yet.")
+    else:
+        screen.table(None, ("", ""), _standing_rows(standing))
+    for line in standing.damaged:
+        screen.warn(line)
+    show_steps(screen, standing.next)
+    screen.line("All commands: dreambooth --help · this machine: dreambooth doctor", style="dim")
+
+
+def show_steps(screen: Screen, steps: Sequence[Step]) -> None:
+    """Commands to type next, each with its reason above it."""
+    screen.line("")
+    for number, step in enumerate(steps[:3]):
+        screen.line(f"{'Next' if number == 0 else 'Or'}: {step.why}", style="bold" if number == 0 else "")
+        screen.command(step.command)
+    screen.line("")
+
+
+def show_review(screen: Screen, review: PhotoReview) -> None:
+    """The faults of a subject's photos and where their crops can be looked at."""
+    for fault in review.faults:
+        screen.warn(fault.text)
+    screen.line(f"Crops: {review.sheet}")
+    if not review.faults:
+        screen.note(f"No fault found in {review.looked_at} photos. Is the subject whole, and alone, in every crop?")
+
+
+def _standing_rows(standing: Standing) -> list[tuple[str, str]]:
+    profile = f", profile {standing.profile}" if standing.profile else ""
+    rows = [("project", f"{standing.project}"), ("base", f"{standing.base}{profile}")]
+    for number, subject in enumerate(standing.subjects[:SHOWN_SUBJECTS]):
+        count = len(subject.photos)
+        word = f", its word is {subject.identifier}" if subject.identifier else ", no word yet"
+        text = f"{subject.name}: {count} photo{'s' if count != 1 else ''} of a {subject.class_noun}{word}"
+        rows.append(("subjects" if number == 0 else "", text))
+    if len(standing.subjects) > SHOWN_SUBJECTS:
+        rows.append(("", f"and {len(standing.subjects) - SHOWN_SUBJECTS} more"))
+    if standing.runs:
+        rows.append(("runs", f"{len(standing.runs)}, the newest {_run(standing.runs[-1])}"))
+    if standing.newest is not None:
+        rows.append(("pictures", f"{standing.pictures} with {standing.newest}"))
+        rows.append(("scores", ", ".join(standing.suites) or "none yet"))
+    return rows
+
+
+def _run(run: RunRecord) -> str:
+    steps = "" if run.state == "finished" else f", step {run.step} of {run.total_steps}"
+    return f"{run.name} ({run.state}{steps})"
+
+
+def _standing_document(standing: Standing) -> dict[str, object]:
+    return {
+        "project": standing.project,
+        "base": standing.base,
+        "profile": standing.profile,
+        "subjects": [subject.to_plain() for subject in standing.subjects],
+        "runs": [{"name": run.name, "state": run.state, "step": run.step} for run in standing.runs],
+        "newest_finished": standing.newest,
+        "pictures": standing.pictures,
+        "suites": standing.suites,
+        "training_now": standing.training_now,
+        "damaged": standing.damaged,
+        "next": [asdict(step) for step in standing.next],
+    }
+
+
+def review_document(review: PhotoReview) -> dict[str, object]:
+    """What `add-subject --json` says of the photos."""
+    return {"faults": [asdict(fault) for fault in review.faults], "contact_sheet": str(review.sheet)}

@@ -1,0 +1,88 @@
+"""Showing pictures in terminals that can: kitty's and iTerm2's protocols, else two pixels a character."""
+
+from __future__ import annotations
+
+import base64
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.style import Style
+from rich.text import Text
+
+from dbcli.cli.screen import Screen
+
+Ability = Literal["kitty", "iterm", "blocks", "none"]
+COLUMNS_A_PICTURE, MOST_PICTURES = 24, 4
+# The kitty protocol takes at most this many letters of base64 at once.
+_CHUNK = 4096
+
+
+def ability(environment: Mapping[str, str], *, is_terminal: bool, colours: str | None) -> Ability:
+    """What the terminal can show, told from its environment; colours is Rich's colour system."""
+    if not is_terminal or colours is None:
+        return "none"
+    term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
+    # tmux and screen swallow picture protocols; cells of colour pass through them.
+    if not (environment.get("TMUX") or term.startswith(("tmux", "screen"))):
+        if "kitty" in term or environment.get("KITTY_WINDOW_ID") or program == "ghostty":
+            return "kitty"
+        if program in ("iTerm.app", "WezTerm"):
+            return "iterm"
+    return "blocks" if colours in ("truecolor", "256") else "none"
+
+
+def show_pictures(screen: Screen, files: Sequence[Path]) -> None:
+    """The first pictures in a row, where the terminal can show any."""
+    can = ability(os.environ, is_terminal=screen.out.is_terminal, colours=screen.out.color_system)
+    if can == "none" or screen.as_json or not files:
+        return
+    some = files[: max(1, min(MOST_PICTURES, screen.out.width // COLUMNS_A_PICTURE))]
+    columns = min(screen.out.width - 1, COLUMNS_A_PICTURE * len(some))
+    if can == "blocks":
+        screen.out.print(_blocks(some, columns), soft_wrap=False)
+        return
+    from dbcli.workflows.shown_pictures import as_png
+
+    png = as_png(some)
+    sys.stdout.write(_kitty(png, columns) if can == "kitty" else _iterm(png, columns))
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _blocks(files: Sequence[Path], columns: int) -> Text:
+    from dbcli.workflows.shown_pictures import as_cells
+
+    lines = []
+    for row in as_cells(files, columns):
+        line = Text(no_wrap=True)
+        for upper, lower in row:
+            line.append("▀", Style(color=_hex(upper), bgcolor=_hex(lower)))
+        lines.append(line)
+    return Text("\n").join(lines)
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _kitty(png: bytes, columns: int) -> str:
+    """Transmit and show at once (a=T), PNG (f=100), scaled to so many columns."""
+    chunks = list(_chunks(base64.b64encode(png).decode("ascii")))
+    parts = []
+    for number, chunk in enumerate(chunks):
+        head = f"a=T,f=100,c={columns}," if number == 0 else ""
+        parts.append(f"\x1b_G{head}m={int(number < len(chunks) - 1)};{chunk}\x1b\\")
+    return "".join(parts)
+
+
+def _iterm(png: bytes, columns: int) -> str:
+    text = base64.b64encode(png).decode("ascii")
+    return f"\x1b]1337;File=inline=1;size={len(png)};width={columns};preserveAspectRatio=1:{text}\a"
+
+
+def _chunks(text: str) -> Iterator[str]:
+    for start in range(0, len(text), _CHUNK):
+        yield text[start : start + _CHUNK]

@@ -1,0 +1,21 @@
+"""The first moment of the program: signals are heard before anything slow is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+
+def main() -> None:
+    """What the command `dreambooth` runs."""
+    # Importing takes a good part of a second, in which Python would answer Ctrl-C with a traceback.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_at_once)
+    from dbcli.cli.app import main as run
+
+    run()
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)

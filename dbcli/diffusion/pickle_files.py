@@ -1,0 +1,135 @@
+"""Pickled checkpoints (`.ckpt`, `.bin`, `.pt`) from strangers, read without running what is in them.
+
+They are zip archives around a pickle. The pickle goes through torch's restricted unpickler (`weights_only=True`); the
+tensors stay memory-mapped until they are asked for, so their shapes can be checked before they take memory.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbcli.errors import UnsafeFile
+
+MAX_PICKLE_BYTES = 64 * 2**20
+
+
+class LightningModelCheckpoint:
+    """Stands in for the one class old Stable Diffusion checkpoints name in their pickle; it does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+LIGHTNING_NAMES = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+)
+
+
+class PickleFile:
+    """A torch zip checkpoint read without running code; tensors stay memory-mapped until `read`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _check_archive(path)
+        content = _read_pickle(path)
+        nested = content.get("state_dict") if isinstance(content, dict) else None
+        tensors = nested if isinstance(nested, dict) else content
+        if not isinstance(tensors, dict):
+            raise UnsafeFile(f"{path} holds no table of tensors.")
+        self._tensors = {name: value for name, value in tensors.items() if isinstance(name, str) and _is_plain(value)}
+        if not self._tensors:
+            raise UnsafeFile(f"{path} holds no tensors.")
+        _check_sizes(path, self._tensors)
+        self.metadata = _plain_facts(content)
+
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._tensors[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self._tensors[name].dtype
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor as stored, contiguous, in memory of its own."""
+        return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is an ordinary tensor with bytes behind it: no sparse, quantised, complex or empty-shelled kind."""
+    if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.device.type != "cpu":
+        return False
+    return value.layout == torch.strided and not value.is_quantized and not value.dtype.is_complex
+
+
+def _check_archive(path: Path) -> None:
+    """A torch archive is uncompressed, so what it can unfold to is bounded by its size on disk."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UnsafeFile(
+            f"{path} is a damaged archive.", hint="Download or copy it again; it may be cut short."
+        ) from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise UnsafeFile(f"{path} is compressed or encrypted inside, which no torch checkpoint is.")
+        if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES:
+            raise UnsafeFile(f"{path} holds a pickle of {entry.file_size} bytes, more than {MAX_PICKLE_BYTES}.")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise UnsafeFile(f"{path} describes more bytes than it has.")
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with _lightning_stub():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many kinds for a damaged file; none may reach a person
+        raise UnsafeFile(
+            f"{path} holds more than plain tensors, or is damaged; it was not opened ({_reason(error)}).",
+            hint="Use the model as .safetensors.",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What the unpickler met: the middle of torch's message, without its advice to open the file unsafely."""
+    paragraphs = [part.strip() for part in str(error).split("\n\n") if part.strip()]
+    telling = [part for part in paragraphs if "weights_only" not in part and "torch.load" not in part]
+    return telling[0].split("\n")[0][:160].rstrip(".") if telling else type(error).__name__
+
+
+def _check_sizes(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """A pickle can show a few bytes as a huge tensor, or the same bytes under many names."""
+    described = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if described > 2 * path.stat().st_size:
+        raise UnsafeFile(f"{path} describes {described} bytes of tensors, more than it has.")
+
+
+@contextmanager
+def _lightning_stub() -> Iterator[None]:
+    with torch.serialization.safe_globals([(LightningModelCheckpoint, name) for name in LIGHTNING_NAMES]):
+        yield
+
+
+def _plain_facts(content: Any) -> dict[str, str]:
+    """Numbers stored beside the weights, such as `global_step`, as text."""
+    if not isinstance(content, dict):
+        return {}
+    return {key: str(value) for key, value in content.items() if isinstance(key, str) and _is_short(value)}
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) < 1000
+    return isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 1000)

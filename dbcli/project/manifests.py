@@ -1,0 +1,61 @@
+"""Folders that carry the sha256 of every file in them, in a manifest that is written last."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from dbcli.project.atomic import sha256_of, sync_file, write_json
+from dbcli.project.names import printable
+
+MANIFEST_NAME = "manifest.json"
+
+
+def write_manifest(folder: Path, **facts: Any) -> None:
+    """Flushes every file of a folder, at any depth, and lists them with size and sha256 in its manifest."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST_NAME)
+    mode = 0o666 & ~_umask()
+    for path in files:
+        # Some writers make files that only their owner may read; what belongs to a run follows the umask.
+        path.chmod(mode)
+        sync_file(path)
+    table = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files
+    }
+    write_json(folder / MANIFEST_NAME, {"schema": 1, **facts, "files": table})
+
+
+def first_fault(folder: Path) -> str | None:
+    """What is wrong with a folder, naming the file; None if its manifest and all files in it are sound."""
+    manifest = folder / MANIFEST_NAME
+    try:
+        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        entries = [(str(name), int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()]
+    except OSError:
+        return f"{manifest} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{manifest} is damaged"
+    if not entries:
+        return f"{manifest} names no file"
+    return next((fault for entry in entries if (fault := _file_fault(folder, *entry))), None)
+
+
+def _file_fault(folder: Path, name: str, size: int, sha256: str) -> str | None:
+    path = folder / name
+    if name.startswith("/") or ".." in name.split("/"):
+        return f"{folder / MANIFEST_NAME} names {printable(name)}, which is not in its folder"
+    try:
+        found = path.stat().st_size
+        if found != size:
+            return f"{path} has {found:,} bytes instead of {size:,}"
+        return None if sha256_of(path) == sha256 else f"{path} has changed since it was written"
+    except OSError:
+        return f"{path} is missing"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

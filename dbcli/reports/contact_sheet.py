@@ -1,0 +1,56 @@
+"""A subject's photos as training will see them: numbered square crops, each with what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageOps
+
+from dbcli.reports.grids import FAINT_INK, INK, drawable, load_font, wrap_text
+
+WARNING_INK = "#b42318"
+_MARGIN, _GAP, _TEXT, _TITLE = 16, 12, 13, 18
+_FAULT_LINES = 2
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One photo of the sheet: the whole picture, its name, and a few words a fault."""
+
+    image: Image.Image
+    name: str
+    faults: Sequence[str] = ()
+
+
+def draw_contact_sheet(crops: Sequence[Crop], *, title: str, tile_px: int = 192, columns: int = 4) -> Image.Image:
+    """The middle squares of the photos, `columns` side by side, as an RGB picture. Raises ValueError without any."""
+    if not crops:
+        raise ValueError("a contact sheet needs at least one photo")
+    across = min(columns, len(crops))
+    cell = tile_px + round(_TEXT * 1.35) * (1 + _FAULT_LINES) + _GAP
+    top = _MARGIN + round(_TITLE * 1.8)
+    rows = -(-len(crops) // across)
+    width = max(2 * _MARGIN + across * (tile_px + _GAP) - _GAP, 420)
+    sheet = Image.new("RGB", (width, top + rows * cell + _MARGIN), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = load_font(_TITLE, bold=True)
+    for line in wrap_text(drawable(title), width - 2 * _MARGIN, 1, font.getlength):
+        pen.text((_MARGIN, _MARGIN), line, font=font, fill=INK)
+    for number, crop in enumerate(crops):
+        place = (_MARGIN + number % across * (tile_px + _GAP), top + number // across * cell)
+        _draw_crop(sheet, pen, crop, place, tile_px)
+    return sheet
+
+
+def _draw_crop(sheet: Image.Image, pen: ImageDraw.ImageDraw, crop: Crop, place: tuple[int, int], tile_px: int) -> None:
+    left, top = place
+    sheet.paste(ImageOps.fit(crop.image.convert("RGB"), (tile_px, tile_px), Image.Resampling.LANCZOS), place)
+    if crop.faults:
+        pen.rectangle((left, top, left + tile_px - 1, top + tile_px - 1), outline=WARNING_INK, width=3)
+    font = load_font(_TEXT)
+    lines = [(line, FAINT_INK) for line in wrap_text(drawable(crop.name), tile_px, 1, font.getlength)]
+    faults = wrap_text(drawable(", ".join(crop.faults)), tile_px, _FAULT_LINES, font.getlength) if crop.faults else []
+    lines += [(line, WARNING_INK) for line in faults]
+    for number, (line, ink) in enumerate(lines):
+        pen.text((left, top + tile_px + 4 + round(number * _TEXT * 1.35)), line, font=font, fill=ink)

@@ -1,0 +1,123 @@
+"""A run's numbers, live, in TensorBoard or Weights & Biases as well; `events.jsonl` has them always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from dbcli.errors import UsageError
+from dbcli.project.layout import Layout
+from dbcli.workflows.progress import Progress, Stage
+
+LOGS = ("tensorboard", "wandb")
+
+
+class Log(Protocol):
+    """Takes the numbers of one run, step by step."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def check_logs(names: Sequence[str]) -> list[str]:
+    """The logs asked for, each once. Raises UsageError before anything is trained if one is not there."""
+    for name in names:
+        if name not in LOGS:
+            raise UsageError(f"There is no log '{name[:40]}'.", hint=f"--log-to {' or '.join(LOGS)}")
+        if find_spec(name) is None:
+            raise UsageError(f"--log-to {name} needs one more package.", hint=f'pip install "dreambooth-cli[{name}]"')
+    return list(dict.fromkeys(names))
+
+
+@contextmanager
+def logged(progress: Progress, layout: Layout, names: Sequence[str], *, offline: bool) -> Iterator[Progress]:
+    """A Progress that shows what the given one shows and also writes every measured step to the logs."""
+    if not names:
+        yield progress
+        return
+    loud = _LoggedProgress(progress, layout, check_logs(names), offline)
+    try:
+        yield loud
+    finally:
+        loud.close()
+
+
+class _LoggedProgress:
+    def __init__(self, progress: Progress, layout: Layout, names: Sequence[str], offline: bool) -> None:
+        self._progress, self._layout, self._names, self._offline = progress, layout, names, offline
+        self._open: dict[str, list[Log]] = {}
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Stage]:
+        with self._progress.stage(title, total) as stage:
+            yield _LoggedStage(stage, self._write)
+
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
+    def warn(self, text: str) -> None:
+        self._progress.warn(text)
+
+    def close(self) -> None:
+        for log in [log for opened in self._open.values() for log in opened]:
+            log.close()
+
+    def _write(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        if run not in self._open:
+            # Known only now: a run takes its number when it begins.
+            folder = self._layout.run_dir(run)
+            self._open[run] = [OPENERS[name](folder, run, self._offline) for name in self._names]
+            self._progress.note(f"Logging {run} to {' and '.join(self._names)} ({folder / 'logs'}).")
+        for log in self._open[run]:
+            log.write(step, values)
+
+
+class _LoggedStage:
+    def __init__(self, stage: Stage, write: Callable[[str, int, Mapping[str, float]], None]) -> None:
+        self._stage, self._write = stage, write
+
+    def advance(self, amount: int = 1) -> None:
+        self._stage.advance(amount)
+
+    def tell(self, text: str) -> None:
+        self._stage.tell(text)
+
+    def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        self._stage.measure(run, step, values)
+        self._write(run, step, values)
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, run: str, offline: bool) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(folder / "logs" / "tensorboard"))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, folder: Path, run: str, offline: bool) -> None:
+        import wandb
+
+        (folder / "logs").mkdir(exist_ok=True)
+        mode = "offline" if offline else None
+        self._run: Any = wandb.init(project="dreambooth", name=run, dir=str(folder / "logs"), mode=mode)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+OPENERS: dict[str, Callable[[Path, str, bool], Log]] = {"tensorboard": _TensorBoard, "wandb": _WeightsAndBiases}

@@ -1,0 +1,128 @@
+"""A second look at a subject's photos before a run learns their faults with them, and a sheet of their crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.project.atomic import write_bytes
+from dbcli.project.layout import Layout
+from dbcli.project.recipes import png_bytes
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import Subject, photo_paths
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import resolve_profile
+
+if TYPE_CHECKING:
+    from dbcli.metrics.photo_faults import Look
+
+# Every 1.x base and the embedded one; a 2.x base at 768 px is set by `resolution` in dreambooth.yaml.
+USUAL_RESOLUTION, EMBEDDED_RESOLUTION = 512, 64
+# Every photo is compared with every other; a set this large is better looked through in a picture viewer.
+MOST_PHOTOS = 100
+# A crop that keeps less than this share of a photo may well lose the subject at an edge.
+KEPT_BY_CROP = 0.6
+
+
+@dataclass(frozen=True)
+class PhotoFault:
+    """One fault: which photos it concerns, two words for the sheet, a sentence for a person."""
+
+    kind: str
+    photos: list[str]
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PhotoReview:
+    """What was found in a subject's photos, how many were looked at, and the sheet of their crops."""
+
+    faults: list[PhotoFault]
+    looked_at: int
+    sheet: Path
+
+
+def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progress: Progress) -> PhotoReview:
+    """Looks at the first photos of a subject and writes `contact-sheet.png` beside its record.
+
+    `names` are what a person knows the photos by, one a photo.
+    """
+    from PIL import Image
+
+    from dbcli.metrics.photo_faults import look_at
+    from dbcli.reports.contact_sheet import Crop, draw_contact_sheet
+
+    paths = photo_paths(layout, subject)[:MOST_PHOTOS]
+    looks: list[Look] = []
+    thumbnails = []
+    with progress.stage("Looking at the photos", len(paths)) as stage:
+        for path in paths:
+            with Image.open(path, formats=("PNG",)) as opened:
+                photo = opened.convert("RGB")
+            looks.append(look_at(photo))
+            photo.thumbnail((600, 600))
+            thumbnails.append(photo)
+            stage.advance()
+    # Folders of two cameras may both hold an IMG_0001.JPG.
+    shown = list(names)[: len(paths)] if len(set(names)) == len(names) else [path.name for path in paths]
+    faults = photo_faults(shown, looks, training_resolution(layout))
+    crops = [
+        Crop(photo, name, [fault.label for fault in faults if name in fault.photos])
+        for name, photo in zip(shown, thumbnails, strict=True)
+    ]
+    sheet = layout.contact_sheet(subject.name)
+    title = f"{subject.name}: photos as training sees them"
+    write_bytes(sheet, png_bytes(draw_contact_sheet(crops, title=title)))
+    return PhotoReview(faults, len(paths), sheet)
+
+
+def training_resolution(layout: Layout) -> int:
+    """The pixels a side that photos are cropped to, as far as is known without loading the base."""
+    settings = load_settings(layout)
+    chosen: int | None = resolve_profile(layout)[1].images.resolution
+    return chosen or (EMBEDDED_RESOLUTION if settings.base == "tiny" else USUAL_RESOLUTION)
+
+
+def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -> list[PhotoFault]:
+    """Every fault of a set of photos, the worst kinds first."""
+    from dbcli.metrics.photo_faults import BLURRED, BRIGHT, DARK, near_duplicates, same_background
+
+    alone = [
+        ("blurry", [look.softness > BLURRED for look in looks], "blurry", "no part of it is sharp"),
+        (
+            "too-small",
+            [look.short_side_px < resolution for look in looks],
+            "too small",
+            f"its short side is under the {resolution} px of training and is enlarged",
+        ),
+        ("too-dark", [look.brightest < DARK for look in looks], "too dark", "hardly anything is lighter than black"),
+        ("too-light", [look.darkest > BRIGHT for look in looks], "too light", "hardly anything is darker than white"),
+        (
+            "much-cropped",
+            [look.short_side_px / max(look.width, look.height) < KEPT_BY_CROP for look in looks],
+            "much is cropped",
+            "the middle square leaves out over a third of it; is the whole subject inside?",
+        ),
+    ]
+    faults = [
+        PhotoFault(kind, found, label, f"{_listed(found)}: {text}.")
+        for kind, marks, label, text in alone
+        if (found := [name for name, marked in zip(names, marks, strict=True) if marked])
+    ]
+    for one, other in near_duplicates(looks):
+        pair = [names[one], names[other]]
+        text = f"{pair[0]} and {pair[1]} are nearly the same picture (or its mirror image); one of them is enough."
+        faults.append(PhotoFault("near-duplicate", pair, "near-duplicate", text))
+    alike = [names[index] for index in same_background(looks)]
+    if alike:
+        text = f"{_listed(alike)}: the same background, which is learnt with the subject; vary the places."
+        faults.append(PhotoFault("same-background", alike, "same background", text))
+    return faults
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

@@ -1,0 +1,71 @@
+"""The page of one evaluation: scores, pictures by task, the run's curve and settings, in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbcli import __version__
+from dbcli.project.atomic import write_text
+from dbcli.project.layout import Layout
+from dbcli.project.runs import RunRecord, read_events
+from dbcli.workflows.grids import opened
+
+if TYPE_CHECKING:
+    from dbcli.metrics.protocol import SubjectImages
+    from dbcli.reports.page import Chart, PictureRow
+
+
+def write_report(
+    path: Path, layout: Layout, record: RunRecord, scores: Mapping[str, Any], subjects: Sequence[SubjectImages]
+) -> None:
+    """Writes `report.html`: self-contained, nothing in it runs, nothing is fetched."""
+    from dbcli.reports.page import evaluation_page
+
+    page = evaluation_page(
+        scores,
+        title=f"{record.name} · {scores['suite']}",
+        facts=_facts(record),
+        galleries=_galleries(scores, subjects),
+        charts=_charts(layout, record),
+        foot=f"Made by dreambooth {__version__}.",
+    )
+    write_text(path, page)
+
+
+def _galleries(scores: Mapping[str, Any], subjects: Sequence[SubjectImages]) -> list[tuple[str, Sequence[PictureRow]]]:
+    """One gallery a task, the photos of every subject first."""
+    from dbcli.reports.page import PictureRow, prompt_note
+
+    photos = [PictureRow(f"photos of {one.name}", opened(one.photos), is_photos=True) for one in subjects if one.photos]
+    by_task: dict[str, list[PictureRow]] = {}
+    for subject, scored in zip(subjects, scores["subjects"], strict=True):
+        for prompt, found in zip(subject.prompts, scored["prompts"], strict=True):
+            row = PictureRow(prompt.prompt, opened(prompt.images), note=prompt_note(found))
+            by_task.setdefault(prompt.task, []).append(row)
+    return [(task, [*photos, *rows]) for task, rows in by_task.items()]
+
+
+def _charts(layout: Layout, record: RunRecord) -> list[Chart]:
+    from dbcli.reports.charts import loss_curve
+    from dbcli.reports.page import embedded_chart
+
+    events = read_events(layout, record.name)
+    if not any("subject_loss" in event for event in events):
+        return []
+    light, dark = loss_curve(events, coat="light"), loss_curve(events, coat="dark")
+    return [embedded_chart(light, dark, alt=f"Losses over the {record.step} steps of {record.name}", caption="Losses")]
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    words = ", ".join(f"{one.identifier} {one.class_noun}" for one in record.subjects)
+    return [
+        ("Run", record.name),
+        ("Words", words),
+        ("Base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
+        ("Method", f"{record.method}, profile {record.profile.get('name', '?')}"),
+        ("Steps", str(record.step)),
+        ("Prior", str(record.prior.get("line", "?"))),
+        ("Device", record.device or "?"),
+    ]

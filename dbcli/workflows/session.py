@@ -1,0 +1,92 @@
+"""A model kept in memory that draws one prompt after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.runs import RunRecord
+from dbcli.workflows.generate import Drawn, chosen_run, draw_settings, images_folder, profile_of
+from dbcli.workflows.grids import picture_grid
+from dbcli.workflows.pictures import draw_recipes, draw_size, recipes_for, words_of
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.signals import listening
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run (or the bare base, record None) loaded for drawing; `size` is width and height as asked for."""
+
+    layout: Layout
+    record: RunRecord | None
+    profile: Profile
+    base: Base
+    size: tuple[int | None, int | None]
+    out: Path | None
+
+    @property
+    def run(self) -> str | None:
+        return None if self.record is None else self.record.name
+
+    @property
+    def seed(self) -> int:
+        """The seed that pictures begin with where none is asked for."""
+        return self.profile.train.seed
+
+    def settings(self, flags: Mapping[str, Any]) -> DrawSettings:
+        """The run's own drawing settings with `flags` on top; ConfigError names every fault."""
+        return draw_settings(self.profile, flags)
+
+    def words(self) -> list[str]:
+        """What a prompt may say of the subjects: {dog}, the identifier, and both words together."""
+        found: dict[str, None] = {}
+        for name, words in words_of(self.record).items():
+            found.update(dict.fromkeys(word for word in (f"{{{name}}}", words.text, words.identifier) if word))
+        return list(found)
+
+    def draw(
+        self, prompt: str, flags: Mapping[str, Any], seed: int, progress: Progress, *, grid: bool = False
+    ) -> Drawn:
+        """Draws one prompt into the run's images/ or `out`.
+
+        Raises Interrupted between two steps after a signal, with the pictures finished before kept; the next call
+        draws as if nothing had been.
+        """
+        settings = self.settings(flags)
+        size = draw_size(self.base, *self.size, self.profile.images.resolution)
+        recipes = recipes_for([prompt], settings, seed=seed, size_px=size, base=self.base, record=self.record)
+        folder = self.out or images_folder(self.layout, self.record)
+        with listening() as wish:
+            pictures = draw_recipes(
+                self.base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish
+            )
+        sheet = picture_grid(self.layout, self.record, pictures, folder) if grid else None
+        return Drawn(self.run, pictures, sheet)
+
+
+def open_session(
+    layout: Layout,
+    run: str | None,
+    *,
+    size: tuple[int | None, int | None],
+    out: Path | None,
+    progress: Progress,
+    offline: bool,
+) -> Session:
+    """Loads a run once. Raises RunMissing without a finished run."""
+    from dbcli.diffusion.devices import pick_device
+    from dbcli.workflows.tuned import load_model
+
+    record = chosen_run(layout, run)
+    profile = profile_of(layout, record)
+    with progress.stage("Loading the model", 1) as stage:
+        base = load_model(layout, record, progress, offline=offline, device=pick_device(profile.train.device))
+        stage.advance()
+    return Session(layout, record, profile, base, size, out)

@@ -1,0 +1,136 @@
+"""Where a person stands: what the project holds so far, and the one command that takes it further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dbcli.errors import UsageError
+from dbcli.project import runs as store
+from dbcli.project.layout import Layout
+from dbcli.project.locks import is_held
+from dbcli.project.runs import RunRecord
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import Subject, damaged_subjects, list_subjects
+from dbcli.workflows.projects import open_project
+
+UNFINISHED = ("created", "running", "interrupted", "failed")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command to type next, and why."""
+
+    why: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A project at a glance; `project` is None outside of one. `next` is never empty, the best step first."""
+
+    project: str | None
+    next: list[Step]
+    base: str | None = None
+    profile: str | None = None
+    subjects: list[Subject] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
+    training_now: str | None = None
+    newest: str | None = None
+    pictures: int = 0
+    suites: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+def where_one_stands(folder: Path | None) -> Standing:
+    """Looks at the project in `folder` or above it; outside of one it says how to begin.
+
+    Raises UsageError for a `folder` that was named and is no project.
+    """
+    try:
+        layout = open_project(folder)
+    except UsageError:
+        if folder is not None:
+            raise
+        return Standing(None, [Step("try it all on the embedded base, in minutes", "dreambooth demo"), BEGIN])
+    settings = load_settings(layout)
+    subjects, runs = list_subjects(layout), store.list_runs(layout)
+    finished = [run for run in runs if run.state == "finished"]
+    newest = finished[-1] if finished else None
+    pictures = 0 if newest is None else _count(layout.images_dir(newest.name), "*.png")
+    suites = [] if newest is None else _scored(layout, newest.name)
+    training = next((run.name for run in reversed(runs) if _is_training(layout, run)), None)
+    return Standing(
+        str(layout.root),
+        next_steps(subjects, runs, training, pictures, suites),
+        settings.base,
+        settings.profile,
+        subjects,
+        runs,
+        training,
+        None if newest is None else newest.name,
+        pictures,
+        suites,
+        damaged_subjects(layout) + store.damaged_runs(layout),
+    )
+
+
+BEGIN = Step("make a project of your own", "dreambooth init my-project")
+
+
+def next_steps(
+    subjects: Sequence[Subject], runs: Sequence[RunRecord], training: str | None, pictures: int, suites: Sequence[str]
+) -> list[Step]:
+    """What to type next, the best first; `pictures` and `suites` are those of the newest finished run."""
+    if training is not None:
+        return [Step(f"{training} is training now", f"dreambooth runs show {training}")]
+    if not subjects and not runs:
+        return [Step("bring in three to six photos", "dreambooth add-subject dog --class dog PHOTOS")]
+    learnt = {subject.name for run in runs for subject in run.subjects}
+    steps = [_resume(runs[-1])] if runs and runs[-1].state in UNFINISHED else []
+    teach = [_teach(subject) for subject in subjects if subject.name not in learnt]
+    finished = [run for run in runs if run.state == "finished"]
+    if not finished:
+        return steps + teach
+    if not pictures:
+        return [*steps, _draw(finished[-1]), *teach]
+    if not suites:
+        return [*steps, _measure(finished[-1]), *teach]
+    return [*steps, *teach, _take_elsewhere(finished[-1]), _draw(finished[-1])]
+
+
+def _resume(run: RunRecord) -> Step:
+    return Step(f"{run.name} stopped at step {run.step} of {run.total_steps}", f"dreambooth train --resume {run.name}")
+
+
+def _measure(run: RunRecord) -> Step:
+    return Step("measure how well it was learnt", f"dreambooth eval --run {run.number} --grid")
+
+
+def _take_elsewhere(run: RunRecord) -> Step:
+    target = "lora" if run.method == "lora" else "checkpoint"
+    return Step("take it to other programs", f"dreambooth export {run.number} --to {target}")
+
+
+def _teach(subject: Subject) -> Step:
+    token = "" if subject.identifier else " --token sks"
+    return Step(f"teach the base {subject.name}", f"dreambooth train --subject {subject.name}{token}")
+
+
+def _draw(run: RunRecord) -> Step:
+    subject = run.subjects[0].name if run.subjects else "subject"
+    return Step(f"draw with {run.name}", f'dreambooth generate "a {{{subject}}} in space" --grid')
+
+
+def _is_training(layout: Layout, run: RunRecord) -> bool:
+    return run.state in ("created", "running") and is_held(layout.run_lock(run.name))
+
+
+def _scored(layout: Layout, run: str) -> list[str]:
+    folder = layout.run_dir(run) / "eval"
+    return sorted(path.parent.name for path in folder.glob("*/scores.json")) if folder.is_dir() else []
+
+
+def _count(folder: Path, pattern: str) -> int:
+    return sum(1 for path in folder.glob(pattern) if not path.name.startswith("grid-")) if folder.is_dir() else 0

@@ -1,0 +1,106 @@
+"""The real v1.4 architecture with random weights: from a folder, a safetensors file and a checkpoint.
+
+Run by hand: `pytest -m slow tests/diffusion/test_full_size.py -s`. Takes about 8 GB of disk and of memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dbcli.diffusion.assembly import COMPONENTS, empty_network
+from dbcli.diffusion.formats.checkpoint import original_tensors, write_checkpoint
+from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+from dbcli.diffusion.single_file import shipped_configs
+from tests.diffusion import tiny_models
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+# In a process of its own, so that the peak is that of loading alone.
+MEASURE = """
+import json, resource, sys, time
+start = time.perf_counter()
+from dbcli.diffusion.bases import load_base
+import torch
+torch.set_num_threads(2)
+imported = time.perf_counter()
+base = load_base(sys.argv[1], offline=True)
+loaded = time.perf_counter()
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+parts = (base.unet, base.vae, base.text_encoder)
+print(json.dumps({
+    "hash": base.hash,
+    "import_s": round(imported - start, 1),
+    "load_s": round(loaded - imported, 1),
+    "weights_gb": round(sum(p.numel() * p.element_size() for m in parts for p in m.parameters()) / 1e9, 2),
+    "peak_gb": round(after * 1024 / 1e9, 2),
+    "resolution": base.resolution,
+    "prediction_type": base.prediction_type,
+}))
+"""
+
+
+def random_networks() -> dict:
+    configs = shipped_configs("sd-v1")
+    generator = torch.Generator().manual_seed(0)
+    networks = {}
+    for name in COMPONENTS:
+        network = empty_network(name, configs[name])
+        state = {
+            key: torch.empty(tensor.shape, dtype=torch.float16).normal_(0, 0.02, generator=generator)
+            for key, tensor in network.state_dict().items()
+        }
+        network.load_state_dict(state, assign=True)
+        networks[name] = network.eval().requires_grad_(False)
+    return networks
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    """A folder, a `.safetensors` and a `.ckpt` of one random model, half precision, 2.1 GB each."""
+    root, configs = tmp_path_factory.mktemp("full"), shipped_configs("sd-v1")
+    networks = random_networks()
+    scheduler = configs["scheduler"]
+    write_diffusers_folder(root / "folder", **networks, tokenizer=tiny_models.tokenizer(), scheduler_config=scheduler)
+    write_checkpoint(
+        root / "model.safetensors",
+        **networks,
+        scheduler_config=scheduler,
+        max_tokens=77,
+        pad_token=configs["pad_token"],
+    )
+    torch.save({"state_dict": original_tensors(**networks), "global_step": 470000}, root / "model.ckpt")
+    del networks
+    gc.collect()
+    return {"folder": root / "folder", "safetensors": root / "model.safetensors", "ckpt": root / "model.ckpt"}
+
+
+def measure(path: Path, cache: Path) -> dict:
+    import os
+
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, str(path)]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def test_every_container_loads_to_the_same_model_within_memory(files, tmp_path: Path) -> None:
+    figures = {}
+    for kind, path in files.items():
+        figures[kind] = measure(path, tmp_path / "cache")
+        figures[f"{kind}, hash remembered"] = measure(path, tmp_path / "cache")
+    for kind, figure in figures.items():
+        print(f"\n{kind}: {figure}")
+    assert len({figure["hash"] for figure in figures.values()}) == 1
+    assert {figure["resolution"] for figure in figures.values()} == {512}
+    for figure in figures.values():
+        assert figure["weights_gb"] == pytest.approx(4.26, abs=0.01)
+        # No second copy of the weights is ever held; the file of a checkpoint is mapped and may be counted.
+        assert figure["peak_gb"] < 2 * figure["weights_gb"]

@@ -1,0 +1,123 @@
+"""The parts of pretraining whose results can be worked out by hand."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+import torch
+
+from pretraining.autoencoder import block_projection, project
+from pretraining.base import masked_error, snr_weights
+from pretraining.clip import contrastive_loss
+from pretraining.compose import recolour, rotate_hue, with_article
+from pretraining.judges import pair_loss
+from pretraining.progress import Average, Budget, budget_until, falling_rate
+from pretraining.recognise import nearest_accuracy
+from pretraining.solids import capsule, ellipsoid, torus
+from pretraining.tokens import LEFT_FREE, rare_words, read_vocabulary
+
+
+def test_the_budget_counts_earlier_sittings() -> None:
+    clock = iter([100.0, 110.0, 400.0])
+    budget = Budget(60, used_seconds=20, now=lambda: next(clock))
+    assert budget.used_seconds == 30
+    assert budget.fraction == 1.0
+
+
+def test_a_deadline_becomes_a_budget() -> None:
+    finish = (datetime.now(UTC) + timedelta(seconds=300)).replace(tzinfo=None).isoformat()
+    assert budget_until(finish, 100).fraction == pytest.approx(0.25, abs=0.01)
+
+
+def test_the_rate_warms_up_holds_and_falls_to_zero() -> None:
+    rates = [falling_rate(1.0, f, 1000, hold=0.5, warmup_steps=10) for f in (0.0, 0.4, 0.75, 1.0)]
+    assert rates == [1.0, 1.0, 0.5, 0.0]
+    assert falling_rate(1.0, 0.0, 4, hold=0.5, warmup_steps=10) == 0.5
+
+
+def test_the_average_follows_slowly() -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(0.0)
+    average = Average(module)
+    module.weight.data.fill_(11.0)
+    average.update(module)
+    # first update: decay 2/11, so 9/11 of the way
+    assert average.weights["weight"].item() == pytest.approx(9.0)
+
+
+def test_the_mask_makes_the_thing_count_four_times() -> None:
+    prediction, target = torch.zeros(1, 1, 1, 2), torch.tensor([[[[2.0, 0.0]]]])
+    alpha = torch.tensor([[[[1.0, 0.0]]]])
+    # weights 4 and 1: (4 * 2^2 + 0) / 2 over their mean 2.5
+    assert masked_error(prediction, target, alpha).item() == pytest.approx(8 / 2.5)
+
+
+def test_min_snr_weights_have_mean_one_and_fall_with_noise() -> None:
+    weights = snr_weights()
+    assert weights.mean().item() == pytest.approx(1.0, rel=1e-5)
+    assert weights[999] < weights[500]
+
+
+def test_the_block_projection_gives_unit_variance() -> None:
+    pixels = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)).cumsum(-1) / 8 - 1
+    projection, mean = block_projection(pixels)
+    latents = project(pixels, projection, mean)
+    assert latents.shape == (64, 8, 4, 4)
+    assert latents.mean().item() == pytest.approx(0.0, abs=1e-4)
+    assert latents.square().mean().item() == pytest.approx(1.0, rel=0.02)
+
+
+def test_equal_captions_share_the_target() -> None:
+    features = torch.nn.functional.normalize(torch.ones(2, 3), dim=-1)
+    same = contrastive_loss(features, features, torch.tensor(10.0), torch.tensor([5, 5]))
+    assert same.item() == pytest.approx(np.log(2))
+
+
+def test_matching_pairs_have_almost_no_loss() -> None:
+    features = torch.eye(4)
+    # partner at similarity 1, six others at 0: -log(e^10 / (e^10 + 6))
+    assert pair_loss(features, features).item() == pytest.approx(np.log1p(6 * np.exp(-10)), rel=1e-3)
+
+
+def test_recolouring_keeps_alpha_and_gives_the_colour() -> None:
+    sprite = np.zeros((8, 8, 4), np.float32)
+    sprite[2:6, 2:6] = 1.0
+    red = recolour(sprite, "red")
+    assert np.array_equal(red[..., 3], sprite[..., 3])
+    assert red[3, 3, 0] > 2 * red[3, 3, 2]
+
+
+def test_turning_the_hue_by_120_degrees_swaps_channels() -> None:
+    sprite = np.zeros((1, 1, 4), np.float32)
+    sprite[0, 0] = (0.5, 0.4, 0.3, 1.0)
+    gray = 0.3 * 0.5 + 0.59 * 0.4 + 0.11 * 0.3
+    turned = rotate_hue(sprite, 120, 1.0)[0, 0]
+    assert turned[:3] - gray == pytest.approx(np.array([0.3, 0.5, 0.4]) - gray, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("apple", "an apple"), ("red dog", "a red dog"), ("glasses", "glasses")]
+)
+def test_articles(words: str, expected: str) -> None:
+    assert with_article(words) == expected
+
+
+def test_rare_words_are_single_tokens_and_leave_identifiers_free() -> None:
+    words = rare_words(0, 400)
+    vocabulary, _ = read_vocabulary()
+    assert len(set(words)) == 400
+    assert all(vocabulary[word + "</w>"] >= 40_000 for word in words)
+    assert not LEFT_FREE & set(words)
+    assert rare_words(0, 10) == words[:10]
+
+
+def test_nearest_accuracy_counts_photos_beside_their_own_kind() -> None:
+    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.8, 0.2]])
+    assert nearest_accuracy(features, ["a", "a", "b", "b"]) == 0.5
+
+
+def test_distances_of_solids() -> None:
+    point = np.array([[2.0, 0.0, 0.0]], np.float32)
+    assert ellipsoid((0, 0, 0), (1, 1, 1))(point)[0] == pytest.approx(1.0)
+    assert capsule((0, 0, 0), (1, 0, 0), 0.25)(point)[0] == pytest.approx(0.75)
+    assert torus((0, 0, 0), (0, 1, 0), 1.0, 0.25)(point)[0] == pytest.approx(0.75)

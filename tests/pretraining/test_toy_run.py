@@ -1,0 +1,91 @@
+"""The whole of pretraining at toy size, without a network: every stage, the packed folder, and going on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+from transformers import CLIPTextModel
+
+from pretraining.all import make_all
+from pretraining.base import Trainer, new_unet
+from pretraining.recognise import histogram_features, judge_features, load_photos
+from pretraining.settings import TOY, Run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("pretraining")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    finished = Run(folder, TOY, 0, torch.device("cpu"), bfloat16=False)
+    make_all(finished, folder / "embedded")
+    torch.set_num_threads(threads)
+    return finished
+
+
+@pytest.fixture(scope="module")
+def embedded(run: Run) -> Path:
+    return run.folder / "embedded"
+
+
+def test_the_packed_base_loads_with_plain_diffusers_and_draws(embedded: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(embedded / "sd", local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a can on grass", num_inference_steps=2, height=64, width=64, output_type="np").images[0]
+    assert picture.shape == (64, 64, 3)
+    assert np.isfinite(picture).all()
+    assert picture.std() > 0
+
+
+def test_the_packed_tokenizer_keeps_clips_ids(embedded: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(embedded / "sd", local_files_only=True)
+    ids = pipeline.tokenizer("a sks dog", padding="max_length").input_ids
+    assert ids[:5] == [49406, 320, 48136, 1929, 49407]
+    assert len(ids) == 16
+
+
+def test_text_keys_carry_the_prefix_and_load_whole(embedded: Path) -> None:
+    path = embedded / "sd" / "text_encoder"
+    with safe_open(path / "model.safetensors", framework="pt") as weights:
+        assert all(key.startswith("text_model.") for key in weights.keys())  # noqa: SIM118 - not a dict
+    _, info = CLIPTextModel.from_pretrained(path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+
+
+@pytest.mark.parametrize(("judge", "width"), [("tiny-clip", 128), ("tiny-dino", 32)])
+def test_judges_load_and_give_one_feature_a_photo(embedded: Path, judge: str, width: int) -> None:
+    images, subjects = load_photos(embedded / "photos", 64)
+    features = judge_features(embedded / "judges" / judge, images)
+    assert features.shape == (len(subjects), width)
+    assert float(features.std(0).max()) > 0
+
+
+def test_photos_show_two_subjects_five_times(embedded: Path) -> None:
+    subjects = json.loads((embedded / "photos" / "subjects.json").read_text())
+    assert [subject["class"] for subject in subjects] == ["dog", "teapot"]
+    assert all((embedded / "photos" / name).exists() for subject in subjects for name in subject["files"])
+    images, _ = load_photos(embedded / "photos", 64)
+    assert len(images) == 10
+    assert float(histogram_features(images).std(0).max()) > 0
+
+
+def test_held_out_sets_are_never_composed(run: Run) -> None:
+    records = json.loads((run.folder / "sprites.json").read_text())
+    held_out = {record["row"] for record in records if record["set_name"] == "twemoji"}
+    named = json.loads((run.folder / "identities.json").read_text())
+    assert held_out
+    assert not held_out & {identity["row"] for identity in named}
+
+
+def test_training_goes_on_from_its_checkpoint(run: Run) -> None:
+    trainer = Trainer(run, new_unet(run))
+    saved = torch.load(run.folder / "base.pt", weights_only=True)
+    assert trainer.step == saved["step"] > 0
+    assert trainer.used_seconds >= TOY.base_seconds
+    first = next(iter(trainer.unet.state_dict()))
+    assert torch.equal(trainer.unet.state_dict()[first], saved["unet"][first])
