@@ -16,6 +16,7 @@ import typer
 from dbcli import __version__
 from dbcli.cli import arguments
 from dbcli.cli.demo_commands import demo
+from dbcli.cli.doctor_commands import doctor
 from dbcli.cli.draw_commands import generate
 from dbcli.cli.evaluate_commands import evaluate
 from dbcli.cli.export_commands import export
@@ -25,6 +26,7 @@ from dbcli.cli.prior_commands import prior_app
 from dbcli.cli.project_commands import add_subject, init
 from dbcli.cli.run_commands import runs_app
 from dbcli.cli.screen import Screen
+from dbcli.cli.token_commands import tokens_app
 from dbcli.cli.train_commands import train
 from dbcli.errors import DreamboothError
 
@@ -77,11 +79,13 @@ app.command("init")(init)
 app.command("add-subject")(add_subject)
 app.command("train")(train)
 app.command("generate")(generate)
-app.command("eval")(evaluate)
-app.command("export")(export)
+app.command("eval", short_help="Score a run, beside the photos' own values.")(evaluate)
+app.command("export", short_help="Write a run in another tool's format, and prove it.")(export)
 app.add_typer(prior_app, name="reg")
 app.add_typer(runs_app, name="runs")
-app.command("demo")(demo)
+app.add_typer(tokens_app, name="tokens")
+app.command("doctor", short_help="Look at machine and project, and how to mend them.")(doctor)
+app.command("demo", short_help="The whole main job on the embedded base, in minutes.")(demo)
 
 
 def main(given: list[str] | None = None) -> None:

@@ -23,7 +23,7 @@ SWITCHES = {
     "show": "show pictures in this terminal: on or off",
 }
 ACTIONS = {
-    "again": "draw the last prompt with the next seeds",
+    "again": "draw the last prompt with what was changed since, or else with the next seeds",
     "settings": "what holds now",
     "help": "this list",
     "quit": "leave; so does Ctrl-D",
@@ -33,13 +33,17 @@ COMMANDS = [*SETTINGS, *SWITCHES, *ACTIONS]
 
 @dataclass
 class Wishes:
-    """What a person asked for so far; flags hold only what differs from the run's own settings."""
+    """What a person asked for so far; flags hold only what differs from the run's own settings.
+
+    is_drawn: the prompt was drawn with exactly these settings, so that drawing it once more needs other seeds.
+    """
 
     flags: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
     prompt: str | None = None
     grid: bool = False
     show: bool = True
+    is_drawn: bool = False
 
 
 @dataclass(frozen=True)

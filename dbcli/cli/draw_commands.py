@@ -9,6 +9,7 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.invocation import of
+from dbcli.errors import UsageError
 
 
 def generate(
@@ -43,6 +44,14 @@ def generate(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to, instead of the run's images/.")
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="PNG",
+            help="Draw a picture again, of this program or AUTOMATIC1111; options given here win over its recipe.",
+        ),
+    ] = None,
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="Keep the model loaded and ask for prompts; :help lists more.")
     ] = False,
@@ -57,8 +66,10 @@ def generate(
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
     flags |= {"negative": negative, "batch_size": batch_size}
     if interactive:
+        if like is not None:
+            raise UsageError("--like draws once; it does not go with --interactive.")
         return sit_down(call, prompts, run, Wishes(flags, seed, grid=grid), size=(width, height), out=out)
-    wanted = prompts or [call.wanted(None, "PROMPT", "What shall be drawn")]
+    wanted = prompts or ([] if like else [call.wanted(None, "PROMPT", "What shall be drawn")])
     drawn = draw(
         call.layout(),
         wanted,
@@ -70,5 +81,6 @@ def generate(
         out=out,
         progress=call.screen,
         offline=call.offline,
+        like=like,
     )
     show_drawn(call.screen, drawn)

@@ -10,6 +10,7 @@ from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
     from dbcli.project.runs import RunRecord
+    from dbcli.workflows.checks import Check
     from dbcli.workflows.photo_review import PhotoReview
     from dbcli.workflows.standing import Standing, Step
 
@@ -46,6 +47,24 @@ def show_review(screen: Screen, review: PhotoReview) -> None:
     screen.line(f"Crops: {review.sheet}")
     if not review.faults:
         screen.note(f"No fault found in {review.looked_at} photos. Is the subject whole, and alone, in every crop?")
+
+
+def show_checks(screen: Screen, checks: Sequence[Check]) -> int:
+    """The doctor's findings; returns the exit code: 0, or 5 for a faulty machine, 3 for a faulty project."""
+    faults = [check for check in checks if check.verdict == "fault"]
+    notes = sum(check.verdict == "note" for check in checks)
+    screen.document({"faults": len(faults), "notes": notes, "checks": [asdict(check) for check in checks]})
+    for part in ("machine", "project"):
+        own = [check for check in checks if check.part == part]
+        if own:
+            screen.line(part.capitalize(), style="bold")
+        for check in own:
+            screen.finding(check.verdict, check.name, check.found, check.fix)
+    words = f"{len(faults)} fault{'' if len(faults) == 1 else 's'}, {notes} note{'' if notes == 1 else 's'}"
+    screen.line("All is well." if not faults and not notes else f"{words}.", style="bold")
+    if any(check.part == "machine" for check in faults):
+        return 5
+    return 3 if faults else 0
 
 
 def _standing_rows(standing: Standing) -> list[tuple[str, str]]:

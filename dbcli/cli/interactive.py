@@ -115,17 +115,21 @@ def _draw(talk: Conversation) -> None:
     wishes, session = talk.wishes, talk.session
     seed = session.seed if wishes.seed is None else wishes.seed
     assert wishes.prompt is not None
+    wishes.is_drawn = False
     drawn = session.draw(wishes.prompt, wishes.flags, seed, talk.screen, grid=wishes.grid)
+    wishes.is_drawn = True
     talk.drawings.append(drawn_document(drawn))
     _show(talk, drawn)
 
 
 def _again(talk: Conversation) -> None:
-    if talk.wishes.prompt is None:
+    wishes = talk.wishes
+    if wishes.prompt is None:
         talk.screen.note("Nothing was drawn yet.")
         return
-    count = talk.session.settings(talk.wishes.flags).count
-    talk.wishes.seed = (talk.session.seed if talk.wishes.seed is None else talk.wishes.seed) + count
+    if wishes.is_drawn:
+        seed = talk.session.seed if wishes.seed is None else wishes.seed
+        wishes.seed = seed + talk.session.settings(wishes.flags).count
     _draw(talk)
 
 

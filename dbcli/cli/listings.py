@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.guidance import review_document, show_review
+from dbcli.cli.guidance import show_review
 from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 SHOWN_PICTURES = 8
 
 
+def added_document(added: AddedSubject, advice: Sequence[str]) -> dict[str, object]:
+    """A subject that was just brought in, as JSON."""
+    return {
+        "subject": added.subject.to_plain(),
+        "skipped": [{"path": str(one.path), "reason": one.reason, "stray": one.stray} for one in added.skipped],
+        "notes": added.notes,
+        "advice": list(advice),
+    }
+
+
 def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], review: PhotoReview) -> None:
-    """A subject that was just brought in: what was kept, left out and changed."""
+    """A subject that was just brought in, in words: what was kept, left out and changed."""
     subject = added.subject
     left_out = [one for one in added.skipped if not one.stray]
-    screen.document(
-        {
-            "subject": subject.to_plain(),
-            "skipped": [{"path": str(one.path), "reason": one.reason, "stray": one.stray} for one in added.skipped],
-            "notes": added.notes,
-            "advice": list(advice),
-            **review_document(review),
-        }
-    )
     for one in left_out:
         screen.warn(one.text)
     strays = len(added.skipped) - len(left_out)

@@ -55,16 +55,25 @@ def add_subject(
         str | None, typer.Option("--class", help="What kind of thing it is, in a word or two: dog, backpack.")
     ] = None,
     token: Annotated[str | None, typer.Option("--token", help="The rare word that will stand for it.")] = None,
+    allow_collision: Annotated[
+        bool, typer.Option("--allow-collision", help="For research: take a word that clashes, and record that.")
+    ] = False,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset",
+            metavar="DIR",
+            help="A copy of google/dreambooth's dataset, or kohya's folders: NAME of it, or all of it.",
+        ),
+    ] = None,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Find the subject in each photo, so that backgrounds are not learnt.")
+    ] = False,
+    caption: Annotated[
+        bool, typer.Option("--caption", help="Write a first caption for each photo that has none.")
+    ] = False,
 ) -> None:
-    """Bring a subject and its photos into the project."""
-    from dbcli.cli.listings import show_added
-    from dbcli.workflows.photo_review import review_photos
-    from dbcli.workflows.subjects import add_subject as bring_in
+    """Bring a subject and its photos into the project, from photos, kohya's folders or a dataset."""
+    from dbcli.cli.intake import Wanted, bring_in
 
-    call = of(context)
-    layout = call.layout()
-    subject = call.wanted(name, "NAME", "A short name for the subject")
-    files = photos or [Path(call.wanted(None, "PHOTO", "Where are its photos (a folder is fine)"))]
-    noun = call.wanted(class_noun, "--class", f"What kind of thing is {subject} (its class noun)", lambda: subject)
-    added, advice = bring_in(layout, subject, noun, files, token)
-    show_added(call.screen, added, advice, review_photos(layout, added.subject, added.source_names, call.screen))
+    bring_in(of(context), Wanted(name, photos, class_noun, token, dataset, mask, caption, allow_collision))

@@ -19,6 +19,10 @@ from dbcli.cli.bars import Bar, Bars
 # direction, lone halves of characters.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# Verdict of a check -> its mark and the mark's colour.
+MARKS = {"good": ("ok", "green"), "note": ("note", "yellow"), "fault": ("FAIL", "red bold")}
+FINDING_COLUMNS = 16
+
 
 def visible(text: str) -> str:
     """The text with what a terminal would obey written as `\\u001b`, which inside JSON means the same."""
@@ -41,14 +45,14 @@ class Screen:
     def stage(self, title: str, total: int) -> Iterator[Bar]:
         """A bar on stderr while the block runs; only its last state where stderr is no terminal."""
         with Bars(self.err, disable=self.quiet) as bars:
-            yield bars.begin(title, total)
+            yield bars.begin(visible(title), total)
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self.err.print(Text(visible(text)))
+            self._tell(Text(visible(text)))
 
     def warn(self, text: str) -> None:
-        self.err.print(Text("Warning: ", style="yellow bold") + Text(visible(text)))
+        self._tell(Text("Warning: ", style="yellow bold") + Text(visible(text)))
 
     def line(self, text: str, style: str = "") -> None:
         """One line of the result."""
@@ -58,6 +62,20 @@ class Screen:
     def command(self, words: str) -> None:
         """A command line to copy: alone on its line, never wrapped."""
         self.line(f"  {words}", style="cyan")
+
+    def finding(self, verdict: str, name: str, found: str, fix: str | None) -> None:
+        """One finding of the doctor: a mark that reads without colour, what was found, how to mend it."""
+        if self.as_json:
+            return
+        mark, style = MARKS[verdict]
+        table = Table.grid(padding=(0, 1))
+        for width in (2, 4, FINDING_COLUMNS):
+            table.add_column(width=width, overflow="fold")
+        table.add_column(overflow="fold")
+        table.add_row("", Text(mark, style=style), Text(visible(name)), Text(visible(found)))
+        if fix:
+            table.add_row("", "", "", Text(f"→ {visible(fix)}", style="dim" if verdict == "good" else ""))
+        self.out.print(table, soft_wrap=False)
 
     def table(self, title: str | None, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table of the result; numbers are right-aligned by being shown as given."""
@@ -88,6 +106,11 @@ class Screen:
 
     def error(self, message: str, hint: str | None) -> None:
         """What went wrong and what to type next."""
-        self.err.print(Text("Error: ", style="red bold") + Text(visible(message)))
+        self._tell(Text("Error: ", style="red bold") + Text(visible(message)))
         if hint:
+            # A hint is mostly a command to copy: whole, wherever the line ends.
             self.err.print(Text("  → ", style="bold") + Text(visible(hint)))
+
+    def _tell(self, text: Text) -> None:
+        """Words for a person: broken between words on a terminal, left whole in a file that is searched."""
+        self.err.print(text, soft_wrap=not self.err.is_terminal)

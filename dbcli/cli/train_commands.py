@@ -51,6 +51,9 @@ def train(
             "--log-to", help="tensorboard or wandb, beside the run's own record.", autocompletion=completion.logs
         ),
     ] = None,
+    allow_collision: Annotated[
+        bool, typer.Option("--allow-collision", help="For research: take a word that clashes, and record that.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings that hold, and train nothing.")] = False,
 ) -> None:
     """Teach the base a subject."""
@@ -67,7 +70,9 @@ def train(
             return show_run(call.screen, resume_training(layout, run, progress, offline=call.offline), layout)
         names, word = subject_and_token(call, layout, subject or [], token)
         flags = {"method": method, "train.steps": steps, "train.seed": seed}
-        plan = plan_training(layout, names, token=word, profile=profile, sets=sets or [], flags=flags)
+        plan = plan_training(
+            layout, names, token=word, profile=profile, sets=sets or [], flags=flags, allow_collision=allow_collision
+        )
         if dry_run:
             return show_plan(call.screen, plan)
         return show_run(call.screen, start_training(layout, plan, progress, offline=call.offline), layout)

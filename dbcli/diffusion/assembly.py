@@ -75,7 +75,8 @@ class Entry:
 class Parts:
     """A base before it takes memory: configurations, and for each network its tensors by diffusers name.
 
-    `entries["text_encoder"]` has names without the prefix `text_model.`; `files` are what the weights come from.
+    `entries["text_encoder"]` has names without the prefix `text_model.`; `files` are what the weights come from,
+    `small_files` the configurations and the tokenizer where they lie beside them.
     """
 
     configs: dict[str, dict[str, Any]]
@@ -84,6 +85,7 @@ class Parts:
     tokenizer: Callable[[], Any]
     source: str
     notes: list[str] = field(default_factory=list)
+    small_files: list[Path] = field(default_factory=list)
 
 
 def build_networks(

@@ -65,6 +65,7 @@ class Base:
     latent_scale: float
     max_tokens: int
     notes: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
     @property
     def latent_scale_factor(self) -> int:
@@ -186,5 +187,6 @@ def _base(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module]
         vae_factor=vae_factor,
         latent_channels=int(vae_config.latent_channels),
         notes=parts.notes,
+        files=[*parts.files, *parts.small_files],
         **facts,
     )

@@ -47,8 +47,11 @@ def parts_of_folder(folder: Path) -> Parts:
         files.append(weights.path)
         entries[component] = _entries(weights)
     configs["scheduler"] = read_json(_existing(folder, "scheduler/scheduler_config.json"))
-    _existing(folder, "tokenizer")
-    return Parts(configs, entries, files, partial(read_tokenizer, folder / "tokenizer"), str(folder))
+    tokenizer = _existing(folder, "tokenizer")
+    small = [folder / component / "config.json" for component in COMPONENTS]
+    small.append(folder / "scheduler/scheduler_config.json")
+    small += sorted(path for path in tokenizer.iterdir() if path.is_file())
+    return Parts(configs, entries, files, partial(read_tokenizer, tokenizer), str(folder), small_files=small)
 
 
 def read_tokenizer(folder: Path) -> Any:

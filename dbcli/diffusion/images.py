@@ -62,16 +62,47 @@ def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: 
 
     Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its pictures as.
     """
+    places = _crop_places(crop, seed, number)
     with _opened(path) as picture:
-        if crop == "random":
-            places = [
-                torch.rand(2, generator=generator_for(seed, "crop", number, view)).tolist()
-                for view in range(RANDOM_CROPS)
-            ]
-        else:
-            places = [[0.5, 0.5]]
         views = [to_tensor(picture, resolution, across, down) for across, down in places]
     return views + [view.flip(-1) for view in views] if flip else views
+
+
+def mask_variants(
+    path: Path, photo_size: tuple[int, int], latent_size: int, *, crop: str, flip: bool, seed: int, number: int
+) -> list[torch.Tensor]:
+    """The mask of every view that `photo_variants` gives with the same arguments, cropped and mirrored as it is.
+
+    Each is float32 `[1, latent_size, latent_size]` in [0, 1], 1 where the subject is. photo_size is width and height.
+    Raises PhotoError for a file that is no sound PNG, does not have its photo's proportions, or shows no subject.
+    """
+    places = _crop_places(crop, seed, number)
+    with _opened(path) as picture:
+        # A person may have painted it at another size, but not over another crop of the photo.
+        if abs(picture.width * photo_size[1] - picture.height * photo_size[0]) > max(*photo_size, *picture.size):
+            raise PhotoError(
+                f"{path} is {picture.width} x {picture.height} px; its photo is {photo_size[0]} x {photo_size[1]}.",
+                hint="a mask covers its whole photo: white where the subject is, black elsewhere",
+            )
+        grey = picture.convert("L").resize(photo_size, Image.Resampling.BILINEAR)
+    if grey.getextrema() == (0, 0):
+        raise PhotoError(f"{path} is black everywhere: it shows no subject.", hint="paint it white, or delete it")
+    views = [_mask_tensor(grey, latent_size, across, down) for across, down in places]
+    return views + [view.flip(-1) for view in views] if flip else views
+
+
+def _mask_tensor(grey: Image.Image, latent_size: int, across: float, down: float) -> torch.Tensor:
+    box = crop_box(grey.width, grey.height, latent_size, across, down)
+    # The mean over the pixels beneath each latent: a latent at the edge counts as much as it shows of the subject.
+    small = grey.resize((latent_size, latent_size), Image.Resampling.BOX, box=box)
+    return torch.from_numpy(np.asarray(small).copy()).unsqueeze(0).float() / 255
+
+
+def _crop_places(crop: str, seed: int, number: int) -> list[list[float]]:
+    """Where the crops of one photo lie, (across, down) in [0, 1] each."""
+    if crop != "random":
+        return [[0.5, 0.5]]
+    return [torch.rand(2, generator=generator_for(seed, "crop", number, view)).tolist() for view in range(RANDOM_CROPS)]
 
 
 def _opened(path: Path) -> Image.Image:

@@ -97,7 +97,10 @@ class Trainer:
         objective: Objective,
         optimisation: Optimisation,
         schedule: Schedule,
+        loss_weights: torch.Tensor | None = None,
     ) -> None:
+        """loss_weights `[N, 1, h, w]` says how much each place of each picture counts; everything alike if None."""
+        self.loss_weights = loss_weights
         self.unet, self.trainable, self.pictures, self.prompts, self.rows = unet, trainable, pictures, prompts, rows
         self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
         self.device = next(unet.parameters()).device
@@ -147,7 +150,7 @@ class Trainer:
             conditioning = self.prompts.rows([row.prompt for row in batch])
             prediction = self.unet(noisy, timesteps, conditioning).sample
         target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
-        errors = losses.squared_error(prediction, target)
+        errors = self._errors(prediction, target, [row.picture for row in batch])
         return losses.dreambooth_loss(errors, self._weights(timesteps), len(subject), self.objective.prior_weight)
 
     def state(self) -> TrainingState:
@@ -202,6 +205,11 @@ class Trainer:
             noise = noise + self.objective.offset_noise * offset
         timesteps = timestep_rows(len(self.objective.alphas_cumprod), seed, micro_step, samples)
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in (latents, noise, timesteps))  # type: ignore[return-value]
+
+    def _errors(self, prediction: torch.Tensor, target: torch.Tensor, pictures: list[int]) -> torch.Tensor:
+        if self.loss_weights is None:
+            return losses.squared_error(prediction, target)
+        return losses.masked_squared_error(prediction, target, self.loss_weights[pictures].to(self.device))
 
     def _weights(self, timesteps: torch.Tensor) -> torch.Tensor:
         alphas = self.objective.alphas_cumprod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save
 
-from dbcli.errors import Interrupted, PhotoError
+from dbcli.errors import DiskFull, Interrupted, PhotoError
 from dbcli.metrics.encoders import ImageEncoder
 from dbcli.metrics.judge_files import sha256_of
 from dbcli.metrics.preprocessing import as_rgb
@@ -136,21 +138,35 @@ class FeatureStore:
         path = self._path(key, digest)
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".features-")
+        data = save({"features": row.contiguous()})
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(save({"features": row.contiguous()}))
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            _replace(path, data)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            free = shutil.disk_usage(self.folder.parent if self.folder else ".").free
+            raise DiskFull(
+                f"The disk is full: {path} needs {len(data):,} bytes, {free:,} bytes are free.",
+                hint="free some space, then run the same command again",
+            ) from error
 
     def _path(self, key: str, digest: str) -> Path | None:
         if self.folder is None:
             return None
         safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in key)
         return self.folder / safe / f"{digest}.safetensors"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".features-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _open_all(paths: Sequence[Path]) -> list[Image.Image]:

@@ -41,6 +41,10 @@ class ClassMask:
         maps = self.probabilities(images, noun)
         return [_blanked(as_rgb(image), found) for image, found in zip(images, maps, strict=True)]
 
+    def of(self, image: Image.Image, noun: str) -> Image.Image | None:
+        """The mask itself, mode L, of the picture's size: 255 where the noun is; None where it is not found."""
+        return _mask(image.size, self.probabilities([image], noun)[0])
+
 
 def load_mask(source: str | None = None, *, offline: bool = False, device: str = "cpu") -> ClassMask:
     """CLIPSeg from the hub, its cache or a local folder as transformers saves it.
@@ -64,7 +68,7 @@ def load_mask(source: str | None = None, *, offline: bool = False, device: str =
     def probabilities(images: Sequence[Image.Image], noun: str) -> torch.Tensor:
         tokens = tokenizer([noun], truncation=True, max_length=length, return_tensors="pt").input_ids
         with torch.inference_mode():
-            pixels = _squashed(images, size).to(place)
+            pixels = squashed(images, size, IMAGENET_MEAN, IMAGENET_STD).to(place)
             logits = model(pixel_values=pixels, input_ids=tokens.expand(len(images), -1).to(place)).logits
         maps: torch.Tensor = logits.reshape(len(images), *logits.shape[-2:]).sigmoid().float().cpu()
         return maps
@@ -72,9 +76,11 @@ def load_mask(source: str | None = None, *, offline: bool = False, device: str =
     return ClassMask(f"clipseg-{sha256_of(files.weights)[:12]}-{THRESHOLD}", probabilities)
 
 
-def _squashed(images: Sequence[Image.Image], size: int) -> torch.Tensor:
-    """Whole pictures as CLIPSeg wants them: squashed to a square, so that no part is cropped; [N, 3, size,
-    size].
+def squashed(
+    images: Sequence[Image.Image], size: int, mean_colour: Sequence[float], deviation: Sequence[float]
+) -> torch.Tensor:
+    """Whole pictures as CLIPSeg and BLIP want them: squashed to a square, so that no part is cropped, and
+    normalised by colour; [N, 3, size, size].
     """
     import numpy as np
 
@@ -82,13 +88,17 @@ def _squashed(images: Sequence[Image.Image], size: int) -> torch.Tensor:
     pixels = torch.from_numpy(np.stack([np.asarray(image, dtype=np.float32) for image in small])).permute(
         0, 3, 1, 2
     )
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean_colour, deviation))
     return (pixels / 255 - mean) / std
 
 
 def _blanked(image: Image.Image, probability: torch.Tensor) -> Image.Image:
+    mask = _mask(image.size, probability)
+    return image if mask is None else Image.composite(image, Image.new("RGB", image.size, GREY), mask)
+
+
+def _mask(size: tuple[int, int], probability: torch.Tensor) -> Image.Image | None:
     kept = probability > THRESHOLD
     if float(kept.float().mean()) < LEAST_SHARE:
-        return image
-    mask = Image.fromarray((kept.numpy() * 255).astype("uint8")).resize(image.size, Image.Resampling.BILINEAR)
-    return Image.composite(image, Image.new("RGB", image.size, GREY), mask)
+        return None
+    return Image.fromarray((kept.numpy() * 255).astype("uint8")).resize(size, Image.Resampling.BILINEAR)

@@ -138,7 +138,8 @@ def _frame_colours(photo: Image.Image) -> Pixels:
 
 
 def _unit(pixels: Pixels) -> Pixels:
-    flat = (pixels - pixels.mean()).ravel()
+    # Each channel by itself: photos of a green room are not alike for being green.
+    flat = (pixels - pixels.mean(axis=(0, 1))).ravel()
     length = float(np.linalg.norm(flat))
     return flat / length if length > 1 else np.zeros_like(flat)
 

@@ -8,7 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dbcli.errors import DiskFull
-from dbcli.project.atomic import commit_folder, remove_folder, remove_leftovers, temporary_folder
+from dbcli.project.atomic import (
+    commit_folder,
+    disk_full_explained,
+    remove_folder,
+    remove_leftovers,
+    temporary_folder,
+)
 from dbcli.project.layout import Layout
 from dbcli.project.manifests import first_fault, write_manifest
 
@@ -32,7 +38,7 @@ def save_checkpoint(
     if final.exists():
         remove_folder(final)
     check_space(folder, needed_bytes)
-    with temporary_folder(final) as temporary:
+    with disk_full_explained(final, needed_bytes), temporary_folder(final) as temporary:
         write(temporary)
         write_manifest(temporary, step=step)
         commit_folder(temporary, final)

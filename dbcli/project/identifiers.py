@@ -126,6 +126,9 @@ def check_template(template: str, fields: Collection[str]) -> str:
 
 def _fill(prompt: str, subjects: Mapping[str, Words], whole: _Rendering, identifier: _Rendering) -> str:
     only = next(iter(subjects.values())) if len(subjects) == 1 else None
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        # Bytes of a command line that are no UTF-8 arrive as lone halves of characters, which no file can hold.
+        raise PromptError(f"The prompt '{printable(prompt)}' is not text in UTF-8.")
 
     def field(match: re.Match[str]) -> str:
         name = match.group(1)

@@ -38,6 +38,10 @@ class Layout:
     def photos_dir(self, name: str) -> Path:
         return self._inside("subjects", check_name(name, "subject"), "photos")
 
+    def masks_dir(self, name: str) -> Path:
+        """What of each photo is the subject: `0001.png` for the photo of that name, white where it is."""
+        return self._inside("subjects", check_name(name, "subject"), "masks")
+
     def contact_sheet(self, name: str) -> Path:
         """The crops of a subject's photos on one sheet, for a person's eye only."""
         return self._inside("subjects", check_name(name, "subject"), "contact-sheet.png")

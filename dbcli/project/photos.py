@@ -9,12 +9,13 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import PhotoError
+from dbcli.project.caption_tables import MAX_CAPTION, TABLE_NAMES, read_caption_tables
 from dbcli.project.names import printable, without_control_characters
 from dbcli.project.pixels import NotUsable, decode, is_modern, to_png
 
@@ -25,7 +26,6 @@ PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", "
 MODERN_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif"})
 CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_BYTES = 200_000_000
-MAX_CAPTION = 2_000
 MAX_FILES = 20_000
 _STRAY_FOLDERS = frozenset({"__MACOSX", "__pycache__"})
 
@@ -106,12 +106,17 @@ def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
     """Yield the results of `read_photos` one by one, so that a thousand photos need the memory of one."""
     files = list_files(sources)
     captions = {path for path in files if path.suffix.lower() in CAPTION_SUFFIXES and _photo_beside(path)}
+    in_tables, faulty_tables = read_caption_tables(files)
     first_with: dict[str, Path] = {}
     for path in files:
-        if path in captions:
+        if path in faulty_tables:
+            yield Skipped(path, faulty_tables[path])
+        if path in captions or path.name in TABLE_NAMES:
             continue
         result = read_photo(path)
         if isinstance(result, Photo):
+            if result.caption is None and path in in_tables:
+                result = replace(result, caption=in_tables[path])
             twin = first_with.setdefault(result.sha256, path)
             if twin is not path:
                 yield Skipped(path, f"the same picture as {printable(twin.name)}")

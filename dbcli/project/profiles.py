@@ -119,6 +119,12 @@ class ImageSettings(_Section):
     template: str = Field(
         default="a photo of a {identifier} {class}", description="the prompt of a photo that has no caption"
     )
+    mask_loss: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="what the background counts in the loss of a photo that has a mask; 1: masks are not used",
+    )
 
     @field_validator("template")
     @classmethod

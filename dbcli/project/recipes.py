@@ -22,7 +22,7 @@ PARAMETERS_KEY = "parameters"
 RECIPE_KEY = "dreambooth"
 
 # The names A1111 and its relatives show; any other sampler keeps ours.
-_SAMPLER_TITLES = {
+SAMPLER_TITLES = {
     "ddim": "DDIM",
     "ddpm": "DDPM",
     "deis": "DEIS",
@@ -82,7 +82,7 @@ class Recipe(Record):
     def _settings(self) -> list[tuple[str, str]]:
         settings = [
             ("Steps", str(self.steps)),
-            ("Sampler", _SAMPLER_TITLES.get(self.sampler, self.sampler)),
+            ("Sampler", SAMPLER_TITLES.get(self.sampler, self.sampler)),
             ("CFG scale", f"{self.guidance:g}"),
             ("Seed", str(self.seed)),
             ("Size", f"{self.width}x{self.height}"),

@@ -43,6 +43,8 @@ class RunSubject(_Part):
     class_noun: str
     identifier: str | None = None
     photo_hashes: list[str] = Field(default_factory=list)
+    captions: list[str | None] = Field(default_factory=list, description="one a photo, as they were used")
+    mask_hashes: list[str | None] = Field(default_factory=list, description="one a photo; empty without any mask")
 
 
 class RunBase(_Part):
@@ -75,6 +77,7 @@ class RunRecord(Record):
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
+    allow_collision: bool = Field(default=False, description="identifiers may clash: someone asked for it")
     parent: str | None = Field(default=None, description="the run this one started from")
     command: str | None = None
     error: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from dbcli.project.locks import hold
 from dbcli.project.names import check_name, printable, without_control_characters
 from dbcli.project.photos import Photo, Skipped, walk_photos
 from dbcli.project.records import Record, load_record
+from dbcli.project.runs import list_runs
+from dbcli.project.token_claims import Claim, Tokenise, check_tokens
 from dbcli.project.yaml_files import write_yaml
 
 _LOCK_WAIT_SECONDS = 1.0
@@ -77,6 +79,15 @@ class Subject(Record):
 
 
 @dataclass(frozen=True)
+class TokenCheck:
+    """How identifiers are compared token by token: the base's tokenizer, and where other words come from."""
+
+    tokenise: Tokenise
+    propose: Callable[[Sequence[Claim], int], Sequence[str]]
+    allow_collision: bool = False
+
+
+@dataclass(frozen=True)
 class AddedSubject:
     """What `add_subject` made, what it left out, what it changed, and the names that the photos came with."""
 
@@ -92,6 +103,8 @@ def add_subject(
     class_noun: str,
     sources: Sequence[Path],
     identifier: str | None = None,
+    *,
+    tokens: TokenCheck | None = None,
 ) -> AddedSubject:
     """Copy the photos in, as PNG without EXIF, and write the record; on any failure nothing is left.
 
@@ -112,7 +125,7 @@ def add_subject(
                 hint="choose another name, or delete that folder first",
             )
         if identifier is not None:
-            subject.identifier = _free_identifier(layout, subject, identifier)
+            subject.identifier = _free_identifier(layout, subject, identifier, tokens)
         with temporary_folder(final) as folder:
             skipped, notes, names = _store_photos(folder / "photos", subject, sources)
             write_yaml(folder / "subject.yaml", subject.to_plain())
@@ -147,11 +160,11 @@ def damaged_subjects(layout: Layout) -> list[str]:
     return [result for result in results if isinstance(result, str)]
 
 
-def set_identifier(layout: Layout, name: str, identifier: str) -> Subject:
+def set_identifier(layout: Layout, name: str, identifier: str, *, tokens: TokenCheck | None = None) -> Subject:
     """Give a subject its identifier, and return the new record. Raises Collision if another one owns it."""
     with hold(layout.project_lock, "the project's subjects", wait_seconds=_LOCK_WAIT_SECONDS):
         subject = load_subject(layout, name)
-        word = _free_identifier(layout, subject, identifier)
+        word = _free_identifier(layout, subject, identifier, tokens)
         if word != subject.identifier:
             subject.identifier = word
             write_yaml(layout.subject_file(name), subject.to_plain())
@@ -202,8 +215,30 @@ def taken_identifiers(layout: Layout, except_for: str | None = None) -> dict[str
     }
 
 
-def _free_identifier(layout: Layout, subject: Subject, identifier: str) -> str:
+def token_claims(layout: Layout, tokenise: Tokenise, *, subject: Subject | None = None) -> list[Claim]:
+    """Return who holds which tokens: every other subject's identifier, here and in every run, and all class nouns."""
+    own = subject.name if subject is not None else None
+    nouns = {} if subject is None else {subject.class_noun: subject.name}
+    holders: dict[str, str] = {}
+    for other in list_subjects(layout):
+        nouns.setdefault(other.class_noun, other.name)
+        if other.identifier and other.name != own:
+            holders.setdefault(other.identifier, other.name)
+    for run in list_runs(layout):
+        for learnt in run.subjects:
+            if learnt.identifier and learnt.name != own:
+                holders.setdefault(learnt.identifier, learnt.name)
+    claims = [Claim(owner, word, frozenset(tokenise(word))) for word, owner in holders.items()]
+    return claims + [Claim(owner, noun, frozenset(tokenise(noun)), True) for noun, owner in nouns.items()]
+
+
+def _free_identifier(layout: Layout, subject: Subject, identifier: str, tokens: TokenCheck | None) -> str:
     word = check_identifier(identifier)
+    if tokens is not None and tokens.allow_collision:
+        return word
+    if tokens is not None and word != subject.identifier:
+        claims = token_claims(layout, tokens.tokenise, subject=subject)
+        check_tokens(word, tokens.tokenise(word), claims, lambda count: tokens.propose(claims, count))
     nouns = {subject.class_noun, *(other.class_noun for other in list_subjects(layout))}
     check_free(word, taken_identifiers(layout, except_for=subject.name), sorted(nouns))
     return word

@@ -15,7 +15,7 @@ from dbcli.project.runs import RunRecord
 from dbcli.workflows.generate import chosen_run, profile_of
 from dbcli.workflows.pictures import draw_size, words_of
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.tuned import LORA_FILE, load_model
+from dbcli.workflows.tuned import LORA_FILE, checked_weights, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +155,7 @@ def _write_lora(layout: Layout, order: _Order, progress: Progress, *, offline: b
     from dbcli.diffusion.formats.lora_files import read_lora, write_diffusers_lora, write_kohya_lora
 
     model = load_model(layout, None, progress, offline=offline, device="cpu")
-    file = layout.weights_dir(order.record.name) / LORA_FILE
+    file = checked_weights(layout, order.record) / LORA_FILE
     lora = _rounded(read_lora(file, unet=model.unet, text_encoder=model.text_encoder), order.dtype)
     plain_unet, plain_text = model.unet, model.text_encoder
     drawn = load_model(layout, None, progress, offline=offline, device="cpu")

@@ -12,6 +12,7 @@ from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import DrawSettings, Profile, frozen_profile, resolve
 from dbcli.project.runs import RunRecord
+from dbcli.workflows.likeness import Asked, filled_in
 from dbcli.workflows.pictures import Picture, draw_recipes, draw_size, recipes_for
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import listening
@@ -66,27 +67,31 @@ def generate(
     out: Path | None,
     progress: Progress,
     offline: bool,
+    like: Path | None = None,
 ) -> Drawn:
-    """Draws `count` pictures a prompt with a run, into the run's images/ or `out`.
+    """Draws `count` pictures a prompt with a run, into the run's images/ or `out`; `like` fills in what is left open.
 
-    Raises PromptError without a prompt, RunMissing without a finished run.
+    Raises PromptError without a prompt, RunMissing without a finished run, DataError for a picture without a recipe.
     """
     from dbcli.diffusion.devices import pick_device
     from dbcli.workflows.tuned import load_model
 
-    wanted = [prompt for prompt in prompts if prompt.strip()]
+    asked = Asked(prompts, run, flags, seed, size)
+    if like is not None:
+        asked = filled_in(layout, asked, like, progress)
+    wanted = [prompt for prompt in asked.prompts if prompt.strip()]
     if not wanted:
         raise PromptError("There is no prompt to draw.", hint='dreambooth generate "a {dog} in space"')
-    record = chosen_run(layout, run)
+    record = chosen_run(layout, asked.run)
     profile = profile_of(layout, record)
-    settings = draw_settings(profile, flags)
+    settings = draw_settings(profile, asked.flags)
     with listening() as wish:
         base = load_model(layout, record, progress, offline=offline, device=pick_device(profile.train.device))
         recipes = recipes_for(
             wanted,
             settings,
-            seed=profile.train.seed if seed is None else seed,
-            size_px=draw_size(base, *size, profile.images.resolution),
+            seed=profile.train.seed if asked.seed is None else asked.seed,
+            size_px=draw_size(base, *asked.size, profile.images.resolution),
             base=base,
             record=record,
         )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Interrupted
 from dbcli.project.identifiers import render_with
 from dbcli.project.layout import Layout
+from dbcli.project.photo_notes import mask_paths
 from dbcli.project.profiles import Profile
 from dbcli.project.subjects import Subject, verify_photos
 from dbcli.workflows.prior import ClassImages
@@ -25,11 +26,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Everything a run learns from: encoded pictures, distinct prompts, and each subject's share of both."""
+    """Everything a run learns from: encoded pictures, distinct prompts, and each subject's share of both.
+
+    loss_weights `[N, 1, h, w]` says how much each place of each picture counts; None if no photo has a mask.
+    """
 
     pictures: Posterior
     prompts: list[str]
     materials: list[Material]
+    loss_weights: torch.Tensor | None = None
+
+
+@dataclass
+class _Pile:
+    """What is gathered so far: views of pictures, distinct prompts, and the masks of those views that have one."""
+
+    pixels: list[torch.Tensor] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    masks: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 def instance_prompt(subject: Subject, caption: str | None, template: str) -> str:
@@ -59,54 +73,82 @@ def gather(
     from dbcli.diffusion.images import encode
     from dbcli.diffusion.rows import Material
 
-    pixels: list[torch.Tensor] = []
-    prompts: list[str] = []
+    pile = _Pile()
     known_files: dict[Path, int] = {}
     materials = []
     for number, (subject, of_class) in enumerate(zip(subjects, class_images, strict=True)):
-        photos, photo_prompts = _photos(layout, subject, profile, resolution, number, pixels, prompts)
+        photos, photo_prompts = _photos(layout, subject, profile, (resolution, base.vae_factor), number, pile)
         indices: list[int] = []
         class_prompt = None
         if of_class is not None:
-            class_prompt = _index_of(of_class.prompt, prompts)
-            indices = [_class_image(file, resolution, pixels, known_files) for file in of_class.files]
+            class_prompt = _index_of(of_class.prompt, pile.prompts)
+            indices = [_class_image(file, resolution, pile.pixels, known_files) for file in of_class.files]
         materials.append(Material(photos, photo_prompts, indices, class_prompt))
-    with progress.stage("Encoding pictures", len(pixels)) as stage:
+    with progress.stage("Encoding pictures", len(pile.pixels)) as stage:
 
         def on_batch(count: int) -> None:
             stage.advance(count)
             if should_stop():
                 raise Interrupted("Stopped while encoding pictures.")
 
-        pictures = encode(base.vae, pixels, batch_size=4, on_batch=on_batch)
-    return Lesson(pictures, prompts, materials)
+        pictures = encode(base.vae, pile.pixels, batch_size=4, on_batch=on_batch)
+    _tell_masks(pile, materials, profile, progress)
+    return Lesson(pictures, pile.prompts, materials, loss_weights(pile.masks, pictures, profile.images.mask_loss))
+
+
+def _tell_masks(pile: _Pile, materials: Sequence[Material], profile: Profile, progress: Progress) -> None:
+    photos = [views for material in materials for views in material.photos]
+    masked = sum(views[0] in pile.masks for views in photos)
+    if masked:
+        background = profile.images.mask_loss
+        progress.note(f"masks of {masked} of {len(photos)} photos; outside of them the loss counts {background:g}")
+
+
+def loss_weights(masks: Mapping[int, torch.Tensor], pictures: Posterior, background: float) -> torch.Tensor | None:
+    """How much each place of N pictures counts, float32 `[N, 1, h, w]`: 1, and `background` where a mask is 0.
+
+    Pictures without a mask, class images above all, count everywhere. None without any mask.
+    """
+    import torch
+
+    if not masks:
+        return None
+    weights = torch.ones(len(pictures), 1, *pictures.mean.shape[-2:])
+    for index, mask in masks.items():
+        weights[index] = background + (1 - background) * mask
+    return weights
 
 
 def _photos(
     layout: Layout,
     subject: Subject,
     profile: Profile,
-    resolution: int,
+    scale: tuple[int, int],
     number: int,
-    pixels: list[torch.Tensor],
-    prompts: list[str],
+    pile: _Pile,
 ) -> tuple[list[list[int]], list[int]]:
-    """Adds a subject's photos to `pixels` and `prompts`; returns their views and their prompts by index."""
-    from dbcli.diffusion.images import photo_variants
+    """Adds a subject's photos to the pile; returns their views and their prompts by index.
 
+    `scale` is the resolution in px and the pixels that a latent covers along one side.
+    """
+    from dbcli.diffusion.images import mask_variants, photo_variants
+
+    resolution, vae_factor = scale
+    images = profile.images
+    masks = mask_paths(layout, subject) if images.mask_loss < 1 else [None for _ in subject.photos]
+    files = zip(verify_photos(layout, subject), subject.photos, masks, strict=True)
     photos, photo_prompts = [], []
-    for place, (path, entry) in enumerate(zip(verify_photos(layout, subject), subject.photos, strict=True)):
-        views = photo_variants(
-            path,
-            resolution,
-            crop=profile.images.crop,
-            flip=profile.images.flip,
-            seed=profile.train.seed,
-            number=number * 100_000 + place,
-        )
-        photos.append(list(range(len(pixels), len(pixels) + len(views))))
-        pixels.extend(views)
-        photo_prompts.append(_index_of(instance_prompt(subject, entry.caption, profile.images.template), prompts))
+    for place, (path, entry, mask) in enumerate(files):
+        # The same for a photo and its mask, so that both are cropped and mirrored alike.
+        how = {"crop": images.crop, "flip": images.flip, "seed": profile.train.seed, "number": number * 100_000 + place}
+        views = photo_variants(path, resolution, **how)
+        indices = list(range(len(pile.pixels), len(pile.pixels) + len(views)))
+        if mask is not None:
+            found = mask_variants(mask, (entry.width, entry.height), resolution // vae_factor, **how)
+            pile.masks.update(zip(indices, found, strict=True))
+        photos.append(indices)
+        pile.pixels.extend(views)
+        photo_prompts.append(_index_of(instance_prompt(subject, entry.caption, images.template), pile.prompts))
     return photos, photo_prompts
 
 

@@ -10,6 +10,7 @@ from dbcli.errors import Refused, UsageError
 from dbcli.project.layout import Layout, find_project
 from dbcli.project.profiles import load_profile, resolve
 from dbcli.project.settings import ProjectSettings, load_settings, load_user_settings, save_settings
+from dbcli.workflows.base_files import check_base_files, remember_base_files
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **lo
     from dbcli.diffusion.bases import load_base
 
     settings = load_settings(layout)
+    if settings.base_hash is not None:
+        check_base_files(layout, settings.base_hash)
     base = load_base(settings.base, settings.revision, offline=offline, on_download=progress.note, **loading)
     for note in base.notes:
         progress.warn(note)
@@ -83,4 +86,5 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **lo
             f"({base.hash[:12]} instead of {settings.base_hash[:12]}); its prior sets and runs would no longer fit.",
             hint=f"put the old file back, or make a new project, or delete base_hash from {layout.settings_file}",
         )
+    remember_base_files(layout, base.hash, base.files)
     return base

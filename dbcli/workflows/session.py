@@ -65,7 +65,13 @@ class Session:
         folder = self.out or images_folder(self.layout, self.record)
         with listening() as wish:
             pictures = draw_recipes(
-                self.base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish
+                self.base,
+                recipes,
+                folder,
+                batch_size=settings.batch_size,
+                progress=progress,
+                should_stop=wish,
+                title=f"Drawing {len(recipes)} picture{'' if len(recipes) == 1 else 's'}",
             )
         sheet = picture_grid(self.layout, self.record, pictures, folder) if grid else None
         return Drawn(self.run, pictures, sheet)

@@ -9,15 +9,23 @@ from dbcli.errors import UsageError
 from dbcli.project import subjects as store
 from dbcli.project.layout import Layout
 from dbcli.project.subjects import AddedSubject, Subject
+from dbcli.workflows.tokens import token_check
 
 FEW, MANY = 3, 30
 
 
 def add_subject(
-    layout: Layout, name: str, class_noun: str, photos: Sequence[Path], token: str | None
+    layout: Layout,
+    name: str,
+    class_noun: str,
+    photos: Sequence[Path],
+    token: str | None,
+    *,
+    allow_collision: bool = False,
 ) -> tuple[AddedSubject, list[str]]:
     """Adds a subject; the second value is advice on the photos, a line each."""
-    added = store.add_subject(layout, name, class_noun, photos, token)
+    check = token_check(allow_collision=allow_collision) if token is not None else None
+    added = store.add_subject(layout, name, class_noun, photos, token, tokens=check)
     count = len(added.subject.photos)
     advice = []
     if count < FEW:
@@ -32,7 +40,9 @@ def known_subjects(layout: Layout) -> list[Subject]:
     return store.list_subjects(layout)
 
 
-def named_subjects(layout: Layout, names: Sequence[str], token: str | None) -> list[Subject]:
+def named_subjects(
+    layout: Layout, names: Sequence[str], token: str | None, *, allow_collision: bool = False
+) -> list[Subject]:
     """The subjects of a run with their identifiers settled; `token` is that of the only subject.
 
     Raises UsageError where a subject has no identifier and none is given, Collision for a taken one.
@@ -48,7 +58,8 @@ def named_subjects(layout: Layout, names: Sequence[str], token: str | None) -> l
         )
     found = [store.load_subject(layout, name) for name in names]
     if token is not None:
-        found = [store.set_identifier(layout, names[0], token)]
+        check = token_check(allow_collision=allow_collision)
+        found = [store.set_identifier(layout, names[0], token, tokens=check)]
     for subject in found:
         if not subject.identifier:
             raise UsageError(

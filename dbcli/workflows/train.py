@@ -14,6 +14,7 @@ from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
 from dbcli.project.names import printable
+from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.profiles import Profile, frozen_profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings
@@ -40,6 +41,7 @@ class TrainingPlan:
     subjects: list[Subject]
     profile_name: str
     profile: Profile
+    allow_collision: bool = False
 
 
 def plan_training(
@@ -50,10 +52,12 @@ def plan_training(
     profile: str | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    allow_collision: bool = False,
 ) -> TrainingPlan:
     """Settles subjects, identifiers and settings. Raises every usage, config and collision error there is."""
     chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags)
-    return TrainingPlan(named_subjects(layout, names, token), chosen, resolved)
+    subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
+    return TrainingPlan(subjects, chosen, resolved, allow_collision)
 
 
 def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool) -> RunRecord:
@@ -65,12 +69,16 @@ def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, of
             name=name,
             method=plan.profile.method,
             profile=plan.profile.model_dump(mode="json") | {"name": plan.profile_name},
-            subjects=[_recorded(subject) for subject in plan.subjects],
+            subjects=[_recorded(layout, subject, plan.profile) for subject in plan.subjects],
             base=RunBase(name=settings.base, source=settings.base, revision=settings.revision, hash=settings.base_hash),
             total_steps=plan.profile.train.steps,
+            allow_collision=plan.allow_collision,
             command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
         )
 
+    for subject in plan.subjects:
+        for entry, caption in zip(subject.photos, captions_of(layout, subject), strict=True):
+            entry.caption = caption
     name = store.create_run(layout, "-".join(subject.name for subject in plan.subjects), first_record)
     return _carry_out(layout, name, plan.subjects, plan.profile, progress, offline=offline)
 
@@ -82,26 +90,42 @@ def resume_training(layout: Layout, run: str | None, progress: Progress, *, offl
     """
     record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
     _refuse_finished(record)
-    subjects = [load_subject(layout, subject.name) for subject in record.subjects]
-    for subject, before in zip(subjects, record.subjects, strict=True):
-        if [photo.sha256 for photo in subject.photos] != before.photo_hashes:
-            raise Refused(
-                f"The photos of '{subject.name}' are not those the run {record.name} began with.",
-                hint="dreambooth train --subject NAME starts a new run",
-            )
-        subject.identifier, subject.class_noun = before.identifier, before.class_noun
     profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
+    subjects = [_as_before(layout, record, before, profile) for before in record.subjects]
     progress.note(f"Resuming {record.name} at step {record.step} of {record.total_steps}.")
     return _carry_out(layout, record.name, subjects, profile, progress, offline=offline)
 
 
-def _recorded(subject: Subject) -> RunSubject:
+def _recorded(layout: Layout, subject: Subject, profile: Profile) -> RunSubject:
     return RunSubject(
         name=subject.name,
         class_noun=subject.class_noun,
         identifier=subject.identifier,
         photo_hashes=[photo.sha256 for photo in subject.photos],
+        captions=[photo.caption for photo in subject.photos],
+        mask_hashes=_masks(layout, subject, profile),
     )
+
+
+def _masks(layout: Layout, subject: Subject, profile: Profile) -> list[str | None]:
+    found = mask_hashes(layout, subject) if profile.images.mask_loss < 1 else []
+    return found if any(found) else []
+
+
+def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: Profile) -> Subject:
+    """A subject as the run began with it; Refused where its photos or masks are others now."""
+    subject = load_subject(layout, before.name)
+    now = {"photos": [photo.sha256 for photo in subject.photos], "masks": _masks(layout, subject, profile)}
+    for what, then in (("photos", before.photo_hashes), ("masks", before.mask_hashes)):
+        if now[what] != then:
+            raise Refused(
+                f"The {what} of '{subject.name}' are not those the run {record.name} began with.",
+                hint="dreambooth train --subject NAME starts a new run",
+            )
+    subject.identifier, subject.class_noun = before.identifier, before.class_noun
+    for entry, caption in zip(subject.photos, before.captions, strict=False):
+        entry.caption = caption
+    return subject
 
 
 def _refuse_finished(record: RunRecord) -> None:

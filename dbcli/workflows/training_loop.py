@@ -87,6 +87,7 @@ def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Pro
             **{key: settings[key] for key in OPTIMISATION_KEYS},
         ),
         Schedule(train.steps, train.accumulation, train.precision, train.ema, train.seed),
+        lesson.loss_weights,
     )
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused, RunMissing, UnsafeFile
-from dbcli.project.atomic import commit_folder, remove_folder, remove_leftovers, temporary_folder
+from dbcli.project.atomic import (
+    commit_folder,
+    disk_full_explained,
+    remove_folder,
+    remove_leftovers,
+    temporary_folder,
+)
 from dbcli.project.checkpoints import check_space
 from dbcli.project.layout import Layout
 from dbcli.project.manifests import first_fault, write_manifest
@@ -29,8 +35,9 @@ def save_tuned(layout: Layout, run: str, base: Base, trainable: Trainable, profi
     remove_leftovers(final.parent)
     if final.exists():
         remove_folder(final)
-    check_space(final.parent, _size_bytes(base, trainable))
-    with temporary_folder(final) as folder:
+    needed_bytes = _size_bytes(base, trainable)
+    check_space(final.parent, needed_bytes)
+    with disk_full_explained(final, needed_bytes), temporary_folder(final) as folder:
         if trainable.method == "full":
             _write_full(folder, base)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -77,3 +78,42 @@ def project(run: Run, tmp_path: Path, base_folder: Path, photos: Path, monkeypat
     monkeypatch.chdir(tmp_path / "myproj")
     assert run("add-subject", "dog", "--class", "dog", photos).code == 0
     return tmp_path / "myproj"
+
+
+@pytest.fixture(scope="session")
+def trained_once(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one finished run of one step, made once; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    for number, colour in enumerate([(200, 100, 50), (60, 120, 200)]):
+        photo_makers.save(folder / "photos" / f"dog{number}.png", photo_makers.plain(colour))
+    sets = ["prior.images=2", "prior.steps=1", "draw.steps=2", "draw.count=2"]
+    project = str(folder / "p")
+    for words in (
+        ["init", project, "--base", str(base_folder)],
+        ["-C", project, "add-subject", "dog", "--class", "dog", str(folder / "photos")],
+        [
+            "-C",
+            project,
+            "train",
+            "--subject",
+            "dog",
+            "--token",
+            "sks",
+            "--steps",
+            "1",
+            *(f"--set={one}" for one in sets),
+        ],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert not ended.value.code
+    return folder / "p"
+
+
+@pytest.fixture
+def trained_project(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a project with one finished run, 0001-dog; the current folder is inside it."""
+    folder = tmp_path / "trained"
+    shutil.copytree(trained_once, folder)
+    monkeypatch.chdir(folder)
+    return folder

@@ -111,7 +111,7 @@ def test_a_lora_run_keeps_only_its_adapter_and_draws(run: Run, project: Path) ->
     record = trained(run, "--method", "lora")
     assert record["method"] == "lora"
     weights = project / "runs" / "0001-dog" / "weights"
-    assert [path.name for path in weights.iterdir()] == ["pytorch_lora_weights.safetensors"]
+    assert sorted(path.name for path in weights.iterdir()) == ["manifest.json", "pytorch_lora_weights.safetensors"]
     names = load_file(weights / "pytorch_lora_weights.safetensors")
     assert any("lora_B" in name and bool(tensor.any()) for name, tensor in names.items())
     assert run("generate", "a {dog}", "-n", 1, "--json").code == 0

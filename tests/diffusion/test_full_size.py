@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import photo_makers
 import pytest
 import torch
 
@@ -104,3 +105,28 @@ def test_every_container_loads_to_the_same_model_within_memory(files, tmp_path: 
         assert figure["weights_gb"] == pytest.approx(4.26, abs=0.01)
         # No second copy of the weights is ever held; the file of a checkpoint is mapped and may be counted.
         assert figure["peak_gb"] < 2 * figure["weights_gb"]
+
+
+def dreambooth(*words: object, cwd: Path) -> dict:
+    """One command of the program in a process of its own; its JSON document."""
+    command = [sys.executable, "-W", "ignore", "-m", "dbcli.cli.app", *[str(word) for word in words], "--json"]
+    finished = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return json.loads(finished.stdout)
+
+
+@pytest.mark.parametrize(("method", "source"), [("lora", "safetensors"), ("full", "folder")])
+def test_one_step_and_a_picture_at_64_px(files, tmp_path: Path, method: str, source: str) -> None:
+    photos = tmp_path / "photos"
+    for number, colour in enumerate([(200, 100, 50), (60, 120, 200), (90, 200, 90)]):
+        photo_makers.save(photos / f"{number}.png", photo_makers.plain(colour))
+    project = tmp_path / "project"
+    dreambooth("init", project, "--base", files[source], cwd=tmp_path)
+    dreambooth("add-subject", "dog", "--class", "dog", photos, "--token", "sks", cwd=project)
+    small = ["--set=images.resolution=64", "--set=prior.images=1", "--set=prior.steps=1", "--steps", 1]
+    record = dreambooth("train", "--subject", "dog", "--method", method, *small, cwd=project)
+    drawn = dreambooth("generate", "a {dog}", "-n", 1, "--steps", 2, cwd=project)
+    timings = {phase: round(seconds, 1) for phase, seconds in record["timings"].items()}
+    print(f"\n{method} from {source}: peak {record['peak_memory_bytes'] / 1e9:.1f} GB, seconds {timings}")
+    assert record["state"] == "finished"
+    assert Path(drawn["images"][0]["path"]).is_file()

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dbcli.errors import ConfigError, UsageError
+from dbcli.errors import ConfigError, DataError, UsageError
 from dbcli.project.profiles import (
     Profile,
     known_keys,
+    frozen_profile,
     load_profile,
     parse_set,
     resolve,
@@ -182,3 +183,16 @@ def test_the_shipped_profiles_mean_the_same_to_other_yaml_readers_but_for_number
     plain = yaml.safe_load((PROFILES / "full.yaml").read_text("utf-8"))
     assert plain["train"]["learning_rate"] == "1e-6"  # why this project reads YAML by its own rules
     assert load_profile("full")["train"]["learning_rate"] == 1e-6
+
+
+def test_after_divergence_a_run_stops_unless_a_profile_says_otherwise() -> None:
+    for name in shipped_profiles():
+        assert resolve([(name, load_profile(name))]).train.on_divergence == "stop"
+    assert resolve([("--set", {"train.on_divergence": "lower-rate"})]).train.on_divergence == "lower-rate"
+    with pytest.raises(ConfigError, match="on_divergence"):
+        resolve([("--set", {"train.on_divergence": "ignore"})])
+
+
+def test_faulty_settings_of_a_run_name_its_record() -> None:
+    with pytest.raises(DataError, match=r"runs/0003-dog/run\.json[^:]*:\n.*train\.steps"):
+        frozen_profile({"name": "tiny", "train": {"steps": "many"}}, "runs/0003-dog/run.json")

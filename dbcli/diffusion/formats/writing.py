@@ -55,6 +55,20 @@ def write_tensor_file(
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    if metadata is not None and len(metadata) > 1:
+        _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Puts the metadata of a file in alphabetical order: the library's is random, and equal runs make equal files."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        entries = json.loads(file.read(length))
+        ordered = {"__metadata__": dict(sorted(entries.pop("__metadata__").items())), **entries}
+        header = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        if len(header) <= length:
+            file.seek(8)
+            file.write(header.ljust(length))
 
 
 def _add_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:

@@ -1,0 +1,56 @@
+"""Identifiers in words and tables, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from dbcli.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from dbcli.workflows.tokens import Holder, Proposal, Verdict
+
+STRENGTH_NOTE = "Strength: how far the word alone moves the base, as a share of what the class noun does. Weak is good."
+
+
+def show_proposals(screen: Screen, proposals: Sequence[Proposal]) -> None:
+    """Proposed words, the weakest first."""
+    screen.document({"words": [asdict(one) | {"strength": one.together} for one in proposals]})
+    rows = [
+        (one.word, " ".join(map(str, one.tokens)), _share(one.together), _share(one.text), _share(one.picture))
+        for one in proposals
+    ]
+    screen.table(None, ("word", "tokens", "strength", "in the text", "in the picture"), rows)
+    screen.line(STRENGTH_NOTE, style="dim")
+
+
+def show_verdict(screen: Screen, verdict: Verdict) -> None:
+    """One word: tokens, strength, owner, clashes."""
+    one = verdict.proposal
+    screen.document(asdict(verdict) | {"strength": one.together})
+    rows = [
+        ("tokens", " ".join(map(str, one.tokens))),
+        ("strength", f"{_share(one.together)} (text {_share(one.text)}, picture {_share(one.picture)})"),
+        ("stands for", verdict.owner or "nobody yet"),
+        ("means", verdict.meaning),
+        ("against it", verdict.clash or "nothing"),
+    ]
+    screen.table(one.word, ("", ""), [row for row in rows if row[1]])
+    screen.line(STRENGTH_NOTE, style="dim")
+
+
+def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
+    """Subjects and their words."""
+    screen.document({"identifiers": [asdict(one) for one in holders]})
+    rows = [
+        (one.identifier or "none yet", one.subject, one.class_noun, " ".join(map(str, one.tokens))) for one in holders
+    ]
+    if rows:
+        screen.table(None, ("word", "subject", "class", "tokens"), rows)
+    else:
+        screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

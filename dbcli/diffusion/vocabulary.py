@@ -1,0 +1,76 @@
+"""CLIP's vocabulary without a model: which tokens a word becomes, and which single-token words are rare.
+
+All Stable Diffusion 1 and 2 text encoders share this vocabulary, so the copy of the embedded base serves for all.
+Only the tokenizers library is loaded, in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+# Tokens were numbered by the byte-pair merge that made them, the most frequent first: a late one is a rare one.
+RARE_FROM = 40_000
+FIRST_CONTROL_TOKEN = 49_406
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@dataclass(frozen=True)
+class RareWord:
+    """A word that is one token: its text and the token's number, higher meaning rarer."""
+
+    word: str
+    token: int
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("dbcli"))) / "embedded" / "sd" / "tokenizer"
+
+
+@cache
+def _tokenizer() -> Any:
+    """CLIP's byte-pair encoder as transformers sets it up, without start and end tokens."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    pair_encoder = models.BPE.from_file(
+        str(_folder() / "vocab.json"),
+        str(_folder() / "merges.txt"),
+        unk_token="<|endoftext|>",
+        end_of_word_suffix="</w>",
+        continuing_subword_prefix="",
+        fuse_unk=False,
+    )
+    tokenizer = Tokenizer(pair_encoder)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    split = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    return tokenizer
+
+
+def tokens_of(text: str) -> tuple[int, ...]:
+    """The numbers of a text's tokens, without start and end; control tokens are left out."""
+    return tuple(token for token in _tokenizer().encode(text).ids if token < FIRST_CONTROL_TOKEN)
+
+
+def text_of(token: int) -> str:
+    """How a token is written; "</w>" ends a word."""
+    return str(_tokenizer().id_to_token(token))
+
+
+def rare_words(*, shortest: int = 3, longest: int = 4, rare_from: int = RARE_FROM) -> list[RareWord]:
+    """Single-token, word-final words of plain letters, the rarest first."""
+    vocabulary = json.loads((_folder() / "vocab.json").read_text(encoding="utf-8"))
+    pattern = re.compile(rf"([a-z]{{{shortest},{longest}}})</w>")
+    found = [
+        RareWord(match.group(1), token)
+        for entry, token in vocabulary.items()
+        if token >= rare_from and (match := pattern.fullmatch(entry))
+    ]
+    return sorted(found, key=lambda word: -word.token)

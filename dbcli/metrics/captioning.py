@@ -1,0 +1,46 @@
+"""Photos described in words, by BLIP: a first draft of captions for a person to edit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from PIL import Image
+
+from dbcli.errors import JudgeMissing
+from dbcli.metrics.architectures import load_transformers
+from dbcli.metrics.encoders import chosen_device
+from dbcli.metrics.judge_files import UNREADABLE, locate, ways_out
+from dbcli.metrics.masking import squashed
+from dbcli.metrics.preprocessing import CLIP_MEAN, CLIP_STD
+
+HUB_SOURCE = "Salesforce/blip-image-captioning-base"
+MOST_TOKENS = 30
+
+# Pictures -> one caption each.
+Captioner = Callable[[Sequence[Image.Image]], list[str]]
+
+
+def load_captioner(source: str | None = None, *, offline: bool = False, device: str = "cpu") -> Captioner:
+    """BLIP from the hub, its cache or a local folder as transformers saves it; the same photo, the same words.
+
+    Raises JudgeMissing where it cannot be had.
+    """
+    files = locate("caption", source or HUB_SOURCE, offline=offline)
+    try:
+        import transformers
+
+        place = chosen_device(device)
+        model = load_transformers(transformers.BlipForConditionalGeneration, files.folder).to(place)
+        tokenizer = transformers.BertTokenizer.from_pretrained(str(files.folder), local_files_only=True)
+    except UNREADABLE as error:
+        raise JudgeMissing(f"{files.weights} could not be read as BLIP: {error}", hint=ways_out("caption")) from error
+    size = int(model.config.vision_config.image_size)
+
+    def captions(images: Sequence[Image.Image]) -> list[str]:
+        with torch.inference_mode():
+            pixels = squashed(images, size, CLIP_MEAN, CLIP_STD).to(place)
+            tokens = model.generate(pixel_values=pixels, max_new_tokens=MOST_TOKENS, do_sample=False, num_beams=1)
+        return [str(text).strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    return captions

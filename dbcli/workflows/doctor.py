@@ -1,0 +1,241 @@
+"""A look at the machine: what it can train, draw and score with, and what is missing, each with the way to mend it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from dbcli import __version__
+from dbcli.errors import DreamboothError, UsageError
+from dbcli.project.layout import Layout
+from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.workflows.checks import Check, fault, good, note
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.projects import open_project
+
+GIGABYTE = 1e9
+HUB_TIMEOUT_SECONDS = 3.0
+# Weights, gradients and AdamW's two moments in float32; adapters keep the weights only. Activations come on top.
+FULL_TRAINING_GB, LORA_TRAINING_GB = 16, 4
+# A full run of Stable Diffusion v1 keeps its weights (4 GB) and two checkpoints with the optimiser's state (12 GB).
+ROOMY_DISK_GB, LEAST_DISK_GB = 30, 2
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "timm", "open_clip_torch")
+EXTRAS = {"pillow-heif": "heic", "bitsandbytes": "8bit", "tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+def examine(folder: Path | None, progress: Progress, *, offline: bool) -> list[Check]:
+    """Every check, the machine's first, then the project's in `folder` or above; no project is no fault.
+
+    Nothing is written, and unless `offline` one question goes to the hub. Raises UsageError for a `folder` that was
+    named and is no project.
+    """
+    layout = _project(folder)
+    found: list[Check] = []
+    looks = _looks(layout, offline)
+    with progress.stage("Looking at this machine", len(looks)) as stage:
+        for name, look in looks:
+            stage.tell(name)
+            found += _carefully(name, look)
+            stage.advance()
+    if layout is not None:
+        from dbcli.workflows.project_health import project_checks
+
+        found += project_checks(layout, progress, offline=offline)
+    return found
+
+
+def _project(folder: Path | None) -> Layout | None:
+    try:
+        return open_project(folder)
+    except UsageError:
+        if folder is not None:
+            raise
+        return None
+
+
+def _looks(layout: Layout | None, offline: bool) -> list[tuple[str, Callable[[], Iterator[Check]]]]:
+    return [
+        ("program", _program),
+        ("libraries", _libraries),
+        ("device", _device),
+        ("memory", _memory),
+        ("disk", lambda: _disk(layout)),
+        ("hub", lambda: _hub(offline)),
+        ("judges", lambda: _judges(layout)),
+        ("extras", _extras),
+    ]
+
+
+def _carefully(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
+    """One look; one that fails is itself a finding, and the others go on."""
+    try:
+        return list(look())
+    except DreamboothError as error:
+        return [fault("machine", name, error.message, error.hint or "see the message")]
+    except Exception as error:  # a doctor must survive what it finds
+        lines = str(error).splitlines()
+        return [fault("machine", name, f"{type(error).__name__}: {lines[0] if lines else ''}", "reinstall dreambooth")]
+
+
+def _program() -> Iterator[Check]:
+    python = sys.version.split()[0]
+    yield good("machine", "program", f"dreambooth {__version__} on Python {python}")
+
+
+def _libraries() -> Iterator[Check]:
+    found, missing = [], []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        yield fault("machine", "libraries", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    else:
+        yield good("machine", "libraries", ", ".join(found))
+
+
+def _device() -> Iterator[Check]:
+    import torch
+
+    from dbcli.diffusion.devices import device_name, pick_device
+    from dbcli.workflows.proposals import seen_gpu
+
+    device = pick_device("auto")
+    if device.type == "cpu":
+        seen = seen_gpu()
+        if seen is not None:
+            yield fault(
+                "machine",
+                "device",
+                f"torch {torch.__version__} does not see the {seen.name}",
+                "install the torch build for your GPU: https://pytorch.org/get-started/locally/",
+            )
+            return
+        yield note("machine", "device", f"no GPU; {device_name(device)}", "--base tiny trains in minutes without one")
+        return
+    yield good("machine", "device", f"{device_name(device)} ({device.type})")
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        yield _training_room("GPU memory", free / GIGABYTE, total / GIGABYTE)
+
+
+def _training_room(name: str, free_gb: float, total_gb: float) -> Check:
+    """What a GPU's free memory is enough for with Stable Diffusion v1 at 512 px, before activations."""
+    found = f"{free_gb:.1f} of {total_gb:.1f} GB free"
+    if free_gb >= FULL_TRAINING_GB * 1.25:
+        return good("machine", name, f"{found}: full fine-tuning of Stable Diffusion v1 should fit")
+    if free_gb >= LORA_TRAINING_GB * 1.25:
+        return good("machine", name, f"{found}: adapters of Stable Diffusion v1 should fit (--method lora)")
+    fix = "end other programs on the GPU, or --method lora with --set train.gradient_checkpointing=true"
+    return note("machine", name, f"{found}: little for Stable Diffusion v1", fix)
+
+
+def _memory() -> Iterator[Check]:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    found = f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB free"
+    if memory.available < 1.5 * GIGABYTE:
+        yield note("machine", "memory", found, "end other programs; even the embedded base takes about a gigabyte")
+    elif memory.available < 8 * GIGABYTE:
+        yield note("machine", "memory", f"{found}: loading Stable Diffusion v1 takes about 5 GB")
+    else:
+        yield good("machine", "memory", found)
+
+
+def _disk(layout: Layout | None) -> Iterator[Check]:
+    folder = layout.root if layout is not None else Path.cwd()
+    free = shutil.disk_usage(folder).free / GIGABYTE
+    found = f"{free:.1f} GB free in {folder}"
+    if free < LEAST_DISK_GB:
+        yield fault("machine", "disk", found, "free some space, or move the project to another disk")
+    elif free < ROOMY_DISK_GB:
+        yield note(
+            "machine",
+            "disk",
+            f"{found}; a full run of Stable Diffusion v1 takes up to 28 GB",
+            "train with --method lora",
+        )
+    else:
+        yield good("machine", "disk", found)
+
+
+def _hub(offline: bool) -> Iterator[Check]:
+    from huggingface_hub import constants
+
+    if offline or constants.HF_HUB_OFFLINE:
+        yield note("machine", "hub", "not asked: offline")
+        return
+    reached = _answers(constants.ENDPOINT)
+    if reached is True:
+        yield good("machine", "hub", f"{constants.ENDPOINT} answers")
+    else:
+        fix = "--base tiny or a local model file needs no hub; behind a proxy set HTTPS_PROXY"
+        yield note("machine", "hub", f"{constants.ENDPOINT} cannot be reached ({reached})", fix)
+
+
+def _answers(address: str) -> bool | str:
+    """True if the hub says anything at all, else why not; a silent name server has no timeout of its own."""
+    import urllib.error
+    import urllib.request
+
+    outcome: list[bool | str] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "dreambooth"})
+            urllib.request.urlopen(request, timeout=HUB_TIMEOUT_SECONDS).close()
+            outcome.append(True)
+        except urllib.error.HTTPError:
+            outcome.append(True)
+        except (OSError, ValueError) as error:
+            outcome.append(str(getattr(error, "reason", error))[:80])
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_SECONDS + 1)
+    return outcome[0] if outcome else f"no answer within {HUB_TIMEOUT_SECONDS:g} s"
+
+
+def _judges(layout: Layout | None) -> Iterator[Check]:
+    from dbcli.errors import JudgeMissing
+    from dbcli.metrics.embedded_judges import locate as locate_embedded
+    from dbcli.metrics.encoders import HUB_SOURCES, JUDGE_SETS
+    from dbcli.metrics.judge_files import locate
+
+    sources: dict[str, Any] = dict(HUB_SOURCES) | load_user_settings().judges
+    if layout is not None:
+        sources |= load_settings(layout).judges
+    for name, kinds in JUDGE_SETS.items():
+        missing = []
+        for kind in kinds:
+            try:
+                # Only what is on this machine: fetching gigabytes is not a doctor's business.
+                locate(kind, sources[kind], offline=True) if kind in HUB_SOURCES else locate_embedded(kind)
+            except JudgeMissing:
+                missing.append(kind)
+        if not missing:
+            yield good("machine", f"judges {name}", f"{', '.join(kinds)}: on this machine")
+        elif name == "tiny":
+            yield fault("machine", f"judges {name}", f"{', '.join(missing)} not whole", "reinstall dreambooth")
+        else:
+            fix = "the first `dreambooth eval` fetches it; without a network name a local copy in dreambooth.yaml"
+            yield note("machine", f"judges {name}", f"{', '.join(missing)} not on this machine yet", fix)
+
+
+def _extras() -> Iterator[Check]:
+    there, absent = [], []
+    for package, extra in EXTRAS.items():
+        try:
+            there.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            absent.append(extra)
+    found = ", ".join(there) or "none"
+    fix = f'pip install "dreambooth-cli[{",".join(absent)}]" if you want them' if absent else None
+    yield Check("machine", "extras", "good", found, fix)

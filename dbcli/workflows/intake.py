@@ -1,0 +1,124 @@
+"""What a person brings as subjects: photos with words, kohya's folders, a copy of a dataset of many subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbcli.errors import DataError, UsageError
+from dbcli.project import subjects as store
+from dbcli.project.kohya_folders import KohyaFolder, kohya_folders
+from dbcli.project.layout import Layout
+from dbcli.project.names import printable, slug
+from dbcli.project.subjects import Subject
+from dbcli.workflows.progress import Progress
+
+
+@dataclass(frozen=True)
+class NewSubject:
+    """One subject to be added: its name, class noun, photos or folders of them, and its identifier if known."""
+
+    name: str
+    class_noun: str
+    photos: list[Path]
+    token: str | None = None
+
+
+def words_of_folders(photos: Sequence[Path], class_noun: str | None) -> tuple[str | None, str | None]:
+    """The identifier and the class noun that kohya's folder names say, None for what they do not say.
+
+    Raises UsageError where several folders show several things.
+    """
+    folders = [folder for source in photos for folder in kohya_folders(source)]
+    words = sorted({folder.words for folder in folders})
+    if len(words) > 1:
+        shown = ", ".join(printable(one) for one in words[:5])
+        raise UsageError(
+            f"These folders show {len(words)} things: {shown}.",
+            hint=f"name one folder, or take them all: dreambooth add-subject --dataset {photos[0]}",
+        )
+    return folders[0].identifier_and_class(class_noun) if folders else (None, None)
+
+
+def repeats_of_folders(photos: Sequence[Path]) -> str | None:
+    """A line on the repeats in kohya's folder names, which mean nothing here; None where there are none."""
+    repeats = sorted({folder.repeats for source in photos for folder in kohya_folders(source)})
+    if not repeats or repeats == [1]:
+        return None
+    counts = " and ".join(str(count) for count in repeats)
+    return f"{counts} repeats: here --steps says how long a run is, and every photo comes equally often"
+
+
+def dataset_subjects(
+    layout: Layout,
+    folder: Path,
+    *,
+    name: str | None,
+    class_noun: str | None,
+    token: str | None,
+    progress: Progress,
+) -> list[NewSubject]:
+    """The subjects of a copy of google/dreambooth's dataset, or of a folder of kohya's folders: one by name, or all.
+
+    Of all, those that the project has already are passed over. Raises DataError for a folder that is neither,
+    UsageError for a name that is not in it, and for words where several subjects are meant.
+    """
+    from dbcli.metrics.dataset import LIST_FILE
+
+    source = folder.expanduser()
+    found = _of_google(source, progress) if (source / LIST_FILE).is_file() else _of_kohya(source)
+    if name is not None:
+        chosen = [one for one in found if one.name == name]
+        if not chosen:
+            names = ", ".join(one.name for one in found)
+            raise UsageError(f"{printable(name)} is not in {source}; there are {names}.")
+        one = chosen[0]
+        return [NewSubject(one.name, class_noun or one.class_noun, one.photos, token or one.token)]
+    if class_noun or token:
+        raise UsageError(
+            "--class and --token are for one subject; --dataset adds all.", hint="add NAME, or leave them out"
+        )
+    known = {subject.name for subject in store.list_subjects(layout)}
+    for one in found:
+        if one.name in known:
+            progress.note(f"{one.name} is there already and was passed over.")
+    return [one for one in found if one.name not in known]
+
+
+def known_subject(layout: Layout, name: str) -> Subject | None:
+    """A subject that the project has, None if it has none of that name."""
+    return next((subject for subject in store.list_subjects(layout) if subject.name == name), None)
+
+
+def _of_google(folder: Path, progress: Progress) -> list[NewSubject]:
+    from dbcli.metrics.dataset import read_dataset
+
+    dataset = read_dataset(folder)
+    if dataset.missing:
+        progress.note(f"Listed, and not in this copy: {', '.join(dataset.missing)}.")
+    return [NewSubject(one.name, one.class_noun, list(one.photos)) for one in dataset.subjects]
+
+
+def _of_kohya(folder: Path) -> list[NewSubject]:
+    by_words: dict[str, list[KohyaFolder]] = {}
+    for one in kohya_folders(folder):
+        by_words.setdefault(one.words, []).append(one)
+    if not by_words:
+        raise DataError(
+            f"{folder} is no dataset that is known here.",
+            hint="a copy of google/dreambooth's dataset (prompts_and_classes.txt and a folder a subject), "
+            'or folders named kohya\'s way ("40_sks dog")',
+        )
+    subjects: list[NewSubject] = []
+    for words, folders in by_words.items():
+        token, noun = folders[0].identifier_and_class()
+        name = _free_name(slug(noun or words, "subject"), slug(words, "subject"), [one.name for one in subjects])
+        subjects.append(NewSubject(name, noun or words, [one.path for one in folders], token))
+    return subjects
+
+
+def _free_name(short: str, long: str, taken: Sequence[str]) -> str:
+    """The class noun; the identifier with it where two subjects are of one class, and a number at the very worst."""
+    tries = [short, long, *(f"{long}-{number}" for number in range(2, len(taken) + 3))]
+    return next(name for name in tries if name not in taken)

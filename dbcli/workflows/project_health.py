@@ -1,0 +1,120 @@
+"""A look at one project: its settings, base, photos, runs and class images, every hash compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from dbcli.errors import DreamboothError
+from dbcli.project import prior_sets, runs
+from dbcli.project.checkpoints import newest_checkpoint
+from dbcli.project.layout import Layout
+from dbcli.project.locks import is_held
+from dbcli.project.manifests import first_fault
+from dbcli.project.runs import RunRecord
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import damaged_subjects, list_subjects, verify_photos
+from dbcli.workflows.checks import Check, fault, good, note
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import resolve_profile
+
+
+def project_checks(layout: Layout, progress: Progress, *, offline: bool) -> list[Check]:
+    """Every check of a project; nothing in it is changed."""
+    looks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("settings", lambda: _settings(layout)),
+        ("base", lambda: _base(layout)),
+        ("photos", lambda: _photos(layout)),
+        ("runs", lambda: _runs(layout)),
+        ("class images", lambda: _prior_sets(layout)),
+    ]
+    found: list[Check] = []
+    with progress.stage("Comparing the project's files", len(looks)) as stage:
+        for name, look in looks:
+            stage.tell(name)
+            try:
+                found += list(look())
+            except DreamboothError as error:
+                found.append(fault("project", name, error.message, error.hint or "see the message"))
+            stage.advance()
+    return found
+
+
+def _settings(layout: Layout) -> Iterator[Check]:
+    name, profile = resolve_profile(layout)
+    yield good("project", "settings", f"{layout.root}: profile {name}, {profile.method}, {profile.train.steps} steps")
+
+
+def _base(layout: Layout) -> Iterator[Check]:
+    """Whether the base could be loaded now, without the network."""
+    from dbcli.diffusion import hub
+    from dbcli.diffusion.bases import resolve_base
+    from dbcli.errors import Unreachable
+
+    settings = load_settings(layout)
+    try:
+        reference = resolve_base(settings.base, settings.revision, offline=True)
+        if reference.kind == "hub":
+            hub.download(reference.source, str(reference.revision), offline=True)
+    except Unreachable:
+        yield note("project", "base", f"{settings.base} is not on this machine yet", "the first run downloads it")
+        return
+    known = f", weights {settings.base_hash[:12]}" if settings.base_hash else ", not loaded yet"
+    yield good("project", "base", f"{settings.base}{known}")
+
+
+def _photos(layout: Layout) -> Iterator[Check]:
+    subjects = list_subjects(layout)
+    for line in damaged_subjects(layout):
+        yield fault("project", "subject", line, "delete its folder and add the subject again")
+    for subject in subjects:
+        try:
+            count = len(verify_photos(layout, subject))
+            yield good("project", "subject", f"{subject.name}: {count} photos as they were added")
+        except DreamboothError as error:
+            yield fault("project", "subject", error.message, error.hint or "add the subject again")
+    if not subjects:
+        yield note("project", "subjects", "none yet", "dreambooth add-subject NAME --class NOUN PHOTO...")
+
+
+def _runs(layout: Layout) -> Iterator[Check]:
+    for line in runs.damaged_runs(layout):
+        yield fault("project", "run", line, "dreambooth runs rm RUN, or put its run.json back")
+    for record in runs.list_runs(layout):
+        yield _run(layout, record)
+
+
+def _run(layout: Layout, record: RunRecord) -> Check:
+    name = record.name
+    at = f"step {record.step} of {record.total_steps}"
+    if is_held(layout.run_lock(record.name)):
+        return good("project", "run", f"{name}: training now, {at}")
+    if record.state == "finished":
+        damage = first_fault(layout.weights_dir(record.name))
+        if damage is not None:
+            return fault(
+                "project", "run", f"{name}: finished, but {damage}", f"dreambooth runs rm {record.number}, and train again"
+            )
+        return good("project", "run", f"{name}: finished, weights as they were written")
+    whole = newest_checkpoint(layout, record.name)
+    where = f"a whole checkpoint at {whole.name}" if whole is not None else "no whole checkpoint: it begins again"
+    # A record that says running without anybody holding its lock belongs to a process that was killed.
+    state = "was killed" if record.state in ("running", "created") else record.state
+    return note("project", "run", f"{name}: {state} at {at}; {where}", f"dreambooth train --resume {record.name}")
+
+
+def _prior_sets(layout: Layout) -> Iterator[Check]:
+    for one in prior_sets.list_prior_sets(layout):
+        recorded = one.recorded_count()
+        sound = _sound(one, recorded)
+        if sound < recorded:
+            fix = "the next run draws them again" if one.recipe else f"delete reg/{one.key}; it is copied again"
+            yield note("project", "class images", f"{one.key}: {recorded - sound} of {recorded} were changed", fix)
+        else:
+            yield good("project", "class images", f"{one.key}: {recorded} images as they were drawn")
+
+
+def _sound(one: prior_sets.PriorSet, recorded: int) -> int:
+    try:
+        return len(one.images(recorded))
+    except DreamboothError:
+        return 0

@@ -1,0 +1,177 @@
+"""Choosing identifiers: proposing rare words, measuring them, and saying what speaks against one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbcli.errors import UsageError
+from dbcli.project.identifiers import check_class_noun, check_identifier
+from dbcli.project.layout import Layout
+from dbcli.project.subjects import TokenCheck, list_subjects, token_claims
+from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, clash, known_words
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.signals import listening
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.images import Posterior
+    from dbcli.diffusion.prior_strength import Strength
+
+# Words measured before the best are shown: more would take longer than a minute on two cores.
+CANDIDATES = 50
+CLASS_IMAGES = 4
+DEFAULT_CLASS = "dog"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A word that could become an identifier: its tokens, and how much it means already (None: not measured)."""
+
+    word: str
+    tokens: tuple[int, ...]
+    text: float | None = None
+    picture: float | None = None
+
+    @property
+    def together(self) -> float | None:
+        return None if self.text is None or self.picture is None else (self.text + self.picture) / 2
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which words are wanted: beside which class noun, how many, single tokens or the paper's sequences."""
+
+    class_noun: str | None = None
+    count: int = 10
+    sequences: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All there is to say of one word: who holds it, what it clashes with, what it is known to mean."""
+
+    proposal: Proposal
+    owner: str | None
+    clash: str | None
+    meaning: str | None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One subject's identifier."""
+
+    subject: str
+    class_noun: str
+    identifier: str | None
+    tokens: tuple[int, ...]
+
+
+def token_check(*, allow_collision: bool = False) -> TokenCheck:
+    """What the store needs to compare identifiers token by token."""
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    return TokenCheck(tokens_of, lambda claims, count: free_words(claims, count), allow_collision)
+
+
+def free_words(claims: Sequence[Claim], count: int) -> list[str]:
+    """The rarest single-token words that mean nothing known and clash with nobody."""
+    from dbcli.diffusion.vocabulary import rare_words
+
+    found: list[str] = []
+    for rare in rare_words():
+        if len(found) == count:
+            break
+        known = rare.word in known_words() or rare.word in KNOWN_MEANINGS
+        if not known and clash(rare.word, (rare.token,), claims) is None:
+            found.append(rare.word)
+    return found
+
+
+def random_sequences(claims: Sequence[Claim], count: int, *, seed: int) -> list[str]:
+    """The paper's recipe (Ruiz et al. 2023, section 3.2): one to three rare tokens, joined and read back.
+
+    Only strings that the tokenizer cuts at the same places again are kept.
+    """
+    from dbcli.diffusion.vocabulary import rare_words, text_of, tokens_of
+
+    draw = random.Random(seed)
+    pieces = [rare.word for rare in rare_words(shortest=1, longest=3, rare_from=5_000)]
+    found: list[str] = []
+    for _ in range(200 * count):
+        if len(found) == count:
+            break
+        word = "".join(draw.choice(pieces) for _ in range(draw.randint(1, 3)))
+        tokens = tokens_of(word)
+        whole = "".join(text_of(token) for token in tokens).replace("</w>", "")
+        if len(tokens) <= 3 and whole == word and word not in found and word not in known_words():
+            found += [word] if clash(word, tokens, claims) is None else []
+    return found
+
+
+def suggest(layout: Layout, wish: Wish, progress: Progress, *, offline: bool) -> list[Proposal]:
+    """The words that mean least to the project's base beside a class noun, the weakest first."""
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    if not 1 <= wish.count <= CANDIDATES:
+        raise UsageError(f"-n {wish.count}: from 1 to {CANDIDATES} words can be proposed.")
+    subjects = list_subjects(layout)
+    noun = check_class_noun(wish.class_noun or (subjects[0].class_noun if subjects else DEFAULT_CLASS))
+    claims = token_claims(layout, tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]
+    words = random_sequences(claims, CANDIDATES, seed=wish.seed) if wish.sequences else free_words(claims, CANDIDATES)
+    proposals = _measured(layout, words, noun, progress, offline=offline)
+    return sorted(proposals, key=lambda one: one.together or 0.0)[: wish.count]
+
+
+def check_word(layout: Layout, word: str, *, class_noun: str | None, progress: Progress, offline: bool) -> Verdict:
+    """What speaks for and against one word; UsageError for what cannot be a word at all."""
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    checked = check_identifier(word)
+    subjects = list_subjects(layout)
+    noun = check_class_noun(class_noun or (subjects[0].class_noun if subjects else DEFAULT_CLASS))
+    owner = next((one.name for one in subjects if (one.identifier or "").casefold() == checked.casefold()), None)
+    own = next((one for one in subjects if one.name == owner), None)
+    reason = clash(checked, tokens_of(checked), token_claims(layout, tokens_of, subject=own))
+    measured = _measured(layout, [checked], noun, progress, offline=offline)[0]
+    return Verdict(measured, owner, reason, KNOWN_MEANINGS.get(checked.casefold()))
+
+
+def holders(layout: Layout) -> list[Holder]:
+    """Every subject with its identifier and tokens."""
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    return [
+        Holder(one.name, one.class_noun, one.identifier, tokens_of(one.identifier) if one.identifier else ())
+        for one in list_subjects(layout)
+    ]
+
+
+def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progress, *, offline: bool) -> list[Proposal]:
+    from dbcli.diffusion.devices import pick_device
+    from dbcli.diffusion.prior_strength import TIMESTEPS, prior_strengths
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    with listening() as wish:
+        base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))
+        images = _class_pictures(base, noun)
+        wish.raise_if_wished("Stopped before any word was measured.")
+        with progress.stage(f"Measuring {len(words)} words beside {noun}", len(words) * len(TIMESTEPS)) as stage:
+            found: list[Strength] = prior_strengths(base, words, noun, images, on_word=stage.advance)
+    return [Proposal(one.word, tokens_of(one.word), one.text, one.picture) for one in found]
+
+
+def _class_pictures(base: Base, noun: str) -> Posterior:
+    """A few pictures of the class by the base itself, encoded."""
+    from dbcli.diffusion.drawing import DrawSettings, Order, draw
+    from dbcli.diffusion.images import encode
+
+    size = base.resolution
+    how = DrawSettings("dpm++", 12, 3.0, 0.0, size, size, CLASS_IMAGES)
+    orders = [Order(f"a photo of a {noun}", seed) for seed in range(CLASS_IMAGES)]
+    pixels = [picture.clamp(-1, 1) for _, picture in draw(base, orders, how)]
+    return encode(base.vae, pixels, batch_size=CLASS_IMAGES)

@@ -1,0 +1,75 @@
+"""What the machine does to a command, told in a sentence with its exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dbcli.cli.faults import bug, machine_fault, usage_fault
+from dbcli.cli.screen import visible
+
+
+class OutOfMemoryError(RuntimeError):
+    """Has the name of torch's own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/"), "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "permission to write or read /x"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "permission to write or read /x"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"), "/x/y: Not a directory"),
+        (MemoryError(), "memory is full"),
+        (OutOfMemoryError("CUDA out of memory"), "memory is full"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"), "memory is full"),
+        (RuntimeError("CUDA error: unspecified launch failure\nmore"), "GPU failed: CUDA error: unspecified"),
+    ],
+)
+def test_what_the_machine_could_not_do_is_exit_5(error: BaseException, said: str) -> None:
+    fault = machine_fault(error)
+    assert fault is not None
+    assert fault[0] == 5
+    assert said in fault[1]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("x"), OSError("no number")])
+def test_anything_else_is_a_bug(error: BaseException) -> None:
+    assert machine_fault(error) is None
+    assert usage_fault(error) is None
+
+
+def test_a_bug_keeps_its_traceback_even_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    try:
+        raise ZeroDivisionError("planted")
+    except ZeroDivisionError as error:
+        code, message, hint = bug(error)
+    assert (code, hint is not None) == (1, True)
+    assert "planted" in message
+    assert "Traceback" in next(tmp_path.glob("crash-*.log")).read_text()
+
+
+def test_what_a_terminal_would_obey_is_written_out() -> None:
+    assert visible("a\x1b[31m\x9b2J\u202eb\tc\n") == "a\\u001b[31m\\u009b2J\\u202eb\tc\n"
+
+
+def test_a_signal_while_the_program_is_imported_shows_no_traceback() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'dbcli.cli.app': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from dbcli.cli.start import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")

@@ -1,0 +1,76 @@
+"""A fork server and a project to break, made once for all tests of this folder."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import photo_makers
+import pytest
+
+from tests.reliability.processes import ForkServer, weights_hash
+from tests.reliability.small_base import write_small_base
+
+STEPS = 6
+# Every kind of state at once: batches, accumulation, prior, averages, dropout, adapters of both networks.
+JOB = [
+    *("train", "--subject", "dog", "--method", "lora", "--steps", STEPS),
+    *("--set=train.text_encoder=true", "--set=train.batch_size=2", "--set=train.accumulation=2"),
+    *("--set=train.ema=0.9", "--set=lora.dropout=0.1", "--set=train.checkpoint_every=2"),
+    *("--set=prior.images=3", "--set=prior.steps=2", "--set=prior.batch_size=2"),
+]
+RUN = "0001-dog"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    made = ForkServer(tmp_path_factory.mktemp("commands"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_base(tmp_path_factory.mktemp("base") / "small")
+
+
+@pytest.fixture(scope="session")
+def template(server: ForkServer, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a subject and nothing else; only ever copied."""
+    folder = tmp_path_factory.mktemp("template")
+    colours = [(200, 100, 50), (60, 120, 200), (90, 200, 90)]
+    photos = [photo_makers.save(folder / f"{index}.png", photo_makers.plain(one)) for index, one in enumerate(colours)]
+    server.run(folder, "init", "project", "--base", base).check(0)
+    project = folder / "project"
+    server.run(project, "add-subject", "dog", "--class", "dog", *photos, "--token", "sks").check(0)
+    return project
+
+
+@pytest.fixture
+def new_project(template: Path, tmp_path: Path) -> Callable[[], Path]:
+    """Makes a fresh copy of the template at every call."""
+    numbers = itertools.count()
+    return lambda: Path(shutil.copytree(template, tmp_path / f"project{next(numbers)}"))
+
+
+@pytest.fixture(scope="session")
+def whole(server: ForkServer, template: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
+    """What JOB ends with when nothing stops it: the hash of its weights, and the seconds it takes."""
+    project = Path(shutil.copytree(template, tmp_path_factory.mktemp("whole") / "project"))
+    began = time.monotonic()
+    server.run(project, *JOB).check(0)
+    return weights_hash(project / "runs" / RUN), time.monotonic() - began
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Prints one line of figures, also where pytest captures output."""
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n[reliability] {request.node.name}: {text}")
+
+    return say

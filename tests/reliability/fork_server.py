@@ -1,0 +1,79 @@
+"""Imports the program once, then forks a process a command line: real processes, for the price of a fork.
+
+Run as a script; it reads one JSON request a line and answers one line. It never runs a torch operation itself, so
+that its children are forked without the threads of OpenMP.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+
+def main() -> None:
+    _import_everything()
+    from tests.reliability import sabotage
+
+    print(json.dumps({"ready": os.getpid()}), flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "start":
+            print(json.dumps({"pid": _start(request, sabotage)}), flush=True)
+        else:
+            _, status = os.waitpid(request["pid"], 0)
+            print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def _import_everything() -> None:
+
+    import dbcli.cli.app
+    import dbcli.cli.listings
+    import dbcli.metrics.encoders
+    import dbcli.workflows.evaluate
+    import dbcli.workflows.generate
+    import dbcli.workflows.prior_sets
+    import dbcli.workflows.train
+    import dbcli.workflows.tuned  # noqa: F401
+
+
+def _start(request: dict[str, Any], sabotage: Any) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        _become(request)
+        import torch
+
+        torch.set_num_threads(1)
+        for name, options in request["sabotage"].items():
+            getattr(sabotage, name)(**options)
+        from dbcli.cli.app import main as run
+
+        run(request["words"])
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Takes on a command's own folder, environment, arguments and files for its output."""
+    os.chdir(request["folder"])
+    os.environ.update(request["environment"])
+    sys.argv = ["dreambooth", *request["words"]]
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in ((1, request["out"]), (2, request["err"])):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""What goes wrong inside a process on purpose. Each function is called in the forked child before its command."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+KILLED = 137
+
+
+def no_network() -> None:
+    """Any connection but one to this machine's own sockets ends the process with a code no command uses."""
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX:
+            os.write(2, f"NETWORK {address}\n".encode())
+            os._exit(99)
+
+    socket.socket.connect = refuse  # type: ignore[method-assign,assignment]
+    socket.socket.connect_ex = refuse  # type: ignore[method-assign,assignment]
+
+
+def die_in(function: str, step: int | None = None, at: int = 0, half: bool = False, counted: str = "") -> None:
+    """Dies at the `at`-th file operation inside a function, before it is done or with its file half written.
+
+    With `at` 0 nobody dies: the number of operations is written to the file `counted`. `step` chooses the call of
+    save_checkpoint.
+    """
+    boundary = _Boundary(at, half)
+    boundary.watch()
+    module_name, _, name = function.rpartition(".")
+    module = __import__(module_name, fromlist=[name])
+    original = getattr(module, name)
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        boundary.inside = step is None or step in arguments
+        try:
+            return original(*arguments, **options)
+        finally:
+            if counted and boundary.inside:
+                boundary.inside = False
+                Path(counted).write_text(str(boundary.count))
+            boundary.inside = False
+
+    setattr(module, name, watched)
+
+
+class _Boundary:
+    """Counts the operations by which something reaches the disk."""
+
+    def __init__(self, at: int, half: bool) -> None:
+        self.at, self.half = at, half
+        self.inside = False
+        self.count = 0
+
+    def passed(self, tear: Callable[[], None] = lambda: None) -> None:
+        if not self.inside:
+            return
+        self.count += 1
+        if self.count == self.at:
+            self.inside = False
+            if self.half:
+                tear()
+            os._exit(KILLED)
+
+    def watch(self) -> None:
+        for name in ("replace", "rename", "mkdir", "unlink", "rmdir"):
+            self._watch_plain(name)
+        self._watch_fsync()
+        self._watch_write()
+        self._watch_open()
+        self._watch_tensors()
+
+    def _watch_plain(self, name: str) -> None:
+        original = getattr(os, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            self.passed()
+            return original(*arguments, **options)
+
+        setattr(os, name, watched)
+
+    def _watch_fsync(self) -> None:
+        original = os.fsync
+
+        def watched(descriptor: int) -> None:
+            # Without the fsync, half of what was written may be all that a lost machine finds again.
+            self.passed(lambda: _cut(f"/proc/self/fd/{descriptor}"))
+            original(descriptor)
+
+        os.fsync = watched
+
+    def _watch_write(self) -> None:
+        original = os.write
+
+        def watched(descriptor: int, data: bytes) -> int:
+            self.passed(lambda: original(descriptor, data[: len(data) // 2]) and None)
+            return original(descriptor, data)
+
+        os.write = watched
+
+    def _watch_open(self) -> None:
+        original = io.open
+
+        def watched(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            if set(mode) & set("wxa+"):
+                self.passed()
+            return original(file, mode, *arguments, **options)
+
+        io.open = watched
+        builtins.open = watched
+
+    def _watch_tensors(self) -> None:
+        import safetensors.torch
+
+        original = safetensors.torch.save_file
+
+        def watched(tensors: Any, filename: Any, metadata: Any = None) -> None:
+            def tear() -> None:
+                original(tensors, filename, metadata)
+                _cut(str(filename))
+
+            self.passed(tear)
+            original(tensors, filename, metadata)
+
+        safetensors.torch.save_file = watched
+
+
+def _cut(path: str) -> None:
+    if os.path.isfile(path):
+        os.truncate(os.path.realpath(path), os.path.getsize(path) // 2)
+
+
+def nan_at(step: int, weights: bool = False, only_at_full_rate: bool = False) -> None:
+    """The loss of a step (from 1), or a weight after it, is no number; always, or only at the full rate."""
+    from dataclasses import replace
+
+    import torch
+
+    from dbcli.diffusion.trainer import Trainer
+
+    loss, take_step = Trainer.loss, Trainer.step
+
+    def spoilt_loss(self: Any, micro_step: int) -> Any:
+        part = loss(self, micro_step)
+        spoil = self.done + 1 == step and not weights and (self.rate_scale == 1 or not only_at_full_rate)
+        return replace(part, total=part.total * float("nan")) if spoil else part
+
+    def spoilt_step(self: Any) -> Any:
+        result = take_step(self)
+        if weights and self.done == step and (self.rate_scale == 1 or not only_at_full_rate):
+            with torch.no_grad():
+                self.parameters[0].view(-1)[0] = float("inf")
+        return result
+
+    Trainer.loss, Trainer.step = spoilt_loss, spoilt_step  # type: ignore[method-assign]
+
+
+def fail_at_step(step: int, error: str) -> None:
+    """A step ends as on a machine whose GPU or memory is gone."""
+    from dbcli.diffusion.trainer import Trainer
+
+    take_step = Trainer.step
+
+    def failing(self: Any) -> Any:
+        if self.done + 1 == step:
+            raise MemoryError if error == "memory" else RuntimeError("CUDA error: device lost")
+        return take_step(self)
+
+    Trainer.step = failing  # type: ignore[method-assign]
+
+
+def stop_after(step: int) -> None:
+    """The process sends itself SIGTERM when a step is recorded: a person who stops exactly there."""
+    import signal
+
+    from dbcli.project import runs
+
+    append = runs.append_event
+
+    def watched(layout: Any, run: str, event: Any) -> None:
+        append(layout, run, event)
+        if event.get("step") == step and "loss" in event:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    runs.append_event = watched  # type: ignore[assignment]
+
+
+def stop_twice(step: int) -> None:
+    """Two signals, one after the other, while a checkpoint is being written."""
+    import signal
+
+    from dbcli.workflows import training_loop
+
+    save = training_loop.save_checkpoint
+
+    def watched(layout: Any, run: str, at: int, write: Any, **options: Any) -> Any:
+        def writing(folder: Path) -> None:
+            write(folder)
+            if at >= step:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return save(layout, run, at, writing, **options)
+
+    training_loop.save_checkpoint = watched
+
+
+def stop_in(phase: str) -> None:
+    """The process sends itself SIGINT in the middle of a phase before training."""
+    import signal
+
+    from dbcli.diffusion import drawing, images
+
+    room, name = (drawing, "decode") if phase == "class images" else (images, "encode")
+    original = getattr(room, name)
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        setattr(room, name, original)
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **options)
+
+    setattr(room, name, watched)
+
+
+def _wait_for(path: str) -> None:
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+def hold_at_step(step: int, until: str) -> None:
+    """The process waits before a step until a file is there."""
+    from dbcli.diffusion.trainer import Trainer
+
+    take_step = Trainer.step
+
+    def waiting(self: Any) -> Any:
+        if self.done + 1 == step:
+            _wait_for(until)
+        return take_step(self)
+
+    Trainer.step = waiting  # type: ignore[method-assign]
+
+
+def hold_drawing(until: str) -> None:
+    """The process waits before its first picture is decoded until a file is there."""
+    from dbcli.diffusion import drawing
+
+    decode = drawing.decode
+
+    def waiting(*arguments: Any) -> Any:
+        _wait_for(until)
+        return decode(*arguments)
+
+    drawing.decode = waiting

@@ -1,0 +1,58 @@
+"""A base with every part of Stable Diffusion and hardly any weights: what is tested is what survives, not pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tiny_models
+import torch
+
+from dbcli.diffusion.single_file import shipped_configs
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "unet": {
+        "block_out_channels": [8, 8],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 16,
+        "norm_num_groups": 4,
+        "sample_size": 8,
+    },
+    "vae": {
+        "block_out_channels": [4, 4, 4, 4],
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+        "sample_size": 64,
+    },
+    "text_encoder": {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_attention_heads": 1,
+        "num_hidden_layers": 1,
+        "projection_dim": 16,
+    },
+}
+
+
+def write_small_base(folder: Path) -> Path:
+    """Writes the base as a diffusers folder, from a fixed seed."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    configs = shipped_configs("sd-v1")
+    for component, changes in CHANGES.items():
+        configs[component].update(changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text = {key: value for key, value in configs["text_encoder"].items() if key != "architectures"}
+        CLIPTextModel(CLIPTextConfig(**text)).save_pretrained(folder / "text_encoder")
+        UNet2DConditionModel.from_config(configs["unet"]).save_pretrained(folder / "unet")
+        AutoencoderKL.from_config(configs["vae"]).save_pretrained(folder / "vae")
+    tiny_models.tokenizer().save_pretrained(folder / "tokenizer")
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(configs["scheduler"]), encoding="utf-8")
+    return folder

@@ -1,0 +1,121 @@
+"""A model file, checkpoint or result that was cut or has one byte flipped is named, and nothing is done with it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dbcli.errors import DreamboothError
+from dbcli.project.layout import Layout
+from dbcli.project.manifests import first_fault
+from dbcli.project.runs import load_run
+from dbcli.workflows.progress import Silence
+from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.tuned import load_model
+from tests.reliability.conftest import JOB, RUN
+from tests.reliability.processes import ForkServer, weights_hash
+
+NewProject = Callable[[], Path]
+Figures = Callable[[str], None]
+
+
+def cuts(size: int, count: int) -> list[int]:
+    """Offsets from nothing to one byte less than all."""
+    return sorted({size * number // count for number in range(count)} | {size - 1})
+
+
+def damaged(content: bytes, count: int, chance: random.Random) -> list[bytes]:
+    flipped = bytearray(content)
+    place = chance.randrange(len(content))
+    flipped[place] ^= 1 << chance.randrange(8)
+    return [content[:offset] for offset in cuts(len(content), count)] + [bytes(flipped)]
+
+
+@pytest.fixture
+def own_base_project(server: ForkServer, base: Path, new_project: NewProject) -> tuple[Path, Path]:
+    """A project with a finished run on a base of its own, which may be broken."""
+    project = new_project()
+    own = Path(shutil.copytree(base, project.parent / "own-base"))
+    settings = project / "dreambooth.yaml"
+    settings.write_text(settings.read_text().replace(str(base), str(own)))
+    server.run(project, *JOB).check(0)
+    return project, own
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1800)
+def test_every_damaged_file_of_a_base_is_named(
+    own_base_project: tuple[Path, Path], figures: Figures, count: int
+) -> None:
+    project, own = own_base_project
+    layout, chance, tried = Layout(project), random.Random(0), 0
+    # model_index.json is for other programs; this one does not read it.
+    files = sorted(path for path in own.rglob("*") if path.is_file() and path.name != "model_index.json")
+    for path in files:
+        content = path.read_bytes()
+        for broken in damaged(content, count, chance):
+            path.write_bytes(broken)
+            with pytest.raises(DreamboothError) as caught:
+                load_project_base(layout, Silence(), offline=True)
+            assert str(path) in caught.value.message, (path, len(broken), caught.value.message)
+            tried += 1
+        path.write_bytes(content)
+    load_project_base(layout, Silence(), offline=True)
+    figures(f"{len(files)} files of a base, {tried} damages, every one refused by name")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_every_damaged_file_of_a_result_is_named(
+    server: ForkServer, new_project: NewProject, figures: Figures, method: str, count: int
+) -> None:
+    project = new_project()
+    server.run(project, *[word if word != "lora" else method for word in JOB]).check(0)
+    layout, chance, tried = Layout(project), random.Random(1), 0
+    record = load_run(layout, RUN)
+    files = sorted(path for path in (project / "runs" / RUN / "weights").rglob("*") if path.is_file())
+    for path in files:
+        content = path.read_bytes()
+        for broken in damaged(content, count, chance):
+            path.write_bytes(broken)
+            with pytest.raises(DreamboothError) as caught:
+                load_model(layout, record, Silence(), offline=True, device="cpu")
+            # A manifest's own flipped byte shows at the file whose entry no longer fits.
+            named = str(path) if path.name != "manifest.json" else str(path.parent)
+            assert named in caught.value.message, (path, caught.value.message)
+            tried += 1
+        path.write_bytes(content)
+    load_model(layout, record, Silence(), offline=True, device="cpu")
+    path = files[-1]
+    path.write_bytes(path.read_bytes()[:-1])
+    ended = server.run(project, "generate", "a {dog}", "-n", 1).check(6)
+    assert path.name in ended.err
+    figures(f"{method}: {len(files)} files of a result, {tried} damages, every one refused by name")
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_damaged_checkpoint_is_told_and_an_earlier_one_used(
+    server: ForkServer, new_project: NewProject, whole: tuple[str, float], figures: Figures, count: int
+) -> None:
+    project, chance, tried = new_project(), random.Random(2), 0
+    server.run(project, *JOB, fail_at_step={"step": 5, "error": "gpu"}).check(5)
+    newest = project / "runs" / RUN / "checkpoints" / "step-000004"
+    for path in sorted(newest.iterdir()):
+        content = path.read_bytes()
+        for broken in damaged(content, count, chance):
+            path.write_bytes(broken)
+            fault = first_fault(newest)
+            assert fault is not None and str(newest) in fault
+            tried += 1
+        path.write_bytes(content)
+    assert first_fault(newest) is None
+    path = newest / "optimiser.safetensors"
+    path.write_bytes(damaged(path.read_bytes(), 1, chance)[-1])
+    ended = server.run(project, "train", "--resume").check(0)
+    assert "optimiser.safetensors has changed" in ended.err
+    assert weights_hash(project / "runs" / RUN) == whole[0]
+    figures(f"{tried} damages of a checkpoint, none taken for one; the run went on from the one before")

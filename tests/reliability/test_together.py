@@ -1,0 +1,87 @@
+"""Several processes in one project: one writer, and the others are told who it is."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dbcli.project.atomic import append_line
+from tests.reliability.conftest import JOB, RUN
+from tests.reliability.processes import ForkServer, record, weights_hash
+
+NewProject = Callable[[], Path]
+Figures = Callable[[str], None]
+
+
+def test_of_eight_processes_on_one_run_one_works_and_seven_exit_6(
+    server: ForkServer, new_project: NewProject, whole: tuple[str, float], figures: Figures
+) -> None:
+    project = new_project()
+    server.run(project, *JOB, fail_at_step={"step": 3, "error": "gpu"}).check(5)
+    lock = project / "runs" / RUN / ".lock.holder.json"
+    first = server.start(project, "train", "--resume", "1", hold_at_step={"step": 4, "until": str(project / "go")})
+    assert first.wait_until(lambda: lock.exists() and record(project / "runs" / RUN)["state"] == "running")
+    others = [server.start(project, "train", "--resume", "1") for _ in range(7)]
+    ended = [one.wait().check(6) for one in others]
+    assert all(f"process {first.pid} " in one.err for one in ended)
+    # Readers wait for nobody.
+    began = time.monotonic()
+    for words in (["runs", "list"], ["runs", "show", "1"]):
+        assert "running" in server.run(project, *words).check(0).out
+    reading = time.monotonic() - began
+    (project / "go").touch()
+    first.wait().check(0)
+    assert weights_hash(project / "runs" / RUN) == whole[0]
+    figures(f"8 processes: 1 trained, 7 exited 6 naming it; two readers took {reading:.2f} s meanwhile")
+
+
+def test_of_eight_processes_drawing_one_prior_set_one_draws(
+    server: ForkServer, new_project: NewProject, figures: Figures
+) -> None:
+    project = new_project()
+    words = ["reg", "make", "--class", "dog", "-n", 3, "--set=prior.steps=2"]
+    hold = {"until": str(project / "go")}
+    first = server.start(project, *words, hold_drawing=hold)
+    assert first.wait_until(lambda: any(project.glob("reg/dog-*/.lock.holder.json")))
+    ended = [server.start(project, *words) for _ in range(7)]
+    codes = sorted(one.wait().check(0, 6).code for one in ended)
+    (project / "go").touch()
+    first.wait().check(0)
+    assert codes == [6] * 7
+    assert len(list(project.glob("reg/dog-*/*.png"))) == 3
+    figures("8 processes: 1 drew the class images, 7 exited 6")
+
+
+def test_eight_processes_start_eight_runs_of_their_own(
+    server: ForkServer, new_project: NewProject, figures: Figures
+) -> None:
+    project = new_project()
+    words = ["train", "--subject", "dog", "--method", "lora", "--steps", 1, "--set=prior.enabled=false"]
+    began = [server.start(project, *words) for _ in range(8)]
+    for one in began:
+        one.wait().check(0)
+    runs = sorted(path.name for path in (project / "runs").iterdir() if not path.name.startswith("."))
+    assert runs == [f"{number:04d}-dog" for number in range(1, 9)]
+    assert {record(project / "runs" / run)["state"] for run in runs} == {"finished"}
+    figures("8 processes made 8 runs, all finished")
+
+
+def _append(path: str, writer: int) -> None:
+    for number in range(1000):
+        append_line(Path(path), f"{writer} {number} " + "x" * (number % 300))
+
+
+def test_eight_processes_append_eight_thousand_whole_lines(tmp_path: Path, figures: Figures) -> None:
+    path = tmp_path / "events.jsonl"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append, args=(str(path), writer)) for writer in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    lines = path.read_text().splitlines()
+    expected = {f"{writer} {number} " + "x" * (number % 300) for writer in range(8) for number in range(1000)}
+    assert len(lines) == 8000 and set(lines) == expected
+    figures(f"8 x 1,000 appends: {len(lines):,} whole lines")

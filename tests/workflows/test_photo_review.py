@@ -1,0 +1,80 @@
+"""What a person is told of their photos, in sentences and on the sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from dbcli.project.layout import Layout
+from dbcli.project.settings import ProjectSettings, save_settings
+from dbcli.project.subjects import add_subject
+from dbcli.workflows.photo_review import PhotoReview, review_photos
+from dbcli.workflows.progress import Silence
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = Layout(tmp_path / "p")
+    made.root.mkdir()
+    save_settings(made, ProjectSettings(base="tiny"))
+    return made
+
+
+def textured(seed: int, size: tuple[int, int] = (256, 256)) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, size=(size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+
+
+def reviewed(layout: Layout, photos: dict[str, Image.Image]) -> PhotoReview:
+    folder = layout.root.parent / "given"
+    folder.mkdir(exist_ok=True)
+    for name, photo in photos.items():
+        photo.save(folder / name)
+    added = add_subject(layout, "dog", "dog", [folder])
+    return review_photos(layout, added.subject, added.source_names, Silence())
+
+
+def test_each_fault_names_the_photos_by_the_names_a_person_knows(layout: Layout) -> None:
+    review = reviewed(
+        layout,
+        {
+            "a-sharp.png": textured(1),
+            "b-soft.png": textured(2).filter(ImageFilter.GaussianBlur(8)),
+            "c-twin.png": textured(1).resize((250, 250)),
+            "d-long.png": textured(4, (512, 256)),
+        },
+    )
+    found = {fault.kind: fault.photos for fault in review.faults}
+    assert found["blurry"] == ["b-soft.png"]
+    assert found["near-duplicate"] == ["a-sharp.png", "c-twin.png"]
+    assert found["much-cropped"] == ["d-long.png"]
+    assert "too-small" not in found
+
+
+def test_photos_under_the_projects_resolution_are_too_small(layout: Layout) -> None:
+    save_settings(layout, ProjectSettings(base="tiny", resolution=512))
+    review = reviewed(layout, {"a.png": textured(1), "b.png": textured(2, (600, 600))})
+    small = next(fault for fault in review.faults if fault.kind == "too-small")
+    assert small.photos == ["a.png"]
+    assert "512 px" in small.text
+
+
+def test_good_photos_have_no_fault_and_a_sheet(layout: Layout) -> None:
+    review = reviewed(layout, {"a.png": textured(1), "b.png": textured(2)})
+    assert review.faults == []
+    assert review.looked_at == 2
+    assert review.sheet == layout.root / "subjects" / "dog" / "contact-sheet.png"
+    with Image.open(review.sheet) as sheet:
+        assert sheet.width > 2 * 192
+
+
+def test_photos_of_one_name_in_two_folders_are_told_apart(layout: Layout) -> None:
+    for number, folder in enumerate(("one", "two")):
+        (layout.root.parent / "given" / folder).mkdir(parents=True)
+        picture = textured(number) if number == 0 else textured(number).filter(ImageFilter.GaussianBlur(8))
+        picture.save(layout.root.parent / "given" / folder / "IMG_1.png")
+    review = reviewed(layout, {})
+    assert [fault.photos for fault in review.faults if fault.kind == "blurry"] == [["0002.png"]]

@@ -1,0 +1,72 @@
+"""The next command, for every stage a project can be in."""
+
+from __future__ import annotations
+
+from dbcli.project.runs import RunBase, RunRecord, RunSubject
+from dbcli.project.subjects import Subject
+from dbcli.workflows.standing import next_steps
+
+
+def subject(name: str, identifier: str | None = "sks") -> Subject:
+    return Subject(name=name, class_noun="dog", identifier=identifier)
+
+
+def run(number: int, state: str, name: str = "dog", method: str = "full") -> RunRecord:
+    return RunRecord(
+        name=f"{number:04d}-{name}",
+        state=state,
+        method=method,
+        subjects=[RunSubject(name=name, class_noun="dog")],
+        base=RunBase(name="tiny", source="tiny"),
+        step=3,
+        total_steps=9,
+    )
+
+
+def commands(*given: object, training: str | None = None, pictures: int = 0, suites: tuple[str, ...] = ()) -> list[str]:
+    subjects = [one for one in given if isinstance(one, Subject)]
+    runs = [one for one in given if isinstance(one, RunRecord)]
+    return [step.command for step in next_steps(subjects, runs, training, pictures, suites)]
+
+
+def test_an_empty_project_needs_photos() -> None:
+    assert commands() == ["dreambooth add-subject dog --class dog PHOTOS"]
+
+
+def test_a_new_subject_is_taught_and_asked_for_its_word_only_where_it_has_none() -> None:
+    assert commands(subject("dog")) == ["dreambooth train --subject dog"]
+    assert commands(subject("dog", None)) == ["dreambooth train --subject dog --token sks"]
+
+
+def test_an_unfinished_run_goes_on_first() -> None:
+    assert commands(subject("dog"), run(1, "interrupted"))[0] == "dreambooth train --resume 0001-dog"
+
+
+def test_an_old_failure_before_a_finished_run_is_left_alone() -> None:
+    assert commands(subject("dog"), run(1, "failed"), run(2, "finished"))[0].startswith("dreambooth generate")
+
+
+def test_while_a_run_trains_only_looking_at_it_is_proposed() -> None:
+    assert commands(subject("dog"), run(1, "running"), training="0001-dog") == ["dreambooth runs show 0001-dog"]
+
+
+def test_a_finished_run_is_drawn_then_measured_then_taken_elsewhere() -> None:
+    done = (subject("dog"), run(1, "finished"))
+    assert commands(*done)[0] == 'dreambooth generate "a {dog} in space" --grid'
+    assert commands(*done, pictures=8)[0] == "dreambooth eval --run 1 --grid"
+    assert commands(*done, pictures=8, suites=("quick",))[0] == "dreambooth export 1 --to checkpoint"
+
+
+def test_a_run_of_adapters_is_exported_as_a_lora() -> None:
+    found = commands(subject("dog"), run(1, "finished", method="lora"), pictures=8, suites=("quick",))
+    assert found[0] == "dreambooth export 1 --to lora"
+
+
+def test_a_second_subject_is_taught_before_the_first_is_exported() -> None:
+    found = commands(subject("dog"), subject("cat"), run(1, "finished"), pictures=8, suites=("quick",))
+    assert found[0] == "dreambooth train --subject cat"
+
+
+def test_runs_whose_subjects_were_deleted_still_have_a_next_step() -> None:
+    assert commands(run(1, "finished"))[0].startswith("dreambooth generate")
+    assert commands(run(1, "failed")) == ["dreambooth train --resume 0001-dog"]
