@@ -175,7 +175,7 @@ def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
         found = scores["overall"].get(metric)
         if found is None:
             continue
-        judge = scores["protocol"]["judges"].get(definition["judge"], {}).get("name", "")
+        judge = scores["protocol"]["judges"].get(definition["judge"], {}).get("judge", "")
         real = scores["real"].get(metric)
         rows.append(
             (definition["title"], judge, *_numbers(found), "" if real is None else f"{real:.3f}", definition["better"])

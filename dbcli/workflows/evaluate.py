@@ -16,7 +16,7 @@ from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.generate import chosen_run, draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
-from dbcli.workflows.pictures import draw_recipes, draw_size, file_name, recipes_for, words_of
+from dbcli.workflows.pictures import draw_recipes, draw_size, file_name, read_prompts, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import write_report
@@ -160,7 +160,9 @@ def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Pa
 
     words = {subject.name: words_of(studio.record)[subject.name]}
     chosen = suite.prompts_for(subject.class_noun)
-    files = _pictures(studio, [render_with(one.template, words) for one in chosen], studio.settings.count, folder)
+    texts = [render_with(one.template, words) for one in chosen]
+    read_prompts(studio.layout, texts, studio.record, studio.progress)
+    files = _pictures(studio, texts, studio.settings.count, folder)
     prompts: list[PromptImages] = []
     for one, images in zip(chosen, files, strict=True):
         drawn = render_with(one.template, words)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import DreamboothError, Refused, UsageError
+from dbcli.project.identifiers import Words
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
@@ -118,19 +119,11 @@ def _write_and_draw(layout: Layout, order: _Order, progress: Progress, *, offlin
 
 
 def _write_folder(order: _Order, model: Base) -> None:
-    from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+    from dbcli.diffusion.formats.diffusers_folder import write_base
     from dbcli.project.atomic import commit_folder, temporary_folder
 
     with temporary_folder(order.path) as folder:
-        write_diffusers_folder(
-            folder,
-            unet=model.unet,
-            vae=model.vae,
-            text_encoder=model.text_encoder,
-            tokenizer=model.tokenizer,
-            scheduler_config=model.scheduler_config,
-            dtype=order.dtype,
-        )
+        write_base(folder, model, dtype=order.dtype)
         commit_folder(folder, order.path)
 
 
@@ -206,7 +199,8 @@ def _draw(model: Base, order: _Order) -> torch.Tensor:
     """One picture of the run's first subject, `[3, H, W]` in about [-1, 1]."""
     from dbcli.diffusion.drawing import DrawSettings, Order, draw
 
-    words = next(iter(words_of(order.record).values()))
+    # An imported LoRA may not say which words it answers to.
+    words = next(iter(words_of(order.record).values()), Words("", "photo"))
     size = draw_size(model, None, None, order.profile.images.resolution)
     how = DrawSettings("ddim", CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
     return next(picture for _, picture in draw(model, [Order(f"a {words.text}", 0)], how)).clamp(-1, 1)

@@ -13,7 +13,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.profiles import DrawSettings, Profile, frozen_profile, resolve
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.likeness import Asked, filled_in
-from dbcli.workflows.pictures import Picture, draw_recipes, draw_size, recipes_for
+from dbcli.workflows.pictures import Picture, draw_recipes, draw_size, read_prompts, recipes_for
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import listening
 
@@ -95,6 +95,7 @@ def generate(
             base=base,
             record=record,
         )
+        read_prompts(layout, [recipe.prompt for recipe in recipes], record, progress)
         folder = out or images_folder(layout, record)
         pictures = draw_recipes(
             base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish

@@ -12,8 +12,10 @@ from dbcli import __version__
 from dbcli.project.identifiers import Words, render_with
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.prompt_reading import slips
 from dbcli.project.recipes import Recipe, save_png
 from dbcli.project.runs import RunRecord
+from dbcli.project.subjects import list_subjects
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -33,6 +35,15 @@ def words_of(record: RunRecord | None) -> dict[str, Words]:
     if record is None:
         return {}
     return {subject.name: Words(subject.identifier or "", subject.class_noun) for subject in record.subjects}
+
+
+def read_prompts(layout: Layout, prompts: Sequence[str], record: RunRecord | None, progress: Progress) -> None:
+    """Warns, a line each, where a prompt probably meant another word than it says."""
+    learnt = words_of(record)
+    project = {one.name: one.words for one in list_subjects(layout)}
+    for prompt in dict.fromkeys(prompts):
+        for line in slips(prompt, learnt, project) if learnt else []:
+            progress.warn(line)
 
 
 def recipes_for(

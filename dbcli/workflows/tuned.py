@@ -31,6 +31,10 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 
 def save_tuned(layout: Layout, run: str, base: Base, trainable: Trainable, profile: Profile) -> None:
     """Writes a run's weights in one step: a diffusers folder (full), or a diffusers LoRA file."""
+    import torch
+
+    from dbcli.diffusion.formats.diffusers_folder import write_base
+
     final = layout.weights_dir(run)
     remove_leftovers(final.parent)
     if final.exists():
@@ -39,7 +43,7 @@ def save_tuned(layout: Layout, run: str, base: Base, trainable: Trainable, profi
     check_space(final.parent, needed_bytes)
     with disk_full_explained(final, needed_bytes), temporary_folder(final) as folder:
         if trainable.method == "full":
-            _write_full(folder, base)
+            write_base(folder, base, dtype=torch.float32)
         else:
             _write_lora(folder / LORA_FILE, base, trainable, profile)
         write_manifest(folder)
@@ -50,22 +54,6 @@ def _size_bytes(base: Base, trainable: Trainable) -> int:
     if trainable.method != "full":
         return sum(tensor.numel() * 4 for tensor in trainable.tensors.values())
     return sum(tensor.numel() * 4 for part in (base.unet, base.vae, base.text_encoder) for tensor in part.parameters())
-
-
-def _write_full(folder: Path, base: Base) -> None:
-    import torch
-
-    from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
-
-    write_diffusers_folder(
-        folder,
-        unet=base.unet,
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        scheduler_config=base.scheduler_config,
-        dtype=torch.float32,
-    )
 
 
 def _write_lora(file: Path, base: Base, trainable: Trainable, profile: Profile) -> None:

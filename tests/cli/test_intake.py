@@ -34,7 +34,7 @@ def photos_in(folder: Path, shade: int = 10) -> Path:
 def use_model(project: Path, name: str, folder: Path) -> None:
     file = project / "dreambooth.yaml"
     settings = yaml.safe_load(file.read_text())
-    file.write_text(yaml.safe_dump({**settings, "judges": {**settings["judges"], name: str(folder)}}))
+    file.write_text(yaml.safe_dump({**settings, "judges": {name: str(folder)}}))
 
 
 def test_a_kohya_folder_says_identifier_and_class(run: Run, empty: Path, tmp_path: Path) -> None:

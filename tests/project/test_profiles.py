@@ -9,8 +9,8 @@ import yaml
 from dbcli.errors import ConfigError, DataError, UsageError
 from dbcli.project.profiles import (
     Profile,
-    known_keys,
     frozen_profile,
+    known_keys,
     load_profile,
     parse_set,
     resolve,

@@ -135,7 +135,7 @@ def test_a_disk_that_fills_up_anywhere_is_exit_5_and_nothing_is_lost(
             server.run(project, *(["train", "--resume", "1"] if begun else JOB)).check(0)
         assert weights_hash(run) == whole[0]
     figures(
-        f"{sizes} sizes of disk over the {room:,} bytes of a run: {full} exit 5, {fitted} fitted; all ended sha256-equal"
+        f"{sizes} disk sizes for a run of {room:,} bytes: {full} exit 5, {fitted} fitted; all ended sha256-equal"
     )
     assert full
 

@@ -9,17 +9,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dbcli.diffusion.formats.writing import save_json, save_tensors, save_text
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
 }
+
+
+def write_base(folder: Path, base: Base, *, dtype: torch.dtype) -> None:
+    """Writes a base as it stands in memory; see write_diffusers_folder."""
+    write_diffusers_folder(
+        folder,
+        unet=base.unet,
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        scheduler_config=base.scheduler_config,
+        dtype=dtype,
+    )
 
 
 def write_diffusers_folder(
