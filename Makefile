@@ -7,7 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow docs clean
 
 demo: $(STAMP)
 	$(BIN)/dreambooth demo
@@ -17,6 +17,11 @@ test: $(STAMP) lint
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s
+
+# The pages that are written from the program itself.
+docs: $(STAMP)
+	$(BIN)/python docs/generate_commands.py
+	$(BIN)/python docs/generate_profiles.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check dbcli tests benchmarks pretraining

@@ -129,7 +129,7 @@ def _ask(repository: str, revision: str | None) -> Any:
         return HfApi().model_info(repository, revision=revision, timeout=QUESTION_TIMEOUT_SECONDS)
 
     try:
-        return _before_deadline(question)
+        return before_deadline(question)
     except GatedRepoError as error:
         raise BaseMissing(
             f"{repository} asks to be visited once: its owner wants the terms accepted.",
@@ -143,7 +143,7 @@ def _ask(repository: str, revision: str | None) -> Any:
         raise _unreachable(repository, error) from error
 
 
-def _before_deadline(question: Callable[[], Any]) -> Any:
+def before_deadline(question: Callable[[], Any]) -> Any:
     """The answer, or TimeoutError after `DEADLINE_SECONDS`; the thread that still waits ends with the program."""
     outcome: queue.Queue[tuple[bool, Any]] = queue.Queue()
 

@@ -6,11 +6,47 @@ that its children are forked without the threads of OpenMP.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import traceback
 from typing import Any
+
+
+# Everything the commands import on their way; what is missing here every child would import anew.
+MODULES = (
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.optimization",
+    "diffusers.schedulers.scheduling_ddim",
+    "matplotlib.pyplot",
+    "open_clip",
+    "peft",
+    "peft.utils",
+    "safetensors.torch",
+    "timm",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.tokenization_clip",
+    "dbcli.cli.app",
+    "dbcli.cli.listings",
+    "dbcli.metrics.encoders",
+    "dbcli.metrics.embedded_judges",
+    "dbcli.metrics.protocol",
+    "dbcli.metrics.suites",
+    "dbcli.reports.grids",
+    "dbcli.workflows.evaluate",
+    "dbcli.workflows.generate",
+    "dbcli.workflows.prior_sets",
+    "dbcli.workflows.train",
+    "dbcli.workflows.tuned",
+    *(
+        f"dbcli.diffusion.{name}"
+        for name in ("bases", "devices", "drawing", "images", "rows", "optimisers", "prompts", "samplers", "trainer")
+    ),
+    *(f"dbcli.diffusion.{name}" for name in ("state_files", "formats.lora", "formats.lora_files")),
+    "dbcli.diffusion.formats.diffusers_folder",
+)
 
 
 def main() -> None:
@@ -28,15 +64,11 @@ def main() -> None:
 
 
 def _import_everything() -> None:
+    for name in MODULES:
+        importlib.import_module(name)
+    from PIL import Image
 
-    import dbcli.cli.app
-    import dbcli.cli.listings
-    import dbcli.metrics.encoders
-    import dbcli.workflows.evaluate
-    import dbcli.workflows.generate
-    import dbcli.workflows.prior_sets
-    import dbcli.workflows.train
-    import dbcli.workflows.tuned  # noqa: F401
+    Image.init()
 
 
 def _start(request: dict[str, Any], sabotage: Any) -> int:

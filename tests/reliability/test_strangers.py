@@ -77,7 +77,7 @@ def calls(canary: str) -> list[tuple[Any, ...]]:
         *[(exec, code), (eval, code), (compile, code, "x", "exec"), (open, canary, "w"), (builtins.__import__, "os")],
         *[(importlib.import_module, "antigravity"), (runpy.run_path, canary), (runpy.run_module, "this")],
         *[(shutil.copy, __file__, canary), (shutil.copytree, str(ROOT / "profiles"), canary), (shutil.rmtree, canary)],
-        *[(Path.touch, Path(canary)), (Path.write_text, Path(canary), "x"), (getattr, os, "system")],
+        *[(Path.touch, Path(canary)), (Path.write_text, Path(canary), "x"), (os.truncate, canary, 0)],
         *[(socket.create_connection, ("127.0.0.1", 9)), (webbrowser.open, "http://127.0.0.1:9")],
         *[(torch.load, canary), (torch.hub.load, "someone/something", "model"), (pickle.loads, b"cos\nsystem\n.")],
         (os.execvp, "touch", ["touch", canary]),

@@ -1,0 +1,134 @@
+"""Writes docs/profiles.md: every setting with its default and meaning, and the shipped profiles with their reasons.
+
+    python docs/generate_profiles.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+PAGE = Path(__file__).parent / "profiles.md"
+PROFILES = Path(__file__).resolve().parent.parent / "profiles"
+HEAD = """# Profiles
+
+A profile is a file of settings. The program ships a few, chosen by base and method where you choose nothing; any setting
+can be changed without writing a file:
+
+```
+dreambooth train --subject dog --token sks --set train.learning_rate=2e-6 --set prior.images=200
+```
+
+What holds is settled in this order, the later winning: the profile, your own settings file
+(`~/.config/dreambooth/settings.yaml` on Linux), the project's `dreambooth.yaml`, `--set`, and last the options with a
+name of their own (`--steps`, `--method`, `--seed`). The result is frozen into the run, so a later change of a profile
+changes no run that exists. To see what would hold, without training:
+
+```
+dreambooth train --subject dog --token sks --dry-run
+```
+
+A profile of your own is a YAML file with the same keys, only those you want to change; everything else keeps its default:
+
+```yaml
+# mine.yaml
+method: lora
+train:
+  steps: 600
+  learning_rate: 5e-5
+```
+
+```
+dreambooth train --subject dog --token sks --profile mine.yaml
+```
+
+A key that does not exist, a value outside its range and a number in quotes are all refused, together, before anything is
+trained.
+
+## The shipped profiles
+
+| profile | for | method | steps | learning rate | class images |
+|---|---|---|---|---|---|
+{table}
+
+The comment beside each value is the reason for it.
+
+{profiles}
+## Every setting
+
+{keys}
+Page written by `make docs`; a test compares it with the program.
+"""
+SECTIONS = {
+    "": "Which method",
+    "train": "Training",
+    "prior": "Prior preservation",
+    "lora": "LoRA adapters",
+    "inversion": "Textual inversion",
+    "images": "Photos",
+    "draw": "Drawing",
+}
+PURPOSES = {
+    "full": "Stable Diffusion 1.x and 2.x on a GPU of 24 GB or more",
+    "lora": "the same on less memory; a small file to share",
+    "paper": "what the paper says, as far as it says it",
+    "tiny": "the embedded base, on a processor",
+    "tiny-lora": "adapters on the embedded base",
+}
+
+
+def text() -> str:
+    """The whole page."""
+    return HEAD.replace("{table}", _table()).replace("{profiles}", _files()).replace("{keys}", "".join(_keys()))
+
+
+def _table() -> str:
+    from dbcli.project.profiles import load_profile, resolve, shipped_profiles
+
+    lines = []
+    for name in shipped_profiles():
+        one = resolve([(name, load_profile(name))])
+        rate, images = f"{one.train.learning_rate:.0e}".replace("e-0", "e-"), one.prior.images
+        purpose = PURPOSES.get(name, "see its comments")
+        lines.append(f"| `{name}` | {purpose} | {one.method} | {one.train.steps} | {rate} | {images} |")
+    return "\n".join(lines)
+
+
+def _files() -> str:
+    from dbcli.project.profiles import shipped_profiles
+
+    parts = []
+    for name in shipped_profiles():
+        content = (PROFILES / f"{name}.yaml").read_text(encoding="utf-8").strip()
+        parts.append(f"### {name}\n\n```yaml\n{content}\n```\n")
+    return "\n".join(parts)
+
+
+def _keys() -> Iterator[str]:
+    from dbcli.project.profiles import Profile, known_keys
+
+    defaults = Profile().model_dump(mode="json")
+    section_before: str | None = None
+    for key, meaning in known_keys().items():
+        section, _, name = key.rpartition(".")
+        if section != section_before:
+            yield f"{'' if section_before is None else chr(10)}### {SECTIONS.get(section, section)}\n\n"
+            yield "| setting | default | meaning |\n|---|---|---|\n"
+            section_before = section
+        value = (defaults[section] if section else defaults)[name]
+        shown = json.dumps(value, ensure_ascii=False) if value is not None else "none"
+        yield f"| `{key}` | `{shown}` | {meaning} |\n"
+    yield "\n"
+
+
+def main() -> None:
+    made = text()
+    if "--check" in sys.argv:
+        sys.exit(0 if PAGE.read_text(encoding="utf-8") == made else "docs/profiles.md is old: make docs")
+    PAGE.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
