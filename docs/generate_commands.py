@@ -1,6 +1,6 @@
 """Writes docs/commands.md from the program's own help; with --check it only says whether that page is up to date.
 
-    python docs/generate_commands.py
+python docs/generate_commands.py
 """
 
 from __future__ import annotations

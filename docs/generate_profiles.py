@@ -1,6 +1,6 @@
 """Writes docs/profiles.md: every setting with its default and meaning, and the shipped profiles with their reasons.
 
-    python docs/generate_profiles.py
+python docs/generate_profiles.py
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ PAGE = Path(__file__).parent / "profiles.md"
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 HEAD = """# Profiles
 
-A profile is a file of settings. The program ships a few, chosen by base and method where you choose nothing; any setting
-can be changed without writing a file:
+A profile is a file of settings. The program ships a few, chosen by base and method where you choose nothing; any
+setting can be changed without writing a file:
 
 ```
 dreambooth train --subject dog --token sks --set train.learning_rate=2e-6 --set prior.images=200
@@ -30,7 +30,8 @@ changes no run that exists. To see what would hold, without training:
 dreambooth train --subject dog --token sks --dry-run
 ```
 
-A profile of your own is a YAML file with the same keys, only those you want to change; everything else keeps its default:
+A profile of your own is a YAML file with the same keys, only those you want to change; everything else keeps its
+default:
 
 ```yaml
 # mine.yaml
@@ -44,8 +45,8 @@ train:
 dreambooth train --subject dog --token sks --profile mine.yaml
 ```
 
-A key that does not exist, a value outside its range and a number in quotes are all refused, together, before anything is
-trained.
+A key that does not exist, a value outside its range and a number in quotes are all refused, together, before anything
+is trained.
 
 ## The shipped profiles
 

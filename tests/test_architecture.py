@@ -21,11 +21,24 @@ ALLOWED = {
     "metrics": set(),
     "reports": {"project"},
 }
-HEAVY = ("torch", "numpy", "diffusers", "transformers", "peft", "open_clip", "timm", "PIL", "matplotlib", "pydantic")
+HEAVY = (
+    "torch",
+    "numpy",
+    "diffusers",
+    "transformers",
+    "peft",
+    "open_clip",
+    "timm",
+    "PIL",
+    "matplotlib",
+    "pydantic",
+    "prompt_toolkit",
+)
 # What only a certain room may import, anywhere in its files.
 ONLY_IN = {
     "rich": {"cli"},
     "typer": {"cli"},
+    "prompt_toolkit": {"cli"},
     "torch": {"diffusion", "metrics", "workflows"},
     "numpy": {"diffusion", "metrics", "reports"},
     "diffusers": {"diffusion"},

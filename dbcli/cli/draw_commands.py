@@ -9,7 +9,6 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.invocation import of
-from dbcli.errors import UsageError
 
 
 def generate(
@@ -65,22 +64,11 @@ def generate(
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
     flags |= {"negative": negative, "batch_size": batch_size}
+    size = (width, height)
     if interactive:
-        if like is not None:
-            raise UsageError("--like draws once; it does not go with --interactive.")
-        return sit_down(call, prompts, run, Wishes(flags, seed, grid=grid), size=(width, height), out=out)
+        wishes = Wishes(flags, seed, grid=grid)
+        return sit_down(call, prompts, run, wishes, size=size, out=out, like=like)
     wanted = prompts or ([] if like else [call.wanted(None, "PROMPT", "What shall be drawn")])
-    drawn = draw(
-        call.layout(),
-        wanted,
-        run=run,
-        flags=flags,
-        seed=seed,
-        size=(width, height),
-        grid=grid,
-        out=out,
-        progress=call.screen,
-        offline=call.offline,
-        like=like,
-    )
+    how = {"run": run, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
+    drawn = draw(call.layout(), wanted, **how, progress=call.screen, offline=call.offline)
     show_drawn(call.screen, drawn)

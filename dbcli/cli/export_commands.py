@@ -14,20 +14,29 @@ def export(
     context: typer.Context,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Which run, like 3 or 0003-dog.")] = None,
     to: Annotated[
-        str | None, typer.Option("--to", help="diffusers, checkpoint (ComfyUI, AUTOMATIC1111), lora or kohya.")
+        str | None, typer.Option("--to", help="diffusers, checkpoint (ComfyUI, AUTOMATIC1111), lora, kohya or hub.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to; exports/ by default.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp16 or fp32.")] = "fp16",
+    repo: Annotated[
+        str | None, typer.Option("--repo", metavar="NAME", help="With --to hub: the repository, NAME or OWNER/NAME.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --to hub: everybody may see it.")] = False,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="ID", help="With --to hub: the base's own by default.")
+    ] = None,
 ) -> None:
     """Write a run in another tool's format, and prove it by loading it back."""
     from dbcli.cli.listings import show_export
+    from dbcli.cli.publishing import publish
     from dbcli.workflows.export import export_run
 
     call = of(context)
-    layout = call.layout()
     name = call.wanted(run, "RUN", "Which run")
     target = call.wanted(to, "--to", "To which format", lambda: "checkpoint")
+    if target == "hub":
+        return publish(call, name, repo, public=public, licence=licence, precision=precision, out=out)
     made = export_run(
-        layout, name, target=target, precision=precision, out=out, progress=call.screen, offline=call.offline
+        call.layout(), name, target=target, precision=precision, out=out, progress=call.screen, offline=call.offline
     )
     show_export(call.screen, made)

@@ -11,6 +11,7 @@ from dbcli.cli.guidance import review_document
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.listings import added_document, show_added
 from dbcli.cli.screen import Screen
+from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
@@ -68,6 +69,8 @@ def _subjects(call: Invocation, layout: Layout, wanted: Wanted) -> Sequence[NewS
     from dbcli.workflows.intake import NewSubject, dataset_subjects, repeats_of_folders, words_of_folders
 
     if wanted.dataset is not None:
+        if wanted.photos:
+            raise UsageError("--dataset brings its own photos.", hint="leave PHOTO out")
         found: Sequence[NewSubject] = dataset_subjects(
             layout,
             wanted.dataset,

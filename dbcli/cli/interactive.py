@@ -50,12 +50,15 @@ def sit_down(
     *,
     size: tuple[int | None, int | None],
     out: Path | None,
+    like: Path | None = None,
 ) -> None:
     """Loads the model and talks. Raises UsageError for prompts on the command line: they come line by line here."""
     from dbcli.workflows.session import open_session
 
     if prompts:
         raise UsageError("--interactive asks for its prompts.", hint="leave the prompt out, or --interactive")
+    if like is not None:
+        raise UsageError("--like draws once; it does not go with --interactive.")
     wishes.flags = {key: value for key, value in wishes.flags.items() if value is not None}
     session = open_session(call.layout(), run, size=size, out=out, progress=call.screen, offline=call.offline)
     session.settings(wishes.flags)

@@ -83,7 +83,8 @@ def show_runs(screen: Screen, records: Sequence[RunRecord], damaged: Sequence[st
         for record in records
     ]
     if rows:
-        screen.table(None, ("run", "state", "method", "subjects", "steps", "loss", "made (UTC)"), rows)
+        headers = ("run", "state", "method", "subjects", "steps", "loss", "made (UTC)")
+        screen.table(None, headers, rows, flexible="subjects")
     else:
         screen.line("No runs yet. Next: dreambooth train --subject NAME")
     for line in damaged:
@@ -99,7 +100,8 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("subjects", subjects),
         ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
         ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
-        ("steps", f"{record.step} of {record.total_steps}"),
+        ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
+        ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
         ("loss", None if record.loss is None else f"{record.loss:.4f}"),
         ("prior", record.prior.get("line")),
         ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),

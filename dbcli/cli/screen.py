@@ -77,8 +77,14 @@ class Screen:
             table.add_row("", "", "", Text(f"→ {visible(fix)}", style="dim" if verdict == "good" else ""))
         self.out.print(table, soft_wrap=False)
 
-    def table(self, title: str | None, headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table of the result; numbers are right-aligned by being shown as given."""
+    def table(
+        self,
+        title: str | None,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        flexible: str | None = None,
+    ) -> None:
+        """A table of the result; where it is too wide only the `flexible` column is broken, if one is named."""
         if self.as_json:
             return
         table = Table(
@@ -91,7 +97,7 @@ class Screen:
         )
         table.show_header = any(headers)
         for header in headers:
-            table.add_column(header, overflow="fold")
+            table.add_column(header, overflow="fold", no_wrap=flexible is not None and header != flexible)
         for row in rows:
             table.add_row(*[Text("" if cell is None else visible(str(cell))) for cell in row])
         self.out.print(table, soft_wrap=False)

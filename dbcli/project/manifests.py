@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from dbcli.project.atomic import sha256_of, sync_file, write_json
+from dbcli.project.atomic import json_text, sha256_of, sync_file, write_text
 from dbcli.project.names import printable
 
 MANIFEST_NAME = "manifest.json"
@@ -24,22 +25,32 @@ def write_manifest(folder: Path, **facts: Any) -> None:
     table = {
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files
     }
-    write_json(folder / MANIFEST_NAME, {"schema": 1, **facts, "files": table})
+    write_text(folder / MANIFEST_NAME, _sealed({"schema": 1, **facts, "files": table}))
 
 
 def first_fault(folder: Path) -> str | None:
     """What is wrong with a folder, naming the file; None if its manifest and all files in it are sound."""
     manifest = folder / MANIFEST_NAME
     try:
-        files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        entries = [(str(name), int(entry["bytes"]), str(entry["sha256"])) for name, entry in files.items()]
+        text = manifest.read_text(encoding="utf-8")
+        table = json.loads(text)
+        entries = [(str(name), int(entry["bytes"]), str(entry["sha256"])) for name, entry in table["files"].items()]
+        table.pop("seal")
     except OSError:
         return f"{manifest} is missing"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{manifest} is damaged"
+    if text != _sealed(table):
+        return f"{manifest} is damaged"
     if not entries:
         return f"{manifest} names no file"
     return next((fault for entry in entries if (fault := _file_fault(folder, *entry))), None)
+
+
+def _sealed(table: dict[str, Any]) -> str:
+    """The manifest's text; its seal is over the rest of it, so that its own damage shows as well."""
+    seal = hashlib.sha256(json_text(table).encode("utf-8")).hexdigest()
+    return json_text({**table, "seal": seal}, indent=2) + "\n"
 
 
 def _file_fault(folder: Path, name: str, size: int, sha256: str) -> str | None:

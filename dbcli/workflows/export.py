@@ -64,7 +64,8 @@ def export_run(
     import torch
 
     if target not in TARGETS or precision not in PRECISIONS:
-        raise UsageError(f"--to is one of {', '.join(TARGETS)}; --precision one of {', '.join(PRECISIONS)}.")
+        targets = ", ".join((*TARGETS, "hub"))
+        raise UsageError(f"--to is one of {targets}; --precision one of {', '.join(PRECISIONS)}.")
     record = chosen_run(layout, run)
     if record is None:
         raise UsageError("The bare base is not a run.", hint="dreambooth runs list")

@@ -86,7 +86,9 @@ def generate(
     profile = profile_of(layout, record)
     settings = draw_settings(profile, asked.flags)
     with listening() as wish:
-        base = load_model(layout, record, progress, offline=offline, device=pick_device(profile.train.device))
+        with progress.stage("Loading the model", 1) as stage:
+            base = load_model(layout, record, progress, offline=offline, device=pick_device(profile.train.device))
+            stage.advance()
         recipes = recipes_for(
             wanted,
             settings,

@@ -110,8 +110,14 @@ class _WeightsAndBiases:
         import wandb
 
         (folder / "logs").mkdir(exist_ok=True)
+        # The numbers of the run are wanted there, not the command line, code, output or system figures.
+        settings = wandb.Settings(
+            disable_git=True, save_code=False, console="off", x_disable_meta=True, x_disable_stats=True
+        )
         mode = "offline" if offline else None
-        self._run: Any = wandb.init(project="dreambooth", name=run, dir=str(folder / "logs"), mode=mode)
+        self._run: Any = wandb.init(
+            project="dreambooth", name=run, dir=str(folder / "logs"), mode=mode, settings=settings
+        )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

@@ -112,15 +112,27 @@ def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -
         for kind, marks, label, text in alone
         if (found := [name for name, marked in zip(names, marks, strict=True) if marked])
     ]
-    for one, other in near_duplicates(looks):
-        pair = [names[one], names[other]]
-        text = f"{pair[0]} and {pair[1]} are nearly the same picture (or its mirror image); one of them is enough."
-        faults.append(PhotoFault("near-duplicate", pair, "near-duplicate", text))
-    alike = [names[index] for index in same_background(looks)]
-    if alike:
-        text = f"{_listed(alike)}: the same background, which is learnt with the subject; vary the places."
-        faults.append(PhotoFault("same-background", alike, "same background", text))
+    copies = _joined(near_duplicates(looks))
+    for group in copies:
+        alike = [names[index] for index in group]
+        text = f"{_listed(alike)}: nearly the same picture (or its mirror image); one of them is enough."
+        faults.append(PhotoFault("near-duplicate", alike, "near-duplicate", text))
+    # Copies of one photo have one background, and are told of already.
+    distinct = [index for index in range(len(looks)) if not any(index in group[1:] for group in copies)]
+    behind = [names[distinct[place]] for place in same_background([looks[index] for index in distinct])]
+    if behind:
+        text = f"{_listed(behind)}: the same background, which is learnt with the subject; vary the places."
+        faults.append(PhotoFault("same-background", behind, "same background", text))
     return faults
+
+
+def _joined(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Pairs that share a photo as one group: three copies of a photo are one fault, not three."""
+    groups: list[set[int]] = []
+    for pair in pairs:
+        touched = [group for group in groups if group & set(pair)]
+        groups = [group for group in groups if group not in touched] + [set(pair).union(*touched)]
+    return sorted(sorted(group) for group in groups)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -91,9 +91,8 @@ def _run(layout: Layout, record: RunRecord) -> Check:
     if record.state == "finished":
         damage = first_fault(layout.weights_dir(record.name))
         if damage is not None:
-            return fault(
-                "project", "run", f"{name}: finished, but {damage}", f"dreambooth runs rm {record.number}, and train again"
-            )
+            fix = f"dreambooth runs rm {record.number}, and train again"
+            return fault("project", "run", f"{name}: finished, but {damage}", fix)
         return good("project", "run", f"{name}: finished, weights as they were written")
     whole = newest_checkpoint(layout, record.name)
     where = f"a whole checkpoint at {whole.name}" if whole is not None else "no whole checkpoint: it begins again"

@@ -195,8 +195,9 @@ def _train(
     from dbcli.workflows.tuned import save_tuned
 
     device = pick_device(profile.train.device)
-    with _timed(record, "load"):
+    with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device=device)
+        stage.advance()
     if record.base.hash not in (None, base.hash):
         raise Refused(
             f"The run {record.name} began on another base ({record.base.name}).",

@@ -18,7 +18,7 @@ import pyte
 
 CTRL_C, CTRL_D, TAB, UP, ENTER = "\x03", "\x04", "\t", "\x1b[A", "\r"
 # A slow machine with other work needs this much for importing torch and loading a model.
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 240.0
 
 
 class _Answering(pyte.Screen):

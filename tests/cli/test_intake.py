@@ -13,8 +13,15 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
+from tests.reliability.small_base import write_small_base
+
 Run = Callable[..., Any]
 FAST = ["--steps", 2, "--set=prior.enabled=false"]
+
+
+@pytest.fixture(scope="module")
+def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
@@ -149,6 +156,18 @@ def test_a_mask_painted_by_hand_is_used_kept_and_recorded(run: Run, empty: Path,
     assert masked["loss"] != plain["loss"]
     ignored = run("train", "--subject", "dog", *FAST, "--set=images.mask_loss=1", "--json").document
     assert ignored["loss"] == plain["loss"]
+
+
+def test_a_run_does_not_go_on_with_other_masks(run: Run, empty: Path, tmp_path: Path) -> None:
+    run("add-subject", "dog", photos_in(tmp_path / "in"), "--class", "dog", "--token", "sks")
+    mask = painted(empty)
+    name = run("train", "--subject", "dog", *FAST, "--json").document["name"]
+    record = empty / "runs" / name / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "state": "interrupted"}))
+    Image.new("L", (80, 96), 255).save(mask)
+    ended = run("train", "--resume")
+    assert ended.code == 6
+    assert "The masks of 'dog' are not those" in ended.err
 
 
 def test_captions_are_drafted_as_text_files_and_name_the_subject(run: Run, empty: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import sys
 import traceback
 from typing import Any
 
-
 # Everything the commands import on their way; what is missing here every child would import anew.
 MODULES = (
     "diffusers.models.autoencoders.autoencoder_kl",
@@ -69,6 +68,8 @@ def _import_everything() -> None:
     from PIL import Image
 
     Image.init()
+    # peft asks for this table of 900 patterns in every process; it is kept once it is made.
+    importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("clip")
 
 
 def _start(request: dict[str, Any], sabotage: Any) -> int:

@@ -19,6 +19,8 @@ from dbcli.workflows.tuned import load_model
 from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import ForkServer, weights_hash
 
+# A busy machine is no fault: what would hang for ever is found by the processes' own limit.
+pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 
@@ -47,7 +49,6 @@ def own_base_project(server: ForkServer, base: Path, new_project: NewProject) ->
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.timeout(1800)
 def test_every_damaged_file_of_a_base_is_named(
     own_base_project: tuple[Path, Path], figures: Figures, count: int
 ) -> None:
@@ -84,9 +85,7 @@ def test_every_damaged_file_of_a_result_is_named(
             path.write_bytes(broken)
             with pytest.raises(DreamboothError) as caught:
                 load_model(layout, record, Silence(), offline=True, device="cpu")
-            # A manifest's own flipped byte shows at the file whose entry no longer fits.
-            named = str(path) if path.name != "manifest.json" else str(path.parent)
-            assert named in caught.value.message, (path, caught.value.message)
+            assert str(path) in caught.value.message, (path, caught.value.message)
             tried += 1
         path.write_bytes(content)
     load_model(layout, record, Silence(), offline=True, device="cpu")

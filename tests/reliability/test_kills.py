@@ -17,6 +17,8 @@ from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import ForkServer, Process, events, record, weights_hash
 from tests.reliability.sabotage import KILLED
 
+# A busy machine is no fault: what would hang for ever is found by the processes' own limit.
+pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 KILLS_A_RUN = 4
@@ -55,7 +57,6 @@ def one_story(server: ForkServer, project: Path, seed: int, seconds: float, kill
 
 
 @pytest.mark.parametrize("kills", [50, pytest.param(200, marks=pytest.mark.slow)])
-@pytest.mark.timeout(1800)
 def test_runs_killed_at_random_moments_end_bit_equal(
     server: ForkServer, new_project: NewProject, whole: tuple[str, float], figures: Figures, kills: int
 ) -> None:
@@ -124,9 +125,8 @@ SAVES = {
 }
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", ["checkpoint", "weights", "first record", "record"])
-@pytest.mark.timeout(1800)
 def test_killed_at_the_file_boundaries_of_a_save(
     server: ForkServer, new_project: NewProject, whole: tuple[str, float], figures: Figures, what: str, every: int
 ) -> None:

@@ -16,6 +16,8 @@ from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import Ended, ForkServer, Process, record, weights_hash
 from tests.reliability.test_kills import start_or_resume
 
+# A busy machine is no fault: what would hang for ever is found by the processes' own limit.
+pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -37,7 +39,6 @@ def told_to_stop(process: Process, chance: random.Random, seconds: float) -> tup
 
 
 @pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.slow)])
-@pytest.mark.timeout(1800)
 def test_a_training_told_to_stop_at_random_moments_goes_on_bit_equal(
     server: ForkServer, new_project: NewProject, whole: tuple[str, float], figures: Figures, count: int
 ) -> None:
@@ -64,7 +65,6 @@ def test_a_training_told_to_stop_at_random_moments_goes_on_bit_equal(
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(40, marks=pytest.mark.slow)])
-@pytest.mark.timeout(1800)
 def test_drawing_and_scoring_told_to_stop_can_be_done_again(
     server: ForkServer, new_project: NewProject, figures: Figures, count: int
 ) -> None:

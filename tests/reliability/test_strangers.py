@@ -27,6 +27,8 @@ from tests.reliability.conftest import JOB
 from tests.reliability.processes import ROOT, ForkServer
 from tests.reliability.strange_photos import mutated
 
+# A busy machine is no fault: what would hang for ever is found by the processes' own limit.
+pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 HOSTILE_PROMPTS = [

@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from dbcli.project.atomic import append_line
 from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import ForkServer, record, weights_hash
 
+# A busy machine is no fault: what would hang for ever is found by the processes' own limit.
+pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 

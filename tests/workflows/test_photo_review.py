@@ -78,3 +78,9 @@ def test_photos_of_one_name_in_two_folders_are_told_apart(layout: Layout) -> Non
         picture.save(layout.root.parent / "given" / folder / "IMG_1.png")
     review = reviewed(layout, {})
     assert [fault.photos for fault in review.faults if fault.kind == "blurry"] == [["0002.png"]]
+
+
+def test_three_copies_of_a_photo_are_one_fault(layout: Layout) -> None:
+    photo = textured(1)
+    review = reviewed(layout, {f"{side}.png": photo.resize((side, side)) for side in (256, 250, 244)})
+    assert [fault.photos for fault in review.faults] == [["244.png", "250.png", "256.png"]]

@@ -1,0 +1,87 @@
+"""Giving a model to the Hugging Face hub. Everything goes through one `HfApi` object, which the caller hands in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dbcli.diffusion.hub import before_deadline, is_repository
+from dbcli.errors import DiskFull, MissingError, Refused, Unreachable, UsageError
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+Answer = TypeVar("Answer")
+
+
+def make_api() -> Any:
+    """The hub as the person is logged in to it; huggingface_hub finds the token."""
+    from huggingface_hub import HfApi
+
+    return HfApi(library_name="dreambooth-cli")
+
+
+def check_repository(name: str) -> str:
+    """Returns `name` or `owner/name` if it can be a repository; UsageError otherwise."""
+    if not (is_repository(name) or NAME_PATTERN.fullmatch(name)) or ".." in name or "--" in name:
+        raise UsageError(f"{name!r} cannot be a repository of the hub.", hint="--repo my-dog, or --repo owner/my-dog")
+    return name
+
+
+def full_name(api: Any, name: str) -> str:
+    """`owner/name`, the owner being the person themselves where none is named.
+
+    Raises Unreachable within seconds, MissingError where nobody is logged in.
+    """
+    account = _asked(api.whoami, "your login")
+    return name if "/" in name else f"{account['name']}/{name}"
+
+
+def is_public(api: Any, repository: str) -> bool | None:
+    """Whether a repository that exists can be seen by all; None where there is none. Raises Unreachable."""
+    if not _asked(lambda: api.repo_exists(repository), repository):
+        return None
+    return not _asked(lambda: api.model_info(repository), repository).private
+
+
+def upload(api: Any, folder: Path, repository: str, *, private: bool, message: str) -> str:
+    """Makes the repository where it is not there yet and uploads a folder in one commit; returns its address.
+
+    Raises Unreachable, or Refused where the hub does not allow it.
+    """
+    made = _asked(lambda: api.create_repo(repository, private=private, exist_ok=True, repo_type="model"), repository)
+    _told(lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), repository)
+    return str(made)
+
+
+def _asked(question: Callable[[], Answer], what: str) -> Answer:
+    """A small question, which may take seconds only."""
+    return _told(lambda: before_deadline(question), what)
+
+
+def _told(question: Callable[[], Answer], what: str) -> Answer:
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    try:
+        return question()
+    except (DiskFull, MemoryError):
+        raise
+    except LocalTokenNotFoundError as error:
+        raise MissingError("Nobody is logged in to the hub on this machine.", hint="hf auth login") from error
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status == 401:
+            raise MissingError("The hub does not know the login of this machine.", hint="hf auth login") from error
+        if status == 403:
+            raise Refused(f"The hub does not let you write to {what}.", hint="--repo takes a name of yours") from error
+        raise _unreachable(what, error) from error
+    except Exception as error:  # sockets, proxies, certificates and the hub itself fail in many types
+        raise _unreachable(what, error) from error
+
+
+def _unreachable(what: str, error: Exception) -> Unreachable:
+    reason = (str(error).split("\n")[0] or type(error).__name__)[:160]
+    return Unreachable(
+        f"The hub could not be reached for {what} ({reason}).",
+        hint="dreambooth export RUN --to diffusers, lora or kohya writes the files here, to be uploaded later",
+    )

@@ -1,0 +1,248 @@
+"""A run on its way to the hub: proved, described by a card, and laid out whole before anybody is asked.
+
+The photos never leave the project: a bundle holds weights, the card, and pictures that the run itself drew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbcli import __version__
+from dbcli.errors import DataError, Refused, RunMissing, Unreachable
+from dbcli.project.atomic import temporary_folder, write_text
+from dbcli.project.identifiers import Words, render_with
+from dbcli.project.layout import Layout
+from dbcli.project.recipes import Recipe, read_recipe
+from dbcli.project.runs import RunRecord
+from dbcli.workflows.export import export_run
+from dbcli.workflows.generate import chosen_run, profile_of
+from dbcli.workflows.pictures import words_of
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.tuned import LORA_FILE
+
+if TYPE_CHECKING:
+    from dbcli.reports.model_card import CardFacts, CardScore, Shown
+
+MOST_PICTURES = 6
+USUAL_SIZE_PX = 512
+# What `generate` writes; sheets (grid-….png) show the photos and must stay here.
+_PICTURE_NAME = re.compile(r"[0-9a-f]{12}-[0-9]{4}\.png")
+# Start of a base's address on the hub -> the licence its models pass on.
+LICENCES = {
+    "CompVis/stable-diffusion": "creativeml-openrail-m",
+    "stable-diffusion-v1-5/": "creativeml-openrail-m",
+    "runwayml/stable-diffusion": "creativeml-openrail-m",
+    "stabilityai/stable-diffusion-2": "openrail++",
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Exactly what would be uploaded: the folder, its files with their bytes, and the words that go with it."""
+
+    run: str
+    repository: str
+    folder: Path
+    words: list[tuple[str, str]]
+    files: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(size for _, size in self.files)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A repository of the hub: its full name, who will see it, and the way there (None: it was not asked yet)."""
+
+    repository: str
+    private: bool
+    api: Any = None
+
+
+def find_target(name: str, *, public: bool, offline: bool, ask: bool) -> Target:
+    """Which repository is meant. `ask` goes to the hub, so that a hub out of reach is known before any work.
+
+    Raises UsageError for a name that cannot be one, Unreachable in seconds, Refused for a repository that is public
+    already where a private one is meant.
+    """
+    from dbcli.diffusion import hub_upload
+
+    checked = hub_upload.check_repository(name)
+    if offline:
+        raise Unreachable("The hub is not asked: --offline forbids it.", hint="leave --offline out")
+    if not ask:
+        return Target(checked, not public)
+    api = hub_upload.make_api()
+    repository = hub_upload.full_name(api, checked)
+    seen_by_all = hub_upload.is_public(api, repository)
+    if seen_by_all and not public:
+        raise Refused(f"{repository} is there already and public.", hint="--public agrees to that, or another --repo")
+    return Target(repository, not public if seen_by_all is None else not seen_by_all, api)
+
+
+@contextmanager
+def bundled(
+    layout: Layout, run: str, target: Target, *, precision: str, licence: str | None, progress: Progress, offline: bool
+) -> Iterator[Bundle]:
+    """Lays out what would be uploaded, in a folder that is gone afterwards.
+
+    Raises whatever an export raises.
+    """
+    from dbcli.reports.model_card import model_card
+
+    record = chosen_run(layout, run)
+    if record is None:
+        raise RunMissing("The bare base is not a run.", hint="dreambooth runs list")
+    (layout.root / "exports").mkdir(exist_ok=True)
+    with temporary_folder(layout.root / "exports" / f"{record.name}-hub") as outer:
+        folder = outer / "repository"
+        kind, path = ("lora", folder / LORA_FILE) if record.method == "lora" else ("diffusers", folder)
+        export_run(layout, record.name, target=kind, precision=precision, out=path, progress=progress, offline=offline)
+        drawn = _own_pictures(layout, record)
+        pictures = _copied(drawn, folder)
+        if not pictures:
+            progress.warn("The run has drawn no pictures yet, so the card shows none.")
+        size_px = drawn[0][1].width if drawn else USUAL_SIZE_PX
+        facts = _facts(layout, record, target, pictures, licence, size_px)
+        write_text(folder / "README.md", model_card(facts))
+        yield Bundle(
+            record.name,
+            target.repository,
+            folder,
+            [
+                ("instance prompt", facts.instance_prompt),
+                ("base", facts.base_model or facts.base_name),
+                ("licence", facts.licence),
+                ("prompts of the pictures", "; ".join(dict.fromkeys(one.prompt for one in pictures)) or "none"),
+            ],
+            sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in _files(folder)),
+        )
+
+
+def send(bundle: Bundle, target: Target) -> str:
+    """Uploads a bundle; returns the repository's address. Raises Unreachable, or Refused by the hub."""
+    from dbcli.diffusion import hub_upload
+
+    return hub_upload.upload(
+        target.api,
+        bundle.folder,
+        target.repository,
+        private=target.private,
+        message=f"{bundle.run}, by dreambooth-cli {__version__}",
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _own_pictures(layout: Layout, record: RunRecord) -> list[tuple[Path, Recipe]]:
+    """What the run itself drew, the first picture of each prompt before the second of any."""
+    by_prompt: dict[str, list[tuple[Path, Recipe]]] = {}
+    source = layout.images_dir(record.name)
+    for path in sorted(source.iterdir()) if source.is_dir() else []:
+        if not _PICTURE_NAME.fullmatch(path.name) or path.is_symlink():
+            continue
+        with suppress(DataError):
+            recipe = read_recipe(path)
+            if recipe.run == record.name:
+                by_prompt.setdefault(recipe.prompt, []).append((path, recipe))
+    turns = range(max((len(found) for found in by_prompt.values()), default=0))
+    return [found[turn] for turn in turns for found in by_prompt.values() if turn < len(found)][:MOST_PICTURES]
+
+
+def _copied(pictures: list[tuple[Path, Recipe]], folder: Path) -> list[Shown]:
+    from dbcli.reports.model_card import Shown
+
+    for path, _ in pictures:
+        (folder / "images").mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / "images" / path.name)
+    return [Shown(f"images/{path.name}", recipe.prompt) for path, recipe in pictures]
+
+
+def _facts(
+    layout: Layout, record: RunRecord, target: Target, pictures: list[Shown], licence: str | None, size_px: int
+) -> CardFacts:
+    from dbcli.diffusion.hub import is_repository
+    from dbcli.reports.model_card import CardFacts
+
+    profile = profile_of(layout, record)
+    words = words_of(record)
+    first = next(iter(words.values()), None)
+    base_model = record.base.source if is_repository(record.base.source) else None
+    resolution = profile.images.resolution or size_px
+    imported = (record.model_extra or {}).get("imported", {})
+    return CardFacts(
+        title=target.repository.rpartition("/")[2],
+        method=record.method,
+        base_model=base_model,
+        base_name=record.base.name,
+        licence=licence or imported.get("metadata", {}).get("modelspec.license") or _licence(base_model),
+        instance_prompt=_prompt(profile.images.template, first),
+        words=[(one.identifier, one.class_noun) for one in words.values()],
+        pictures=pictures,
+        scores=list(_scores(layout, record)),
+        training=_training(record, profile.train.learning_rate, resolution, imported),
+        is_trained_here=not imported,
+        resolution_px=resolution,
+        version=__version__,
+        repository=target.repository,
+    )
+
+
+def _prompt(template: str, words: Words | None) -> str:
+    return "a picture" if words is None else render_with(template, {"subject": words})
+
+
+def _licence(base_model: str | None) -> str:
+    return next((found for start, found in LICENCES.items() if (base_model or "").startswith(start)), "other")
+
+
+def _training(
+    record: RunRecord, learning_rate: float, resolution: int, imported: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    photos = sum(len(subject.photo_hashes) for subject in record.subjects)
+    rows = [("method", record.method), ("resolution", f"{resolution} px")]
+    if imported:
+        author = imported.get("metadata", {}).get("modelspec.author")
+        rows.append(("made elsewhere", str(imported.get("file")) + (f", by {author}" if author else "")))
+    else:
+        rows += [("photos", str(photos)), ("steps", str(record.step)), ("learning rate", f"{learning_rate:g}")]
+        rows.append(("prior preservation", str(record.prior.get("line", "off"))))
+    revision = f" at {record.base.revision}" if record.base.revision else ""
+    return [*rows, ("base", f"{record.base.name}{revision}"), ("sha256 of the base", str(record.base.hash))]
+
+
+def _scores(layout: Layout, record: RunRecord) -> Iterator[CardScore]:
+    """Every score of every suite the run was scored by, as far as its files can be read."""
+    from dbcli.reports.model_card import CardScore
+    from dbcli.workflows.evaluate import score_definitions
+
+    for path in sorted((layout.run_dir(record.name) / "eval").glob("*/scores.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            for metric, definition in score_definitions().items():
+                score = found["overall"].get(metric)
+                if score is None or score.get("value") is None:
+                    continue
+                judge = found["protocol"]["judges"].get(definition["judge"], {}).get("judge", "")
+                yield CardScore(
+                    suite=str(found["suite"]),
+                    title=definition["title"],
+                    judge=str(judge),
+                    value=float(score["value"]),
+                    low=score.get("low"),
+                    high=score.get("high"),
+                    photos=found["real"].get(metric),
+                    better=definition["better"],
+                )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue

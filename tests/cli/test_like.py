@@ -1,0 +1,95 @@
+"""Pictures drawn again from what is written inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops
+from PIL.PngImagePlugin import PngInfo
+
+from tests.cli.made_projects import trained_project
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_project(tmp_path_factory.mktemp("like"), "--method", "lora")
+
+
+@pytest.fixture
+def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+def first(run: Run, *words: object) -> dict[str, Any]:
+    done = run("generate", *words, "--json")
+    assert done.code == 0, done.err
+    image: dict[str, Any] = done.document["images"][0]
+    return image | {"err": done.err, "count": len(done.document["images"])}
+
+
+def test_a_picture_of_ours_is_drawn_again_bit_by_bit(run: Run, project: Path, tmp_path: Path) -> None:
+    how = ["-n", 1, "--seed", 7, "--steps", 3, "--guidance", 4.5, "--sampler", "euler-a", "--negative", 'a, "b"\n🐶']
+    old = first(run, 'a {dog}, "red"\nSteps: 5, 🐶', *how)
+    new = first(run, "--like", old["path"], "--out", tmp_path)
+    for key in ("prompt", "negative", "seed", "steps", "guidance", "sampler", "width", "run"):
+        assert new[key] == old[key], key
+    with Image.open(old["path"]) as one, Image.open(new["path"]) as other:
+        assert ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None
+
+
+def theirs(path: Path, parameters: str) -> Path:
+    info = PngInfo()
+    info.add_text("parameters", parameters)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    return path
+
+
+THEIRS = """a cat, (on a mat:1.2)
+Negative prompt: blurry
+Steps: 2, Sampler: Euler a, CFG scale: 3, Seed: 11, Size: 64x96, Model: x"""
+
+
+def test_a_picture_of_automatic1111_gives_its_settings(run: Run, project: Path, tmp_path: Path) -> None:
+    drawn = first(run, "--like", theirs(tmp_path / "a.png", THEIRS), "--out", tmp_path)
+    assert (drawn["prompt"], drawn["negative"], drawn["count"]) == ("a cat, (on a mat:1.2)", "blurry", 1)
+    assert (drawn["steps"], drawn["sampler"], drawn["guidance"], drawn["seed"]) == (2, "euler-a", 3.0, 11)
+    assert (drawn["width"], drawn["height"]) == (64, 96)
+    assert "drawn as words" in drawn["err"]
+
+
+def test_the_command_line_wins_over_the_recipe(run: Run, project: Path, tmp_path: Path) -> None:
+    picture = theirs(tmp_path / "a.png", THEIRS.replace("Euler a", "Restart"))
+    given = ["a {dog}", "--seed", 3, "--steps", 1, "--height", 64, "-n", 2, "--negative", ""]
+    drawn = first(run, *given, "--like", picture, "--out", tmp_path)
+    assert (drawn["prompt"], drawn["seed"], drawn["steps"], drawn["count"]) == ("a sks dog", 3, 1, 2)
+    assert (drawn["width"], drawn["height"], drawn["guidance"], drawn["negative"]) == (64, 64, 3.0, "")
+    assert drawn["sampler"] == "ddim"
+    assert "Sampler: Restart" in drawn["err"]
+
+
+def test_a_picture_of_a_run_that_is_not_here_is_drawn_with_the_newest(run: Run, project: Path, tmp_path: Path) -> None:
+    old = first(run, "a {dog}", "-n", 1, "--steps", 1)
+    with Image.open(old["path"]) as picture:
+        info = PngInfo()
+        info.add_text("dreambooth", picture.text["dreambooth"].replace("0001-dog", "0009-cat"))  # type: ignore[attr-defined]
+        picture.save(tmp_path / "b.png", pnginfo=info)
+    drawn = first(run, "--like", tmp_path / "b.png", "--out", tmp_path)
+    assert drawn["run"] == "0001-dog"
+    assert "0009-cat, which is not here" in drawn["err"]
+
+
+def test_a_picture_without_a_recipe_is_exit_3(run: Run, project: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    ended = run("generate", "--like", tmp_path / "plain.png")
+    assert ended.code == 3
+    assert "holds no recipe" in ended.err
+
+
+def test_like_does_not_go_with_a_conversation(run: Run, project: Path, tmp_path: Path) -> None:
+    assert run("generate", "--interactive", "--like", tmp_path / "a.png").code == 2
