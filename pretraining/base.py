@@ -1,0 +1,295 @@
+"""The UNet: v-prediction on frozen latents and a frozen, CLIP-trained text encoder.
+
+The error is weighted by the picture's alpha mask, so that the thing counts for more than its background, and by
+min-SNR (Hang et al., 2023, eq. 8, in its form for v: min(snr, gamma) / (snr + 1)). Watch the noun-swap gap, not the
+loss: how much worse the error inside the mask gets when the caption names another noun.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from pretraining.autoencoder import autoencoder_folder, decode, encode_corpus
+from pretraining.clip import encode_captions, load_text_tower
+from pretraining.nouns import NOUNS
+from pretraining.progress import (
+    Average,
+    Budget,
+    budget_until,
+    falling_rate,
+    load_checkpoint,
+    save_checkpoint,
+    set_rate,
+)
+from pretraining.settings import (
+    LATENT_CHANNELS,
+    LATENT_PX,
+    TEXT_WIDTH,
+    Run,
+    parser,
+    run_from,
+)
+from pretraining.workers import Workers
+
+PEAK_RATE = 1.2e-3
+MASK_WEIGHT = 3.0
+SNR_GAMMA = 5.0
+EMPTY_SHARE = 0.1
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "prediction_type": "v_prediction",
+}
+SHOWN = [
+    *(f"a {noun}" for noun in NOUNS),
+    "a dog on grass",
+    "a dog in space",
+    "a red dog",
+    "a blue dog in the snow",
+    "a cat on the beach",
+    "a blue teapot",
+    "a teapot in the forest",
+    "a green backpack",
+    "a backpack in the snow",
+    "a car on a wooden table",
+    "a robot in front of a brick wall",
+    "a fox at night",
+]
+
+
+def new_unet(run: Run) -> UNet2DConditionModel:
+    """Return an untrained UNet of about 10 M parameters; text enters at 8 x 8 and 4 x 4."""
+    return UNet2DConditionModel(
+        sample_size=LATENT_PX,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=run.size.unet_channels,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def snr_weights() -> Tensor:
+    """Return the weight of every timestep [1000], of mean 1."""
+    cumulative = DDPMScheduler(**NOISE).alphas_cumprod
+    snr = cumulative / (1 - cumulative)
+    weights = snr.clamp(max=SNR_GAMMA) / (snr + 1)
+    return weights / weights.mean()
+
+
+def masked_error(prediction: Tensor, target: Tensor, alpha: Tensor) -> Tensor:
+    """Return the squared error [B] of [B, 8, 16, 16], weighted 1 + 3 alpha; alpha is [B, 1, 16, 16] in [0, 1]."""
+    weight = 1 + MASK_WEIGHT * alpha
+    return ((prediction - target) ** 2 * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Training:
+    """The corpus as the UNet sees it: latents and alphas in float16, text states [U, 16, 128] of unique captions."""
+
+    latents: Tensor
+    alphas: Tensor
+    captions: Tensor
+    swapped: Tensor
+    text_states: Tensor
+    empty: int
+
+
+@torch.no_grad()
+def load_training(run: Run) -> Training:
+    """Load latents and alphas and encode every caption once; `swapped` names another noun in the same words."""
+    tower = load_text_tower(run)
+    entries = json.loads(run.path("captions.json").read_text())
+    nouns = sorted({entry[1] for entry in entries})
+    other = {noun: nouns[(index + len(nouns) // 2) % len(nouns)] for index, noun in enumerate(nouns)}
+    swapped = [entry[0].replace(entry[1], other[entry[1]]) for entry in entries]
+    captions = [entry[0] for entry in entries]
+    unique = sorted({"", *captions, *swapped[:1024]})
+    index = {caption: row for row, caption in enumerate(unique)}
+    ids = encode_captions(unique)
+    states = torch.cat([tower(input_ids=ids[i : i + 512]).last_hidden_state for i in range(0, len(ids), 512)])
+    return Training(
+        latents=encode_corpus(run),
+        alphas=torch.from_numpy(np.load(run.path("alphas.npy")))[:, None],
+        captions=torch.tensor([index[caption] for caption in captions]),
+        swapped=torch.tensor([index[caption] for caption in swapped[:1024]]),
+        text_states=states.half(),
+        empty=index[""],
+    )
+
+
+@torch.no_grad()
+def noun_swap_gap(unet: UNet2DConditionModel, data: Training, device: torch.device, timestep: int) -> float:
+    """Return how much worse the error inside the mask gets with another noun, as a fraction of the right one's."""
+    generator = torch.Generator().manual_seed(5)
+    rows = torch.randperm(len(data.swapped), generator=generator)[:256]
+    latents, mask = data.latents[rows].float(), data.alphas[rows].float()
+    noise = torch.randn(latents.shape, generator=generator)
+    times = torch.full((len(rows),), timestep)
+    scheduler = DDPMScheduler(**NOISE)
+    noised, target = scheduler.add_noise(latents, noise, times), scheduler.get_velocity(latents, noise, times)
+    errors = []
+    for captions in (data.captions[rows], data.swapped[rows]):
+        states = data.text_states[captions].float().to(device)
+        prediction = unet(noised.to(device), times.to(device), states).sample.cpu()
+        errors.append(float(((prediction - target) ** 2 * mask).sum() / mask.sum()))
+    return errors[1] / errors[0] - 1
+
+
+@torch.no_grad()
+def sample(run: Run, unet: UNet2DConditionModel, prompts: list[str], steps: int = 25, guidance: float = 3.0) -> Tensor:
+    """Draw one picture a prompt with DDIM; return float32 [N, 3, 64, 64] in [-1, 1]."""
+    tower = load_text_tower(run)
+    states = tower(input_ids=encode_captions([""] * len(prompts) + prompts)).last_hidden_state.to(run.device)
+    scheduler = DDIMScheduler(**NOISE, set_alpha_to_one=False, steps_offset=1)
+    scheduler.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(run.seed)
+    shape = (len(prompts), LATENT_CHANNELS, LATENT_PX, LATENT_PX)
+    latents = torch.randn(shape, generator=generator).to(run.device)
+    for timestep in scheduler.timesteps:
+        empty, told = unet(torch.cat([latents, latents]), timestep.to(run.device), states).sample.chunk(2)
+        latents = scheduler.step(empty + guidance * (told - empty), timestep, latents).prev_sample
+    return decode(run, latents)
+
+
+def labelled_grid(pictures: Tensor, labels: list[str], columns: int, side_px: int = 112) -> Image.Image:
+    """Join pictures [N, 3, H, W] in [-1, 1] into a grid with a line of text under each."""
+    grid = Image.new("RGB", (columns * side_px, -(-len(labels) // columns) * (side_px + 12)), "white")
+    pen = ImageDraw.Draw(grid)
+    for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        row, column = divmod(index, columns)
+        pixels = ((picture.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+        tile = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC)
+        grid.paste(tile, (column * side_px, row * (side_px + 12)))
+        pen.text((column * side_px + 1, row * (side_px + 12) + side_px), label, fill="black")
+    return grid
+
+
+def snapshot(run: Run, average: Average, tag: str) -> None:
+    """Save the averaged UNet as a diffusers folder, and a grid of what it draws."""
+    unet = new_unet(run).to(run.device)
+    unet.load_state_dict(average.weights)
+    unet.eval().save_pretrained(run.path("unet"))
+    prompts = SHOWN if run.size.name == "real" else SHOWN[:4]
+    labelled_grid(sample(run, unet, prompts), prompts, 6).save(run.path(f"samples/base-{tag}.png"))
+
+
+def step_loss(
+    run: Run, unet: nn.Module, data: Training, weights: Tensor, draw: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of batch number `draw` of `count` pictures and its unweighted error [B]; a pure function."""
+    generator = torch.Generator().manual_seed(run.seed * 1_000_003 + draw)
+    rows = torch.randint(0, len(data.latents), (count,), generator=generator)
+    captions = data.captions[rows].clone()
+    captions[torch.rand(len(rows), generator=generator) < EMPTY_SHARE] = data.empty
+    latents = data.latents[rows].float()
+    noise = torch.randn(latents.shape, generator=generator)
+    times = torch.randint(0, 1000, (len(rows),), generator=generator)
+    scheduler = DDPMScheduler(**NOISE)
+    noised, target = scheduler.add_noise(latents, noise, times), scheduler.get_velocity(latents, noise, times)
+    with run.autocast():
+        states = data.text_states[captions].float().to(run.device)
+        prediction = unet(noised.to(run.device), times.to(run.device), states, return_dict=False)[0]
+    error = masked_error(prediction.float(), target.to(run.device), data.alphas[rows].float().to(run.device))
+    return (error * weights[times].to(run.device)).mean(), error.detach()
+
+
+class Trainer:
+    """The state of a training of the UNet: weights, optimizer, average, step, time used; saved and resumed whole."""
+
+    def __init__(self, run: Run, unet: UNet2DConditionModel) -> None:
+        self.run, self.unet, self.step, self.used_seconds = run, unet, 0, 0.0
+        rate = PEAK_RATE
+        self.optimizer = torch.optim.AdamW(unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+        self.average = Average(unet)
+        if (saved := load_checkpoint(run.path("base.pt"))) is not None:
+            unet.load_state_dict(saved["unet"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.average.load(saved["average"])
+            self.step, self.used_seconds = saved["step"], saved["used_seconds"]
+
+    def save(self, used_seconds: float) -> None:
+        """Write the checkpoint."""
+        parts = {"unet": self.unet, "optimizer": self.optimizer}
+        state = {name: part.state_dict() for name, part in parts.items()} | {"average": self.average.state()}
+        save_checkpoint(self.run.path("base.pt"), {**state, "step": self.step, "used_seconds": used_seconds})
+
+    def advance(self, data: Training, weights: Tensor, rate: float, workers: Workers) -> float:
+        """Take one step of the optimizer, shared by all workers; return the mean error of this worker's part."""
+        set_rate(self.optimizer, rate)
+        count = self.run.size.batch_size // workers.count
+        draw = self.step * workers.count + workers.rank
+        loss, error = step_loss(self.run, self.unet, data, weights, draw, count)
+        self.optimizer.zero_grad()
+        loss.backward()
+        workers.average_gradients(self.unet)
+        nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return float(error.mean())
+
+
+def train(run: Run, unet: UNet2DConditionModel, data: Training, finish_at: str | None) -> None:
+    """Train until the budget, or the wall clock, says so; checkpoints every three minutes, samples every ten."""
+    workers, trainer = Workers(), Trainer(run, unet)
+    used = trainer.used_seconds
+    budget = budget_until(finish_at, used) if finish_at else Budget(run.size.base_seconds, used)
+    weights, errors, saved_at, shown_at = snr_weights(), [], used, used
+    while (fraction := workers.agree(budget.fraction)) < 1:
+        rate = falling_rate(PEAK_RATE, fraction, trainer.step, hold=0.3, warmup_steps=100)
+        errors.append(trainer.advance(data, weights, rate, workers))
+        if workers.rank != 0:
+            continue
+        trainer.average.update(unet)
+        seconds = budget.used_seconds
+        if trainer.step % 100 == 0:
+            gaps = " ".join(f"{noun_swap_gap(unet, data, run.device, time):+.1%}" for time in (500, 800))
+            mean = np.mean(errors)
+            print(f"base {trainer.step} {seconds:.0f}s rate {rate:.1e} error {mean:.4f} gap {gaps}", flush=True)
+            errors = []
+        if seconds - saved_at > 180:
+            saved_at = seconds
+            trainer.save(seconds)
+        if seconds - shown_at > 600:
+            shown_at = seconds
+            snapshot(run, trainer.average, f"{trainer.step:06d}")
+    if workers.rank == 0:
+        trainer.save(budget.used_seconds)
+        snapshot(run, trainer.average, "final")
+
+
+def make_base(run: Run, *, finish_at: str | None = None, warm_start: Path | None = None) -> None:
+    """Train the UNet of a run, or go on with it; `warm_start` names a diffusers UNet folder of the same shape."""
+    assert autoencoder_folder(run).exists(), "run pretraining.autoencoder first"
+    torch.manual_seed(run.seed)
+    unet = UNet2DConditionModel.from_pretrained(warm_start, torch_dtype=torch.float32) if warm_start else new_unet(run)
+    # Channels last halves the time of a step on processors.
+    unet = unet.train().to(run.device, memory_format=torch.channels_last)
+    train(run, unet, load_training(run), finish_at)
+
+
+def main() -> None:
+    """Train the UNet of the embedded base."""
+    options: argparse.ArgumentParser = parser(main.__doc__ or "")
+    options.add_argument("--finish-at", help="UTC time in ISO 8601 at which the learning rate reaches zero")
+    options.add_argument("--warm-start", type=Path, help="a diffusers UNet folder to begin from")
+    arguments = options.parse_args()
+    make_base(run_from(arguments), finish_at=arguments.finish_at, warm_start=arguments.warm_start)
+
+
+if __name__ == "__main__":
+    main()

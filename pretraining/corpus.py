@@ -1,0 +1,123 @@
+"""Compose the training pictures: `pictures.npy` uint8 [N, 64, 64, 3], `alphas.npy` [N, 16, 16], `captions.json`."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from pretraining.compose import Picture, compose, rotate_hue
+from pretraining.settings import Run, parser, run_from
+from pretraining.sprites import Sprite, load_sprites, make_sprites
+from pretraining.tokens import rare_words
+
+BLOCK = 48
+IDENTITY_SHARE = 0.1
+# the classes of the customary DreamBooth photos are drawn more often
+OFTEN = {
+    "dog": 1.8,
+    "cat": 1.5,
+    "teapot": 1.4,
+    "backpack": 1.4,
+    "stuffed animal": 1.2,
+    "vase": 1.2,
+    "can": 1.2,
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A rare word bound to one particular thing: a sprite in colours of its own."""
+
+    token: str
+    noun: str
+    row: int
+    hue_degrees: float
+    saturation: float
+
+
+def identities(run: Run, records: list[Sprite]) -> list[Identity]:
+    """Return the things with a name of their own; the same for the same seed."""
+    draw = np.random.default_rng((run.seed, 1))
+    usable = [record for record in records if not record.held_out]
+    chosen = [usable[index] for index in draw.integers(0, len(usable), run.size.identities)]
+    words = rare_words(run.seed, run.size.identities)
+    return [
+        Identity(word, record.noun, record.row, float(draw.uniform(-180, 180)), float(draw.uniform(0.8, 1.3)))
+        for word, record in zip(words, chosen, strict=True)
+    ]
+
+
+def _one(
+    draw: np.random.Generator,
+    sprites: np.ndarray,
+    rows: dict[str, list[int]],
+    named: list[Identity],
+) -> Picture:
+    if named and draw.random() < IDENTITY_SHARE:
+        identity = named[int(draw.integers(len(named)))]
+        sprite = sprites[identity.row].astype(np.float32) / 255
+        turned = rotate_hue(sprite, identity.hue_degrees, identity.saturation)
+        return compose(draw, turned, identity.noun, identity.token)
+    nouns = sorted(rows)
+    weights = np.array([OFTEN.get(noun, 1.0) for noun in nouns])
+    noun = str(draw.choice(nouns, p=weights / weights.sum()))
+    return compose(draw, sprites[draw.choice(rows[noun])].astype(np.float32) / 255, noun, None)
+
+
+def compose_block(run: Run, held_out: bool, block: int) -> list[Picture]:
+    """Compose block number `block`; a block depends on the seed and its number alone."""
+    sprites, records = load_sprites(run)
+    rows: dict[str, list[int]] = {}
+    for record in records:
+        if record.held_out == held_out:
+            rows.setdefault(record.noun, []).append(record.row)
+    named = [] if held_out else identities(run, records)
+    draw = np.random.default_rng((run.seed, 2 + held_out, block))
+    return [_one(draw, sprites, rows, named) for _ in range(BLOCK)]
+
+
+def compose_pictures(run: Run, count: int, held_out: bool) -> Iterator[Picture]:
+    """Yield `count` pictures of the training sprites, or of the held-out ones, from two processes."""
+    with ProcessPoolExecutor(2) as pool:
+        blocks = pool.map(partial(compose_block, run, held_out), range(-(-count // BLOCK)), chunksize=4)
+        for index, picture in enumerate(picture for block in blocks for picture in block):
+            if index < count:
+                yield picture
+
+
+def contact_sheet(pixels: np.ndarray, columns: int) -> Image.Image:
+    """Join pictures [N, 64, 64, 3] into one image, row by row."""
+    rows = len(pixels) // columns
+    tiled = pixels[: rows * columns].reshape(rows, columns, *pixels.shape[1:]).swapaxes(1, 2)
+    return Image.fromarray(tiled.reshape(rows * pixels.shape[1], columns * pixels.shape[2], 3))
+
+
+def make_corpus(run: Run) -> None:
+    """Write pictures, alphas, captions, identities and a contact sheet, unless they are there."""
+    if run.path("captions.json").exists():
+        return
+    if not run.path("sprites.json").exists():
+        make_sprites(run)
+    _, records = load_sprites(run)
+    named = identities(run, records)
+    pictures = list(compose_pictures(run, run.size.pictures, held_out=False))
+    np.save(run.path("pictures.npy"), np.stack([picture.pixels for picture in pictures]))
+    np.save(run.path("alphas.npy"), np.stack([picture.alpha for picture in pictures]))
+    run.path("identities.json").write_text(json.dumps([vars(identity) for identity in named], indent=1))
+    captions = [[p.caption, p.noun, p.scene, p.colour] for p in pictures]
+    contact_sheet(np.stack([picture.pixels for picture in pictures[:96]]), 12).save(run.path("samples/corpus.png"))
+    # written last: it marks the corpus as whole
+    run.path("captions.json").write_text(json.dumps(captions))
+
+
+def main() -> None:
+    """Fetch, render and compose the corpus of captioned pictures."""
+    make_corpus(run_from(parser(main.__doc__ or "").parse_args()))
+
+
+if __name__ == "__main__":
+    main()

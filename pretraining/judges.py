@@ -1,0 +1,227 @@
+"""The judges: `tiny-clip` (an image tower matched to the base's own text encoder) and `tiny-dino` (subjects).
+
+`tiny-clip` is trained like CLIP with the text tower locked (Zhai et al., 2022, LiT), for the base is drawn with that
+tower. `tiny-dino` plays the part DINO plays in the paper, but is taught otherwise: without labels, two pictures of
+one thing (another scene, size, turn and light) are to be nearer than any other two (Chen et al., 2020, SimCLR).
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection, ViTConfig, ViTModel
+
+from pretraining.clip import (
+    contrastive_loss,
+    encode_captions,
+    image_tower,
+    load_text_tower,
+    shift,
+    to_pixels,
+)
+from pretraining.compose import choose_scene, place, recolour, rotate_hue
+from pretraining.nouns import COLOURS
+from pretraining.progress import Budget, falling_rate, load_checkpoint, save_checkpoint, set_rate
+from pretraining.settings import TEXT_WIDTH, Run, parser, run_from
+from pretraining.sprites import load_sprites
+
+DINO_PX = 48
+DINO_BATCH = 96
+CLIP_BATCH = 128
+PAIR_BLOCK = 64
+TEMPERATURE = 0.1
+
+
+def pair_block(run: Run, block: int) -> np.ndarray:
+    """Return pairs of pictures [64, 2, 64, 64, 3] uint8: the same thing in the same colours, twice."""
+    sprites, records = load_sprites(run)
+    rows = [record.row for record in records if not record.held_out]
+    draw = np.random.default_rng((run.seed, 7, block))
+    pairs = []
+    for _ in range(PAIR_BLOCK):
+        sprite = sprites[draw.choice(rows)].astype(np.float32) / 255
+        if draw.random() < 0.2:
+            sprite = recolour(sprite, str(draw.choice(list(COLOURS))))
+        else:
+            sprite = rotate_hue(sprite, draw.uniform(-180, 180) * (draw.random() < 0.6), draw.uniform(0.4, 1.3))
+        pairs.append(np.stack([place(draw, choose_scene(draw)[0], sprite)[0] for _ in range(2)]))
+    return np.stack(pairs)
+
+
+def load_pairs(run: Run) -> np.ndarray:
+    """Return the pairs of a run [N, 2, 64, 64, 3]; made once and kept on disk."""
+    path = run.path("pairs.npy")
+    if not path.exists():
+        blocks = max(1, run.size.pictures // 600)
+        with ProcessPoolExecutor(1) as pool:
+            made = list(pool.map(partial(pair_block, run), range(blocks)))
+        np.save(path, np.concatenate(made))
+    return np.load(path, mmap_mode="r")
+
+
+def view(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return one random view of pictures [B, 3, 64, 64]: crop, flip, light; as [B, 3, 48, 48] in about [-1, 1]."""
+    count = len(pixels)
+    uniform = torch.rand(6, count, generator=generator)
+    scale = 0.6 + 0.4 * uniform[0]
+    flip = torch.where(uniform[1] < 0.5, -1.0, 1.0)
+    theta = torch.zeros(count, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = scale * flip, scale
+    theta[:, 0, 2], theta[:, 1, 2] = ((uniform[k] * 2 - 1) * (1 - scale) for k in (2, 3))
+    grid = F.affine_grid(theta, [count, 3, DINO_PX, DINO_PX], align_corners=False)
+    cropped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    contrast, light = 0.7 + 0.6 * uniform[4], (uniform[5] - 0.5) * 0.5
+    return (cropped * contrast[:, None, None, None] + light[:, None, None, None]).clamp(-1, 1)
+
+
+class Subjects(nn.Module):
+    """`tiny-dino` and the head it is trained through."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        toy = run.size.name == "toy"
+        width, layers = (32, 1) if toy else (160, 5)
+        config = ViTConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 32,
+            intermediate_size=3 * width,
+            image_size=DINO_PX,
+            patch_size=8,
+        )
+        self.tower = ViTModel(config, add_pooling_layer=False)
+        self.head = nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Linear(256, 96))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return unit features [B, 96] of pixels [B, 3, 48, 48]."""
+        feature = self.tower(pixel_values=pixels).last_hidden_state[:, 0]
+        return F.normalize(self.head(feature).float(), dim=-1)
+
+
+def pair_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Return the normalised temperature-scaled loss of unit features [B, D] of two views (Chen et al., 2020, eq. 1)."""
+    count = len(first)
+    both = torch.cat([first, second])
+    logits = both @ both.T / TEMPERATURE
+    logits = logits.masked_fill(torch.eye(2 * count, dtype=torch.bool, device=both.device), -1e4)
+    partner = torch.arange(2 * count, device=both.device).roll(count)
+    return F.cross_entropy(logits, partner)
+
+
+def fit(run: Run, name: str, module: nn.Module, seconds: float, loss_at: Callable[[int], Tensor]) -> None:
+    """Train a judge on the loss of each step until its budget is spent, with a checkpoint each minute."""
+    peak = 1e-3
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=peak, betas=(0.9, 0.98), weight_decay=0.02)
+    path, step, used = run.path(f"{name}.pt"), 0, 0.0
+    if (saved := load_checkpoint(path)) is not None:
+        module.load_state_dict(saved["module"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, used = saved["step"], saved["used_seconds"]
+    budget, saved_at = Budget(seconds, used), used
+    while budget.fraction < 1:
+        set_rate(optimizer, falling_rate(peak, budget.fraction, step, hold=0.3, warmup_steps=30))
+        loss = loss_at(step)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        step += 1
+        if step % 50 == 0:
+            print(f"{name} {step} {budget.used_seconds:.0f}s loss {loss.item():.3f}", flush=True)
+        if budget.used_seconds - saved_at > 60 or budget.fraction >= 1:
+            saved_at = budget.used_seconds
+            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(path, {**state, "step": step, "used_seconds": saved_at})
+
+
+def make_dino(run: Run, seconds: float) -> Subjects:
+    """Train `tiny-dino`, or go on with it."""
+    torch.manual_seed(run.seed)
+    module, pairs = Subjects(run).to(run.device).train(), load_pairs(run)
+    batch = min(DINO_BATCH, len(pairs))
+
+    def loss_at(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+        rows = torch.randperm(len(pairs), generator=generator)[:batch].sort().values.numpy()
+        chosen = pairs[rows]
+        with run.autocast():
+            first, second = (module(view(to_pixels(chosen[:, side]), generator).to(run.device)) for side in (0, 1))
+        return pair_loss(first, second)
+
+    fit(run, "tiny-dino", module, seconds, loss_at)
+    return module.eval()
+
+
+class Matched(nn.Module):
+    """`tiny-clip`: an image tower and the projection of the locked text tower's pooled output."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.image: CLIPVisionModelWithProjection = image_tower(run)
+        self.text_projection = nn.Linear(TEXT_WIDTH, TEXT_WIDTH, bias=False)
+        self.log_scale = nn.Parameter(torch.tensor(2.6593))
+
+    def forward(self, pooled: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return unit text and image features [B, 128] of pooled text [B, 128] and pixels [B, 3, 64, 64]."""
+        text, image = self.text_projection(pooled), self.image(pixel_values=pixels).image_embeds
+        return F.normalize(text.float(), dim=-1), F.normalize(image.float(), dim=-1)
+
+
+@torch.no_grad()
+def pooled_captions(run: Run) -> tuple[Tensor, Tensor]:
+    """Return the pooled text output [U, 128] of every unique caption, and the caption's index [N] of every picture."""
+    captions = [entry[0] for entry in json.loads(run.path("captions.json").read_text())]
+    unique = sorted(set(captions))
+    index = {caption: row for row, caption in enumerate(unique)}
+    ids, tower = encode_captions(unique), load_text_tower(run)
+    pooled = torch.cat([tower(input_ids=ids[i : i + 512]).pooler_output for i in range(0, len(ids), 512)])
+    return pooled, torch.tensor([index[caption] for caption in captions])
+
+
+def make_matched(run: Run, seconds: float) -> Matched:
+    """Train `tiny-clip` against the locked text encoder of the base, or go on with it."""
+    torch.manual_seed(run.seed)
+    module = Matched(run).to(run.device).train()
+    if (saved := load_checkpoint(run.path("clip.pt"))) is not None:
+        # the image tower of the first CLIP already sees; only its partner changes
+        towers = {name[6:]: value for name, value in saved["clip"].items() if name.startswith("image.")}
+        module.image.load_state_dict(towers)
+    pooled, groups = pooled_captions(run)
+    pictures = np.load(run.path("pictures.npy"), mmap_mode="r")
+    batch = min(CLIP_BATCH, run.size.pictures // 2)
+
+    def loss_at(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+        rows = torch.randint(0, len(groups), (batch,), generator=generator).sort().values
+        pixels = shift(to_pixels(pictures[rows.numpy()]), generator).to(run.device)
+        with run.autocast():
+            text, image = module(pooled[groups[rows]].to(run.device), pixels)
+        scale = module.log_scale.clamp(max=4.6).exp()
+        return contrastive_loss(text, image, scale, groups[rows].to(run.device))
+
+    fit(run, "tiny-clip", module, seconds, loss_at)
+    return module.eval()
+
+
+def main() -> None:
+    """Train the judges."""
+    options: argparse.ArgumentParser = parser(main.__doc__ or "")
+    options.add_argument("--only", choices=("tiny-clip", "tiny-dino"))
+    options.add_argument("--seconds", type=float, help="budget of each judge, all sittings together")
+    arguments = options.parse_args()
+    run = run_from(arguments)
+    if arguments.only != "tiny-clip":
+        make_dino(run, arguments.seconds or run.size.dino_seconds)
+    if arguments.only != "tiny-dino":
+        make_matched(run, arguments.seconds or run.size.judge_seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""Scenes drawn by us: every function returns a background float32 [64, 64, 3] in [0, 255] from a random generator."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from pretraining.nouns import COLOURS
+from pretraining.settings import PICTURE_PX
+
+Draw = np.random.Generator
+ROWS, COLUMNS = np.mgrid[0:PICTURE_PX, 0:PICTURE_PX].astype(np.float32) / PICTURE_PX
+
+
+def smooth_noise(draw: Draw, cells: int) -> np.ndarray:
+    """Return noise [64, 64] of about unit variance with `cells` bumps across the picture."""
+    coarse = Image.fromarray(draw.normal(size=(cells, cells)).astype(np.float32))
+    return np.asarray(coarse.resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC))
+
+
+def near(draw: Draw, colour: tuple[int, int, int], spread: float = 10) -> np.ndarray:
+    """Return a colour near the given one."""
+    return np.array(colour, np.float32) + draw.normal(size=3) * spread
+
+
+def fade(top: np.ndarray, bottom: np.ndarray, height: float = 1.0) -> np.ndarray:
+    """Return a vertical gradient that reaches `bottom` at `height` of the picture."""
+    weight = np.clip(ROWS / height, 0, 1)[..., None]
+    return top * (1 - weight) + bottom * weight
+
+
+def disc(row: float, column: float, radius: float) -> np.ndarray:
+    """Return the mask [64, 64] of a disc; positions are fractions of the picture."""
+    return (ROWS - row) ** 2 + (COLUMNS - column) ** 2 < radius**2
+
+
+def ground(draw: Draw, picture: np.ndarray, height: float, colour: tuple, cells: int, roughness: float) -> np.ndarray:
+    """Cover the picture below a softly waved horizon with a textured ground."""
+    mask = height + 0.02 * smooth_noise(draw, 6)[0][None, :] < ROWS
+    texture = (smooth_noise(draw, cells) * roughness)[..., None] - ((ROWS - height) * 30)[..., None]
+    picture[mask] = (near(draw, colour) + texture)[mask]
+    return picture
+
+
+def sky(draw: Draw, height: float) -> np.ndarray:
+    """A blue sky, paler towards the horizon."""
+    return fade(near(draw, (90, 160, 235)), near(draw, (190, 225, 250)), height)
+
+
+def plain(draw: Draw, colour: str) -> np.ndarray:
+    """A backdrop of one colour with a little light on it."""
+    base = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, COLOURS[colour], 8)
+    return base + (smooth_noise(draw, 3) * 4)[..., None]
+
+
+def white(draw: Draw) -> np.ndarray:
+    """A white backdrop."""
+    return np.full((PICTURE_PX, PICTURE_PX, 3), draw.uniform(244, 255), np.float32)
+
+
+def grass(draw: Draw) -> np.ndarray:
+    """A lawn under the sky, or seen from above."""
+    height = draw.uniform(0.3, 0.55) if draw.random() < 0.75 else -0.1
+    return ground(draw, sky(draw, max(height, 0.3)), height, (95, 170, 60), 40, 14)
+
+
+def space(draw: Draw) -> np.ndarray:
+    """Stars, a nebula and sometimes planets."""
+    glow = draw.choice(np.array([[14, 4, 26], [6, 10, 28], [22, 6, 18]]))
+    picture = near(draw, (12, 10, 32), 4) + np.clip(smooth_noise(draw, 4), 0, 3)[..., None] * glow
+    picture = picture.astype(np.float32)
+    for _ in range(draw.integers(18, 45)):
+        picture[tuple(draw.integers(0, PICTURE_PX, 2))] = draw.uniform(150, 255)
+    for _ in range(draw.integers(0, 3)):
+        colour = COLOURS[str(draw.choice(["orange", "blue", "red", "purple", "gray"]))]
+        picture[disc(draw.random(), draw.random(), draw.uniform(0.05, 0.12))] = near(draw, colour, 15)
+    return picture
+
+
+def beach(draw: Draw) -> np.ndarray:
+    """Sky, sea and sand."""
+    height = draw.uniform(0.25, 0.4)
+    picture = ground(draw, sky(draw, height), height, (40, 140, 200), 20, 8)
+    return ground(draw, picture, height + draw.uniform(0.15, 0.25), (235, 210, 150), 50, 6)
+
+
+def snow(draw: Draw) -> np.ndarray:
+    """White ground under a pale sky, with flakes."""
+    height = draw.uniform(0.3, 0.5)
+    picture = fade(near(draw, (150, 185, 220)), near(draw, (215, 228, 240)), height)
+    picture = ground(draw, picture, height, (250, 251, 254), 16, 4)
+    for _ in range(draw.integers(10, 40)):
+        picture[tuple(draw.integers(0, PICTURE_PX, 2))] = 255
+    return picture
+
+
+def water(draw: Draw) -> np.ndarray:
+    """Under water: blue-green depth, bubbles and light."""
+    picture = fade(near(draw, (40, 175, 205)), near(draw, (5, 60, 110))) + (smooth_noise(draw, 8) * 6)[..., None]
+    for _ in range(draw.integers(4, 12)):
+        row, column, radius = draw.random(), draw.random(), draw.uniform(0.012, 0.035)
+        ring = disc(row, column, radius + 0.012) & ~disc(row, column, max(radius - 0.012, 0))
+        picture[ring] = picture[ring] * 0.4 + 150
+    return picture
+
+
+def night(draw: Draw) -> np.ndarray:
+    """A dark meadow under moon and stars."""
+    height = draw.uniform(0.6, 0.75)
+    picture = fade(near(draw, (18, 24, 70), 5), near(draw, (50, 58, 120), 5), height)
+    for _ in range(draw.integers(5, 15)):
+        picture[draw.integers(0, 40), draw.integers(0, PICTURE_PX)] = 220
+    picture[disc(draw.uniform(0.08, 0.25), draw.uniform(0.1, 0.9), 0.08)] = (245, 240, 200)
+    return ground(draw, picture, height, (22, 42, 36), 30, 4)
+
+
+def desert(draw: Draw) -> np.ndarray:
+    """Orange dunes under a hot sky."""
+    height = draw.uniform(0.35, 0.5)
+    picture = fade(near(draw, (240, 180, 110)), near(draw, (250, 220, 165)), height)
+    picture = ground(draw, picture, height, (215, 135, 65), 5, 10)
+    return ground(draw, picture, height + 0.2, (225, 150, 75), 5, 8)
+
+
+def wood(draw: Draw) -> np.ndarray:
+    """Planks of a wooden floor or table."""
+    colour = draw.choice(np.array([(165, 110, 65), (195, 145, 90), (120, 78, 45)]))
+    grain = Image.fromarray(draw.normal(size=(PICTURE_PX, 4)).astype(np.float32))
+    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, colour, 8)
+    picture += (np.asarray(grain.resize((PICTURE_PX, PICTURE_PX))) * 7)[..., None]
+    plank = int(draw.integers(10, 18))
+    for row in range(int(draw.integers(0, plank)), PICTURE_PX, plank):
+        picture[row : row + 1] *= 0.6
+        picture[row : row + plank] += draw.normal() * 6
+    return picture
+
+
+def brick(draw: Draw) -> np.ndarray:
+    """A brick wall."""
+    mortar, stone = near(draw, (190, 180, 170), 8), near(draw, (170, 75, 55))
+    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * mortar
+    height, width, start = 8, 16, int(draw.integers(0, 8))
+    for course, row in enumerate(range(-start, PICTURE_PX, height)):
+        for column in range(-width + (course % 2) * width // 2 - start, PICTURE_PX, width):
+            place = (
+                slice(max(row, 0), max(row + height - 1, 0)),
+                slice(max(column, 0), max(column + width - 1, 0)),
+            )
+            picture[place] = stone + draw.normal() * 10
+    return picture
+
+
+def forest(draw: Draw) -> np.ndarray:
+    """Trunks and leaves."""
+    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, (120, 170, 120), 8)
+    for layer in range(14):
+        trunk = (abs(COLUMNS - draw.random()) < draw.uniform(0.02, 0.05)) & (ROWS < 0.8)
+        picture[trunk] = near(draw, (85, 60, 40), 8) * (0.6 + 0.4 * layer / 14)
+    for _ in range(12):
+        leaves = disc(draw.uniform(-0.05, 0.3), draw.random(), draw.uniform(0.1, 0.2))
+        picture[leaves] = near(draw, (35, 105, 45))
+    return ground(draw, picture, 0.72, (70, 110, 45), 40, 10)
+
+
+def city(draw: Draw) -> np.ndarray:
+    """A skyline of houses with windows, and asphalt."""
+    picture = fade(near(draw, (150, 195, 235)), near(draw, (225, 230, 240)))
+    left = 0
+    while left < PICTURE_PX:
+        width, top = int(draw.integers(7, 14)), int(draw.uniform(0.12, 0.5) * PICTURE_PX)
+        wall = draw.choice(np.array([(120, 125, 140), (150, 130, 120), (95, 110, 135)]))
+        picture[top:, left : left + width] = near(draw, wall)
+        light = (245, 230, 150) if draw.random() < 0.6 else (190, 205, 220)
+        picture[top + 2 :: 4, left + 1 : left + width - 1 : 3] = light
+        left += width
+    return ground(draw, picture, 0.78, (90, 90, 95), 30, 4)
+
+
+def room(draw: Draw) -> np.ndarray:
+    """A pale wall, a wooden floor, often a window."""
+    tone = near(draw, COLOURS[str(draw.choice(list(COLOURS)))]) * 0.3 + 235 * 0.7
+    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * tone
+    picture = ground(draw, picture, draw.uniform(0.62, 0.75), (160, 115, 75), 10, 5)
+    if draw.random() < 0.6:
+        row, column = int(draw.integers(4, 12)), int(draw.integers(2, 44))
+        picture[row : row + 16, column : column + 16] = 250
+        picture[row + 1 : row + 15, column + 1 : column + 15] = (150, 205, 240)
+    return picture
+
+
+def mountain(draw: Draw) -> np.ndarray:
+    """Gray peaks with snow above a meadow."""
+    picture = sky(draw, 0.7)
+    for _ in range(int(draw.integers(2, 5))):
+        peak_row, peak_column, slope = draw.uniform(0.08, 0.35), draw.random(), draw.uniform(0.9, 1.6)
+        height = ROWS - peak_row - slope * abs(COLUMNS - peak_column)
+        picture[height > 0] = near(draw, (115, 120, 135))
+        picture[(height > 0) & (peak_row + 0.14 > ROWS)] = near(draw, (240, 244, 250), 4)
+    return ground(draw, picture, 0.7, (100, 150, 80), 30, 8)
+
+
+SCENES: dict[str, tuple[Callable[[Draw], np.ndarray], tuple[str, ...]]] = {
+    "white": (white, ("on a white background",)),
+    "grass": (grass, ("on grass", "on the grass", "on green grass", "in a field")),
+    "space": (space, ("in space", "in outer space")),
+    "beach": (beach, ("on the beach", "on a beach")),
+    "snow": (snow, ("in the snow",)),
+    "water": (water, ("under water", "in the water")),
+    "night": (night, ("at night",)),
+    "desert": (desert, ("in the desert",)),
+    "wood": (wood, ("on a wooden table", "on a wooden floor", "on top of a wooden floor")),
+    "brick": (brick, ("in front of a brick wall",)),
+    "forest": (forest, ("in the forest", "in the jungle")),
+    "city": (city, ("in the city", "with a city in the background")),
+    "room": (room, ("in a room",)),
+    "mountain": (mountain, ("with a mountain in the background", "in the mountains")),
+}

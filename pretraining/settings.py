@@ -1,0 +1,80 @@
+"""Sizes of the pretraining run: the real one, and a toy that exercises every stage in a minute or two."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+PICTURE_PX = 64
+LATENT_PX = 16
+LATENT_CHANNELS = 8
+PROMPT_TOKENS = 16
+TEXT_WIDTH = 128
+VOCABULARY_SIZE = 49408
+
+
+@dataclass(frozen=True)
+class Size:
+    """Everything that differs between the real run and the toy; budgets are seconds of wall clock."""
+
+    name: str
+    pictures: int
+    identities: int
+    unet_channels: tuple[int, int, int]
+    vae_channels: tuple[int, int, int]
+    image_width: int
+    image_layers: int
+    batch_size: int
+    autoencoder_seconds: float
+    clip_seconds: float
+    base_seconds: float
+    dino_seconds: float
+    judge_seconds: float
+
+
+REAL = Size("real", 60_000, 320, (64, 128, 192), (16, 48, 96), 160, 5, 32, 420, 740, 4200, 480, 600)
+TOY = Size("toy", 192, 6, (32, 32, 32), (16, 16, 16), 64, 1, 8, 3, 3, 5, 2, 2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pretraining folder, its size, its seed and the device that works on it."""
+
+    folder: Path
+    size: Size
+    seed: int
+    device: torch.device
+    bfloat16: bool
+
+    def path(self, name: str) -> Path:
+        """Return a file or folder inside the pretraining folder, whose parent exists."""
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def autocast(self) -> torch.autocast:
+        """Return the mixed-precision context of this run."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser that knows the options every stage shares."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--work", type=Path, default=Path("build/pretraining"), help="folder of the run")
+    options.add_argument("--toy", action="store_true", help="toy size: minutes on two cores, no network")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options.add_argument("--fp32", action="store_true", help="no bfloat16 autocast")
+    options.add_argument("--threads", type=int, default=min(8, os.cpu_count() or 1))
+    return options
+
+
+def run_from(arguments: argparse.Namespace) -> Run:
+    """Turn parsed options into a Run, and fix the number of threads."""
+    torch.set_num_threads(arguments.threads)
+    size = TOY if arguments.toy else REAL
+    # On processors without matrix units for it, bfloat16 makes the backward pass of convolutions three times slower.
+    bfloat16 = arguments.device.startswith("cuda") and not arguments.fp32
+    return Run(arguments.work, size, arguments.seed, torch.device(arguments.device), bfloat16)
