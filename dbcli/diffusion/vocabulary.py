@@ -64,6 +64,12 @@ def text_of(token: int) -> str:
     return str(_tokenizer().id_to_token(token))
 
 
+@cache
+def bound_words() -> frozenset[str]:
+    """Rare words that the embedded base was taught a meaning for, so that it knows what such a word is for."""
+    return frozenset(json.loads((_folder().parent.parent / "bound_tokens.json").read_text(encoding="utf-8")))
+
+
 def rare_words(*, shortest: int = 3, longest: int = 4, rare_from: int = RARE_FROM) -> list[RareWord]:
     """Single-token, word-final words of plain letters, the rarest first."""
     vocabulary = json.loads((_folder() / "vocab.json").read_text(encoding="utf-8"))

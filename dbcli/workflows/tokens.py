@@ -80,14 +80,14 @@ def token_check(*, allow_collision: bool = False) -> TokenCheck:
 
 def free_words(claims: Sequence[Claim], count: int) -> list[str]:
     """The rarest single-token words that mean nothing known and clash with nobody."""
-    from dbcli.diffusion.vocabulary import rare_words
+    from dbcli.diffusion.vocabulary import bound_words, rare_words
 
     found: list[str] = []
+    meaningful = known_words() | bound_words() | set(KNOWN_MEANINGS)
     for rare in rare_words():
         if len(found) == count:
             break
-        known = rare.word in known_words() or rare.word in KNOWN_MEANINGS
-        if not known and clash(rare.word, (rare.token,), claims) is None:
+        if rare.word not in meaningful and clash(rare.word, (rare.token,), claims) is None:
             found.append(rare.word)
     return found
 

@@ -1,0 +1,76 @@
+"""The main job on the embedded base itself, with its judges and the bundled photos, in its shortest honest form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from dbcli.project.layout import Layout
+from dbcli.workflows.demo import bundled_subjects
+from dbcli.workflows.evaluate import evaluate
+from dbcli.workflows.progress import Silence
+from dbcli.workflows.projects import init_project
+from dbcli.workflows.subjects import add_subject
+from dbcli.workflows.train import plan_training, start_training
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict]:
+    """A run of a third of the profile's steps on the first bundled subject, scored by the demo's suite."""
+    torch.set_num_threads(2)
+    folder, quiet = tmp_path_factory.mktemp("embedded") / "project", Silence()
+    init_project(folder, "tiny", None, offline=True)
+    layout, subject = Layout(folder.resolve()), bundled_subjects()[0]
+    add_subject(layout, subject["name"], subject["class"], subject["files"], "sks")
+    sets = ["train.steps=80", "prior.images=8"]
+    record = start_training(layout, plan_training(layout, [subject["name"]], sets=sets), quiet, offline=True)
+    found = evaluate(
+        layout,
+        run=record.name,
+        suites=["demo"],
+        prompts_file=None,
+        judge=None,
+        count=2,
+        seed=0,
+        keep_identifier=False,
+        grid=True,
+        progress=quiet,
+        offline=True,
+    )
+    return layout, found[0].scores
+
+
+def test_the_subject_is_nearer_to_its_photos_than_its_class_is(scored: tuple[Layout, dict]) -> None:
+    overall = scored[1]["overall"]
+    assert overall["dino"]["value"] > overall["pres"]["value"]
+
+
+def test_the_judges_are_named_so_that_nobody_takes_them_for_the_papers(scored: tuple[Layout, dict]) -> None:
+    judges = scored[1]["protocol"]["judges"]
+    assert {part: judge["judge"] for part, judge in judges.items()} == {"dino": "tiny-dino", "clip": "tiny-clip"}
+
+
+def test_scores_grid_and_page_lie_beside_the_run(scored: tuple[Layout, dict]) -> None:
+    folder: Path = scored[0].eval_dir("0001-patch", "demo")
+    assert json.loads((folder / "scores.json").read_text())["suite"] == "demo"
+    assert Image.open(folder / "grid.png").width > 500
+    assert "<script" not in (folder / "report.html").read_text()
+
+
+def test_scored_texts_hold_no_identifier(scored: tuple[Layout, dict]) -> None:
+    texts = [prompt["scoring_text"] for prompt in scored[1]["subjects"][0]["prompts"]]
+    assert "a dog in space" in texts
+    assert not any("sks" in text for text in texts)
+
+
+def test_bundled_photos_are_two_subjects_of_five_pictures_with_a_licence() -> None:
+    subjects = bundled_subjects()
+    assert len(subjects) == 2
+    for subject in subjects:
+        assert len(subject["files"]) == 5
+        assert subject["licence"]
+        assert all(Image.open(file).size[0] >= 256 for file in subject["files"])
