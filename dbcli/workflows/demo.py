@@ -21,7 +21,7 @@ from dbcli.workflows.train import plan_training, start_training
 
 TOKEN = "sks"
 # Each is drawn with the subject's words and, for comparison, with the class noun alone.
-PLACES = ("", " on grass", " in space", " in the snow", " on the beach")
+PLACES = ("", " in the snow", " on the beach", " in space", " in front of a brick wall")
 PICTURES_A_PROMPT = 4
 
 
