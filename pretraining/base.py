@@ -36,7 +36,6 @@ from pretraining.settings import (
     parser,
     run_from,
 )
-from pretraining.workers import Workers
 
 PEAK_RATE = 1.2e-3
 MASK_WEIGHT = 3.0
@@ -228,15 +227,12 @@ class Trainer:
         state = {name: part.state_dict() for name, part in parts.items()} | {"average": self.average.state()}
         save_checkpoint(self.run.path("base.pt"), {**state, "step": self.step, "used_seconds": used_seconds})
 
-    def advance(self, data: Training, weights: Tensor, rate: float, workers: Workers) -> float:
-        """Take one step of the optimizer, shared by all workers; return the mean error of this worker's part."""
+    def advance(self, data: Training, weights: Tensor, rate: float) -> float:
+        """Take one step of the optimizer; return the mean error of its batch."""
         set_rate(self.optimizer, rate)
-        count = self.run.size.batch_size // workers.count
-        draw = self.step * workers.count + workers.rank
-        loss, error = step_loss(self.run, self.unet, data, weights, draw, count)
+        loss, error = step_loss(self.run, self.unet, data, weights, self.step, self.run.size.batch_size)
         self.optimizer.zero_grad()
         loss.backward()
-        workers.average_gradients(self.unet)
         nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -245,15 +241,13 @@ class Trainer:
 
 def train(run: Run, unet: UNet2DConditionModel, data: Training, finish_at: str | None) -> None:
     """Train until the budget, or the wall clock, says so; checkpoints every three minutes, samples every ten."""
-    workers, trainer = Workers(), Trainer(run, unet)
+    trainer = Trainer(run, unet)
     used = trainer.used_seconds
     budget = budget_until(finish_at, used) if finish_at else Budget(run.size.base_seconds, used)
     weights, errors, saved_at, shown_at = snr_weights(), [], used, used
-    while (fraction := workers.agree(budget.fraction)) < 1:
+    while (fraction := budget.fraction) < 1:
         rate = falling_rate(PEAK_RATE, fraction, trainer.step, hold=0.3, warmup_steps=100)
-        errors.append(trainer.advance(data, weights, rate, workers))
-        if workers.rank != 0:
-            continue
+        errors.append(trainer.advance(data, weights, rate))
         trainer.average.update(unet)
         seconds = budget.used_seconds
         if trainer.step % 100 == 0:
@@ -267,9 +261,8 @@ def train(run: Run, unet: UNet2DConditionModel, data: Training, finish_at: str |
         if seconds - shown_at > 600:
             shown_at = seconds
             snapshot(run, trainer.average, f"{trainer.step:06d}")
-    if workers.rank == 0:
-        trainer.save(budget.used_seconds)
-        snapshot(run, trainer.average, "final")
+    trainer.save(budget.used_seconds)
+    snapshot(run, trainer.average, "final")
 
 
 def make_base(run: Run, *, finish_at: str | None = None, warm_start: Path | None = None) -> None:
