@@ -90,7 +90,7 @@ def _subjects(call: Invocation, layout: Layout, wanted: Wanted) -> Sequence[NewS
     repeats = repeats_of_folders(photos)
     if repeats:
         call.screen.note(repeats)
-    return [NewSubject(name, class_noun, photos, wanted.token or token)]
+    return [NewSubject(name, class_noun, photos, token if wanted.token is None else wanted.token)]
 
 
 def _add(call: Invocation, layout: Layout, one: NewSubject, wanted: Wanted) -> tuple[Any, list[str], Any]:

@@ -74,7 +74,7 @@ def dataset_subjects(
             names = ", ".join(one.name for one in found)
             raise UsageError(f"{printable(name)} is not in {source}; there are {names}.")
         one = chosen[0]
-        return [NewSubject(one.name, class_noun or one.class_noun, one.photos, token or one.token)]
+        return [NewSubject(one.name, class_noun or one.class_noun, one.photos, one.token if token is None else token)]
     if class_noun or token:
         raise UsageError(
             "--class and --token are for one subject; --dataset adds all.", hint="add NAME, or leave them out"
