@@ -92,6 +92,13 @@ class Terminal:
         assert self.text.count(text) >= times, f"{text!r} never came:\n{self.text}"
         return self.text
 
+    def wait_for_prompt(self, prompt: str) -> None:
+        """Returns once the last line is an empty prompt: before that, Ctrl-C and Ctrl-D would go to the terminal."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.lines or self.lines[-1].strip() != prompt:
+            assert time.monotonic() < deadline, f"the prompt {prompt!r} never came back:\n{self.text}"
+            self._read(0.1)
+
     def end(self) -> int:
         """The exit code, once the program has ended by itself."""
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -70,9 +70,11 @@ def test_interactive_drawing_from_completion_to_ctrl_d(trained_project: Path) ->
         terminal.wait_for("Stopped.")
         terminal.type(":steps 1" + ENTER + ":n 1" + ENTER + ":show off" + ENTER + ":bad" + ENTER)
         terminal.wait_for("There is no command :bad.")
+        terminal.wait_for_prompt("0001-dog ›")
         terminal.type("half a line" + CTRL_C)
         terminal.type("a {dog} at the end" + ENTER)
         terminal.wait_for("-0000.png  seed 7", times=2)
+        terminal.wait_for_prompt("0001-dog ›")
         terminal.type(CTRL_D)
         assert terminal.end() == 0
     assert "half a line" not in (trained_project / ".cache" / "prompts.history").read_text()
