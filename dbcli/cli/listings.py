@@ -207,7 +207,7 @@ def show_demo(screen: Screen, shown: Demonstration) -> None:
         _show_scores(screen, shown.evaluation)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in shown.seconds.items())
     screen.line(f"Done: {seconds}. Look at {shown.grid}", style="bold")
-    screen.line(f'Next: cd {shown.project}; dreambooth generate "a {{dog}} in the forest" --grid', style="dim")
+    screen.line(f'Next: cd {shown.project}; dreambooth generate "a sks dog on a wooden table" --grid', style="dim")
 
 
 def show_export(screen: Screen, made: Exported) -> None:
