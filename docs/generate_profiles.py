@@ -67,7 +67,6 @@ SECTIONS = {
     "train": "Training",
     "prior": "Prior preservation",
     "lora": "LoRA adapters",
-    "inversion": "Textual inversion",
     "images": "Photos",
     "draw": "Drawing",
 }

@@ -66,9 +66,6 @@ class TrainSettings(_Section):
 
 class PriorSettings(_Section):
     enabled: bool = Field(default=True, description="prior preservation: keep what the base knows of the class")
-    source: Literal["images", "teacher"] = Field(
-        default="images", description="class images drawn by the base, or the frozen base's own prediction"
-    )
     weight: float = Field(default=1.0, ge=0, description="lambda in the paper's equation (1)")
     images: Positive = Field(default=100, le=1_000_000, description="class images in the prior set")
     template: str = Field(default="a photo of a {class}", description="the prompt of the class images")
@@ -101,13 +98,6 @@ class LoraSettings(_Section):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in the adapter")
     dora: bool = Field(default=False, description="weight-decomposed adapters (DoRA)")
-
-
-class InversionSettings(_Section):
-    vectors: Positive = Field(default=1, le=75, description="token embeddings that stand for the identifier")
-    initializer: str | None = Field(
-        default=None, min_length=1, description="a word to start from; the class noun if none"
-    )
 
 
 class ImageSettings(_Section):
@@ -145,13 +135,12 @@ class DrawSettings(_Section):
 class Profile(_Section):
     """All settings of one run, resolved; it is frozen into the run's record."""
 
-    method: Literal["full", "lora", "textual-inversion"] = Field(
-        default="full", description="all weights, small adapters, or only new word vectors"
+    method: Literal["full", "lora"] = Field(
+        default="full", description="all weights, or small adapters beside them"
     )
     train: TrainSettings = Field(default_factory=TrainSettings)
     prior: PriorSettings = Field(default_factory=PriorSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
-    inversion: InversionSettings = Field(default_factory=InversionSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)
     draw: DrawSettings = Field(default_factory=DrawSettings)
 
