@@ -18,7 +18,9 @@ DEFAULT_PROFILES = {
 
 def default_profile(base: str, method: str | None) -> str:
     """The shipped profile that fits a base and a method."""
-    return DEFAULT_PROFILES[base == "tiny"][method or "full"]
+    profiles = DEFAULT_PROFILES[base == "tiny"]
+    # A method that does not exist is told with all other faults when the settings are resolved.
+    return profiles.get(method or "full", profiles["full"])
 
 
 def resolve_profile(

@@ -71,6 +71,12 @@ def test_every_fault_of_the_settings_is_shown_at_once(run: Run, project: Path) -
     assert "train.learning_rate" in ended.err
 
 
+def test_a_method_that_does_not_exist_names_those_that_do(run: Run, project: Path) -> None:
+    ended = run("train", "--subject", "dog", "--token", "sks", "--method", "loar")
+    assert ended.code == 2
+    assert "'full' or 'lora'" in ended.err
+
+
 def test_a_run_that_is_not_there_is_missing(run: Run, project: Path) -> None:
     assert run("generate", "a dog", "--run", "7").code == 4
     assert run("generate", "a dog").code == 4
