@@ -7,14 +7,12 @@ from torch import Tensor, nn
 
 from pretraining.clip import to_pixels
 from pretraining.corpus import compose_pictures
-from pretraining.nouns import COLOURS, NOUNS
+from pretraining.naming import COLOUR_NAMES, NOUN_NAMES
 from pretraining.progress import Budget, falling_rate, set_rate
 from pretraining.scenes import SCENES
 from pretraining.settings import Run
 
-NOUN_NAMES = tuple(NOUNS)
 SCENE_NAMES = (*SCENES, "plain")
-COLOUR_NAMES = tuple(COLOURS)
 UNKNOWN = -100
 
 

@@ -1,8 +1,11 @@
 """The judges: `tiny-clip` (an image tower matched to the base's own text encoder) and `tiny-dino` (subjects).
 
 `tiny-clip` is trained like CLIP with the text tower locked (Zhai et al., 2022, LiT), for the base is drawn with that
-tower. `tiny-dino` plays the part DINO plays in the paper, but is taught otherwise: without labels, two pictures of
-one thing (another scene, size, turn and light) are to be nearer than any other two (Chen et al., 2020, SimCLR).
+tower; it sees softened pictures too, because drawn ones are soft, and pairs of one thing, because a caption alone
+teaches it nothing about which dog it is.
+
+`tiny-dino` plays the part DINO plays in the paper, but is taught otherwise: without labels, two pictures of one
+thing (another scene, size, turn and light) are to be nearer than any other two (Chen et al., 2020, SimCLR).
 """
 
 import argparse
@@ -35,6 +38,7 @@ DINO_PX = 48
 DINO_BATCH = 96
 CLIP_BATCH = 128
 PAIR_BLOCK = 64
+PAIR_WEIGHT = 0.3
 TEMPERATURE = 0.1
 
 
@@ -78,6 +82,17 @@ def view(pixels: Tensor, generator: torch.Generator) -> Tensor:
     cropped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     contrast, light = 0.7 + 0.6 * uniform[4], (uniform[5] - 0.5) * 0.5
     return (cropped * contrast[:, None, None, None] + light[:, None, None, None]).clamp(-1, 1)
+
+
+def soften(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur a random half of pictures [B, 3, 64, 64] by up to a factor of two, add a little noise, shift the light."""
+    count = len(pixels)
+    strength, noise, light = torch.rand(3, count, 1, 1, 1, generator=generator)
+    small = F.avg_pool2d(pixels, 2)
+    blurred = F.interpolate(small, size=pixels.shape[-1], mode="bilinear", align_corners=False)
+    pixels = pixels.lerp(blurred, (2 * strength - 1).clamp(min=0))
+    pixels = pixels + 0.08 * noise * torch.randn(pixels.shape, generator=generator)
+    return (pixels * (0.85 + 0.3 * light)).clamp(-1, 1)
 
 
 class Subjects(nn.Module):
@@ -168,10 +183,13 @@ class Matched(nn.Module):
         self.text_projection = nn.Linear(TEXT_WIDTH, TEXT_WIDTH, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(2.6593))
 
-    def forward(self, pooled: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return unit text and image features [B, 128] of pooled text [B, 128] and pixels [B, 3, 64, 64]."""
-        text, image = self.text_projection(pooled), self.image(pixel_values=pixels).image_embeds
-        return F.normalize(text.float(), dim=-1), F.normalize(image.float(), dim=-1)
+    def read(self, pooled: Tensor) -> Tensor:
+        """Return unit text features [B, 128] of pooled text [B, 128]."""
+        return F.normalize(self.text_projection(pooled).float(), dim=-1)
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Return unit image features [B, 128] of pixels [B, 3, 64, 64]."""
+        return F.normalize(self.image(pixel_values=pixels).image_embeds.float(), dim=-1)
 
 
 @torch.no_grad()
@@ -194,17 +212,22 @@ def make_matched(run: Run, seconds: float) -> Matched:
         towers = {name[6:]: value for name, value in saved["clip"].items() if name.startswith("image.")}
         module.image.load_state_dict(towers)
     pooled, groups = pooled_captions(run)
-    pictures = np.load(run.path("pictures.npy"), mmap_mode="r")
+    pictures, pairs = np.load(run.path("pictures.npy"), mmap_mode="r"), load_pairs(run)
     batch = min(CLIP_BATCH, run.size.pictures // 2)
+    things = min(batch // 4, len(pairs))
 
     def loss_at(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
         rows = torch.randint(0, len(groups), (batch,), generator=generator).sort().values
-        pixels = shift(to_pixels(pictures[rows.numpy()]), generator).to(run.device)
+        twice = torch.randperm(len(pairs), generator=generator)[:things].sort().values.numpy()
+        shown = np.concatenate([pictures[rows.numpy()], pairs[twice, 0], pairs[twice, 1]])
+        pixels = soften(shift(to_pixels(shown), generator), generator).to(run.device)
         with run.autocast():
-            text, image = module(pooled[groups[rows]].to(run.device), pixels)
+            image = module.see(pixels)
+            text = module.read(pooled[groups[rows]].to(run.device))
         scale = module.log_scale.clamp(max=4.6).exp()
-        return contrastive_loss(text, image, scale, groups[rows].to(run.device))
+        matched = contrastive_loss(text, image[:batch], scale, groups[rows].to(run.device))
+        return matched + PAIR_WEIGHT * pair_loss(image[batch : batch + things], image[batch + things :])
 
     fit(run, "tiny-clip", module, seconds, loss_at)
     return module.eval()

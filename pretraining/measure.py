@@ -17,8 +17,6 @@ from torch import Tensor
 
 from pretraining.base import labelled_grid
 from pretraining.classifier import (
-    COLOUR_NAMES,
-    NOUN_NAMES,
     SCENE_NAMES,
     UNKNOWN,
     Classifier,
@@ -28,6 +26,7 @@ from pretraining.classifier import (
 )
 from pretraining.clip import to_pixels
 from pretraining.compose import with_article
+from pretraining.naming import COLOUR_NAMES, NOUN_NAMES
 from pretraining.scenes import SCENES
 from pretraining.settings import PICTURE_PX, Run, parser, run_from
 

@@ -11,6 +11,7 @@ from pretraining.base import masked_error, snr_weights
 from pretraining.clip import contrastive_loss
 from pretraining.compose import recolour, rotate_hue, with_article
 from pretraining.judges import pair_loss
+from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, UNSAID, naming_loss, read_labels
 from pretraining.progress import Average, Budget, budget_until, falling_rate
 from pretraining.recognise import nearest_accuracy
 from pretraining.solids import capsule, ellipsoid, torus
@@ -122,3 +123,20 @@ def test_distances_of_solids() -> None:
     assert ellipsoid((0, 0, 0), (1, 1, 1))(point)[0] == pytest.approx(1.0)
     assert capsule((0, 0, 0), (1, 0, 0), 0.25)(point)[0] == pytest.approx(0.75)
     assert torus((0, 0, 0), (0, 1, 0), 1.0, 0.25)(point)[0] == pytest.approx(0.75)
+
+
+def test_a_caption_is_learnt_only_for_what_it_says() -> None:
+    entries = [["a red dog", "dog", "beach", "red"], ["a photo of a cat on the beach", "cat", "beach", ""]]
+    labels = read_labels(["", "a photo of a cat on the beach", "a red dog"], entries)
+    silent = [UNSAID] * 3
+    cat = [NOUN_NAMES.index("cat"), SCENE_NAMES.index("beach"), UNSAID]
+    dog = [NOUN_NAMES.index("dog"), UNSAID, COLOUR_NAMES.index("red")]
+    assert labels.tolist() == [silent, cat, dog]
+
+
+def test_the_naming_loss_is_the_mean_over_what_was_said() -> None:
+    even = [torch.zeros(2, 4), torch.zeros(2, 2), torch.zeros(2, 8)]
+    labels = torch.tensor([[1, UNSAID, UNSAID], [0, 1, UNSAID]])
+    # two choices among four and one among two: (2 ln 4 + ln 2) / 3
+    assert naming_loss(even, labels).item() == pytest.approx(5 * np.log(2) / 3)
+    assert naming_loss(even, torch.full((2, 3), UNSAID)).item() == 0

@@ -11,7 +11,8 @@ from safetensors import safe_open
 from transformers import CLIPTextModel
 
 from pretraining.all import make_all
-from pretraining.base import Trainer, new_unet
+from pretraining.base import PEAK_RATE, Base, Trainer, new_unet
+from pretraining.clip import load_text_tower
 from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
 
@@ -83,9 +84,9 @@ def test_held_out_sets_are_never_composed(run: Run) -> None:
 
 
 def test_training_goes_on_from_its_checkpoint(run: Run) -> None:
-    trainer = Trainer(run, new_unet(run))
+    trainer = Trainer(run, Base(new_unet(run), load_text_tower(run)), PEAK_RATE)
     saved = torch.load(run.folder / "base.pt", weights_only=True)
     assert trainer.step == saved["step"] > 0
     assert trainer.used_seconds >= TOY.base_seconds
-    first = next(iter(trainer.unet.state_dict()))
-    assert torch.equal(trainer.unet.state_dict()[first], saved["unet"][first])
+    state = trainer.base.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in saved["base"].items())
