@@ -13,7 +13,9 @@ from pretraining.scenes import SCENES
 from pretraining.settings import TEXT_WIDTH
 
 NOUN_NAMES, SCENE_NAMES, COLOUR_NAMES = tuple(NOUNS), tuple(SCENES), tuple(COLOURS)
-UNSAID = -100
+# Silence is a class of its own: else "a dog" may come to mean the commonest scene, and naming it changes nothing.
+CLASSES = (len(NOUN_NAMES), len(SCENE_NAMES) + 1, len(COLOUR_NAMES) + 1)
+UNKNOWN = -100
 
 
 class Names(nn.Module):
@@ -21,7 +23,7 @@ class Names(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(nn.Linear(TEXT_WIDTH, len(n)) for n in (NOUN_NAMES, SCENE_NAMES, COLOUR_NAMES))
+        self.heads = nn.ModuleList(nn.Linear(TEXT_WIDTH, count) for count in CLASSES)
 
     def forward(self, pooled: Tensor) -> list[Tensor]:
         """Return the logits of noun, scene and colour for pooled text [B, 128]."""
@@ -29,27 +31,29 @@ class Names(nn.Module):
 
 
 def naming_loss(logits: list[Tensor], labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of what was said; labels [B, 3] hold UNSAID where a caption is silent."""
+    """Return the mean cross-entropy over what is known; labels [B, 3] hold UNKNOWN for captions without a noun."""
     losses = [
-        F.cross_entropy(each, labels[:, column], ignore_index=UNSAID, reduction="sum")
+        F.cross_entropy(each, labels[:, column], ignore_index=UNKNOWN, reduction="sum")
         for column, each in enumerate(logits)
     ]
-    return torch.stack(losses).sum() / (labels != UNSAID).sum().clamp(min=1)
+    return torch.stack(losses).sum() / (labels != UNKNOWN).sum().clamp(min=1)
 
 
 def read_labels(captions: list[str], entries: list[list[str]]) -> Tensor:
     """Return the classes [U, 3] of captions; entries are rows of caption, noun, scene, colour of the corpus.
 
-    Raises:
-        ValueError: never for a corpus of `pretraining.corpus`; a noun that is not one of the base's.
+    A scene or colour that the caption does not name is the last class; captions that no entry has, such as the empty
+    one, are UNKNOWN throughout.
     """
-    said = torch.full((len(captions), 3), UNSAID)
+    said = torch.full((len(captions), 3), UNKNOWN)
     row_of = {caption: row for row, caption in enumerate(captions)}
     for caption, noun, scene, colour in entries:
-        row = said[row_of[caption]]
-        row[0] = NOUN_NAMES.index(noun)
-        if scene in SCENES and caption.endswith(SCENES[scene][1]):
-            row[1] = SCENE_NAMES.index(scene)
-        if colour:
-            row[2] = COLOUR_NAMES.index(colour)
+        named = scene in SCENES and caption.endswith(SCENES[scene][1])
+        said[row_of[caption]] = torch.tensor(
+            [
+                NOUN_NAMES.index(noun),
+                SCENE_NAMES.index(scene) if named else len(SCENE_NAMES),
+                COLOUR_NAMES.index(colour) if colour else len(COLOUR_NAMES),
+            ]
+        )
     return said

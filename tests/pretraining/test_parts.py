@@ -11,7 +11,7 @@ from pretraining.base import masked_error, snr_weights
 from pretraining.clip import contrastive_loss
 from pretraining.compose import recolour, rotate_hue, with_article
 from pretraining.judges import pair_loss
-from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, UNSAID, naming_loss, read_labels
+from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, UNKNOWN, naming_loss, read_labels
 from pretraining.progress import Average, Budget, budget_until, falling_rate
 from pretraining.recognise import nearest_accuracy
 from pretraining.solids import capsule, ellipsoid, torus
@@ -125,18 +125,17 @@ def test_distances_of_solids() -> None:
     assert torus((0, 0, 0), (0, 1, 0), 1.0, 0.25)(point)[0] == pytest.approx(0.75)
 
 
-def test_a_caption_is_learnt_only_for_what_it_says() -> None:
+def test_silence_about_the_scene_is_something_to_name() -> None:
     entries = [["a red dog", "dog", "beach", "red"], ["a photo of a cat on the beach", "cat", "beach", ""]]
     labels = read_labels(["", "a photo of a cat on the beach", "a red dog"], entries)
-    silent = [UNSAID] * 3
-    cat = [NOUN_NAMES.index("cat"), SCENE_NAMES.index("beach"), UNSAID]
-    dog = [NOUN_NAMES.index("dog"), UNSAID, COLOUR_NAMES.index("red")]
-    assert labels.tolist() == [silent, cat, dog]
+    cat = [NOUN_NAMES.index("cat"), SCENE_NAMES.index("beach"), len(COLOUR_NAMES)]
+    dog = [NOUN_NAMES.index("dog"), len(SCENE_NAMES), COLOUR_NAMES.index("red")]
+    assert labels.tolist() == [[UNKNOWN] * 3, cat, dog]
 
 
-def test_the_naming_loss_is_the_mean_over_what_was_said() -> None:
+def test_the_naming_loss_is_the_mean_over_what_is_known() -> None:
     even = [torch.zeros(2, 4), torch.zeros(2, 2), torch.zeros(2, 8)]
-    labels = torch.tensor([[1, UNSAID, UNSAID], [0, 1, UNSAID]])
+    labels = torch.tensor([[1, UNKNOWN, UNKNOWN], [0, 1, UNKNOWN]])
     # two choices among four and one among two: (2 ln 4 + ln 2) / 3
     assert naming_loss(even, labels).item() == pytest.approx(5 * np.log(2) / 3)
-    assert naming_loss(even, torch.full((2, 3), UNSAID)).item() == 0
+    assert naming_loss(even, torch.full((2, 3), UNKNOWN)).item() == 0
