@@ -17,12 +17,15 @@ def generate(
         list[str] | None, typer.Argument(metavar="PROMPT...", help='What to draw; {dog} stands for "sks dog".')
     ] = None,
     run: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--run",
-            help="Which run, the newest finished by default; base for the bare base.",
+            help="Which run, the newest finished by default; base for the bare base; several LoRAs draw together.",
             autocompletion=completion.runs,
         ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="1,0.8", help="How strongly each --run draws, 1 by default.")
     ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Sampler steps.")] = None,
@@ -51,6 +54,9 @@ def generate(
             help="Draw a picture again, of this program or AUTOMATIC1111; options given here win over its recipe.",
         ),
     ] = None,
+    allow_collision: Annotated[
+        bool, typer.Option("--allow-collision", help="For research: runs whose words clash, and record that.")
+    ] = False,
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="Keep the model loaded and ask for prompts; :help lists more.")
     ] = False,
@@ -59,16 +65,17 @@ def generate(
     from dbcli.cli.conversation import Wishes
     from dbcli.cli.interactive import sit_down
     from dbcli.cli.listings import show_drawn
+    from dbcli.workflows.composition import Cast
     from dbcli.workflows.generate import generate as draw
 
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
     flags |= {"negative": negative, "batch_size": batch_size}
-    size = (width, height)
+    size, cast = (width, height), Cast(run or (), weights, allow_collision)
     if interactive:
         wishes = Wishes(flags, seed, grid=grid)
-        return sit_down(call, prompts, run, wishes, size=size, out=out, like=like)
+        return sit_down(call, prompts, cast, wishes, size=size, out=out, like=like)
     wanted = prompts or ([] if like else [call.wanted(None, "PROMPT", "What shall be drawn")])
-    how = {"run": run, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
+    how = {"cast": cast, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
     drawn = draw(call.layout(), wanted, **how, progress=call.screen, offline=call.offline)
     show_drawn(call.screen, drawn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--licence", metavar="ID", help="With --to hub: the base's own by default.")
     ] = None,
+    allow_collision: Annotated[
+        bool, typer.Option("--allow-collision", help="For research: a run whose words clash, and record that.")
+    ] = False,
 ) -> None:
     """Write a run in another tool's format, and prove it by loading it back."""
     from dbcli.cli.listings import show_export
@@ -32,11 +35,10 @@ def export(
     from dbcli.workflows.export import export_run
 
     call = of(context)
+    how: dict[str, Any] = {"precision": precision, "out": out, "allow_collision": allow_collision}
     name = call.wanted(run, "RUN", "Which run")
     target = call.wanted(to, "--to", "To which format", lambda: "checkpoint")
     if target == "hub":
-        return publish(call, name, repo, public=public, licence=licence, precision=precision, out=out)
-    made = export_run(
-        call.layout(), name, target=target, precision=precision, out=out, progress=call.screen, offline=call.offline
-    )
+        return publish(call, name, repo, public=public, licence=licence, **how)
+    made = export_run(call.layout(), name, target=target, **how, progress=call.screen, offline=call.offline)
     show_export(call.screen, made)

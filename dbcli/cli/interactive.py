@@ -14,6 +14,7 @@ from dbcli.cli.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from dbcli.workflows.composition import Cast
     from dbcli.workflows.generate import Drawn
     from dbcli.workflows.session import Session
 
@@ -45,7 +46,7 @@ class Conversation:
 def sit_down(
     call: Invocation,
     prompts: Sequence[str] | None,
-    run: str | None,
+    cast: Cast,
     wishes: Wishes,
     *,
     size: tuple[int | None, int | None],
@@ -60,7 +61,7 @@ def sit_down(
     if like is not None:
         raise UsageError("--like draws once; it does not go with --interactive.")
     wishes.flags = {key: value for key, value in wishes.flags.items() if value is not None}
-    session = open_session(call.layout(), run, size=size, out=out, progress=call.screen, offline=call.offline)
+    session = open_session(call.layout(), cast, size=size, out=out, progress=call.screen, offline=call.offline)
     session.settings(wishes.flags)
     converse(call, session, wishes)
 
@@ -71,7 +72,7 @@ def converse(call: Invocation, session: Session, wishes: Wishes, read: Reader | 
     has_person = sys.stdin.isatty() and sys.stderr.isatty()
     reader = read or (_person(talk) if has_person else _script)
     if has_person:
-        call.screen.note(f"Drawing with {session.run or 'the bare base'}. {_subjects(session)}:help for help.")
+        call.screen.note(f"Drawing with {session.title}. {_subjects(session)}:help for help.")
     while (line := reader(talk)) is not None:
         try:
             if not _obey(talk, understood(line)):

@@ -121,7 +121,7 @@ def show_drawn(screen: Screen, drawn: Drawn) -> None:
 
     screen.document(drawn_document(drawn))
     count = len(drawn.pictures)
-    screen.line(f"Drew {count} picture{'' if count == 1 else 's'} with {drawn.run or 'the bare base'}")
+    screen.line(f"Drew {count} picture{'' if count == 1 else 's'} with {drawn.title}")
     for picture in drawn.pictures[:SHOWN_PICTURES]:
         screen.line(f"  {picture.path}")
     if count > SHOWN_PICTURES:

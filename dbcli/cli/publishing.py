@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.screen import Screen
@@ -22,6 +22,7 @@ def publish(
     licence: str | None,
     precision: str,
     out: Path | None,
+    allow_collision: bool,
 ) -> None:
     """Lays a run out, shows it, asks, and uploads it. Raises Refused (exit 6) where nobody agreed."""
     from dbcli.workflows.publish import bundled, find_target, send
@@ -32,9 +33,8 @@ def publish(
     name = call.wanted(repo, "--repo", "The name of the repository on the hub")
     # Where nobody can agree the hub is not asked either: the list alone is shown.
     target = find_target(name, public=public, offline=call.offline, ask=call.yes or call.may_ask)
-    with bundled(
-        layout, run, target, precision=precision, licence=licence, progress=call.screen, offline=call.offline
-    ) as bundle:
+    how: dict[str, Any] = {"precision": precision, "licence": licence, "allow_collision": allow_collision}
+    with bundled(layout, run, target, **how, progress=call.screen, offline=call.offline) as bundle:
         _show(call.screen, bundle, target)
         if target.api is None or not call.sure("Upload this"):
             raise Refused("Nothing was uploaded: nobody agreed.", hint="--yes agrees to what is listed")

@@ -11,6 +11,7 @@ from typing import Any
 
 from dbcli.project.layout import Layout
 from dbcli.project.settings import load_settings
+from dbcli.workflows.composition import Cast
 from dbcli.workflows.evaluate import Evaluation, evaluate
 from dbcli.workflows.generate import Drawn, generate
 from dbcli.workflows.grids import photos_of, write_sheet
@@ -73,7 +74,7 @@ def _draw(layout: Layout, prompts: list[str], run: str, progress: Progress) -> D
     return generate(
         layout,
         prompts,
-        run=run,
+        cast=Cast((run,)),
         flags={"count": PICTURES_A_PROMPT},
         seed=0,
         size=(None, None),

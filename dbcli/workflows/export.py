@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import DreamboothError, Refused, UsageError
+from dbcli.project import runs as store
 from dbcli.project.identifiers import Words
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.token_claims import SubjectWord
 from dbcli.workflows.generate import chosen_run, profile_of
 from dbcli.workflows.pictures import draw_size, words_of
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.tokens import clashes_among
 from dbcli.workflows.tuned import LORA_FILE, checked_weights, load_model
 
 if TYPE_CHECKING:
@@ -54,11 +57,20 @@ class _Order:
 
 
 def export_run(
-    layout: Layout, run: str, *, target: str, precision: str, out: Path | None, progress: Progress, offline: bool
+    layout: Layout,
+    run: str,
+    *,
+    target: str,
+    precision: str,
+    out: Path | None,
+    progress: Progress,
+    offline: bool,
+    allow_collision: bool = False,
 ) -> Exported:
     """Writes a run in another tool's format and proves it by loading it back.
 
-    Raises UsageError for a format the run cannot take, Refused if `out` exists, and DreamboothError (exit 1), with
+    Raises UsageError for a format the run cannot take, Refused if `out` exists, Collision where two of the run's
+    subjects share a token and nobody allowed it, and DreamboothError (exit 1), with
     the figure and without the file, if the loaded export draws another picture.
     """
     import torch
@@ -73,6 +85,7 @@ def export_run(
         raise UsageError(
             f"{record.name} is a {record.method} run and has no LoRA in it.", hint="--to diffusers or --to checkpoint"
         )
+    collisions = _collisions(record, allow=allow_collision)
     dtype = torch.float16 if precision == "fp16" else torch.float32
     path = out if out is not None else layout.root / "exports" / _default_name(record, target)
     if path.exists():
@@ -91,7 +104,17 @@ def export_run(
             f"The export does not draw what the run draws: a pixel differs by {difference:.3g} of 2. It was removed.",
             hint="please report this with dreambooth runs show --json",
         )
+    if collisions:
+        store.append_event(
+            layout, record.name, {"event": "exported", "path": str(path), "allowed_collisions": list(collisions)}
+        )
     return Exported(record.name, target, path, difference)
+
+
+def _collisions(record: RunRecord, *, allow: bool) -> tuple[str, ...]:
+    """Whoever loads the file cannot know that its words do not keep its subjects apart."""
+    words = [SubjectWord(one.name, one.identifier or "", one.class_noun) for one in record.subjects]
+    return clashes_among(words, f"The subjects of {record.name} do not stay apart", allow=allow)
 
 
 def _default_name(record: RunRecord, target: str) -> str:

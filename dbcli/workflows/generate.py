@@ -12,6 +12,7 @@ from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import DrawSettings, Profile, frozen_profile, resolve
 from dbcli.project.runs import RunRecord
+from dbcli.workflows.composition import Cast, compose, load_composition
 from dbcli.workflows.likeness import Asked, filled_in
 from dbcli.workflows.pictures import Picture, draw_recipes, draw_size, read_prompts, recipes_for
 from dbcli.workflows.progress import Progress
@@ -22,11 +23,15 @@ BARE_BASE = "base"
 
 @dataclass(frozen=True)
 class Drawn:
-    """What one call drew: the run's name (None for the bare base), its pictures, and the grid if one was asked for."""
+    """What one call drew: the run's name (None for the bare base), its pictures, the grid if one was asked for.
+
+    Of several runs `run` is the first, and `title` names them all with their weights.
+    """
 
     run: str | None
     pictures: list[Picture]
     grid: Path | None
+    title: str = "the bare base"
 
 
 def chosen_run(layout: Layout, run: str | None) -> RunRecord | None:
@@ -59,7 +64,7 @@ def generate(
     layout: Layout,
     prompts: Sequence[str],
     *,
-    run: str | None,
+    cast: Cast,
     flags: Mapping[str, Any],
     seed: int | None,
     size: tuple[int | None, int | None],
@@ -69,25 +74,28 @@ def generate(
     offline: bool,
     like: Path | None = None,
 ) -> Drawn:
-    """Draws `count` pictures a prompt with a run, into the run's images/ or `out`; `like` fills in what is left open.
+    """Draws `count` pictures a prompt with a run or several, into the run's images/ or `out`.
 
-    Raises PromptError without a prompt, RunMissing without a finished run, DataError for a picture without a recipe.
+    `like` is a picture whose recipe fills in what is left open.
+
+    Raises PromptError without a prompt, DataError for a picture without a recipe, and whatever `compose` raises.
     """
     from dbcli.diffusion.devices import pick_device
-    from dbcli.workflows.tuned import load_model
 
-    asked = Asked(prompts, run, flags, seed, size)
+    asked = Asked(prompts, cast, flags, seed, size)
     if like is not None:
         asked = filled_in(layout, asked, like, progress)
     wanted = [prompt for prompt in asked.prompts if prompt.strip()]
     if not wanted:
         raise PromptError("There is no prompt to draw.", hint='dreambooth generate "a {dog} in space"')
-    record = chosen_run(layout, asked.run)
+    composition = compose(layout, asked.cast)
+    record = composition.whole
     profile = profile_of(layout, record)
     settings = draw_settings(profile, asked.flags)
     with listening() as wish:
         with progress.stage("Loading the model", 1) as stage:
-            base = load_model(layout, record, progress, offline=offline, device=pick_device(profile.train.device))
+            device = pick_device(profile.train.device)
+            base = load_composition(layout, composition, progress, offline=offline, device=device)
             stage.advance()
         recipes = recipes_for(
             wanted,
@@ -96,15 +104,17 @@ def generate(
             size_px=draw_size(base, *asked.size, profile.images.resolution),
             base=base,
             record=record,
+            extras=composition.extras(),
         )
         read_prompts(layout, [recipe.prompt for recipe in recipes], record, progress)
         folder = out or images_folder(layout, record)
         pictures = draw_recipes(
             base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish
         )
-    return Drawn(
-        None if record is None else record.name, pictures, _grid(layout, record, pictures, folder) if grid else None
-    )
+    for clash in composition.collisions:
+        progress.warn(f"Allowed: {clash}.")
+    sheet = _grid(layout, record, pictures, folder) if grid else None
+    return Drawn(None if record is None else record.name, pictures, sheet, composition.name or "the bare base")
 
 
 def images_folder(layout: Layout, record: RunRecord | None) -> Path:
@@ -123,6 +133,7 @@ def drawn_document(drawn: Drawn) -> dict[str, Any]:
     """What `generate --json` prints."""
     return {
         "run": drawn.run,
+        "drawn_with": drawn.title,
         "images": [{"path": str(one.path), **one.recipe.to_plain()} for one in drawn.pictures],
         "grid": None if drawn.grid is None else str(drawn.grid),
     }

@@ -15,6 +15,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.names import printable
 from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.settings import load_settings
+from dbcli.workflows.composition import Cast
 from dbcli.workflows.progress import Progress
 
 # What AUTOMATIC1111 obeys and this program draws as words: (cat:1.2), <lora:x:1>.
@@ -26,7 +27,7 @@ class Asked:
     """What shall be drawn and how, None where nobody said; flags are keys of the drawing settings."""
 
     prompts: Sequence[str]
-    run: str | None
+    cast: Cast
     flags: Mapping[str, Any]
     seed: int | None
     size: tuple[int | None, int | None]
@@ -51,7 +52,7 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
     width, height = (mine or theirs for mine, theirs in zip(asked.size, found.size, strict=True))
     return Asked(
         asked.prompts or found.prompts,
-        asked.run or found.run,
+        asked.cast if asked.cast.runs else found.cast,
         {"count": 1, **found.flags, **given},
         found.seed if asked.seed is None else asked.seed,
         (width, height),
@@ -60,8 +61,41 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
 
 def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -> Asked:
     flags = {key: getattr(recipe, key) for key in ("steps", "guidance", "sampler", "eta", "negative")}
-    found = Asked([recipe.prompt], None, flags, recipe.seed, (recipe.width, recipe.height))
-    return found if asked.run else replace(found, run=_run_of(layout, recipe, progress))
+    found = Asked([recipe.prompt], Cast(), flags, recipe.seed, (recipe.width, recipe.height))
+    return found if asked.cast.runs else replace(found, cast=_cast_of(layout, recipe, progress))
+
+
+def _cast_of(layout: Layout, recipe: Recipe, progress: Progress) -> Cast:
+    """The runs that drew a picture with their weights; those not in this project are left out, with a warning."""
+    drawn_with = _composed(recipe)
+    if not drawn_with:
+        run = _run_of(layout, recipe, progress)
+        return Cast() if run is None else Cast((run,))
+    here = [(run, weight) for run, weight in drawn_with if _is_here(layout, run, recipe)]
+    for run in (run for run, _ in drawn_with if run not in dict(here)):
+        rest = "the others draw" if here else "the newest run draws"
+        progress.warn(f"It was drawn with the run {printable(run)}, which is not here; {rest} it.")
+    if not here:
+        return Cast()
+    # Whoever drew it first had it allowed; drawing it again changes nothing.
+    allowed = bool(recipe.extras.get("allowed_collisions"))
+    return Cast(tuple(run for run, _ in here), ",".join(repr(weight) for _, weight in here), allowed)
+
+
+def _composed(recipe: Recipe) -> list[tuple[str, float]]:
+    """Runs and weights that a recipe keeps; none where a single run drew, or where a stranger wrote nonsense."""
+    kept = recipe.extras.get("runs")
+    try:
+        return [(str(one["run"]), float(one["weight"])) for one in kept] if isinstance(kept, list) else []
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError("The recipe names runs that cannot be read.", hint="add --run RUN") from error
+
+
+def _is_here(layout: Layout, run: str, recipe: Recipe) -> bool:
+    try:
+        return bool(store.find_run(layout, run).base.hash == recipe.base_hash)
+    except RunMissing:
+        return False
 
 
 def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
@@ -71,12 +105,8 @@ def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
         if recipe.base_hash != known:
             progress.warn(f"It was drawn with another base ({printable(recipe.base_name)}).")
         return "base"
-    try:
-        record = store.find_run(layout, recipe.run)
-    except RunMissing:
-        record = None
-    if record is not None and record.base.hash == recipe.base_hash:
-        return str(record.name)
+    if _is_here(layout, recipe.run, recipe):
+        return str(store.find_run(layout, recipe.run).name)
     progress.warn(f"It was drawn with the run {printable(recipe.run)}, which is not here; the newest run draws it.")
     return None
 
@@ -102,4 +132,4 @@ def _of_others(read: Parameters, picture: Path, progress: Progress) -> Asked:
         "negative": read.negative,
     }
     known = {key: value for key, value in flags.items() if value is not None}
-    return Asked([read.prompt], None, known, read.seed, read.size_px or (None, None))
+    return Asked([read.prompt], Cast(), known, read.seed, read.size_px or (None, None))

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
 from dbcli.project.identifiers import Words, render_with
@@ -54,8 +54,12 @@ def recipes_for(
     size_px: tuple[int, int],
     base: Base,
     record: RunRecord | None,
+    extras: Mapping[str, Any] | None = None,
 ) -> list[Recipe]:
-    """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that each can be redrawn alone."""
+    """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that each can be redrawn alone.
+
+    `extras` is kept in each recipe: which runs were composed.
+    """
     words = words_of(record)
     return [
         Recipe(
@@ -74,6 +78,7 @@ def recipes_for(
             run=None if record is None else record.name,
             identifiers={name: one.identifier for name, one in words.items()},
             version=__version__,
+            extras=dict(extras or {}),
         )
         for prompt in prompts
         for index in range(settings.count)

@@ -90,7 +90,15 @@ def find_target(name: str, *, public: bool, offline: bool, ask: bool) -> Target:
 
 @contextmanager
 def bundled(
-    layout: Layout, run: str, target: Target, *, precision: str, licence: str | None, progress: Progress, offline: bool
+    layout: Layout,
+    run: str,
+    target: Target,
+    *,
+    precision: str,
+    licence: str | None,
+    progress: Progress,
+    offline: bool,
+    allow_collision: bool = False,
 ) -> Iterator[Bundle]:
     """Lays out what would be uploaded, in a folder that is gone afterwards.
 
@@ -105,7 +113,16 @@ def bundled(
     with temporary_folder(layout.root / "exports" / f"{record.name}-hub") as outer:
         folder = outer / "repository"
         kind, path = ("lora", folder / LORA_FILE) if record.method == "lora" else ("diffusers", folder)
-        export_run(layout, record.name, target=kind, precision=precision, out=path, progress=progress, offline=offline)
+        export_run(
+            layout,
+            record.name,
+            target=kind,
+            precision=precision,
+            out=path,
+            progress=progress,
+            offline=offline,
+            allow_collision=allow_collision,
+        )
         drawn = _own_pictures(layout, record)
         pictures = _copied(drawn, folder)
         if not pictures:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import DrawSettings, Profile
 from dbcli.project.runs import RunRecord
-from dbcli.workflows.generate import Drawn, chosen_run, draw_settings, images_folder, profile_of
+from dbcli.workflows.composition import Cast, Composition, compose, load_composition
+from dbcli.workflows.generate import Drawn, draw_settings, images_folder, profile_of
 from dbcli.workflows.grids import picture_grid
-from dbcli.workflows.pictures import draw_recipes, draw_size, recipes_for, words_of
+from dbcli.workflows.pictures import draw_recipes, draw_size, read_prompts, recipes_for, words_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import listening
 
@@ -22,14 +23,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """One run (or the bare base, record None) loaded for drawing; `size` is width and height as asked for."""
+    """Runs loaded for drawing, or the bare base; `size` is width and height as asked for."""
 
     layout: Layout
-    record: RunRecord | None
+    composition: Composition
     profile: Profile
     base: Base
     size: tuple[int | None, int | None]
     out: Path | None
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The run, knowing the subjects of all where there are several; None for the bare base."""
+        return self.composition.whole
+
+    @property
+    def title(self) -> str:
+        """What draws, in words."""
+        return self.composition.name or "the bare base"
 
     @property
     def run(self) -> str | None:
@@ -61,7 +72,11 @@ class Session:
         """
         settings = self.settings(flags)
         size = draw_size(self.base, *self.size, self.profile.images.resolution)
-        recipes = recipes_for([prompt], settings, seed=seed, size_px=size, base=self.base, record=self.record)
+        extras = self.composition.extras()
+        recipes = recipes_for(
+            [prompt], settings, seed=seed, size_px=size, base=self.base, record=self.record, extras=extras
+        )
+        read_prompts(self.layout, [prompt for prompt in {one.prompt: None for one in recipes}], self.record, progress)
         folder = self.out or images_folder(self.layout, self.record)
         with listening() as wish:
             pictures = draw_recipes(
@@ -74,25 +89,25 @@ class Session:
                 title=f"Drawing {len(recipes)} picture{'' if len(recipes) == 1 else 's'}",
             )
         sheet = picture_grid(self.layout, self.record, pictures, folder) if grid else None
-        return Drawn(self.run, pictures, sheet)
+        return Drawn(self.run, pictures, sheet, self.title)
 
 
 def open_session(
     layout: Layout,
-    run: str | None,
+    cast: Cast,
     *,
     size: tuple[int | None, int | None],
     out: Path | None,
     progress: Progress,
     offline: bool,
 ) -> Session:
-    """Loads a run once. Raises RunMissing without a finished run."""
+    """Loads a run, or several, once. Raises whatever `compose` raises."""
     from dbcli.diffusion.devices import pick_device
-    from dbcli.workflows.tuned import load_model
 
-    record = chosen_run(layout, run)
-    profile = profile_of(layout, record)
+    composition = compose(layout, cast)
+    profile = profile_of(layout, composition.whole)
     with progress.stage("Loading the model", 1) as stage:
-        base = load_model(layout, record, progress, offline=offline, device=pick_device(profile.train.device))
+        device = pick_device(profile.train.device)
+        base = load_composition(layout, composition, progress, offline=offline, device=device)
         stage.advance()
-    return Session(layout, record, profile, base, size, out)
+    return Session(layout, composition, profile, base, size, out)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dbcli.errors import UsageError
+from dbcli.errors import Collision, UsageError
 from dbcli.project.identifiers import check_class_noun, check_identifier
 from dbcli.project.layout import Layout
 from dbcli.project.subjects import TokenCheck, list_subjects, token_claims
-from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, clash, known_words
+from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.signals import listening
@@ -76,6 +76,28 @@ def token_check(*, allow_collision: bool = False) -> TokenCheck:
     from dbcli.diffusion.vocabulary import tokens_of
 
     return TokenCheck(tokens_of, lambda claims, count: free_words(claims, count), allow_collision)
+
+
+def clashes_among(words: Sequence[SubjectWord], what: str, *, allow: bool) -> tuple[str, ...]:
+    """The clashes among subjects that shall share a model, where they are allowed; `what` begins the refusal.
+
+    Raises Collision with every clash and three words to take instead where they are not.
+    """
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    found = tuple(clashes_between([word for word in words if word.identifier], tokens_of))
+    if found and not allow:
+        claims = [
+            Claim(one.subject, text, frozenset(tokens_of(text)), is_noun)
+            for one in words
+            for text, is_noun in ((one.identifier, False), (one.class_noun, True))
+        ]
+        raise Collision(
+            f"{what}: {'; '.join(found)}.",
+            hint=f"train one of them with --token {', '.join(free_words(claims, 3))}; "
+            "or, for research, --allow-collision",
+        )
+    return found
 
 
 def free_words(claims: Sequence[Claim], count: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused, RunMissing, UnsafeFile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.adapters import Trainable
     from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.formats.lora import LoraWeights
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -92,20 +94,45 @@ def load_model(layout: Layout, record: RunRecord | None, progress: Progress, *, 
     """
     if record is None:
         return load_project_base(layout, progress, offline=offline, device=device)
-    folder = checked_weights(layout, record)
     if record.method == "full":
         from dbcli.diffusion.bases import load_base
 
-        return load_base(str(folder), device=device, offline=True)
+        return load_base(str(checked_weights(layout, record)), device=device, offline=True)
+    from dbcli.diffusion.adapters import attach_lora
+
+    file = checked_weights(layout, record) / LORA_FILE
     base = load_project_base(layout, progress, offline=offline, device=device)
+    attach_lora(base.unet, base.text_encoder, _lora_of(record, file, base))
+    return base
+
+
+def load_with_loras(
+    layout: Layout,
+    runs: Sequence[tuple[RunRecord, float]],
+    progress: Progress,
+    *,
+    offline: bool,
+    device: Any,
+) -> Base:
+    """The project's base with several LoRA runs in its weights, each by its own share.
+
+    Raises RunMissing where weights are gone, Refused where the base is no longer that of a run.
+    """
+    from dbcli.diffusion.composition import merge_loras
+
+    files = [checked_weights(layout, record) / LORA_FILE for record, _ in runs]
+    base = load_project_base(layout, progress, offline=offline, device=device)
+    loras = [(_lora_of(record, file, base), weight) for (record, weight), file in zip(runs, files, strict=True)]
+    merge_loras(base.unet, base.text_encoder, loras)
+    return base
+
+
+def _lora_of(record: RunRecord, file: Path, base: Base) -> LoraWeights:
+    from dbcli.diffusion.formats.lora_files import read_lora
+
     if record.base.hash != base.hash:
         raise Refused(
             f"The run {record.name} was trained on another base ({record.base.name}).",
             hint=f"dreambooth runs show {record.name}",
         )
-    from dbcli.diffusion.adapters import attach_lora
-    from dbcli.diffusion.formats.lora_files import read_lora
-
-    lora = read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
-    attach_lora(base.unet, base.text_encoder, lora)
-    return base
+    return read_lora(file, unet=base.unet, text_encoder=base.text_encoder)

@@ -84,11 +84,11 @@ def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, P
     """
     networks = {"unet": unet, "text_encoder": text_encoder}
     return {
-        part: _peft(lora.part(part), _path_prefix(networks[part]), networks[part]) for part in PARTS if lora.part(part)
+        part: _peft(lora.part(part), path_prefix(networks[part]), networks[part]) for part in PARTS if lora.part(part)
     }
 
 
-def _path_prefix(network: Any) -> str:
+def path_prefix(network: Any) -> str:
     """transformers before 5.6 keeps the text tower one level deeper."""
     return "text_model." if hasattr(network, "text_model") else ""
 

@@ -1,0 +1,191 @@
+"""Which runs draw together: several LoRAs at once, each with a weight, their subjects told apart by their tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dbcli.errors import Refused, UsageError
+from dbcli.project.layout import Layout
+from dbcli.project.names import printable
+from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.token_claims import SubjectWord
+from dbcli.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+MOST_WEIGHT = 10.0
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Runs as a person names them: none for the newest, one, or several LoRAs with "1,0.8" as their weights."""
+
+    runs: Sequence[str] = ()
+    weights: str | None = None
+    allow_collision: bool = False
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The runs that draw, each with its weight; no record at all is the bare base."""
+
+    records: tuple[RunRecord, ...]
+    weights: tuple[float, ...]
+    collisions: tuple[str, ...] = field(default=())
+
+    @property
+    def is_plain(self) -> bool:
+        """One run as it was trained, or the bare base."""
+        return len(self.records) < 2 and all(weight == 1 for weight in self.weights)
+
+    @property
+    def whole(self) -> RunRecord | None:
+        """The first run's record, knowing the subjects of all of them; for reading only, never to be saved."""
+        if len(self.records) < 2:
+            return self.records[0] if self.records else None
+        subjects: dict[str, RunSubject] = {}
+        for record in self.records:
+            for subject in record.subjects:
+                subjects.setdefault(subject.name, subject)
+        return self.records[0].model_copy(update={"subjects": list(subjects.values())})
+
+    @property
+    def name(self) -> str | None:
+        """What a person is told: "0001-dog", or "0001-dog + 0.8 x 0002-cat"; None for the bare base."""
+        parts = [
+            record.name if weight == 1 else f"{weight:g} x {record.name}"
+            for record, weight in zip(self.records, self.weights, strict=True)
+        ]
+        return " + ".join(parts) or None
+
+    def extras(self) -> dict[str, Any]:
+        """What a recipe keeps of it; nothing for one run as it is, whose name says all."""
+        if self.is_plain:
+            return {}
+        runs = [
+            {"run": record.name, "weight": weight} for record, weight in zip(self.records, self.weights, strict=True)
+        ]
+        return {"runs": runs} | ({"allowed_collisions": list(self.collisions)} if self.collisions else {})
+
+
+def compose(layout: Layout, cast: Cast) -> Composition:
+    """Settles which runs draw, with which weights.
+
+    Raises RunMissing for a run that is not there or not finished, UsageError for weights that do not fit and for a
+    full run among several, Refused for runs of different bases or one subject under two words, and Collision where
+    subjects of different runs share a token and nobody allowed it.
+    """
+    from dbcli.workflows.generate import chosen_run
+
+    records = [chosen_run(layout, name) for name in cast.runs or [None]]
+    found = tuple(record for record in records if record is not None)
+    weights = _weights(cast.weights, len(records))
+    if len(records) > 1:
+        _check_together(records)
+    if cast.weights is not None:
+        _check_scalable(found)
+    return Composition(found, weights if found else (), _collisions(found, allow=cast.allow_collision))
+
+
+def load_composition(
+    layout: Layout, composition: Composition, progress: Progress, *, offline: bool, device: Any
+) -> Base:
+    """The base with every run's LoRA in it by its weight; a weight of 0 leaves a run out, bit for bit."""
+    from dbcli.workflows.tuned import load_model, load_with_loras
+
+    drawn = [
+        (record, weight) for record, weight in zip(composition.records, composition.weights, strict=True) if weight != 0
+    ]
+    if not drawn:
+        return load_model(layout, None, progress, offline=offline, device=device)
+    if len(drawn) == 1 and drawn[0][1] == 1:
+        return load_model(layout, drawn[0][0], progress, offline=offline, device=device)
+    return load_with_loras(layout, drawn, progress, offline=offline, device=device)
+
+
+def _weights(text: str | None, count: int) -> tuple[float, ...]:
+    """ "1,0.8" as numbers, one a run; ones where nobody said."""
+    if text is None:
+        return (1.0,) * count
+    hint = "one number a --run, like --weights 1,0.8"
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != count:
+        raise UsageError(
+            f"--weights {printable(text, 80)} has {len(parts)} number{'' if len(parts) == 1 else 's'} "
+            f"for {count} run{'' if count == 1 else 's'}.",
+            hint=hint,
+        )
+    return tuple(_weight(part, hint) for part in parts)
+
+
+def _weight(text: str, hint: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight <= MOST_WEIGHT:
+        raise UsageError(
+            f"--weights: '{printable(text, 40)}' is no weight; it is a number from 0 to {MOST_WEIGHT:g}.", hint=hint
+        )
+    return abs(weight)
+
+
+def _check_together(records: Sequence[RunRecord | None]) -> None:
+    if None in records:
+        raise UsageError("The bare base is in every run already.", hint="leave --run base out")
+    known = [record for record in records if record is not None]
+    names = [record.name for record in known]
+    if len(set(names)) < len(names):
+        raise UsageError(f"A run is named twice: {', '.join(names)}.", hint="a weight above 1 draws it more strongly")
+    _check_scalable(known)
+    first = known[0]
+    for other in known[1:]:
+        if other.base.hash != first.base.hash:
+            raise Refused(
+                f"{first.name} and {other.name} were trained on different bases ({_base(first)} and {_base(other)}); "
+                "a LoRA fits its own base alone.",
+                hint="dreambooth runs show tells a run's base",
+            )
+    _check_names(known)
+
+
+def _check_scalable(records: Sequence[RunRecord]) -> None:
+    full = next((record for record in records if record.method != "lora"), None)
+    if full is not None:
+        raise UsageError(
+            f"{full.name} is a {full.method} run: a whole model, which can be neither weighted nor added to another.",
+            hint="train it with --method lora",
+        )
+
+
+def _check_names(records: Sequence[RunRecord]) -> None:
+    """One name for two things, or one thing under two words: {dog} would not say which."""
+    words: dict[str, tuple[str, RunSubject]] = {}
+    for record in records:
+        for subject in record.subjects:
+            before, first = words.setdefault(subject.name, (record.name, subject))
+            if (first.identifier, first.class_noun) != (subject.identifier, subject.class_noun):
+                raise Refused(
+                    f"'{subject.name}' is '{first.identifier} {first.class_noun}' in {before} "
+                    f"and '{subject.identifier} {subject.class_noun}' in {record.name}; "
+                    f"{{{subject.name}}} would not say which.",
+                    hint="draw with one of the two runs",
+                )
+
+
+def _base(record: RunRecord) -> str:
+    return f"{record.base.name} {(record.base.hash or '?')[:12]}"
+
+
+def _collisions(records: Sequence[RunRecord], *, allow: bool) -> tuple[str, ...]:
+    """The clashes between subjects of different runs, where somebody allowed them. Raises Collision otherwise."""
+    if len(records) < 2:
+        return ()
+    from dbcli.workflows.tokens import clashes_among
+
+    words = [SubjectWord(one.name, one.identifier or "", one.class_noun) for run in records for one in run.subjects]
+    return clashes_among(words, f"The runs {', '.join(run.name for run in records)} do not go together", allow=allow)
