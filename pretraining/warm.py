@@ -29,6 +29,8 @@ NEIGHBOURS = {
     "brown": ("orange", 0.09),
     "sunglasses": ("glasses", 0.05),
     "tin": ("can", 0.05),
+    "grass": ("forest", 0.05),
+    "field": ("forest", 0.05),
 }
 
 
