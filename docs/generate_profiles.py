@@ -69,6 +69,7 @@ SECTIONS = {
     "lora": "LoRA adapters",
     "images": "Photos",
     "draw": "Drawing",
+    "probe": "Probes in training",
 }
 PURPOSES = {
     "full": "Stable Diffusion 1.x and 2.x on a GPU of 24 GB or more",

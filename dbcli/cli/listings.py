@@ -104,6 +104,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
         ("loss", None if record.loss is None else f"{record.loss:.4f}"),
         ("prior", record.prior.get("line")),
+        ("probes", record.probing.get("line")),
         ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),
         ("peak memory", None if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / 1e9:.2f} GB"),
         ("device", record.device),

@@ -36,6 +36,10 @@ def train(
             autocompletion=completion.settings,
         ),
     ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option("--stop", help="auto: end when neither fidelity nor editability rises; never: take all steps."),
+    ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +73,7 @@ def train(
             run = None if resume == NEWEST else resume
             return show_run(call.screen, resume_training(layout, run, progress, offline=call.offline), layout)
         names, word = subject_and_token(call, layout, subject or [], token)
-        flags = {"method": method, "train.steps": steps, "train.seed": seed}
+        flags = {"method": method, "train.steps": steps, "train.seed": seed, "probe.stop": stop}
         plan = plan_training(
             layout, names, token=word, profile=profile, sets=sets or [], flags=flags, allow_collision=allow_collision
         )

@@ -78,6 +78,10 @@ class Layout:
     def previews_dir(self, name: str) -> Path:
         return self._inside("runs", check_name(name, "run"), "previews")
 
+    def probes_dir(self, name: str) -> Path:
+        """What was measured in training: probes.json, the probes' pictures, and weights that may become the result."""
+        return self._inside("runs", check_name(name, "run"), "probes")
+
     def eval_dir(self, name: str, suite: str) -> Path:
         return self._inside("runs", check_name(name, "run"), "eval", check_name(suite, "suite"))
 

@@ -132,17 +132,58 @@ class DrawSettings(_Section):
     negative: str = Field(default="", description="what should not be in the picture")
 
 
+class ProbeSettings(_Section):
+    judge: Literal["auto", "off", "tiny", "paper"] = Field(
+        default="auto",
+        description="who scores checkpoints in training; auto: the embedded judges for the embedded base, the paper's "
+        "where they are on this machine",
+    )
+    every: Positive | None = Field(
+        default=None, description="steps between probes; if left out, as many as fit into the budget"
+    )
+    budget: float = Field(
+        default=0.15, gt=0, le=1, description="the most that probing may take, as a share of the time of all steps"
+    )
+    prompts: list[str] = Field(
+        default=[
+            "a {identifier} {class} in the snow",
+            "a {identifier} {class} on the beach",
+            "a {identifier} {class} in space",
+        ],
+        min_length=1,
+        max_length=64,
+        description="scenes that show whether prompts are still followed",
+    )
+    seeds: Positive = Field(default=2, le=64, description="pictures of each prompt; fewer where the budget is small")
+    steps: Positive = Field(default=10, le=1000, description="sampler steps of a probe's picture")
+    sampler: Sampler = Field(default="dpm++", description="sampler of a probe's picture; this one needs few steps")
+    keep: Literal["best", "last"] = Field(default="best", description="which checkpoint becomes the run's result")
+    stop: Literal["never", "auto"] = Field(
+        default="never", description="auto: training ends when neither score has risen for a while"
+    )
+    patience: Positive = Field(default=3, le=1000, description="probes without a rise after which auto ends a run")
+    margin: float = Field(default=0.005, ge=0, le=1, description="a smaller rise of a score is none")
+
+    @field_validator("prompts")
+    @classmethod
+    def _about_the_subject(cls, prompts: list[str]) -> list[str]:
+        for prompt in prompts:
+            check_template(prompt, {"identifier", "class"})
+            if "{identifier}" not in prompt:
+                raise ValueError("should say {identifier} in every prompt")
+        return prompts
+
+
 class Profile(_Section):
     """All settings of one run, resolved; it is frozen into the run's record."""
 
-    method: Literal["full", "lora"] = Field(
-        default="full", description="all weights, or small adapters beside them"
-    )
+    method: Literal["full", "lora"] = Field(default="full", description="all weights, or small adapters beside them")
     train: TrainSettings = Field(default_factory=TrainSettings)
     prior: PriorSettings = Field(default_factory=PriorSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)
     draw: DrawSettings = Field(default_factory=DrawSettings)
+    probe: ProbeSettings = Field(default_factory=ProbeSettings)
 
 
 def shipped_profiles() -> list[str]:

@@ -72,6 +72,7 @@ class RunRecord(Record):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str | None = None
     prior: dict[str, Any] = Field(default_factory=dict)
+    probing: dict[str, Any] = Field(default_factory=dict, description="what was measured on the way, and chosen")
     timings: dict[str, float] = Field(default_factory=dict, description="seconds a phase")
     peak_memory_bytes: int | None = None
     step: int = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli import __version__
 from dbcli.project.atomic import write_text
 from dbcli.project.layout import Layout
+from dbcli.project.probe_files import ProbeRecord, load_probes, probe_pictures
 from dbcli.project.runs import RunRecord, read_events
 from dbcli.workflows.grids import opened
 
@@ -27,7 +28,7 @@ def write_report(
         scores,
         title=f"{record.name} · {scores['suite']}",
         facts=_facts(record),
-        galleries=_galleries(scores, subjects),
+        galleries=[*_galleries(scores, subjects), *_on_the_way(layout, record)],
         charts=_charts(layout, record),
         foot=f"Made by dreambooth {__version__}.",
     )
@@ -51,11 +52,38 @@ def _charts(layout: Layout, record: RunRecord) -> list[Chart]:
     from dbcli.reports.charts import loss_curve
     from dbcli.reports.page import embedded_chart
 
-    events = read_events(layout, record.name)
-    if not any("subject_loss" in event for event in events):
-        return []
-    light, dark = loss_curve(events, coat="light"), loss_curve(events, coat="dark")
-    return [embedded_chart(light, dark, alt=f"Losses over the {record.step} steps of {record.name}", caption="Losses")]
+    charts, events, probes = [], read_events(layout, record.name), load_probes(layout, record.name)
+    if any("subject_loss" in event for event in events):
+        light, dark = loss_curve(events, coat="light"), loss_curve(events, coat="dark")
+        alt = f"Losses over the {record.step} steps of {record.name}"
+        charts.append(embedded_chart(light, dark, alt=alt, caption="Losses"))
+    if probes is not None and probes.probes:
+        light, dark = (probe_curve(probes, coat) for coat in ("light", "dark"))
+        alt = "; ".join(f"step {one.step}: fidelity {one.fidelity:.3f}, editability {one.editability:.3f}"
+                        for one in probes.probes)  # fmt: skip
+        charts.append(embedded_chart(light, dark, alt=f"Probes: {alt}", caption="Checkpoints, scored in training"))
+    return charts
+
+
+def probe_curve(probes: ProbeRecord, coat: Any = "light") -> bytes:
+    """The chart of a run's probes as PNG bytes."""
+    from dbcli.reports.charts import probe_chart
+
+    entries = [one.model_dump() for one in probes.probes]
+    return probe_chart(entries, chosen_step=probes.chosen, real=probes.real, coat=coat)
+
+
+def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[PictureRow]]]:
+    """The same few pictures at every checkpoint that was probed."""
+    from dbcli.reports.page import PictureRow
+
+    probes = load_probes(layout, record.name)
+    rows = []
+    for one in probes.probes if probes is not None else []:
+        chosen = " · the result" if probes is not None and one.step == probes.chosen else ""
+        note = f"fidelity {one.fidelity:.3f} · editability {one.editability:.3f}{chosen}"
+        rows.append(PictureRow(f"step {one.step}", opened(probe_pictures(layout, record.name, one.step)), note=note))
+    return [("checkpoints on the way", rows)] if rows else []
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows.material import gather
 from dbcli.workflows.prior import ClassImages, ensure_class_images
+from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.settings import resolve_profile
@@ -207,6 +208,7 @@ def _train(
     store.save_run(layout, record)
     resolution = profile.images.resolution or base.resolution
     wish.raise_if_wished("Stopped before training began.")
+    probing = open_probing(layout, record, base, profile, progress)
     with _timed(record, "class_images"):
         class_images = _class_images(layout, base, subjects, profile, resolution, progress, wish)
     _tell_prior(layout, record, class_images, profile, progress)
@@ -216,7 +218,9 @@ def _train(
     trainable = make_trainable(base, profile)
     trainer = build_trainer(base, trainable, lesson, profile)
     with _timed(record, "train"):
-        finished = run_loop(layout, record, base, trainer, profile, progress, wish)
+        finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing)
+    if probing is not None:
+        probing.account()
     record.peak_memory_bytes = peak_memory_bytes(device)
     if not finished:
         raise Interrupted(
@@ -225,7 +229,12 @@ def _train(
         )
     with _timed(record, "save"):
         trainer.use_averages()
+        if probing is not None:
+            probing.settle(trainer)
         save_tuned(layout, record.name, base, trainable, profile)
+    if probing is not None:
+        with _timed(record, "probe"):
+            probing.close()
 
 
 def _describe(record: RunRecord, base: Base, device: str) -> None:

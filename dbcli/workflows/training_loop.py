@@ -14,6 +14,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.material import Lesson
+from dbcli.workflows.probing import Probing
 from dbcli.workflows.progress import Progress, Stage
 
 if TYPE_CHECKING:
@@ -99,13 +100,14 @@ def run_loop(
     profile: Profile,
     progress: Progress,
     wish: Callable[[], bool],
+    probing: Probing | None = None,
 ) -> bool:
     """The steps, from the newest checkpoint on; True at the end, False after a wish to stop, with a checkpoint written.
 
+    The end is the last step, or where `probing` finds that nothing rises any longer.
+
     Raises TrainingDiverged by the profile's policy, with the last sound checkpoint still there.
     """
-    from dbcli.diffusion.trainer import train
-
     keeper = Keeper(layout, record, trainer, profile.train.keep_checkpoints, progress)
     if keeper.load_newest():
         store.append_event(layout, record.name, {"event": "resumed", "step": trainer.done})
@@ -116,22 +118,51 @@ def run_loop(
         every = profile.train.checkpoint_every
         if (every and step % every == 0) or step == profile.train.steps or wish():
             keeper.save()
+        if probing is not None:
+            probing.after_step(trainer, stage, wish)
         if profile.train.preview_every and step % profile.train.preview_every == 0:
             _preview(layout, record, base, trainer, profile, wish)
 
     with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
         stage.advance(trainer.done)
         on_step = _reporter(layout, record, stage, base)
-        while True:
-            try:
-                finished = train(trainer, on_step=on_step, after_step=after_step, should_stop=wish)
-                break
-            except TrainingDiverged as error:
-                if profile.train.on_divergence == "stop" or not keeper.roll_back(error.message):
-                    raise
+        if probing is not None:
+            probing.after_step(trainer, stage, wish)  # a kill may have come before the probe of this step
+        finished = _to_the_end(keeper, profile, probing, on_step, after_step, wish)
     if record.step != trainer.done:
-        keeper.save()  # the signal came just after the step had asked for it
+        keeper.save()  # the signal came just after the step had asked for it, or the end came early
     return finished
+
+
+def _to_the_end(
+    keeper: Keeper,
+    profile: Profile,
+    probing: Probing | None,
+    on_step: Callable[[StepResult], None],
+    after_step: Callable[[int], None],
+    wish: Callable[[], bool],
+) -> bool:
+    """Trains until nothing is left to do, or a signal came; whether the run is over."""
+    from dbcli.diffusion.trainer import train
+
+    trainer = keeper.trainer
+
+    def is_over() -> bool:
+        if probing is None:
+            return trainer.done >= profile.train.steps
+        # A probe of the last step that a signal cut short is made when the run goes on.
+        is_last = trainer.done >= profile.train.steps and not probing.is_due(trainer.done)
+        return is_last or probing.ends_at(trainer.done)
+
+    while not is_over() and not wish():
+        try:
+            train(trainer, on_step=on_step, after_step=after_step, should_stop=lambda: wish() or is_over())
+        except TrainingDiverged as error:
+            if profile.train.on_divergence == "stop" or not keeper.roll_back(error.message):
+                raise
+            if probing is not None:
+                probing.rolled_back(trainer.done)
+    return is_over()
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbcli.metrics.choice import Probe, pick_checkpoint, should_stop
+from dbcli.metrics.choice import Probe, paired_noise, pick_checkpoint, should_stop
 
 
 def test_the_knee_of_the_front_wins() -> None:
@@ -31,6 +31,27 @@ def test_when_all_copy_the_rule_still_picks_one() -> None:
 
 def test_among_equals_the_earlier_step() -> None:
     assert pick_checkpoint([Probe(300, 0.5, 0.3), Probe(100, 0.5, 0.3)]).step == 100
+
+
+def test_a_front_of_two_has_no_knee_and_the_likeness_decides() -> None:
+    assert pick_checkpoint([Probe(100, 0.5, 0.32), Probe(200, 0.7, 0.3)]).step == 200
+
+
+def test_a_difference_that_is_noise_does_not_outweigh_what_was_learnt() -> None:
+    probes = [Probe(100, 0.5, 0.301), Probe(200, 0.6, 0.3005), Probe(300, 0.7, 0.3)]
+    # Without noise all three sums are 1, .5 + .5, 1. Stretched over 0.01, editability counts 0.1 at most.
+    assert pick_checkpoint(probes, noise=(0.0, 0.01)).step == 300
+    # A likeness that differs by chance alone leaves the choice to editability.
+    assert pick_checkpoint(probes, noise=(100.0, 0.0)).step == 100
+
+
+def test_noise_is_the_standard_error_of_paired_differences() -> None:
+    # Differences 1 and 3: standard deviation sqrt(2), error sqrt(2) / sqrt(2) = 1.
+    assert paired_noise([[0.0, 10.0], [1.0, 13.0]]) == pytest.approx(1.0)
+    # A second pair of rows with differences 0 and 0 has none: the root of the mean of 1 and 0.
+    assert paired_noise([[0.0, 10.0], [1.0, 13.0], [1.0, 13.0]]) == pytest.approx(0.5**0.5)
+    assert paired_noise([[0.1, 0.2]]) == 0.0
+    assert paired_noise([[0.1], [0.2]]) == 0.0
 
 
 def test_no_probes_no_choice() -> None:

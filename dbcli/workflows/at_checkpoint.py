@@ -1,0 +1,55 @@
+"""A run's model as it was at one of its checkpoints, to draw with and to score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import Refused, RunMissing
+from dbcli.project.checkpoints import checkpoints
+from dbcli.project.layout import Layout
+from dbcli.project.manifests import first_fault
+from dbcli.project.profiles import frozen_profile
+from dbcli.project.runs import RunRecord
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+
+def checkpoint_steps(layout: Layout, run: str) -> list[int]:
+    """The steps whose checkpoints a run still has, oldest first."""
+    return [int(path.name.removeprefix("step-")) for path in checkpoints(layout, run)]
+
+
+def require_checkpoint(layout: Layout, record: RunRecord, step: int) -> Path:
+    """The folder of a checkpoint, whole. Raises RunMissing naming those that are there."""
+    folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
+    fault = first_fault(folder)
+    if fault is None:
+        return folder
+    known = ", ".join(str(one) for one in checkpoint_steps(layout, record.name)) or "none"
+    raise RunMissing(
+        f"The run {record.name} has no whole checkpoint of step {step} ({fault}); there: {known}.",
+        hint="--set train.keep_checkpoints=N keeps more of the next run's",
+    )
+
+
+def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> None:
+    """Turns the project's base into the run's model at `step`, averages where the run kept them; ready to draw.
+
+    The caller has required the checkpoint. Raises Refused on another base than the run's.
+    """
+    from dbcli.diffusion.adapters import freeze
+    from dbcli.diffusion.as_result import load_result, result_file_of_checkpoint
+    from dbcli.workflows.training_loop import make_trainable
+
+    folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
+    if record.base.hash != base.hash:
+        raise Refused(
+            f"The run {record.name} was trained on another base ({record.base.name}).",
+            hint=f"dreambooth runs show {record.name}",
+        )
+    profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
+    trainable = make_trainable(base, profile)
+    load_result(trainable.tensors, result_file_of_checkpoint(folder))
+    freeze(base.unet, base.text_encoder)

@@ -1,0 +1,323 @@
+"""Probes in training: checkpoints are drawn with and scored on the way, and the best of them becomes the result.
+
+Probing changes no weight: everything it draws has noise of its own, averages are put in and taken out again exactly,
+and what it settles is written into the run, so that a resumed run goes on as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from dbcli.errors import Interrupted, JudgeMissing
+from dbcli.project import runs as store
+from dbcli.project.atomic import write_bytes
+from dbcli.project.layout import Layout
+from dbcli.project.probe_files import (
+    ProbeEntry,
+    ProbePlan,
+    ProbeRecord,
+    SkippedProbe,
+    drop_weights,
+    keep_weights,
+    kept_weights,
+    load_probes,
+    probe_picture,
+    save_probes,
+)
+from dbcli.project.profiles import Profile
+from dbcli.project.recipes import save_png
+from dbcli.project.runs import RunRecord
+from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.workflows.pictures import CHECKPOINT_KEY
+from dbcli.workflows.probe_plan import plan_probes, too_dear
+from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items
+from dbcli.workflows.progress import Progress, Stage
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.trainer import Trainer
+    from dbcli.metrics.choice import Choice
+
+# Steps whose speed is asked for: the newest, as a machine may have been busy before.
+TIMED_STEPS = 100
+
+
+def open_probing(layout: Layout, record: RunRecord, base: Base, profile: Profile, progress: Progress) -> Probing | None:
+    """Probing of a run with its judges loaded; None, with one line that says why, where there is none.
+
+    Raises JudgeMissing where probes, or stopping by them, were asked for and the judges are not on this machine.
+    """
+    plan = _plan(layout, record, profile)
+    began = time.perf_counter()
+    reason = plan.why if not plan.steps else None
+    panel = None
+    if plan.steps:
+        try:
+            panel = _panel(layout, record, profile, str(base.unet.device))
+        except JudgeMissing as error:
+            reason = f"the judges are not on this machine. {error.message}"
+            if _asked_for(profile):
+                raise JudgeMissing(f"Probes were asked for, and {reason}", hint=error.hint) from error
+    if panel is None:
+        record.probing = {"line": f"probes OFF: {reason}"}
+        progress.note(record.probing["line"])
+        return None
+    items = probe_items(record, profile, base, plan.seeds)
+    found = load_probes(layout, record.name) or ProbeRecord(plan=plan)
+    found.judges = panel.judges.describe()
+    loading = time.perf_counter() - began
+    found.loading_seconds = round(found.loading_seconds + loading, 3)
+    known = [value for value in panel.real.values() if value is not None]
+    found.real = fmean(known) if known else None
+    save_probes(layout, record.name, found)
+    places = ", ".join(str(step) for step in plan.steps[:6]) + (", …" if len(plan.steps) > 6 else "")
+    progress.note(f"probes ON: after steps {places}, {len(items)} pictures each ({plan.why})")
+    return Probing(layout, record, base, profile, progress, panel, items, found, loading)
+
+
+def _plan(layout: Layout, record: RunRecord, profile: Profile) -> ProbePlan:
+    """The plan a run began with, else a new one."""
+    if profile.probe.judge == "off":
+        return ProbePlan(why="switched off (probe.judge=off)")
+    before = load_probes(layout, record.name)
+    if before is not None:
+        return before.plan
+    classes = len({subject.class_noun for subject in record.subjects})
+    return plan_probes(profile, subjects=len(record.subjects), classes=classes)
+
+
+def _panel(layout: Layout, record: RunRecord, profile: Profile, device: str) -> Panel:
+    from dbcli.metrics.encoders import load_judges
+
+    settings = load_settings(layout)
+    own = "tiny" if settings.base == "tiny" else "paper"
+    name = own if profile.probe.judge == "auto" else profile.probe.judge
+    sources = {**load_user_settings().judges, **settings.judges}
+    # Never fetched here: a training that begins with a download of judges is not what was asked for.
+    return Panel(layout, record, load_judges(name, sources=sources, offline=True, device=device))
+
+
+def _asked_for(profile: Profile) -> bool:
+    probe = profile.probe
+    return probe.judge != "auto" or probe.stop == "auto" or probe.every is not None
+
+
+@dataclass
+class Probing:
+    """The probes of one run; `seconds` is what they took in this process, loading the judges included."""
+
+    layout: Layout
+    run: RunRecord
+    base: Base
+    profile: Profile
+    progress: Progress
+    panel: Panel
+    items: list[Item]
+    record: ProbeRecord
+    seconds: float
+
+    def __post_init__(self) -> None:
+        self._loading = self.seconds
+
+    def ends_at(self, step: int) -> bool:
+        """Whether `stop: auto` ends the run after `step`."""
+        return self.record.stopped_at is not None and step >= self.record.stopped_at
+
+    def is_due(self, step: int) -> bool:
+        """Whether a probe is planned after `step` and was neither made nor left out."""
+        return step in self.record.plan.steps and not self.record.settled(step)
+
+    def after_step(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> None:
+        """Probes the checkpoint that the trainer stands at, if that is planned; left out once a signal came."""
+        step = trainer.done
+        if not self.is_due(step):
+            self._settle_stop(step)  # a kill may have come between the probe and this
+            return
+        reason = self._too_dear(step)
+        if reason is not None:
+            self.record.skipped.append(SkippedProbe(step=step, why=reason))
+            save_probes(self.layout, self.run.name, self.record)
+            self._event("probe left out", step=step, why=reason)
+            return
+        try:
+            entry = self._probe(trainer, stage, should_stop)
+        except Interrupted:
+            return
+        self._keep(trainer, entry)
+        self._settle_stop(step)
+
+    def rolled_back(self, step: int) -> None:
+        """Steps after `step` will be made anew at another rate: what was measured of them no longer holds."""
+        self.record.forget_after(step)
+        self.record.stopped_at = None
+        save_probes(self.layout, self.run.name, self.record)
+        drop_weights(self.layout, self.run.name, but=[one.step for one in self.record.probes])
+
+    def account(self) -> None:
+        """Books this process's probing as a phase of its own; its part inside the loop is no training time."""
+        timings = self.run.timings
+        in_loop = self.seconds - self._loading
+        timings["probe"] = round(timings.get("probe", 0.0) + self.seconds, 3)
+        timings["train"] = round(timings["train"] - in_loop, 3)
+
+    def settle(self, trainer: Trainer) -> None:
+        """Chooses the checkpoint that becomes the result, puts its weights into the model, and says so."""
+        last = trainer.done
+        chosen, rule = self._choice(last)
+        if chosen != last:
+            from dbcli.diffusion.as_result import WEIGHTS_FILE, load_result
+
+            folder = kept_weights(self.layout, self.run.name, chosen)
+            assert folder is not None  # _choice picks only among those that are there
+            load_result(trainer.trainable.tensors, folder / WEIGHTS_FILE)
+        self.record.chosen, self.record.rule = chosen, rule
+        save_probes(self.layout, self.run.name, self.record)
+        self.run.probing = self._summary(chosen, last)
+        self._event("checkpoint chosen", step=chosen, last=last, rule=rule)
+        self.progress.note(self.run.probing["line"])
+
+    def close(self) -> None:
+        """Draws the chart, and removes the weights that were kept for the choice: the result is on the disk."""
+        from dbcli.workflows.report import probe_curve
+
+        drop_weights(self.layout, self.run.name, but=())
+        if self.record.probes:
+            write_bytes(self.layout.probes_dir(self.run.name) / "chart.png", probe_curve(self.record))
+
+    def _probe(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> ProbeEntry:
+        from dbcli.diffusion.as_result import as_result
+
+        began, step = time.perf_counter(), trainer.done
+        with as_result(trainer):
+            images = draw_items(
+                self.base,
+                self.items,
+                batch_size=self.profile.draw.batch_size,
+                on_picture=lambda count: stage.tell(f"probe after step {step}: picture {count}"),
+                should_stop=should_stop,
+            )
+        found = self.panel.score(self.items, images)
+        for index, (image, item) in enumerate(zip(images, self.items, strict=True)):
+            path = probe_picture(self.layout, self.run.name, step, index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            recipe = item.recipe.model_copy(update={"extras": {CHECKPOINT_KEY: step}})
+            save_png(path, image, recipe)
+        return ProbeEntry(
+            step=step,
+            fidelity=fmean(found.fidelities),
+            editability=fmean(found.editabilities),
+            preservation=found.preservation,
+            copying=found.copying,
+            seconds=round(time.perf_counter() - began, 3),
+            fidelities=found.fidelities,
+            editabilities=found.editabilities,
+        )
+
+    def _keep(self, trainer: Trainer, entry: ProbeEntry) -> None:
+        """Weights first, then the record that counts on them, then the weights that nothing needs any longer."""
+        from dbcli.diffusion.as_result import result_tensors, write_result
+
+        began, name = time.perf_counter(), self.run.name
+        self.record.probes.append(entry)
+        front = self._pick().front
+        # The last step's own weights need no keeping: the run's last checkpoint holds them.
+        is_last = entry.step == self.profile.train.steps
+        if entry.step in front and not is_last and self.profile.probe.keep == "best":
+            tensors = result_tensors(trainer)
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            keep_weights(self.layout, name, entry.step, lambda folder: write_result(folder, tensors), needed_bytes=size)
+        entry.seconds = round(entry.seconds + time.perf_counter() - began, 3)
+        self.seconds += entry.seconds
+        save_probes(self.layout, name, self.record)
+        # Beaten on both scores once, a checkpoint is never chosen again.
+        drop_weights(self.layout, name, but=front)
+        scores = {key: getattr(entry, key) for key in ("fidelity", "editability", "preservation", "copying", "seconds")}
+        self._event("probe", step=entry.step, **scores)
+        self._tell(entry)
+
+    def _tell(self, entry: ProbeEntry) -> None:
+        real = "" if self.record.real is None else f" (photos {self.record.real:.3f})"
+        best = self._pick().step
+        words = [
+            f"probe after step {entry.step}: fidelity {entry.fidelity:.3f}{real}",
+            f"editability {entry.editability:.3f}",
+            "copies the photos" if entry.copying else "",
+            f"best so far: step {best}" if len(self.record.probes) > 1 else "",
+            f"{entry.seconds:.1f} s",
+        ]
+        self.progress.note(" · ".join(word for word in words if word))
+
+    def _pick(self, steps: list[int] | None = None) -> Choice:
+        from dbcli.metrics.choice import Probe, paired_noise, pick_checkpoint
+
+        entries = [one for one in self.record.probes if steps is None or one.step in steps]
+        noise = paired_noise([one.fidelities for one in entries]), paired_noise([one.editabilities for one in entries])
+        return pick_checkpoint(
+            [Probe(one.step, one.fidelity, one.editability, one.copying) for one in entries], noise=noise
+        )
+
+    def _choice(self, last: int) -> tuple[int, str]:
+        """The step to take and the rule by which."""
+        measured = [one.step for one in self.record.probes]
+        if self.profile.probe.keep == "last":
+            return last, "the last checkpoint, as asked for"
+        if last not in measured or len(measured) < 2:
+            return last, "the last checkpoint: too few were measured to choose"
+        while True:
+            choice = self._pick(measured)
+            if choice.step == last or kept_weights(self.layout, self.run.name, choice.step) is not None:
+                return choice.step, choice.rule
+            self.progress.warn(f"The weights of step {choice.step} are gone or damaged; another checkpoint is taken.")
+            measured.remove(choice.step)
+
+    def _summary(self, chosen: int, last: int) -> dict[str, Any]:
+        spent = round(self.record.loading_seconds + sum(one.seconds for one in self.record.probes), 3)
+        of_steps = median(self._speed()) * last if self._speed() else 0.0
+        share = spent / of_steps if of_steps else None
+        line = f"the result is the checkpoint of step {chosen}"
+        if chosen != last:
+            line += f", the best of {len(self.record.probes)} probes; the last is kept: --checkpoint {last}"
+        cost = "" if share is None else f"; probing took {spent:.1f} s, {share:.0%} of the steps' time"
+        return {"line": line + cost, "chosen_step": chosen, "last_step": last, "seconds": spent, "share": share}
+
+    def _settle_stop(self, step: int) -> None:
+        from dbcli.metrics.choice import Probe, should_stop
+
+        probe = self.profile.probe
+        measured = any(one.step == step for one in self.record.probes)
+        if probe.stop != "auto" or not measured or self.ends_at(step) or step >= self.profile.train.steps:
+            return
+        probes = [Probe(one.step, one.fidelity, one.editability, one.copying)
+                  for one in self.record.probes if one.step <= step]  # fmt: skip
+        if should_stop(probes, patience=probe.patience, margin=probe.margin):
+            self.record.stopped_at = step
+            save_probes(self.layout, self.run.name, self.record)
+            self._event("stopped by probes", step=step, patience=probe.patience, margin=probe.margin)
+            self.progress.note(
+                f"Training ends at step {step}: neither score has risen by {probe.margin:g} in {probe.patience} probes."
+            )
+
+    def _too_dear(self, step: int) -> str | None:
+        if self.profile.probe.every is not None:
+            return None
+        made, speed = [one.seconds for one in self.record.probes], self._speed()
+        return too_dear(
+            step,
+            last=self.profile.train.steps,
+            spent=self.record.loading_seconds + sum(made),
+            dearest=max(made, default=None),
+            step_seconds=median(speed) if speed else None,
+            budget=self.profile.probe.budget,
+        )
+
+    def _speed(self) -> list[float]:
+        """Seconds of the newest steps, in whichever process they were made."""
+        events = store.read_events(self.layout, self.run.name)
+        return [one["seconds"] for one in events if "loss" in one and one.get("seconds")][-TIMED_STEPS:]
+
+    def _event(self, what: str, **facts: Any) -> None:
+        store.append_event(self.layout, self.run.name, {"event": what, **facts})
