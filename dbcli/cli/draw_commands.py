@@ -27,6 +27,10 @@ def generate(
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="1,0.8", help="How strongly each --run draws, 1 by default.")
     ] = None,
+    checkpoint: Annotated[
+        int | None,
+        typer.Option("--checkpoint", metavar="STEP", help="The run as it was after STEP, not its result."),
+    ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Sampler steps.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
@@ -71,7 +75,7 @@ def generate(
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
     flags |= {"negative": negative, "batch_size": batch_size}
-    size, cast = (width, height), Cast(run or (), weights, allow_collision)
+    size, cast = (width, height), Cast(run or (), weights, allow_collision, checkpoint)
     if interactive:
         wishes = Wishes(flags, seed, grid=grid)
         return sit_down(call, prompts, cast, wishes, size=size, out=out, like=like)

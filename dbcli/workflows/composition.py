@@ -12,6 +12,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.names import printable
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.token_claims import SubjectWord
+from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Cast:
     runs: Sequence[str] = ()
     weights: str | None = None
     allow_collision: bool = False
+    checkpoint: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Composition:
     records: tuple[RunRecord, ...]
     weights: tuple[float, ...]
     collisions: tuple[str, ...] = field(default=())
+    checkpoint: int | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -56,6 +59,8 @@ class Composition:
     @property
     def name(self) -> str | None:
         """What a person is told: "0001-dog", or "0001-dog + 0.8 x 0002-cat"; None for the bare base."""
+        if self.checkpoint is not None:
+            return f"{self.records[0].name}, step {self.checkpoint}"
         parts = [
             record.name if weight == 1 else f"{weight:g} x {record.name}"
             for record, weight in zip(self.records, self.weights, strict=True)
@@ -64,6 +69,8 @@ class Composition:
 
     def extras(self) -> dict[str, Any]:
         """What a recipe keeps of it; nothing for one run as it is, whose name says all."""
+        if self.checkpoint is not None:
+            return {CHECKPOINT_KEY: self.checkpoint}
         if self.is_plain:
             return {}
         runs = [
@@ -81,14 +88,17 @@ def compose(layout: Layout, cast: Cast) -> Composition:
     """
     from dbcli.workflows.generate import chosen_run
 
-    records = [chosen_run(layout, name) for name in cast.runs or [None]]
+    if cast.checkpoint is not None and (len(cast.runs) > 1 or cast.weights is not None):
+        raise UsageError("--checkpoint goes with one run as it is.", hint="leave --weights and the other --run out")
+    records = [chosen_run(layout, name, cast.checkpoint) for name in cast.runs or [None]]
     found = tuple(record for record in records if record is not None)
     weights = _weights(cast.weights, len(records))
     if len(records) > 1:
         _check_together(records)
     if cast.weights is not None:
         _check_scalable(found)
-    return Composition(found, weights if found else (), _collisions(found, allow=cast.allow_collision))
+    collisions = _collisions(found, allow=cast.allow_collision)
+    return Composition(found, weights if found else (), collisions, cast.checkpoint)
 
 
 def load_composition(
@@ -103,7 +113,8 @@ def load_composition(
     if not drawn:
         return load_model(layout, None, progress, offline=offline, device=device)
     if len(drawn) == 1 and drawn[0][1] == 1:
-        return load_model(layout, drawn[0][0], progress, offline=offline, device=device)
+        step = composition.checkpoint
+        return load_model(layout, drawn[0][0], progress, offline=offline, device=device, checkpoint=step)
     return load_with_loras(layout, drawn, progress, offline=offline, device=device)
 
 

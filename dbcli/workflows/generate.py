@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbcli.errors import PromptError
+from dbcli.errors import PromptError, UsageError
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import DrawSettings, Profile, frozen_profile, resolve
@@ -34,12 +34,19 @@ class Drawn:
     title: str = "the bare base"
 
 
-def chosen_run(layout: Layout, run: str | None) -> RunRecord | None:
-    """The finished run meant by --run, the newest if it is left out; None for `--run base`."""
+def chosen_run(layout: Layout, run: str | None, checkpoint: int | None = None) -> RunRecord | None:
+    """The finished run meant by --run, the newest if it is left out; None for `--run base`.
+
+    A named run with a checkpoint need not be finished. Raises UsageError for a checkpoint of the bare base.
+    """
     from dbcli.workflows.train import require_weights
 
     if run == BARE_BASE:
+        if checkpoint is not None:
+            raise UsageError("The bare base has no checkpoints.", hint="--run NAME --checkpoint STEP")
         return None
+    if run and checkpoint is not None:
+        return store.find_run(layout, run)
     record = store.find_run(layout, run) if run else store.newest_run(layout)
     require_weights(record)
     return record

@@ -16,6 +16,7 @@ from dbcli.project.names import printable
 from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.settings import load_settings
 from dbcli.workflows.composition import Cast
+from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
 
 # What AUTOMATIC1111 obeys and this program draws as words: (cat:1.2), <lora:x:1>.
@@ -52,11 +53,16 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
     width, height = (mine or theirs for mine, theirs in zip(asked.size, found.size, strict=True))
     return Asked(
         asked.prompts or found.prompts,
-        asked.cast if asked.cast.runs else found.cast,
+        asked.cast if asked.cast.runs else _at(found.cast, asked.cast.checkpoint),
         {"count": 1, **found.flags, **given},
         found.seed if asked.seed is None else asked.seed,
         (width, height),
     )
+
+
+def _at(cast: Cast, checkpoint: int | None) -> Cast:
+    """The recipe's runs, at the checkpoint that is asked for if there is one."""
+    return cast if checkpoint is None else replace(cast, checkpoint=checkpoint)
 
 
 def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -> Asked:
@@ -70,7 +76,8 @@ def _cast_of(layout: Layout, recipe: Recipe, progress: Progress) -> Cast:
     drawn_with = _composed(recipe)
     if not drawn_with:
         run = _run_of(layout, recipe, progress)
-        return Cast() if run is None else Cast((run,))
+        step = recipe.extras.get(CHECKPOINT_KEY)
+        return Cast() if run is None else Cast((run,), checkpoint=step if isinstance(step, int) else None)
     here = [(run, weight) for run, weight in drawn_with if _is_here(layout, run, recipe)]
     for run in (run for run, _ in drawn_with if run not in dict(here)):
         rest = "the others draw" if here else "the newest run draws"

@@ -21,6 +21,9 @@ from dbcli.workflows.progress import Progress
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
 
+# Among a recipe's extras: the step of the checkpoint that drew it.
+CHECKPOINT_KEY = "checkpoint"
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -58,7 +61,7 @@ def recipes_for(
 ) -> list[Recipe]:
     """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that each can be redrawn alone.
 
-    `extras` is kept in each recipe: which runs were composed.
+    `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
     words = words_of(record)
     return [

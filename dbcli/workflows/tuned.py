@@ -18,6 +18,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.manifests import first_fault, write_manifest
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
+from dbcli.workflows.at_checkpoint import put_checkpoint, require_checkpoint
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 
@@ -87,13 +88,26 @@ def checked_weights(layout: Layout, record: RunRecord) -> Path:
     return folder
 
 
-def load_model(layout: Layout, record: RunRecord | None, progress: Progress, *, offline: bool, device: Any) -> Base:
-    """The model a run made, or the project's bare base for None, ready to draw.
+def load_model(
+    layout: Layout,
+    record: RunRecord | None,
+    progress: Progress,
+    *,
+    offline: bool,
+    device: Any,
+    checkpoint: int | None = None,
+) -> Base:
+    """The model a run made, or the project's bare base for None, ready to draw; as it was at the step `checkpoint`.
 
     Raises RunMissing where the weights are gone, Refused where the base is no longer the run's.
     """
     if record is None:
         return load_project_base(layout, progress, offline=offline, device=device)
+    if checkpoint is not None:
+        require_checkpoint(layout, record, checkpoint)
+        base = load_project_base(layout, progress, offline=offline, device=device)
+        put_checkpoint(layout, record, checkpoint, base)
+        return base
     if record.method == "full":
         from dbcli.diffusion.bases import load_base
 

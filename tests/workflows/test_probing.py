@@ -18,7 +18,8 @@ from dbcli.project.probe_files import load_probes, probe_pictures
 from dbcli.project.recipes import read_recipe
 from dbcli.project.runs import RunRecord, load_run, read_events
 from dbcli.workflows import probing
-from dbcli.workflows.generate import generate
+from dbcli.workflows.composition import Cast
+from dbcli.workflows.generate import Drawn, generate
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.projects import init_project
 from dbcli.workflows.subjects import add_subject
@@ -52,6 +53,12 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def trained(layout: Layout, *sets: str, progress: Silence | None = None) -> RunRecord:
     plan = plan_training(layout, ["dog"], sets=[*SETS, *sets])
     return start_training(layout, plan, progress or Silence(), offline=True)
+
+
+def draw(layout: Layout, prompt: str, cast: Cast, flags: dict[str, Any], seed: int) -> Drawn:
+    how: dict[str, Any] = {"flags": flags, "seed": seed, "size": (None, None), "grid": False}
+    out = layout.root / f"drawn-{cast.checkpoint}"
+    return generate(layout, [prompt], cast=cast, **how, out=out, progress=Silence(), offline=True)
 
 
 def weights(layout: Layout, run: str) -> dict[str, torch.Tensor]:
@@ -132,10 +139,7 @@ def test_a_probe_scores_as_an_evaluation_of_its_checkpoint_would(layout: Layout,
     recipe = read_recipe(probe_pictures(layout, probed.name, 4)[2])
     assert recipe.prompt == "a sks dog on the beach"
     flags = {"count": 1, "steps": recipe.steps, "sampler": recipe.sampler, "guidance": recipe.guidance}
-    drawn = generate(
-        layout, [recipe.prompt], run=probed.name, flags=flags, seed=recipe.seed, size=(None, None), grid=False,
-        out=layout.root / "again", progress=Silence(), offline=True, checkpoint=4,
-    )  # fmt: skip
+    drawn = draw(layout, recipe.prompt, Cast((probed.name,), checkpoint=4), flags, recipe.seed)
     picture = Image.open(drawn.pictures[0].path).convert("RGB")
     judges = load_judges("tiny", offline=True)
     photos = [Image.open(path).convert("RGB") for path in photo_paths(layout, load_subject(layout, "dog"))]
@@ -169,10 +173,8 @@ def test_stop_auto_ends_a_run_that_no_longer_rises(layout: Layout, rising_then_f
 
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:
     def pixels(checkpoint: int | None) -> bytes:
-        drawn = generate(
-            layout, ["a {dog}"], run=plain.name, flags={"count": 1, "steps": 2}, seed=3, size=(None, None), grid=False,
-            out=layout.root / f"of-{checkpoint}", progress=Silence(), offline=True, checkpoint=checkpoint,
-        )  # fmt: skip
+        cast = Cast((plain.name,), checkpoint=checkpoint)
+        drawn = draw(layout, "a {dog}", cast, {"count": 1, "steps": 2}, 3)
         return Image.open(drawn.pictures[0].path).tobytes()
 
     assert pixels(STEPS) == pixels(None)
