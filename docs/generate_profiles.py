@@ -67,6 +67,7 @@ SECTIONS = {
     "train": "Training",
     "prior": "Prior preservation",
     "lora": "LoRA adapters",
+    "inversion": "Textual inversion",
     "images": "Photos",
     "draw": "Drawing",
     "probe": "Probes in training",
@@ -76,7 +77,9 @@ PURPOSES = {
     "lora": "the same on less memory; a small file to share",
     "paper": "what the paper says, as far as it says it",
     "tiny": "the embedded base, on a processor",
+    "textual-inversion": "a new word and nothing else; a file of kilobytes",
     "tiny-lora": "adapters on the embedded base",
+    "tiny-textual-inversion": "a new word on the embedded base",
 }
 
 

@@ -14,7 +14,8 @@ def export(
     context: typer.Context,
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Which run, like 3 or 0003-dog.")] = None,
     to: Annotated[
-        str | None, typer.Option("--to", help="diffusers, checkpoint (ComfyUI, AUTOMATIC1111), lora, kohya or hub.")
+        str | None,
+        typer.Option("--to", help="diffusers, checkpoint (ComfyUI, AUTOMATIC1111), lora, kohya, embedding or hub."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to; exports/ by default.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp16 or fp32.")] = "fp16",

@@ -19,7 +19,8 @@ def train(
     ] = None,
     token: Annotated[str | None, typer.Option("--token", help="The rare word that stands for the subject.")] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="full or lora.", autocompletion=completion.methods)
+        str | None,
+        typer.Option("--method", help="full, lora or textual-inversion.", autocompletion=completion.methods),
     ] = None,
     profile: Annotated[
         str | None,

@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.word_vectors import written_out
+
 # Written out in a prompt these would become control tokens and end the sentence early.
 CONTROL_WORDS = re.compile(r"<\|(?:startoftext|endoftext)\|>", re.IGNORECASE)
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
-    """int64 `[N, L]`, padded and cut to the tokenizer's own length L; control words are dropped."""
-    clean = [CONTROL_WORDS.sub(" ", prompt) for prompt in prompts]
+    """int64 `[N, L]`, padded and cut to the tokenizer's own length L; control words are dropped, added words
+    of several vectors written out."""
+    clean = [written_out(tokenizer, CONTROL_WORDS.sub(" ", prompt)) for prompt in prompts]
     return tokenizer(
         clean, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids

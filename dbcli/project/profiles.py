@@ -100,6 +100,13 @@ class LoraSettings(_Section):
     dora: bool = Field(default=False, description="weight-decomposed adapters (DoRA)")
 
 
+class InversionSettings(_Section):
+    vectors: Positive = Field(default=1, le=75, description="vectors that stand for the identifier, tokens of a prompt")
+    initializer: str | None = Field(
+        default=None, min_length=1, description="the word whose vectors they start from; the class noun if left out"
+    )
+
+
 class ImageSettings(_Section):
     resolution: Whole | None = Field(
         default=None, ge=32, le=4096, multiple_of=8, description="pixels a side; the base's own if left out"
@@ -177,10 +184,13 @@ class ProbeSettings(_Section):
 class Profile(_Section):
     """All settings of one run, resolved; it is frozen into the run's record."""
 
-    method: Literal["full", "lora"] = Field(default="full", description="all weights, or small adapters beside them")
+    method: Literal["full", "lora", "textual-inversion"] = Field(
+        default="full", description="all weights, small adapters beside them, or only new word vectors"
+    )
     train: TrainSettings = Field(default_factory=TrainSettings)
     prior: PriorSettings = Field(default_factory=PriorSettings)
     lora: LoraSettings = Field(default_factory=LoraSettings)
+    inversion: InversionSettings = Field(default_factory=InversionSettings)
     images: ImageSettings = Field(default_factory=ImageSettings)
     draw: DrawSettings = Field(default_factory=DrawSettings)
     probe: ProbeSettings = Field(default_factory=ProbeSettings)

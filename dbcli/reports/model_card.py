@@ -38,7 +38,10 @@ class CardScore:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says. `base_model` is a hub id, None for a base that is not on the hub."""
+    """What a card says. `base_model` is a hub id, None for a base that is not on the hub.
+
+    `embeddings` are the files of a textual inversion.
+    """
 
     title: str
     method: str
@@ -54,6 +57,7 @@ class CardFacts:
     version: str
     repository: str
     is_trained_here: bool = True
+    embeddings: Sequence[str] = ()
 
 
 def model_card(facts: CardFacts) -> str:
@@ -72,12 +76,14 @@ def _front_matter(facts: CardFacts) -> str:
     tags = ["text-to-image", "diffusers", "dreambooth", "stable-diffusion", "stable-diffusion-diffusers"]
     if facts.method == "lora":
         tags += ["lora", "template:sd-lora"]
+    if facts.embeddings:
+        tags += ["textual_inversion"]
     table: dict[str, Any] = {
         "license": facts.licence,
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "base_model": facts.base_model,
-        "base_model_relation": ("adapter" if facts.method == "lora" else "finetune") if facts.base_model else None,
+        "base_model_relation": ("finetune" if facts.method == "full" else "adapter") if facts.base_model else None,
         "instance_prompt": facts.instance_prompt,
         "tags": tags,
         "widget": [{"text": one.prompt, "output": {"url": one.path}} for one in facts.pictures] or None,
@@ -87,13 +93,15 @@ def _front_matter(facts: CardFacts) -> str:
 
 
 def _about(facts: CardFacts) -> str:
-    kind = "A LoRA for" if facts.method == "lora" else "A fine-tuned copy of"
+    kinds = {"full": "A fine-tuned copy of", "lora": "A LoRA for"}
+    kind = kinds.get(facts.method, "A word (textual inversion) for")
     base = facts.base_model or (
         "the small base inside dreambooth-cli" if facts.base_name == "tiny" else facts.base_name
     )
     shown = [(_plain(f"{identifier} {noun}".strip()), _plain(noun)) for identifier, noun in facts.words]
     words = ", ".join(f"**{both}** (a {noun})" for both, noun in shown)
-    how = "was taught {} with DreamBooth (Ruiz et al., CVPR 2023)" if facts.is_trained_here else "answers to {}"
+    source = "textual inversion (Gal et al., 2023)" if facts.embeddings else "DreamBooth (Ruiz et al., CVPR 2023)"
+    how = f"was taught {{}} with {source}" if facts.is_trained_here else "answers to {}"
     taught = f" It {how.format(words)}." if words else ""
     return f"{kind} {_plain(base)}.{taught} Say `{_code(facts.instance_prompt)}` in a prompt to call it."
 
@@ -109,9 +117,11 @@ def _use(facts: CardFacts) -> str:
     repository = json.dumps(facts.repository)
     base = json.dumps(facts.base_model or f"path/to/{facts.base_name}", ensure_ascii=False)
     prompt = json.dumps(facts.instance_prompt, ensure_ascii=False)
-    load = [f"pipeline = StableDiffusionPipeline.from_pretrained({repository if facts.method != 'lora' else base})"]
+    load = [f"pipeline = StableDiffusionPipeline.from_pretrained({repository if facts.method == 'full' else base})"]
     if facts.method == "lora":
         load.append(f"pipeline.load_lora_weights({repository})")
+    for name in facts.embeddings:
+        load.append(f"pipeline.load_textual_inversion({repository}, weight_name={json.dumps(name)})")
     size = f"height={facts.resolution_px}, width={facts.resolution_px}"
     draw = f"image = pipeline({prompt}, {size}).images[0]"
     return "\n".join(["```python", "from diffusers import StableDiffusionPipeline", "", *load, draw, "```"])

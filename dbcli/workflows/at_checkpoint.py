@@ -50,6 +50,6 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
             hint=f"dreambooth runs show {record.name}",
         )
     profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
-    trainable = make_trainable(base, profile)
+    trainable = make_trainable(base, profile, record.subjects)
     load_result(trainable.tensors, result_file_of_checkpoint(folder))
     freeze(base.unet, base.text_encoder)

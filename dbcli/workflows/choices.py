@@ -11,7 +11,7 @@ from dbcli.project.layout import Layout, find_project
 # The bases with a short name; dbcli.diffusion.bases, which loads torch, knows their commits.
 BASES = ("sd-v1-4", "sd-v1-5", "tiny")
 JUDGES = ("paper", "paper-l", "tiny")
-METHODS = ("full", "lora")
+METHODS = ("full", "lora", "textual-inversion")
 
 
 def subject_names(folder: Path | None) -> list[str]:

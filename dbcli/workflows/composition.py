@@ -167,8 +167,9 @@ def _check_together(records: Sequence[RunRecord | None]) -> None:
 def _check_scalable(records: Sequence[RunRecord]) -> None:
     full = next((record for record in records if record.method != "lora"), None)
     if full is not None:
+        kind = "a whole model" if full.method == "full" else "a word"
         raise UsageError(
-            f"{full.name} is a {full.method} run: a whole model, which can be neither weighted nor added to another.",
+            f"{full.name} is a {full.method} run: {kind}, which can be neither weighted nor added to another.",
             hint="train it with --method lora",
         )
 

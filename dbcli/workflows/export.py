@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,9 @@ from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.token_claims import SubjectWord
+from dbcli.workflows.export_metadata import kohya_of, modelspec_of
 from dbcli.workflows.generate import chosen_run, profile_of
+from dbcli.workflows.inversion import INVERSION, attach_words, by_word, export_words, read_words, spellings
 from dbcli.workflows.pictures import draw_size, words_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.tokens import clashes_among
@@ -23,12 +24,22 @@ from dbcli.workflows.tuned import LORA_FILE, checked_weights, load_model
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
     from dbcli.diffusion.bases import Base
     from dbcli.diffusion.formats.lora import LoraWeights
 
-TARGETS = ("diffusers", "checkpoint", "lora", "kohya")
+TARGETS = ("diffusers", "checkpoint", "lora", "kohya", "embedding")
+# What each method's result can be written as, and why it cannot be written as another.
+TARGETS_OF = {
+    "full": (("diffusers", "checkpoint"), "is a full run and has no {target} in it"),
+    "lora": (("diffusers", "checkpoint", "lora", "kohya"), "is a lora run and has no {target} in it"),
+    INVERSION: (
+        ("embedding", "diffusers"),
+        "learnt a word and nothing else, and a {target} file has no place for words",
+    ),
+}
+# Several files each: an embedding's is named by its word, and there is one a subject.
+FOLDERS = ("diffusers", "embedding")
 PRECISIONS = ("fp16", "fp32")
 # A few steps with guidance send every weight into the picture; the noise is the same, so nothing else may differ.
 CHECK_STEPS = 4
@@ -81,9 +92,10 @@ def export_run(
     record = chosen_run(layout, run)
     if record is None:
         raise UsageError("The bare base is not a run.", hint="dreambooth runs list")
-    if target in ("lora", "kohya") and record.method != "lora":
+    possible, reason = TARGETS_OF[record.method]
+    if target not in possible:
         raise UsageError(
-            f"{record.name} is a {record.method} run and has no LoRA in it.", hint="--to diffusers or --to checkpoint"
+            f"{record.name} {reason.format(target=target)}.", hint=" or ".join(f"--to {one}" for one in possible)
         )
     collisions = _collisions(record, allow=allow_collision)
     dtype = torch.float16 if precision == "fp16" else torch.float32
@@ -108,6 +120,9 @@ def export_run(
         store.append_event(
             layout, record.name, {"event": "exported", "path": str(path), "allowed_collisions": list(collisions)}
         )
+    for word, spelling in spellings(layout, record).items():
+        if spelling != word:
+            progress.note(f"'{word}' is a piece of longer words: diffusers has to be told {spelling} instead.")
     return Exported(record.name, target, path, difference)
 
 
@@ -118,19 +133,23 @@ def _collisions(record: RunRecord, *, allow: bool) -> tuple[str, ...]:
 
 
 def _default_name(record: RunRecord, target: str) -> str:
-    return f"{record.name}-{target}" + ("" if target == "diffusers" else ".safetensors")
+    return f"{record.name}-{target}" + ("" if target in FOLDERS else ".safetensors")
 
 
 def _write_and_draw(layout: Layout, order: _Order, progress: Progress, *, offline: bool) -> torch.Tensor:
     """Writes the export and draws with the run's own weights, rounded as the file rounds them."""
     if order.target in ("lora", "kohya"):
         return _write_lora(layout, order, progress, offline=offline)
+    if order.target == "embedding":
+        return _write_embedding(layout, order, progress, offline=offline)
     from dbcli.diffusion.adapters import merge_lora
+    from dbcli.diffusion.word_vectors import fold_words
 
     model = load_model(layout, order.record, progress, offline=offline, device="cpu")
     if order.record.method == "lora":
         merge_lora(model.unet)
         merge_lora(model.text_encoder)
+    fold_words(model)
     for network in (model.unet, model.vae, model.text_encoder):
         for parameter in network.parameters():
             parameter.data = parameter.data.to(order.dtype).float()
@@ -163,7 +182,7 @@ def _write_checkpoint(order: _Order, model: Base, picture: torch.Tensor) -> None
         max_tokens=model.max_tokens,
         pad_token=str(model.tokenizer.pad_token),
         dtype=order.dtype,
-        metadata=_modelspec(order, model, picture, lora=False),
+        metadata=modelspec_of(order.record, order.profile, model, picture, addition=None),
     )
 
 
@@ -178,13 +197,31 @@ def _write_lora(layout: Layout, order: _Order, progress: Progress, *, offline: b
     drawn = load_model(layout, None, progress, offline=offline, device="cpu")
     attach_lora(drawn.unet, drawn.text_encoder, lora)
     picture = _draw(drawn, order)
-    metadata = _modelspec(order, model, picture, lora=True)
+    metadata = modelspec_of(order.record, order.profile, model, picture, addition="lora")
     if order.target == "kohya":
-        write_kohya_lora(order.path, lora, dtype=order.dtype, metadata=metadata | _kohya(order, model))
+        write_kohya_lora(
+            order.path, lora, dtype=order.dtype, metadata=metadata | kohya_of(order.record, order.profile, model)
+        )
     else:
         write_diffusers_lora(
             order.path, lora, unet=plain_unet, text_encoder=plain_text, dtype=order.dtype, metadata=metadata
         )
+    return picture
+
+
+def _write_embedding(layout: Layout, order: _Order, progress: Progress, *, offline: bool) -> torch.Tensor:
+    """One file a word, named by the word, which is how AUTOMATIC1111 and ComfyUI know it; diffusers reads the key."""
+    from dataclasses import replace
+
+    from dbcli.diffusion.word_vectors import add_words
+
+    words = read_words(checked_weights(layout, order.record), order.record.subjects)
+    words = [replace(one, vectors=one.vectors.to(order.dtype).float()) for one in words]
+    model = load_model(layout, None, progress, offline=offline, device="cpu")
+    add_words(model, words)
+    picture = _draw(model, order)
+    metadata = modelspec_of(order.record, order.profile, model, picture, addition=INVERSION)
+    export_words(order.path, order.record.subjects, words, model.tokenizer, dtype=order.dtype, metadata=metadata)
     return picture
 
 
@@ -208,13 +245,20 @@ def _rounded(lora: LoraWeights, dtype: torch.dtype) -> LoraWeights:
 def _loaded_back(layout: Layout, order: _Order, progress: Progress, *, offline: bool) -> Base:
     """The export as a stranger would load it."""
     from dbcli.diffusion.bases import load_base
+    from dbcli.diffusion.word_vectors import answer_to
 
     if order.target in ("diffusers", "checkpoint"):
-        return load_base(str(order.path.resolve()), offline=True)
+        model = load_base(str(order.path.resolve()), offline=True)
+        if order.record.method == INVERSION:
+            answer_to(model.tokenizer, [str(subject.identifier) for subject in order.record.subjects])
+        return model
     from dbcli.diffusion.adapters import attach_lora
     from dbcli.diffusion.formats.lora_files import read_lora
 
     model = load_model(layout, None, progress, offline=offline, device="cpu")
+    if order.target == "embedding":
+        attach_words(order.path, order.record.subjects, model, by_word)
+        return model
     attach_lora(model.unet, model.text_encoder, read_lora(order.path, unet=model.unet, text_encoder=model.text_encoder))
     return model
 
@@ -228,68 +272,6 @@ def _draw(model: Base, order: _Order) -> torch.Tensor:
     size = draw_size(model, None, None, order.profile.images.resolution)
     how = DrawSettings("ddim", CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
     return next(picture for _, picture in draw(model, [Order(f"a {words.text}", 0)], how)).clamp(-1, 1)
-
-
-def _trigger(order: _Order) -> str:
-    return ", ".join(words.text for words in words_of(order.record).values())
-
-
-def _version(model: Base) -> Any:
-    return "sd-v2" if model.unet.config.use_linear_projection else "sd-v1"  # type: ignore[union-attr,attr-defined]
-
-
-def _modelspec(order: _Order, model: Base, picture: torch.Tensor, *, lora: bool) -> dict[str, str]:
-    from dbcli.diffusion.formats.metadata import modelspec_metadata
-    from dbcli.diffusion.images import to_image
-
-    thumbnail: Image.Image = to_image(picture)
-    return modelspec_metadata(
-        version=_version(model),
-        prediction_type=model.prediction_type,
-        title=order.record.name,
-        resolution_px=order.profile.images.resolution or model.resolution,
-        date=_finished(order.record),
-        lora=lora,
-        diffusers_names=order.target == "lora",
-        trigger_phrase=_trigger(order),
-        description=f"DreamBooth on {order.record.base.name}: {_trigger(order)}",
-        tags=["dreambooth"],
-        thumbnail=thumbnail,
-    )
-
-
-def _kohya(order: _Order, model: Base) -> dict[str, str]:
-    from dbcli.diffusion.formats.metadata import kohya_metadata
-
-    train, record = order.profile.train, order.record
-    return kohya_metadata(
-        version=_version(model),
-        prediction_type=model.prediction_type,
-        rank=order.profile.lora.rank,
-        alpha=order.profile.lora.alpha,
-        output_name=record.name,
-        base_name=record.base.name,
-        trigger_phrase=_trigger(order),
-        photo_count=sum(len(subject.photo_hashes) for subject in record.subjects),
-        class_image_count=sum(one["images"] for one in record.prior.get("sets", [])),
-        steps=record.step,
-        batch_size=train.batch_size * train.accumulation,
-        resolution_px=order.profile.images.resolution or model.resolution,
-        learning_rate=train.learning_rate,
-        text_learning_rate=(train.text_encoder_learning_rate or train.learning_rate) if train.text_encoder else None,
-        optimizer=train.optimizer,
-        schedule=train.schedule,
-        seed=train.seed,
-        precision=train.precision,
-        prior_weight=order.profile.prior.weight,
-        min_snr_gamma=train.min_snr_gamma,
-        started=datetime.fromisoformat(record.created),
-        finished=_finished(record),
-    )
-
-
-def _finished(record: RunRecord) -> datetime:
-    return datetime.fromisoformat(record.finished or record.created)
 
 
 def _discard(path: Path) -> None:

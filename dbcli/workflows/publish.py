@@ -23,6 +23,7 @@ from dbcli.project.recipes import Recipe, read_recipe
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.export import export_run
 from dbcli.workflows.generate import chosen_run, profile_of
+from dbcli.workflows.inversion import INVERSION, by_word, spellings
 from dbcli.workflows.pictures import words_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.tuned import LORA_FILE
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 MOST_PICTURES = 6
 USUAL_SIZE_PX = 512
 # What `generate` writes; sheets (grid-….png) show the photos and must stay here.
+# What a run of each method is uploaded as.
+HUB_KINDS = {"full": "diffusers", "lora": "lora", INVERSION: "embedding"}
 _PICTURE_NAME = re.compile(r"[0-9a-f]{12}-[0-9]{4}\.png")
 # Start of a base's address on the hub -> the licence its models pass on.
 LICENCES = {
@@ -112,7 +115,7 @@ def bundled(
     (layout.root / "exports").mkdir(exist_ok=True)
     with temporary_folder(layout.root / "exports" / f"{record.name}-hub") as outer:
         folder = outer / "repository"
-        kind, path = ("lora", folder / LORA_FILE) if record.method == "lora" else ("diffusers", folder)
+        kind, path = HUB_KINDS[record.method], folder / LORA_FILE if record.method == "lora" else folder
         export_run(
             layout,
             record.name,
@@ -192,7 +195,8 @@ def _facts(
     from dbcli.reports.model_card import CardFacts
 
     profile = profile_of(layout, record)
-    words = words_of(record)
+    spelt = spellings(layout, record)
+    words = {name: Words(spelt[one.identifier], one.class_noun) for name, one in words_of(record).items()}
     first = next(iter(words.values()), None)
     base_model = record.base.source if is_repository(record.base.source) else None
     resolution = profile.images.resolution or size_px
@@ -209,6 +213,7 @@ def _facts(
         scores=list(_scores(layout, record)),
         training=_training(record, profile.train.learning_rate, resolution, imported),
         is_trained_here=not imported,
+        embeddings=[by_word(subject) for subject in record.subjects] if record.method == INVERSION else [],
         resolution_px=resolution,
         version=__version__,
         repository=target.repository,

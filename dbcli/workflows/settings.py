@@ -11,8 +11,8 @@ from dbcli.project.settings import load_settings, load_user_settings
 
 # What a project on this base takes where nobody chose: (method -> profile).
 DEFAULT_PROFILES = {
-    True: {"full": "tiny", "lora": "tiny-lora"},
-    False: {"full": "full", "lora": "lora"},
+    True: {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-textual-inversion"},
+    False: {"full": "full", "lora": "lora", "textual-inversion": "textual-inversion"},
 }
 
 

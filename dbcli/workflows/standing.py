@@ -109,7 +109,7 @@ def _measure(run: RunRecord) -> Step:
 
 
 def _take_elsewhere(run: RunRecord) -> Step:
-    target = "lora" if run.method == "lora" else "checkpoint"
+    target = {"full": "checkpoint", "lora": "lora"}.get(run.method, "embedding")
     return Step("take it to other programs", f"dreambooth export {run.number} --to {target}")
 
 

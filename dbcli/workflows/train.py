@@ -19,6 +19,7 @@ from dbcli.project.profiles import Profile, frozen_profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
+from dbcli.workflows.inversion import has_prior
 from dbcli.workflows.material import gather
 from dbcli.workflows.prior import ClassImages, ensure_class_images
 from dbcli.workflows.probing import open_probing
@@ -215,7 +216,7 @@ def _train(
     with _timed(record, "encode"):
         lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, wish)
     wish.raise_if_wished("Stopped before training began.")
-    trainable = make_trainable(base, profile)
+    trainable = make_trainable(base, profile, record.subjects)
     trainer = build_trainer(base, trainable, lesson, profile)
     with _timed(record, "train"):
         finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing)
@@ -231,7 +232,7 @@ def _train(
         trainer.use_averages()
         if probing is not None:
             probing.settle(trainer)
-        save_tuned(layout, record.name, base, trainable, profile)
+        save_tuned(layout, record, base, trainable, profile)
     if probing is not None:
         with _timed(record, "probe"):
             probing.close()
@@ -256,7 +257,7 @@ def _class_images(
     wish: StopWish,
 ) -> list[ClassImages | None]:
     """Each subject's class images; subjects of one class share one set. None for each where the prior is off."""
-    if not profile.prior.enabled:
+    if not has_prior(profile):
         return [None for _ in subjects]
     by_class: dict[str, ClassImages] = {}
     for noun in dict.fromkeys(subject.class_noun for subject in subjects):
@@ -274,6 +275,8 @@ def _tell_prior(
     """One line a run, printed and recorded: whether the prior is on, with which images."""
     sets = {images.key: images for images in class_images if images is not None}
     line = "; ".join(images.line for images in sets.values()) or "prior OFF"
+    if profile.prior.enabled and not has_prior(profile):
+        line += ": new vectors change nothing that the base knows of the class"
     if sets and profile.prior.weight == 0:
         line += " with weight 0"
     progress.note(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +12,8 @@ from dbcli.project import runs as store
 from dbcli.project.checkpoints import newest_checkpoint, save_checkpoint
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.workflows.inversion import INVERSION, open_words
 from dbcli.workflows.material import Lesson
 from dbcli.workflows.probing import Probing
 from dbcli.workflows.progress import Progress, Stage
@@ -37,14 +38,16 @@ OPTIMISATION_KEYS = (
 )
 
 
-def make_trainable(base: Base, profile: Profile) -> Trainable:
-    """Opens the parts of a base that the profile's method trains."""
+def make_trainable(base: Base, profile: Profile, subjects: Sequence[RunSubject]) -> Trainable:
+    """Opens the parts of a base that the profile's method trains; word vectors are those of the subjects."""
     from dbcli.diffusion.adapters import add_lora, make_full
 
     if profile.train.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     if profile.method == "full":
         return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder)
+    if profile.method == INVERSION:
+        return open_words(base, profile, subjects)
     return add_lora(
         base.unet,
         base.text_encoder,

@@ -19,6 +19,7 @@ from dbcli.project.manifests import first_fault, write_manifest
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.at_checkpoint import put_checkpoint, require_checkpoint
+from dbcli.workflows.inversion import INVERSION, attach_words, write_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def save_tuned(layout: Layout, run: str, base: Base, trainable: Trainable, profile: Profile) -> None:
-    """Writes a run's weights in one step: a diffusers folder (full), or a diffusers LoRA file."""
+def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainable, profile: Profile) -> None:
+    """Writes a run's weights in one step: a diffusers folder (full), a diffusers LoRA file, or word vectors."""
     import torch
 
     from dbcli.diffusion.formats.diffusers_folder import write_base
 
-    final = layout.weights_dir(run)
+    final = layout.weights_dir(record.name)
     remove_leftovers(final.parent)
     if final.exists():
         remove_folder(final)
@@ -47,6 +48,8 @@ def save_tuned(layout: Layout, run: str, base: Base, trainable: Trainable, profi
     with disk_full_explained(final, needed_bytes), temporary_folder(final) as folder:
         if trainable.method == "full":
             write_base(folder, base, dtype=torch.float32)
+        elif trainable.method == INVERSION:
+            write_words(folder, record.subjects, base, trainable)
         else:
             _write_lora(folder / LORA_FILE, base, trainable, profile)
         write_manifest(folder)
@@ -114,9 +117,13 @@ def load_model(
         return load_base(str(checked_weights(layout, record)), device=device, offline=True)
     from dbcli.diffusion.adapters import attach_lora
 
-    file = checked_weights(layout, record) / LORA_FILE
+    folder = checked_weights(layout, record)
     base = load_project_base(layout, progress, offline=offline, device=device)
-    attach_lora(base.unet, base.text_encoder, _lora_of(record, file, base))
+    if record.method == INVERSION:
+        _require_base(record, base)
+        attach_words(folder, record.subjects, base)
+    else:
+        attach_lora(base.unet, base.text_encoder, _lora_of(record, folder / LORA_FILE, base))
     return base
 
 
@@ -144,9 +151,13 @@ def load_with_loras(
 def _lora_of(record: RunRecord, file: Path, base: Base) -> LoraWeights:
     from dbcli.diffusion.formats.lora_files import read_lora
 
+    _require_base(record, base)
+    return read_lora(file, unet=base.unet, text_encoder=base.text_encoder)
+
+
+def _require_base(record: RunRecord, base: Base) -> None:
     if record.base.hash != base.hash:
         raise Refused(
             f"The run {record.name} was trained on another base ({record.base.name}).",
             hint=f"dreambooth runs show {record.name}",
         )
-    return read_lora(file, unet=base.unet, text_encoder=base.text_encoder)

@@ -16,16 +16,17 @@ DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("version", "prediction_type", "lora", "name"),
+    ("version", "prediction_type", "addition", "name"),
     [
-        ("sd-v1", "epsilon", False, "stable-diffusion-v1"),
-        ("sd-v1", "epsilon", True, "stable-diffusion-v1/lora"),
-        ("sd-v2", "epsilon", False, "stable-diffusion-v2-512"),
-        ("sd-v2", "v_prediction", True, "stable-diffusion-v2-768-v/lora"),
+        ("sd-v1", "epsilon", None, "stable-diffusion-v1"),
+        ("sd-v1", "epsilon", "lora", "stable-diffusion-v1/lora"),
+        ("sd-v2", "epsilon", None, "stable-diffusion-v2-512"),
+        ("sd-v2", "v_prediction", "lora", "stable-diffusion-v2-768-v/lora"),
+        ("sd-v1", "epsilon", "textual-inversion", "stable-diffusion-v1/textual-inversion"),
     ],
 )
-def test_architectures_are_spelled_as_model_spec_lists_them(version, prediction_type, lora, name) -> None:
-    assert architecture(version=version, prediction_type=prediction_type, lora=lora) == name
+def test_architectures_are_spelled_as_model_spec_lists_them(version, prediction_type, addition, name) -> None:
+    assert architecture(version=version, prediction_type=prediction_type, addition=addition) == name
 
 
 def test_model_spec_has_what_it_must_have() -> None:
@@ -35,7 +36,7 @@ def test_model_spec_has_what_it_must_have() -> None:
         title="sks dog",
         resolution_px=512,
         date=DATE,
-        lora=True,
+        addition="lora",
         trigger_phrase="a sks dog",
         thumbnail=Image.new("RGBA", (600, 300), "red"),
     )

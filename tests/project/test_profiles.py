@@ -21,7 +21,15 @@ PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 
 
 def test_the_shipped_profiles() -> None:
-    assert shipped_profiles() == ["full", "lora", "paper", "tiny", "tiny-lora"]
+    assert shipped_profiles() == [
+        "full",
+        "lora",
+        "paper",
+        "textual-inversion",
+        "tiny",
+        "tiny-lora",
+        "tiny-textual-inversion",
+    ]
 
 
 def test_full_is_what_the_study_found_best() -> None:

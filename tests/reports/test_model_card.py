@@ -47,6 +47,16 @@ def test_a_fine_tuned_model_says_so_and_loads_alone() -> None:
     assert "load_lora_weights" not in text
 
 
+def test_a_word_says_so_and_loads_into_its_base() -> None:
+    text = model_card(replace(FACTS, method="textual-inversion", embeddings=["sks.safetensors"]))
+    data = ModelCard(text).data.to_dict()
+    assert data["base_model_relation"] == "adapter"
+    assert "textual_inversion" in data["tags"]
+    assert 'from_pretrained("CompVis/stable-diffusion-v1-4")' in text
+    assert 'pipeline.load_textual_inversion("ann/my-dog", weight_name="sks.safetensors")' in text
+    assert "with textual inversion (Gal et al., 2023)" in text
+
+
 def test_a_model_made_elsewhere_is_not_said_to_be_taught_here() -> None:
     text = model_card(replace(FACTS, is_trained_here=False))
     assert "It answers to **sks dog** (a dog)." in text

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 THUMBNAIL_PX = 256
 
 
-def architecture(*, version: Literal["sd-v1", "sd-v2"], prediction_type: str, lora: bool) -> str:
-    """ModelSpec's name: `stable-diffusion-v1`, `stable-diffusion-v2-768-v`, with `/lora` behind for an adapter."""
+Addition = Literal["lora", "textual-inversion"]
+
+
+def architecture(*, version: Literal["sd-v1", "sd-v2"], prediction_type: str, addition: Addition | None) -> str:
+    """ModelSpec's name: `stable-diffusion-v1`, `stable-diffusion-v2-768-v`, and `/lora` for what is added to one."""
     names = {
         ("sd-v1", "epsilon"): "stable-diffusion-v1",
         ("sd-v1", "v_prediction"): "stable-diffusion-v1",
         ("sd-v2", "epsilon"): "stable-diffusion-v2-512",
         ("sd-v2", "v_prediction"): "stable-diffusion-v2-768-v",
     }
-    return names[version, prediction_type] + ("/lora" if lora else "")
+    return names[version, prediction_type] + (f"/{addition}" if addition else "")
 
 
 def modelspec_metadata(
@@ -36,7 +39,7 @@ def modelspec_metadata(
     title: str,
     resolution_px: int,
     date: datetime,
-    lora: bool,
+    addition: Addition | None,
     diffusers_names: bool = False,
     trigger_phrase: str | None = None,
     description: str | None = None,
@@ -52,8 +55,8 @@ def modelspec_metadata(
     original = "https://github.com/CompVis/stable-diffusion"
     table = {
         "sai_model_spec": "1.0.0",
-        "architecture": architecture(version=version, prediction_type=prediction_type, lora=lora),
-        "implementation": "diffusers" if lora or diffusers_names else original,
+        "architecture": architecture(version=version, prediction_type=prediction_type, addition=addition),
+        "implementation": "diffusers" if addition or diffusers_names else original,
         "title": title,
         "resolution": f"{resolution_px}x{resolution_px}",
         "date": date.isoformat(timespec="seconds"),

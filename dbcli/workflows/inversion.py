@@ -1,0 +1,142 @@
+"""Textual inversion in a run: where its vectors begin, how they are kept, and what the method leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from dbcli.errors import ConfigError
+from dbcli.project.atomic import commit_folder, temporary_folder
+from dbcli.project.identifiers import Words, render_with
+from dbcli.project.layout import Layout
+from dbcli.project.names import NAME_PATTERN, printable
+from dbcli.project.profiles import Profile
+from dbcli.project.runs import RunRecord, RunSubject
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from dbcli.diffusion.adapters import Trainable
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.word_vectors import WordVectors
+
+INVERSION: Final = "textual-inversion"
+
+
+def has_prior(profile: Profile) -> bool:
+    """Whether class images take part: never in textual inversion, which changes nothing the base knows of a class."""
+    return profile.prior.enabled and profile.method != INVERSION
+
+
+def open_words(base: Base, profile: Profile, subjects: Sequence[RunSubject]) -> Trainable:
+    """Gives every subject's identifier vectors of its own, which are then all that learns.
+
+    Raises ConfigError where a prompt has no room for them, or where the initializer says nothing.
+    """
+    from dbcli.diffusion.inversion import make_inversion
+    from dbcli.diffusion.word_vectors import WordVectors, start_vectors
+
+    count, words = profile.inversion.vectors, {}
+    for subject in subjects:
+        initializer = profile.inversion.initializer or subject.class_noun
+        try:
+            start = start_vectors(base, initializer, count)
+        except ValueError as fault:
+            raise ConfigError(f"inversion.initializer: '{printable(initializer)}' is no word of the base.") from fault
+        words[subject.name] = WordVectors(str(subject.identifier), start)
+    trainable = make_inversion(base, words)
+    for subject in subjects:
+        _check_room(base, profile, subject)
+    return trainable
+
+
+def _check_room(base: Base, profile: Profile, subject: RunSubject) -> None:
+    from dbcli.diffusion.conditioning import token_ids
+    from dbcli.diffusion.word_vectors import added_tokens
+
+    words = Words(str(subject.identifier), subject.class_noun)
+    prompt = render_with(profile.images.template, {subject.name: words})
+    wanted = added_tokens(base.tokenizer, words.identifier)
+    if not set(wanted) <= set(token_ids(base.tokenizer, [prompt])[0].tolist()):
+        raise ConfigError(
+            f"inversion.vectors is {len(wanted)}: '{printable(prompt)}' has no room for as many, this base reads "
+            f"{base.max_tokens - 2} tokens of a prompt.",
+            hint=f"--set inversion.vectors={max(1, base.max_tokens // 4)}",
+        )
+
+
+def by_subject(subject: RunSubject) -> str:
+    """The name of a word's file inside a run."""
+    return f"{subject.name}.safetensors"
+
+
+def by_word(subject: RunSubject) -> str:
+    """The name of a word's file elsewhere: AUTOMATIC1111 and ComfyUI take the word from it, where it can be one."""
+    word = subject.identifier or ""
+    return f"{word if NAME_PATTERN.fullmatch(word) else subject.name}.safetensors"
+
+
+def write_words(folder: Path, subjects: Sequence[RunSubject], base: Base, trainable: Trainable) -> None:
+    """Writes what a run has learnt, one embedding file a subject, in full precision."""
+    from dbcli.diffusion.formats.embedding_files import write_embedding
+    from dbcli.diffusion.inversion import learnt_vectors
+    from dbcli.diffusion.word_vectors import WordVectors, placeholder_of
+
+    for subject in subjects:
+        word = placeholder_of(base.tokenizer, str(subject.identifier))
+        write_embedding(folder / by_subject(subject), WordVectors(word, learnt_vectors(trainable)[subject.name]))
+
+
+def read_words(
+    folder: Path, subjects: Sequence[RunSubject], named: Callable[[RunSubject], str] = by_subject
+) -> list[WordVectors]:
+    """The words of a run, a subject each, from files that write_words or an export wrote."""
+    from dataclasses import replace
+
+    from dbcli.diffusion.formats.embedding_files import read_embedding
+
+    # The name in the file may be another spelling: the run says what it answers to.
+    return [replace(read_embedding(folder / named(subject)), word=str(subject.identifier)) for subject in subjects]
+
+
+def attach_words(
+    folder: Path, subjects: Sequence[RunSubject], base: Base, named: Callable[[RunSubject], str] = by_subject
+) -> None:
+    """Adds the words of a finished run to its base."""
+    from dbcli.diffusion.word_vectors import add_words
+
+    add_words(base, read_words(folder, subjects, named))
+
+
+def export_words(
+    folder: Path,
+    subjects: Sequence[RunSubject],
+    words: Sequence[WordVectors],
+    tokenizer: Any,
+    *,
+    dtype: torch.dtype,
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes words into a new folder for other programs, each under the spelling that diffusers can add."""
+    from dataclasses import replace
+
+    from dbcli.diffusion.formats.embedding_files import write_embedding
+    from dbcli.diffusion.word_vectors import placeholder_of
+
+    with temporary_folder(folder) as temporary:
+        for subject, one in zip(subjects, words, strict=True):
+            spelt = replace(one, word=placeholder_of(tokenizer, one.word))
+            write_embedding(temporary / by_word(subject), spelt, dtype=dtype, metadata=metadata)
+        commit_folder(temporary, folder)
+
+
+def spellings(layout: Layout, record: RunRecord) -> dict[str, str]:
+    """Identifier -> how diffusers has to be told it; the same but for words that are pieces of others: `<hta>`."""
+    from dbcli.diffusion.formats.embedding_files import read_embedding
+
+    if record.method != INVERSION:
+        return {subject.identifier or "": subject.identifier or "" for subject in record.subjects}
+    folder = layout.weights_dir(record.name)
+    return {str(subject.identifier): read_embedding(folder / by_subject(subject)).word for subject in record.subjects}
