@@ -104,7 +104,7 @@ def test_all_faults_come_in_one_error_with_layer_and_key() -> None:
         "  train.stepz (from project file): is not a setting; did you mean train.steps?",
         "  learning_rate (from project file): is not a setting; did you mean train.learning_rate?",
         "  lora (from --set): is a section; set its keys, such as lora.rank",
-        "  method (from --method): should be 'full' or 'lora' (found 'loar')",
+        "  method (from --method): should be 'full', 'lora' or 'textual-inversion' (found 'loar')",
         "  train.steps (from --set): should be a whole number (found '5')",
         "  train.batch_size (from project file): should be a whole number (found True)",
         "  prior.template (from --set): should use no other field than {class}, not {dog} (found 'a {dog}')",
