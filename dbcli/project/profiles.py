@@ -56,6 +56,9 @@ class TrainSettings(_Section):
         default="stop",
         description="after a loss or weight that is not finite: stop, or go back a checkpoint at half the rate",
     )
+    rehearsal_share: float = Field(
+        default=0.5, ge=0, le=0.9, description="with --from: what share of the photo rows shows earlier subjects"
+    )
     checkpoint_every: Whole = Field(default=200, ge=0, description="steps between checkpoints; 0: only at the end")
     keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview pictures; 0: none")

@@ -20,6 +20,7 @@ from dbcli.workflows.progress import Progress, Stage
 if TYPE_CHECKING:
     from dbcli.diffusion.adapters import Trainable
     from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.trainer import StepResult, Trainer
 
 # Six halvings: a run that still diverges has another fault than its rate.
@@ -37,30 +38,28 @@ OPTIMISATION_KEYS = (
 )
 
 
-def make_trainable(base: Base, profile: Profile) -> Trainable:
-    """Opens the parts of a base that the profile's method trains."""
-    from dbcli.diffusion.adapters import add_lora, make_full
+def make_trainable(base: Base, profile: Profile, lora: LoraWeights | None = None) -> Trainable:
+    """Opens the parts of a base that the profile's method trains; `lora` is an adapter to go on with."""
+    from dbcli.diffusion.adapters import add_lora, continue_lora, make_full
 
     if profile.train.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     if profile.method == "full":
         return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder)
-    return add_lora(
-        base.unet,
-        base.text_encoder,
-        train_text=profile.train.text_encoder,
-        rank=profile.lora.rank,
-        alpha=profile.lora.alpha,
-        targets=profile.lora.targets,
-        text_targets=profile.lora.text_targets,
-        dropout=profile.lora.dropout,
-        dora=profile.lora.dora,
-        seed=profile.train.seed,
-    )
+    how = {**profile.lora.model_dump(), "train_text": profile.train.text_encoder, "seed": profile.train.seed}
+    if lora is not None:
+        return continue_lora(base.unet, base.text_encoder, lora, **how)
+    return add_lora(base.unet, base.text_encoder, **how)
 
 
-def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Profile) -> Trainer:
-    """Joins a base, a lesson and a profile's numbers into a trainer."""
+def build_trainer(
+    base: Base, trainable: Trainable, lesson: Lesson, profile: Profile, *, rehearsed: int = 0, generation: int = 0
+) -> Trainer:
+    """Joins a base, a lesson and a profile's numbers into a trainer.
+
+    The last `rehearsed` subjects of the lesson were learnt earlier; `generation` counts the runs gone on from.
+    """
+    from dbcli.diffusion.noise import seed_for
     from dbcli.diffusion.optimisers import Optimisation
     from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.rows import RowPlan
@@ -70,12 +69,20 @@ def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Pro
     train, device = profile.train, base.unet.device
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     settings = train.model_dump()
+    # A run that goes on must not meet the noise and the order of the run before once more.
+    seed = train.seed if generation == 0 else seed_for(train.seed, "continued", generation)
     return Trainer(
         base.unet,
         trainable,
         lesson.pictures,
         table(base.tokenizer, base.text_encoder, lesson.prompts, device),
-        RowPlan(lesson.materials, batch_size=train.batch_size, seed=train.seed),
+        RowPlan(
+            lesson.materials,
+            batch_size=train.batch_size,
+            seed=seed,
+            rehearsed=rehearsed,
+            rehearsal_share=train.rehearsal_share,
+        ),
         Objective(
             prediction_type=base.prediction_type,
             alphas_cumprod=alphas_of(base.scheduler_config).to(device),
@@ -87,7 +94,7 @@ def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Pro
             text_learning_rate=train.text_encoder_learning_rate,
             **{key: settings[key] for key in OPTIMISATION_KEYS},
         ),
-        Schedule(train.steps, train.accumulation, train.precision, train.ema, train.seed),
+        Schedule(train.steps, train.accumulation, train.precision, train.ema, seed),
         lesson.loss_weights,
     )
 
