@@ -54,8 +54,10 @@ def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], revie
     screen.line(f"Next: dreambooth train --subject {subject.name}{token}", style="dim")
 
 
-def show_plan(screen: Screen, plan: TrainingPlan) -> None:
-    """The settings a run would have."""
+def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:
+    """The settings a run would have, what it would go on from, and what a teacher's predictions would take."""
+    from dbcli.workflows.teaching import stored_bytes
+
     settings = plan.profile.model_dump(mode="json")
     names = [subject.name for subject in plan.subjects]
     document: dict[str, object] = {"subjects": names, "profile": plan.profile_name, "settings": settings}
@@ -64,6 +66,11 @@ def show_plan(screen: Screen, plan: TrainingPlan) -> None:
         document |= {"from": plan.continuation.parent.name, "earlier": earlier}
         shown = [name if rehearsed else f"{name} (not rehearsed)" for name, rehearsed in earlier.items()]
         screen.note(f"Goes on from {plan.continuation.parent.name}; earlier subjects: {', '.join(shown) or 'none'}.")
+    shown_subjects = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
+    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in shown_subjects])
+    if taken is not None:
+        document["teacher_bytes"] = taken
+        screen.note(f"The teacher's predictions take at most {taken / 1e6:,.1f} MB in reg/.")
     screen.document(document)
     rows = [
         (f"{section}.{key}" if isinstance(values, dict) else section, value)

@@ -92,5 +92,5 @@ def train(
         how = {"profile": profile, "sets": sets or [], "flags": flags, "allow_collision": allow_collision}
         plan = plan_training(layout, names, token=word, start_from=start_from, **how)
         if dry_run:
-            return show_plan(call.screen, plan)
+            return show_plan(call.screen, plan, layout)
         return show_run(call.screen, start_training(layout, plan, progress, offline=call.offline), layout)

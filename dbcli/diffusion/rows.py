@@ -25,10 +25,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch: a picture and the prompt it is trained with."""
+    """One row of a batch: a picture, the prompt it is trained with, and how often a class image came before."""
 
     picture: int
     prompt: int
+    turn: int = 0
 
 
 class RowPlan:
@@ -68,6 +69,21 @@ class RowPlan:
         own = count - before
         return own % self.taught, own // self.taught
 
+    def rounds(self, rows: int) -> list[int]:
+        """How many rounds of its class images each subject begins in the first `rows` photo rows of a run."""
+        turns = [0] * len(self.materials)
+        rehearsed = floor(rows * self.rehearsal_share)
+        for first, group, count in (
+            (0, self.taught, rows - rehearsed),
+            (self.taught, len(self.materials) - self.taught, rehearsed),
+        ):
+            for index in range(group):
+                turns[first + index] = (count - index + group - 1) // group
+        return [
+            -(-turn // len(material.class_images)) if material.class_images else 0
+            for turn, material in zip(turns, self.materials, strict=True)
+        ]
+
     def subject_rows(self, step: int) -> list[Row]:
         """The `batch_size` photo rows of a (micro) step."""
         rows = []
@@ -88,7 +104,9 @@ class RowPlan:
             material = self.materials[subject]
             if material.class_images and material.class_prompt is not None:
                 image = self._dealt("class", subject, turn, len(material.class_images))
-                rows.append(Row(material.class_images[image], material.class_prompt))
+                rows.append(
+                    Row(material.class_images[image], material.class_prompt, turn // len(material.class_images))
+                )
         return rows
 
     def _dealt(self, purpose: str, subject: int, turn: int, count: int) -> int:

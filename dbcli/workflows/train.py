@@ -36,7 +36,8 @@ from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects import named_subjects
-from dbcli.workflows.training_loop import build_trainer, make_trainable, run_loop
+from dbcli.workflows.teaching import teacher_of
+from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -254,11 +255,13 @@ def _train(
     with _timed(record, "encode"):
         lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, wish)
     wish.raise_if_wished("Stopped before training began.")
-    # Only now: class images are the base's own, whatever the run goes on from.
+    rows = row_plan(lesson, profile, record)
+    with _timed(record, "teacher"):
+        teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, wish)
+    # Only now: class images and teacher are the base's own, whatever the run goes on from.
     lora = None if parent is None else take_over(layout, parent, base)
     trainable = make_trainable(base, profile, lora)
-    rehearsed = sum(one.rehearsed for one in record.subjects)
-    trainer = build_trainer(base, trainable, lesson, profile, rehearsed=rehearsed, generation=record.generation)
+    trainer = build_trainer(base, trainable, lesson, rows, teacher, profile)
     with _timed(record, "train"):
         finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing)
     if probing is not None:

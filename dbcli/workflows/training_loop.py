@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dbcli.diffusion.adapters import Trainable
     from dbcli.diffusion.bases import Base
     from dbcli.diffusion.formats.lora import LoraWeights
+    from dbcli.diffusion.rows import RowPlan
+    from dbcli.diffusion.teacher import Teacher
     from dbcli.diffusion.trainer import StepResult, Trainer
 
 # Six halvings: a run that still diverges has another fault than its rate.
@@ -52,37 +54,46 @@ def make_trainable(base: Base, profile: Profile, lora: LoraWeights | None = None
     return add_lora(base.unet, base.text_encoder, **how)
 
 
-def build_trainer(
-    base: Base, trainable: Trainable, lesson: Lesson, profile: Profile, *, rehearsed: int = 0, generation: int = 0
-) -> Trainer:
-    """Joins a base, a lesson and a profile's numbers into a trainer.
-
-    The last `rehearsed` subjects of the lesson were learnt earlier; `generation` counts the runs gone on from.
-    """
+def noise_seed(profile: Profile, generation: int) -> int:
+    """The seed of a run's noise and orders: its own, unless it goes on from `generation` runs before it."""
     from dbcli.diffusion.noise import seed_for
+
+    seed = profile.train.seed
+    # A run that goes on must not meet the noise and the order of the run before once more.
+    return seed if generation == 0 else seed_for(seed, "continued", generation)
+
+
+def row_plan(lesson: Lesson, profile: Profile, record: RunRecord) -> RowPlan:
+    """Which pictures each step of a run sees; the last subjects of the lesson are those it rehearses."""
+    from dbcli.diffusion.rows import RowPlan
+
+    return RowPlan(
+        lesson.materials,
+        batch_size=profile.train.batch_size,
+        seed=noise_seed(profile, record.generation),
+        rehearsed=sum(one.rehearsed for one in record.subjects),
+        rehearsal_share=profile.train.rehearsal_share,
+    )
+
+
+def build_trainer(
+    base: Base, trainable: Trainable, lesson: Lesson, rows: RowPlan, teacher: Teacher | None, profile: Profile
+) -> Trainer:
+    """Joins a base, a lesson and a profile's numbers into a trainer."""
     from dbcli.diffusion.optimisers import Optimisation
     from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
-    from dbcli.diffusion.rows import RowPlan
     from dbcli.diffusion.samplers import alphas_of
     from dbcli.diffusion.trainer import Objective, Schedule, Trainer
 
     train, device = profile.train, base.unet.device
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     settings = train.model_dump()
-    # A run that goes on must not meet the noise and the order of the run before once more.
-    seed = train.seed if generation == 0 else seed_for(train.seed, "continued", generation)
     return Trainer(
         base.unet,
         trainable,
         lesson.pictures,
         table(base.tokenizer, base.text_encoder, lesson.prompts, device),
-        RowPlan(
-            lesson.materials,
-            batch_size=train.batch_size,
-            seed=seed,
-            rehearsed=rehearsed,
-            rehearsal_share=train.rehearsal_share,
-        ),
+        rows,
         Objective(
             prediction_type=base.prediction_type,
             alphas_cumprod=alphas_of(base.scheduler_config).to(device),
@@ -94,8 +105,9 @@ def build_trainer(
             text_learning_rate=train.text_encoder_learning_rate,
             **{key: settings[key] for key in OPTIMISATION_KEYS},
         ),
-        Schedule(train.steps, train.accumulation, train.precision, train.ema, seed),
+        Schedule(train.steps, train.accumulation, train.precision, train.ema, rows.seed),
         lesson.loss_weights,
+        teacher,
     )
 
 
