@@ -254,10 +254,9 @@ def _train(
     tell_prior(layout, record, class_images, profile, progress)
     with _timed(record, "encode"):
         lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, wish)
-    wish.raise_if_wished("Stopped before training began.")
-    rows = row_plan(lesson, profile, record)
-    with _timed(record, "teacher"):
+        rows = row_plan(lesson, profile, record)
         teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, wish)
+    wish.raise_if_wished("Stopped before training began.")
     # Only now: class images and teacher are the base's own, whatever the run goes on from.
     lora = None if parent is None else take_over(layout, parent, base)
     trainable = make_trainable(base, profile, lora)
