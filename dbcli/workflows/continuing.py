@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UsageError
 from dbcli.project import runs as store
+from dbcli.project.identifiers import check_identifier
 from dbcli.project.layout import Layout
 from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.profiles import PriorSettings, Profile, frozen_profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings
-from dbcli.project.subjects import Subject
+from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows.settings import Carried
 from dbcli.workflows.tokens import token_check
 
@@ -69,6 +70,20 @@ def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Car
     return Carried(f"the run {parent.name}", name, settings, adapter)
 
 
+def check_taught(
+    layout: Layout, parent: RunRecord, names: Sequence[str], token: str | None, *, allow_collision: bool
+) -> None:
+    """Holds the words of subjects to be taught against those a run learnt, before `token` is given to one of them.
+
+    Raises Collision, and Refused for a subject that the run learnt under other words.
+    """
+    taught = [load_subject(layout, name) for name in names]
+    if token is not None and len(taught) == 1:
+        taught[0].identifier = check_identifier(token)
+    earlier = earlier_subjects(parent, taught)
+    check_words(taught, earlier, parent.name, token_check(allow_collision=allow_collision))
+
+
 def taught_again(layout: Layout, parent: RunRecord) -> list[Subject]:
     """The subjects a run taught, to be taught on: with their photos, under the words it learnt.
 
@@ -83,13 +98,9 @@ def taught_again(layout: Layout, parent: RunRecord) -> list[Subject]:
     return taught
 
 
-def continuation(
-    layout: Layout, parent: RunRecord, taught: Sequence[Subject], profile: Profile, *, allow_collision: bool
-) -> Continuation:
-    """Settles what of a run is carried over. Raises UsageError, Collision and SubjectError; see the parts."""
-    _check_settings(layout, parent, profile)
+def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], profile: Profile) -> Continuation:
+    """Settles what of a run is carried over. Raises SubjectError where photos to rehearse from are not there."""
     earlier = earlier_subjects(parent, taught)
-    check_words(taught, earlier, parent.name, token_check(allow_collision=allow_collision))
     prior = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name))).prior
     for entry in earlier:
         if entry.learnt_in == parent.name and prior.enabled:
@@ -126,7 +137,8 @@ def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | No
     return read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
 
 
-def _check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
+def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
+    """Raises UsageError where settings do not fit the run to go on from: its method, the shape of its adapter."""
     if profile.method != parent.method:
         raise UsageError(
             f"The run {parent.name} is {parent.method}; a {profile.method} run cannot go on from it.",

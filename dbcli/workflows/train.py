@@ -20,14 +20,7 @@ from dbcli.project.profiles import Profile, frozen_profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
-from dbcli.workflows.continuing import (
-    Continuation,
-    carried_from,
-    continuation,
-    parent_run,
-    take_over,
-    taught_again,
-)
+from dbcli.workflows import continuing
 from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress
@@ -53,7 +46,7 @@ class TrainingPlan:
     profile_name: str
     profile: Profile
     allow_collision: bool = False
-    continuation: Continuation | None = None
+    continuation: continuing.Continuation | None = None
 
 
 def plan_training(
@@ -71,17 +64,19 @@ def plan_training(
 
     `start_from` names the run to go on from; without `names` its own subjects are taught on.
     """
-    parent = None if start_from is None else parent_run(layout, start_from)
-    carried = None if parent is None else carried_from(layout, parent, names)
+    parent = None if start_from is None else continuing.parent_run(layout, start_from)
+    carried = None if parent is None else continuing.carried_from(layout, parent, names)
     chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags, carried=carried)
     if parent is None:
         subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
         return TrainingPlan(subjects, chosen, resolved, allow_collision)
+    continuing.check_settings(layout, parent, resolved)
     if names or token is not None:
+        continuing.check_taught(layout, parent, names, token, allow_collision=allow_collision)
         subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
     else:
-        subjects = taught_again(layout, parent)
-    kept = continuation(layout, parent, subjects, resolved, allow_collision=allow_collision)
+        subjects = continuing.taught_again(layout, parent)
+    kept = continuing.continuation(layout, parent, subjects, resolved)
     return TrainingPlan(subjects, chosen, resolved, allow_collision or parent.allow_collision, kept)
 
 
@@ -258,7 +253,7 @@ def _train(
         teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, wish)
     wish.raise_if_wished("Stopped before training began.")
     # Only now: class images and teacher are the base's own, whatever the run goes on from.
-    lora = None if parent is None else take_over(layout, parent, base)
+    lora = None if parent is None else continuing.take_over(layout, parent, base)
     trainable = make_trainable(base, profile, lora)
     trainer = build_trainer(base, trainable, lesson, rows, teacher, profile)
     with _timed(record, "train"):

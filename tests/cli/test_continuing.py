@@ -225,6 +225,8 @@ def test_a_run_is_not_resumed_on_other_weights_than_it_began_with(run: Run, proj
     child = project / "runs" / "0003-cat"
     (child / "run.json").write_text(json.dumps(record_of(project, "0003-cat") | {"state": "interrupted"}))
     parent = project / "runs" / FULL
+    kept = run("runs", "rm", 1, "--yes")
+    assert (kept.code, "0003-cat" in kept.err, parent.is_dir()) == (6, True, True)
     shutil.rmtree(parent)
     if change == "changed":
         command("-C", project, "train", "--subject", "dog", *BARE, *FAST, "--seed", 5, "--quiet")
@@ -233,3 +235,10 @@ def test_a_run_is_not_resumed_on_other_weights_than_it_began_with(run: Run, proj
     ended = run("train", "--resume", 3)
     assert ended.code == (4 if change == "gone" else 6)
     assert FULL in ended.err
+
+
+def test_a_refused_word_is_not_given_to_the_subject_either(run: Run, project: Path) -> None:
+    before = (project / "subjects" / "dog" / "subject.yaml").read_text()
+    ended = run("train", "--from", 1, "--subject", "dog", "--token", "ohwx", "--dry-run")
+    assert (ended.code, "learnt 'dog' as 'sks dog'" in ended.err) == (6, True)
+    assert (project / "subjects" / "dog" / "subject.yaml").read_text() == before
