@@ -11,7 +11,7 @@ from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
-    from dbcli.project.runs import RunRecord
+    from dbcli.project.runs import RunRecord, RunSubject
     from dbcli.project.subjects import AddedSubject
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluate import Evaluation
@@ -54,11 +54,24 @@ def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], revie
     screen.line(f"Next: dreambooth train --subject {subject.name}{token}", style="dim")
 
 
-def show_plan(screen: Screen, plan: TrainingPlan) -> None:
-    """The settings a run would have."""
+def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:
+    """The settings a run would have, what it would go on from, and what a teacher's predictions would take."""
+    from dbcli.workflows.teaching import stored_bytes
+
     settings = plan.profile.model_dump(mode="json")
     names = [subject.name for subject in plan.subjects]
-    screen.document({"subjects": names, "profile": plan.profile_name, "settings": settings})
+    document: dict[str, object] = {"subjects": names, "profile": plan.profile_name, "settings": settings}
+    if plan.continuation is not None:
+        earlier = {one.name: one.rehearsed for one in plan.continuation.earlier}
+        document |= {"from": plan.continuation.parent.name, "earlier": earlier}
+        shown = [name if rehearsed else f"{name} (not rehearsed)" for name, rehearsed in earlier.items()]
+        screen.note(f"Goes on from {plan.continuation.parent.name}; earlier subjects: {', '.join(shown) or 'none'}.")
+    shown_subjects = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
+    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in shown_subjects])
+    if taken is not None:
+        document["teacher_bytes"] = taken
+        screen.note(f"The teacher's predictions take at most {taken / 1e6:,.1f} MB in reg/.")
+    screen.document(document)
     rows = [
         (f"{section}.{key}" if isinstance(values, dict) else section, value)
         for section, values in settings.items()
@@ -94,12 +107,13 @@ def show_runs(screen: Screen, records: Sequence[RunRecord], damaged: Sequence[st
 def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     """One run in full."""
     screen.document(record.to_plain())
-    subjects = ", ".join(f"{one.name} = {one.identifier or '?'} {one.class_noun}" for one in record.subjects)
+    subjects = ", ".join(_learnt(one) for one in record.subjects)
     rows: list[tuple[str, object]] = [
         ("state", record.state + (f": {record.error}" if record.error else "")),
         ("subjects", subjects),
         ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
         ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
+        ("goes on from", record.parent),
         ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
         ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
         ("loss", None if record.loss is None else f"{record.loss:.4f}"),
@@ -114,6 +128,14 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     if record.state == "finished" and record.subjects:
         words = f"{record.subjects[0].identifier} {record.subjects[0].class_noun}"
         screen.line(f'Next: dreambooth generate "a {words} in space"', style="dim")
+
+
+def _learnt(subject: RunSubject) -> str:
+    """A subject of a run: its words, and whether an earlier run taught it."""
+    text = f"{subject.name} = {subject.identifier or '?'} {subject.class_noun}"
+    if subject.learnt_in is None:
+        return text
+    return f"{text} (learnt in {subject.learnt_in}, {'rehearsed' if subject.rehearsed else 'not rehearsed'})"
 
 
 def show_drawn(screen: Screen, drawn: Drawn) -> None:

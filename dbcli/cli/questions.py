@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dbcli.cli.invocation import Invocation
+from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
@@ -38,10 +39,23 @@ def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
     return call.wanted(None, "--profile", "Which profile", lambda: proposal.profile)
 
 
+def check_start(start_from: str | None, no_rehearsal: bool, resume: str | None) -> None:
+    """Raises UsageError for ways to begin that exclude each other."""
+    if start_from is not None and resume is not None:
+        raise UsageError(
+            "--resume goes on with an unfinished run, --from begins a new one from a finished run; only one is meant.",
+            hint="leave one of them out",
+        )
+    if no_rehearsal and start_from is None:
+        raise UsageError("--no-rehearsal is about --from, which is missing.", hint="add --from RUN")
+
+
 def subject_and_token(
-    call: Invocation, layout: Layout, names: Sequence[str], token: str | None
+    call: Invocation, layout: Layout, names: Sequence[str], token: str | None, start_from: str | None = None
 ) -> tuple[list[str], str | None]:
-    """The subjects to train and, for a single one without an identifier, its word."""
+    """The subjects to train and, for a single one without an identifier, its word; none means those of `start_from`."""
+    if start_from is not None and not names and token is None:
+        return [], None
     from dbcli.workflows.subjects import known_subjects
 
     known = {subject.name: subject for subject in known_subjects(layout)}

@@ -41,6 +41,18 @@ def train(
         str | None,
         typer.Option("--stop", help="auto: end when neither fidelity nor editability rises; never: take all steps."),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Go on from a finished run, with its subjects kept in mind.",
+            autocompletion=completion.runs,
+        ),
+    ] = None,
+    no_rehearsal: Annotated[
+        bool, typer.Option("--no-rehearsal", help="With --from: do not show the earlier subjects' photos again.")
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -63,21 +75,23 @@ def train(
 ) -> None:
     """Teach the base a subject."""
     from dbcli.cli.listings import show_plan, show_run
-    from dbcli.cli.questions import subject_and_token
+    from dbcli.cli.questions import check_start, subject_and_token
     from dbcli.workflows.logs import logged
     from dbcli.workflows.train import plan_training, resume_training, start_training
 
     call = of(context)
     layout = call.layout()
+    check_start(start_from, no_rehearsal, resume)
     with logged(call.screen, layout, log_to or [], offline=call.offline) as progress:
         if resume is not None:
             run = None if resume == NEWEST else resume
             return show_run(call.screen, resume_training(layout, run, progress, offline=call.offline), layout)
-        names, word = subject_and_token(call, layout, subject or [], token)
-        flags = {"method": method, "train.steps": steps, "train.seed": seed, "probe.stop": stop}
-        plan = plan_training(
-            layout, names, token=word, profile=profile, sets=sets or [], flags=flags, allow_collision=allow_collision
-        )
+        names, word = subject_and_token(call, layout, subject or [], token, start_from)
+        share = 0.0 if no_rehearsal else None
+        flags = {"method": method, "train.steps": steps, "train.seed": seed, "train.rehearsal_share": share}
+        flags["probe.stop"] = stop
+        how = {"profile": profile, "sets": sets or [], "flags": flags, "allow_collision": allow_collision}
+        plan = plan_training(layout, names, token=word, start_from=start_from, **how)
         if dry_run:
-            return show_plan(call.screen, plan)
+            return show_plan(call.screen, plan, layout)
         return show_run(call.screen, start_training(layout, plan, progress, offline=call.offline), layout)

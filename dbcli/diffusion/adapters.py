@@ -79,20 +79,27 @@ def add_lora(
 
     The starting values of A follow `seed`; the global random state is left as it was.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    def config(names: Sequence[str], with_dora: bool) -> LoraConfig:
-        return LoraConfig(
-            r=rank, lora_alpha=alpha, target_modules=list(names), lora_dropout=dropout, use_dora=with_dora, bias="none"
-        )
-
     freeze(unet, text_encoder)
+    how = {"rank": rank, "alpha": alpha, "dropout": dropout}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config(targets, dora), unet, adapter_name=LORA_NAME)
+        _inject(unet, targets, dora=dora, **how)
         if train_text:
             # DoRA on a text encoder does not reload in diffusers, so it stays on the UNet.
-            inject_adapter_in_model(config(text_targets, False), text_encoder, adapter_name=LORA_NAME)
+            _inject(text_encoder, text_targets, dora=False, **how)
+    return _lora_trainable(unet, text_encoder, train_text=train_text)
+
+
+def _inject(network: Any, targets: Sequence[str], *, rank: int, alpha: float, dropout: float, dora: bool) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=dropout, use_dora=dora, bias="none"
+    )
+    inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
+
+
+def _lora_trainable(unet: Any, text_encoder: Any, *, train_text: bool) -> Trainable:
     tensors, modules = _named("unet", unet), [unet]
     if train_text:
         tensors |= _named("text_encoder", text_encoder)
@@ -100,6 +107,49 @@ def add_lora(
     for parameter in tensors.values():
         parameter.data = parameter.data.float()
     return Trainable("lora", tensors, modules, train_text)
+
+
+def continue_lora(
+    unet: Any,
+    text_encoder: Any,
+    lora: LoraWeights,
+    *,
+    train_text: bool,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str],
+    text_targets: Sequence[str],
+    dropout: float = 0.0,
+    dora: bool = False,
+    seed: int = 0,
+) -> Trainable:
+    """A finished LoRA as the start of further training, each layer with its own rank and alpha.
+
+    A network that is to learn and for which the LoRA has no layer gets a new adapter, as by `add_lora`. Layers for a
+    text encoder that is not to learn stay in force, frozen.
+    """
+    freeze(unet, text_encoder)
+    attach_lora(unet, text_encoder, lora, dropout=dropout)
+    how = {"rank": rank, "alpha": alpha, "dropout": dropout}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if not lora.unet:
+            _inject(unet, targets, dora=dora, **how)
+        if train_text and not lora.text_encoder:
+            _inject(text_encoder, text_targets, dora=False, **how)
+    for module in [unet, *([text_encoder] if train_text else [])]:
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_("lora_" in name)
+    return _lora_trainable(unet, text_encoder, train_text=train_text)
+
+
+def lora_alphas(module: torch.nn.Module) -> dict[str, float]:
+    """The alpha of every layer of the adapter inside a module, by the path of the layer without `text_model.`."""
+    return {
+        name.removeprefix("text_model."): float(layer.lora_alpha[LORA_NAME])
+        for name, layer in module.named_modules()
+        if LORA_NAME in getattr(layer, "lora_alpha", {})
+    }
 
 
 def lora_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -110,15 +160,17 @@ def lora_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
-def attach_lora(unet: Any, text_encoder: Any, lora: LoraWeights, *, name: str = LORA_NAME) -> None:
-    """Adds a finished LoRA to a base for drawing; the networks stay frozen."""
+def attach_lora(
+    unet: Any, text_encoder: Any, lora: LoraWeights, *, name: str = LORA_NAME, dropout: float = 0.0
+) -> None:
+    """Adds a finished LoRA to a base; the networks stay frozen. `dropout` matters to further training only."""
     from peft import LoraConfig, inject_adapter_in_model
     from peft.utils import set_peft_model_state_dict
 
     networks = {"unet": unet, "text_encoder": text_encoder}
     for part, peft_lora in lora_to_peft(lora, unet, text_encoder).items():
         network = networks[part]
-        inject_adapter_in_model(LoraConfig(**peft_lora.config), network, adapter_name=name)
+        inject_adapter_in_model(LoraConfig(**peft_lora.config, lora_dropout=dropout), network, adapter_name=name)
         set_peft_model_state_dict(network, peft_lora.tensors, adapter_name=name)
         network.to(network.device)
         freeze(network)

@@ -139,6 +139,19 @@ def load_base(
     return _base(reference, parts, networks, str(known))
 
 
+def latent_shape(source: str, revision: str | None = None) -> tuple[int, int, int]:
+    """Channels of a base's latents, pixels a latent covers, and its resolution in px; only configurations are read.
+
+    Raises BaseMissing or Unreachable where the base is not on this machine, and for a pickle, which is not opened.
+    """
+    reference = resolve_base(source, revision, offline=True)
+    if reference.kind == "single-file" and not reference.source.endswith(".safetensors"):
+        raise BaseMissing(f"{reference.source} does not say its shape without being read.")
+    configs = _parts(reference, offline=True, on_download=None).configs
+    factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
+    return int(configs["vae"]["latent_channels"]), factor, int(configs["unet"].get("sample_size") or 64) * factor
+
+
 def _parts(reference: BaseReference, *, offline: bool, on_download: Callable[[str], None] | None) -> Parts:
     if reference.kind == "single-file":
         return parts_of_file(Path(reference.source))

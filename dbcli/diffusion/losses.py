@@ -51,6 +51,19 @@ def velocity_target(
     return signal * noise - spread * latents
 
 
+# What 32-bit arithmetic in a batch of another size may differ by, relative to 1 + |prediction|.
+ROUNDING = 1e-5
+
+
+def teacher_target(prediction: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """The teacher's prediction, float32 of the same shape, and the student's own where they differ by rounding alone.
+
+    AdamW divides a gradient by its own size: without this, rounding would move a student that agrees with its teacher.
+    """
+    own, taught = prediction.detach().float(), teacher.float()
+    return torch.where((own - taught).abs() <= ROUNDING * (1 + taught.abs()), own, taught)
+
+
 TARGETS = {"epsilon": epsilon_target, "v_prediction": velocity_target}
 
 

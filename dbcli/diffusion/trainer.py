@@ -24,6 +24,7 @@ from dbcli.diffusion.optimisers import (
 )
 from dbcli.diffusion.prompts import PromptTable
 from dbcli.diffusion.rows import Row, RowPlan
+from dbcli.diffusion.teacher import Teacher
 from dbcli.errors import TrainingDiverged
 
 DIVERGED_HINT = (
@@ -98,9 +99,13 @@ class Trainer:
         optimisation: Optimisation,
         schedule: Schedule,
         loss_weights: torch.Tensor | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
-        """loss_weights `[N, 1, h, w]` says how much each place of each picture counts; everything alike if None."""
-        self.loss_weights = loss_weights
+        """loss_weights `[N, 1, h, w]` says how much each place of each picture counts; everything alike if None.
+
+        A teacher's predictions are the targets of the class rows; without one they are the noise's (or velocity's).
+        """
+        self.loss_weights, self.teacher = loss_weights, teacher
         self.unet, self.trainable, self.pictures, self.prompts, self.rows = unet, trainable, pictures, prompts, rows
         self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
         self.device = next(unet.parameters()).device
@@ -142,14 +147,16 @@ class Trainer:
         """DreamBooth's loss of one micro-batch, subject and class rows in one forward pass."""
         subject, prior = self.rows.subject_rows(micro_step), self.rows.prior_rows(micro_step)
         batch = subject + prior
-        samples = range(len(batch))
-        latents, noise, timesteps = self._noise_inputs(batch, micro_step, list(samples))
-        alphas = self.objective.alphas_cumprod
+        latents, noise, timesteps = self._noise_inputs(batch, micro_step, len(subject))
+        alphas, first = self.objective.alphas_cumprod, len(subject)
         with self._autocast():
             noisy = losses.noised(latents, noise, timesteps, alphas)
+            taught = self.teacher.targets(prior, noisy[first:], timesteps[first:]) if self.teacher and prior else None
             conditioning = self.prompts.rows([row.prompt for row in batch])
             prediction = self.unet(noisy, timesteps, conditioning).sample
         target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
+        if taught is not None:
+            target = torch.cat([target[:first].float(), losses.teacher_target(prediction[first:], taught)])
         errors = self._errors(prediction, target, [row.picture for row in batch])
         return losses.dreambooth_loss(errors, self._weights(timesteps), len(subject), self.objective.prior_weight)
 
@@ -192,18 +199,22 @@ class Trainer:
                 self.trainable.tensors[name].copy_(average)
 
     def _noise_inputs(
-        self, batch: list[Row], micro_step: int, samples: list[int]
+        self, batch: list[Row], micro_step: int, first_class: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents `[B, C, h, w]`, noise of the same shape and timesteps `[B]`, on the model's device."""
-        seed, shape = self.schedule.seed, self.pictures.mean.shape[1:]
+        seed, shape, samples = self.schedule.seed, self.pictures.mean.shape[1:], list(range(len(batch)))
         spread = normal_rows(shape, seed, "posterior", micro_step, samples)
-        latents = self.pictures.draw([row.picture for row in batch], spread)
         noise = normal_rows(shape, seed, "noise", micro_step, samples)
         if self.objective.offset_noise:
             # A constant a channel lets pictures leave mean grey (Guttenberg 2023, "Diffusion with offset noise").
             offset = normal_rows((shape[0], 1, 1), seed, "offset", micro_step, samples)
             noise = noise + self.objective.offset_noise * offset
         timesteps = timestep_rows(len(self.objective.alphas_cumprod), seed, micro_step, samples)
+        for place in range(first_class, len(batch)) if self.teacher is not None else ():
+            draw = self.teacher.draw(batch[place])
+            if draw is not None:
+                spread[place], noise[place], timesteps[place] = draw.spread, draw.noise, draw.timestep
+        latents = self.pictures.draw([row.picture for row in batch], spread)
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in (latents, noise, timesteps))  # type: ignore[return-value]
 
     def _errors(self, prediction: torch.Tensor, target: torch.Tensor, pictures: list[int]) -> torch.Tensor:

@@ -90,9 +90,7 @@ def _open_clip(kind: str, files: JudgeFiles, config: dict[str, Any], device: str
     )
 
 
-def _transformers_vit(
-    kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str
-) -> Judge:
+def _transformers_vit(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
     import transformers
 
     if config["model_type"] != "vit":
@@ -112,9 +110,7 @@ def _transformers_vit(
     )
 
 
-def _transformers_clip(
-    kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str
-) -> Judge:
+def _transformers_clip(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
     import transformers
 
     if config["model_type"] != "clip":
@@ -126,9 +122,7 @@ def _transformers_clip(
     size, length = int(vision.image_size), int(model.config.text_config.max_position_embeddings)
 
     def encode_pixels(pixels: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = model.visual_projection(
-            model.vision_model(pixel_values=pixels).pooler_output
-        )
+        features: torch.Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
         return features
 
     def encode_tokens(prompts: list[str]) -> torch.Tensor:

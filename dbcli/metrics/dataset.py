@@ -62,9 +62,7 @@ def read_dataset(folder: Path) -> Dataset:
         raise DataError(
             f"{path}: found {len(classes)} subjects, {len(things)} + {len(creatures)} prompts; none may be 0."
         )
-    subjects = [
-        DatasetSubject(name, noun, is_live(noun), _photos(folder / name)) for name, noun in classes.items()
-    ]
+    subjects = [DatasetSubject(name, noun, is_live(noun), _photos(folder / name)) for name, noun in classes.items()]
     suite = Suite(
         SUITE_NAME,
         "dreambench",
@@ -90,12 +88,7 @@ def _classes(lines: list[str]) -> dict[str, str]:
         if line.lower() == "prompts":
             break
         name, comma, noun = (part.strip() for part in line.partition(","))
-        if (
-            comma
-            and noun
-            and name != "subject_name"
-            and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
-        ):
+        if comma and noun and name != "subject_name" and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             classes[name] = noun
     return classes
 
@@ -120,6 +113,4 @@ def _prompts_after(lines: list[str], heading: str) -> tuple[SuitePrompt, ...]:
 def _photos(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
-    return tuple(
-        sorted(path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_ENDINGS and path.is_file())
-    )
+    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in _PHOTO_ENDINGS and path.is_file()))

@@ -36,9 +36,7 @@ def locate(kind: str, source: str | None = None) -> JudgeFiles:
             f"The embedded judge {kind!r} is not whole: {folder} lacks {', '.join(absent)}.",
             hint="reinstall dreambooth, or score with --judge paper",
         )
-    return JudgeFiles(
-        folder / "model.safetensors", folder, f"embedded/{kind}" if source is None else str(folder), None
-    )
+    return JudgeFiles(folder / "model.safetensors", folder, f"embedded/{kind}" if source is None else str(folder), None)
 
 
 def build(kind: str, files: JudgeFiles, device: str, weights_sha256: str) -> Judge:
@@ -80,9 +78,7 @@ class _TextTower:
         projection = folder / "text_projection.safetensors"
         self.weight = read_state(projection)["weight"].float().to(device)
         self.model: Any = load_transformers(transformers.CLIPTextModel, base / "text_encoder").to(device)
-        self.tokenizer: Any = transformers.CLIPTokenizer.from_pretrained(
-            base / "tokenizer", local_files_only=True
-        )
+        self.tokenizer: Any = transformers.CLIPTokenizer.from_pretrained(base / "tokenizer", local_files_only=True)
         self.length = int(self.tokenizer.model_max_length)
         self.digest = sha256_of(projection)[:32] + sha256_of(base / "text_encoder" / "model.safetensors")[:32]
 

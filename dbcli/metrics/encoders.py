@@ -154,8 +154,7 @@ def load_judges(
     if name not in JUDGE_SETS:
         raise UsageError(f"There is no judge {name!r}.", hint="--judge " + "|".join(JUDGE_SETS))
     found = [
-        load_judge(kind, source=(sources or {}).get(kind), offline=offline, device=device)
-        for kind in JUDGE_SETS[name]
+        load_judge(kind, source=(sources or {}).get(kind), offline=offline, device=device) for kind in JUDGE_SETS[name]
     ]
     clips = [cast(ImageTextEncoder, judge) for judge in found[1:]]
     return Judges(found[0], clips[0], clips[1] if len(clips) > 1 else None)
@@ -171,9 +170,7 @@ def load_judge(kind: str, *, source: str | None = None, offline: bool = False, d
     from dbcli.metrics import architectures, embedded_judges
 
     if kind not in {*HUB_SOURCES, *embedded_judges.KINDS}:
-        raise UsageError(
-            f"There is no judge {kind!r}.", hint=", ".join([*HUB_SOURCES, *embedded_judges.KINDS])
-        )
+        raise UsageError(f"There is no judge {kind!r}.", hint=", ".join([*HUB_SOURCES, *embedded_judges.KINDS]))
     if kind in embedded_judges.KINDS:
         files = embedded_judges.locate(kind, source)
         build = embedded_judges.build

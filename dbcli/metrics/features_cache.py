@@ -84,14 +84,10 @@ class FeatureStore:
         noun: str,
     ) -> None:
         digests = list(unknown)
-        batches = [
-            digests[start : start + self.batch_size] for start in range(0, len(digests), self.batch_size)
-        ]
+        batches = [digests[start : start + self.batch_size] for start in range(0, len(digests), self.batch_size)]
         # Decoding releases the interpreter's lock, so the next batch is read while this one is encoded.
         with ThreadPoolExecutor(max_workers=2) as readers:
-            loading = [
-                readers.submit(_open_all, [unknown[digest] for digest in batch]) for batch in batches[:2]
-            ]
+            loading = [readers.submit(_open_all, [unknown[digest] for digest in batch]) for batch in batches[:2]]
             for number, batch in enumerate(batches):
                 if self.should_stop():
                     raise Interrupted("Stopped while scoring; what was scored is kept.")
@@ -101,9 +97,7 @@ class FeatureStore:
                     loading.append(readers.submit(_open_all, following))
                 images = mask(images, noun) if mask else images
                 for encoder, key in zip(encoders, keys, strict=True):
-                    missing = [
-                        index for index, digest in enumerate(batch) if (key, digest) not in self._known
-                    ]
+                    missing = [index for index, digest in enumerate(batch) if (key, digest) not in self._known]
                     if not missing:
                         continue
                     rows = encoder.encode_images([images[index] for index in missing], self.batch_size)

@@ -144,9 +144,7 @@ def _from_hub(judge: str, source: str, offline: bool) -> JudgeFiles:
         names = [sibling.rfilename for sibling in info.siblings or []]
         weights = next((name for name in WEIGHT_NAMES if name in names), None)
         if weights is None:
-            raise JudgeMissing(
-                f"{source} on the hub holds none of {', '.join(WEIGHT_NAMES)}.", hint=ways_out(judge)
-            )
+            raise JudgeMissing(f"{source} on the hub holds none of {', '.join(WEIGHT_NAMES)}.", hint=ways_out(judge))
         folder = huggingface_hub.snapshot_download(
             repository, revision=info.sha, allow_patterns=[weights, *_SMALL_FILES]
         )

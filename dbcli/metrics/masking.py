@@ -59,9 +59,7 @@ def load_mask(source: str | None = None, *, offline: bool = False, device: str =
         model = load_transformers(transformers.CLIPSegForImageSegmentation, files.folder).to(place)
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
     except UNREADABLE as error:
-        raise JudgeMissing(
-            f"{files.weights} could not be read as CLIPSeg: {error}", hint=ways_out("mask")
-        ) from error
+        raise JudgeMissing(f"{files.weights} could not be read as CLIPSeg: {error}", hint=ways_out("mask")) from error
     size = int(model.config.vision_config.image_size)
     length = int(model.config.text_config.max_position_embeddings)
 
@@ -85,9 +83,7 @@ def squashed(
     import numpy as np
 
     small = [as_rgb(image).resize((size, size), Image.Resampling.BICUBIC) for image in images]
-    pixels = torch.from_numpy(np.stack([np.asarray(image, dtype=np.float32) for image in small])).permute(
-        0, 3, 1, 2
-    )
+    pixels = torch.from_numpy(np.stack([np.asarray(image, dtype=np.float32) for image in small])).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean_colour, deviation))
     return (pixels / 255 - mean) / std
 

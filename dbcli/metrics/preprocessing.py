@@ -84,6 +84,4 @@ def read_preprocessing(path: Path) -> Preprocessing:
     if len(mean) != 3 or len(std) != 3:
         raise ValueError(f"{path}: mean and std must have three numbers")
     crop = pixels("crop")
-    return Preprocessing(
-        max(pixels("resize"), crop), crop, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
-    )
+    return Preprocessing(max(pixels("resize"), crop), crop, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))

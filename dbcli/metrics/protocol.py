@@ -109,9 +109,7 @@ def score_images(
         "schema": SCHEMA,
         "protocol": _protocol(judges, identifier_removed, mask, seed, resamples),
         "overall": {metric: cells.interval(metric) for metric in DEFINITIONS},
-        "real": {
-            metric: _mean([record["real"][metric] for record in records]) for metric in ("dino", "clip_i")
-        },
+        "real": {metric: _mean([record["real"][metric] for record in records]) for metric in ("dino", "clip_i")},
         "copying": [record["name"] for record in records if record["copying"]],
         "texts_cut_short": _texts_cut_short(subjects, judges),
         "subjects": records,
@@ -213,9 +211,7 @@ def _prompt_scores(
     }
 
 
-def _prompt_record(
-    prompt: PromptImages, scores: Mapping[str, float | None], real: float | None
-) -> dict[str, Any]:
+def _prompt_record(prompt: PromptImages, scores: Mapping[str, float | None], real: float | None) -> dict[str, Any]:
     return {
         "prompt": prompt.prompt,
         "scoring_text": prompt.scoring_text,
@@ -267,14 +263,10 @@ def _texts_cut_short(subjects: Sequence[SubjectImages], judges: Judges) -> dict[
     """Scoring texts whose end a CLIP never reads: their CLIP-T is that of their beginning."""
     texts = list(dict.fromkeys(prompt.scoring_text for subject in subjects for prompt in subject.prompts))
     parts = {"clip": judges.clip, "clip_l": judges.clip_l}
-    return {
-        part: cut for part, judge in parts.items() if judge is not None and (cut := judge.too_long(texts))
-    }
+    return {part: cut for part, judge in parts.items() if judge is not None and (cut := judge.too_long(texts))}
 
 
-def _protocol(
-    judges: Judges, identifier_removed: bool, mask: Mask | None, seed: int, resamples: int
-) -> dict[str, Any]:
+def _protocol(judges: Judges, identifier_removed: bool, mask: Mask | None, seed: int, resamples: int) -> dict[str, Any]:
     return {
         "scores": DEFINITIONS,
         "judges": judges.describe(),

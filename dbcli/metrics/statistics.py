@@ -47,9 +47,7 @@ def mean_of_cells(cells: Sequence[Cell]) -> float:
     return float(_subject_means(values, weights).mean())
 
 
-def bootstrap_interval(
-    cells: Sequence[Cell], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> Interval:
+def bootstrap_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Interval:
     """Mean over subjects with its interval; one subject alone gives an interval over its prompts.
 
     Raises ValueError without cells. The same seed gives the same interval, whatever the order of the cells.
@@ -66,9 +64,7 @@ def bootstrap_interval(
     if variance <= 0 or spread <= 1e-15:
         return Interval(value, value, value)
     tail = (1 - level) / 2
-    stretch = (
-        math.sqrt(variance) / spread * student_quantile(1 - tail, degrees) / NormalDist().inv_cdf(1 - tail)
-    )
+    stretch = math.sqrt(variance) / spread * student_quantile(1 - tail, degrees) / NormalDist().inv_cdf(1 - tail)
     low, high = np.quantile(draws - draws.mean(), [tail, 1 - tail]) * stretch
     return Interval(value, value + float(low), value + float(high))
 

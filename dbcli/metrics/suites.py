@@ -95,9 +95,7 @@ def load_suite(name_or_path: str | Path) -> Suite:
     guess = f" Did you mean {near[0]}?" if near else ""
     raise ConfigError(
         f"There is no suite called {text!r}.{guess}",
-        hint="shipped: "
-        + ", ".join(shipped_suites())
-        + "; or a path to a .yaml suite or a .txt list of prompts",
+        hint="shipped: " + ", ".join(shipped_suites()) + "; or a path to a .yaml suite or a .txt list of prompts",
     )
 
 
@@ -111,20 +109,12 @@ def read_prompts(path: Path) -> Suite:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise PromptError(
-            f"There is no file of prompts at {path}.", hint="one prompt a line, UTF-8"
-        ) from None
+        raise PromptError(f"There is no file of prompts at {path}.", hint="one prompt a line, UTF-8") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(
-            f"{path} cannot be read as UTF-8 text: {error}", hint="one prompt a line"
-        ) from error
-    prompts = list(
-        dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
-    )
+        raise PromptError(f"{path} cannot be read as UTF-8 text: {error}", hint="one prompt a line") from error
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")))
     if not prompts:
-        raise PromptError(
-            f"{path} holds no prompt.", hint="write one prompt a line, for example: a {dog} in space"
-        )
+        raise PromptError(f"{path} holds no prompt.", hint="write one prompt a line, for example: a {dog} in space")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "prompts"
     made = tuple(SuitePrompt(prompt, short_label(prompt), "own prompts") for prompt in prompts)
     return Suite(name, "own prompts", f"prompts read from {path.name}", made)
@@ -155,9 +145,7 @@ def _read_suite(path: Path) -> Suite:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
-            f"There is no suite at {path}.", hint="shipped: " + ", ".join(shipped_suites())
-        ) from None
+        raise ConfigError(f"There is no suite at {path}.", hint="shipped: " + ", ".join(shipped_suites())) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not a readable YAML suite: {error}") from error
     faults = list(_faults(found))

@@ -53,6 +53,10 @@ class Layout:
     def prior_set_dir(self, key: str) -> Path:
         return self._inside("reg", check_name(key, "prior set"))
 
+    def teacher_dir(self, set_key: str, key: str) -> Path:
+        """What the base predicts for the images of a prior set, a folder a draw."""
+        return self._inside("reg", check_name(set_key, "prior set"), check_name(f"teacher-{key}", "teacher"))
+
     @property
     def runs_dir(self) -> Path:
         return self._inside("runs")

@@ -56,6 +56,9 @@ class TrainSettings(_Section):
         default="stop",
         description="after a loss or weight that is not finite: stop, or go back a checkpoint at half the rate",
     )
+    rehearsal_share: float = Field(
+        default=0.5, ge=0, le=0.9, description="with --from: what share of the photo rows shows earlier subjects"
+    )
     checkpoint_every: Whole = Field(default=200, ge=0, description="steps between checkpoints; 0: only at the end")
     keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview pictures; 0: none")
@@ -66,6 +69,13 @@ class TrainSettings(_Section):
 
 class PriorSettings(_Section):
     enabled: bool = Field(default=True, description="prior preservation: keep what the base knows of the class")
+    source: Literal["images", "teacher"] = Field(
+        default="images",
+        description="target of the class term: the noise of class images, or what the frozen base predicts for them",
+    )
+    teacher_draws: Positive = Field(
+        default=16, le=10_000, description="stored predictions a class image, for a teacher of full fine-tuning"
+    )
     weight: float = Field(default=1.0, ge=0, description="lambda in the paper's equation (1)")
     images: Positive = Field(default=100, le=1_000_000, description="class images in the prior set")
     template: str = Field(default="a photo of a {class}", description="the prompt of the class images")

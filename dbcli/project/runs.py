@@ -45,6 +45,11 @@ class RunSubject(_Part):
     photo_hashes: list[str] = Field(default_factory=list)
     captions: list[str | None] = Field(default_factory=list, description="one a photo, as they were used")
     mask_hashes: list[str | None] = Field(default_factory=list, description="one a photo; empty without any mask")
+    learnt_in: str | None = Field(default=None, description="the earlier run that taught it; none: this run did")
+    rehearsed: bool = Field(default=False, description="learnt earlier, and its photos were shown again in this run")
+    prior: dict[str, Any] | None = Field(
+        default=None, description="of an earlier subject: the prior's settings in the run that taught it"
+    )
 
 
 class RunBase(_Part):
@@ -80,6 +85,8 @@ class RunRecord(Record):
     loss: float | None = None
     allow_collision: bool = Field(default=False, description="identifiers may clash: someone asked for it")
     parent: str | None = Field(default=None, description="the run this one started from")
+    parent_weights: str | None = Field(default=None, description="sha256 of the manifest of that run's weights")
+    generation: int = Field(default=0, description="how many runs it goes on from, one after another")
     command: str | None = None
     error: str | None = None
 
@@ -87,6 +94,11 @@ class RunRecord(Record):
     def number(self) -> int:
         """The number at the beginning of the name: 3 for "0003-dog"."""
         return _number(self.name) or 0
+
+    @property
+    def shown(self) -> list[RunSubject]:
+        """The subjects whose photos the run sees: those it teaches, then those it rehearses."""
+        return [one for one in self.subjects if one.learnt_in is None or one.rehearsed]
 
 
 def now() -> str:

@@ -59,9 +59,7 @@ def loss_curve(events: Sequence[Mapping[str, Any]], *, format: Format = "png", c
         for (label, points), colour in zip(series.items(), (colours.first, colours.second), strict=False):
             steps, losses = zip(*points, strict=True)
             axes.plot(steps, losses, color=colour, alpha=0.22, linewidth=0.8)
-            axes.plot(
-                steps, running_mean(losses, max(1, len(losses) // 20)), color=colour, linewidth=2, label=label
-            )
+            axes.plot(steps, running_mean(losses, max(1, len(losses) // 20)), color=colour, linewidth=2, label=label)
         axes.set_xlabel("step")
         axes.set_ylabel("loss (mean squared error)")
         axes.set_ylim(bottom=0)
@@ -94,25 +92,17 @@ def probe_chart(
             ("editability", "editability (CLIP-T)", colours.second),
         )
         for axes, (key, label, colour) in zip(panels, parts, strict=True):
-            axes.plot(
-                steps, [probe[key] for probe in ordered], color=colour, linewidth=2, marker="o", markersize=5
-            )
+            axes.plot(steps, [probe[key] for probe in ordered], color=colour, linewidth=2, marker="o", markersize=5)
             axes.set_ylabel(label)
             for probe in ordered:
                 if int(probe["step"]) == chosen_step:
-                    axes.plot(
-                        [chosen_step], [probe[key]], "o", markersize=13, fillstyle="none", color=colours.ink
-                    )
+                    axes.plot([chosen_step], [probe[key]], "o", markersize=13, fillstyle="none", color=colours.ink)
         _mark_copying(panels[0], ordered, real, colours)
-        panels[1].set_xlabel(
-            "step" + (f"   (circle: chosen, step {chosen_step})" if chosen_step is not None else "")
-        )
+        panels[1].set_xlabel("step" + (f"   (circle: chosen, step {chosen_step})" if chosen_step is not None else ""))
         return _saved(figure, format)
 
 
-def _mark_copying(
-    axes: Axes, probes: Sequence[Mapping[str, Any]], real: float | None, colours: _Colours
-) -> None:
+def _mark_copying(axes: Axes, probes: Sequence[Mapping[str, Any]], real: float | None, colours: _Colours) -> None:
     """Crosses on the probes that copy, and the line above which that begins."""
     copies = [probe for probe in probes if probe.get("copying")]
     steps, heights = [probe["step"] for probe in copies], [probe["fidelity"] for probe in copies]
@@ -139,11 +129,7 @@ def heat_map(
 
     Raises ValueError where labels and values do not match in number.
     """
-    if (
-        len(values) != len(row_labels)
-        or any(len(row) != len(column_labels) for row in values)
-        or not column_labels
-    ):
+    if len(values) != len(row_labels) or any(len(row) != len(column_labels) for row in values) or not column_labels:
         raise ValueError("one row of values per row label, one value per column label, none of them empty")
     colours = _COATS[coat]
     numbers = [[math.nan if value is None else float(value) for value in row] for row in values]
@@ -152,9 +138,7 @@ def heat_map(
     with _figure(colours, width, 1.5 + 0.36 * len(row_labels)) as (figure, axes):
         known = [number for row in numbers for number in row if not math.isnan(number)]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
-        axes.imshow(
-            numbers, cmap="Blues" if coat == "light" else "cividis", aspect="auto", vmin=low, vmax=high
-        )
+        axes.imshow(numbers, cmap="Blues" if coat == "light" else "cividis", aspect="auto", vmin=low, vmax=high)
         axes.set_xticks(
             range(len(column_labels)), [_plain(label, 24) for label in column_labels], rotation=30, ha="left"
         )
@@ -191,19 +175,13 @@ def _points(events: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, fl
     return sorted(found.items())
 
 
-def _write_number(
-    axes: Axes, row: int, column: int, number: float, bounds: tuple[float, float], coat: Coat
-) -> None:
+def _write_number(axes: Axes, row: int, column: int, number: float, bounds: tuple[float, float], coat: Coat) -> None:
     if math.isnan(number):
         return
     low, high = bounds
     share = 0.5 if high == low else (number - low) / (high - low)
     # Blues darkens with the value, cividis brightens.
-    ink = (
-        ("white" if share > 0.6 else "#24292f")
-        if coat == "light"
-        else ("#10151b" if share > 0.5 else "white")
-    )
+    ink = ("white" if share > 0.6 else "#24292f") if coat == "light" else ("#10151b" if share > 0.5 else "white")
     axes.text(column, row, f"{number:.3f}", ha="center", va="center", fontsize=8, color=ink)
 
 
@@ -218,9 +196,7 @@ def _legend(axes: Axes, colours: _Colours) -> None:
 
 
 @contextmanager
-def _figure(
-    colours: _Colours, width: float, height: float, *, panels: int = 1
-) -> Iterator[tuple[Figure, Any]]:
+def _figure(colours: _Colours, width: float, height: float, *, panels: int = 1) -> Iterator[tuple[Figure, Any]]:
     """A figure with its axes in the coat's colours, outside pyplot: nothing global is left behind."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -242,7 +218,5 @@ def _figure(
 def _saved(figure: Figure, format: Format) -> bytes:
     buffer = io.BytesIO()
     # No date inside: the same numbers give the same bytes.
-    figure.savefig(
-        buffer, format=format, dpi=144, metadata={"Date": None} if format == "svg" else {"Software": None}
-    )
+    figure.savefig(buffer, format=format, dpi=144, metadata={"Date": None} if format == "svg" else {"Software": None})
     return buffer.getvalue()

@@ -62,27 +62,13 @@ def draw_grid(
     across = min(widest, columns) if columns and columns > 0 else widest
     labels = [_label(row, measures) for row in rows]
     heights = [_row_height(row, label, across, measures) for row, label in zip(rows, labels, strict=True)]
-    width = (
-        measures.margin * 2
-        + measures.label_width
-        + measures.gap
-        + across * (tile_px + measures.gap)
-        - measures.gap
-    )
+    width = measures.margin * 2 + measures.label_width + measures.gap + across * (tile_px + measures.gap) - measures.gap
     title_lines = _wrapped(title, load_font(measures.title_size, bold=True), width - 2 * measures.margin, 3)
-    top = (
-        measures.margin
-        + _text_height(title_lines, measures.title_size)
-        + (measures.gap * 2 if title_lines else 0)
-    )
+    top = measures.margin + _text_height(title_lines, measures.title_size) + (measures.gap * 2 if title_lines else 0)
     heading_height = measures.note_size * 2 if headings else 0
-    grid = Image.new(
-        "RGB", (width, top + heading_height + sum(heights) + measures.margin - measures.gap), "white"
-    )
+    grid = Image.new("RGB", (width, top + heading_height + sum(heights) + measures.margin - measures.gap), "white")
     pen = ImageDraw.Draw(grid)
-    _write(
-        pen, (measures.margin, measures.margin), title_lines, load_font(measures.title_size, bold=True), INK
-    )
+    _write(pen, (measures.margin, measures.margin), title_lines, load_font(measures.title_size, bold=True), INK)
     _draw_headings(pen, headings, top, across, measures)
     y = top + heading_height
     for row, label, height in zip(rows, labels, heights, strict=True):
@@ -171,9 +157,7 @@ def _measures(tile: int) -> _Measures:
 def _label(row: GridRow, measures: _Measures) -> tuple[list[str], list[str]]:
     """The row's label and note, wrapped to what fits beside a tile."""
     room = max(1, int(measures.tile / (measures.label_size * 1.3)) - (2 if row.note else 0))
-    text = _wrapped(
-        row.label, load_font(measures.label_size, bold=row.is_photos), measures.label_width, max(3, room)
-    )
+    text = _wrapped(row.label, load_font(measures.label_size, bold=row.is_photos), measures.label_width, max(3, room))
     return text, _wrapped(row.note, load_font(measures.note_size), measures.label_width, 3)
 
 
@@ -208,12 +192,8 @@ def _draw_row(
     if row.is_photos:
         pen.rectangle((0, y - measures.gap, grid.width, y + height - 2 * measures.gap - 1), fill=PHOTO_GROUND)
         pen.line((0, y + height - 2 * measures.gap, grid.width, y + height - 2 * measures.gap), fill=RULE)
-    below = _write(
-        pen, (measures.margin, y), label[0], load_font(measures.label_size, bold=row.is_photos), INK
-    )
-    _write(
-        pen, (measures.margin, below + measures.gap // 2), label[1], load_font(measures.note_size), FAINT_INK
-    )
+    below = _write(pen, (measures.margin, y), label[0], load_font(measures.label_size, bold=row.is_photos), INK)
+    _write(pen, (measures.margin, below + measures.gap // 2), label[1], load_font(measures.note_size), FAINT_INK)
     left = measures.margin + measures.label_width + measures.gap
     step = measures.tile + measures.gap
     for number, image in enumerate(row.images):
@@ -236,9 +216,7 @@ def _text_height(lines: Sequence[str], size: int) -> int:
     return round(len(lines) * size * 1.3)
 
 
-def _write(
-    pen: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[str], font: Font, ink: str
-) -> int:
+def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[str], font: Font, ink: str) -> int:
     """Write lines under each other; returns where the next one would begin."""
     x, y = place
     for number, line in enumerate(lines):
@@ -249,12 +227,7 @@ def _write(
 def _font_file(bold: bool) -> Path:
     import matplotlib
 
-    return (
-        Path(matplotlib.get_data_path())
-        / "fonts"
-        / "ttf"
-        / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
-    )
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
 
 
 @lru_cache(maxsize=1)

@@ -163,15 +163,11 @@ def embedded_picture(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) ->
     shown.info.clear()
     buffer = io.BytesIO()
     small = max(shown.size) <= 96
-    shown.save(
-        buffer, "PNG" if small else "WEBP", **({"optimize": True} if small else {"quality": 86, "method": 4})
-    )
+    shown.save(buffer, "PNG" if small else "WEBP", **({"optimize": True} if small else {"quality": 86, "method": 4}))
     return Picture(data_uri(buffer.getvalue(), "image/png" if small else "image/webp"), alt, *shown.size)
 
 
-def embedded_chart(
-    light: bytes, dark: bytes | None, *, alt: str, caption: str = "", mime: str = "image/png"
-) -> Chart:
+def embedded_chart(light: bytes, dark: bytes | None, *, alt: str, caption: str = "", mime: str = "image/png") -> Chart:
     """A chart's bytes (of charts.py) as a block."""
     return Chart(data_uri(light, mime), data_uri(dark, mime) if dark is not None else None, alt, caption)
 
@@ -228,9 +224,7 @@ def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
     warnings = [_copying_warning(subject) for subject in copying]
     for part, texts in scores.get("texts_cut_short", {}).items():
         quoted = ", ".join(f"“{text}”" for text in texts)
-        warnings.append(
-            Text(f"Too long for the judge {part}, scored by their beginning: {quoted}", is_warning=True)
-        )
+        warnings.append(Text(f"Too long for the judge {part}, scored by their beginning: {quoted}", is_warning=True))
     return (*warnings, TableBlock(subject_table(scores)))
 
 
@@ -254,8 +248,7 @@ def _protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
         ("Background", f"masked ({protocol['masked']})" if protocol["masked"] else "left in"),
         (
             "Intervals",
-            f"{intervals['level']:.0%} over {intervals['over']}; {intervals['method']}, "
-            f"{intervals['resamples']} draws",
+            f"{intervals['level']:.0%} over {intervals['over']}; {intervals['method']}, {intervals['resamples']} draws",
         ),
     )
     rows = tuple(
@@ -277,9 +270,7 @@ def _protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _judge_table(part: str, judge: Mapping[str, Any]) -> Table:
-    preprocessing = "; ".join(
-        f"{key.replace('_', ' ')} {value}" for key, value in judge["preprocessing"].items()
-    )
+    preprocessing = "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in judge["preprocessing"].items())
     rows = [(key.replace("_", " "), "–" if value is None else str(value)) for key, value in judge.items()
             if key != "preprocessing"]  # fmt: skip
     return Table(

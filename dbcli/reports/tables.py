@@ -54,11 +54,7 @@ def format_interval(score: Mapping[str, float | None] | None) -> str:
 def known_metrics(scores: Mapping[str, Any]) -> list[str]:
     """The metrics that any subject or the whole has a value for, in the order of columns."""
     parts = [scores["overall"], *(subject["scores"] for subject in scores["subjects"])]
-    return [
-        metric
-        for metric in METRICS
-        if any((part.get(metric) or {}).get("value") is not None for part in parts)
-    ]
+    return [metric for metric in METRICS if any((part.get(metric) or {}).get("value") is not None for part in parts)]
 
 
 def subject_table(scores: Mapping[str, Any]) -> Table:
@@ -74,13 +70,9 @@ def subject_table(scores: Mapping[str, Any]) -> Table:
             )
         )
         flag = " (copies the photos)" if subject["copying"] else ""
-        rows.append(
-            (f"{name}: drawn{flag}", *(format_interval(subject["scores"].get(metric)) for metric in metrics))
-        )
+        rows.append((f"{name}: drawn{flag}", *(format_interval(subject["scores"].get(metric)) for metric in metrics)))
     if len(scores["subjects"]) > 1:
-        rows.append(
-            ("all photos (real-real)", *(format_score(scores["real"].get(metric)) for metric in metrics))
-        )
+        rows.append(("all photos (real-real)", *(format_score(scores["real"].get(metric)) for metric in metrics)))
         rows.append(("all drawn", *(format_interval(scores["overall"].get(metric)) for metric in metrics)))
     caption = "Scores with 95 % intervals; ↑ higher is better, ↓ lower. DINO above real-real is copying."
     return Table(("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption)
@@ -89,9 +81,7 @@ def subject_table(scores: Mapping[str, Any]) -> Table:
 def prompt_table(subject: Mapping[str, Any]) -> Table:
     """One subject's scores per prompt."""
     metrics = [
-        metric
-        for metric in METRICS
-        if any(prompt["scores"].get(metric) is not None for prompt in subject["prompts"])
+        metric for metric in METRICS if any(prompt["scores"].get(metric) is not None for prompt in subject["prompts"])
     ]
     rows = tuple(
         (
@@ -108,30 +98,20 @@ def benchmark_table(ours: Sequence[tuple[str, Mapping[str, Any]]], *, with_publi
     metrics = [
         metric
         for metric in METRICS
-        if any(metric in known_metrics(scores) for _, scores in ours)
-        or (with_published and metric in PUBLISHED[1][1])
+        if any(metric in known_metrics(scores) for _, scores in ours) or (with_published and metric in PUBLISHED[1][1])
     ]
-    rows = [
-        (name, *(format_interval(scores["overall"].get(metric)) for metric in metrics))
-        for name, scores in ours
-    ]
+    rows = [(name, *(format_interval(scores["overall"].get(metric)) for metric in metrics)) for name, scores in ours]
     if with_published:
-        rows += [
-            (name, *(format_score(values.get(metric)) for metric in metrics)) for name, values in PUBLISHED
-        ]
+        rows += [(name, *(format_score(values.get(metric)) for metric in metrics)) for name, values in PUBLISHED]
     caption = "Published rows used other judges, photos and samples: compare within a judge, never across."
-    return Table(
-        ("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption if with_published else ""
-    )
+    return Table(("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption if with_published else "")
 
 
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown, numbers right-aligned, the caption beneath; ends in a newline."""
     lines = [
         _row(table.headers),
-        "|"
-        + "|".join([" :-- "] + [" --: " if table.is_numeric else " :-- "] * (len(table.headers) - 1))
-        + "|",
+        "|" + "|".join([" :-- "] + [" --: " if table.is_numeric else " :-- "] * (len(table.headers) - 1)) + "|",
     ]
     lines += [_row(row) for row in table.rows]
     if table.caption:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dbcli.errors import Refused, RunMissing
 from dbcli.project.checkpoints import checkpoints
 from dbcli.project.layout import Layout
+from dbcli.project.lineage import parent_of
 from dbcli.project.manifests import first_fault
 from dbcli.project.profiles import frozen_profile
 from dbcli.project.runs import RunRecord
@@ -41,6 +42,7 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     """
     from dbcli.diffusion.adapters import freeze
     from dbcli.diffusion.as_result import load_result, result_file_of_checkpoint
+    from dbcli.workflows.continuing import take_over
     from dbcli.workflows.training_loop import make_trainable
 
     folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
@@ -50,6 +52,9 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
             hint=f"dreambooth runs show {record.name}",
         )
     profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
-    trainable = make_trainable(base, profile, record.subjects)
+    # What the run did not train itself is as it was in the run that it went on from.
+    parent = parent_of(layout, record)
+    lora = None if parent is None else take_over(layout, parent, base)
+    trainable = make_trainable(base, profile, record.subjects, lora)
     load_result(trainable.tensors, result_file_of_checkpoint(folder))
     freeze(base.unet, base.text_encoder)

@@ -154,12 +154,17 @@ def _photos(
 
 def _class_image(file: Path, resolution: int, pixels: list[torch.Tensor], known: dict[Path, int]) -> int:
     """The index of a class image, read once however many subjects share it."""
-    from dbcli.diffusion.images import photo_variants
-
     if file not in known:
         known[file] = len(pixels)
-        pixels.extend(photo_variants(file, resolution, crop="center", flip=False, seed=0, number=0))
+        pixels.append(class_pixels(file, resolution))
     return known[file]
+
+
+def class_pixels(file: Path, resolution: int) -> torch.Tensor:
+    """A class image as float32 `[3, resolution, resolution]` in [-1, 1]."""
+    from dbcli.diffusion.images import photo_variants
+
+    return photo_variants(file, resolution, crop="center", flip=False, seed=0, number=0)[0]
 
 
 def _index_of(prompt: str, prompts: list[str]) -> int:

@@ -55,7 +55,7 @@ def probe_items(record: RunRecord, profile: Profile, base: Base, seeds: int) -> 
     settings = profile.draw.model_copy(update={"sampler": probe.sampler, "steps": probe.steps, "eta": 0.0})
     size = draw_size(base, None, None, profile.images.resolution)
     items: list[Item] = []
-    for subject in record.subjects:
+    for subject in record.shown:
         words = {subject.name: words_of(record)[subject.name]}
         wanted: list[tuple[Role, str]] = [("plain", profile.images.template)]
         wanted += [("scene", template) for template in probe.prompts]
@@ -114,7 +114,7 @@ class Panel:
         self.judges = judges
         store = FeatureStore(layout.cache_dir / "features")
         self._photos: dict[str, torch.Tensor] = {}
-        for subject in record.subjects:
+        for subject in record.shown:
             files: list[Path] = photo_paths(layout, load_subject(layout, subject.name))
             self._photos[subject.name] = store.features(files, [judges.dino])[0]
         self.real = {name: mean_pairwise_within(rows) for name, rows in self._photos.items()}

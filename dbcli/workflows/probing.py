@@ -86,8 +86,8 @@ def _plan(layout: Layout, record: RunRecord, profile: Profile) -> ProbePlan:
     before = load_probes(layout, record.name)
     if before is not None:
         return before.plan
-    classes = len({subject.class_noun for subject in record.subjects})
-    return plan_probes(profile, subjects=len(record.subjects), classes=classes)
+    classes = len({subject.class_noun for subject in record.shown})
+    return plan_probes(profile, subjects=len(record.shown), classes=classes)
 
 
 def _panel(layout: Layout, record: RunRecord, profile: Profile, device: str) -> Panel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dbcli.errors import Refused
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord
@@ -20,5 +21,11 @@ def one_run(layout: Layout, run: str | None) -> RunRecord:
 
 
 def remove(layout: Layout, name: str) -> None:
-    """Deletes a run; Refused while something writes into it."""
+    """Deletes a run; Refused while something writes into it, or while an unfinished run still needs its weights."""
+    needs = [one.name for one in store.list_runs(layout) if one.parent == name and one.state != "finished"]
+    if needs:
+        raise Refused(
+            f"{needs[0]} goes on from {name} and is not finished: without {name} it cannot be resumed.",
+            hint=f"dreambooth train --resume {needs[0]}, or remove that one first",
+        )
     store.remove_run(layout, name)

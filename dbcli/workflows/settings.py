@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dbcli.project.layout import Layout
@@ -16,6 +17,16 @@ DEFAULT_PROFILES = {
 }
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What a run that goes on from another has of it: all its settings, and those of its adapter that cannot change."""
+
+    origin: str
+    profile_name: str
+    settings: Mapping[str, Any]
+    adapter: Mapping[str, Any]
+
+
 def default_profile(base: str, method: str | None) -> str:
     """The shipped profile that fits a base and a method."""
     profiles = DEFAULT_PROFILES[base == "tiny"]
@@ -24,24 +35,35 @@ def default_profile(base: str, method: str | None) -> str:
 
 
 def resolve_profile(
-    layout: Layout, *, profile: str | None = None, sets: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    layout: Layout,
+    *,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    carried: Carried | None = None,
 ) -> tuple[str, Profile]:
     """The profile's name and the settings that hold.
 
-    `sets` are "key=value" texts, `flags` dotted keys; flags whose value is None were not given. Raises one
-    ConfigError with every fault.
+    `sets` are "key=value" texts, `flags` dotted keys; flags whose value is None were not given. What is `carried`
+    over from a run stands in the place of profile and files, unless a profile is named. Raises one ConfigError with
+    every fault.
     """
     settings, user = load_settings(layout), load_user_settings()
     given = {key: value for key, value in (flags or {}).items() if value is not None}
+    typed = [("--set", dict(parse_set(text) for text in sets)), ("the command line", given)]
+    if carried is not None and profile is None:
+        # They were resolved from profile and files when that run began.
+        return carried.profile_name, resolve([(carried.origin, carried.settings), *typed])
     method = given.get("method")
     # A method named on the command line asks for the profile made for it, unless a profile is named too.
     chosen = profile or (None if method else settings.profile or user.profile) or default_profile(settings.base, method)
     own_resolution = {} if settings.resolution is None else {"images.resolution": settings.resolution}
     layers = [
+        *([] if carried is None else [(carried.origin, {"method": carried.settings["method"]})]),
         (f"profile '{chosen}'", load_profile(chosen)),
         ("your settings file", user.overrides),
         ("dreambooth.yaml", own_resolution | settings.overrides),
-        ("--set", dict(parse_set(text) for text in sets)),
-        ("the command line", given),
+        *([] if carried is None else [(carried.origin, carried.adapter)]),
+        *typed,
     ]
     return chosen, resolve(layers)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import DreamboothError, Interrupted, MachineError, Refused, RunMissing, TrainingDiverged
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
+from dbcli.project.lineage import parent_of
 from dbcli.project.locks import hold
 from dbcli.project.names import printable
 from dbcli.project.photo_notes import captions_of, mask_hashes
@@ -19,16 +20,17 @@ from dbcli.project.profiles import Profile, frozen_profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
-from dbcli.workflows.inversion import has_prior
+from dbcli.workflows import continuing
 from dbcli.workflows.material import gather
-from dbcli.workflows.prior import ClassImages, ensure_class_images
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects import named_subjects
-from dbcli.workflows.training_loop import build_trainer, make_trainable, run_loop
+from dbcli.workflows.teaching import teacher_of
+from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -44,6 +46,7 @@ class TrainingPlan:
     profile_name: str
     profile: Profile
     allow_collision: bool = False
+    continuation: continuing.Continuation | None = None
 
 
 def plan_training(
@@ -55,11 +58,26 @@ def plan_training(
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     allow_collision: bool = False,
+    start_from: str | None = None,
 ) -> TrainingPlan:
-    """Settles subjects, identifiers and settings. Raises every usage, config and collision error there is."""
-    chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags)
-    subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
-    return TrainingPlan(subjects, chosen, resolved, allow_collision)
+    """Settles subjects, identifiers and settings. Raises every usage, config and collision error there is.
+
+    `start_from` names the run to go on from; without `names` its own subjects are taught on.
+    """
+    parent = None if start_from is None else continuing.parent_run(layout, start_from)
+    carried = None if parent is None else continuing.carried_from(layout, parent, names)
+    chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags, carried=carried)
+    if parent is None:
+        subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
+        return TrainingPlan(subjects, chosen, resolved, allow_collision)
+    continuing.check_settings(layout, parent, resolved)
+    if names or token is not None:
+        continuing.check_taught(layout, parent, names, token, allow_collision=allow_collision)
+        subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
+    else:
+        subjects = continuing.taught_again(layout, parent)
+    kept = continuing.continuation(layout, parent, subjects, resolved)
+    return TrainingPlan(subjects, chosen, resolved, allow_collision or parent.allow_collision, kept)
 
 
 def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool) -> RunRecord:
@@ -78,11 +96,13 @@ def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, of
             command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
         )
 
-    for subject in plan.subjects:
+    subjects = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
+    for subject in subjects:
         for entry, caption in zip(subject.photos, captions_of(layout, subject), strict=True):
             entry.caption = caption
-    name = store.create_run(layout, "-".join(subject.name for subject in plan.subjects), first_record)
-    return _carry_out(layout, name, plan.subjects, plan.profile, progress, offline=offline)
+    slug = "-".join(subject.name for subject in plan.subjects)
+    name = store.create_run(layout, slug, lambda name: _descended(layout, first_record(name), plan))
+    return _carry_out(layout, name, subjects, plan.profile, progress, offline=offline)
 
 
 def resume_training(layout: Layout, run: str | None, progress: Progress, *, offline: bool) -> RunRecord:
@@ -93,9 +113,23 @@ def resume_training(layout: Layout, run: str | None, progress: Progress, *, offl
     record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
     _refuse_finished(record)
     profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
-    subjects = [_as_before(layout, record, before, profile) for before in record.subjects]
+    subjects = [_as_before(layout, record, before, profile) for before in record.shown]
     progress.note(f"Resuming {record.name} at step {record.step} of {record.total_steps}.")
     return _carry_out(layout, record.name, subjects, profile, progress, offline=offline)
+
+
+def _descended(layout: Layout, record: RunRecord, plan: TrainingPlan) -> RunRecord:
+    """A new run's first record with what it has of the run it goes on from."""
+    if plan.continuation is None:
+        return record
+    parent, shown = plan.continuation.parent, {one.name: one for one in plan.continuation.rehearsed}
+    for entry in plan.continuation.earlier:
+        now = _recorded(layout, shown[entry.name], plan.profile) if entry.rehearsed else entry
+        seen = {"photo_hashes": now.photo_hashes, "captions": now.captions, "mask_hashes": now.mask_hashes}
+        record.subjects.append(entry.model_copy(update=seen))
+    record.parent, record.parent_weights = parent.name, plan.continuation.seal
+    record.generation, record.base.hash = parent.generation + 1, record.base.hash or parent.base.hash
+    return record
 
 
 def _recorded(layout: Layout, subject: Subject, profile: Profile) -> RunSubject:
@@ -196,7 +230,7 @@ def _train(
     from dbcli.diffusion.devices import device_name, peak_memory_bytes, pick_device
     from dbcli.workflows.tuned import save_tuned
 
-    device = pick_device(profile.train.device)
+    device, parent = pick_device(profile.train.device), parent_of(layout, record)
     with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device=device)
         stage.advance()
@@ -211,13 +245,17 @@ def _train(
     wish.raise_if_wished("Stopped before training began.")
     probing = open_probing(layout, record, base, profile, progress)
     with _timed(record, "class_images"):
-        class_images = _class_images(layout, base, subjects, profile, resolution, progress, wish)
-    _tell_prior(layout, record, class_images, profile, progress)
+        class_images = run_class_images(layout, base, record, profile, resolution, progress, wish)
+    tell_prior(layout, record, class_images, profile, progress)
     with _timed(record, "encode"):
         lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, wish)
+        rows = row_plan(lesson, profile, record)
+        teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, wish)
     wish.raise_if_wished("Stopped before training began.")
-    trainable = make_trainable(base, profile, record.subjects)
-    trainer = build_trainer(base, trainable, lesson, profile)
+    # Only now: class images and teacher are the base's own, whatever the run goes on from.
+    lora = None if parent is None else continuing.take_over(layout, parent, base)
+    trainable = make_trainable(base, profile, record.subjects, lora)
+    trainer = build_trainer(base, trainable, lesson, rows, teacher, profile)
     with _timed(record, "train"):
         finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing)
     if probing is not None:
@@ -232,7 +270,7 @@ def _train(
         trainer.use_averages()
         if probing is not None:
             probing.settle(trainer)
-        save_tuned(layout, record, base, trainable, profile)
+        save_tuned(layout, record, base, trainable)
     if probing is not None:
         with _timed(record, "probe"):
             probing.close()
@@ -245,48 +283,6 @@ def _describe(record: RunRecord, base: Base, device: str) -> None:
     record.base = RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash)
     record.device = device
     record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
-
-
-def _class_images(
-    layout: Layout,
-    base: Base,
-    subjects: Sequence[Subject],
-    profile: Profile,
-    resolution: int,
-    progress: Progress,
-    wish: StopWish,
-) -> list[ClassImages | None]:
-    """Each subject's class images; subjects of one class share one set. None for each where the prior is off."""
-    if not has_prior(profile):
-        return [None for _ in subjects]
-    by_class: dict[str, ClassImages] = {}
-    for noun in dict.fromkeys(subject.class_noun for subject in subjects):
-        by_class[noun] = ensure_class_images(layout, base, noun, profile.prior, resolution, progress, wish)
-    return [by_class[subject.class_noun] for subject in subjects]
-
-
-def _tell_prior(
-    layout: Layout,
-    record: RunRecord,
-    class_images: Sequence[ClassImages | None],
-    profile: Profile,
-    progress: Progress,
-) -> None:
-    """One line a run, printed and recorded: whether the prior is on, with which images."""
-    sets = {images.key: images for images in class_images if images is not None}
-    line = "; ".join(images.line for images in sets.values()) or "prior OFF"
-    if profile.prior.enabled and not has_prior(profile):
-        line += ": new vectors change nothing that the base knows of the class"
-    if sets and profile.prior.weight == 0:
-        line += " with weight 0"
-    progress.note(line)
-    record.prior = {
-        "line": line,
-        "weight": profile.prior.weight if sets else None,
-        "sets": [{"key": one.key, "prompt": one.prompt, "images": len(one.files)} for one in sets.values()],
-    }
-    store.append_event(layout, record.name, {"event": "prior", "line": line})
-    store.save_run(layout, record)
 
 
 def require_weights(record: RunRecord) -> None:

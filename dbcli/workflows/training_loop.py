@@ -21,6 +21,9 @@ from dbcli.workflows.progress import Progress, Stage
 if TYPE_CHECKING:
     from dbcli.diffusion.adapters import Trainable
     from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.formats.lora import LoraWeights
+    from dbcli.diffusion.rows import RowPlan
+    from dbcli.diffusion.teacher import Teacher
     from dbcli.diffusion.trainer import StepResult, Trainer
 
 # Six halvings: a run that still diverges has another fault than its rate.
@@ -38,9 +41,14 @@ OPTIMISATION_KEYS = (
 )
 
 
-def make_trainable(base: Base, profile: Profile, subjects: Sequence[RunSubject]) -> Trainable:
-    """Opens the parts of a base that the profile's method trains; word vectors are those of the subjects."""
-    from dbcli.diffusion.adapters import add_lora, make_full
+def make_trainable(
+    base: Base, profile: Profile, subjects: Sequence[RunSubject], lora: LoraWeights | None = None
+) -> Trainable:
+    """Opens the parts of a base that the profile's method trains.
+
+    Word vectors are those of the subjects; `lora` is an adapter to go on with.
+    """
+    from dbcli.diffusion.adapters import add_lora, continue_lora, make_full
 
     if profile.train.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -48,25 +56,40 @@ def make_trainable(base: Base, profile: Profile, subjects: Sequence[RunSubject])
         return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder)
     if profile.method == INVERSION:
         return open_words(base, profile, subjects)
-    return add_lora(
-        base.unet,
-        base.text_encoder,
-        train_text=profile.train.text_encoder,
-        rank=profile.lora.rank,
-        alpha=profile.lora.alpha,
-        targets=profile.lora.targets,
-        text_targets=profile.lora.text_targets,
-        dropout=profile.lora.dropout,
-        dora=profile.lora.dora,
-        seed=profile.train.seed,
+    how = {**profile.lora.model_dump(), "train_text": profile.train.text_encoder, "seed": profile.train.seed}
+    if lora is not None:
+        return continue_lora(base.unet, base.text_encoder, lora, **how)
+    return add_lora(base.unet, base.text_encoder, **how)
+
+
+def noise_seed(profile: Profile, generation: int) -> int:
+    """The seed of a run's noise and orders: its own, unless it goes on from `generation` runs before it."""
+    from dbcli.diffusion.noise import seed_for
+
+    seed = profile.train.seed
+    # A run that goes on must not meet the noise and the order of the run before once more.
+    return seed if generation == 0 else seed_for(seed, "continued", generation)
+
+
+def row_plan(lesson: Lesson, profile: Profile, record: RunRecord) -> RowPlan:
+    """Which pictures each step of a run sees; the last subjects of the lesson are those it rehearses."""
+    from dbcli.diffusion.rows import RowPlan
+
+    return RowPlan(
+        lesson.materials,
+        batch_size=profile.train.batch_size,
+        seed=noise_seed(profile, record.generation),
+        rehearsed=sum(one.rehearsed for one in record.subjects),
+        rehearsal_share=profile.train.rehearsal_share,
     )
 
 
-def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Profile) -> Trainer:
+def build_trainer(
+    base: Base, trainable: Trainable, lesson: Lesson, rows: RowPlan, teacher: Teacher | None, profile: Profile
+) -> Trainer:
     """Joins a base, a lesson and a profile's numbers into a trainer."""
     from dbcli.diffusion.optimisers import Optimisation
     from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
-    from dbcli.diffusion.rows import RowPlan
     from dbcli.diffusion.samplers import alphas_of
     from dbcli.diffusion.trainer import Objective, Schedule, Trainer
 
@@ -78,7 +101,7 @@ def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Pro
         trainable,
         lesson.pictures,
         table(base.tokenizer, base.text_encoder, lesson.prompts, device),
-        RowPlan(lesson.materials, batch_size=train.batch_size, seed=train.seed),
+        rows,
         Objective(
             prediction_type=base.prediction_type,
             alphas_cumprod=alphas_of(base.scheduler_config).to(device),
@@ -90,8 +113,9 @@ def build_trainer(base: Base, trainable: Trainable, lesson: Lesson, profile: Pro
             text_learning_rate=train.text_encoder_learning_rate,
             **{key: settings[key] for key in OPTIMISATION_KEYS},
         ),
-        Schedule(train.steps, train.accumulation, train.precision, train.ema, train.seed),
+        Schedule(train.steps, train.accumulation, train.precision, train.ema, rows.seed),
         lesson.loss_weights,
+        teacher,
     )
 
 

@@ -16,7 +16,6 @@ from dbcli.project.atomic import (
 from dbcli.project.checkpoints import check_space
 from dbcli.project.layout import Layout
 from dbcli.project.manifests import first_fault, write_manifest
-from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.at_checkpoint import put_checkpoint, require_checkpoint
 from dbcli.workflows.inversion import INVERSION, attach_words, write_words
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainable, profile: Profile) -> None:
+def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainable) -> None:
     """Writes a run's weights in one step: a diffusers folder (full), a diffusers LoRA file, or word vectors."""
     import torch
 
@@ -51,7 +50,7 @@ def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainab
         elif trainable.method == INVERSION:
             write_words(folder, record.subjects, base, trainable)
         else:
-            _write_lora(folder / LORA_FILE, base, trainable, profile)
+            _write_lora(folder / LORA_FILE, base)
         write_manifest(folder)
         commit_folder(folder, final)
 
@@ -62,15 +61,17 @@ def _size_bytes(base: Base, trainable: Trainable) -> int:
     return sum(tensor.numel() * 4 for part in (base.unet, base.vae, base.text_encoder) for tensor in part.parameters())
 
 
-def _write_lora(file: Path, base: Base, trainable: Trainable, profile: Profile) -> None:
+def _write_lora(file: Path, base: Base) -> None:
     import torch
 
-    from dbcli.diffusion.adapters import lora_tensors
+    from dbcli.diffusion.adapters import lora_alphas, lora_tensors
     from dbcli.diffusion.formats.lora import lora_from_peft
     from dbcli.diffusion.formats.lora_files import write_diffusers_lora
 
-    text = lora_tensors(base.text_encoder) if trainable.trains_text else {}
-    lora = lora_from_peft(lora_tensors(base.unet), text, alpha=profile.lora.alpha)
+    # A LoRA that went on from another one has alphas of its own, and maybe layers for a text encoder it did not train.
+    alphas = {"unet": lora_alphas(base.unet), "text_encoder": lora_alphas(base.text_encoder)}
+    text = lora_tensors(base.text_encoder) if alphas["text_encoder"] else {}
+    lora = lora_from_peft(lora_tensors(base.unet), text, alpha=alphas)
     write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
 
 

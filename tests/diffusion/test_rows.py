@@ -57,3 +57,37 @@ def test_all_views_of_a_photo_come_up() -> None:
 def test_a_subject_without_photos_is_refused() -> None:
     with pytest.raises(ValueError, match="photo"):
         RowPlan([Material(photos=[], photo_prompts=[])], batch_size=1, seed=0)
+
+
+def test_the_earlier_subject_gets_its_share_of_the_rows_spread_evenly() -> None:
+    plan = RowPlan([DOG, CAT], batch_size=1, seed=0, rehearsed=1, rehearsal_share=0.25)
+    shown = ["cat" if plan.subject_rows(step)[0].picture >= 7 else "dog" for step in range(8)]
+    assert shown == ["dog", "dog", "dog", "cat"] * 2
+    assert [plan.prior_rows(step)[0].prompt for step in (0, 3)] == [2, 4]
+
+
+def test_earlier_subjects_take_turns_among_themselves_and_lose_no_photo() -> None:
+    plan = RowPlan([DOG, CAT, CAT], batch_size=2, seed=0, rehearsed=2, rehearsal_share=0.5)
+    places = [plan.place(count) for count in range(12)]
+    assert places == [(0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (1, 1), (0, 3), (2, 1), (0, 4), (1, 2), (0, 5), (2, 2)]
+
+
+def test_a_share_of_nothing_deals_as_if_the_earlier_subjects_were_not_there() -> None:
+    alone = RowPlan([DOG], batch_size=2, seed=3)
+    beside = RowPlan([DOG, CAT], batch_size=2, seed=3, rehearsed=1, rehearsal_share=0.0)
+    assert [alone.subject_rows(step) for step in range(9)] == [beside.subject_rows(step) for step in range(9)]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 1 / 3, 0.7, 0.9])
+def test_after_any_row_the_share_is_kept_up_to_one_row(share: float) -> None:
+    plan = RowPlan([DOG, CAT], batch_size=1, seed=0, rehearsed=1, rehearsal_share=share)
+    rehearsed = 0
+    for count in range(400):
+        rehearsed += plan.place(count)[0]
+        assert abs(rehearsed - share * (count + 1)) < 1 + 1e-9
+
+
+@pytest.mark.parametrize(("rehearsed", "share"), [(2, 0.5), (1, 1.0), (1, -0.1)])
+def test_a_plan_that_teaches_nothing_new_is_refused(rehearsed: int, share: float) -> None:
+    with pytest.raises(ValueError, match="taught"):
+        RowPlan([DOG, CAT], batch_size=1, seed=0, rehearsed=rehearsed, rehearsal_share=share)

@@ -80,23 +80,17 @@ def test_a_hub_that_refuses_is_said_in_its_words(empty_cache: None, monkeypatch:
         locate("dino", "timm/vit_small_patch16_224.dino", offline=False)
 
 
-def test_the_hub_is_asked_for_one_revision_and_the_best_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_hub_is_asked_for_one_revision_and_the_best_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: dict[str, object] = {}
 
-    def download(
-        _: str, *, revision: str | None, allow_patterns: list[str] | None = None, **settings: object
-    ) -> str:
+    def download(_: str, *, revision: str | None, allow_patterns: list[str] | None = None, **settings: object) -> str:
         if settings.get("local_files_only"):
             raise FileNotFoundError
         asked.update(revision=revision, allow_patterns=allow_patterns)
         (tmp_path / "model.safetensors").write_bytes(b"x")
         return str(tmp_path)
 
-    files = [
-        SimpleNamespace(rfilename=name) for name in ("pytorch_model.bin", "model.safetensors", "README.md")
-    ]
+    files = [SimpleNamespace(rfilename=name) for name in ("pytorch_model.bin", "model.safetensors", "README.md")]
     api = SimpleNamespace(model_info=lambda *_, **__: SimpleNamespace(sha="a" * 40, siblings=files))
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

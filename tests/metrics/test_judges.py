@@ -64,9 +64,7 @@ def test_clip_is_vit_b_32_with_quickgelu(tmp_path: Path) -> None:
 def test_pictures_are_prepared_as_open_clip_prepares_them() -> None:
     from dbcli.metrics.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 
-    theirs = open_clip.transform.image_transform_v2(
-        open_clip.transform.PreprocessCfg(size=224), is_train=False
-    )
+    theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(size=224), is_train=False)
     ours = Preprocessing(224, 224, CLIP_MEAN, CLIP_STD)
     for size in ((300, 201), (201, 333), (224, 224), (97, 100)):
         picture = Image.linear_gradient("L").rotate(30).resize(size).convert("RGB")
@@ -116,15 +114,11 @@ def test_folders_saved_by_transformers_are_read(tmp_path: Path) -> None:
     assert_unit_rows(texts, 16)
     model = transformers.CLIPModel.from_pretrained(tmp_path / "clip").eval()
     with torch.inference_mode():
-        found = model(
-            pixel_values=clip.preprocessing(PICTURES), input_ids=torch.tensor([[49406, 320, 1929, 49407]])
-        )
+        found = model(pixel_values=clip.preprocessing(PICTURES), input_ids=torch.tensor([[49406, 320, 1929, 49407]]))
     torch.testing.assert_close(clip.encode_images(PICTURES), found.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(texts[:1], found.text_embeds, atol=1e-5, rtol=0)
     transformers.ViTModel(transformers.ViTConfig(**vision)).save_pretrained(tmp_path / "dino")
-    assert_unit_rows(
-        load_judge("dino", source=str(tmp_path / "dino"), offline=True).encode_images(PICTURES), 32
-    )
+    assert_unit_rows(load_judge("dino", source=str(tmp_path / "dino"), offline=True).encode_images(PICTURES), 32)
 
 
 def test_embedded_text_feature_is_the_projected_first_end_token(judges: Judges, embedded: Path) -> None:

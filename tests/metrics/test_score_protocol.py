@@ -70,9 +70,7 @@ class Naive:
     def image(self, part: str, path: Path) -> list[float]:
         if (part, path) not in self.seen:
             with Image.open(path) as image:
-                self.seen[part, path] = (
-                    getattr(self.judges, part).encode_images([image.convert("RGB")])[0].tolist()
-                )
+                self.seen[part, path] = getattr(self.judges, part).encode_images([image.convert("RGB")])[0].tolist()
         return self.seen[part, path]
 
     def text(self, text: str) -> list[float]:
@@ -106,9 +104,7 @@ class Naive:
         }
 
 
-def test_every_score_equals_the_naive_one(
-    scores: dict, subjects: tuple[SubjectImages, ...], judges: Judges
-) -> None:
+def test_every_score_equals_the_naive_one(scores: dict, subjects: tuple[SubjectImages, ...], judges: Judges) -> None:
     naive = Naive(judges)
     expected = [naive.subject(subject) for subject in subjects]
     for record, numbers, subject in zip(scores["subjects"], expected, subjects, strict=True):
@@ -143,9 +139,7 @@ def test_a_larger_clip_gets_its_own_score(subjects: tuple[SubjectImages, ...], j
     assert found["protocol"]["judges"]["clip_l"]["judge"] == "tiny-clip"
 
 
-def test_photos_scored_against_themselves_are_flagged(
-    subjects: tuple[SubjectImages, ...], judges: Judges
-) -> None:
+def test_photos_scored_against_themselves_are_flagged(subjects: tuple[SubjectImages, ...], judges: Judges) -> None:
     dog = subjects[0]
     copied = replace(dog, prompts=(replace(dog.prompts[0], images=dog.photos),))
     found = score_images([copied, subjects[1]], judges)
@@ -238,9 +232,7 @@ def test_a_text_that_the_judge_cannot_read_to_its_end_is_named(
     assert scores["texts_cut_short"] == {}
 
 
-def test_two_suites_with_the_same_prompt_are_two_prompts(
-    subjects: tuple[SubjectImages, ...], judges: Judges
-) -> None:
+def test_two_suites_with_the_same_prompt_are_two_prompts(subjects: tuple[SubjectImages, ...], judges: Judges) -> None:
     dog = subjects[0]
     twice = replace(dog, prompts=(dog.prompts[0], replace(dog.prompts[0], task="tiny")))
     found = score_images([twice], judges)
@@ -248,9 +240,7 @@ def test_two_suites_with_the_same_prompt_are_two_prompts(
     assert len(found["subjects"][0]["prompts"]) == 2
 
 
-def test_a_subject_without_pictures_has_no_scores(
-    subjects: tuple[SubjectImages, ...], judges: Judges
-) -> None:
+def test_a_subject_without_pictures_has_no_scores(subjects: tuple[SubjectImages, ...], judges: Judges) -> None:
     found = score_images([replace(subjects[0], prompts=(), class_images=())], judges)
     assert found["overall"] == dict.fromkeys(DEFINITIONS)
     assert found["subjects"][0]["real"]["dino"] is not None

@@ -73,12 +73,6 @@ def test_features_of_two_encoders_do_not_mix() -> None:
 @pytest.mark.parametrize(("many", "few"), [(1, 1), (7, 3), (2, 11)])
 def test_all_pairs_equal_a_double_loop(many: int, few: int) -> None:
     generator = torch.Generator().manual_seed(many)
-    a, b = (
-        torch.nn.functional.normalize(torch.randn(n, 16, generator=generator), dim=1) for n in (many, few)
-    )
-    pairs = [
-        math.fsum(x * y for x, y in zip(left, right, strict=True))
-        for left in a.tolist()
-        for right in b.tolist()
-    ]
+    a, b = (torch.nn.functional.normalize(torch.randn(n, 16, generator=generator), dim=1) for n in (many, few))
+    pairs = [math.fsum(x * y for x, y in zip(left, right, strict=True)) for left in a.tolist() for right in b.tolist()]
     assert mean_pairwise_cosine(a, b) == pytest.approx(sum(pairs) / len(pairs), abs=1e-9)

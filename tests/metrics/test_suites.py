@@ -93,9 +93,7 @@ def test_a_missing_file_of_prompts_is_named(tmp_path: Path) -> None:
 
 def test_a_suite_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(
-        "name: mine\nany:\n  - a {identifier} {class} at sea\n  - {text: 'a {class}', label: plain}\n"
-    )
+    path.write_text("name: mine\nany:\n  - a {identifier} {class} at sea\n  - {text: 'a {class}', label: plain}\n")
     prompts = load_suite(path).prompts_for("dog")
     assert [(prompt.label, prompt.task) for prompt in prompts] == [("at sea", "mine"), ("plain", "mine")]
 

@@ -68,9 +68,7 @@ def test_copying_probes_are_marked() -> None:
 
 
 def test_a_heat_map_takes_any_label_and_empty_cells() -> None:
-    content = heat_map(
-        [[0.1, None], [0.9, 0.5]], ["$x_1$ <b>", "a" * 300], ["\\frac{", "狗"], title="$\\bad{"
-    )
+    content = heat_map([[0.1, None], [0.9, 0.5]], ["$x_1$ <b>", "a" * 300], ["\\frac{", "狗"], title="$\\bad{")
     assert opened(content).width > 300
 
 

@@ -53,16 +53,21 @@ class PeftLora:
 
 
 def lora_from_peft(
-    unet: Mapping[str, torch.Tensor], text_encoder: Mapping[str, torch.Tensor], *, alpha: float
+    unet: Mapping[str, torch.Tensor],
+    text_encoder: Mapping[str, torch.Tensor],
+    *,
+    alpha: float | Mapping[str, Mapping[str, float]],
 ) -> LoraWeights:
     """From PEFT's state dicts (`….lora_A.weight`), as `get_peft_model_state_dict` gives them.
 
-    Raises UnsafeFile where a layer lacks one of its halves.
+    `alpha` is that of every layer, or a table by network ("unet", "text_encoder") and layer. Raises UnsafeFile where
+    a layer lacks one of its halves.
     """
-    return LoraWeights(unet=_layers(unet, alpha), text_encoder=_layers(text_encoder, alpha))
+    tables = {part: alpha[part] if isinstance(alpha, Mapping) else alpha for part in PARTS}
+    return LoraWeights(_layers(unet, tables["unet"]), _layers(text_encoder, tables["text_encoder"]))
 
 
-def _layers(tensors: Mapping[str, torch.Tensor], alpha: float) -> dict[str, LoraLayer]:
+def _layers(tensors: Mapping[str, torch.Tensor], alpha: float | Mapping[str, float]) -> dict[str, LoraLayer]:
     layers = {}
     for name, down in tensors.items():
         module, found, _ = name.partition(".lora_A.")
@@ -73,7 +78,9 @@ def _layers(tensors: Mapping[str, torch.Tensor], alpha: float) -> dict[str, Lora
             raise UnsafeFile(f"The LoRA layer {module} has only one of its halves.")
         magnitude = next((tensors[key] for key in tensors if key.startswith(f"{module}.lora_magnitude")), None)
         flat = None if magnitude is None else magnitude.reshape(-1)
-        layers[module.removeprefix("text_model.")] = LoraLayer(down, up, float(alpha), flat)
+        layer = module.removeprefix("text_model.")
+        own = alpha[layer] if isinstance(alpha, Mapping) else alpha
+        layers[layer] = LoraLayer(down, up, float(own), flat)
     return layers
 
 

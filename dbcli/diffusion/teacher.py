@@ -1,0 +1,156 @@
+"""The frozen base as the teacher of a class: its own prediction takes the noise's place as the target.
+
+A LoRA has its base at hand: the adapter is switched off for a moment. A full fine-tuning has not, so the base's
+predictions are computed beforehand for a finite set of draws: draw k of class image i has a noise, a noise level and
+a latent that follow from (seed, k, i) alone, whichever run, batch or machine asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from dbcli.diffusion import losses
+from dbcli.diffusion.formats.writing import write_tensor_file
+from dbcli.diffusion.images import Posterior
+from dbcli.diffusion.noise import generator_for, normal_rows
+from dbcli.diffusion.prompts import PromptTable
+from dbcli.diffusion.rows import Row
+
+PREDICTIONS = "predictions"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What a stored prediction was made for: posterior noise and noise `[C, h, w]`, and a timestep."""
+
+    spread: torch.Tensor
+    noise: torch.Tensor
+    timestep: int
+
+
+class Teacher(Protocol):
+    """Gives the targets of class rows, and says where a row's noise is not the run's own."""
+
+    def draw(self, row: Row) -> Draw | None:
+        """The noise and level a row must have; None where any will do."""
+
+    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The base's predictions `[len(rows), C, h, w]` for noisy latents of that shape."""
+
+
+class AdapterOff:
+    """The base beneath an adapter, asked with the prompts as the base's own text encoder reads them."""
+
+    def __init__(self, unet: Any, prompts: PromptTable) -> None:
+        self._unet, self._prompts = unet, prompts
+
+    def draw(self, row: Row) -> Draw | None:
+        return None
+
+    @torch.no_grad()
+    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        conditioning = self._prompts.rows([row.prompt for row in rows])
+        with adapter_off(self._unet):
+            return self._unet(noisy, timesteps, conditioning).sample.float()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The stored predictions of one prior set, float32 `[draws, images, C, h, w]`, and the seed of their noise."""
+
+    predictions: torch.Tensor
+    seed: int
+
+
+class StoredTeacher:
+    """A base that is no longer in memory: `places` maps a picture to its prior set and its index there."""
+
+    def __init__(self, places: Mapping[int, tuple[Stored, int]], timesteps: int) -> None:
+        self._places, self._timesteps = dict(places), timesteps
+
+    def draw(self, row: Row) -> Draw | None:
+        stored, image = self._places[row.picture]
+        return draw_of(stored.seed, self._number(stored, row), image, stored.predictions.shape[2:], self._timesteps)
+
+    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        found = []
+        for row in rows:
+            stored, image = self._places[row.picture]
+            found.append(stored.predictions[self._number(stored, row), image])
+        return torch.stack(found).to(noisy.device)
+
+    @staticmethod
+    def _number(stored: Stored, row: Row) -> int:
+        return row.turn % len(stored.predictions)
+
+
+@contextmanager
+def adapter_off(network: Any) -> Iterator[None]:
+    """Takes every adapter layer of a network out of its sums for as long as the block lasts."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def draw_of(seed: int, number: int, image: int, shape: Sequence[int], timesteps: int) -> Draw:
+    """Draw `number` of class image `image`: latents of `shape` `[C, h, w]`, a level in [0, timesteps)."""
+    level = torch.randint(0, timesteps, (1,), generator=generator_for(seed, "teacher timestep", number, image))
+    spread, noise = (
+        normal_rows(shape, seed, purpose, number, [image])[0] for purpose in ("teacher posterior", "teacher noise")
+    )
+    return Draw(spread, noise, int(level))
+
+
+@torch.no_grad()
+def predict(
+    unet: Any,
+    images: Posterior,
+    prompt: torch.Tensor,
+    *,
+    seed: int,
+    number: int,
+    alphas_cumprod: torch.Tensor,
+    batch_size: int,
+    on_batch: Callable[[int], None] | None = None,
+) -> torch.Tensor:
+    """A base's predictions for one draw of every class image, float32 `[N, C, h, w]` on the CPU.
+
+    prompt is the class prompt's conditioning `[1, L, D]`. The arithmetic is the UNet's own, without autocast.
+    """
+    device, found = next(unet.parameters()).device, []
+    for start in range(0, len(images), batch_size):
+        indices = list(range(start, min(start + batch_size, len(images))))
+        draws = [draw_of(seed, number, index, images.mean.shape[1:], len(alphas_cumprod)) for index in indices]
+        latents = images.draw(indices, torch.stack([draw.spread for draw in draws])).to(device)
+        noise = torch.stack([draw.noise for draw in draws]).to(device)
+        timesteps = torch.as_tensor([draw.timestep for draw in draws], device=device)
+        noisy = losses.noised(latents, noise, timesteps, alphas_cumprod.to(device))
+        found.append(unet(noisy, timesteps, prompt.expand(len(indices), -1, -1)).sample.float().cpu())
+        if on_batch is not None:
+            on_batch(len(indices))
+    return torch.cat(found)
+
+
+def write_predictions(file: Path, predictions: torch.Tensor) -> None:
+    """Writes the predictions of one draw. Raises OSError where the disk is full."""
+    write_tensor_file({PREDICTIONS: predictions.contiguous()}, file)
+
+
+def read_predictions(file: Path) -> torch.Tensor:
+    """Reads what `write_predictions` wrote; the caller has checked the file's hash."""
+    from safetensors.torch import load_file
+
+    return load_file(file)[PREDICTIONS]

@@ -1,0 +1,82 @@
+"""What a base predicted for the images of a prior set, kept beside them: a folder a draw, each with its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbcli.project.atomic import (
+    commit_folder,
+    disk_full_explained,
+    json_text,
+    remove_folder,
+    remove_leftovers,
+    sha256_of,
+    temporary_folder,
+)
+from dbcli.project.checkpoints import check_space
+from dbcli.project.layout import Layout
+from dbcli.project.locks import hold
+from dbcli.project.manifests import first_fault, write_manifest
+
+FILE = "predictions.safetensors"
+# Of how noise, levels and latents follow from a seed: another way is another store.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TeacherStore:
+    """The predictions of one base for one list of class images under one prompt, at one size and seed."""
+
+    layout: Layout
+    set_key: str
+    key: str
+
+    @classmethod
+    def of(
+        cls, layout: Layout, set_key: str, images: Sequence[Path], *, base_hash: str, prompt: str, size: int, seed: int
+    ) -> TeacherStore:
+        """Return the store of these class images in this order; its name is a hash over all of it."""
+        facts = {
+            "version": _VERSION,
+            "base": base_hash,
+            "prompt": prompt,
+            "images": [sha256_of(path) for path in images],
+            "size": size,
+            "seed": seed,
+        }
+        return cls(layout, set_key, hashlib.sha256(json_text(facts).encode("utf-8")).hexdigest()[:12])
+
+    @property
+    def folder(self) -> Path:
+        """Where the store lies."""
+        return self.layout.teacher_dir(self.set_key, self.key)
+
+    def file(self, number: int) -> Path:
+        """Return the file of one draw, whether it is there or not."""
+        return self.folder / f"draw-{number:04d}" / FILE
+
+    def missing(self, draws: int) -> list[int]:
+        """Return the draws below `draws` that are not there, or not as they were written."""
+        return [number for number in range(draws) if first_fault(self.file(number).parent) is not None]
+
+    def fill(self, draws: int, write: Callable[[int, Path], None], *, needed_bytes: int) -> None:
+        """Have `write` make the file of every missing draw; each is whole and named, or not there.
+
+        Raises LockHeld while another process draws into the prior set, DiskFull before a draw of `needed_bytes` that
+        the disk has no room for. Draws made before an interruption stay.
+        """
+        with hold(self.layout.prior_set_lock(self.set_key), f"the prior set {self.set_key}"):
+            self.folder.mkdir(exist_ok=True)
+            remove_leftovers(self.folder)
+            for number in self.missing(draws):
+                final = self.file(number).parent
+                if final.exists():
+                    remove_folder(final)
+                check_space(self.folder, needed_bytes)
+                with disk_full_explained(final, needed_bytes), temporary_folder(final) as folder:
+                    write(number, folder / FILE)
+                    write_manifest(folder)
+                    commit_folder(folder, final)

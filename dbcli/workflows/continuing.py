@@ -1,0 +1,156 @@
+"""Going on from a finished run: its subjects kept alive, its settings carried over, its weights taken as the start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbcli.errors import Refused, UsageError
+from dbcli.project import runs as store
+from dbcli.project.identifiers import check_identifier
+from dbcli.project.layout import Layout
+from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weights_seal
+from dbcli.project.profiles import PriorSettings, Profile, frozen_profile
+from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import Subject, load_subject
+from dbcli.workflows.settings import Carried
+from dbcli.workflows.tokens import token_check
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.formats.lora import LoraWeights
+
+METHODS = ("full", "lora")
+# What the shape of an adapter's tensors decides, and no setting can change afterwards.
+ADAPTER_KEYS = ("rank", "alpha", "targets", "dora")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The run gone on from, the seal of its weights, and its subjects that are not taught again.
+
+    rehearsed[i] are the photos of earlier[i]; none at all where nothing is rehearsed.
+    """
+
+    parent: RunRecord
+    seal: str
+    earlier: list[RunSubject]
+    rehearsed: list[Subject]
+
+
+def parent_run(layout: Layout, text: str) -> RunRecord:
+    """The run named by --from. Raises RunMissing, UnsafeFile for damage, Refused for another base or method."""
+    parent = store.find_run(layout, text)
+    weights_seal(layout, parent)
+    if parent.method not in METHODS:
+        raise Refused(
+            f"The run {parent.name} was trained by {parent.method}; only {' and '.join(METHODS)} can be gone on from."
+        )
+    expected = load_settings(layout).base_hash
+    if expected is not None and parent.base.hash is not None and parent.base.hash != expected:
+        raise Refused(
+            f"The run {parent.name} stands on another base ({parent.base.name}, {parent.base.hash[:12]}) than this "
+            f"project ({expected[:12]}).",
+            hint=f"dreambooth runs show {parent.name}",
+        )
+    return parent
+
+
+def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Carried:
+    """The settings of a run as another one begins with them; `names` are the subjects that it is to teach."""
+    profile = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name)))
+    settings = profile.model_dump(mode="json")
+    if not set(names) <= {subject.name for subject in parent.subjects}:
+        # Photos of one class would be taken for another's.
+        settings["prior"]["folder"] = None
+    adapter = {f"lora.{key}": settings["lora"][key] for key in ADAPTER_KEYS} if parent.method == "lora" else {}
+    name = str(parent.profile.get("name", parent.name))
+    return Carried(f"the run {parent.name}", name, settings, adapter)
+
+
+def check_taught(
+    layout: Layout, parent: RunRecord, names: Sequence[str], token: str | None, *, allow_collision: bool
+) -> None:
+    """Holds the words of subjects to be taught against those a run learnt, before `token` is given to one of them.
+
+    Raises Collision, and Refused for a subject that the run learnt under other words.
+    """
+    taught = [load_subject(layout, name) for name in names]
+    if token is not None and len(taught) == 1:
+        taught[0].identifier = check_identifier(token)
+    earlier = earlier_subjects(parent, taught)
+    check_words(taught, earlier, parent.name, token_check(allow_collision=allow_collision))
+
+
+def taught_again(layout: Layout, parent: RunRecord) -> list[Subject]:
+    """The subjects a run taught, to be taught on: with their photos, under the words it learnt.
+
+    Raises UsageError where it knows none, SubjectError where photos are gone.
+    """
+    taught = [as_learnt(layout, one, parent.name) for one in parent.subjects if one.learnt_in is None]
+    if not taught:
+        raise UsageError(
+            f"The run {parent.name} knows no subject that could be taught on: --subject is missing.",
+            hint="add --subject NAME",
+        )
+    return taught
+
+
+def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], profile: Profile) -> Continuation:
+    """Settles what of a run is carried over. Raises SubjectError where photos to rehearse from are not there."""
+    earlier = earlier_subjects(parent, taught)
+    prior = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name))).prior
+    for entry in earlier:
+        if entry.learnt_in == parent.name and prior.enabled:
+            entry.prior = prior.model_dump(mode="json")
+        entry.rehearsed = profile.train.rehearsal_share > 0
+    rehearsed = [as_learnt(layout, entry, parent.name) for entry in earlier if entry.rehearsed]
+    return Continuation(parent, weights_seal(layout, parent), earlier, rehearsed)
+
+
+def prior_settings(subject: RunSubject, profile: Profile) -> PriorSettings:
+    """How the class images of a run's subject are made: as the run says, or as they were when it was learnt."""
+    if subject.learnt_in is None:
+        return profile.prior
+    if subject.prior is not None:
+        return PriorSettings.model_validate(subject.prior)
+    return profile.prior.model_copy(update={"folder": None})
+
+
+def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | None:
+    """Puts the weights of a full run into a base, in place; or reads the adapter of a LoRA run.
+
+    Only UNet and text encoder change: the base's autoencoder is what every run has.
+    """
+    folder = layout.weights_dir(parent.name)
+    if parent.method == "full":
+        from dbcli.diffusion.bases import load_base
+
+        tuned = load_base(str(folder), device=base.unet.device, offline=True)
+        base.unet, base.text_encoder = tuned.unet, tuned.text_encoder
+        return None
+    from dbcli.diffusion.formats.lora_files import read_lora
+    from dbcli.workflows.tuned import LORA_FILE
+
+    return read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
+
+
+def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
+    """Raises UsageError where settings do not fit the run to go on from: its method, the shape of its adapter."""
+    if profile.method != parent.method:
+        raise UsageError(
+            f"The run {parent.name} is {parent.method}; a {profile.method} run cannot go on from it.",
+            hint="leave the method out, or begin with the base: leave --from out",
+        )
+    if parent.method != "lora":
+        return
+    before = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name))).lora
+    for key in ADAPTER_KEYS:
+        wanted, found = getattr(profile.lora, key), getattr(before, key)
+        if wanted != found:
+            raise UsageError(
+                f"lora.{key} is {found} in the run {parent.name}, and its adapter keeps it; {wanted} was asked for.",
+                hint=f"leave lora.{key} out, or begin with the base: leave --from out",
+            )

@@ -1,0 +1,159 @@
+"""The teacher of a run's class term: the base beneath an adapter, or its predictions stored before it is tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from dbcli.errors import DreamboothError, Interrupted
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import PriorSettings, Profile
+from dbcli.project.settings import load_settings
+from dbcli.project.teacher_store import TeacherStore
+from dbcli.workflows.material import Lesson, class_pixels
+from dbcli.workflows.prior import ClassImages
+from dbcli.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.rows import RowPlan
+    from dbcli.diffusion.teacher import Stored, Teacher
+
+# Of Stable Diffusion: channels of a latent, pixels it covers, and the side of a picture in px.
+USUAL_SHAPE = (4, 8, 512)
+
+
+def teacher_of(
+    layout: Layout,
+    base: Base,
+    lesson: Lesson,
+    plan: RowPlan,
+    class_images: Sequence[ClassImages | None],
+    profile: Profile,
+    resolution: int,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> Teacher | None:
+    """The teacher a profile asks for; None where class images alone do. The base must still be untuned.
+
+    Raises Interrupted between two batches; predictions of the draws that were finished stay.
+    """
+    from dbcli.diffusion.prompts import FrozenPrompts
+    from dbcli.diffusion.samplers import alphas_of
+    from dbcli.diffusion.teacher import AdapterOff, StoredTeacher
+
+    if profile.prior.source != "teacher" or not any(class_images):
+        return None
+    if profile.method == "lora":
+        device = base.unet.device
+        return AdapterOff(base.unet, FrozenPrompts(base.tokenizer, base.text_encoder, lesson.prompts, device))  # type: ignore[arg-type]
+    train = profile.train
+    rounds = plan.rounds(train.steps * train.accumulation * train.batch_size)
+    wanted: dict[str, tuple[ClassImages, int]] = {}
+    for images, count in zip(class_images, rounds, strict=True):
+        if images is not None:
+            wanted[images.key] = (images, max(count, wanted[images.key][1] if images.key in wanted else 1))
+    stored = {
+        key: stored_predictions(
+            layout,
+            base,
+            images,
+            profile.prior,
+            min(count, profile.prior.teacher_draws),
+            resolution,
+            progress,
+            should_stop,
+        )
+        for key, (images, count) in wanted.items()
+    }
+    places: dict[int, tuple[Stored, int]] = {}
+    for material, own in zip(lesson.materials, class_images, strict=True):
+        if own is not None:
+            places |= {picture: (stored[own.key], index) for index, picture in enumerate(material.class_images)}
+    return StoredTeacher(places, len(alphas_of(base.scheduler_config)))
+
+
+def stored_predictions(
+    layout: Layout,
+    base: Base,
+    images: ClassImages,
+    settings: PriorSettings,
+    draws: int,
+    resolution: int,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> Stored:
+    """The base's predictions for `draws` draws of each class image, computed where they are not stored yet."""
+    import torch
+
+    from dbcli.diffusion.conditioning import embed_prompts
+    from dbcli.diffusion.images import encode
+    from dbcli.diffusion.samplers import alphas_of
+    from dbcli.diffusion.teacher import Stored, predict, read_predictions, write_predictions
+
+    seed = settings.seed
+    store = TeacherStore.of(
+        layout, images.key, images.files, base_hash=base.hash, prompt=images.prompt, size=resolution, seed=seed
+    )
+    missing = store.missing(draws)
+    if missing:
+        # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
+        pixels = [class_pixels(file, resolution) for file in images.files]
+        posterior = encode(base.vae, pixels, batch_size=4, on_batch=lambda count: _go_on(should_stop))
+        prompt = embed_prompts(base.tokenizer, base.text_encoder, [images.prompt])
+        alphas = alphas_of(base.scheduler_config)
+        with progress.stage(f"Teacher: {images.prompt}", len(missing) * len(pixels)) as stage:
+
+            def on_batch(count: int) -> None:
+                stage.advance(count)
+                _go_on(should_stop)
+
+            def made(number: int) -> torch.Tensor:
+                return predict(
+                    base.unet,
+                    posterior,
+                    prompt,
+                    seed=seed,
+                    number=number,
+                    alphas_cumprod=alphas,
+                    batch_size=settings.batch_size,
+                    on_batch=on_batch,
+                )
+
+            store.fill(
+                draws,
+                lambda number, file: write_predictions(file, made(number)),
+                needed_bytes=posterior.mean.nbytes,
+            )
+    return Stored(torch.stack([read_predictions(store.file(number)) for number in range(draws)]), seed)
+
+
+def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str]) -> int | None:
+    """What the predictions of a run's teacher take on the disk at most; None for a run that stores none.
+
+    The base is asked for its size where it is on this machine, else it is taken to be Stable Diffusion at 512 px.
+    """
+    from dbcli.diffusion.bases import latent_shape
+
+    train, prior = profile.train, profile.prior
+    if prior.source != "teacher" or profile.method != "full" or not prior.enabled:
+        return None
+    settings = load_settings(layout)
+    try:
+        channels, factor, resolution = latent_shape(settings.base, settings.revision)
+    except DreamboothError:
+        channels, factor, resolution = USUAL_SHAPE
+    side = (profile.images.resolution or resolution) // factor
+    rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
+    draws = min(rounds, prior.teacher_draws)
+    return len(set(class_nouns)) * prior.images * draws * channels * side * side * 4
+
+
+def _go_on(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Interrupted(
+            "Stopped while the base's predictions were stored; those of the finished draws are kept.",
+            hint="the same command goes on from there",
+        )
