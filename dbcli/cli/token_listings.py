@@ -1,4 +1,4 @@
-"""Identifiers in words and tables, and the same as JSON."""
+"""Identifiers and subjects in words and tables, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from dbcli.workflows.subjects import Entry
     from dbcli.workflows.tokens import Holder, Proposal, Verdict
 
 STRENGTH_NOTE = "Strength: how far the word alone moves the base, as a share of what the class noun does. Weak is good."
@@ -50,6 +51,28 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
         screen.table(None, ("word", "subject", "class", "tokens"), rows)
     else:
         screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+
+
+def show_subjects(screen: Screen, entries: Sequence[Entry], damaged: Sequence[str]) -> None:
+    """Subjects with their words, photos and runs."""
+    documents = [one.subject.to_plain() | {"runs": one.runs} for one in entries]
+    screen.document({"subjects": documents, "damaged": list(damaged)})
+    rows = [
+        (
+            one.subject.name,
+            f"{one.subject.identifier or '?'} {one.subject.class_noun}",
+            len(one.subject.photos),
+            ", ".join(one.runs),
+            ", ".join(one.subject.formerly),
+        )
+        for one in entries
+    ]
+    if rows:
+        screen.table(None, ("subject", "words", "photos", "learnt in", "formerly"), rows, flexible="learnt in")
+    else:
+        screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+    for line in damaged:
+        screen.warn(line)
 
 
 def _share(value: float | None) -> str:

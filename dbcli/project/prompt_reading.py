@@ -23,7 +23,13 @@ def slips(prompt: str, learnt: Mapping[str, Words], project: Mapping[str, Words]
     for name, own in learnt.items():
         if own.identifier:
             found += _about_noun(words, name, own, {**project, **learnt})
-    strangers = {name: other for name, other in project.items() if other.identifier and name not in learnt}
+    known = {own.identifier.casefold() for own in learnt.values()}
+    strangers = {
+        name: other
+        for name, other in project.items()
+        # A subject that was renamed since is known here by its old name and the same word.
+        if other.identifier and name not in learnt and other.identifier.casefold() not in known
+    }
     for name, other in strangers.items():
         if other.identifier.casefold() in words:
             found.append(

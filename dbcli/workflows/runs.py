@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dbcli.project import interference_records
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord
@@ -22,3 +23,8 @@ def one_run(layout: Layout, run: str | None) -> RunRecord:
 def remove(layout: Layout, name: str) -> None:
     """Deletes a run; Refused while something writes into it."""
     store.remove_run(layout, name)
+
+
+def bleeding(layout: Layout, name: str) -> list[str]:
+    """A line for every subject of a run that went to another one when its interference was last measured."""
+    return interference_records.bleeding(layout, name)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from dbcli.errors import Collision, UsageError
 from dbcli.project.identifiers import check_class_noun, check_identifier
 from dbcli.project.layout import Layout
-from dbcli.project.subjects import TokenCheck, list_subjects, token_claims
+from dbcli.project.registry import TokenCheck
+from dbcli.project.subjects import Subject, list_subjects, token_claims, verify_new_words
 from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
@@ -76,6 +77,12 @@ def token_check(*, allow_collision: bool = False) -> TokenCheck:
     from dbcli.diffusion.vocabulary import tokens_of
 
     return TokenCheck(tokens_of, lambda claims, count: free_words(claims, count), allow_collision)
+
+
+def check_new_words(layout: Layout, subject: Subject, identifier: str, allow_collision: bool) -> None:
+    """Raises Collision where the words of a subject that shall become known are another's; UsageError for no word."""
+    tokens = token_check(allow_collision=allow_collision)
+    verify_new_words(layout, subject.model_copy(update={"identifier": identifier}), tokens)
 
 
 def clashes_among(words: Sequence[SubjectWord], what: str, *, allow: bool) -> tuple[str, ...]:
