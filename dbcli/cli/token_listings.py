@@ -32,6 +32,7 @@ def show_verdict(screen: Screen, verdict: Verdict) -> None:
     screen.document(asdict(verdict) | {"strength": one.together})
     rows = [
         ("tokens", " ".join(map(str, one.tokens))),
+        ("rarity", f"{verdict.rarity:.0%} of the vocabulary is commoner than its commonest token"),
         ("strength", f"{_share(one.together)} (text {_share(one.text)}, picture {_share(one.picture)})"),
         ("stands for", verdict.owner or "nobody yet"),
         ("means", verdict.meaning),
@@ -45,10 +46,21 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
     """Subjects and their words."""
     screen.document({"identifiers": [asdict(one) for one in holders]})
     rows = [
-        (one.identifier or "none yet", one.subject, one.class_noun, " ".join(map(str, one.tokens))) for one in holders
+        (
+            one.identifier or "none yet",
+            one.subject,
+            one.class_noun,
+            " ".join(map(str, one.tokens)),
+            "" if one.rarity is None else f"{one.rarity:.0%}",
+            _share(one.strength),
+            one.clash or "",
+            ", ".join(one.runs),
+        )
+        for one in holders
     ]
     if rows:
-        screen.table(None, ("word", "subject", "class", "tokens"), rows)
+        headers = ("word", "subject", "class", "tokens", "rarity", "strength", "against it", "learnt in")
+        screen.table(None, headers, rows, flexible="learnt in")
     else:
         screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
 
