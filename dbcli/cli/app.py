@@ -27,6 +27,7 @@ from dbcli.cli.prior_commands import prior_app
 from dbcli.cli.project_commands import add_subject, init
 from dbcli.cli.run_commands import runs_app
 from dbcli.cli.screen import Screen
+from dbcli.cli.subject_commands import subjects_app
 from dbcli.cli.token_commands import tokens_app
 from dbcli.cli.train_commands import train
 from dbcli.errors import DreamboothError
@@ -85,6 +86,7 @@ app.command("export", short_help="Write a run in another tool's format, and prov
 app.command("import-lora", short_help="Make a finished run of a LoRA file.")(import_lora)
 app.add_typer(prior_app, name="reg")
 app.add_typer(runs_app, name="runs")
+app.add_typer(subjects_app, name="subjects")
 app.add_typer(tokens_app, name="tokens")
 app.command("doctor", short_help="Look at machine and project, and how to mend them.")(doctor)
 app.command("demo", short_help="The whole main job on the embedded base, in minutes.")(demo)

@@ -38,20 +38,28 @@ def evaluate(
         bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
     ] = False,
     grid: Annotated[bool, typer.Option("--grid", help="Also a picture: photos first, prompts as labels.")] = False,
+    interference: Annotated[
+        bool, typer.Option("--interference", help="Instead: do the run's subjects stay apart, and do their classes?")
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="RUN", help="With --interference: LoRA runs that draw together with --run."),
+    ] = None,
 ) -> None:
     """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
+    from dbcli.cli.interference import show_interference
     from dbcli.cli.listings import show_evaluations
     from dbcli.workflows.evaluate import evaluate as score
 
     call = of(context)
+    how = {"suites": suite or [], "judge": judge, "count": count, "seed": seed}
+    if interference or also:
+        return show_interference(call, run, also or [], how, is_asked=interference)
     found = score(
         call.layout(),
         run=run,
-        suites=suite or [],
+        **how,
         prompts_file=prompts,
-        judge=judge,
-        count=count,
-        seed=seed,
         keep_identifier=keep_identifier,
         grid=grid,
         progress=call.screen,

@@ -22,6 +22,9 @@ def import_lora(
     class_noun: Annotated[
         str | None, typer.Option("--class", help="What kind of thing it shows; with --token.")
     ] = None,
+    allow_collision: Annotated[
+        bool, typer.Option("--allow-collision", help="For research: words that clash, and record that.")
+    ] = False,
 ) -> None:
     """Make a finished run of a LoRA file, to draw with it, score it and export it."""
     from dbcli.cli.listings import show_run
@@ -30,7 +33,6 @@ def import_lora(
     call = of(context)
     layout = call.layout()
     source = Path(call.wanted(str(file) if file else None, "FILE", "Which LoRA file"))
-    record = bring_in(
-        layout, source, name=name, token=token, class_noun=class_noun, progress=call.screen, offline=call.offline
-    )
+    words = {"name": name, "token": token, "class_noun": class_noun, "allow_collision": allow_collision}
+    record = bring_in(layout, source, **words, progress=call.screen, offline=call.offline)
     show_run(call.screen, record, layout)

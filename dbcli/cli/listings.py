@@ -106,7 +106,10 @@ def show_runs(screen: Screen, records: Sequence[RunRecord], damaged: Sequence[st
 
 def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     """One run in full."""
-    screen.document(record.to_plain())
+    from dbcli.workflows.runs import bleeding
+
+    warnings = bleeding(layout, record.name)
+    screen.document(record.to_plain() | ({"bleeding": warnings} if warnings else {}))
     subjects = ", ".join(_learnt(one) for one in record.subjects)
     rows: list[tuple[str, object]] = [
         ("state", record.state + (f": {record.error}" if record.error else "")),
@@ -125,6 +128,8 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("folder", layout.shown(layout.run_dir(record.name))),
     ]
     screen.table(f"Run {record.name}", ("", ""), [row for row in rows if row[1]])
+    for line in warnings:
+        screen.warn(line)
     if record.state == "finished" and record.subjects:
         words = f"{record.subjects[0].identifier} {record.subjects[0].class_noun}"
         screen.line(f'Next: dreambooth generate "a {words} in space"', style="dim")

@@ -51,10 +51,16 @@ def check(
 
 
 @tokens_app.command("list")
-def list_words(context: typer.Context) -> None:
-    """Which word stands for which subject."""
+def list_words(
+    context: typer.Context,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also what each word means to the base, which has to be loaded.")
+    ] = False,
+) -> None:
+    """Which word stands for which subject, here and in runs."""
     from dbcli.cli.token_listings import show_holders
     from dbcli.workflows.tokens import holders
 
     call = of(context)
-    show_holders(call.screen, holders(call.layout()))
+    layout, screen = call.layout(), call.screen
+    show_holders(screen, holders(layout, measure=measure, progress=screen, offline=call.offline))

@@ -1,4 +1,4 @@
-"""Identifiers in words and tables, and the same as JSON."""
+"""Identifiers and subjects in words and tables, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from dbcli.workflows.subjects import Entry
     from dbcli.workflows.tokens import Holder, Proposal, Verdict
 
 STRENGTH_NOTE = "Strength: how far the word alone moves the base, as a share of what the class noun does. Weak is good."
@@ -31,6 +32,7 @@ def show_verdict(screen: Screen, verdict: Verdict) -> None:
     screen.document(asdict(verdict) | {"strength": one.together})
     rows = [
         ("tokens", " ".join(map(str, one.tokens))),
+        ("rarity", f"{verdict.rarity:.0%} of the vocabulary is commoner than its commonest token"),
         ("strength", f"{_share(one.together)} (text {_share(one.text)}, picture {_share(one.picture)})"),
         ("stands for", verdict.owner or "nobody yet"),
         ("means", verdict.meaning),
@@ -44,12 +46,45 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
     """Subjects and their words."""
     screen.document({"identifiers": [asdict(one) for one in holders]})
     rows = [
-        (one.identifier or "none yet", one.subject, one.class_noun, " ".join(map(str, one.tokens))) for one in holders
+        (
+            one.identifier or "none yet",
+            one.subject,
+            one.class_noun,
+            " ".join(map(str, one.tokens)),
+            "" if one.rarity is None else f"{one.rarity:.0%}",
+            _share(one.strength),
+            one.clash or "",
+            ", ".join(one.runs),
+        )
+        for one in holders
     ]
     if rows:
-        screen.table(None, ("word", "subject", "class", "tokens"), rows)
+        headers = ("word", "subject", "class", "tokens", "rarity", "strength", "against it", "learnt in")
+        screen.table(None, headers, rows, flexible="learnt in")
     else:
         screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+
+
+def show_subjects(screen: Screen, entries: Sequence[Entry], damaged: Sequence[str]) -> None:
+    """Subjects with their words, photos and runs."""
+    documents = [one.subject.to_plain() | {"runs": one.runs} for one in entries]
+    screen.document({"subjects": documents, "damaged": list(damaged)})
+    rows = [
+        (
+            one.subject.name,
+            f"{one.subject.identifier or '?'} {one.subject.class_noun}",
+            len(one.subject.photos),
+            ", ".join(one.runs),
+            ", ".join(one.subject.formerly),
+        )
+        for one in entries
+    ]
+    if rows:
+        screen.table(None, ("subject", "words", "photos", "learnt in", "formerly"), rows, flexible="learnt in")
+    else:
+        screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+    for line in damaged:
+        screen.warn(line)
 
 
 def _share(value: float | None) -> str:

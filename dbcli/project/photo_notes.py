@@ -48,6 +48,15 @@ def captions_of(layout: Layout, subject: Subject) -> list[str | None]:
     return [_caption(layout, subject, entry) for entry in subject.photos]
 
 
+def captions_in_files(layout: Layout, subject: Subject) -> list[str | None]:
+    """Return the caption in the text file beside each photo, None where there is no file."""
+    files = [_caption_file(layout, subject, entry) for entry in subject.photos]
+    return [
+        _caption(layout, subject, entry) if file.is_file() and not file.is_symlink() else None
+        for entry, file in zip(subject.photos, files, strict=True)
+    ]
+
+
 def write_captions(layout: Layout, subject: Subject, captions: Sequence[str | None]) -> list[Path]:
     """Write a text file beside each photo that has a caption here, one a photo; return their paths."""
     written = []

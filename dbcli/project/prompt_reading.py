@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 from dbcli.project.identifiers import Words
 from dbcli.project.names import printable
 from dbcli.project.token_claims import known_words
-
-_WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
 
 def slips(prompt: str, learnt: Mapping[str, Words], project: Mapping[str, Words]) -> list[str]:
@@ -18,14 +16,20 @@ def slips(prompt: str, learnt: Mapping[str, Words], project: Mapping[str, Words]
 
     `learnt` are the subjects of the run that draws, `project` all of the project's; both by name.
     """
-    words = [match.group().casefold() for match in _WORD.finditer(prompt)]
+    words = _words_of(prompt)
     found = []
     for name, own in learnt.items():
         if own.identifier:
             found += _about_noun(words, name, own, {**project, **learnt})
-    strangers = {name: other for name, other in project.items() if other.identifier and name not in learnt}
+    known = {own.identifier.casefold() for own in learnt.values()}
+    strangers = {
+        name: other
+        for name, other in project.items()
+        # A subject that was renamed since is known here by its old name and the same word.
+        if other.identifier and name not in learnt and other.identifier.casefold() not in known
+    }
     for name, other in strangers.items():
-        if other.identifier.casefold() in words:
+        if _place(words, other.identifier) is not None:
             found.append(
                 f"This run never learnt '{printable(other.identifier)}', the word of the subject '{name}'; "
                 f"a run of {name} would draw it."
@@ -33,23 +37,35 @@ def slips(prompt: str, learnt: Mapping[str, Words], project: Mapping[str, Words]
     return found + _misspelt(words, learnt)
 
 
+def _words_of(text: str) -> list[str]:
+    """The words of a text in any script, folded: letters and digits with the marks that belong to them."""
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return "".join(one if one.isalnum() or unicodedata.category(one)[0] == "M" else " " for one in folded).split()
+
+
+def _place(words: Sequence[str], phrase: str) -> int | None:
+    """Where a phrase begins among words; an identifier like "ab-cd" is two of them."""
+    wanted = _words_of(phrase)
+    places = range(len(words) - len(wanted) + 1) if wanted else ()
+    return next((place for place in places if list(words[place : place + len(wanted)]) == wanted), None)
+
+
 def _about_noun(words: list[str], name: str, own: Words, everyone: Mapping[str, Words]) -> list[str]:
     """An identifier before another subject's class noun, or without its own."""
-    identifier = own.identifier.casefold()
-    noun = own.class_noun.casefold().split()
-    if identifier not in words:
+    place = _place(words, own.identifier)
+    if place is None:
         return []
-    after = words[words.index(identifier) + 1 :]
-    if after[: len(noun)] == noun:
+    after = words[place + len(_words_of(own.identifier)) :]
+    if _place(after, own.class_noun) == 0:
         return []
     for other_name, other in everyone.items():
-        other_noun = other.class_noun.casefold().split()
-        if other_name != name and other_noun != noun and after[: len(other_noun)] == other_noun:
+        is_another = _words_of(other.class_noun) != _words_of(own.class_noun)
+        if other_name != name and is_another and _place(after, other.class_noun) == 0:
             return [
                 f"'{printable(own.identifier)}' is a {own.class_noun} here, not a {other.class_noun}: "
                 f"'{own.text}' or '{other.text}' was probably meant."
             ]
-    if " ".join(noun) in " ".join(after):
+    if _place(after, own.class_noun) is not None:
         return []
     return [f"'{printable(own.identifier)}' stands without its class noun: '{own.text}' was probably meant."]
 
@@ -57,7 +73,7 @@ def _about_noun(words: list[str], name: str, own: Words, everyone: Mapping[str, 
 def _misspelt(words: list[str], learnt: Mapping[str, Words]) -> list[str]:
     """A word that looks like an identifier, in a prompt that holds no identifier at all."""
     identifiers = {own.identifier.casefold(): own for own in learnt.values() if own.identifier}
-    if not identifiers or any(identifier in words for identifier in identifiers):
+    if not identifiers or any(_place(words, identifier) is not None for identifier in identifiers):
         return []
     for word in words:
         near = difflib.get_close_matches(word, identifiers, n=1, cutoff=0.6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,23 +17,18 @@ from dbcli.project.atomic import (
     temporary_folder,
     write_bytes,
 )
-from dbcli.project.identifiers import (
-    RESERVED_FIELDS,
-    Words,
-    check_class_noun,
-    check_free,
-    check_identifier,
-)
+from dbcli.project.identifiers import RESERVED_FIELDS, Words, check_class_noun, check_identifier
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
 from dbcli.project.names import check_name, printable, without_control_characters
 from dbcli.project.photos import Photo, Skipped, walk_photos
 from dbcli.project.records import Record, load_record
+from dbcli.project.registry import Registry, TokenCheck
 from dbcli.project.runs import list_runs
-from dbcli.project.token_claims import Claim, Tokenise, check_tokens
+from dbcli.project.token_claims import Claim, Tokenise
 from dbcli.project.yaml_files import write_yaml
 
-_LOCK_WAIT_SECONDS = 1.0
+LOCK_WAIT_SECONDS = 1.0
 
 
 class PhotoEntry(BaseModel):
@@ -60,6 +55,7 @@ class Subject(Record):
     class_noun: str
     identifier: str | None = None
     photos: list[PhotoEntry] = Field(default_factory=list)
+    formerly: list[str] = Field(default_factory=list, description="names that runs know it by")
 
     @field_validator("class_noun", "identifier")
     @classmethod
@@ -73,18 +69,14 @@ class Subject(Record):
             raise ValueError(error.message) from error
 
     @property
+    def names(self) -> frozenset[str]:
+        """Its name, and those it had before."""
+        return frozenset({self.name, *self.formerly})
+
+    @property
     def words(self) -> Words:
         """The words of the subject in a prompt; without an identifier only the class noun is left."""
         return Words(self.identifier or "", self.class_noun)
-
-
-@dataclass(frozen=True)
-class TokenCheck:
-    """How identifiers are compared token by token: the base's tokenizer, and where other words come from."""
-
-    tokenise: Tokenise
-    propose: Callable[[Sequence[Claim], int], Sequence[str]]
-    allow_collision: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,35 +109,53 @@ def add_subject(
     subject = Subject(name=name, class_noun=check_class_noun(class_noun))
     final = layout.subject_dir(name)
     layout.subjects_dir.mkdir(parents=True, exist_ok=True)
-    with hold(layout.project_lock, "the project's subjects", wait_seconds=_LOCK_WAIT_SECONDS):
+    with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
         remove_leftovers(layout.subjects_dir)
         if final.exists():
             raise Refused(
                 f"The subject '{name}' is there already ({layout.shown(final)}).",
                 hint="choose another name, or delete that folder first",
             )
+        registry = _registry(layout)
+        registry.check_name(name)
+        registry.check_noun(subject, tokens)
         if identifier is not None:
-            subject.identifier = _free_identifier(layout, subject, identifier, tokens)
+            subject.identifier = registry.check_identifier(subject, identifier, tokens)
         with temporary_folder(final) as folder:
             skipped, notes, names = _store_photos(folder / "photos", subject, sources)
             write_yaml(folder / "subject.yaml", subject.to_plain())
+            give_up_name(layout, name)
             commit_folder(folder, final)
     return AddedSubject(subject, skipped, notes, names)
 
 
 def load_subject(layout: Layout, name: str) -> Subject:
-    """Return the record of a subject; SubjectError if it is not there or damaged, naming what is."""
-    path = layout.subject_file(name)
+    """Return the record of a subject, by its name or by one it had before, as runs know it.
+
+    Raises SubjectError if it is not there or damaged, naming what is.
+    """
     try:
-        subject = load_record(Subject, path, f"record of the subject '{name}'", SubjectError)
+        return _load_exactly(layout, name)
     except FileNotFoundError as error:
+        renamed = next((one for one in list_subjects(layout) if name in one.formerly), None)
+        if renamed is not None:
+            return renamed
         known = ", ".join(_subject_names(layout)) or "none yet"
         raise SubjectError(
             f"There is no subject '{name}' here. Known: {known}.",
             hint=f"dreambooth add-subject {name} --class NOUN PHOTO...",
         ) from error
+
+
+def _load_exactly(layout: Layout, name: str) -> Subject:
+    """The record in the folder of that name. Raises FileNotFoundError where there is none."""
+    path = layout.subject_file(name)
+    subject = load_record(Subject, path, f"record of the subject '{name}'", SubjectError)
     if subject.name != name:
-        raise SubjectError(f"{path} is the record of '{printable(subject.name)}', not of '{name}'.")
+        raise SubjectError(
+            f"{path} is the record of '{printable(subject.name)}', not of '{name}'.",
+            hint=f"dreambooth subjects rename {name} {printable(subject.name)} ends a renaming that was cut short",
+        )
     return subject
 
 
@@ -162,13 +172,24 @@ def damaged_subjects(layout: Layout) -> list[str]:
 
 def set_identifier(layout: Layout, name: str, identifier: str, *, tokens: TokenCheck | None = None) -> Subject:
     """Give a subject its identifier, and return the new record. Raises Collision if another one owns it."""
-    with hold(layout.project_lock, "the project's subjects", wait_seconds=_LOCK_WAIT_SECONDS):
+    with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
         subject = load_subject(layout, name)
-        word = _free_identifier(layout, subject, identifier, tokens)
+        word = _registry(layout).check_identifier(subject, identifier, tokens)
         if word != subject.identifier:
             subject.identifier = word
-            write_yaml(layout.subject_file(name), subject.to_plain())
+            write_yaml(layout.subject_file(subject.name), subject.to_plain())
     return subject
+
+
+def give_up_name(layout: Layout, name: str) -> None:
+    """Take a name that no run remembers from the subjects that had it before: somebody else is about to be called so.
+
+    Left there, the newcomer's word would count as the word of the one that was called so once.
+    """
+    for other in list_subjects(layout):
+        if name in other.formerly and name != other.name:
+            other.formerly.remove(name)
+            write_yaml(layout.subject_file(other.name), other.to_plain())
 
 
 def photo_paths(layout: Layout, subject: Subject) -> list[Path]:
@@ -201,9 +222,9 @@ def verify_photos(layout: Layout, subject: Subject) -> list[Path]:
 
 def remove_subject(layout: Layout, name: str) -> None:
     """Delete a subject with its photos; runs keep what they recorded of it."""
-    with hold(layout.project_lock, "the project's subjects", wait_seconds=_LOCK_WAIT_SECONDS):
-        load_subject(layout, name)
-        remove_folder(layout.subject_dir(name))
+    with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
+        subject = load_subject(layout, name)
+        remove_folder(layout.subject_dir(subject.name))
 
 
 def taken_identifiers(layout: Layout, except_for: str | None = None) -> dict[str, str]:
@@ -217,31 +238,28 @@ def taken_identifiers(layout: Layout, except_for: str | None = None) -> dict[str
 
 def token_claims(layout: Layout, tokenise: Tokenise, *, subject: Subject | None = None) -> list[Claim]:
     """Return who holds which tokens: every other subject's identifier, here and in every run, and all class nouns."""
-    own = subject.name if subject is not None else None
-    nouns = {} if subject is None else {subject.class_noun: subject.name}
-    holders: dict[str, str] = {}
-    for other in list_subjects(layout):
-        nouns.setdefault(other.class_noun, other.name)
-        if other.identifier and other.name != own:
-            holders.setdefault(other.identifier, other.name)
-    for run in list_runs(layout):
-        for learnt in run.subjects:
-            if learnt.identifier and learnt.name != own:
-                holders.setdefault(learnt.identifier, learnt.name)
-    claims = [Claim(owner, word, frozenset(tokenise(word))) for word, owner in holders.items()]
-    return claims + [Claim(owner, noun, frozenset(tokenise(noun)), True) for noun, owner in nouns.items()]
+    return _registry(layout).claims(tokenise, subject)
 
 
-def _free_identifier(layout: Layout, subject: Subject, identifier: str, tokens: TokenCheck | None) -> str:
-    word = check_identifier(identifier)
-    if tokens is not None and tokens.allow_collision:
-        return word
-    if tokens is not None and word != subject.identifier:
-        claims = token_claims(layout, tokens.tokenise, subject=subject)
-        check_tokens(word, tokens.tokenise(word), claims, lambda count: tokens.propose(claims, count))
-    nouns = {subject.class_noun, *(other.class_noun for other in list_subjects(layout))}
-    check_free(word, taken_identifiers(layout, except_for=subject.name), sorted(nouns))
-    return word
+def verify_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
+    """Raise Collision if a subject's words clash by now: that was allowed once, or a record was edited."""
+    if subject.identifier:
+        _registry(layout).check_identifier(subject, subject.identifier, tokens)
+
+
+def verify_new_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
+    """Raise Collision if the words of a subject that is about to be known belong to another one."""
+    _registry(layout).check_noun(subject, tokens)
+    verify_words(layout, subject, tokens)
+
+
+def verify_name(layout: Layout, name: str, *, renamed: Subject | None = None) -> None:
+    """Raise Refused where a run knows another subject by `name`: nobody could tell the two apart."""
+    _registry(layout).check_name(name, renamed)
+
+
+def _registry(layout: Layout) -> Registry:
+    return Registry(list_subjects(layout), list_runs(layout))
 
 
 def _store_photos(
@@ -283,6 +301,8 @@ def _subject_names(layout: Layout) -> list[str]:
 
 def _try_load(layout: Layout, name: str) -> Subject | str:
     try:
-        return load_subject(layout, name)
+        return _load_exactly(layout, name)
+    except FileNotFoundError:
+        return f"{layout.shown(layout.subject_dir(name))} holds no subject.yaml."
     except DreamboothError as error:
         return error.message

@@ -11,6 +11,7 @@ from dbcli.errors import Refused, UsageError
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable
 from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.subjects import list_subjects
 from dbcli.project.token_claims import SubjectWord
 from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
@@ -97,7 +98,7 @@ def compose(layout: Layout, cast: Cast) -> Composition:
         _check_together(records)
     if cast.weights is not None:
         _check_scalable(found)
-    collisions = _collisions(found, allow=cast.allow_collision)
+    collisions = _collisions(layout, found, allow=cast.allow_collision)
     return Composition(found, weights if found else (), collisions, cast.checkpoint)
 
 
@@ -193,11 +194,17 @@ def _base(record: RunRecord) -> str:
     return f"{record.base.name} {(record.base.hash or '?')[:12]}"
 
 
-def _collisions(records: Sequence[RunRecord], *, allow: bool) -> tuple[str, ...]:
+def _collisions(layout: Layout, records: Sequence[RunRecord], *, allow: bool) -> tuple[str, ...]:
     """The clashes between subjects of different runs, where somebody allowed them. Raises Collision otherwise."""
     if len(records) < 2:
         return ()
     from dbcli.workflows.tokens import clashes_among
 
-    words = [SubjectWord(one.name, one.identifier or "", one.class_noun) for run in records for one in run.subjects]
+    # A subject that was renamed between two runs is one subject all the same.
+    current = {former: one.name for one in list_subjects(layout) for former in one.formerly}
+    words = [
+        SubjectWord(current.get(one.name, one.name), one.identifier or "", one.class_noun)
+        for run in records
+        for one in run.subjects
+    ]
     return clashes_among(words, f"The runs {', '.join(run.name for run in records)} do not go together", allow=allow)

@@ -19,9 +19,11 @@ from dbcli.project.manifests import write_manifest
 from dbcli.project.names import check_name, printable, slug, without_control_characters
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
+from dbcli.project.subjects import Subject, list_subjects
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.tokens import check_new_words
 from dbcli.workflows.tuned import LORA_FILE
 
 if TYPE_CHECKING:
@@ -60,11 +62,13 @@ def import_lora(
     class_noun: str | None,
     progress: Progress,
     offline: bool,
+    allow_collision: bool = False,
 ) -> RunRecord:
     """Reads a kohya or diffusers LoRA, fits it to the project's base, and keeps it as a finished run.
 
     Words come from `token` and `class_noun`, else from the file's metadata. Raises UsageError for one word without
-    the other, BaseMissing for a file that is no LoRA or was made for another base, UnsafeFile for a damaged one.
+    the other, BaseMissing for a file that is no LoRA or was made for another base, UnsafeFile for a damaged one, and
+    Collision where its words belong to another subject and nobody allowed it.
     """
     from dbcli.diffusion.formats.lora_files import read_lora
 
@@ -82,7 +86,8 @@ def import_lora(
     if trigger is None:
         progress.warn("The file does not say which words it answers to; --token and --class tell.")
     title = name or _title(lora.metadata) or source.stem
-    run = store.create_run(layout, title, lambda run: _record(layout, run, base, lora, source, trigger, name or title))
+    words = [] if trigger is None else [_subject(layout, title, trigger, allow_collision)]
+    run = store.create_run(layout, title, lambda run: _record(layout, run, base, lora, source, words, allow_collision))
     try:
         _write_weights(layout, run, base, lora)
     except BaseException:
@@ -136,7 +141,13 @@ def _check_values(lora: LoraWeights, file: Path) -> None:
 
 
 def _record(
-    layout: Layout, run: str, base: Base, lora: LoraWeights, source: Path, trigger: Trigger | None, title: str
+    layout: Layout,
+    run: str,
+    base: Base,
+    lora: LoraWeights,
+    source: Path,
+    words: list[RunSubject],
+    allow_collision: bool,
 ) -> RunRecord:
     profile = _profile(layout, lora)
     metadata = {
@@ -144,7 +155,6 @@ def _record(
         for key in KEPT_METADATA
         if key in lora.metadata
     }
-    words = [] if trigger is None else [_subject(title, trigger)]
     return RunRecord(
         name=run,
         state="running",
@@ -152,13 +162,22 @@ def _record(
         profile=profile.model_dump(mode="json") | {"name": "imported"},
         subjects=words,
         base=RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash),
+        allow_collision=allow_collision,
         command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
         imported={"file": printable(source.name), "sha256": sha256_of(source), "metadata": metadata},
     )
 
 
-def _subject(title: str, trigger: Trigger) -> RunSubject:
-    name = slug(trigger.class_noun, slug(title, "subject"))
+def _subject(layout: Layout, title: str, trigger: Trigger, allow_collision: bool) -> RunSubject:
+    """Whose words a file answers to: a known subject's where both words are the same, else those of a new one."""
+    known = [*list_subjects(layout), *(one for run in store.list_runs(layout) for one in run.subjects)]
+    same = [one.name for one in known if (one.identifier, one.class_noun) == (trigger.identifier, trigger.class_noun)]
+    first = slug(trigger.class_noun, slug(title, "subject"))
+    taken = {one.name for one in known} - set(same)
+    names = [first, *(f"{first}-{number}" for number in range(2, len(taken) + 3))]
+    name = same[0] if same else next(one for one in names if one not in taken)
+    if not same:
+        check_new_words(layout, Subject(name=name, class_noun=trigger.class_noun), trigger.identifier, allow_collision)
     return RunSubject(name=name, class_noun=trigger.class_noun, identifier=trigger.identifier)
 
 

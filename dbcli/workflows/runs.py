@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dbcli.errors import Refused
+from dbcli.project import interference_records
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord
@@ -29,3 +30,8 @@ def remove(layout: Layout, name: str) -> None:
             hint=f"dreambooth train --resume {needs[0]}, or remove that one first",
         )
     store.remove_run(layout, name)
+
+
+def bleeding(layout: Layout, name: str) -> list[str]:
+    """A line for every subject of a run that went to another one when its interference was last measured."""
+    return interference_records.bleeding(layout, name)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Collision, UsageError
 from dbcli.project.identifiers import check_class_noun, check_identifier
 from dbcli.project.layout import Layout
-from dbcli.project.subjects import TokenCheck, list_subjects, token_claims
+from dbcli.project.registry import TokenCheck
+from dbcli.project.runs import list_runs
+from dbcli.project.subjects import Subject, list_subjects, token_claims, verify_new_words
 from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
@@ -59,16 +61,21 @@ class Verdict:
     owner: str | None
     clash: str | None
     meaning: str | None
+    rarity: float
 
 
 @dataclass(frozen=True)
 class Holder:
-    """One subject's identifier."""
+    """One subject's identifier: here, or in runs alone; measured only where that was asked for."""
 
     subject: str
     class_noun: str
     identifier: str | None
     tokens: tuple[int, ...]
+    rarity: float | None
+    clash: str | None
+    runs: list[str]
+    strength: float | None = None
 
 
 def token_check(*, allow_collision: bool = False) -> TokenCheck:
@@ -76,6 +83,12 @@ def token_check(*, allow_collision: bool = False) -> TokenCheck:
     from dbcli.diffusion.vocabulary import tokens_of
 
     return TokenCheck(tokens_of, lambda claims, count: free_words(claims, count), allow_collision)
+
+
+def check_new_words(layout: Layout, subject: Subject, identifier: str, allow_collision: bool) -> None:
+    """Raises Collision where the words of a subject that shall become known are another's; UsageError for no word."""
+    tokens = token_check(allow_collision=allow_collision)
+    verify_new_words(layout, subject.model_copy(update={"identifier": identifier}), tokens)
 
 
 def clashes_among(words: Sequence[SubjectWord], what: str, *, allow: bool) -> tuple[str, ...]:
@@ -160,17 +173,52 @@ def check_word(layout: Layout, word: str, *, class_noun: str | None, progress: P
     own = next((one for one in subjects if one.name == owner), None)
     reason = clash(checked, tokens_of(checked), token_claims(layout, tokens_of, subject=own))
     measured = _measured(layout, [checked], noun, progress, offline=offline)[0]
-    return Verdict(measured, owner, reason, KNOWN_MEANINGS.get(checked.casefold()))
+    return Verdict(measured, owner, reason, KNOWN_MEANINGS.get(checked.casefold()), rarity(measured.tokens))
 
 
-def holders(layout: Layout) -> list[Holder]:
-    """Every subject with its identifier and tokens."""
+def rarity(tokens: Sequence[int]) -> float:
+    """The share of the vocabulary that is commoner than the commonest token of a word, 0 to 1."""
+    from dbcli.diffusion.vocabulary import FIRST_CONTROL_TOKEN
+
+    return min(tokens, default=0) / FIRST_CONTROL_TOKEN
+
+
+def holders(layout: Layout, *, measure: bool, progress: Progress, offline: bool) -> list[Holder]:
+    """Every word that is spoken for, here and in runs, with what it clashes with; `measure` loads the base."""
+    here, runs = list_subjects(layout), list_runs(layout)
+    learnt: dict[tuple[str, str, str | None], list[str]] = {}
+    for run in runs:
+        for one in run.subjects:
+            learnt.setdefault((one.name, one.class_noun, one.identifier), []).append(run.name)
+    found = [_holder(layout, one, learnt.get((one.name, one.class_noun, one.identifier), [])) for one in here]
+    words = {(one.name, one.class_noun, one.identifier) for one in here}
+    for (name, noun, identifier), names in learnt.items():
+        if (name, noun, identifier) not in words:
+            formerly = next((one.formerly for one in here if name in one.names), [])
+            subject = Subject(name=name, class_noun=noun, identifier=identifier, formerly=formerly)
+            found.append(_holder(layout, subject, names))
+    if measure:
+        found = [_with_strength(layout, one, progress, offline=offline) for one in found]
+    return found
+
+
+def _holder(layout: Layout, subject: Subject, runs: list[str]) -> Holder:
     from dbcli.diffusion.vocabulary import tokens_of
 
-    return [
-        Holder(one.name, one.class_noun, one.identifier, tokens_of(one.identifier) if one.identifier else ())
-        for one in list_subjects(layout)
-    ]
+    if subject.identifier is None:
+        return Holder(subject.name, subject.class_noun, None, (), None, None, runs)
+    tokens = tokens_of(subject.identifier)
+    # A subject under an older name is still the same one.
+    current = next((one for one in list_subjects(layout) if subject.name in one.names), subject)
+    reason = clash(subject.identifier, tokens, token_claims(layout, tokens_of, subject=current))
+    return Holder(subject.name, subject.class_noun, subject.identifier, tokens, rarity(tokens), reason, runs)
+
+
+def _with_strength(layout: Layout, holder: Holder, progress: Progress, *, offline: bool) -> Holder:
+    if holder.identifier is None:
+        return holder
+    measured = _measured(layout, [holder.identifier], holder.class_noun, progress, offline=offline)[0]
+    return replace(holder, strength=measured.together)
 
 
 def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progress, *, offline: bool) -> list[Proposal]:

@@ -17,6 +17,7 @@ from dbcli.project.locks import hold
 from dbcli.project.names import printable
 from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.profiles import Profile, frozen_profile
+from dbcli.project.renaming import in_words_of
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
@@ -160,7 +161,7 @@ def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: P
             )
     subject.identifier, subject.class_noun = before.identifier, before.class_noun
     for entry, caption in zip(subject.photos, before.captions, strict=False):
-        entry.caption = caption
+        entry.caption = in_words_of(caption, before.name, subject.name)
     return subject
 
 

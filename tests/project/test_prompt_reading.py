@@ -53,3 +53,17 @@ def test_a_word_that_the_run_never_learnt_is_told() -> None:
     (line,) = slips("a xqz backpack", {"rex": DOG}, PROJECT)
     assert "never learnt 'xqz'" in line
     assert "bag" in line
+
+
+@pytest.mark.parametrize("word", ["ab-cd", "q's", "собака", "हिन्दी", "e\u0301zq", "犬", "👩\u200d🚀sks"])
+def test_words_of_all_shapes_and_scripts_are_found(word: str) -> None:
+    own = {"rex": Words(word, "dog")}
+    assert slips(f"a {word} dog in space", own, own) == []
+    (alone,) = slips(f"a {word} in space", own, own)
+    assert "without its class noun" in alone
+    (other,) = slips(f"a {word} dog", {"bag": BAG}, own)
+    assert "never learnt" in other
+
+
+def test_a_subject_that_was_renamed_is_no_stranger() -> None:
+    assert slips("a sks dog", {"dog": DOG}, {"rex": DOG}) == []

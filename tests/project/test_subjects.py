@@ -212,7 +212,7 @@ def test_a_linked_subject_folder_is_refused(layout: Layout, photos: Path, tmp_pa
 
 
 def test_adding_waits_for_no_other_writer(layout: Layout, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOCK_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "LOCK_WAIT_SECONDS", 0.0)
     with hold(layout.project_lock, "the project's subjects"), pytest.raises(LockHeld):
         add_subject(layout, "dog", "dog", [photos])
     assert subjects_on_disk(layout) == []

@@ -1,0 +1,72 @@
+"""`eval --interference` in words and tables, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dbcli.cli.invocation import Invocation
+from dbcli.cli.screen import Screen
+from dbcli.errors import UsageError
+
+
+def show_interference(
+    call: Invocation, run: str | None, also: Sequence[str], how: Mapping[str, Any], *, is_asked: bool
+) -> None:
+    """Measures a run, or several drawing together, and tells. Raises UsageError for --with without --run."""
+    from dbcli.workflows.composition import Cast
+    from dbcli.workflows.interference import measure_interference
+
+    if also and not (is_asked and run):
+        raise UsageError("--with names runs that draw together with --run.", hint="add --interference --run RUN")
+    cast = Cast([run, *also] if run else [])
+    made = measure_interference(call.layout(), cast, **how, progress=call.screen, offline=call.offline)
+    files = {"file": made.file, "report": made.page, "heat_map": made.heat_map}
+    call.screen.document(made.report | {what: None if path is None else str(path) for what, path in files.items()})
+    _show_subjects(call.screen, made.report)
+    _show_drift(call.screen, made.report)
+    call.screen.line(f"Numbers: {made.file}")
+    call.screen.line(f"Report: {made.page}")
+
+
+def _show_subjects(screen: Screen, report: Mapping[str, Any]) -> None:
+    nearest = report["nearest"]
+    if nearest is None:
+        screen.note("One subject has nothing to interfere with; its class alone is looked at.")
+        return
+    rows = [
+        (name, *_share(one["right"]), ", ".join(f"{other} {count}" for other, count in one["nearest"].items()))
+        for name, one in nearest["subjects"].items()
+    ]
+    rows.append(("all", *_share(nearest["overall"]), f"by chance {nearest['chance']:.0%}"))
+    headers = ("asked for", "nearest to its own photos", "95 % interval", "nearest to")
+    screen.table(f"{report['drawn_with']} · do the subjects stay apart", headers, rows)
+    for name, one in nearest["subjects"].items():
+        if one["verdict"] == "unknown":
+            screen.note(f"{name}: only {one['photos_right']:.0%} of its photos are told apart; the judge cannot say.")
+    for name in nearest["bleeding"]:
+        screen.warn(f"{name} bleeds: fewer than 90 % of its pictures are nearest to its own photos.")
+
+
+def _show_drift(screen: Screen, report: Mapping[str, Any]) -> None:
+    rows = [
+        (
+            f"a {noun}",
+            _number(one["same_seed"]),
+            _number(one["other_seeds"]),
+            *(f"{_number(one[score]['before'])} → {_number(one[score]['after'])}" for score in ("pres", "div")),
+        )
+        for noun, one in report["drift"].items()
+    ]
+    headers = ("class", "same seed", "other seeds", "PRES (lower is better)", "DIV (higher is better)")
+    screen.table("The class alone, by the base and by the run", headers, rows)
+
+
+def _share(found: Mapping[str, float | None]) -> tuple[str, str]:
+    value, low, high = found["value"], found["low"], found["high"]
+    interval = "" if low is None or high is None else f"{low:.0%} to {high:.0%}"
+    return ("" if value is None else f"{value:.0%}"), interval
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

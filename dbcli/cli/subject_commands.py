@@ -1,0 +1,53 @@
+"""Looking at subjects, renaming and removing them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dbcli.cli import completion
+from dbcli.cli.invocation import of
+from dbcli.errors import Refused
+
+subjects_app = typer.Typer(help="List, rename and remove subjects.", no_args_is_help=True, rich_markup_mode=None)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Which subject.", autocompletion=completion.subjects)]
+
+
+@subjects_app.command("list")
+def list_subjects(context: typer.Context) -> None:
+    """All subjects, with their words and the runs that learnt them."""
+    from dbcli.cli.token_listings import show_subjects
+    from dbcli.workflows.subjects import all_subjects
+
+    call = of(context)
+    show_subjects(call.screen, *all_subjects(call.layout()))
+
+
+@subjects_app.command("rename")
+def rename(
+    context: typer.Context,
+    name: Name,
+    new_name: Annotated[str, typer.Argument(metavar="NEW", help="What it is called from now on.")],
+) -> None:
+    """Give a subject another name; runs go on knowing it by the old one."""
+    from dbcli.workflows.subjects import rename as give_name
+
+    call = of(context)
+    subject = give_name(call.layout(), name, new_name)
+    call.screen.document({"subject": subject.to_plain()})
+    call.screen.line(f"{name} is {subject.name} now; runs trained before know it as {name}")
+
+
+@subjects_app.command("remove")
+def remove(context: typer.Context, name: Name) -> None:
+    """Remove a subject with its photos; runs keep what they learnt, and its word stays theirs."""
+    from dbcli.workflows.subjects import remove as take_away
+
+    call = of(context)
+    layout = call.layout()
+    if not call.sure(f"Remove the subject {name} with its photos?"):
+        raise Refused(f"{name} is kept.", hint="add --yes to remove it without being asked")
+    take_away(layout, name)
+    call.screen.document({"removed": name})
+    call.screen.line(f"Removed {name}; runs that learnt it stay")

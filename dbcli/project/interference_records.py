@@ -1,0 +1,36 @@
+"""What a measurement of interference left beside a run, read back without anything heavy."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dbcli.project.layout import Layout
+from dbcli.project.names import printable
+from dbcli.project.records import MAX_RECORD_BYTES
+
+SUITE_NAME, FILE_NAME = "interference", "interference.json"
+
+
+def bleeding(layout: Layout, run: str) -> list[str]:
+    """One line for every subject of a run whose pictures went to another subject when it was last measured.
+
+    A file that is not there or cannot be read says nothing.
+    """
+    path = layout.eval_dir(run, SUITE_NAME) / FILE_NAME
+    if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
+        return []
+    try:
+        nearest = json.loads(path.read_text(encoding="utf-8"))["nearest"]
+        return [_line(name, nearest["subjects"][name]) for name in nearest["bleeding"]] if nearest else []
+    except (ValueError, KeyError, TypeError, RecursionError, UnicodeDecodeError):
+        return []
+
+
+def _line(name: str, found: dict[str, Any]) -> str:
+    wrong = {other: count for other, count in found["nearest"].items() if other != name and count}
+    into = max(wrong, key=lambda other: wrong[other], default="another")
+    return (
+        f"{printable(name)} bleeds: {found['right']['value']:.0%} of its {found['pictures']} pictures are nearest to "
+        f"its own photos (at least 90 % should be), most of the others to those of {printable(into)}."
+    )

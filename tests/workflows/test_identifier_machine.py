@@ -1,0 +1,406 @@
+"""Whatever is typed, and in whatever order: no two subjects of a project come to share a token.
+
+A machine of Hypothesis types subjects, words, names and runs at random through the real workflows and holds what lies
+on disk against a memory of its own, which cuts words into tokens with the tokenizer of another library. Training ends
+before its first step, as after Ctrl-C, and a finished run gets the weights of one that was really trained: what is
+looked for is decided before, and after.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any, ClassVar
+
+import photo_makers
+import pytest
+import tiny_models
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from dbcli.errors import Collision, DreamboothError, Interrupted, SubjectError
+from dbcli.project import runs as store
+from dbcli.project.layout import Layout
+from dbcli.project.subjects import list_subjects, load_subject
+from dbcli.workflows.composition import Cast, compose
+from dbcli.workflows.import_lora import import_lora
+from dbcli.workflows.progress import Silence
+from dbcli.workflows.projects import init_project
+from dbcli.workflows.runs import remove as remove_run
+from dbcli.workflows.subjects import add_subject
+from dbcli.workflows.subjects import remove as remove_subject
+from dbcli.workflows.subjects import rename as rename_subject
+from dbcli.workflows.train import plan_training, resume_training, start_training
+from tests.cli.made_projects import command, trained_project
+
+MEMORY = Path("/dev/shm")
+EXAMPLES, STEPS = 75, 40
+PIECES = ["sks", "zwx", "xqz", "q", "k", "1", "5", "-", "'", "dog", "犬", "é", "\u0301", "🐶", "\u200b", "\u200d", "S"]
+WORDS = [
+    *(
+        "sks",
+        "SKS",
+        "sks1",
+        "sksa",
+        "asks",
+        "zwx",
+        "zwx1",
+        "Zwx",
+        "ohwx",
+        "ohwx-zwx",
+        "xqz",
+        "xqz1",
+        "q1",
+        "k1",
+        "42",
+        "5",
+    ),
+    *("dog", "Dog", "dogs", "hot-dog", "cat", "lamp", "photo", "mountain", "red-house", "a", "ktn", "kpn"),
+    *("犬", "犬犬", "猫", "собака", "кот", "ñandú", "ézq", "e\u0301zq", "ſks", "ＳＫＳ", "İsk", "ß"),
+    *("🐶", "a🐶", "🐶sks", "👩\u200d🚀", "!!!", "{dog}", "<|endoftext|>", "sks<|endoftext|>", "<|ENDOFTEXT|>"),
+    *("", "  ", " sks ", "two words", "x" * 40, "abcdefghij" * 4, "q" * 64, "q" * 65, "sks\u200b", "\ud800"),
+]
+NAMES = ["dog", "cat", "rex", "tom"]
+NOUNS = ["dog", "cat", "hot dog", "toy robot", "sks", "zwx lamp", "犬", "class 1"]
+
+GOOD = ["sks", "zwx", "ohwx", "ktn", "kpn", "vbf"]
+words = st.one_of(
+    st.sampled_from(GOOD),
+    st.sampled_from(WORDS),
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join),
+    st.text(max_size=5),
+)
+names, nouns = st.sampled_from(NAMES), st.sampled_from(NOUNS)
+allowed = st.sampled_from([False, False, False, True])
+
+
+@cache
+def tokenizer() -> Any:
+    return tiny_models.tokenizer()
+
+
+@cache
+def ids(word: str) -> frozenset[int]:
+    """The numbers of a word's tokens as transformers cuts it."""
+    return frozenset(tokenizer()(word).input_ids[1:-1])
+
+
+class StopsAtOnce(Silence):
+    """Ctrl-C before the base is loaded: the run is on record by then."""
+
+    def stage(self, title: str, total: int) -> Any:
+        raise Interrupted("Stopped.")
+
+
+class Identifiers(RuleBasedStateMachine):
+    """What a person may do to subjects and runs, and who holds which word after it."""
+
+    base: ClassVar[Path]
+    photo: ClassVar[Path]
+    trained: ClassVar[Path]
+    lora_file: ClassVar[Path]
+    steps: ClassVar[int] = 0
+    done: ClassVar[dict[str, int]] = {}
+
+    @initialize()
+    def init(self) -> None:
+        # In memory where there is such a place: thousands of records are written, and each waits for the disk.
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None, prefix="identifiers"))
+        self.imported = 0
+        init_project(self.folder / "p", str(self.base), None, offline=True)
+        self.layout = Layout((self.folder / "p").resolve())
+        # A thing is a number: names change, things do not. Claims are (thing, word, class noun).
+        self.things: dict[str, int] = {}
+        self.words: dict[str, str | None] = {}
+        self.nouns: dict[str, str] = {}
+        self.runs: dict[str, dict[str, tuple[int, str, str]]] = {}
+        self.excused: set[tuple[int, str]] = set()
+        self.excused_nouns: set[str] = set()
+        self.count = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+    # what is done
+
+    @rule(name=names, noun=nouns, word=st.none() | words, allow=allowed)
+    def add(self, name: str, noun: str, word: str | None, allow: bool) -> None:
+        with self.tried("add") as accepted:
+            add_subject(self.layout, name, noun, [self.photo], word, allow_collision=allow)
+            accepted()
+        if self.accepted:
+            self.things[name] = self.remembered(name)
+            self.words[name], self.nouns[name] = (word.strip() if word is not None else None), noun
+            self.excuse(name, allow)
+
+    @rule(data=st.data(), new=names)
+    @precondition(lambda self: self.things)
+    def rename(self, data: st.DataObject, new: str) -> None:
+        old = data.draw(st.sampled_from(self.known()))
+        before = self.called(old)
+        with self.tried("rename") as accepted:
+            renamed = rename_subject(self.layout, old, new)
+            accepted()
+        if self.accepted:
+            assert renamed.name == new
+            for table in (self.things, self.words, self.nouns):
+                table[new] = table.pop(before)  # type: ignore[attr-defined]
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.things)
+    def remove(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.known()))
+        before = self.called(name)
+        with self.tried("remove") as accepted:
+            remove_subject(self.layout, name)
+            accepted()
+        if self.accepted:
+            for table in (self.things, self.words, self.nouns):
+                table.pop(before)  # type: ignore[attr-defined]
+
+    @rule(data=st.data(), word=st.none() | words, allow=allowed, finish=st.booleans())
+    @precondition(lambda self: self.things)
+    def train(self, data: st.DataObject, word: str | None, allow: bool, finish: bool) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(self.known()), min_size=1, max_size=2))
+        self.make_run("train", chosen, word, allow, finish)
+
+    @rule()
+    @precondition(lambda self: self.runs)
+    def resume(self) -> None:
+        with self.tried("resume") as accepted:
+            try:
+                resume_training(self.layout, None, StopsAtOnce(), offline=True)
+            except Interrupted:
+                accepted()
+
+    @rule(token=words, noun=nouns, allow=allowed)
+    @precondition(lambda self: self.imported < 3)
+    def bring_a_lora(self, token: str, noun: str, allow: bool) -> None:
+        self.imported += 1
+        with self.tried("import") as accepted:
+            record = import_lora(
+                self.layout,
+                self.lora_file,
+                name=None,
+                token=token,
+                class_noun=noun,
+                progress=Silence(),
+                offline=True,
+                allow_collision=allow,
+            )
+            accepted()
+        if self.accepted:
+            (subject,) = record.subjects
+            same = self.same_words(token.strip(), noun)
+            thing = self.remembered(subject.name) if same is None else same
+            self.runs[record.name] = {subject.name: (thing, token.strip(), noun)}
+            if allow:
+                self.excused.add((thing, token.strip()))
+                self.excused_nouns.add(noun)
+            elif same is None:
+                assert not self.clashes(thing, token.strip())
+
+    @rule(data=st.data(), allow=allowed)
+    @precondition(lambda self: len(self.runs) > 1)
+    def compose(self, data: st.DataObject, allow: bool) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.runs)), min_size=2, max_size=3, unique=True))
+        with self.tried("compose") as accepted:
+            compose(self.layout, Cast(chosen, allow_collision=allow))
+            accepted()
+        if self.accepted and not allow:
+            learnt = {entry for name in chosen for entry in self.runs[name].values()}
+            for one, other in combinations(sorted(learnt), 2):
+                assert one[0] == other[0] or not ids(one[1]) & ids(other[1]), (one, other)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.runs)
+    def remove_a_run(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.runs)))
+        remove_run(self.layout, name)
+        del self.runs[name]
+
+    # what holds, whatever was done
+
+    @invariant()
+    def the_disk_says_what_was_accepted(self) -> None:
+        type(self).steps += 1
+        if not hasattr(self, "layout"):
+            return
+        assert {one.name: one.identifier for one in list_subjects(self.layout)} == self.words
+        recorded = {
+            run.name: {one.name: (one.identifier, one.class_noun) for one in run.subjects}
+            for run in store.list_runs(self.layout)
+        }
+        assert recorded == {
+            name: {subject: (word, noun) for subject, (_, word, noun) in learnt.items()}
+            for name, learnt in self.runs.items()
+        }
+
+    @invariant()
+    def no_two_things_share_a_token(self) -> None:
+        if not hasattr(self, "layout"):
+            return
+        claims = self.claims()
+        for one, other in combinations(sorted(claims), 2):
+            if one[0] != other[0] and not {one, other} & self.excused:
+                assert not ids(one[1]) & ids(other[1]), (one, other)
+        for thing, word in claims - self.excused:
+            for noun in set(self.all_nouns()) - self.excused_nouns:
+                assert not ids(word) & ids(noun), (thing, word, noun)
+
+    # how it is done
+
+    def make_run(self, what: str, chosen: list[str], word: str | None, allow: bool, finish: bool, **how: Any) -> None:
+        with self.tried(what) as accepted:
+            plan = plan_training(
+                self.layout, chosen, token=word, allow_collision=allow, flags={"method": "lora"}, **how
+            )
+            with pytest.raises(Interrupted):
+                start_training(self.layout, plan, StopsAtOnce(), offline=True)
+            accepted()
+        if word is not None and len(chosen) == 1:
+            # The word is the subject's from the moment it is accepted, even if the run is refused for another reason.
+            self.take_word(chosen[0], word, allow)
+        if not self.accepted:
+            return
+        run = store.list_runs(self.layout)[-1]
+        current = {self.called(name) for name in chosen}
+        self.runs[run.name] = {}
+        for subject in run.subjects:
+            name = self.called(subject.name)
+            thing = self.things[name] if name in current else self.remembered(subject.name)
+            self.runs[run.name][subject.name] = (thing, subject.identifier or "", subject.class_noun)
+        for name in current:
+            self.excuse(name, allow)
+            if not allow:
+                assert not self.clashes(self.things[name], self.words[name] or "")
+        if finish:
+            self.finish(run)
+
+    def finish(self, run: store.RunRecord) -> None:
+        shutil.copytree(self.trained / "weights", self.layout.weights_dir(run.name))
+        run.state, run.base = "finished", store.load_run(Layout(self.trained.parent.parent), self.trained.name).base
+        store.save_run(self.layout, run)
+
+    def take_word(self, name: str, word: str, allow: bool) -> None:
+        on_disk = {one.name: one.identifier for one in list_subjects(self.layout)}
+        name = self.called(name)
+        if name in on_disk and on_disk[name] != self.words[name]:
+            assert on_disk[name] == word.strip()
+            self.words[name] = on_disk[name]
+            self.excuse(name, allow)
+
+    def excuse(self, name: str, allow: bool) -> None:
+        if allow and self.words[name]:
+            self.excused.add((self.things[name], self.words[name] or ""))
+        if allow:
+            self.excused_nouns.add(self.nouns[name])
+
+    def known(self) -> list[str]:
+        """Names that somebody may type: mostly of subjects that are here, and others."""
+        return [*sorted(self.things), *sorted(self.things), *NAMES]
+
+    def called(self, name: str) -> str:
+        """What a subject is called now that somebody names by its name, or by one it had before."""
+        try:
+            return load_subject(self.layout, name).name
+        except SubjectError:
+            return name
+
+    def remembered(self, name: str) -> int:
+        """The thing that runs know by this name, or a new one."""
+        known = [learnt[name][0] for learnt in self.runs.values() if name in learnt]
+        self.count += 1
+        return known[0] if known else self.things.get(name, self.count)
+
+    def same_words(self, word: str, noun: str) -> int | None:
+        here = [self.things[name] for name in self.things if (self.words[name], self.nouns[name]) == (word, noun)]
+        learnt = [one[0] for run in self.runs.values() for one in run.values() if one[1:] == (word, noun)]
+        return next(iter(here + learnt), None)
+
+    def claims(self) -> set[tuple[int, str]]:
+        here = {(self.things[name], word) for name, word in self.words.items() if word}
+        return here | {(thing, word) for learnt in self.runs.values() for thing, word, _ in learnt.values()}
+
+    def all_nouns(self) -> list[str]:
+        return [*self.nouns.values(), *(noun for learnt in self.runs.values() for _, _, noun in learnt.values())]
+
+    def clashes(self, thing: int, word: str) -> list[Any]:
+        others = [claim for claim in self.claims() if claim[0] != thing and ids(claim[1]) & ids(word)]
+        return others + [noun for noun in self.all_nouns() if ids(noun) & ids(word)]
+
+    def tried(self, what: str) -> Any:
+        """Counts what was accepted and what was refused, and holds every refusal against what one has to be."""
+        from contextlib import contextmanager
+
+        @contextmanager
+        def trial() -> Iterator[Any]:
+            self.accepted = False
+            try:
+                yield lambda: setattr(self, "accepted", True)
+            except DreamboothError as error:
+                self.check_refusal(error)
+            key = f"{what} {'accepted' if self.accepted else 'refused'}"
+            type(self).done[key] = type(self).done.get(key, 0) + 1
+
+        return trial()
+
+    def check_refusal(self, error: DreamboothError) -> None:
+        assert error.exit_code in (2, 3, 4, 6), error.message
+        assert error.message
+        assert "\n" not in error.message
+        if isinstance(error, Collision):
+            assert error.hint
+        if isinstance(error, Collision) and "take one of " in (error.hint or ""):
+            proposed = (error.hint or "").split("take one of ")[1].split(";")[0].split(", ")
+            assert len(proposed) == 3
+            for word in proposed:
+                assert not {claim for claim in self.claims() if ids(claim[1]) & ids(word)}, word
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one run that was really trained, its LoRA as a file, and a photo."""
+    folder = tmp_path_factory.mktemp("machine")
+    project = trained_project(folder, "--method", "lora")
+    photo_makers.save(folder / "photo.png", photo_makers.plain((90, 60, 30)))
+    file = project / "runs" / "0001-dog" / "weights" / "pytorch_lora_weights.safetensors"
+    command("-C", project, "export", 1, "--to", "kohya", "--out", folder / "lora.safetensors", "--quiet")
+    Identifiers.base, Identifiers.photo = folder / "base", folder / "photo.png"
+    Identifiers.trained, Identifiers.lora_file = file.parent.parent, folder / "lora.safetensors"
+    return folder
+
+
+def test_no_sequence_of_commands_makes_two_subjects_share_a_token(material: Path) -> None:
+    Identifiers.steps, Identifiers.done = 0, {}
+    how = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        # What went wrong is told as it was found: making it shorter could take longer than the whole search.
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+    )
+    run_state_machine_as_test(Identifiers, settings=how)
+    assert Identifiers.steps >= 2_000
+    # Each kind of thing was done, and each was refused: a machine that is always refused looks for nothing.
+    for what in ("add", "rename", "remove", "train", "compose", "import"):
+        assert Identifiers.done.get(f"{what} accepted", 0) > 10, Identifiers.done
+        assert Identifiers.done.get(f"{what} refused", 0) > 10, Identifiers.done
+    print(Identifiers.steps, Identifiers.done)
