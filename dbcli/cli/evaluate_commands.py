@@ -24,6 +24,10 @@ def evaluate(
     prompts: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")
     ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset."),
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -37,6 +41,13 @@ def evaluate(
     keep_identifier: Annotated[
         bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
     ] = False,
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Score the subject without its background, which CLIPSeg finds.")
+    ] = False,
+    checkpoint: Annotated[
+        int | None,
+        typer.Option("--checkpoint", metavar="STEP", help="The run as it was after STEP, not its result."),
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also a picture: photos first, prompts as labels.")] = False,
 ) -> None:
     """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
@@ -44,17 +55,7 @@ def evaluate(
     from dbcli.workflows.evaluate import evaluate as score
 
     call = of(context)
-    found = score(
-        call.layout(),
-        run=run,
-        suites=suite or [],
-        prompts_file=prompts,
-        judge=judge,
-        count=count,
-        seed=seed,
-        keep_identifier=keep_identifier,
-        grid=grid,
-        progress=call.screen,
-        offline=call.offline,
-    )
+    what = {"run": run, "suites": suite or [], "prompts_file": prompts, "dataset": dataset, "checkpoint": checkpoint}
+    how = {"judge": judge, "count": count, "seed": seed, "keep_identifier": keep_identifier, "masked": masked}
+    found = score(call.layout(), **what, **how, grid=grid, progress=call.screen, offline=call.offline)
     show_evaluations(call.screen, found)
