@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from PIL import Image
-from score_makers import made_scores
 
 from dbcli.reports.comparison import (
     ComparedPrompt,
@@ -12,6 +11,7 @@ from dbcli.reports.comparison import (
     difference_table,
     score_table,
 )
+from tests.reports.score_makers import made_scores
 
 PHOTO = Image.new("RGB", (64, 64), "red")
 FOUND = {"dino": {"value": 0.05, "low": 0.01, "high": 0.09, "pairs": 3, "clear": True}}
