@@ -188,6 +188,7 @@ def _score_suite(studio: _Studio, suite: Suite, judges: Judges, grid: bool) -> E
     layout, record = studio.layout, studio.record
     folder = layout.eval_dir(record.name, _folder_name(studio, suite, is_masked=studio.masking is not None))
     scores, drawn = scored(studio, suite, judges)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "scores.json", scores)
     sheet = _sheet(studio, suite, drawn, folder) if grid else None
     report = folder / "report.html"
