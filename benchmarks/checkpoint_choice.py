@@ -3,8 +3,8 @@
     python benchmarks/checkpoint_choice.py --dataset path/to/dreambooth/dataset --work /tmp/choice --json choice.json
 
 Each subject is trained once on the embedded base. Then every probed checkpoint is scored by a whole suite, with seeds
-that no probe saw, and ranked among its run's checkpoints by fidelity (DINO) and by editability (CLIP-T). A subject that is
-finished is not done again: the same command goes on where it was.
+that no probe saw, and ranked among its run's checkpoints by fidelity (DINO) and by editability (CLIP-T). A subject that
+is finished is not done again: the same command goes on where it was.
 """
 
 from __future__ import annotations
