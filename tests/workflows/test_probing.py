@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import photo_makers
@@ -53,6 +54,20 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def trained(layout: Layout, *sets: str, progress: Silence | None = None) -> RunRecord:
     plan = plan_training(layout, ["dog"], sets=[*SETS, *sets])
     return start_training(layout, plan, progress or Silence(), offline=True)
+
+
+class Listening(Silence):
+    """Keeps what a log would be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured: list[tuple[int, dict[str, float]]] = []
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Any]:
+        with super().stage(title, total) as stage:
+            stage.measure = lambda run, step, values: self.measured.append((step, dict(values)))
+            yield stage
 
 
 def draw(layout: Layout, prompt: str, cast: Cast, flags: dict[str, Any], seed: int) -> Drawn:
@@ -165,10 +180,13 @@ def test_the_best_checkpoint_becomes_the_result_bit_for_bit(
 
 
 def test_stop_auto_ends_a_run_that_no_longer_rises(layout: Layout, rising_then_falling: None) -> None:
-    record = trained(layout, "train.steps=40", "probe.stop=auto", "probe.patience=1")
+    heard = Listening()
+    record = trained(layout, "train.steps=40", "probe.stop=auto", "probe.patience=1", progress=heard)
     # 0.5, then 0.9, then 0.4: one probe without a rise.
     assert (record.state, record.step, record.probing["chosen_step"]) == ("finished", 6, 4)
     assert load_run(layout, record.name).step == 6
+    scores = [(step, values) for step, values in heard.measured if "fidelity" in values]
+    assert scores == [(step, {"fidelity": one, "editability": one}) for step, one in ((2, 0.5), (4, 0.9), (6, 0.4))]
 
 
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:
