@@ -189,6 +189,31 @@ def test_stop_auto_ends_a_run_that_no_longer_rises(layout: Layout, rising_then_f
     assert scores == [(step, {"fidelity": one, "editability": one}) for step, one in ((2, 0.5), (4, 0.9), (6, 0.4))]
 
 
+def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def dear_at_2(step: int, **facts: Any) -> str | None:
+        asked.append(facts)
+        return "7 s of probing would be more than 15% of 9 s of steps" if step == 2 else None
+
+    monkeypatch.setattr(probing, "too_dear", dear_at_2)
+    # When nobody asks for an interval, these settings have room for a probe after every step.
+    sets = ["probe.every=null", "train.batch_size=8", "probe.budget=1.0", "probe.steps=1", "probe.sampler=ddim"]
+    record = trained(layout, *sets, f"train.steps={STEPS}")
+    found = load_probes(layout, record.name)
+    assert found is not None
+    planned = found.plan.steps
+    assert [one.step for one in found.skipped] == [2]
+    assert [one.step for one in found.probes] == [step for step in planned if step != 2]
+    assert asked[0]["dearest"] is None
+    assert asked[-1]["spent"] >= sum(one.seconds for one in found.probes[:-1])
+    assert asked[-1]["step_seconds"] > 0
+    events = [event for event in read_events(layout, record.name) if event.get("event") == "probe left out"]
+    assert [event["step"] for event in events] == [2]
+
+
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:
     def pixels(checkpoint: int | None) -> bytes:
         cast = Cast((plain.name,), checkpoint=checkpoint)
