@@ -24,6 +24,10 @@ def evaluate(
     prompts: Annotated[
         Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")
     ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset."),
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -37,6 +41,13 @@ def evaluate(
     keep_identifier: Annotated[
         bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
     ] = False,
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Score the subject without its background, which CLIPSeg finds.")
+    ] = False,
+    checkpoint: Annotated[
+        int | None,
+        typer.Option("--checkpoint", metavar="STEP", help="The run as it was after STEP, not its result."),
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also a picture: photos first, prompts as labels.")] = False,
     interference: Annotated[
         bool, typer.Option("--interference", help="Instead: do the run's subjects stay apart, and do their classes?")
@@ -52,17 +63,10 @@ def evaluate(
     from dbcli.workflows.evaluate import evaluate as score
 
     call = of(context)
-    how = {"suites": suite or [], "judge": judge, "count": count, "seed": seed}
+    shared = {"suites": suite or [], "judge": judge, "count": count, "seed": seed}
     if interference or also:
-        return show_interference(call, run, also or [], how, is_asked=interference)
-    found = score(
-        call.layout(),
-        run=run,
-        **how,
-        prompts_file=prompts,
-        keep_identifier=keep_identifier,
-        grid=grid,
-        progress=call.screen,
-        offline=call.offline,
-    )
+        return show_interference(call, run, also or [], shared, is_asked=interference)
+    what = {"run": run, "prompts_file": prompts, "dataset": dataset, "checkpoint": checkpoint}
+    how = {"keep_identifier": keep_identifier, "masked": masked, "grid": grid}
+    found = score(call.layout(), **shared, **what, **how, progress=call.screen, offline=call.offline)
     show_evaluations(call.screen, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from dbcli.cli import completion
 from dbcli.cli.invocation import of
 from dbcli.errors import Refused
 
-runs_app = typer.Typer(help="List, show and remove runs.", no_args_is_help=True, rich_markup_mode=None)
+runs_app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @runs_app.command("list")
@@ -40,6 +41,44 @@ def show(
     call = of(context)
     layout = call.layout()
     show_run(call.screen, one_run(layout, run), layout)
+
+
+@runs_app.command("compare")
+def compare(
+    context: typer.Context,
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.", autocompletion=completion.runs)
+    ],
+    suite: Annotated[
+        list[str] | None,
+        typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.", autocompletion=completion.suites),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            help="paper, paper-l or tiny; by the project's base if left out.",
+            autocompletion=completion.judges,
+        ),
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of each prompt's first picture, for all runs.")] = None,
+) -> None:
+    """Runs side by side: the same prompts and seeds, a page, a grid, and how sure each difference is."""
+    from dbcli.cli.comparison_listing import show_comparisons
+    from dbcli.workflows.compare import compare as set_side_by_side
+
+    call = of(context)
+    what = {"suites": suite or [], "prompts_file": prompts, "dataset": dataset}
+    how = {"judge": judge, "count": count, "seed": seed, "progress": call.screen, "offline": call.offline}
+    show_comparisons(call.screen, set_side_by_side(call.layout(), runs, **what, **how))
 
 
 @runs_app.command("rm")

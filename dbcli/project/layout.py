@@ -89,6 +89,10 @@ class Layout:
     def eval_dir(self, name: str, suite: str) -> Path:
         return self._inside("runs", check_name(name, "run"), "eval", check_name(suite, "suite"))
 
+    def comparison_dir(self, name: str, suite: str) -> Path:
+        """Runs side by side under one suite: comparison.json, grid.png, report.html."""
+        return self._inside("comparisons", check_name(name, "comparison"), check_name(suite, "suite"))
+
     @property
     def cache_dir(self) -> Path:
         """What may be deleted at any time: latents, text embeddings, features."""

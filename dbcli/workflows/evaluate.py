@@ -16,7 +16,16 @@ from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.generate import chosen_run, draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
-from dbcli.workflows.pictures import draw_recipes, draw_size, file_name, read_prompts, recipes_for, words_of
+from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
+from dbcli.workflows.pictures import (
+    CHECKPOINT_KEY,
+    draw_recipes,
+    draw_size,
+    file_name,
+    read_prompts,
+    recipes_for,
+    words_of,
+)
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import write_report
@@ -58,6 +67,8 @@ class _Studio:
     keep_identifier: bool
     progress: Progress
     should_stop: Callable[[], bool]
+    checkpoint: int | None = None
+    masking: Masking | None = None
 
 
 def evaluate(
@@ -73,35 +84,65 @@ def evaluate(
     grid: bool,
     progress: Progress,
     offline: bool,
+    dataset: Path | None = None,
+    masked: bool = False,
+    checkpoint: int | None = None,
 ) -> list[Evaluation]:
     """Scores a run by one suite or several; judges are loaded first, so that a missing one costs no drawing.
 
-    Raises JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
+    `dataset` is a copy of google/dreambooth's, whose prompts are one more suite; `masked` blanks backgrounds;
+    `checkpoint` scores the run as it was after that step. Raises JudgeMissing (exit 4), ConfigError for a suite,
+    PromptError where no prompt fits the subject.
     """
     from dbcli.diffusion.devices import pick_device
     from dbcli.metrics.encoders import load_judges
-    from dbcli.workflows.tuned import load_model
+    from dbcli.workflows.masked_scores import load_masking
 
-    record = chosen_run(layout, run)
+    record = chosen_run(layout, run, checkpoint)
     if record is None:
         raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
-    chosen = _suites(layout, suites, prompts_file)
+    chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
+    device = str(pick_device(profile_of(layout, record).train.device))
+    judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
+    masking = load_masking(layout, record, progress, offline=offline, device=device) if masked else None
+    how: dict[str, Any] = {"count": count, "seed": seed, "checkpoint": checkpoint, "masking": masking}
+    with listening() as wish:
+        studio = open_studio(layout, record, progress, wish, offline=offline, keep_identifier=keep_identifier, **how)
+        return [_score_suite(studio, suite, judges, grid) for suite in chosen]
+
+
+def open_studio(
+    layout: Layout,
+    record: RunRecord,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    *,
+    offline: bool,
+    count: int | None = None,
+    seed: int | None = None,
+    keep_identifier: bool = False,
+    checkpoint: int | None = None,
+    masking: Masking | None = None,
+) -> _Studio:
+    """A run's model, loaded, with all that drawing and scoring suites with it needs."""
+    from dbcli.diffusion.devices import pick_device
+    from dbcli.workflows.tuned import load_model
+
     profile = profile_of(layout, record)
     device = pick_device(profile.train.device)
-    judges = load_judges(judge or default_judge(layout), sources=_sources(layout), offline=offline, device=str(device))
-    with listening() as wish:
-        studio = _Studio(
-            layout,
-            record,
-            profile,
-            draw_settings(profile, {"count": count or PICTURES_A_PROMPT}),
-            load_model(layout, record, progress, offline=offline, device=device),
-            profile.train.seed if seed is None else seed,
-            keep_identifier,
-            progress,
-            wish,
-        )
-        return [_score_suite(studio, suite, judges, grid) for suite in chosen]
+    return _Studio(
+        layout,
+        record,
+        profile,
+        draw_settings(profile, {"count": count or PICTURES_A_PROMPT}),
+        load_model(layout, record, progress, offline=offline, device=device, checkpoint=checkpoint),
+        profile.train.seed if seed is None else seed,
+        keep_identifier,
+        progress,
+        should_stop,
+        checkpoint,
+        masking,
+    )
 
 
 def score_definitions() -> dict[str, dict[str, str]]:
@@ -116,25 +157,62 @@ def default_judge(layout: Layout) -> str:
     return "tiny" if load_settings(layout).base == "tiny" else "paper"
 
 
-def _suites(layout: Layout, names: Sequence[str], prompts_file: Path | None) -> list[Suite]:
+def chosen_suites(
+    layout: Layout, names: Sequence[str], prompts_file: Path | None, dataset: Path | None, progress: Progress
+) -> list[Suite]:
+    """The suites asked for, the project's usual one if none is. Raises ConfigError, PromptError or DataError."""
     from dbcli.metrics.suites import DEFAULT_SUITE, load_suite, read_prompts
 
     own = [read_prompts(prompts_file)] if prompts_file is not None else []
+    own += [_of_dataset(dataset, progress)] if dataset is not None else []
     wanted = list(names) or ([] if own else ["tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE])
     return [load_suite(name) for name in wanted] + own
 
 
-def _sources(layout: Layout) -> dict[str, str]:
+def _of_dataset(folder: Path, progress: Progress) -> Suite:
+    """The prompts of a copy of google/dreambooth's dataset: 25 for live subjects, 25 for things."""
+    from dbcli.metrics.dataset import read_dataset
+
+    found = read_dataset(folder.expanduser())
+    if found.missing:
+        progress.note(f"Listed, and not in this copy: {', '.join(found.missing)}.")
+    return found.suite
+
+
+def judge_sources(layout: Layout) -> dict[str, str]:
+    """Where judges lie that are not the usual ones: the person's settings, the project's on top."""
     return {**load_user_settings().judges, **load_settings(layout).judges}
 
 
 def _score_suite(studio: _Studio, suite: Suite, judges: Judges, grid: bool) -> Evaluation:
+    layout, record = studio.layout, studio.record
+    folder = layout.eval_dir(record.name, _folder_name(studio, suite, is_masked=studio.masking is not None))
+    scores, drawn = scored(studio, suite, judges)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "scores.json", scores)
+    sheet = _sheet(studio, suite, drawn, folder) if grid else None
+    report = folder / "report.html"
+    write_report(report, layout, record, scores, drawn)
+    return Evaluation(record.name, suite.name, scores, folder / "scores.json", report, sheet)
+
+
+def _folder_name(studio: _Studio, suite: Suite, *, is_masked: bool) -> str:
+    """What lies apart: another checkpoint's pictures, and the scores of another way to look at the same ones."""
+    step = "" if studio.checkpoint is None else f"-step-{studio.checkpoint}"
+    return f"{suite.name}{step}{'-masked' if is_masked else ''}"
+
+
+def scored(studio: _Studio, suite: Suite, judges: Judges) -> tuple[dict[str, Any], list[SubjectImages]]:
+    """A suite's scores and pictures; those that are there are not drawn again. Writes pictures, no scores.
+
+    Raises PromptError where the suite has no prompt for what the run learnt.
+    """
     from dbcli.metrics.features_cache import FeatureStore
     from dbcli.metrics.protocol import score_images
 
-    layout, record = studio.layout, studio.record
-    folder = layout.eval_dir(record.name, suite.name)
-    subjects = [_draw_subject(studio, suite, subject, folder / "images") for subject in record.subjects]
+    layout, record, masking = studio.layout, studio.record, studio.masking
+    images = layout.eval_dir(record.name, _folder_name(studio, suite, is_masked=False)) / "images"
+    subjects = [_draw_subject(studio, suite, subject, images) for subject in record.subjects]
     drawn = [subject for subject in subjects if subject.prompts]
     if not drawn:
         raise PromptError(
@@ -146,13 +224,13 @@ def _score_suite(studio: _Studio, suite: Suite, judges: Judges, grid: bool) -> E
         judges,
         store=FeatureStore(layout.cache_dir / "features", should_stop=studio.should_stop),
         identifier_removed=not studio.keep_identifier,
+        mask=None if masking is None else masking.mask,
     )
+    if masking is not None and masking.photos:
+        scores["protocol"]["masked"] = PHOTOS_ONLY
     scores |= {"run": record.name, "suite": suite.name, "draw": studio.settings.model_dump(), "seed": studio.seed}
-    write_json(folder / "scores.json", scores)
-    sheet = _sheet(studio, suite, drawn, folder) if grid else None
-    report = folder / "report.html"
-    write_report(report, layout, record, scores, drawn)
-    return Evaluation(record.name, suite.name, scores, folder / "scores.json", report, sheet)
+    scores |= {} if studio.checkpoint is None else {"checkpoint": studio.checkpoint}
+    return scores, drawn
 
 
 def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Path) -> SubjectImages:
@@ -170,7 +248,9 @@ def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Pa
         prompts.append(PromptImages(drawn, scoring, tuple(images), one.template, one.label, one.task))
     members = class_prompt(studio.profile.prior.template, subject.class_noun)
     class_files = _pictures(studio, [members], CLASS_PICTURES, folder) if prompts else [[]]
-    photos = photos_of(studio.layout, studio.record).get(subject.name, [])
+    photos: Sequence[Path] = photos_of(studio.layout, studio.record).get(subject.name, [])
+    if studio.masking is not None:
+        photos = studio.masking.photos.get(subject.name, photos)
     return SubjectImages(subject.name, subject.class_noun, tuple(photos), tuple(prompts), tuple(class_files[0]))
 
 
@@ -178,7 +258,9 @@ def _pictures(studio: _Studio, prompts: Sequence[str], count: int, folder: Path)
     """The pictures of each prompt, those that are there already taken as they are: a finished run never changes."""
     size = draw_size(studio.base, None, None, studio.profile.images.resolution)
     settings = studio.settings.model_copy(update={"count": count})
-    recipes = recipes_for(prompts, settings, seed=studio.seed, size_px=size, base=studio.base, record=studio.record)
+    extras = {} if studio.checkpoint is None else {CHECKPOINT_KEY: studio.checkpoint}
+    which: dict[str, Any] = {"base": studio.base, "record": studio.record, "extras": extras}
+    recipes = recipes_for(prompts, settings, seed=studio.seed, size_px=size, **which)
     missing = [recipe for recipe in recipes if not (folder / file_name(recipe)).exists()]
     draw_recipes(
         studio.base,

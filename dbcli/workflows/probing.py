@@ -148,6 +148,7 @@ class Probing:
         except Interrupted:
             return
         self._keep(trainer, entry)
+        stage.measure(self.run.name, step, {"fidelity": entry.fidelity, "editability": entry.editability})
         self._settle_stop(step)
 
     def rolled_back(self, step: int) -> None:

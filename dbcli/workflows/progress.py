@@ -16,7 +16,7 @@ class Stage(Protocol):
         """Shows a few words beside the bar: losses, memory."""
 
     def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
-        """Takes the numbers of one training step, for a curve or a log; `subject_loss` is among them."""
+        """Takes the numbers of one training step (`subject_loss` is among them), or of a probe after it, for a log."""
 
 
 class Progress(Protocol):

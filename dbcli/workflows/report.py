@@ -29,7 +29,7 @@ def write_report(
         title=f"{record.name} · {scores['suite']}",
         facts=_facts(record),
         galleries=[*_galleries(scores, subjects), *_on_the_way(layout, record)],
-        charts=_charts(layout, record),
+        charts=run_charts(layout, record),
         foot=f"Made by dreambooth {__version__}.",
     )
     write_text(path, page)
@@ -48,7 +48,8 @@ def _galleries(scores: Mapping[str, Any], subjects: Sequence[SubjectImages]) -> 
     return [(task, [*photos, *rows]) for task, rows in by_task.items()]
 
 
-def _charts(layout: Layout, record: RunRecord) -> list[Chart]:
+def run_charts(layout: Layout, record: RunRecord) -> list[Chart]:
+    """The losses of a run, and the scores of the checkpoints that were probed."""
     from dbcli.reports.charts import loss_curve
     from dbcli.reports.page import embedded_chart
 
@@ -56,12 +57,16 @@ def _charts(layout: Layout, record: RunRecord) -> list[Chart]:
     if any("subject_loss" in event for event in events):
         light, dark = loss_curve(events, coat="light"), loss_curve(events, coat="dark")
         alt = f"Losses over the {record.step} steps of {record.name}"
-        charts.append(embedded_chart(light, dark, alt=alt, caption="Losses"))
+        charts.append(embedded_chart(light, dark, alt=alt, caption=f"Losses of {record.name}"))
     if probes is not None and probes.probes:
         light, dark = (probe_curve(probes, coat) for coat in ("light", "dark"))
         alt = "; ".join(f"step {one.step}: fidelity {one.fidelity:.3f}, editability {one.editability:.3f}"
                         for one in probes.probes)  # fmt: skip
-        charts.append(embedded_chart(light, dark, alt=f"Probes: {alt}", caption="Checkpoints, scored in training"))
+        charts.append(
+            embedded_chart(
+                light, dark, alt=f"Probes: {alt}", caption=f"Checkpoints of {record.name}, scored in training"
+            )
+        )
     return charts
 
 

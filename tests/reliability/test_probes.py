@@ -66,6 +66,18 @@ def test_a_signal_in_a_probe_stops_cleanly_and_the_probe_is_made_later(
     assert (weights_hash(project / "runs" / RUN), found(project)) == probed
 
 
+def test_probes_of_steps_that_are_made_anew_at_a_lower_rate_are_made_anew(
+    server: ForkServer, new_project: NewProject
+) -> None:
+    project = new_project()
+    sets = ["--set=train.checkpoint_every=2", "--set=train.on_divergence=lower-rate", "--set=probe.every=1"]
+    job = [word for word in JOB if "checkpoint_every" not in word and "probe.every" not in word]
+    server.run(project, *job, *sets, nan_at={"step": 4, "only_at_full_rate": True}).check(0)
+    probed = [event["step"] for event in events(project / "runs" / RUN) if event.get("event") == "probe"]
+    assert probed == [1, 2, 3, 3, 4]
+    assert [one["step"] for one in found(project)] == [1, 2, 3, 4]
+
+
 def test_a_signal_in_the_last_probe_leaves_a_run_that_can_go_on(
     server: ForkServer, new_project: NewProject, probed: tuple[str, Any]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import photo_makers
@@ -53,6 +54,20 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def trained(layout: Layout, *sets: str, progress: Silence | None = None) -> RunRecord:
     plan = plan_training(layout, ["dog"], sets=[*SETS, *sets])
     return start_training(layout, plan, progress or Silence(), offline=True)
+
+
+class Listening(Silence):
+    """Keeps what a log would be given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measured: list[tuple[int, dict[str, float]]] = []
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Any]:
+        with super().stage(title, total) as stage:
+            stage.measure = lambda run, step, values: self.measured.append((step, dict(values)))
+            yield stage
 
 
 def draw(layout: Layout, prompt: str, cast: Cast, flags: dict[str, Any], seed: int) -> Drawn:
@@ -165,10 +180,39 @@ def test_the_best_checkpoint_becomes_the_result_bit_for_bit(
 
 
 def test_stop_auto_ends_a_run_that_no_longer_rises(layout: Layout, rising_then_falling: None) -> None:
-    record = trained(layout, "train.steps=40", "probe.stop=auto", "probe.patience=1")
+    heard = Listening()
+    record = trained(layout, "train.steps=40", "probe.stop=auto", "probe.patience=1", progress=heard)
     # 0.5, then 0.9, then 0.4: one probe without a rise.
     assert (record.state, record.step, record.probing["chosen_step"]) == ("finished", 6, 4)
     assert load_run(layout, record.name).step == 6
+    scores = [(step, values) for step, values in heard.measured if "fidelity" in values]
+    assert [step for step, _ in scores] == [2, 4, 6]
+    assert [values["editability"] for _, values in scores] == pytest.approx([0.5, 0.9, 0.4])
+
+
+def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def dear_at_2(step: int, **facts: Any) -> str | None:
+        asked.append(facts)
+        return "7 s of probing would be more than 15% of 9 s of steps" if step == 2 else None
+
+    monkeypatch.setattr(probing, "too_dear", dear_at_2)
+    # When nobody asks for an interval, these settings have room for a probe after every step.
+    sets = ["probe.every=null", "train.batch_size=8", "probe.budget=1.0", "probe.steps=1", "probe.sampler=ddim"]
+    record = trained(layout, *sets, f"train.steps={STEPS}")
+    found = load_probes(layout, record.name)
+    assert found is not None
+    planned = found.plan.steps
+    assert [one.step for one in found.skipped] == [2]
+    assert [one.step for one in found.probes] == [step for step in planned if step != 2]
+    assert asked[0]["dearest"] is None
+    assert asked[-1]["spent"] >= sum(one.seconds for one in found.probes[:-1])
+    assert asked[-1]["step_seconds"] > 0
+    events = [event for event in read_events(layout, record.name) if event.get("event") == "probe left out"]
+    assert [event["step"] for event in events] == [2]
 
 
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:

@@ -1,0 +1,61 @@
+"""Two evaluations against each other, prompt by prompt. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dbcli.metrics.statistics import Cell, bootstrap_interval
+
+PER_PROMPT = ("dino", "clip_i", "clip_t", "clip_t_l", "div")
+
+
+def score_differences(
+    scores: Mapping[str, Any], against: Mapping[str, Any], *, seed: int = 0, resamples: int = 2000
+) -> dict[str, dict[str, Any]]:
+    """Each score of one scores.json less that of another, with its 95 % interval, for what both were asked.
+
+    Subjects are paired by name, or by their place where no name is common; prompts by their template. A pair's noise
+    that both share (a hard prompt) cancels, so the interval is narrower than those of the two scores. `clear` says that
+    it does not hold zero. Scores without a pair are left out.
+    """
+    cells: dict[str, list[Cell]] = {}
+    for one, other in _pairs(scores, against):
+        known = dict(_values(other))
+        for (metric, prompt), (value, weight) in _values(one):
+            if (metric, prompt) in known:
+                before, other_weight = known[metric, prompt]
+                cells.setdefault(metric, []).append(
+                    Cell(one["name"], prompt, value - before, min(weight, other_weight))
+                )
+    found = {}
+    for metric, differences in cells.items():
+        interval = bootstrap_interval(differences, seed=seed, resamples=resamples)
+        low, high = interval.low, interval.high
+        clear = low is not None and high is not None and (low > 0 or high < 0)
+        found[metric] = {"value": interval.value, "low": low, "high": high, "pairs": len(differences), "clear": clear}
+    return found
+
+
+def _pairs(scores: Mapping[str, Any], against: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    others = {subject["name"]: subject for subject in against["subjects"]}
+    named = [(one, others[one["name"]]) for one in scores["subjects"] if one["name"] in others]
+    if named or len(scores["subjects"]) != len(against["subjects"]):
+        return named
+    return list(zip(scores["subjects"], against["subjects"], strict=True))
+
+
+def _values(subject: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], tuple[float, float]]]:
+    """((metric, prompt), (value, weight)) of one subject; a template that comes twice is two prompts."""
+    counts: dict[str, int] = {}
+    for prompt in subject["prompts"]:
+        template = prompt["template"] or prompt["scoring_text"]
+        counts[template] = counts.get(template, 0) + 1
+        for metric in PER_PROMPT:
+            value = prompt["scores"].get(metric)
+            if value is not None:
+                weight = 1.0 if metric == "div" else float(len(prompt["images"]))
+                yield (metric, f"{template}\n{counts[template]}"), (value, weight)
+    pres = (subject["scores"].get("pres") or {}).get("value")
+    if pres is not None:
+        yield ("pres", "class"), (pres, 1.0)

@@ -1,0 +1,192 @@
+"""Runs side by side: the same prompts and seeds drawn with each, scored, and set against the first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbcli import __version__
+from dbcli.errors import UsageError
+from dbcli.project.atomic import write_bytes, write_json, write_text
+from dbcli.project.layout import Layout
+from dbcli.project.recipes import png_bytes
+from dbcli.project.runs import RunRecord
+from dbcli.workflows.evaluate import PICTURES_A_PROMPT, chosen_suites, default_judge, judge_sources, open_studio, scored
+from dbcli.workflows.generate import chosen_run, profile_of
+from dbcli.workflows.grids import opened, photos_of
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.report import run_charts
+from dbcli.workflows.signals import listening
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dbcli.metrics.protocol import SubjectImages
+    from dbcli.metrics.suites import Suite
+    from dbcli.reports.comparison import ComparedPrompt
+
+# Beyond this a page is no longer a comparison a person can look at.
+MOST_RUNS = 8
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One suite over several runs: what comparison.json holds, and where page and grid lie."""
+
+    suite: str
+    document: dict[str, Any]
+    file: Path
+    report: Path
+    grid: Path
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One run's side of a comparison."""
+
+    record: RunRecord
+    scores: dict[str, Any]
+    subjects: list[SubjectImages]
+
+
+def compare(
+    layout: Layout,
+    runs: Sequence[str],
+    *,
+    suites: Sequence[str],
+    prompts_file: Path | None,
+    dataset: Path | None,
+    judge: str | None,
+    count: int | None,
+    seed: int | None,
+    progress: Progress,
+    offline: bool,
+) -> list[Comparison]:
+    """Draws what is missing of the suites with every run, scores all, and sets the others against the first.
+
+    The seed is the first run's unless one is given. Raises UsageError for fewer than two runs, or one named twice,
+    and whatever scoring one of them raises.
+    """
+    from dbcli.metrics.encoders import load_judges
+
+    records = _records(layout, runs)
+    chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
+    profile = profile_of(layout, records[0])
+    judges = load_judges(
+        judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=_device(profile)
+    )
+    first = profile.train.seed if seed is None else seed
+    parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}
+    with listening() as wish:
+        for record in records:
+            progress.note(f"Drawing with {record.name}")
+            studio = open_studio(layout, record, progress, wish, offline=offline, count=count, seed=first)
+            for suite in chosen:
+                parts[suite.name].append(_Part(record, *scored(studio, suite, judges)))
+    seeds = [first + index for index in range(count or PICTURES_A_PROMPT)]
+    return [_written(layout, suite, parts[suite.name], seeds) for suite in chosen]
+
+
+def _records(layout: Layout, runs: Sequence[str]) -> list[RunRecord]:
+    found = [record for name in runs if (record := chosen_run(layout, name)) is not None]
+    names = [record.name for record in found]
+    if len(found) < len(runs):
+        raise UsageError("The bare base has learnt no subject to score.", hint="dreambooth runs compare 1 2")
+    if not 2 <= len(found) <= MOST_RUNS or len(set(names)) < len(names):
+        raise UsageError(
+            f"A comparison takes two to {MOST_RUNS} different runs, found {', '.join(names) or 'none'}.",
+            hint="dreambooth runs compare 1 2",
+        )
+    return found
+
+
+def _device(profile: Any) -> str:
+    from dbcli.diffusion.devices import pick_device
+
+    return str(pick_device(profile.train.device))
+
+
+def _written(layout: Layout, suite: Suite, parts: Sequence[_Part], seeds: Sequence[int]) -> Comparison:
+    """Differences, page and grid of one suite, into the comparison's folder."""
+    from dbcli.metrics.differences import score_differences
+    from dbcli.reports.comparison import comparison_grid, comparison_page
+
+    records = [part.record for part in parts]
+    names = [record.name for record in records]
+    folder = layout.comparison_dir(_name(records), suite.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    differences = [(part.record.name, score_differences(part.scores, parts[0].scores)) for part in parts[1:]]
+    settings = differing_settings(records)
+    document = {
+        "schema": 1,
+        "suite": suite.name,
+        "seeds": list(seeds),
+        "runs": [{"run": part.record.name, "scores": part.scores} for part in parts],
+        "differences": [{"run": name, "against": names[0], "scores": found} for name, found in differences],
+        "settings": {key: dict(zip(names, values, strict=True)) for key, values in settings.items()},
+    }
+    write_json(folder / "comparison.json", document)
+    photos = {name: opened(files) for record in records for name, files in photos_of(layout, record).items()}
+    prompts = _prompts(parts)
+    title = f"{' · '.join(names)} · {suite.name}"
+    scores = [(part.record.name, part.scores) for part in parts]
+    charts = [chart for record in records for chart in run_charts(layout, record)]
+    page = comparison_page(
+        title, scores, differences, settings, photos, prompts, charts, foot=f"Made by dreambooth {__version__}."
+    )
+    write_text(folder / "report.html", page)
+    grid = comparison_grid(photos, prompts, title=title, seeds=seeds)
+    write_bytes(folder / "grid.png", png_bytes(grid))
+    return Comparison(suite.name, document, folder / "comparison.json", folder / "report.html", folder / "grid.png")
+
+
+def _name(records: Sequence[RunRecord]) -> str:
+    """The runs' numbers; a hash where two folders of runs were joined and numbers are no names any longer."""
+    numbers = "-".join(f"{record.number:04d}" for record in records)
+    if len({record.number for record in records}) == len(records) and len(numbers) <= 60:
+        return numbers
+    return hashlib.sha256("\n".join(record.name for record in records).encode()).hexdigest()[:12]
+
+
+def differing_settings(records: Sequence[RunRecord]) -> dict[str, list[str]]:
+    """The dotted settings, and the subjects, in which runs differ: key -> a value a run, as text."""
+    tables = [_flat(record.profile) | _facts(record) for record in records]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    found = {key: [str(table.get(key, "–")) for table in tables] for key in keys}
+    return {key: values for key, values in found.items() if len(set(values)) > 1}
+
+
+def _facts(record: RunRecord) -> dict[str, Any]:
+    words = ", ".join(f"{one.identifier} {one.class_noun}" for one in record.subjects)
+    photos = ", ".join(sorted(digest[:8] for one in record.subjects for digest in one.photo_hashes))
+    return {"words": words, "photos": photos, "base": (record.base.hash or "?")[:12], "result of step": _result(record)}
+
+
+def _result(record: RunRecord) -> int:
+    return int(record.probing.get("chosen_step") or record.step)
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _prompts(parts: Sequence[_Part]) -> list[ComparedPrompt]:
+    """Every template in the suite's order, with each run's pictures of it."""
+    from dbcli.reports.comparison import ComparedPrompt
+
+    found: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {}
+    for part in parts:
+        for subject, table in zip(part.subjects, part.scores["subjects"], strict=True):
+            for prompt, scores in zip(subject.prompts, table["prompts"], strict=True):
+                label = prompt.prompt if len(part.subjects) > 1 else prompt.label
+                found.setdefault(label, []).append((part.record.name, opened(prompt.images), scores))
+    return [ComparedPrompt(label, rows) for label, rows in found.items()]

@@ -1,0 +1,90 @@
+"""Scores without backgrounds: what blanks them, CLIPSeg in photos and pictures alike, or masks beside the photos."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import JudgeMissing, SubjectError
+from dbcli.project.atomic import sha256_of, write_bytes
+from dbcli.project.layout import Layout
+from dbcli.project.photo_notes import mask_paths
+from dbcli.project.recipes import png_bytes
+from dbcli.project.runs import RunRecord
+from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.project.subjects import load_subject, photo_paths
+from dbcli.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from dbcli.metrics.masking import ClassMask
+
+PHOTOS_ONLY = "photos only, by the masks beside them; pictures whole"
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What blanks backgrounds: a model for everything, or for want of it the photos, blanked by their own masks."""
+
+    mask: ClassMask | None = None
+    photos: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+
+
+def load_masking(layout: Layout, record: RunRecord, progress: Progress, *, offline: bool, device: str) -> Masking:
+    """CLIPSeg, else the masks beside the photos where every photo has one.
+
+    Raises JudgeMissing (exit 4) with the ways out where there is neither.
+    """
+    from dbcli.metrics.masking import load_mask
+
+    sources = {**load_user_settings().judges, **load_settings(layout).judges}
+    try:
+        return Masking(load_mask(sources.get("mask"), offline=offline, device=device))
+    except JudgeMissing as error:
+        photos = _blanked(layout, record)
+        if photos is None:
+            raise JudgeMissing(
+                f"--masked needs CLIPSeg, or a mask beside every photo. {error.message}",
+                hint="leave --masked out, paint subjects/NAME/masks/0001.png for each photo, or name a local copy in "
+                "dreambooth.yaml:\n  judges:\n    mask: /path/to/clipseg",
+            ) from error
+    progress.warn(
+        "CLIPSeg is not on this machine: photos are blanked by the masks beside them and pictures stay whole. "
+        "A copied background earns nothing; values compare only with values made so."
+    )
+    return Masking(photos=photos)
+
+
+def _blanked(layout: Layout, record: RunRecord) -> dict[str, tuple[Path, ...]] | None:
+    """Copies of every photo with a grey background, by subject; None unless all photos have masks."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for subject in record.subjects:
+        try:
+            known = load_subject(layout, subject.name)
+        except SubjectError:
+            return None
+        masks = mask_paths(layout, known)
+        if not masks or None in masks:
+            return None
+        pairs = zip(photo_paths(layout, known), masks, strict=True)
+        found[subject.name] = tuple(_copy(layout, photo, mask) for photo, mask in pairs if mask is not None)
+    return found
+
+
+def _copy(layout: Layout, photo: Path, mask: Path) -> Path:
+    """The photo with everything outside of its mask grey, kept in the cache under the hash of both."""
+    from PIL import Image
+
+    from dbcli.metrics.masking import GREY
+
+    key = hashlib.sha256(f"{sha256_of(photo)} {sha256_of(mask)} {GREY}".encode()).hexdigest()[:32]
+    path = layout.cache_dir / "blanked" / f"{key}.png"
+    if not path.exists():
+        with Image.open(photo, formats=("PNG",)) as one, Image.open(mask, formats=("PNG",)) as other:
+            picture = one.convert("RGB")
+            kept = other.convert("L").resize(picture.size, Image.Resampling.BILINEAR)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, png_bytes(Image.composite(picture, Image.new("RGB", picture.size, GREY), kept)))
+    return path
