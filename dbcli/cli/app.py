@@ -27,6 +27,7 @@ from dbcli.cli.prior_commands import prior_app
 from dbcli.cli.project_commands import add_subject, init
 from dbcli.cli.run_commands import runs_app
 from dbcli.cli.screen import Screen
+from dbcli.cli.sweep_commands import bench, sweep
 from dbcli.cli.token_commands import tokens_app
 from dbcli.cli.train_commands import train
 from dbcli.errors import DreamboothError
@@ -86,6 +87,8 @@ app.command("import-lora", short_help="Make a finished run of a LoRA file.")(imp
 app.add_typer(prior_app, name="reg")
 app.add_typer(runs_app, name="runs")
 app.add_typer(tokens_app, name="tokens")
+app.command("sweep", short_help="Train, draw and score every cell of a grid.")(sweep)
+app.command("bench", short_help="Train and score many subjects by one recipe.")(bench)
 app.command("doctor", short_help="Look at machine and project, and how to mend them.")(doctor)
 app.command("demo", short_help="The whole main job on the embedded base, in minutes.")(demo)
 

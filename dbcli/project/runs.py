@@ -80,6 +80,7 @@ class RunRecord(Record):
     loss: float | None = None
     allow_collision: bool = Field(default=False, description="identifiers may clash: someone asked for it")
     parent: str | None = Field(default=None, description="the run this one started from")
+    work_key: str | None = Field(default=None, description="of the cell of a sweep that this run is made for")
     command: str | None = None
     error: str | None = None
 

@@ -204,7 +204,7 @@ def evaluation_page(
         sections.append(Section("Curves", tuple(charts)))
     if facts:
         sections.append(Section("Run", (Facts(tuple(facts)),)))
-    sections.append(Section("How it was measured", _protocol_blocks(scores["protocol"])))
+    sections.append(Section("How it was measured", protocol_blocks(scores["protocol"])))
     return render_page(title, sections, lead=_lead(scores), foot=foot)
 
 
@@ -243,7 +243,8 @@ def _copying_warning(subject: Mapping[str, Any]) -> Text:
     )
 
 
-def _protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
+def protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
+    """How scores were measured, from the protocol that stands in their scores.json."""
     removed = protocol["identifier_removed_from_scoring_text"]
     intervals = protocol["intervals"]
     general = (

@@ -24,12 +24,17 @@ def default_profile(base: str, method: str | None) -> str:
 
 
 def resolve_profile(
-    layout: Layout, *, profile: str | None = None, sets: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    layout: Layout,
+    *,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    origin: str = "the command line",
 ) -> tuple[str, Profile]:
     """The profile's name and the settings that hold.
 
-    `sets` are "key=value" texts, `flags` dotted keys; flags whose value is None were not given. Raises one
-    ConfigError with every fault.
+    `sets` are "key=value" texts, `flags` dotted keys that came from `origin`; flags whose value is None were not
+    given. Raises one ConfigError with every fault.
     """
     settings, user = load_settings(layout), load_user_settings()
     given = {key: value for key, value in (flags or {}).items() if value is not None}
@@ -42,6 +47,6 @@ def resolve_profile(
         ("your settings file", user.overrides),
         ("dreambooth.yaml", own_resolution | settings.overrides),
         ("--set", dict(parse_set(text) for text in sets)),
-        ("the command line", given),
+        (origin, given),
     ]
     return chosen, resolve(layers)
