@@ -28,6 +28,7 @@ from dbcli.cli.project_commands import add_subject, init
 from dbcli.cli.run_commands import runs_app
 from dbcli.cli.screen import Screen
 from dbcli.cli.subject_commands import subjects_app
+from dbcli.cli.sweep_commands import bench, sweep
 from dbcli.cli.token_commands import tokens_app
 from dbcli.cli.train_commands import train
 from dbcli.errors import DreamboothError
@@ -88,6 +89,8 @@ app.add_typer(prior_app, name="reg")
 app.add_typer(runs_app, name="runs")
 app.add_typer(subjects_app, name="subjects")
 app.add_typer(tokens_app, name="tokens")
+app.command("sweep", short_help="Train, draw and score every cell of a grid.")(sweep)
+app.command("bench", short_help="Train and score many subjects by one recipe.")(bench)
 app.command("doctor", short_help="Look at machine and project, and how to mend them.")(doctor)
 app.command("demo", short_help="The whole main job on the embedded base, in minutes.")(demo)
 

@@ -71,6 +71,20 @@ def suites(incomplete: str) -> list[str]:
     return _fitting(suite_names(), incomplete)
 
 
+def sweeps(incomplete: str) -> list[str]:
+    """Shipped sweeps."""
+    from dbcli.workflows.choices import sweep_names
+
+    return _fitting(sweep_names(), incomplete)
+
+
+def engines(incomplete: str) -> list[str]:
+    """Where the work of a sweep is done."""
+    from dbcli.workflows.choices import ENGINES
+
+    return _fitting(ENGINES, incomplete)
+
+
 def settings(incomplete: str) -> list[tuple[str, str]]:
     """Keys of --set with their meaning, up to the equals sign."""
     from dbcli.workflows.choices import setting_names

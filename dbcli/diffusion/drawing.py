@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,19 +47,25 @@ def draw(
     *,
     on_denoise: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    wanted: Collection[int] | None = None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yields (index into orders, picture `[3, H, W]` in about [-1, 1], on the CPU), batch by batch.
+
+    `wanted` leaves out the batches that hold none of these indices. The others are drawn whole: the last bits of a
+    picture depend on the size of its batch, and so one drawn later equals one drawn at once.
 
     on_denoise(n) reports n pictures having moved on by one step. Raises Interrupted between two steps when
     should_stop says so. A picture depends on its own order alone, not on its neighbours in the batch.
     """
     prompts = [order.prompt for order in orders] + [order.negative for order in orders]
     embedded = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
-    wanted, unwanted = embedded[: len(orders)], embedded[len(orders) :]
+    asked, unasked = embedded[: len(orders)], embedded[len(orders) :]
     for start in range(0, len(orders), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         seeds = [order.seed for order in orders[rows]]
-        latents = _denoise(base, wanted[rows], unwanted[rows], seeds, settings, on_denoise, should_stop)
+        if wanted is not None and not any(index in wanted for index in range(start, start + len(seeds))):
+            continue
+        latents = _denoise(base, asked[rows], unasked[rows], seeds, settings, on_denoise, should_stop)
         # One picture at a time: decoding holds the largest tensors of all.
         for row, latent in enumerate(latents):
             yield start + row, decode(base.vae, latent[None])[0].float().cpu()

@@ -65,44 +65,48 @@ class FeatureStore:
         digests = [self._digest(path) for path in paths]
         suffix = f"-{mask.key}-{noun}" if mask else ""
         keys = [encoder.key + suffix for encoder in encoders]
-        unknown: dict[str, Path] = {}
-        for path, digest in zip(paths, digests, strict=True):
+        unknown: set[str] = set()
+        for digest in digests:
             if all(self._find(key, digest) for key in keys):
                 self.hits += 1
-            elif digest not in unknown:
-                unknown[digest] = path
+            else:
+                unknown.add(digest)
         self.misses += len(unknown)
-        self._encode(unknown, encoders, keys, mask, noun)
+        self._encode(dict(zip(digests, paths, strict=True)), unknown, encoders, keys, mask, noun)
         return [_stack([self._known[key, digest] for digest in digests]) for key in keys]
 
     def _encode(
         self,
-        unknown: dict[str, Path],
+        files: dict[str, Path],
+        unknown: set[str],
         encoders: Sequence[ImageEncoder],
         keys: Sequence[str],
         mask: Mask | None,
         noun: str,
     ) -> None:
-        digests = list(unknown)
+        digests = list(files)
         batches = [digests[start : start + self.batch_size] for start in range(0, len(digests), self.batch_size)]
+        # Batches are of all files and encoded whole: the last bits of a feature depend on the size of its batch, and
+        # an evaluation that was stopped half way must end with the numbers of one that was not.
+        batches = [batch for batch in batches if unknown.intersection(batch)]
         # Decoding releases the interpreter's lock, so the next batch is read while this one is encoded.
         with ThreadPoolExecutor(max_workers=2) as readers:
-            loading = [readers.submit(_open_all, [unknown[digest] for digest in batch]) for batch in batches[:2]]
+            loading = [readers.submit(_open_all, [files[digest] for digest in batch]) for batch in batches[:2]]
             for number, batch in enumerate(batches):
                 if self.should_stop():
                     raise Interrupted("Stopped while scoring; what was scored is kept.")
                 images = loading[number].result()
                 if number + 2 < len(batches):
-                    following = [unknown[digest] for digest in batches[number + 2]]
+                    following = [files[digest] for digest in batches[number + 2]]
                     loading.append(readers.submit(_open_all, following))
                 images = mask(images, noun) if mask else images
                 for encoder, key in zip(encoders, keys, strict=True):
                     missing = [index for index, digest in enumerate(batch) if (key, digest) not in self._known]
                     if not missing:
                         continue
-                    rows = encoder.encode_images([images[index] for index in missing], self.batch_size)
-                    for index, row in zip(missing, rows, strict=True):
-                        self._keep(key, batch[index], row)
+                    rows = encoder.encode_images(images, self.batch_size)
+                    for index in missing:
+                        self._keep(key, batch[index], rows[index])
                 loading[number] = readers.submit(list)  # lets go of the pictures
 
     def _digest(self, path: Path) -> str:

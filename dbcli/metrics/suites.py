@@ -99,6 +99,17 @@ def load_suite(name_or_path: str | Path) -> Suite:
     )
 
 
+def plain_suite(suite: Suite) -> dict[str, Any]:
+    """A suite as the mapping of its file: what `load_suite` reads back equal."""
+    parts = {kind: getattr(suite, kind) for kind in _KINDS}
+    prompts = {
+        kind: [{"text": one.template, "label": one.label, "task": one.task} for one in part]
+        for kind, part in parts.items()
+        if part
+    }
+    return {"name": suite.name, "task": suite.task, "about": suite.about, **prompts}
+
+
 def read_prompts(path: Path) -> Suite:
     """A suite from a text file, one prompt a line; empty lines and lines that begin with # are passed over.
 

@@ -93,6 +93,22 @@ class Layout:
         """Runs side by side under one suite: comparison.json, grid.png, report.html."""
         return self._inside("comparisons", check_name(name, "comparison"), check_name(suite, "suite"))
 
+    def sweep_dir(self, name: str) -> Path:
+        """The table, page and grid of one sweep or benchmark."""
+        return self._inside("sweeps", check_name(name, "sweep"))
+
+    def cell_file(self, key: str) -> Path:
+        """What one cell ended with, whichever sweep asked for it."""
+        return self._inside("sweeps", ".cells", f"{check_name(key, 'cell')}.json")
+
+    def sweep_lock(self, name: str) -> Path:
+        """Held by the one process that carries a sweep out."""
+        return self._inside("sweeps", check_name(name, "sweep"), ".lock")
+
+    def work_lock(self, key: str) -> Path:
+        """Held while one run or one cell of a sweep is made, on whichever machine."""
+        return self._inside("sweeps", ".locks", f"{check_name(key, 'cell')}.lock")
+
     @property
     def cache_dir(self) -> Path:
         """What may be deleted at any time: latents, text embeddings, features."""

@@ -298,6 +298,11 @@ def known_keys() -> dict[str, str]:
     return keys
 
 
+def flattened(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a layer's settings by dotted key, whether it was nested or dotted; unknown keys stay as they are."""
+    return dict(_flat(layer, known_keys()))
+
+
 def _shipped_folder() -> Path:
     here = Path(__file__).resolve().parent
     packaged = here / "shipped_profiles"

@@ -87,6 +87,7 @@ class RunRecord(Record):
     parent: str | None = Field(default=None, description="the run this one started from")
     parent_weights: str | None = Field(default=None, description="sha256 of the manifest of that run's weights")
     generation: int = Field(default=0, description="how many runs it goes on from, one after another")
+    work_key: str | None = Field(default=None, description="of the cell of a sweep that this run is made for")
     command: str | None = None
     error: str | None = None
 

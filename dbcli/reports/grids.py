@@ -77,6 +77,18 @@ def draw_grid(
     return grid
 
 
+def stacked(parts: Sequence[Image.Image]) -> Image.Image:
+    """Several grids as one picture, each beneath the one before, on white. Raises ValueError without any."""
+    if not parts:
+        raise ValueError("nothing to stack")
+    whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
+    y = 0
+    for part in parts:
+        whole.paste(part, (0, y))
+        y += part.height
+    return whole
+
+
 @lru_cache(maxsize=16)
 def load_font(size_px: int, *, bold: bool = False) -> Font:
     """DejaVu Sans from matplotlib's own files, so that every machine draws the same letters."""

@@ -11,6 +11,7 @@ from dbcli.project.layout import Layout, find_project
 # The bases with a short name; dbcli.diffusion.bases, which loads torch, knows their commits.
 BASES = ("sd-v1-4", "sd-v1-5", "tiny")
 JUDGES = ("paper", "paper-l", "tiny")
+ENGINES = ("local", "ray")
 METHODS = ("full", "lora", "textual-inversion")
 
 
@@ -34,6 +35,13 @@ def profile_names() -> list[str]:
     from dbcli.project.profiles import shipped_profiles
 
     return list(shipped_profiles())
+
+
+def sweep_names() -> list[str]:
+    """The shipped sweeps."""
+    from dbcli.project.sweep_files import shipped_sweeps
+
+    return list(shipped_sweeps())
 
 
 def setting_names() -> dict[str, str]:

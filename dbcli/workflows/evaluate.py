@@ -261,15 +261,16 @@ def _pictures(studio: _Studio, prompts: Sequence[str], count: int, folder: Path)
     extras = {} if studio.checkpoint is None else {CHECKPOINT_KEY: studio.checkpoint}
     which: dict[str, Any] = {"base": studio.base, "record": studio.record, "extras": extras}
     recipes = recipes_for(prompts, settings, seed=studio.seed, size_px=size, **which)
-    missing = [recipe for recipe in recipes if not (folder / file_name(recipe)).exists()]
+    missing = {index for index, recipe in enumerate(recipes) if not (folder / file_name(recipe)).exists()}
     draw_recipes(
         studio.base,
-        missing,
+        recipes,
         folder,
         batch_size=settings.batch_size,
         progress=studio.progress,
         should_stop=studio.should_stop,
         title=f"Drawing {len(missing)} pictures",
+        wanted=missing,
     )
     paths = [folder / file_name(recipe) for recipe in recipes]
     return [paths[start : start + count] for start in range(0, len(paths), count)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,8 +103,11 @@ def draw_recipes(
     progress: Progress,
     should_stop: Callable[[], bool],
     title: str = "Drawing",
+    wanted: Collection[int] | None = None,
 ) -> list[Picture]:
     """Draws recipes of one sampler, guidance and size into `folder`; each file is whole or not there.
+
+    With `wanted` only the recipes of these indices are drawn, as they would be among all.
 
     Raises Interrupted between two steps; the pictures finished before stay.
     """
@@ -112,15 +115,18 @@ def draw_recipes(
     from dbcli.diffusion.drawing import Order, draw
     from dbcli.diffusion.images import to_image
 
-    if not recipes:
+    if not recipes or (wanted is not None and not wanted):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     one = recipes[0]
     how = How(one.sampler, one.steps, one.guidance, one.eta, one.width, one.height, batch_size)
     orders = [Order(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
     pictures: dict[int, Picture] = {}
-    with progress.stage(title, len(recipes) * one.steps) as stage:
-        for index, pixels in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop):
+    drawn = len({index // batch_size for index in wanted}) * batch_size if wanted is not None else len(recipes)
+    with progress.stage(title, min(drawn, len(recipes)) * one.steps) as stage:
+        for index, pixels in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop, wanted=wanted):
+            if wanted is not None and index not in wanted:
+                continue
             path = folder / file_name(recipes[index])
             save_png(path, to_image(pixels), recipes[index])
             pictures[index] = Picture(path, recipes[index])

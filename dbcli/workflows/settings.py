@@ -41,16 +41,17 @@ def resolve_profile(
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     carried: Carried | None = None,
+    origin: str = "the command line",
 ) -> tuple[str, Profile]:
     """The profile's name and the settings that hold.
 
-    `sets` are "key=value" texts, `flags` dotted keys; flags whose value is None were not given. What is `carried`
-    over from a run stands in the place of profile and files, unless a profile is named. Raises one ConfigError with
-    every fault.
+    `sets` are "key=value" texts, `flags` dotted keys that came from `origin`; flags whose value is None were not
+    given. What is `carried` over from a run stands in the place of profile and files, unless a profile is named.
+    Raises one ConfigError with every fault.
     """
     settings, user = load_settings(layout), load_user_settings()
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    typed = [("--set", dict(parse_set(text) for text in sets)), ("the command line", given)]
+    typed = [("--set", dict(parse_set(text) for text in sets)), (origin, given)]
     if carried is not None and profile is None:
         # They were resolved from profile and files when that run began.
         return carried.profile_name, resolve([(carried.origin, carried.settings), *typed])

@@ -48,6 +48,7 @@ class TrainingPlan:
     profile: Profile
     allow_collision: bool = False
     continuation: continuing.Continuation | None = None
+    work_key: str | None = None
 
 
 def plan_training(
@@ -94,6 +95,7 @@ def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, of
             base=RunBase(name=settings.base, source=settings.base, revision=settings.revision, hash=settings.base_hash),
             total_steps=plan.profile.train.steps,
             allow_collision=plan.allow_collision,
+            work_key=plan.work_key,
             command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
         )
 

@@ -1,0 +1,97 @@
+"""What `sweep` and `bench` print: the plan of a dry run, the table at the end, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dbcli.cli.invocation import Invocation
+from dbcli.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from dbcli.project.layout import Layout
+    from dbcli.workflows.sweep import SweepResult
+    from dbcli.workflows.sweep_plan import SweepPlan
+
+
+def settings_given(sets: Sequence[str], *, method: str | None, steps: int | None) -> dict[str, Any]:
+    """The settings that a command line gives, by dotted key; None for what it does not."""
+    from dbcli.workflows.sweep import parsed_sets
+
+    own = {"method": method, "train.steps": steps}
+    return {**parsed_sets(sets), **{key: value for key, value in own.items() if value is not None}}
+
+
+def carry_out(
+    call: Invocation, layout: Layout, plan: SweepPlan, *, engine: str, address: str | None, dry_run: bool
+) -> int:
+    """Lists a plan, or does it and shows what came of it; returns the exit code."""
+    from dbcli.workflows.sweep import run_plan
+
+    if dry_run:
+        show_plan(call.screen, plan)
+        return 0
+    result: SweepResult = run_plan(
+        layout, plan, engine=engine, address=address, progress=call.screen, offline=call.offline
+    )
+    show_result(call.screen, result, layout)
+    code: int = result.exit_code
+    return code
+
+
+def show_plan(screen: Screen, plan: SweepPlan) -> None:
+    """Every cell with its runs, their words and steps, and how far it is."""
+    cells = [
+        {
+            "key": cell.key,
+            "values": dict(cell.wish.values),
+            "state": cell.state,
+            "runs": [
+                {
+                    "key": stage.key,
+                    "subjects": dict(stage.words),
+                    "profile": stage.profile_name,
+                    "method": stage.profile.method,
+                    "steps": stage.profile.train.steps,
+                    "after": stage.after,
+                }
+                for stage in cell.stages
+            ],
+            "suites": list(cell.score.suites),
+            "count": cell.score.count,
+            "judge": cell.score.judge,
+        }
+        for cell in plan.cells
+    ]
+    screen.document({"sweep": plan.sweep.name, "kind": plan.kind, "cells": cells})
+    rows = [
+        (
+            cell.wish.label,
+            cell.state,
+            " → ".join(", ".join(f"{name} as {word}" for name, word in stage.words) for stage in cell.stages),
+            " + ".join(f"{stage.profile.train.steps} ({stage.profile_name})" for stage in cell.stages),
+        )
+        for cell in plan.cells
+    ]
+    left = sum(cell.state != "finished" for cell in plan.cells)
+    title = f"{plan.sweep.name}: {len(rows)} cells, {left} of them still to finish"
+    screen.table(title, ("cell", "state", "runs", "steps"), rows, flexible="runs")
+
+
+def show_result(screen: Screen, result: SweepResult, layout: Layout) -> None:
+    """The table, the failures, and where everything lies."""
+    from dbcli.workflows.sweep import result_table
+
+    files = {kind: str(path) for kind, path in result.files.items()}
+    screen.document({**result.scores, "files": files})
+    headers, rows = result_table(result)
+    screen.table(result.plan.sweep.name, headers, rows, flexible="")
+    for one in result.failed:
+        error = one.record.error or {}
+        screen.warn(f"{one.cell.wish.label} failed: {error.get('message')}")
+        if error.get("hint"):
+            screen.note(f"  → {error['hint']}")
+    if result.failed:
+        screen.note("The same command tries again what failed; what is finished is left alone.")
+    for path in result.files.values():
+        screen.line(layout.shown(path))

@@ -1,0 +1,56 @@
+"""What is kept of finished work: runs and cells known by a hash of everything that decides their result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dbcli.errors import DataError
+from dbcli.project.atomic import json_text, write_json
+from dbcli.project.layout import Layout
+from dbcli.project.records import Record, load_record
+from dbcli.project.runs import RunRecord, list_runs
+
+KEY_DIGITS = 24
+
+
+class CellRecord(Record):
+    """The contents of `sweeps/.cells/KEY.json`: how a cell ended. Nothing in it depends on when or where."""
+
+    key: str
+    state: Literal["finished", "failed"]
+    runs: list[str] = Field(default_factory=list, description="the runs of the cell, in order")
+    scores: list[dict[str, Any]] = Field(default_factory=list, description="one scores.json a suite")
+    pictures: list[dict[str, Any]] = Field(default_factory=list, description="subject, label and files of each prompt")
+    error: dict[str, Any] | None = Field(default=None, description="message, hint and exit code of a failure")
+
+
+def key_of(content: Mapping[str, Any]) -> str:
+    """Return 24 hex digits that are the same for the same content, whatever the order of its keys."""
+    plain = json_text({name: content[name] for name in sorted(content)})
+    return hashlib.sha256(plain.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def load_cell(layout: Layout, key: str) -> CellRecord | None:
+    """Return how a cell ended; None for one that was never carried out, or whose record is damaged."""
+    try:
+        record = load_record(CellRecord, layout.cell_file(key), f"record of the cell {key}", DataError)
+    except (FileNotFoundError, DataError):
+        # A cell can be made again from its run; a record that says nothing must not end a sweep.
+        return None
+    return record if record.key == key else None
+
+
+def save_cell(layout: Layout, record: CellRecord) -> None:
+    """Replace the record of a cell in one step."""
+    path = layout.cell_file(record.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record.to_plain())
+
+
+def runs_by_key(layout: Layout) -> dict[str, RunRecord]:
+    """Return the newest run of each key; runs that no sweep made have none."""
+    return {record.work_key: record for record in list_runs(layout) if record.work_key}

@@ -1,0 +1,52 @@
+"""The page and the Markdown of a sweep or benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dbcli.reports.page import Block, PictureRow, Section, TableBlock, Text, gallery, protocol_blocks, render_page
+from dbcli.reports.sweep_tables import cells_table, differences, rows_table
+from dbcli.reports.tables import markdown
+
+
+def sweep_markdown(scores: Mapping[str, Any]) -> str:
+    """The tables of a sweep's scores.json, its failures, and for a benchmark what differs from what was published."""
+    is_bench = scores["kind"] == "bench"
+    parts = [f"# {scores['name']}\n", *([f"{scores['about']}\n"] if scores["about"] else [])]
+    parts += [f"**{line}**\n" for line in _failures(scores)]
+    parts.append(markdown(rows_table(scores, with_published=is_bench)))
+    if is_bench and _is_scored(scores):
+        parts.append(f"{differences(scores)}\n")
+    return "\n".join([*parts, markdown(cells_table(scores))])
+
+
+def sweep_page(
+    scores: Mapping[str, Any], *, galleries: Sequence[tuple[str, Sequence[PictureRow]]], foot: str = ""
+) -> str:
+    """One self-contained page: tables, pictures by subject, and how it was measured."""
+    is_bench = scores["kind"] == "bench"
+    blocks: list[Block] = [Text(line, is_warning=True) for line in _failures(scores)]
+    blocks.append(TableBlock(rows_table(scores, with_published=is_bench)))
+    if is_bench and _is_scored(scores):
+        blocks.append(Text(differences(scores)))
+    sections = [Section("Scores", tuple(blocks))]
+    if galleries:
+        sections.append(Section("Pictures", tuple(gallery(name, rows) for name, rows in galleries)))
+    sections.append(Section("Cells", (TableBlock(cells_table(scores)),)))
+    protocol = next((row["scores"]["protocol"] for row in scores["rows"] if row["scores"] is not None), None)
+    if protocol is not None:
+        sections.append(Section("How it was measured", protocol_blocks(protocol)))
+    return render_page(scores["name"], sections, lead=scores["about"], foot=foot)
+
+
+def _is_scored(scores: Mapping[str, Any]) -> bool:
+    return any(row["scores"] is not None for row in scores["rows"])
+
+
+def _failures(scores: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Failed: {' · '.join(cell['values'].values()) or 'run'}: {cell['error']}"
+        for cell in scores["cells"]
+        if cell["error"]
+    ]

@@ -1,0 +1,88 @@
+"""Tables of many runs: a row a setting with its mean over subjects and seeds, a row a cell, published rows beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dbcli.reports.tables import METRICS, NOTHING, PUBLISHED, Table, format_interval, format_score, known_metrics
+
+PUBLISHED_SOURCE = (
+    "Rows marked (paper): Ruiz et al., DreamBooth, CVPR 2023 (arXiv:2208.12242), Table 1: 30 subjects, 25 prompts, "
+    "4 images a prompt. Last row: the study behind this program, on Stable Diffusion v1.4."
+)
+REAL = "real images (the photos among themselves)"
+
+
+def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_intervals: bool = True) -> Table:
+    """The rows of a sweep's scores.json: real images first, then each setting, then what was published."""
+
+    def number(score: Mapping[str, float | None] | None) -> str:
+        return format_interval(score) if with_intervals else format_score((score or {}).get("value"))
+
+    scored = [row for row in scores["rows"] if row["scores"] is not None]
+    wanted = {metric for row in scored for metric in known_metrics(row["scores"])}
+    wanted |= {"dino", "clip_i", "clip_t"} if with_published else set()
+    metrics = [metric for metric in METRICS if metric in wanted]
+    rows: list[tuple[str, ...]] = []
+    if scored:
+        # Rows that share subjects share their photos; where they do not, the row says whose.
+        reals = {row["label"]: tuple(format_score(row["scores"]["real"].get(one)) for one in metrics) for row in scored}
+        if len(set(reals.values())) == 1:
+            rows.append((REAL, "", *next(iter(reals.values()))))
+        else:
+            rows += [(f"{REAL}: {label}", "", *values) for label, values in reals.items()]
+    for row in scores["rows"]:
+        overall = row["scores"]["overall"] if row["scores"] is not None else {}
+        done = f"{row['finished']} of {row['cells']}"
+        rows.append((row["label"], done, *(number(overall.get(metric)) for metric in metrics)))
+    if with_published:
+        rows += [(name, "", *(format_score(values.get(metric)) for metric in metrics)) for name, values in PUBLISHED]
+    return Table(("", "cells", *(METRICS[metric] for metric in metrics)), tuple(rows), _caption(scores, with_published))
+
+
+def _caption(scores: Mapping[str, Any], with_published: bool) -> str:
+    over = " and ".join(scores["average_over"])
+    mean = f"Means over {over}, with 95 % intervals; " if over else "With 95 % intervals; "
+    return mean + "↑ higher is better, ↓ lower." + (f" {PUBLISHED_SOURCE}" if with_published else "")
+
+
+def cells_table(scores: Mapping[str, Any]) -> Table:
+    """A row a cell: its values on the axes, how it ended, its scores and its runs."""
+    cells = scores["cells"]
+    axes = list(dict.fromkeys(name for cell in cells for name in cell["values"]))
+    overall = [cell["overall"] or {} for cell in cells]
+    metrics = [metric for metric in METRICS if any((one.get(metric) or {}).get("value") is not None for one in overall)]
+    rows = tuple(
+        (
+            " · ".join(cell["values"].values()) or "run",
+            cell["state"],
+            *(format_score((found.get(metric) or {}).get("value")) for metric in metrics),
+            " → ".join(cell["runs"]) or NOTHING,
+        )
+        for cell, found in zip(cells, overall, strict=True)
+    )
+    headers = (" · ".join(axes), "state", *(METRICS[metric] for metric in metrics), "runs")
+    return Table(headers, rows, "Every cell")
+
+
+def differences(scores: Mapping[str, Any]) -> str:
+    """What differs between our rows and the published ones, in one paragraph."""
+    ours = next(row["scores"] for row in scores["rows"] if row["scores"] is not None)
+    judges = ", ".join(f"{part} by {judge['model']}" for part, judge in ours["protocol"]["judges"].items())
+    subjects = len(ours["subjects"])
+    pictures = scores["pictures"]
+    least, most = min(pictures["prompts_of"]), max(pictures["prompts_of"])
+    prompts = f"{most}" if least == most else f"{least} to {most}"
+    return (
+        "What differs: the paper scores 30 subjects under 25 prompts with 4 images each, by DINO ViT-S/16 and a CLIP "
+        "whose size it does not state, on Imagen and Stable Diffusion; public code differs further in what it crops, "
+        f"pairs and scales. Ours: the base {scores['base']['source']}, {subjects} subject{_s(subjects)}, "
+        f"{prompts} prompts of {' + '.join(pictures['suites'])} with {pictures['count']} pictures each, {judges}; "
+        "plain cosines of all pairs, the identifier left out of the text. Compare within a judge and a suite, never "
+        "across."
+    )
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

@@ -1,0 +1,59 @@
+"""The benchmark: many subjects, each taught by the same recipe and scored by the same suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dbcli.errors import UsageError
+from dbcli.project.layout import Layout
+from dbcli.project.names import slug
+from dbcli.project.settings import load_settings
+from dbcli.project.sweep_files import Axis, PicturesWish, SweepFile
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.sweep import open_dataset
+from dbcli.workflows.sweep_plan import SweepPlan, plan_sweep
+from dbcli.workflows.sweep_subjects import SweepSubjects
+
+
+def plan_bench(
+    layout: Layout,
+    *,
+    name: str | None = None,
+    subjects: Sequence[str] = (),
+    dataset: Path | None = None,
+    profile: str | None = None,
+    settings: Mapping[str, Any],
+    suites: Sequence[str] = (),
+    prompts: Sequence[str] = (),
+    count: int = PicturesWish.count,
+    seed: int | None = None,
+    judge: str | None = None,
+    dry: bool,
+    progress: Progress,
+) -> SweepPlan:
+    """A benchmark of the named subjects, else of all of the dataset, else of all of the project.
+
+    `settings` are dotted keys, those whose value is None left out. Without a suite: the dataset's own prompts, or
+    `tiny` on the embedded base. Raises every usage, config and collision error there is.
+    """
+    data = open_dataset(dataset, progress)
+    found = SweepSubjects(layout, data, progress, dry=dry)
+    names = [one for text in subjects for one in text.split(",") if one] or found.names()
+    if not names:
+        raise UsageError("There is no subject to train.", hint="dreambooth add-subject, or --dataset DIR")
+    is_tiny = load_settings(layout).base == "tiny"
+    own = {data.suite.name: data.suite} if data is not None else {}
+    wanted = tuple(suites) or (tuple(own) if own and not prompts and not is_tiny else ())
+    given = {key: value for key, value in settings.items() if value is not None}
+    recipe = profile or given.get("method") or "default"
+    sweep = SweepFile(
+        name=name or f"bench-{slug(Path(str(recipe)).stem, 'recipe')}",
+        about=f"{len(names)} subjects, one recipe.",
+        shared={"settings": given, **({"profile": profile} if profile else {})},
+        axes=(Axis("subject", tuple((one, {"subject": one}) for one in dict.fromkeys(names))),),
+        pictures=PicturesWish(wanted, tuple(prompts), count, seed),
+        judge=judge,
+    )
+    return plan_sweep(layout, sweep, found, kind="bench", own_suites=own)

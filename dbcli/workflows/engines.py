@@ -1,0 +1,50 @@
+"""Where a sweep's work is done: here one piece after another, or on a cluster (ray_engine.py)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dbcli.errors import UsageError
+from dbcli.workflows.choices import ENGINES
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.sweep_plan import Unit
+from dbcli.workflows.sweep_work import Outcome, carry_out
+
+
+class Engine(Protocol):
+    """Something that does units of work, each after the one it needs."""
+
+    def carry_out(self, root: Path, units: Sequence[Unit], progress: Progress, *, offline: bool) -> Iterator[Outcome]:
+        """Yields an outcome a unit, in the order in which they end; a unit that fails ends nothing but its own."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """One unit after another, in this process."""
+
+    def carry_out(self, root: Path, units: Sequence[Unit], progress: Progress, *, offline: bool) -> Iterator[Outcome]:
+        ended: dict[str, Outcome] = {}
+        for unit in units:
+            before = ended[unit.after] if unit.after is not None else None
+            ended[unit.key] = carry_out(root, unit, before, progress, offline=offline)
+            # Models hold each other in circles; the next one needs their memory.
+            gc.collect()
+            yield ended[unit.key]
+
+
+def make_engine(name: str, address: str | None) -> Engine:
+    """The engine of a name. Raises UsageError for a name there is not, and for an address that nothing reads."""
+    if name not in ENGINES:
+        raise UsageError(f"There is no engine '{name}'.", hint="--engine " + " or --engine ".join(ENGINES))
+    if name == "local":
+        if address is not None:
+            raise UsageError("--address is for --engine ray.", hint="add --engine ray, or leave --address out")
+        return LocalEngine()
+    from dbcli.workflows.ray_engine import RayEngine
+
+    return RayEngine(address)

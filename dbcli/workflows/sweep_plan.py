@@ -1,0 +1,293 @@
+"""Settling a sweep: every cell with its settings, subjects and words, and what of it is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dbcli.errors import Collision, ConfigError, DreamboothError
+from dbcli.project.layout import Layout
+from dbcli.project.photo_notes import captions_of, mask_hashes
+from dbcli.project.profiles import Profile
+from dbcli.project.runs import RunRecord
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import Subject
+from dbcli.project.sweep_cells import CellWish, StageWish, cells_of
+from dbcli.project.sweep_files import SweepFile
+from dbcli.project.sweep_records import CellRecord, key_of, load_cell, runs_by_key
+from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
+
+if TYPE_CHECKING:
+    from dbcli.metrics.suites import Suite
+
+DRAW_ONLY = "none"
+State = Literal["finished", "failed", "begun", "to do"]
+
+
+@dataclass(frozen=True)
+class TrainUnit:
+    """One run to be made: everything that decides its weights. `after` is the key of the run it continues."""
+
+    key: str
+    title: str
+    words: tuple[tuple[str, str], ...]
+    profile_name: str
+    profile: Profile
+    after: str | None = None
+    rehearsal: bool = True
+    allow_collision: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreUnit:
+    """One cell to be drawn and scored: the last of `runs` (their keys) draws. Suites are names or paths."""
+
+    key: str
+    title: str
+    runs: tuple[str, ...]
+    suites: tuple[str, ...]
+    count: int
+    seed: int | None
+    judge: str
+
+    @property
+    def after(self) -> str:
+        """The key of the run that draws."""
+        return self.runs[-1]
+
+
+Unit = TrainUnit | ScoreUnit
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell with its work in order, and how far it is."""
+
+    wish: CellWish
+    stages: tuple[TrainUnit, ...]
+    score: ScoreUnit
+    state: State
+
+    @property
+    def key(self) -> str:
+        return self.score.key
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All cells of a sweep, settled. `suites` are those that do not ship, to be written beside the results."""
+
+    sweep: SweepFile
+    kind: Literal["sweep", "bench"]
+    cells: tuple[PlannedCell, ...]
+    suites: tuple[Suite, ...]
+
+    def units(self) -> list[Unit]:
+        """Every piece of work once, each after what it needs: cell by cell, runs before their pictures."""
+        found: dict[str, Unit] = {}
+        for cell in self.cells:
+            for unit in (*cell.stages, cell.score):
+                found.setdefault(unit.key, unit)
+        return list(found.values())
+
+
+def plan_sweep(
+    layout: Layout,
+    sweep: SweepFile,
+    subjects: SweepSubjects,
+    *,
+    kind: Literal["sweep", "bench"] = "sweep",
+    own_suites: Mapping[str, Suite] | None = None,
+) -> SweepPlan:
+    """Settles every cell. Raises one error with the faults of all cells: settings, subjects, words, suites.
+
+    It is a Collision where words clash and nothing else is wrong, else a ConfigError.
+    """
+    wishes = cells_of(sweep)
+    faults: dict[str, None] = {}
+    suites = _suites(layout, sweep, own_suites or {}, faults)
+    profiles = {
+        stage: _profile(layout, sweep, stage, faults) for wish in wishes for stage in map(_Settings, wish.stages)
+    }
+    if any(stage.continues for wish in wishes for stage in wish.stages):
+        faults["from: previous: this version cannot continue a finished run yet"] = None
+    names = dict.fromkeys(name for wish in wishes for stage in wish.stages for name in stage.subjects)
+    faults.update(dict.fromkeys(subjects.faults(names)))
+    clashes: dict[str, None] = {}
+    if not faults:
+        subjects.give_words(wishes)
+        clashes = dict.fromkeys(word_faults(layout, wishes, subjects))
+        faults.update(dict.fromkeys(_promptless(wishes, subjects, suites)))
+    if faults or clashes:
+        many = f"{len(faults) + len(clashes)} faults" if len(faults) + len(clashes) > 1 else "a fault"
+        lines = "\n".join(f"  {line}" for line in (*faults, *clashes))
+        error = ConfigError if faults else Collision
+        raise error(f"The sweep '{sweep.name}' has {many}:\n{lines}")
+    maker = _Maker(layout, sweep, subjects, profiles, suites)
+    return SweepPlan(
+        sweep, kind, tuple(maker.cell(wish) for wish in wishes), tuple(one for one in suites if not _ships(one))
+    )
+
+
+class _Settings:
+    """A run's settings as a key of a dictionary: cells that share them are resolved once."""
+
+    def __init__(self, stage: StageWish) -> None:
+        self.stage = stage
+        self._key = (stage.profile, tuple(sorted((key, repr(value)) for key, value in stage.settings.items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Settings) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _profile(
+    layout: Layout, sweep: SweepFile, settings: _Settings, faults: dict[str, None]
+) -> tuple[str, Profile] | None:
+    stage = settings.stage
+    profile = stage.profile
+    if profile is not None and sweep.folder is not None and (sweep.folder / profile).is_file():
+        profile = str(sweep.folder / profile)
+    try:
+        return resolve_profile(layout, profile=profile, flags=stage.settings, origin=f"the sweep '{sweep.name}'")
+    except DreamboothError as error:
+        first, *rest = error.message.splitlines()
+        faults.update(dict.fromkeys([line.strip() for line in rest] or [first]))
+        return None
+
+
+def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: dict[str, None]) -> tuple[Suite, ...]:
+    """The suites that every cell draws; those of a file lie relative to the sweep's own."""
+    from dbcli.metrics.suites import DEFAULT_SUITE, Suite, SuitePrompt, load_suite, short_label
+
+    found: list[Suite] = []
+    wish = sweep.pictures
+    names = wish.suites or (
+        () if wish.prompts else ("tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE,)
+    )
+    for name in names:
+        beside = sweep.folder / name if sweep.folder is not None else Path(name)
+        try:
+            found.append(own[name] if name in own else load_suite(beside if beside.is_file() else name))
+        except DreamboothError as error:
+            faults[f"pictures, suite: {error.message}"] = None
+    if wish.prompts:
+        prompts = tuple(SuitePrompt(text, short_label(text), sweep.name) for text in dict.fromkeys(wish.prompts))
+        found.append(Suite(sweep.name, sweep.name, f"the prompts of the sweep {sweep.name}", prompts))
+    return tuple(found)
+
+
+def _ships(suite: Suite) -> bool:
+    from dbcli.metrics.suites import load_suite, shipped_suites
+
+    return suite.name in shipped_suites() and load_suite(suite.name) == suite
+
+
+def _promptless(wishes: Sequence[CellWish], subjects: SweepSubjects, suites: Sequence[Suite]) -> Iterable[str]:
+    nouns = dict.fromkeys(subjects.get(name).class_noun for wish in wishes for name in wish.stages[-1].subjects)
+    for suite in suites:
+        lacking = [noun for noun in nouns if not suite.prompts_for(noun)]
+        if lacking:
+            yield f"the suite '{suite.name}' has no prompt for {', '.join(lacking)}"
+
+
+class _Maker:
+    """Makes planned cells of wishes, with one look at what is there already."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        sweep: SweepFile,
+        subjects: SweepSubjects,
+        profiles: Mapping[_Settings, tuple[str, Profile] | None],
+        suites: Sequence[Suite],
+    ) -> None:
+        from dbcli.workflows.evaluate import default_judge
+
+        self.layout, self.sweep, self.subjects, self.profiles, self.suites = layout, sweep, subjects, profiles, suites
+        self.settings = load_settings(layout)
+        self.judge = sweep.judge or default_judge(layout)
+        self.runs = runs_by_key(layout)
+
+    def cell(self, wish: CellWish) -> PlannedCell:
+        stages: list[TrainUnit] = []
+        for stage in wish.stages:
+            stages.append(self._train(wish, stage, stages[-1].key if stage.continues else None))
+        score = self._score(wish, stages)
+        return PlannedCell(wish, tuple(stages), score, self._state(stages, score))
+
+    def _train(self, wish: CellWish, stage: StageWish, after: str | None) -> TrainUnit:
+        resolved = self.profiles[_Settings(stage)]
+        assert resolved is not None
+        name, profile = resolved
+        words = tuple((one, self.subjects.word(one, stage)) for one in stage.subjects)
+        content = {
+            "base": self.settings.base,
+            "revision": self.settings.revision,
+            "profile": profile.model_dump(mode="json"),
+            "subjects": [self._subject(self.subjects.get(one), word, profile) for one, word in words],
+            "after": after,
+            "rehearsal": stage.rehearsal if after else None,
+        }
+        title = f"{wish.label}: {' + '.join(stage.subjects)}" if len(wish.stages) > 1 else wish.label
+        return TrainUnit(key_of(content), title, words, name, profile, after, stage.rehearsal, stage.allow_collision)
+
+    def _subject(self, subject: Subject, word: str, profile: Profile) -> dict[str, Any]:
+        is_here = self.layout.subject_file(subject.name).exists()
+        masked = is_here and profile.images.mask_loss < 1
+        return {
+            "name": subject.name,
+            "class_noun": subject.class_noun,
+            "identifier": word,
+            "photos": [photo.sha256 for photo in subject.photos],
+            "captions": captions_of(self.layout, subject) if is_here else [],
+            "masks": [one for one in mask_hashes(self.layout, subject) if one] if masked else [],
+        }
+
+    def _score(self, wish: CellWish, stages: Sequence[TrainUnit]) -> ScoreUnit:
+        pictures = self.sweep.pictures
+        folder = suites_folder(self.layout, self.sweep.name)
+        content = {
+            "runs": [stage.key for stage in stages],
+            "suites": [
+                [suite.name, *([[one.template, one.label, one.task] for one in part] for part in _parts(suite))]
+                for suite in self.suites
+            ],
+            "count": pictures.count,
+            "seed": pictures.seed,
+            "judge": self.judge,
+        }
+        suites = tuple(suite.name if _ships(suite) else str(folder / f"{suite.name}.yaml") for suite in self.suites)
+        runs = tuple(stage.key for stage in stages)
+        return ScoreUnit(key_of(content), wish.label, runs, suites, pictures.count, pictures.seed, self.judge)
+
+    def _state(self, stages: Sequence[TrainUnit], score: ScoreUnit) -> State:
+        record = load_cell(self.layout, score.key)
+        if record is not None and is_finished(record):
+            return "finished"
+        if record is not None:
+            return "failed"
+        return "begun" if any(self._is_begun(stage.key) for stage in stages) else "to do"
+
+    def _is_begun(self, key: str) -> bool:
+        run: RunRecord | None = self.runs.get(key)
+        return run is not None
+
+
+def _parts(suite: Suite) -> tuple[tuple[Any, ...], ...]:
+    return (suite.any, suite.live, suite.object)
+
+
+def is_finished(record: CellRecord) -> bool:
+    """Whether a cell is done for good; a failed one is tried again."""
+    return record.state == "finished"
+
+
+def suites_folder(layout: Layout, name: str) -> Path:
+    """Where the suites that do not ship are kept for every machine that draws."""
+    return layout.sweep_dir(name) / "suites"

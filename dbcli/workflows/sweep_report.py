@@ -1,0 +1,208 @@
+"""What a sweep ends with: scores.json, a table in Markdown, one page, one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbcli import __version__
+from dbcli.project.atomic import write_bytes, write_json, write_text
+from dbcli.project.layout import Layout
+from dbcli.project.recipes import png_bytes
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import load_subject, photo_paths
+from dbcli.project.sweep_records import CellRecord
+from dbcli.workflows.grids import opened
+from dbcli.workflows.sweep_plan import PlannedCell, SweepPlan
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dbcli.reports.page import PictureRow
+
+Ended = tuple[PlannedCell, CellRecord]
+TILE_PX = 112
+# More columns than this, and a grid is wider than a screen.
+MOST_COLUMNS = 10
+SHORT_SCORES = (("dino", "DINO"), ("clip_t", "CLIP-T"))
+
+
+def write_reports(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Writes everything into `sweeps/NAME/`; returns the scores and the files by kind."""
+    from dbcli.reports.sweep_page import sweep_markdown, sweep_page
+
+    folder = layout.sweep_dir(plan.sweep.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = scores_of(layout, plan, ended)
+    files = {"scores": folder / "scores.json", "table": folder / "table.md", "report": folder / "report.html"}
+    write_json(files["scores"], scores)
+    write_text(files["table"], sweep_markdown(scores))
+    strips = _strips(layout, plan, ended)
+    page = sweep_page(scores, galleries=_galleries(layout, strips), foot=f"Made by dreambooth {__version__}.")
+    write_text(files["report"], page)
+    if strips:
+        files["grid"] = folder / "grid.png"
+        write_bytes(files["grid"], png_bytes(_grid(layout, strips, plan.sweep.name)))
+    return scores, files
+
+
+def scores_of(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[str, Any]:
+    """The document of a sweep: the same for the same work, however often it was stopped on its way."""
+    settings = load_settings(layout)
+    unit = plan.cells[0].score
+    cells = [_cell(cell, record) for cell, record in ended]
+    return {
+        "schema": 1,
+        "kind": plan.kind,
+        "name": plan.sweep.name,
+        "about": plan.sweep.about,
+        "base": {"source": settings.base, "revision": settings.revision, "hash": settings.base_hash},
+        "pictures": {
+            "suites": [Path(suite).stem for suite in unit.suites],
+            "prompts_of": sorted({_prompts(record) for _, record in ended if record.state == "finished"}) or [0],
+            "count": unit.count,
+            "seed": unit.seed,
+            "judge": unit.judge,
+        },
+        "average_over": [axis.name for axis in plan.sweep.axes if axis.name in plan.sweep.average_over],
+        "rows": _rows(plan, ended),
+        "cells": cells,
+    }
+
+
+def _prompts(record: CellRecord) -> int:
+    """How many prompts each subject of a cell was drawn under, the most."""
+    by_subject: dict[str, int] = {}
+    for picture in record.pictures:
+        by_subject[picture["subject"]] = by_subject.get(picture["subject"], 0) + 1
+    return max(by_subject.values(), default=0)
+
+
+def _cell(cell: PlannedCell, record: CellRecord) -> dict[str, Any]:
+    from dbcli.metrics.pooling import pool_scores
+
+    pooled = pool_scores(record.scores) if record.scores else None
+    return {
+        "key": record.key,
+        "values": dict(cell.wish.values),
+        "state": record.state,
+        "error": None if record.error is None else record.error["message"],
+        "runs": record.runs,
+        "overall": None if pooled is None else pooled["overall"],
+        "real": None if pooled is None else pooled["real"],
+        "copying": [] if pooled is None else pooled["copying"],
+    }
+
+
+def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
+    """One row a setting: its cells pooled over the axes that are averaged."""
+    from dbcli.metrics.pooling import pool_scores
+
+    groups: dict[tuple[tuple[str, str], ...], list[CellRecord]] = {}
+    for cell, record in ended:
+        groups.setdefault(_row_values(plan, cell), []).append(record)
+    rows = []
+    for values, records in groups.items():
+        scores = [one for record in records if record.state == "finished" for one in record.scores]
+        rows.append(
+            {
+                "label": " · ".join(label for _, label in values) or _whole_label(plan),
+                "values": dict(values),
+                "cells": len(records),
+                "finished": sum(record.state == "finished" for record in records),
+                "scores": pool_scores(scores) if scores else None,
+            }
+        )
+    return rows
+
+
+def _row_values(plan: SweepPlan, cell: PlannedCell) -> tuple[tuple[str, str], ...]:
+    return tuple((name, label) for name, label in cell.wish.values if name not in plan.sweep.average_over)
+
+
+def _whole_label(plan: SweepPlan) -> str:
+    stage = plan.cells[0].stages[-1]
+    return f"ours: {stage.profile.method}, profile {stage.profile_name}"
+
+
+class _Strip:
+    """The pictures of one cell for one subject: the first of each prompt, more of them where prompts are few."""
+
+    def __init__(self, label: str, note: str, labels: list[str], files: list[Path]) -> None:
+        self.label, self.note, self.labels, self.files = label, note, labels, files
+
+
+def _strips(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[str, list[_Strip]]:
+    """A strip a cell, by subject; pictures that a person has removed since are left out."""
+    found: dict[str, list[_Strip]] = {}
+    for cell, record in ended:
+        by_subject: dict[str, list[tuple[str, Path]]] = {}
+        each = max(1, (MOST_COLUMNS - 1) // max(1, _prompts(record)))
+        for picture in record.pictures:
+            files = [layout.root / file for file in picture["files"]][:each]
+            pairs = [("" if number else picture["label"], file) for number, file in enumerate(files) if file.is_file()]
+            by_subject.setdefault(picture["subject"], []).extend(pairs)
+        label = " · ".join(value for name, value in cell.wish.values if name != "subject")
+        for name, pairs in by_subject.items():
+            if pairs:
+                strip = _Strip(label or name, _note(record, name), [one for one, _ in pairs], [one for _, one in pairs])
+                found.setdefault(name, []).append(strip)
+    return found
+
+
+def _note(record: CellRecord, subject: str) -> str:
+    known: list[str] = []
+    for found in (one for scores in record.scores[:1] for one in scores["subjects"] if one["name"] == subject):
+        for metric, title in SHORT_SCORES:
+            value = (found["scores"].get(metric) or {}).get("value")
+            known += [f"{title} {value:.3f}"] if value is not None else []
+    return " · ".join(known)
+
+
+def _photos(layout: Layout, name: str) -> list[Image.Image]:
+    from dbcli.errors import SubjectError
+
+    try:
+        return opened([path for path in photo_paths(layout, load_subject(layout, name)) if path.is_file()])
+    except SubjectError:
+        return []
+
+
+def _galleries(layout: Layout, strips: Mapping[str, list[_Strip]]) -> list[tuple[str, list[PictureRow]]]:
+    """One gallery a subject: its photos, then a strip a cell."""
+    from dbcli.reports.page import PictureRow
+
+    return [
+        (
+            name,
+            [
+                PictureRow(f"photos of {name}", _photos(layout, name), is_photos=True),
+                *(PictureRow(strip.label, opened(strip.files), note=strip.note) for strip in found),
+            ],
+        )
+        for name, found in strips.items()
+    ]
+
+
+def _grid(layout: Layout, strips: Mapping[str, list[_Strip]], title: str) -> Image.Image:
+    """One picture of all: a row a subject with a photo before its pictures, or where cells are many, a part each."""
+    from dbcli.reports.grids import GridRow, draw_grid, stacked
+
+    if all(len(found) == 1 for found in strips.values()):
+        by_labels: dict[tuple[str, ...], list[GridRow]] = {}
+        for name, (strip,) in strips.items():
+            pictures = [*_photos(layout, name)[:1], *opened(strip.files[: MOST_COLUMNS - 1])]
+            by_labels.setdefault(tuple(strip.labels), []).append(GridRow(name, pictures, note=strip.note))
+        parts = [
+            draw_grid(rows, tile_px=TILE_PX, headings=["a photo", *labels], title=title if not number else None)
+            for number, (labels, rows) in enumerate(by_labels.items())
+        ]
+        return stacked(parts)
+    parts = []
+    for name, found in strips.items():
+        photos = GridRow(f"photos of {name}", _photos(layout, name)[:MOST_COLUMNS], is_photos=True)
+        rows = [GridRow(strip.label, opened(strip.files[:MOST_COLUMNS]), note=strip.note) for strip in found]
+        parts.append(draw_grid([photos], tile_px=TILE_PX, title=title if not parts else None))
+        parts.append(draw_grid(rows, tile_px=TILE_PX, headings=found[0].labels))
+    return stacked(parts)

@@ -1,0 +1,115 @@
+"""The subjects of a sweep: those of the project, those that a dataset brings, and a word for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import DreamboothError
+from dbcli.project.identifiers import check_identifier
+from dbcli.project.layout import Layout
+from dbcli.project.names import printable
+from dbcli.project.subjects import Subject, list_subjects, load_subject, set_identifier, token_claims
+from dbcli.project.sweep_cells import CellWish, StageWish
+from dbcli.project.token_claims import Claim, clash
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.subjects import add_subject
+from dbcli.workflows.tokens import free_words, token_check
+
+if TYPE_CHECKING:
+    from dbcli.metrics.dataset import Dataset
+
+
+class SweepSubjects:
+    """Subjects by name. With `dry` set nothing is written: what a dataset would bring is made up in memory."""
+
+    def __init__(self, layout: Layout, dataset: Dataset | None, progress: Progress, *, dry: bool) -> None:
+        self.layout, self.dataset, self.progress, self.dry = layout, dataset, progress, dry
+        self._found: dict[str, Subject] = {subject.name: subject for subject in list_subjects(layout)}
+
+    def get(self, name: str) -> Subject:
+        """One subject; KeyError for one that `faults` would have named."""
+        return self._found[name]
+
+    def names(self) -> list[str]:
+        """All subjects there are: those of the dataset in its order, else those of the project."""
+        return [one.name for one in self.dataset.subjects] if self.dataset is not None else list(self._found)
+
+    def faults(self, names: Iterable[str]) -> Iterator[str]:
+        """A line for each name that neither the project nor the dataset has; the dataset's are brought in."""
+        offered = {one.name: one for one in self.dataset.subjects} if self.dataset is not None else {}
+        for name in names:
+            if name in self._found:
+                continue
+            if name in offered:
+                self._bring(name, offered[name].class_noun, offered[name].photos)
+            else:
+                known = ", ".join(dict.fromkeys([*self._found, *offered])) or "none yet"
+                yield f"there is no subject '{printable(name)}' (known: {known}); --dataset DIR or --subject NAME"
+
+    def _bring(self, name: str, class_noun: str, photos: Sequence[Path]) -> None:
+        if self.dry:
+            self._found[name] = Subject(name=name, class_noun=class_noun)
+            return
+        add_subject(self.layout, name, class_noun, photos, None)
+        self._found[name] = load_subject(self.layout, name)
+        self.progress.note(f"Added {name}, {len(photos)} photos of a {class_noun}.")
+
+    def word(self, name: str, stage: StageWish) -> str:
+        """The word that stands for a subject in one run: the sweep's, else the subject's own."""
+        return stage.identifiers.get(name) or self._found[name].identifier or ""
+
+    def give_words(self, wishes: Sequence[CellWish]) -> None:
+        """Gives each subject that has no word, here or in the sweep, the next free rare one, and writes it down."""
+        from dbcli.diffusion.vocabulary import tokens_of
+
+        wanted = [(name, stage) for wish in wishes for stage in wish.stages for name in stage.subjects]
+        asked = {word for _, stage in wanted for word in stage.identifiers.values()}
+        taken = [Claim("the sweep", word, frozenset(tokens_of(word))) for word in sorted(asked)]
+        for name in dict.fromkeys(name for name, stage in wanted if not self.word(name, stage)):
+            subject = self._found[name]
+            claims = token_claims(self.layout, tokens_of, subject=subject) + taken
+            word = free_words(claims, 1)[0]
+            taken.append(Claim(name, word, frozenset(tokens_of(word))))
+            if self.dry:
+                self._found[name] = subject.model_copy(update={"identifier": word})
+            else:
+                self._found[name] = set_identifier(self.layout, name, word, tokens=token_check())
+                self.progress.note(f"{name} is called {word} from now on; it had no word yet.")
+
+
+def word_faults(layout: Layout, wishes: Sequence[CellWish], subjects: SweepSubjects) -> Iterator[str]:
+    """A line for each word that is no word, belongs to another subject, or means two subjects in one cell.
+
+    Nothing is said where the sweep allows collisions: they are its subject then.
+    """
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    claims: dict[str, list[Claim]] = {}
+    for wish in wishes:
+        held: list[Claim] = []
+        for stage, name in [(one, name) for one in wish.stages for name in one.subjects]:
+            subject, word = subjects.get(name), subjects.word(name, stage)
+            tokens = frozenset(tokens_of(word))
+            if name not in claims:
+                claims[name] = token_claims(layout, tokens_of, subject=subject)
+            beside = [one for one in held if one.owner != name and one.tokens & tokens]
+            if not stage.allow_collision:
+                yield from _word_fault(subject, word, beside, claims[name])
+            held.append(Claim(name, word, tokens))
+
+
+def _word_fault(subject: Subject, word: str, beside: Sequence[Claim], claims: Sequence[Claim]) -> Iterator[str]:
+    """What speaks against a word; the subject's own was checked against the project when it was given."""
+    from dbcli.diffusion.vocabulary import tokens_of
+
+    try:
+        check_identifier(word)
+    except DreamboothError as error:
+        yield f"{subject.name}: {error.message}"
+        return
+    is_own = word == subject.identifier
+    reason = clash(word, tokens_of(word), [*beside, *([] if is_own else claims)]) if beside or not is_own else None
+    if reason is not None:
+        yield f"the word '{printable(word)}' of {subject.name}: {reason} (allow_collision: true is for research)"

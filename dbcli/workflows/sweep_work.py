@@ -1,0 +1,182 @@
+"""One piece of a sweep's work, on whichever machine: a run made or gone on with, a cell drawn and scored."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dbcli.errors import DreamboothError, Interrupted
+from dbcli.project.identifiers import render_with
+from dbcli.project.layout import Layout
+from dbcli.project.locks import hold
+from dbcli.project.runs import RunRecord, load_run
+from dbcli.project.subjects import Subject, load_subject
+from dbcli.project.sweep_records import CellRecord, load_cell, runs_by_key, save_cell
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.sweep_plan import DRAW_ONLY, ScoreUnit, TrainUnit, Unit, is_finished
+
+# A process on a machine that was just lost may hold its lock for a moment after another took over its work.
+LOCK_WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a piece of work ended: whether there was anything to do, and the fault if it failed."""
+
+    key: str
+    title: str
+    is_fresh: bool
+    error: dict[str, Any] | None = None
+
+
+def carry_out(root: Path, unit: Unit, before: Outcome | None, progress: Progress, *, offline: bool) -> Outcome:
+    """Does one unit, or nothing where it is done already; a fault is the outcome's, never raised.
+
+    `before` is the outcome of the unit this one needs. Raises Interrupted after a signal: the work goes on from its
+    last checkpoint the next time.
+    """
+    layout = Layout(root)
+    try:
+        if before is not None and before.error is not None:
+            return _failed(layout, unit, before.error, is_fresh=False)
+        with hold(layout.work_lock(unit.key), unit.title, wait_seconds=LOCK_WAIT_SECONDS):
+            if isinstance(unit, TrainUnit):
+                is_fresh = _train(layout, unit, progress, offline=offline)
+            else:
+                is_fresh = _score(layout, unit, progress, offline=offline)
+        return Outcome(unit.key, unit.title, is_fresh)
+    except Interrupted:
+        raise
+    except Exception as error:
+        return _failed(layout, unit, fault_of(error), is_fresh=True)
+
+
+def fault_of(error: Exception) -> dict[str, Any]:
+    """An error as it is recorded: message, hint, exit code, and the traceback of what nobody expected."""
+    if isinstance(error, DreamboothError):
+        return {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    is_machine = isinstance(error, OSError | MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return {
+        "message": f"{type(error).__name__}: {error}",
+        "hint": None,
+        "exit_code": 5 if is_machine else 1,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def give_up(root: Path, unit: Unit, error: Exception) -> Outcome:
+    """Records that a unit was lost: its engine could not bring it to any end."""
+    return _failed(Layout(root), unit, fault_of(error), is_fresh=True)
+
+
+def _failed(layout: Layout, unit: Unit, error: dict[str, Any], *, is_fresh: bool) -> Outcome:
+    if isinstance(unit, ScoreUnit):
+        save_cell(layout, CellRecord(key=unit.key, state="failed", error=error))
+    return Outcome(unit.key, unit.title, is_fresh, error)
+
+
+def finished_run(layout: Layout, key: str) -> RunRecord | None:
+    """The run of a key if it is finished and its weights are still there."""
+    run = runs_by_key(layout).get(key)
+    return run if run is not None and run.state == "finished" and layout.weights_dir(run.name).is_dir() else None
+
+
+def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool) -> bool:
+    from dbcli.workflows.train import TrainingPlan, resume_training, start_training
+
+    if finished_run(layout, unit.key) is not None:
+        return False
+    run = runs_by_key(layout).get(unit.key)
+    if run is not None and run.state != "finished":
+        resume_training(layout, run.name, progress, offline=offline)
+        return True
+    subjects = [_subject(layout, name, word) for name, word in unit.words]
+    plan = TrainingPlan(subjects, unit.profile_name, unit.profile, unit.allow_collision, unit.key)
+    start_training(layout, plan, progress, offline=offline)
+    return True
+
+
+def _subject(layout: Layout, name: str, word: str) -> Subject:
+    """A subject under the word that it has in this sweep; the project's record stays as it is."""
+    subject = load_subject(layout, name)
+    subject.identifier = word
+    return subject
+
+
+def _score(layout: Layout, unit: ScoreUnit, progress: Progress, *, offline: bool) -> bool:
+    known = load_cell(layout, unit.key)
+    if known is not None and is_finished(known):
+        return False
+    runs = runs_by_key(layout)
+    names = [runs[key].name for key in unit.runs]
+    if unit.judge == DRAW_ONLY:
+        scores, pictures = [], _drawn(layout, names[-1], unit, progress, offline=offline)
+    else:
+        scores, pictures = _scored(layout, names[-1], unit, progress, offline=offline)
+    save_cell(layout, CellRecord(key=unit.key, state="finished", runs=names, scores=scores, pictures=pictures))
+    return True
+
+
+def _scored(
+    layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    from dbcli.workflows.evaluate import evaluate
+
+    found = evaluate(
+        layout,
+        run=run,
+        suites=unit.suites,
+        prompts_file=None,
+        judge=unit.judge,
+        count=unit.count,
+        seed=unit.seed,
+        keep_identifier=False,
+        grid=False,
+        progress=progress,
+        offline=offline,
+    )
+    pictures = [
+        {
+            "subject": subject["name"],
+            "label": prompt["label"],
+            "files": [layout.shown(one.scores_file.parent / "images" / name) for name in prompt["images"]],
+        }
+        for one in found
+        for subject in one.scores["subjects"]
+        for prompt in subject["prompts"]
+    ]
+    return [one.scores for one in found], pictures
+
+
+def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> list[dict[str, Any]]:
+    """Draws what would be scored, for a person's eye only."""
+    from dbcli.metrics.suites import load_suite
+    from dbcli.workflows.generate import generate
+    from dbcli.workflows.pictures import words_of
+
+    words = words_of(load_run(layout, run))
+    wanted = [
+        (name, prompt.label, render_with(prompt.template, {name: one}))
+        for suite in map(load_suite, unit.suites)
+        for name, one in words.items()
+        for prompt in suite.prompts_for(one.class_noun)
+    ]
+    drawn = generate(
+        layout,
+        [text for _, _, text in wanted],
+        run=run,
+        flags={"count": unit.count},
+        seed=unit.seed,
+        size=(None, None),
+        grid=False,
+        out=None,
+        progress=progress,
+        offline=offline,
+    )
+    files = [layout.shown(picture.path) for picture in drawn.pictures]
+    return [
+        {"subject": name, "label": label, "files": files[start * unit.count : (start + 1) * unit.count]}
+        for start, (name, label, _) in enumerate(wanted)
+    ]
