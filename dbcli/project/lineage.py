@@ -9,8 +9,9 @@ from dbcli.project.atomic import sha256_of
 from dbcli.project.layout import Layout
 from dbcli.project.manifests import MANIFEST_NAME, first_fault
 from dbcli.project.names import printable
+from dbcli.project.registry import TokenCheck
 from dbcli.project.runs import RunRecord, RunSubject, load_run
-from dbcli.project.subjects import Subject, TokenCheck, load_subject, verify_photos
+from dbcli.project.subjects import Subject, load_subject, verify_photos
 from dbcli.project.token_claims import Claim, check_tokens
 
 FORGO = "--no-rehearsal goes on without its photos"
