@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dbcli.metrics.suites import Suite
 
 DRAW_ONLY = "none"
+# Runs that are compared end at the same step: a checkpoint picked on the way would be another one in each of them, and
+# how often is probed depends on the machine's speed.
+USUAL_SETTINGS = {"probe.judge": "off"}
 State = Literal["finished", "failed", "begun", "to do"]
 
 
@@ -154,7 +157,8 @@ def _profile(
     if profile is not None and sweep.folder is not None and (sweep.folder / profile).is_file():
         profile = str(sweep.folder / profile)
     try:
-        return resolve_profile(layout, profile=profile, flags=stage.settings, origin=f"the sweep '{sweep.name}'")
+        settings = USUAL_SETTINGS | dict(stage.settings)
+        return resolve_profile(layout, profile=profile, flags=settings, origin=f"the sweep '{sweep.name}'")
     except DreamboothError as error:
         first, *rest = error.message.splitlines()
         faults.update(dict.fromkeys([line.strip() for line in rest] or [first]))

@@ -153,6 +153,7 @@ def _scored(
 def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> list[dict[str, Any]]:
     """Draws what would be scored, for a person's eye only."""
     from dbcli.metrics.suites import load_suite
+    from dbcli.workflows.composition import Cast
     from dbcli.workflows.generate import generate
     from dbcli.workflows.pictures import words_of
 
@@ -166,7 +167,7 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     drawn = generate(
         layout,
         [text for _, _, text in wanted],
-        run=run,
+        cast=Cast((run,), allow_collision=True),
         flags={"count": unit.count},
         seed=unit.seed,
         size=(None, None),
