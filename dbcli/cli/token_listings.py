@@ -53,16 +53,18 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
             " ".join(map(str, one.tokens)),
             "" if one.rarity is None else f"{one.rarity:.0%}",
             _share(one.strength),
-            one.clash or "",
             ", ".join(one.runs),
         )
         for one in holders
     ]
     if rows:
-        headers = ("word", "subject", "class", "tokens", "rarity", "strength", "against it", "learnt in")
+        headers = ("word", "subject", "class", "tokens", "rarity", "strength", "learnt in")
         screen.table(None, headers, rows, flexible="learnt in")
     else:
         screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+    for one in holders:
+        if one.clash:
+            screen.warn(f"{one.identifier}: {one.clash}")
 
 
 def show_subjects(screen: Screen, entries: Sequence[Entry], damaged: Sequence[str]) -> None:

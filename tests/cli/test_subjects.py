@@ -178,3 +178,17 @@ def test_a_lora_with_the_words_of_a_subject_counts_as_its_own(run: Run, dog: Pat
 def test_a_lora_of_the_same_class_gets_a_name_of_its_own(run: Run, dog: Path) -> None:
     record = run("import-lora", dog / "dog.safetensors", "--token", "zwx", "--class", "dog", "--json").document
     assert [one["name"] for one in record["subjects"]] == ["dog-2"]
+
+
+def test_the_list_of_words_tells_rarity_clashes_runs_and_on_request_the_strength(
+    run: Run, dog: Path, photos: Path
+) -> None:
+    add(run, photos, "tom", "cat", "sks1", "--allow-collision")
+    run("subjects", "remove", "dog", "--yes")
+    found = {one["identifier"]: one for one in run("tokens", "list", "--measure", "--json").document["identifiers"]}
+    assert set(found) == {"sks", "sks1"}
+    assert (found["sks"]["subject"], found["sks"]["runs"]) == ("dog", ["0001-dog"])
+    assert found["sks"]["rarity"] == pytest.approx(48136 / 49406)
+    assert "shares a token" in found["sks"]["clash"] and "shares a token" in found["sks1"]["clash"]
+    assert found["sks"]["strength"] is not None
+    assert "97%" in run("tokens", "list").out

@@ -135,6 +135,7 @@ def test_check_says_whose_a_word_is_and_what_it_is_known_for(run: Run, project: 
     assert verdict["owner"] == "rex"
     assert "rifle" in verdict["meaning"]
     assert verdict["proposal"]["tokens"] == [48136]
+    assert verdict["rarity"] == pytest.approx(48136 / 49406)
     assert run("tokens", "check", "cat", "--json").document["clash"] is not None
 
 
@@ -142,21 +143,3 @@ def test_list_shows_every_subjects_word(run: Run, project: Path, photos: Path) -
     add(run, photos, "rex", "dog", "sks")
     listed = {one["subject"]: one["identifier"] for one in run("tokens", "list", "--json").document["identifiers"]}
     assert listed == {"dog": None, "rex": "sks"}
-
-
-def test_list_tells_rarity_clashes_runs_and_on_request_the_strength(run: Run, project: Path, photos: Path) -> None:
-    add(run, photos, "tom", "cat", "sks1")
-    words = ["--token", "sks", "--allow-collision", "--steps", 1, "--set=prior.enabled=false"]
-    assert run("train", "--subject", "dog", *words).code == 0
-    run("subjects", "remove", "dog", "--yes")
-    found = {one["identifier"]: one for one in run("tokens", "list", "--measure", "--json").document["identifiers"]}
-    assert set(found) == {"sks", "sks1"}
-    assert (found["sks"]["subject"], found["sks"]["runs"]) == ("dog", ["0001-dog"])
-    assert found["sks"]["rarity"] == pytest.approx(48136 / 49406)
-    assert "shares a token" in found["sks"]["clash"] and "shares a token" in found["sks1"]["clash"]
-    assert found["sks"]["strength"] > 0
-    assert "0001-dog" in run("tokens", "list").out
-
-
-def test_check_says_how_rare_a_word_is(run: Run, project: Path) -> None:
-    assert run("tokens", "check", "sks", "--json").document["rarity"] == pytest.approx(48136 / 49406)
