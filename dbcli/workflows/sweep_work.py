@@ -93,7 +93,7 @@ def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool
         resume_training(layout, run.name, progress, offline=offline)
         return True
     subjects = [_subject(layout, name, word) for name, word in unit.words]
-    plan = TrainingPlan(subjects, unit.profile_name, unit.profile, unit.allow_collision, unit.key)
+    plan = TrainingPlan(subjects, unit.profile_name, unit.profile, unit.allow_collision, work_key=unit.key)
     start_training(layout, plan, progress, offline=offline)
     return True
 
