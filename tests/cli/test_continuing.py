@@ -131,16 +131,16 @@ def test_without_rehearsal_the_photos_are_not_needed_and_the_words_are_still_kno
     assert run("add-subject", "hare", "--class", "hare", "--token", "sks", project / "subjects/cat/photos").code == 6
 
 
-def imported(run: Run, project: Path, token: str, noun: str) -> str:
+def imported(run: Run, project: Path, token: str, noun: str, *more: str) -> str:
     file = project / "runs" / LORA / "weights" / "pytorch_lora_weights.safetensors"
-    done = run("import-lora", file, "--name", "strange", "--token", token, "--class", noun, "--json")
+    done = run("import-lora", file, "--name", "strange", "--token", token, "--class", noun, "--json", *more)
     assert done.code == 0, done.err
     return str(done.document["name"])
 
 
 @pytest.mark.parametrize(("token", "noun"), [("zwx", "hamster"), ("ohwx", "zwx")], ids=["identifier", "class noun"])
 def test_a_word_that_the_run_knows_already_is_refused(run: Run, project: Path, token: str, noun: str) -> None:
-    name = imported(run, project, token, noun)
+    name = imported(run, project, token, noun, "--allow-collision")
     words = ["train", "--from", name, "--subject", "cat", "--no-rehearsal", *BARE, *FAST]
     refused = run(*words)
     assert refused.code == 6
