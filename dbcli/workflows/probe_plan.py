@@ -10,6 +10,7 @@ import math
 
 from dbcli.project.probe_files import ProbePlan
 from dbcli.project.profiles import Profile
+from dbcli.workflows.inversion import has_prior
 
 PASSES_A_TRAINING_ROW = 4
 PASSES_TO_DECODE = 4
@@ -71,7 +72,7 @@ def too_dear(
 
 def _passes_of_training(profile: Profile) -> float:
     train = profile.train
-    rows = train.batch_size * (2 if profile.prior.enabled else 1) * train.accumulation
+    rows = train.batch_size * (2 if has_prior(profile) else 1) * train.accumulation
     return float(train.steps * rows * PASSES_A_TRAINING_ROW)
 
 
