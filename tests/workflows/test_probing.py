@@ -227,6 +227,22 @@ def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord
         pixels(5)
 
 
+@pytest.mark.parametrize("method", ["full", "textual-inversion"])
+def test_every_method_is_probed_and_drawn_with_at_a_checkpoint(
+    layout: Layout, rising_then_falling: None, method: str
+) -> None:
+    record = trained(layout, f"method={method}", "train.steps=4")
+    assert record.probing["chosen_step"] == 4
+    flags = {"count": 1, "steps": 2}
+    last, first = (
+        Image.open(draw(layout, "a {dog}", Cast((record.name,), checkpoint=step), flags, 3).pictures[0].path).tobytes()
+        for step in (4, 2)
+    )
+    result = Image.open(draw(layout, "a {dog}", Cast((record.name,)), flags, 3).pictures[0].path).tobytes()
+    assert result == last
+    assert result != first
+
+
 def test_without_judges_probing_is_off_and_says_why_unless_it_was_asked_for(layout: Layout) -> None:
     quiet = Silence()
     # Two steps with room for two probes of three pictures.
