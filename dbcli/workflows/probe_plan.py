@@ -7,6 +7,8 @@ worth two, and its share of the optimiser's step; a drawn picture is two passes 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dbcli.project.probe_files import ProbePlan
 from dbcli.project.profiles import Profile
@@ -53,21 +55,33 @@ def pictures_a_probe(profile: Profile, *, subjects: int, classes: int, seeds: in
     return seeds * (subjects * (1 + len(profile.probe.prompts)) + classes)
 
 
-def too_dear(
-    step: int, *, last: int, spent: float, dearest: float | None, step_seconds: float | None, budget: float
-) -> str | None:
-    """Why the probe after `step` would break the budget by what was measured so far, in words; None if it fits.
+@dataclass(frozen=True)
+class Cost:
+    """What probing has cost so far, in seconds: all of it, one probe as a rule, and one training step beside it."""
 
-    `spent` and `dearest` are the seconds of all probes and of the dearest; `step_seconds` is one step's. A probe on the
-    way leaves room for the last one, without which nothing can be chosen.
+    spent: float
+    usual: float | None
+    step_seconds: float | None
+
+
+def too_dear(cost: Cost, *, since: int, remaining: Sequence[int], budget: float) -> str | None:
+    """Why the first of the planned steps that remain is left out, in words; None if it is to be probed.
+
+    `since` is the step of the probe before, 0 if there is none. Where the budget allows fewer probes than remain, those
+    that are made lie evenly between `since` and the run's last step, which is among them: without it nothing can be
+    chosen.
     """
-    if dearest is None or step_seconds is None:
+    if cost.usual is None or cost.step_seconds is None:
         return None
-    allowed = budget * last * step_seconds
-    needed = spent + dearest * (1 if step == last else 2)
-    if needed <= allowed:
+    last = remaining[-1]
+    of_steps = last * cost.step_seconds
+    count = max(0, math.floor((budget * of_steps - cost.spent) / cost.usual))
+    if count >= len(remaining) or (count and remaining[0] - since >= (last - since) / count):
         return None
-    return f"{needed:.1f} s of probing would be more than {budget:.0%} of {last * step_seconds:.1f} s of steps"
+    return (
+        f"{budget:.0%} of {of_steps:.1f} s of steps leaves room for {count} of the {len(remaining)} probes to come, "
+        f"{cost.usual:.1f} s each"
+    )
 
 
 def _passes_of_training(profile: Profile) -> float:

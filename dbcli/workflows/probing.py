@@ -33,7 +33,7 @@ from dbcli.project.recipes import save_png
 from dbcli.project.runs import RunRecord
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.pictures import CHECKPOINT_KEY
-from dbcli.workflows.probe_plan import plan_probes, too_dear
+from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear
 from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items
 from dbcli.workflows.progress import Progress, Stage
 
@@ -307,11 +307,13 @@ class Probing:
             return None
         made, speed = [one.seconds for one in self.record.probes], self._speed()
         return too_dear(
-            step,
-            last=self.profile.train.steps,
-            spent=self.record.loading_seconds + sum(made),
-            dearest=max(made, default=None),
-            step_seconds=median(speed) if speed else None,
+            Cost(
+                self.record.loading_seconds + sum(made),
+                fmean(made) if made else None,
+                median(speed) if speed else None,
+            ),
+            since=max((one.step for one in self.record.probes), default=0),
+            remaining=[one for one in self.record.plan.steps if one >= step and self.is_due(one)],
             budget=self.profile.probe.budget,
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from dbcli.project.profiles import Profile, load_profile, resolve, shipped_profiles
-from dbcli.workflows.probe_plan import pictures_a_probe, plan_probes, too_dear
+from dbcli.workflows.probe_plan import Cost, pictures_a_probe, plan_probes, too_dear
 
 
 def planned(**values: Any) -> list[int]:
@@ -55,10 +56,39 @@ def test_stopping_early_wants_more_probes_than_a_choice_does() -> None:
     assert len(many) > len(few)
 
 
-def test_a_probe_that_measured_too_dear_is_left_out_and_the_last_is_kept_room_for() -> None:
-    facts = {"last": 100, "step_seconds": 1.0, "budget": 0.15}
-    assert too_dear(50, spent=0.0, dearest=None, **facts) is None
-    # 5 + 2 x 5 = 15 s of 15 s; then 5.1 + 10.2 s.
-    assert too_dear(50, spent=5.0, dearest=5.0, **facts) is None
-    assert too_dear(50, spent=5.1, dearest=5.1, **facts) is not None
-    assert too_dear(100, spent=5.1, dearest=5.1, **facts) is None
+def left_out(*, spent: float, usual: float | None, steps: Sequence[int] = (25, 50, 75, 100)) -> list[int]:
+    """Which of these probes of a run of 100 steps of a second each are left out, with 15 s for probing."""
+    out, since = [], 0
+    for place, step in enumerate(steps):
+        if too_dear(Cost(spent, usual, 1.0), since=since, remaining=steps[place:], budget=0.15) is None:
+            spent, since = spent + (usual or 0.0), step
+        else:
+            out.append(step)
+    return out
+
+
+def test_before_anything_was_measured_every_probe_is_made() -> None:
+    assert left_out(spent=0.0, usual=None) == []
+
+
+def test_probes_that_fit_are_all_made() -> None:
+    assert left_out(spent=0.0, usual=3.75) == []
+
+
+def test_of_dear_probes_as_many_are_made_as_fit_evenly_and_the_last_among_them() -> None:
+    # 15 s hold two of 7 s: after step 50, and after the last.
+    assert left_out(spent=0.0, usual=7.0) == [25, 75]
+    # One of 8 s: the last.
+    assert left_out(spent=0.0, usual=8.0) == [25, 50, 75]
+
+
+def test_what_would_break_the_budget_is_left_out_even_at_the_end() -> None:
+    assert left_out(spent=14.0, usual=2.0) == [25, 50, 75, 100]
+    assert left_out(spent=16.0, usual=2.0) == [25, 50, 75, 100]
+
+
+def test_the_reason_names_the_figures() -> None:
+    reason = too_dear(Cost(14.0, 2.0, 1.0), since=0, remaining=[50, 100], budget=0.15)
+    assert reason is not None
+    assert "15% of 100.0 s" in reason
+    assert "0 of the 2" in reason

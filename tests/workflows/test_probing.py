@@ -193,11 +193,11 @@ def test_stop_auto_ends_a_run_that_no_longer_rises(layout: Layout, rising_then_f
 def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
+    asked: list[tuple[probing.Cost, dict[str, Any]]] = []
 
-    def dear_at_2(step: int, **facts: Any) -> str | None:
-        asked.append(facts)
-        return "7 s of probing would be more than 15% of 9 s of steps" if step == 2 else None
+    def dear_at_2(cost: probing.Cost, **facts: Any) -> str | None:
+        asked.append((cost, facts))
+        return "no room" if facts["remaining"][0] == 2 else None
 
     monkeypatch.setattr(probing, "too_dear", dear_at_2)
     # When nobody asks for an interval, these settings have room for a probe after every step.
@@ -208,9 +208,11 @@ def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
     planned = found.plan.steps
     assert [one.step for one in found.skipped] == [2]
     assert [one.step for one in found.probes] == [step for step in planned if step != 2]
-    assert asked[0]["dearest"] is None
-    assert asked[-1]["spent"] >= sum(one.seconds for one in found.probes[:-1])
-    assert asked[-1]["step_seconds"] > 0
+    assert asked[0][0].usual is None
+    assert asked[0][1]["remaining"] == planned
+    assert [facts["since"] for _, facts in asked[:4]] == [0, 1, 1, 3]
+    assert asked[-1][0].spent >= sum(one.seconds for one in found.probes[:-1])
+    assert asked[-1][0].step_seconds > 0
     events = [event for event in read_events(layout, record.name) if event.get("event") == "probe left out"]
     assert [event["step"] for event in events] == [2]
 
