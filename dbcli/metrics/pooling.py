@@ -57,6 +57,13 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def pool_shares(shares: Sequence[tuple[Place, float]]) -> dict[str, float | None]:
+    """The mean of shares in [0, 1] with its 95 % interval; each stands at a subject (or pair) and, say, a seed."""
+    found = bootstrap_interval([Cell(*place, value) for place, value in shares])
+    low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (found.low, found.high))
+    return {"value": found.value, "low": low, "high": high}
+
+
 def _values(subject: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
     """Every score of a subject: metric, prompt, value, and the pictures it is a mean of (1 for PRES and DIV)."""
     found: list[tuple[str, str, float, float]] = []

@@ -23,7 +23,6 @@ class StageWish:
     profile: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
-    rehearsal: bool = True
     allow_collision: bool = False
 
 
@@ -90,8 +89,7 @@ def _stage(found: Mapping[str, Any], words: Mapping[str, str], faults: dict[str,
         subjects=names,
         identifiers={name: word for name, word in identifiers.items() if name in names},
         profile=filled(profile) if profile else None,
-        settings=found["settings"],
+        settings=found["settings"] | ({} if found.get("rehearsal", True) else {"train.rehearsal_share": 0.0}),
         continues="from" in found,
-        rehearsal=found.get("rehearsal", True),
         allow_collision=found.get("allow_collision", False),
     )

@@ -13,7 +13,7 @@ from dbcli.project.profiles import flattened, known_keys
 RUN_KEYS = ("subject", "identifier", "profile", "settings", "allow_collision")
 STAGE_KEYS = (*RUN_KEYS, "from", "rehearsal")
 CELL_KEYS = (*RUN_KEYS, "runs")
-FILE_KEYS = ("name", "about", "average_over", "pictures", "judge", "grid", *CELL_KEYS)
+FILE_KEYS = ("name", "about", "average_over", "pictures", "judge", "interference", "grid", *CELL_KEYS)
 PICTURE_KEYS = ("suite", "prompts", "count", "seed")
 MAX_CELLS = 10_000
 Bundle = Mapping[str, Any]
@@ -40,6 +40,8 @@ def file_faults(found: Mapping[str, Any]) -> Iterator[str]:
     for key in ("about", "judge"):
         if not isinstance(found.get(key, ""), str):
             yield f"{key}: should be text{_found(found[key])}"
+    if not isinstance(found.get("interference", False), bool):
+        yield f"interference: should be true or false{_found(found['interference'])}"
     yield from _bundle_faults("", {key: value for key, value in found.items() if key in CELL_KEYS}, CELL_KEYS)
     yield from _picture_faults(found.get("pictures"))
     yield from _grid_faults(found.get("grid"), found.get("average_over"))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class SweepFile:
     average_over: tuple[str, ...] = USUALLY_AVERAGED
     pictures: PicturesWish = PicturesWish()
     judge: str | None = None
+    interference: bool = False
     folder: Path | None = None
 
     def with_subjects(self, names: list[str]) -> SweepFile:
@@ -68,9 +69,9 @@ class SweepFile:
         points = tuple((name, {"subject": name}) for name in names)
         if any(axis.name == "subject" for axis in self.axes):
             axes = tuple(Axis("subject", points) if axis.name == "subject" else axis for axis in self.axes)
-            return self._with(axes, self.shared)
+            return replace(self, axes=axes)
         if "subject" in self.shared and "runs" not in self.shared:
-            return self._with((Axis("subject", points), *self.axes), self.shared)
+            return replace(self, axes=(Axis("subject", points), *self.axes))
         raise UsageError(f"The sweep '{self.name}' names its subjects inside its runs; --subject cannot change them.")
 
     def with_settings(self, settings: Mapping[str, Any]) -> SweepFile:
@@ -80,10 +81,7 @@ class SweepFile:
             if key in taken:
                 raise UsageError(f"--set {key}: the grid of the sweep '{self.name}' sets it.", hint="change the file")
         last = Axis("", (("", dict(settings)),))
-        return self._with((*self.axes, last), self.shared) if settings else self
-
-    def _with(self, axes: tuple[Axis, ...], shared: Bundle) -> SweepFile:
-        return SweepFile(self.name, self.about, shared, axes, self.average_over, self.pictures, self.judge, self.folder)
+        return replace(self, axes=(*self.axes, last)) if settings else self
 
 
 def shipped_sweeps() -> list[str]:
@@ -130,6 +128,7 @@ def read_sweep(path: Path) -> SweepFile:
             pictures.get("seed"),
         ),
         judge=found.get("judge"),
+        interference=found.get("interference", False),
         folder=path.parent,
     )
 

@@ -25,6 +25,7 @@ class CellRecord(Record):
     runs: list[str] = Field(default_factory=list, description="the runs of the cell, in order")
     scores: list[dict[str, Any]] = Field(default_factory=list, description="one scores.json a suite")
     pictures: list[dict[str, Any]] = Field(default_factory=list, description="subject, label and files of each prompt")
+    interference: dict[str, Any] | None = Field(default=None, description="as in interference.json")
     error: dict[str, Any] | None = Field(default=None, description="message, hint and exit code of a failure")
 
 

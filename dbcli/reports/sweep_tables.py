@@ -11,7 +11,8 @@ PUBLISHED_SOURCE = (
     "Rows marked (paper): Ruiz et al., DreamBooth, CVPR 2023 (arXiv:2208.12242), Table 1: 30 subjects, 25 prompts, "
     "4 images a prompt. Last row: the study behind this program, on Stable Diffusion v1.4."
 )
-REAL = "real images (the photos among themselves)"
+NEAREST = "right ↑"
+REAL = "real images"
 
 
 def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_intervals: bool = True) -> Table:
@@ -25,25 +26,34 @@ def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_interval
     wanted |= {"dino", "clip_i", "clip_t"} if with_published else set()
     metrics = [metric for metric in METRICS if metric in wanted]
     rows: list[tuple[str, ...]] = []
+    with_nearest = any(row["nearest_right"] is not None for row in scores["rows"])
+    gap = ("",) if with_nearest else ()
     if scored:
         # Rows that share subjects share their photos; where they do not, the row says whose.
         reals = {row["label"]: tuple(format_score(row["scores"]["real"].get(one)) for one in metrics) for row in scored}
         if len(set(reals.values())) == 1:
-            rows.append((REAL, "", *next(iter(reals.values()))))
+            rows.append((REAL, "", *next(iter(reals.values())), *gap))
         else:
-            rows += [(f"{REAL}: {label}", "", *values) for label, values in reals.items()]
+            rows += [(f"{REAL}: {label}", "", *values, *gap) for label, values in reals.items()]
     for row in scores["rows"]:
         overall = row["scores"]["overall"] if row["scores"] is not None else {}
         done = f"{row['finished']} of {row['cells']}"
-        rows.append((row["label"], done, *(number(overall.get(metric)) for metric in metrics)))
+        nearest = (number(row["nearest_right"]),) if with_nearest else ()
+        rows.append((row["label"], done, *(number(overall.get(metric)) for metric in metrics), *nearest))
     if with_published:
-        rows += [(name, "", *(format_score(values.get(metric)) for metric in metrics)) for name, values in PUBLISHED]
-    return Table(("", "cells", *(METRICS[metric] for metric in metrics)), tuple(rows), _caption(scores, with_published))
+        rows += [
+            (name, "", *(format_score(values.get(metric)) for metric in metrics), *gap) for name, values in PUBLISHED
+        ]
+    headers = ("", "cells", *(METRICS[metric] for metric in metrics), *((NEAREST,) if with_nearest else ()))
+    return Table(headers, tuple(rows), _caption(scores, with_published))
 
 
 def _caption(scores: Mapping[str, Any], with_published: bool) -> str:
     over = " and ".join(scores["average_over"])
     mean = f"Means over {over}, with 95 % intervals; " if over else "With 95 % intervals; "
+    right = any(row["nearest_right"] is not None for row in scores["rows"])
+    mean += "real images: the photos among themselves; "
+    mean += "right: the share of pictures nearest to the subject they were asked for; " if right else ""
     return mean + "↑ higher is better, ↓ lower." + (f" {PUBLISHED_SOURCE}" if with_published else "")
 
 
@@ -53,16 +63,24 @@ def cells_table(scores: Mapping[str, Any]) -> Table:
     axes = list(dict.fromkeys(name for cell in cells for name in cell["values"]))
     overall = [cell["overall"] or {} for cell in cells]
     metrics = [metric for metric in METRICS if any((one.get(metric) or {}).get("value") is not None for one in overall)]
+    with_nearest = any(cell["nearest_right"] is not None for cell in cells)
     rows = tuple(
         (
             " · ".join(cell["values"].values()) or "run",
             cell["state"],
             *(format_score((found.get(metric) or {}).get("value")) for metric in metrics),
+            *((format_score(cell["nearest_right"]),) if with_nearest else ()),
             " → ".join(cell["runs"]) or NOTHING,
         )
         for cell, found in zip(cells, overall, strict=True)
     )
-    headers = (" · ".join(axes), "state", *(METRICS[metric] for metric in metrics), "runs")
+    headers = (
+        " · ".join(axes),
+        "state",
+        *(METRICS[metric] for metric in metrics),
+        *((NEAREST,) if with_nearest else ()),
+        "runs",
+    )
     return Table(headers, rows, "Every cell")
 
 

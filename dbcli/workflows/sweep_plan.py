@@ -40,7 +40,6 @@ class TrainUnit:
     profile_name: str
     profile: Profile
     after: str | None = None
-    rehearsal: bool = True
     allow_collision: bool = False
 
 
@@ -55,6 +54,7 @@ class ScoreUnit:
     count: int
     seed: int | None
     judge: str
+    interference: bool = False
 
     @property
     def after(self) -> str:
@@ -111,12 +111,12 @@ def plan_sweep(
     """
     wishes = cells_of(sweep)
     faults: dict[str, None] = {}
+    if sweep.interference and sweep.judge == DRAW_ONLY:
+        faults["interference: needs a judge, and judge is none"] = None
     suites = _suites(layout, sweep, own_suites or {}, faults)
     profiles = {
         stage: _profile(layout, sweep, stage, faults) for wish in wishes for stage in map(_Settings, wish.stages)
     }
-    if any(stage.continues for wish in wishes for stage in wish.stages):
-        faults["from: previous: this version cannot continue a finished run yet"] = None
     names = dict.fromkeys(name for wish in wishes for stage in wish.stages for name in stage.subjects)
     faults.update(dict.fromkeys(subjects.faults(names)))
     clashes: dict[str, None] = {}
@@ -236,10 +236,9 @@ class _Maker:
             "profile": profile.model_dump(mode="json"),
             "subjects": [self._subject(self.subjects.get(one), word, profile) for one, word in words],
             "after": after,
-            "rehearsal": stage.rehearsal if after else None,
         }
         title = f"{wish.label}: {' + '.join(stage.subjects)}" if len(wish.stages) > 1 else wish.label
-        return TrainUnit(key_of(content), title, words, name, profile, after, stage.rehearsal, stage.allow_collision)
+        return TrainUnit(key_of(content), title, words, name, profile, after, stage.allow_collision)
 
     def _subject(self, subject: Subject, word: str, profile: Profile) -> dict[str, Any]:
         is_here = self.layout.subject_file(subject.name).exists()
@@ -265,10 +264,20 @@ class _Maker:
             "count": pictures.count,
             "seed": pictures.seed,
             "judge": self.judge,
+            **({"interference": True} if self.sweep.interference else {}),
         }
         suites = tuple(suite.name if _ships(suite) else str(folder / f"{suite.name}.yaml") for suite in self.suites)
         runs = tuple(stage.key for stage in stages)
-        return ScoreUnit(key_of(content), wish.label, runs, suites, pictures.count, pictures.seed, self.judge)
+        return ScoreUnit(
+            key_of(content),
+            wish.label,
+            runs,
+            suites,
+            pictures.count,
+            pictures.seed,
+            self.judge,
+            self.sweep.interference,
+        )
 
     def _state(self, stages: Sequence[TrainUnit], score: ScoreUnit) -> State:
         record = load_cell(self.layout, score.key)

@@ -92,18 +92,27 @@ def _cell(cell: PlannedCell, record: CellRecord) -> dict[str, Any]:
         "overall": None if pooled is None else pooled["overall"],
         "real": None if pooled is None else pooled["real"],
         "copying": [] if pooled is None else pooled["copying"],
+        "nearest_right": _share(record),
     }
+
+
+def _share(record: CellRecord) -> float | None:
+    """The share of a cell's pictures that are nearest to the subject they were asked for."""
+    nearest = (record.interference or {}).get("nearest")
+    return None if nearest is None else nearest["overall"]["value"]
 
 
 def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
     """One row a setting: its cells pooled over the axes that are averaged."""
-    from dbcli.metrics.pooling import pool_scores
+    from dbcli.metrics.pooling import pool_scores, pool_shares
 
-    groups: dict[tuple[tuple[str, str], ...], list[CellRecord]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[Ended]] = {}
     for cell, record in ended:
-        groups.setdefault(_row_values(plan, cell), []).append(record)
+        groups.setdefault(_row_values(plan, cell), []).append((cell, record))
     rows = []
-    for values, records in groups.items():
+    for values, members in groups.items():
+        records = [record for _, record in members]
+        shares = [(_averaged(plan, cell), share) for cell, one in members if (share := _share(one)) is not None]
         scores = [one for record in records if record.state == "finished" for one in record.scores]
         rows.append(
             {
@@ -112,6 +121,7 @@ def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
                 "cells": len(records),
                 "finished": sum(record.state == "finished" for record in records),
                 "scores": pool_scores(scores) if scores else None,
+                "nearest_right": pool_shares(shares) if shares else None,
             }
         )
     return rows
@@ -119,6 +129,14 @@ def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
 
 def _row_values(plan: SweepPlan, cell: PlannedCell) -> tuple[tuple[str, str], ...]:
     return tuple((name, label) for name, label in cell.wish.values if name not in plan.sweep.average_over)
+
+
+def _averaged(plan: SweepPlan, cell: PlannedCell) -> tuple[str, str]:
+    """Where a cell stands on the first axis that is averaged, and on the others."""
+    order = {name: place for place, name in enumerate(plan.sweep.average_over)}
+    found = sorted((order[name], label) for name, label in cell.wish.values if name in order)
+    labels = [label for _, label in found]
+    return (labels[0] if labels else "", " · ".join(labels[1:]))
 
 
 def _whole_label(plan: SweepPlan) -> str:

@@ -84,6 +84,7 @@ def finished_run(layout: Layout, key: str) -> RunRecord | None:
 
 
 def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool) -> bool:
+    from dbcli.workflows import continuing
     from dbcli.workflows.train import TrainingPlan, resume_training, start_training
 
     if finished_run(layout, unit.key) is not None:
@@ -93,7 +94,13 @@ def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool
         resume_training(layout, run.name, progress, offline=offline)
         return True
     subjects = [_subject(layout, name, word) for name, word in unit.words]
-    plan = TrainingPlan(subjects, unit.profile_name, unit.profile, unit.allow_collision, work_key=unit.key)
+    kept, allowed = None, unit.allow_collision
+    if unit.after is not None:
+        parent = continuing.parent_run(layout, runs_by_key(layout)[unit.after].name)
+        continuing.check_settings(layout, parent, unit.profile)
+        kept = continuing.continuation(layout, parent, subjects, unit.profile)
+        allowed = allowed or parent.allow_collision
+    plan = TrainingPlan(subjects, unit.profile_name, unit.profile, allowed, kept, work_key=unit.key)
     start_training(layout, plan, progress, offline=offline)
     return True
 
@@ -115,8 +122,29 @@ def _score(layout: Layout, unit: ScoreUnit, progress: Progress, *, offline: bool
         scores, pictures = [], _drawn(layout, names[-1], unit, progress, offline=offline)
     else:
         scores, pictures = _scored(layout, names[-1], unit, progress, offline=offline)
-    save_cell(layout, CellRecord(key=unit.key, state="finished", runs=names, scores=scores, pictures=pictures))
+    found = _interference(layout, names[-1], unit, progress, offline=offline) if unit.interference else None
+    record = CellRecord(
+        key=unit.key, state="finished", runs=names, scores=scores, pictures=pictures, interference=found
+    )
+    save_cell(layout, record)
     return True
+
+
+def _interference(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> dict[str, Any]:
+    """Whether the subjects of a cell's run stay apart; see `dreambooth eval --interference`."""
+    from dbcli.workflows.composition import Cast
+    from dbcli.workflows.interference import measure_interference
+
+    return measure_interference(
+        layout,
+        Cast((run,), allow_collision=True),
+        suites=[],
+        judge=unit.judge,
+        count=unit.count,
+        seed=unit.seed,
+        progress=progress,
+        offline=offline,
+    ).report
 
 
 def _scored(

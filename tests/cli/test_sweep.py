@@ -151,3 +151,34 @@ def test_an_engine_that_is_not_there_says_what_to_install_or_type(run: Run, two:
     file = sweep_file(two, "subject: dog\n")
     assert run("sweep", file, "--engine", "slurm").code == 2
     assert run("sweep", file, "--address", "auto").code == 2
+
+
+def test_a_sequence_continues_its_runs_shares_what_is_the_same_and_tells_how_far_subjects_stay_apart(
+    run: Run, two: Path
+) -> None:
+    text = """
+interference: true
+grid:
+  arrangement:
+    forgetting:
+      runs: [{subject: dog, identifier: olis}, {subject: cat, identifier: nlwx, from: previous, rehearsal: false}]
+    rehearsed:
+      runs: [{subject: dog, identifier: olis}, {subject: cat, identifier: nlwx, from: previous}]
+"""
+    done = run("sweep", sweep_file(two, text), "--json")
+    assert done.code == 0, done.err
+    first, forgetting, rehearsed = (
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted((two / "runs").glob("*/run.json"))
+    )
+    assert [cell["runs"] for cell in done.document["cells"]] == [
+        [first["name"], forgetting["name"]],
+        [first["name"], rehearsed["name"]],
+    ]
+    assert forgetting["parent"] == rehearsed["parent"] == first["name"]
+    assert {one["name"]: one["identifier"] for one in rehearsed["subjects"]} == {"cat": "nlwx", "dog": "olis"}
+    assert (forgetting["profile"]["train"]["rehearsal_share"], rehearsed["profile"]["train"]["rehearsal_share"]) == (
+        0.0,
+        0.5,
+    )
+    assert all(0 <= row["nearest_right"]["value"] <= 1 for row in done.document["rows"])
+    assert "right ↑" in (two / "sweeps" / "study" / "table.md").read_text(encoding="utf-8")

@@ -73,9 +73,9 @@ def test_a_sequence_takes_its_words_from_the_axes(tmp_path: Path) -> None:
         (("dog",), {"dog": "wkz"}),
         (("cat",), {"cat": "wkz"}),
     ]
-    assert [(one.continues, one.rehearsal, one.allow_collision) for one in shared.stages] == [
-        (False, True, True),
-        (True, False, True),
+    assert [(one.continues, one.settings, one.allow_collision) for one in shared.stages] == [
+        (False, {}, True),
+        (True, {"train.rehearsal_share": 0.0}, True),
     ]
     assert together.stages[0].subjects == ("dog", "cat")
     assert dict(together.stages[0].identifiers) == {"dog": "aaa", "cat": "bbb"}
