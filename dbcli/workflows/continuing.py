@@ -62,7 +62,8 @@ def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Car
     """The settings of a run as another one begins with them; `names` are the subjects that it is to teach."""
     profile = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name)))
     settings = profile.model_dump(mode="json")
-    if not set(names) <= {subject.name for subject in parent.subjects}:
+    known = {subject.name for subject in parent.subjects}
+    if not all(known & load_subject(layout, name).names for name in names):
         # Photos of one class would be taken for another's.
         settings["prior"]["folder"] = None
     adapter = {f"lora.{key}": settings["lora"][key] for key in ADAPTER_KEYS} if parent.method == "lora" else {}
@@ -107,6 +108,8 @@ def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], p
             entry.prior = prior.model_dump(mode="json")
         entry.rehearsed = profile.train.rehearsal_share > 0
     rehearsed = [as_learnt(layout, entry, parent.name) for entry in earlier if entry.rehearsed]
+    for entry, subject in zip(earlier, rehearsed, strict=False):
+        entry.name = subject.name  # it may have been renamed since
     return Continuation(parent, weights_seal(layout, parent), earlier, rehearsed)
 
 

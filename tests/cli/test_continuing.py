@@ -242,3 +242,12 @@ def test_a_refused_word_is_not_given_to_the_subject_either(run: Run, project: Pa
     ended = run("train", "--from", 1, "--subject", "dog", "--token", "ohwx", "--dry-run")
     assert (ended.code, "learnt 'dog' as 'sks dog'" in ended.err) == (6, True)
     assert (project / "subjects" / "dog" / "subject.yaml").read_text() == before
+
+
+def test_a_subject_that_was_renamed_since_is_rehearsed_or_taught_on_under_its_new_name(run: Run, project: Path) -> None:
+    assert run("subjects", "rename", "dog", "rex").code == 0
+    done = run("train", "--from", 1, "--subject", "cat", *BARE, *FAST)
+    assert done.code == 0, done.err
+    assert [(one["name"], one["identifier"]) for one in done.document["subjects"]] == [("cat", "zwx"), ("rex", "sks")]
+    plan = run("train", "--from", 1, "--subject", "rex", "--dry-run", "--json").document
+    assert (plan["subjects"], plan["earlier"]) == (["rex"], {})

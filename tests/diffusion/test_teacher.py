@@ -115,7 +115,7 @@ def test_without_a_subject_the_teacher_keeps_the_model_where_the_base_is(parts: 
     trainable = opened(parts, method)
     before = weights(trainable)
     trainer = trainer_for(parts, trainable, teacher)
-    for _ in range(4):
+    for _ in range(3):
         trainer.step()
     assert furthest(before, weights(trainable)) <= 1e-6
 
@@ -138,9 +138,8 @@ def test_a_model_that_left_the_base_is_drawn_back(parts: dict[str, Any], method:
         for tensor in trainable.tensors.values():
             tensor.add_(0.02 * torch.randn(tensor.shape, generator=generator))
     trainer = trainer_for(parts, trainable, teacher, rate=2e-4)
-    distances = [trainer.step().prior_loss for _ in range(9)]
-    assert min(distances) > 0
-    assert sum(distances[6:]) < sum(distances[:3])
+    distances = [trainer.step().prior_loss for _ in range(6)]
+    assert 0 < distances[-1] < distances[0]
 
 
 def test_stored_and_live_predictions_agree(parts: dict[str, Any], tmp_path: Path) -> None:
