@@ -136,6 +136,7 @@ def test_removing_asks_and_keeps_the_runs(run: Run, dog: Path, photos: Path) -> 
         ("café", "one token"),
         ("red-house", "plain word 'red'"),
         ("42", "a number"),
+        ("a🐶", "plain word 'a'"),
         ("hot-dog", "class noun"),
     ],
 )
