@@ -66,8 +66,9 @@ def earlier_subjects(parent: RunRecord, taught: Sequence[Subject]) -> list[RunSu
 
     Raises Refused where a subject to be taught was learnt under other words.
     """
-    by_name = {subject.name: subject for subject in taught}
-    names = set(by_name)
+    # A run knows a subject that was renamed since by its old name.
+    by_name = {name: subject for subject in taught for name in subject.names}
+    names = {subject.name for subject in taught}
     earlier = []
     for before in parent.subjects:
         now, name = by_name.get(before.name), before.name
