@@ -175,19 +175,20 @@ class Identifiers(RuleBasedStateMachine):
     @rule(data=st.data(), word=st.none() | words, allow=allowed, finish=st.booleans())
     @precondition(lambda self: self.things)
     def train(self, data: st.DataObject, word: str | None, allow: bool, finish: bool) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(self.known()), min_size=1, max_size=2))
+        chosen = data.draw(st.lists(st.sampled_from(self.known()), min_size=1, max_size=2, unique=True))
+        word = word if len(chosen) == 1 else None
         self.make_run("train", chosen, word, allow, finish)
 
     @rule(data=st.data(), word=st.none() | words, allow=allowed, rehearse=st.booleans())
-    @precondition(lambda self: self.finished)
+    @precondition(lambda self: self.finished and self.things)
     def go_on(self, data: st.DataObject, word: str | None, allow: bool, rehearse: bool) -> None:
         parent = data.draw(st.sampled_from(sorted(self.finished)))
-        chosen = data.draw(st.lists(st.sampled_from(self.known()), max_size=2))
+        chosen = data.draw(st.lists(st.sampled_from(self.known()), max_size=1))
         sets = [] if rehearse else ["train.rehearsal_share=0"]
         self.make_run("continue", chosen, word, allow, True, parent=parent, sets=sets)
 
     @rule()
-    @precondition(lambda self: self.runs)
+    @precondition(lambda self: set(self.runs) - self.finished)
     def resume(self) -> None:
         with self.tried("resume") as accepted:
             try:
