@@ -76,7 +76,7 @@ def _plainness(word: str, tokens: Sequence[int]) -> str | None:
     pieces = re.findall(r"[^\W\d_]+", folded)
     if pieces != [folded]:
         # The tokenizer cuts where letters end, so "red-house" is read as the two words.
-        plain = next((piece for piece in pieces if len(piece) > 2 and piece in known_words()), None)
+        plain = next((piece for piece in pieces if piece in ("a", "i") or piece in known_words()), None)
         return None if plain is None else f"the base reads the plain word '{printable(plain)}' in it"
     # A merge that makes a whole word of six letters, or of letters beyond a to z, was met so often that it is a word,
     # a name or a hashtag; the list above holds the shorter ones.

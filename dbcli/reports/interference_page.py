@@ -27,8 +27,7 @@ def matrix_chart(report: Mapping[str, Any], *, coat: Coat = "light") -> bytes:
     """The matrix as a PNG. Raises ValueError without any photos to compare with."""
     matrix = report["matrix"]
     labels = [f"{row['what']} {row['name']}" for row in matrix["rows"]]
-    columns = [f"photos of {name}" for name in matrix["columns"]]
-    return heat_map([row["values"] for row in matrix["rows"]], labels, columns, coat=coat)
+    return heat_map([row["values"] for row in matrix["rows"]], labels, matrix["columns"], coat=coat)
 
 
 def interference_page(report: Mapping[str, Any], galleries: Sequence[tuple[str, Sequence[PictureRow]]] = ()) -> str:
@@ -80,7 +79,9 @@ def _subject_blocks(report: Mapping[str, Any]) -> list[Block]:
 
 
 def _into(name: str, found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{other} ({count})" for other, count in found["nearest"].items() if other != name and count)
+    pictures = sum(found["nearest"].values())
+    wrong = [(other, count) for other, count in found["nearest"].items() if other != name and count]
+    return ", ".join(f"{other} ({count} of {pictures} pictures)" for other, count in wrong)
 
 
 def _words(report: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weig
 from dbcli.project.profiles import PriorSettings, Profile, frozen_profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings
-from dbcli.project.subjects import Subject, load_subject
+from dbcli.project.subjects import Subject, list_subjects, load_subject, verify_words
 from dbcli.workflows.settings import Carried
 from dbcli.workflows.tokens import token_check
 
@@ -85,10 +85,10 @@ def check_taught(
     check_words(taught, earlier, parent.name, token_check(allow_collision=allow_collision))
 
 
-def taught_again(layout: Layout, parent: RunRecord) -> list[Subject]:
+def taught_again(layout: Layout, parent: RunRecord, *, allow_collision: bool) -> list[Subject]:
     """The subjects a run taught, to be taught on: with their photos, under the words it learnt.
 
-    Raises UsageError where it knows none, SubjectError where photos are gone.
+    Raises UsageError where it knows none, SubjectError where photos are gone, Collision where a word clashes by now.
     """
     taught = [as_learnt(layout, one, parent.name) for one in parent.subjects if one.learnt_in is None]
     if not taught:
@@ -96,6 +96,8 @@ def taught_again(layout: Layout, parent: RunRecord) -> list[Subject]:
             f"The run {parent.name} knows no subject that could be taught on: --subject is missing.",
             hint="add --subject NAME",
         )
+    for subject in taught:
+        verify_words(layout, subject, token_check(allow_collision=allow_collision))
     return taught
 
 
@@ -107,6 +109,9 @@ def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], p
         if entry.learnt_in == parent.name and prior.enabled:
             entry.prior = prior.model_dump(mode="json")
         entry.rehearsed = profile.train.rehearsal_share > 0
+    current = {former: one.name for one in list_subjects(layout) for former in one.formerly}
+    for entry in earlier:
+        entry.name = current.get(entry.name, entry.name)
     rehearsed = [as_learnt(layout, entry, parent.name) for entry in earlier if entry.rehearsed]
     for entry, subject in zip(earlier, rehearsed, strict=False):
         entry.name = subject.name  # it may have been renamed since

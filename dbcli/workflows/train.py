@@ -77,7 +77,7 @@ def plan_training(
         continuing.check_taught(layout, parent, names, token, allow_collision=allow_collision)
         subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
     else:
-        subjects = continuing.taught_again(layout, parent)
+        subjects = continuing.taught_again(layout, parent, allow_collision=allow_collision)
     kept = continuing.continuation(layout, parent, subjects, resolved)
     return TrainingPlan(subjects, chosen, resolved, allow_collision or parent.allow_collision, kept)
 

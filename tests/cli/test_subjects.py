@@ -79,6 +79,18 @@ def test_a_run_that_was_stopped_goes_on_after_its_subject_was_renamed(run: Run, 
     assert resumed.code == 0, resumed.err
 
 
+def test_a_subject_that_was_renamed_is_rehearsed_and_taught_on(run: Run, dog: Path, photos: Path) -> None:
+    run("subjects", "rename", "dog", "rex")
+    add(run, photos, "cat", "cat", "zwx")
+    on = run("train", "--from", 1, "--subject", "cat", *QUICK, "--json")
+    assert on.code == 0, on.err
+    learnt = {one["name"]: (one["identifier"], one["rehearsed"]) for one in on.document["subjects"]}
+    assert learnt == {"cat": ("zwx", False), "rex": ("sks", True)}
+    again = run("train", "--from", 1, "--subject", "rex", *QUICK, "--json")
+    assert again.code == 0, again.err
+    assert [one["name"] for one in again.document["subjects"]] == ["rex"]
+
+
 def test_a_name_that_a_run_knows_stays_with_its_subject(run: Run, dog: Path, photos: Path) -> None:
     run("subjects", "rename", "dog", "rex")
     taken = add(run, photos, "dog", "dog", "zwx")
@@ -136,6 +148,7 @@ def test_removing_asks_and_keeps_the_runs(run: Run, dog: Path, photos: Path) -> 
         ("café", "one token"),
         ("red-house", "plain word 'red'"),
         ("42", "a number"),
+        ("a🐶", "plain word 'a'"),
         ("hot-dog", "class noun"),
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -126,6 +126,7 @@ class Identifiers(RuleBasedStateMachine):
         self.words: dict[str, str | None] = {}
         self.nouns: dict[str, str] = {}
         self.runs: dict[str, dict[str, tuple[int, str, str]]] = {}
+        self.finished: set[str] = set()
         self.excused: set[tuple[int, str]] = set()
         self.excused_nouns: set[str] = set()
         self.count = 0
@@ -174,11 +175,20 @@ class Identifiers(RuleBasedStateMachine):
     @rule(data=st.data(), word=st.none() | words, allow=allowed, finish=st.booleans())
     @precondition(lambda self: self.things)
     def train(self, data: st.DataObject, word: str | None, allow: bool, finish: bool) -> None:
-        chosen = data.draw(st.lists(st.sampled_from(self.known()), min_size=1, max_size=2))
+        chosen = data.draw(st.lists(st.sampled_from(self.known()), min_size=1, max_size=2, unique=True))
+        word = word if len(chosen) == 1 else None
         self.make_run("train", chosen, word, allow, finish)
 
+    @rule(data=st.data(), word=st.none() | words, allow=allowed, rehearse=st.booleans())
+    @precondition(lambda self: self.finished and self.things)
+    def go_on(self, data: st.DataObject, word: str | None, allow: bool, rehearse: bool) -> None:
+        parent = data.draw(st.sampled_from(sorted(self.finished)))
+        chosen = data.draw(st.lists(st.sampled_from(self.known()), max_size=1))
+        sets = [] if rehearse else ["train.rehearsal_share=0"]
+        self.make_run("continue", chosen, word, allow, True, parent=parent, sets=sets)
+
     @rule()
-    @precondition(lambda self: self.runs)
+    @precondition(lambda self: set(self.runs) - self.finished)
     def resume(self) -> None:
         with self.tried("resume") as accepted:
             try:
@@ -207,6 +217,7 @@ class Identifiers(RuleBasedStateMachine):
             same = self.same_words(token.strip(), noun)
             thing = self.remembered(subject.name) if same is None else same
             self.runs[record.name] = {subject.name: (thing, token.strip(), noun)}
+            self.finished.add(record.name)
             if allow:
                 self.excused.add((thing, token.strip()))
                 self.excused_nouns.add(noun)
@@ -231,6 +242,7 @@ class Identifiers(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.runs)))
         remove_run(self.layout, name)
         del self.runs[name]
+        self.finished.discard(name)
 
     # what holds, whatever was done
 
@@ -263,37 +275,51 @@ class Identifiers(RuleBasedStateMachine):
 
     # how it is done
 
-    def make_run(self, what: str, chosen: list[str], word: str | None, allow: bool, finish: bool, **how: Any) -> None:
+    def make_run(
+        self,
+        what: str,
+        chosen: list[str],
+        word: str | None,
+        allow: bool,
+        finish: bool,
+        parent: str | None = None,
+        sets: Sequence[str] = (),
+    ) -> None:
         with self.tried(what) as accepted:
-            plan = plan_training(
-                self.layout, chosen, token=word, allow_collision=allow, flags={"method": "lora"}, **how
-            )
+            flags = {"method": "lora"}
+            how = {"token": word, "flags": flags, "sets": sets, "allow_collision": allow, "start_from": parent}
+            plan = plan_training(self.layout, chosen, **how)
             with pytest.raises(Interrupted):
                 start_training(self.layout, plan, StopsAtOnce(), offline=True)
             accepted()
         if word is not None and len(chosen) == 1:
             # The word is the subject's from the moment it is accepted, even if the run is refused for another reason.
             self.take_word(chosen[0], word, allow)
-        if not self.accepted:
-            return
-        run = store.list_runs(self.layout)[-1]
-        current = {self.called(name) for name in chosen}
-        self.runs[run.name] = {}
+        if self.accepted:
+            self.record_run(store.list_runs(self.layout)[-1], parent, {self.called(name) for name in chosen}, allow)
+            if finish:
+                self.finish(store.list_runs(self.layout)[-1])
+
+    def record_run(self, run: store.RunRecord, parent: str | None, current: set[str], allow: bool) -> None:
+        inherited = {one[1:]: one[0] for one in self.runs[parent].values()} if parent else {}
+        learnt = {}
         for subject in run.subjects:
-            name = self.called(subject.name)
-            thing = self.things[name] if name in current else self.remembered(subject.name)
-            self.runs[run.name][subject.name] = (thing, subject.identifier or "", subject.class_noun)
-        for name in current:
-            self.excuse(name, allow)
-            if not allow:
-                assert not self.clashes(self.things[name], self.words[name] or "")
-        if finish:
-            self.finish(run)
+            words = (subject.identifier or "", subject.class_noun)
+            # Nothing but what was asked for, and what the run gone on from knew.
+            thing = self.things[subject.name] if subject.name in current else inherited[words]
+            learnt[subject.name] = (thing, *words)
+            # What an earlier run was allowed is passed on; what is taught now has to be allowed now.
+            assert allow or subject.learnt_in is not None or not self.clashes(thing, words[0]), (thing, words)
+        self.runs[run.name] = learnt
+        if allow:
+            self.excused |= {(thing, word) for thing, word, _ in learnt.values()}
+            self.excused_nouns |= {noun for _, _, noun in learnt.values()}
 
     def finish(self, run: store.RunRecord) -> None:
         shutil.copytree(self.trained / "weights", self.layout.weights_dir(run.name))
         run.state, run.base = "finished", store.load_run(Layout(self.trained.parent.parent), self.trained.name).base
         store.save_run(self.layout, run)
+        self.finished.add(run.name)
 
     def take_word(self, name: str, word: str, allow: bool) -> None:
         on_disk = {one.name: one.identifier for one in list_subjects(self.layout)}
@@ -400,7 +426,7 @@ def test_no_sequence_of_commands_makes_two_subjects_share_a_token(material: Path
     run_state_machine_as_test(Identifiers, settings=how)
     assert Identifiers.steps >= 2_000
     # Each kind of thing was done, and each was refused: a machine that is always refused looks for nothing.
-    for what in ("add", "rename", "remove", "train", "compose", "import"):
+    for what in ("add", "rename", "remove", "train", "continue", "compose", "import"):
         assert Identifiers.done.get(f"{what} accepted", 0) > 10, Identifiers.done
         assert Identifiers.done.get(f"{what} refused", 0) > 10, Identifiers.done
     print(Identifiers.steps, Identifiers.done)
