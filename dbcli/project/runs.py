@@ -92,6 +92,12 @@ class RunRecord(Record):
     error: str | None = None
 
     @property
+    def result_step(self) -> int:
+        """The step whose weights are the run's result: the last, or the one that probes chose."""
+        chosen = self.probing.get("chosen_step")
+        return chosen if isinstance(chosen, int) else self.step
+
+    @property
     def number(self) -> int:
         """The number at the beginning of the name: 3 for "0003-dog"."""
         return _number(self.name) or 0

@@ -162,11 +162,12 @@ def differing_settings(records: Sequence[RunRecord]) -> dict[str, list[str]]:
 def _facts(record: RunRecord) -> dict[str, Any]:
     words = ", ".join(f"{one.identifier} {one.class_noun}" for one in record.subjects)
     photos = ", ".join(sorted(digest[:8] for one in record.subjects for digest in one.photo_hashes))
-    return {"words": words, "photos": photos, "base": (record.base.hash or "?")[:12], "result of step": _result(record)}
-
-
-def _result(record: RunRecord) -> int:
-    return int(record.probing.get("chosen_step") or record.step)
+    return {
+        "words": words,
+        "photos": photos,
+        "base": (record.base.hash or "?")[:12],
+        "result of step": record.result_step,
+    }
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -64,7 +64,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base) -> dict[str, str]
         trigger_phrase=_trigger(record),
         photo_count=sum(len(subject.photo_hashes) for subject in record.subjects),
         class_image_count=sum(one["images"] for one in record.prior.get("sets", [])),
-        steps=record.step,
+        steps=record.result_step,
         batch_size=train.batch_size * train.accumulation,
         resolution_px=profile.images.resolution or model.resolution,
         learning_rate=train.learning_rate,

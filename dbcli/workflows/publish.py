@@ -237,7 +237,7 @@ def _training(
         author = imported.get("metadata", {}).get("modelspec.author")
         rows.append(("made elsewhere", str(imported.get("file")) + (f", by {author}" if author else "")))
     else:
-        rows += [("photos", str(photos)), ("steps", str(record.step)), ("learning rate", f"{learning_rate:g}")]
+        rows += [("photos", str(photos)), ("steps", str(record.result_step)), ("learning rate", f"{learning_rate:g}")]
         rows.append(("prior preservation", str(record.prior.get("line", "off"))))
     revision = f" at {record.base.revision}" if record.base.revision else ""
     return [*rows, ("base", f"{record.base.name}{revision}"), ("sha256 of the base", str(record.base.hash))]

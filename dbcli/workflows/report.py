@@ -91,6 +91,11 @@ def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[P
     return [("checkpoints on the way", rows)] if rows else []
 
 
+def _steps(record: RunRecord) -> str:
+    chosen = record.result_step
+    return str(record.step) if chosen == record.step else f"{chosen}, the best checkpoint of {record.step}"
+
+
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
     words = ", ".join(f"{one.identifier} {one.class_noun}" for one in record.subjects)
     return [
@@ -98,7 +103,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Words", words),
         ("Base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
         ("Method", f"{record.method}, profile {record.profile.get('name', '?')}"),
-        ("Steps", str(record.step)),
+        ("Steps", _steps(record)),
         ("Prior", str(record.prior.get("line", "?"))),
         ("Device", record.device or "?"),
     ]
