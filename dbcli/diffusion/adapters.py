@@ -43,20 +43,24 @@ def freeze(*modules: torch.nn.Module) -> None:
         module.eval()
 
 
-def _open(module: torch.nn.Module) -> None:
-    """Every weight learns, in float32 whatever it was stored in."""
+def _open(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Every weight learns, in `dtype` whatever it was stored in."""
     for parameter in module.parameters():
-        parameter.data = parameter.data.float()
+        parameter.data = parameter.data.to(dtype)
         parameter.requires_grad_(True)
 
 
-def make_full(unet: Any, text_encoder: Any, *, train_text: bool) -> Trainable:
-    """Full fine-tuning: every weight of the UNet, and of the text encoder when asked for, learns in float32."""
+def make_full(unet: Any, text_encoder: Any, *, train_text: bool, dtype: torch.dtype = torch.float32) -> Trainable:
+    """Full fine-tuning: every weight of the UNet, and of the text encoder when asked for, learns.
+
+    bfloat16 takes half the memory and needs an optimiser that rounds stochastically: the steps of a usual rate are
+    smaller than half of a weight's last bit, and would all be lost.
+    """
     freeze(unet, text_encoder)
-    _open(unet)
+    _open(unet, dtype)
     tensors, modules = _named("unet", unet), [unet]
     if train_text:
-        _open(text_encoder)
+        _open(text_encoder, dtype)
         tensors |= _named("text_encoder", text_encoder)
         modules.append(text_encoder)
     return Trainable("full", tensors, modules, train_text)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.weight_by_weight import WeightByWeight
 from dbcli.errors import ConfigError
 
 SCHEDULES = {
@@ -21,7 +22,10 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights follow their gradients. Rates are a step's, betas and decay as in AdamW (Loshchilov 2019)."""
+    """How weights follow their gradients. Rates are a step's, betas and decay as in AdamW (Loshchilov 2019).
+
+    fused_backward and stochastic_rounding take the weights one by one (see WeightByWeight); seed is the rounding's.
+    """
 
     learning_rate: float
     text_learning_rate: float | None = None
@@ -33,6 +37,9 @@ class Optimisation:
     schedule: str = "constant"
     warmup_steps: int = 0
     gradient_clip: float = 1.0
+    fused_backward: bool = False
+    stochastic_rounding: bool = False
+    seed: int = 0
 
 
 def _adamw(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
@@ -55,7 +62,10 @@ def _adamw_8bit(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim
 
 
 def _adafactor(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
-    return torch.optim.Adafactor(groups, weight_decay=plan.weight_decay)
+    from transformers.optimization import Adafactor
+
+    # The rate is a step's, as AdamW's is, and not a share of each weight's size: one recipe serves both.
+    return Adafactor(groups, weight_decay=plan.weight_decay, scale_parameter=False, relative_step=False)
 
 
 OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Optimisation], torch.optim.Optimizer]] = {
@@ -74,7 +84,15 @@ def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisatio
         members = [tensor for name, tensor in tensors.items() if name.startswith("text_encoder.") is is_text]
         if members:
             groups.append({"params": members, "lr": rate, "base_rate": rate})
-    return OPTIMISERS[plan.optimizer](groups, plan)
+    make = OPTIMISERS[plan.optimizer]
+    if not (plan.fused_backward or plan.stochastic_rounding):
+        return make(groups, plan)
+    return WeightByWeight(
+        groups,
+        lambda one: make(one, plan),
+        in_backward=plan.fused_backward,
+        rounding_seed=plan.seed if plan.stochastic_rounding else None,
+    )
 
 
 def rate_factor(optimiser: torch.optim.Optimizer, plan: Optimisation, steps: int) -> Callable[[int], float]:
@@ -91,11 +109,21 @@ def rate_factor(optimiser: torch.optim.Optimizer, plan: Optimisation, steps: int
 def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, torch.Tensor]:
     """The optimiser's state as flat tensors "<parameter>|<slot>"; names maps id(parameter) to its name."""
     flat: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
     for parameter, slots in optimiser.state.items():
         for slot, value in slots.items():
-            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
-            flat[f"{names[id(parameter)]}|{slot}"] = tensor.detach().cpu()
+            tensor = value if isinstance(value, torch.Tensor) else _number(value)
+            tensor = tensor.detach().cpu()
+            # 8-bit states of all weights share one table of levels, which no file can hold twice.
+            shared = tensor.data_ptr() in seen
+            seen.add(tensor.data_ptr())
+            flat[f"{names[id(parameter)]}|{slot}"] = tensor.clone() if shared else tensor
     return flat
+
+
+def _number(value: float) -> torch.Tensor:
+    """A plain number of an optimiser's state; a count stays a count."""
+    return torch.tensor(value, dtype=torch.int64 if isinstance(value, int) else torch.float64)
 
 
 def load_optimiser_tensors(
@@ -106,7 +134,7 @@ def load_optimiser_tensors(
     for key, value in flat.items():
         name, slot = key.rsplit("|", 1)
         parameter = tensors[name]
-        if value.dtype == torch.float64 and value.ndim == 0:
+        if value.dtype in (torch.float64, torch.int64) and value.ndim == 0:
             optimiser.state[parameter][slot] = value.item()
         else:
             optimiser.state[parameter][slot] = value.clone().to(parameter.device)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dbcli.errors import ConfigError, DataError, UsageError
+from dbcli.project.contradictions import contradictions
 from dbcli.project.identifiers import check_template
 from dbcli.project.names import printable
 from dbcli.project.records import Whole, fault_text
@@ -48,6 +49,14 @@ class TrainSettings(_Section):
     warmup_steps: Whole = Field(default=0, ge=0, description="steps in which the learning rate rises from 0")
     gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
+    fused_backward: bool = Field(
+        default=False,
+        description="update each weight inside the backward pass, so that gradients never all live at once; "
+        "needs gradient_clip=0 and accumulation=1",
+    )
+    stochastic_rounding: bool = Field(
+        default=False, description="weights in bf16, rounded by chance; method full with precision=bf16"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the forward pass")
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the moving average of the weights")
     min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weights (Hang et al.), 5 is usual")
@@ -108,6 +117,11 @@ class LoraSettings(_Section):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in the adapter")
     dora: bool = Field(default=False, description="weight-decomposed adapters (DoRA)")
+    base: Literal["full", "bf16", "int8", "nf4"] = Field(
+        default="full",
+        description="how the frozen UNet's weights are kept while adapters learn: as they are, in bf16 "
+        "(with precision=bf16), in 8 or in 4 bits",
+    )
 
 
 class InversionSettings(_Section):
@@ -252,6 +266,8 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Profile:
         profile = Profile.model_validate(_nested(values))
     except ValidationError as error:
         problems += [_fault_of(fault, origins) for fault in error.errors(include_url=False)]
+    else:
+        problems += contradictions(profile)
     if problems:
         many = f"{len(problems)} faults" if len(problems) > 1 else "a fault"
         raise ConfigError(f"The settings have {many}:\n" + "\n".join(f"  {line}" for line in problems))

@@ -22,6 +22,7 @@ from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows import continuing
+from dbcli.workflows.extras import require_extras
 from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress
@@ -69,6 +70,7 @@ def plan_training(
     parent = None if start_from is None else continuing.parent_run(layout, start_from)
     carried = None if parent is None else continuing.carried_from(layout, parent, names)
     chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags, carried=carried)
+    require_extras(resolved)
     if parent is None:
         subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
         return TrainingPlan(subjects, chosen, resolved, allow_collision)

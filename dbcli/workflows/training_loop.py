@@ -38,6 +38,9 @@ OPTIMISATION_KEYS = (
     "schedule",
     "warmup_steps",
     "gradient_clip",
+    "fused_backward",
+    "stochastic_rounding",
+    "seed",
 )
 
 
@@ -48,15 +51,22 @@ def make_trainable(
 
     Word vectors are those of the subjects; `lora` is an adapter to go on with.
     """
+    import torch
+
     from dbcli.diffusion.adapters import add_lora, continue_lora, make_full
+    from dbcli.diffusion.small_base import shrink
 
     if profile.train.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
     if profile.method == "full":
-        return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder)
+        dtype = torch.bfloat16 if profile.train.stochastic_rounding else torch.float32
+        return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder, dtype=dtype)
     if profile.method == INVERSION:
         return open_words(base, profile, subjects)
-    how = {**profile.lora.model_dump(), "train_text": profile.train.text_encoder, "seed": profile.train.seed}
+    if profile.lora.base != "full":
+        shrink(base.unet, profile.lora.base)
+    how = profile.lora.model_dump(exclude={"base"})
+    how |= {"train_text": profile.train.text_encoder, "seed": profile.train.seed}
     if lora is not None:
         return continue_lora(base.unet, base.text_encoder, lora, **how)
     return add_lora(base.unet, base.text_encoder, **how)

@@ -1,0 +1,160 @@
+"""A frozen UNet in less memory than it came in, while adapters beside it learn (Dettmers et al. 2023, QLoRA)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import nn
+
+# So many neighbouring weights share one scale, the largest magnitude among them.
+BLOCK = 64
+# The sixteen levels of NF4: quantiles of a normal distribution, with an exact zero (QLoRA, appendix E).
+NF4_LEVELS = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
+    *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
+    *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
+    *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+# The first and last layers are small, and what they lose nothing after or before them makes good.
+LEFT_ALONE = ("conv_in", "conv_out")
+
+
+def shrink(unet: Any, kept: str) -> None:
+    """Keeps a frozen UNet's weights as `kept` says; to be called before adapters are added.
+
+    `bf16`: all of them in bfloat16, for arithmetic in bfloat16. `int8`, `nf4`: those of linear layers and convolutions
+    in 8.5 or 4.5 bits each, everything else as it was; arithmetic is what it is anyway, on weights that are unpacked
+    a layer at a time, forwards and backwards. Raises ValueError for another word.
+    """
+    if kept == "bf16":
+        for parameter in unet.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+        return
+    layers = {
+        name: module
+        for name, module in unet.named_modules()
+        if type(module) in (nn.Linear, nn.Conv2d) and name not in LEFT_ALONE and module.weight.numel() > BLOCK
+    }
+    for name, layer in layers.items():
+        parent, _, child = name.rpartition(".")
+        packed = Packed.of(layer.weight.detach(), kept)
+        small = SmallLinear(layer, packed) if isinstance(layer, nn.Linear) else SmallConvolution(layer, packed)
+        setattr(unet.get_submodule(parent), child, small)
+
+
+class Packed(nn.Module):
+    """A weight of any shape as codes and one float32 scale a block."""
+
+    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, shape: torch.Size, kept: str) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
+        levels = torch.tensor(NF4_LEVELS, device=codes.device) if kept == "nf4" else None
+        self.register_buffer("levels", levels, persistent=False)
+        self.shape, self.kept = shape, kept
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, kept: str) -> Packed:
+        """Packs a weight. int8: the nearest of 255 even steps; nf4: the nearest of NF4's levels, two in a byte."""
+        flat = weight.float().flatten()
+        blocks = nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+        scales = blocks.abs().amax(1)
+        relative = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+        if kept == "int8":
+            codes = (relative * 127).round().to(torch.int8)
+        elif kept == "nf4":
+            levels = torch.tensor(NF4_LEVELS, device=weight.device)
+            nearest = torch.bucketize(relative, (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
+            codes = nearest[:, ::2] * 16 + nearest[:, 1::2]
+        else:
+            raise ValueError(f"weights cannot be kept as {kept!r}")
+        return cls(codes, scales, weight.shape, kept)
+
+    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight again, as far as the codes tell it."""
+        if self.kept == "nf4":
+            pairs = torch.stack([self.codes >> 4, self.codes & 15], dim=-1)
+            relative = self.levels[pairs.int()].view(len(self.codes), BLOCK)  # type: ignore[index]
+            blocks = relative * self.scales[:, None]
+        else:
+            blocks = self.codes.float() * (self.scales / 127)[:, None]
+        return blocks.flatten()[: self.shape.numel()].view(self.shape).to(dtype)
+
+
+class _Unpacking(torch.autograd.Function):
+    """A layer's output, remembering for the backward pass the layer and not its unpacked weight."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, layer: SmallLinear | SmallConvolution) -> torch.Tensor:
+        ctx.layer, ctx.shape = layer, rows.shape
+        return layer.output(rows, layer.packed.unpacked(rows.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+        return ctx.layer.back(ctx.shape, ctx.layer.packed.unpacked(gradient.dtype), gradient), None
+
+
+class _SmallLayer:
+    """What both kinds of layers share. `weight` is unpacked anew whenever somebody looks at it."""
+
+    packed: Packed
+    bias: torch.Tensor | None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.packed.unpacked(torch.float32)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        device = rows.device.type
+        if torch.is_autocast_enabled(device):
+            rows = rows.to(torch.get_autocast_dtype(device))
+        with torch.autocast(device, enabled=False):
+            return _Unpacking.apply(rows, self)
+
+    def _bias(self, dtype: torch.dtype) -> torch.Tensor | None:
+        return None if self.bias is None else self.bias.to(dtype)
+
+    @abstractmethod
+    def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The layer's output with this weight."""
+
+    @abstractmethod
+    def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient of the input, of this shape, from that of the output."""
+
+
+class SmallLinear(_SmallLayer, nn.Linear):
+    """A linear layer with a packed weight, which cannot learn."""
+
+    def __init__(self, layer: nn.Linear, packed: Packed) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.bias, self.packed = layer.bias, packed
+
+    def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(rows, weight, self._bias(rows.dtype))
+
+    def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient @ weight
+
+
+class SmallConvolution(_SmallLayer, nn.Conv2d):
+    """A convolution with a packed weight, which cannot learn."""
+
+    def __init__(self, layer: nn.Conv2d, packed: Packed) -> None:
+        nn.Module.__init__(self)
+        for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+            setattr(self, name, getattr(layer, name))
+        self.padding_mode, self.transposed = layer.padding_mode, layer.transposed
+        self.bias, self.packed = layer.bias, packed
+
+    def _how(self) -> dict[str, Any]:
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+
+    def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(rows, weight, self._bias(rows.dtype), **self._how())
+
+    def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return nn.grad.conv2d_input(shape, weight, gradient, **self._how())  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""An optimiser that takes one weight after the other, so that what it needs for a step never exists for all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dbcli.diffusion.noise import seed_for
+from dbcli.diffusion.rounding import stochastically_rounded
+
+# Beside the inner optimiser's own slots: how often a weight was rounded, which tells the noise of the next time.
+ROUNDINGS = "roundings"
+Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+
+
+class WeightByWeight(torch.optim.Optimizer):
+    """One inner optimiser a weight, all with one state and the rates of these groups.
+
+    in_backward: each weight is updated the moment its gradient is whole, inside backward(), and the gradient is given
+    back at once; step() then has nothing left to do. So there is never a moment at which the norm of all gradients
+    could be taken, or at which gradients of two backward passes could be summed.
+
+    rounding_seed: weights in bfloat16 are updated in float32, one at a time, and rounded stochastically; None leaves
+    the dtype to the inner optimiser.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], make: Make, *, in_backward: bool, rounding_seed: int | None
+    ) -> None:
+        super().__init__(groups, {})
+        self.in_backward, self.rounding_seed = in_backward, rounding_seed
+        self._places: dict[torch.Tensor, tuple[int, dict[str, Any], torch.optim.Optimizer]] = {}
+        for group in self.param_groups:
+            for weight in group["params"]:
+                inner = make([{"params": [weight], "lr": group["lr"]}])
+                inner.state = self.state
+                self._places[weight] = (len(self._places), group, inner)
+                if in_backward:
+                    weight.register_post_accumulate_grad_hook(self._update)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Updates every weight that still has a gradient."""
+        for weight in self._places:
+            if weight.grad is not None:
+                self._update(weight)
+
+    @torch.no_grad()
+    def _update(self, weight: torch.Tensor) -> None:
+        number, group, inner = self._places[weight]
+        inner.param_groups[0]["lr"] = group["lr"]
+        if self.rounding_seed is None or weight.dtype != torch.bfloat16:
+            inner.step()
+        else:
+            self._rounded_step(weight, number, inner)
+        weight.grad = None
+
+    def _rounded_step(self, weight: torch.Tensor, number: int, inner: torch.optim.Optimizer) -> None:
+        assert weight.grad is not None and self.rounding_seed is not None
+        kept, gradient = weight.data, weight.grad.float()
+        times = int(self.state[weight].get(ROUNDINGS, 0)) if weight in self.state else 0
+        weight.grad = None
+        weight.data = kept.float()
+        weight.grad = gradient
+        inner.step()
+        generator = torch.Generator(kept.device)
+        generator.manual_seed(seed_for(self.rounding_seed, "rounding", times, number))
+        kept.copy_(stochastically_rounded(weight.data, generator))
+        weight.grad = None
+        weight.data = kept
+        self.state[weight][ROUNDINGS] = times + 1

@@ -1,0 +1,17 @@
+"""Packages that only some settings need: asked for before any work is done, not in the middle of it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from dbcli.errors import ConfigError
+from dbcli.project.profiles import Profile
+
+
+def require_extras(profile: Profile) -> None:
+    """Raises ConfigError where a setting needs a package that is not installed, with the command that brings it."""
+    if profile.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
+            hint='pip install "dreambooth-cli[8bit]"; or --set train.optimizer=adafactor, which needs nothing',
+        )

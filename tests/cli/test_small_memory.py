@@ -1,0 +1,68 @@
+"""Settings that save memory, through the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_projects import trained_project
+
+Run = Callable[..., Any]
+JOB = ["train", "--subject", "dog", "--steps", 2, "--set=prior.enabled=false", "--set=draw.steps=1"]
+SMALLEST = [
+    *("--set=train.fused_backward=true", "--set=train.gradient_clip=0", "--set=train.optimizer=adafactor"),
+    *("--set=train.stochastic_rounding=true", "--set=train.precision=bf16", "--set=train.gradient_checkpointing=true"),
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_project(tmp_path_factory.mktemp("small"), "--method", "full", *map(str, SMALLEST))
+
+
+@pytest.fixture
+def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_everything_small_at_once_makes_a_run_that_draws(run: Run, project: Path) -> None:
+    done = run("generate", "a {dog}", "--run", "1", "-n", 1, "--steps", 1, "--json")
+    assert done.code == 0, done.err
+    record = run("runs", "show", "1", "--json").document
+    assert record["profile"]["train"]["fused_backward"] is True
+
+
+@pytest.mark.parametrize("kept", ["nf4", "bf16"])
+def test_adapters_on_a_small_base_preview_and_draw(run: Run, project: Path, kept: str) -> None:
+    sets = [f"--set=lora.base={kept}", "--set=train.preview_every=1", "--set=train.precision=bf16"]
+    done = run(*JOB, "--method", "lora", *sets, "--json")
+    assert done.code == 0, done.err
+    assert len(list((project / "runs" / done.document["name"]).glob("previews/*.png"))) == 2
+    assert run("generate", "a {dog}", "-n", 1, "--steps", 1).code == 0
+
+
+def test_what_rules_another_thing_out_is_told_at_once(run: Run, project: Path) -> None:
+    sets = ["train.fused_backward=true", "train.accumulation=2", "train.stochastic_rounding=true", "lora.base=nf4"]
+    done = run(*JOB, *(f"--set={one}" for one in sets))
+    assert done.code == 2
+    for line in (
+        "train.gradient_clip: should be 0",
+        "train.accumulation: should be 1",
+        "train.precision: should be bf16",
+    ):
+        assert line in done.err
+    assert "method: should be lora" in done.err
+
+
+def test_a_missing_extra_is_told_before_any_work(run: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    before = sorted((project / "runs").iterdir())
+    done = run(*JOB, "--set=train.optimizer=adamw8bit", "--json")
+    assert done.code == 2
+    assert "dreambooth-cli[8bit]" in json.dumps(done.err)
+    assert sorted((project / "runs").iterdir()) == before
