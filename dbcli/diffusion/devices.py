@@ -42,6 +42,23 @@ def peak_memory_bytes(device: torch.device) -> int:
     return _own_status("VmHWM") or _peak_of_usage()
 
 
+def keep_freed_memory() -> None:
+    """Lets the C library keep up to a gigabyte that was freed, where it is glibc.
+
+    A step frees its gradients and activations and takes as much again: handing pages back in between and having
+    them cleared anew took an eighth of the processor's time of a small model.
+    """
+    import ctypes
+
+    trim_threshold, mmap_threshold = -1, -3
+    try:
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 32 << 20)
+        library.mallopt(trim_threshold, 1 << 30)
+    except (OSError, AttributeError, TypeError):
+        return  # another C library, another allocator
+
+
 def resident_bytes() -> int:
     """What this process holds of the machine's memory now."""
     import psutil

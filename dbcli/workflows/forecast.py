@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import BaseMissing, Unreachable
+from dbcli.errors import BaseMissing, Unreachable, UsageError
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
 from dbcli.project.settings import ProjectSettings, load_settings
 from dbcli.project.subjects import Subject
-from dbcli.workflows.ladder import below, on_rung, rung_of
+from dbcli.workflows.ladder import below, on_rung, rung_of, rungs
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import AUTO, default_profile, resolve_profile
 
 if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.speed import Speed
+    from dbcli.workflows.train import TrainingPlan
 
+METHODS = ("full", "lora")
 ENCODED_AT_ONCE = 4
 # Room for what is not counted: the allocator's gaps, and what other programs take meanwhile.
 SPARE = 0.05
 RANDOM_CROPS = 8
+# Measured on the CPU: compiled kernels and the gaps between tensors, whatever the model's size.
+WORKING_BYTES = 120_000_000
 
 
 @dataclass(frozen=True)
@@ -52,45 +56,126 @@ class Outlook:
 
     @property
     def fitting(self) -> Forecast | None:
-        """The first rung, from the chosen one down, that this machine has the memory for."""
+        """The first rung, from the first one down, that this machine has the memory for."""
         return next((one for one in self.forecasts if one.fits), None)
 
+    @property
+    def chosen(self) -> Forecast:
+        """The first rung that fits, or the smallest."""
+        return self.fitting or self.forecasts[-1]
 
-def look_ahead(
-    layout: Layout, subjects: Sequence[Subject], profile: Profile, progress: Progress, *, other_method: bool = True
-) -> Outlook | None:
+
+def with_outlook(
+    layout: Layout,
+    plan: TrainingPlan,
+    *,
+    sets: Sequence[str],
+    flags: Mapping[str, Any],
+    progress: Progress,
+    asked: bool,
+) -> TrainingPlan:
+    """The plan with what it will take of this machine, if that was asked for or the profile is `auto`.
+
+    `auto` takes the first rung that fits; a run that goes on from another keeps that run's recipe.
+    """
+    if plan.profile_name == AUTO and plan.continuation is None:
+        outlook = look_for(layout, plan.subjects, sets=sets, flags=flags, progress=progress)
+        progress.note(f"This machine has room for: {outlook.chosen.rung}.")
+        return replace(plan, profile=outlook.chosen.profile, outlook=outlook)
+    if asked and plan.profile.method in METHODS:
+        return replace(plan, outlook=look_ahead(layout, plan.subjects, plan.profile))
+    return plan
+
+
+def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> Outlook | None:
     """Forecasts a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
 
     None where the base is not on this machine and its size not known.
     """
+    base = load_settings(layout).base
+
+    def downwards() -> Iterator[Profile]:
+        one = profile
+        yield one
+        while (rung := below(one, other_method=True)) is not None:
+            one = on_rung(one, rung, base)
+            yield one
+
+    try:
+        return _outlook(layout, subjects, downwards())
+    except (Unreachable, BaseMissing):
+        return None
+
+
+def look_for(
+    layout: Layout,
+    subjects: Sequence[Subject],
+    *,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Outlook:
+    """Forecasts the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
+
+    Raises UsageError where the size of the base is not known, or no rung has the method that was asked for.
+    """
+    base = load_settings(layout).base
+
+    def recipes() -> Iterator[Profile]:
+        for rung in rungs():
+            own = [f"{key}={value}".lower() for key, value in rung.settings.items()]
+            flagged = dict(flags or {})
+            wanted = flagged.get("method") or rung.method
+            profile = resolve_profile(
+                layout, profile=default_profile(base, rung.method), sets=[*own, *sets], flags=flagged
+            )[1]
+            if profile.method == rung.method == wanted:
+                yield profile
+
+    try:
+        outlook = _outlook(layout, subjects, recipes())
+    except (Unreachable, BaseMissing) as error:
+        raise UsageError(
+            f"How much {base} takes is not known before it is on this machine.",
+            hint="name a profile for the first run: --profile lora",
+        ) from error
+    if not outlook.forecasts:
+        raise UsageError("The profile auto has no recipe of that method.", hint="--method full or --method lora")
+    if progress is not None and outlook.fitting is None:
+        least, free = outlook.chosen, outlook.free_bytes / 1e9
+        progress.warn(f"Even '{least.rung}' takes about {least.peak_bytes / 1e9:.1f} GB; {free:.1f} GB are free.")
+    return outlook
+
+
+def _outlook(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Profile]) -> Outlook:
+    """Forecasts recipes one by one until one fits."""
     from dbcli.diffusion.devices import device_name, free_memory_bytes, pick_device
 
-    settings, device = load_settings(layout), pick_device(profile.train.device)
-    free = free_memory_bytes(device)
+    settings = load_settings(layout)
     photos = sum(len(subject.photos) for subject in subjects)
     forecasts: list[Forecast] = []
-    wanted: Profile | None = profile
-    with progress.stage("Looking ahead", 1) as stage:
-        while wanted is not None and not (forecasts and forecasts[-1].fits):
-            try:
-                forecasts.append(_forecast(settings, wanted, photos, device, free))
-            except (Unreachable, BaseMissing):
-                return None
-            rung = below(wanted, other_method=other_method)
-            wanted = None if rung is None else on_rung(wanted, rung, settings.base)
-        stage.advance()
+    device, free = pick_device("cpu"), 0
+    for profile in recipes:
+        device = pick_device(profile.train.device)
+        free = free_memory_bytes(device)
+        forecasts.append(_forecast(settings, profile, photos, device, free))
+        if forecasts[-1].fits:
+            break
     return Outlook(forecasts, free, device_name(device))
 
 
 def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: torch.device, free: int) -> Forecast:
-    from dbcli.diffusion import footprint
     from dbcli.diffusion.devices import resident_bytes
-    from dbcli.diffusion.footprint import Batch
     from dbcli.diffusion.imagined import imagine_base, place
-    from dbcli.diffusion.rehearsal import without_memory
     from dbcli.workflows.training_loop import make_trainable
 
     base = imagine_base(settings.base, settings.revision)
+    # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
+    own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
+    from dbcli.diffusion import footprint
+    from dbcli.diffusion.footprint import Batch
+    from dbcli.diffusion.rehearsal import without_memory
+
     plain = footprint.weights_bytes(base)
     trainable = make_trainable(base, profile)
     size, train, prior = profile.images.resolution or base.resolution, profile.train, profile.prior
@@ -106,11 +191,11 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
         decode = footprint.decoding_pass(base, Batch(1, size))
         encode = footprint.encoding_pass(base, Batch(min(ENCODED_AT_ONCE, pictures), size))
     pixels = 0 if device.type == "cuda" else pictures * 3 * size * size * 4
-    own = 0 if device.type == "cuda" else resident_bytes()
     phases = {
         "class images": plain + max(denoise.peak_bytes, decode.peak_bytes) if drawn else 0,
         "encode": plain + pixels + encode.peak_bytes,
-        "train": held + step.peak_bytes,
+        # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
+        "train": held + step.peak_bytes + (0 if device.type == "cuda" else encode.peak_bytes // 2),
     }
     speed = _speed(device, base.unet.config.block_out_channels[0], rows, size // base.vae_factor, train.precision)  # type: ignore[index,union-attr]
     step_seconds = train.accumulation * speed.seconds(step)
