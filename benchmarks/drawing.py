@@ -1,4 +1,4 @@
-"""Seconds to draw 8 pictures in 50 DDIM steps, in pairs with the plain diffusers pipeline on the same base and noise."""
+"""Seconds to draw 8 pictures in 50 DDIM steps, in pairs with plain diffusers on the same base and noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prompt gives to cross-attention, computed once: from the first step of a drawing to the last it is the same."""
+"""What a prompt gives to cross-attention, computed once: it is the same at every step of a drawing."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import BaseMissing, Unreachable, UsageError
@@ -18,6 +19,7 @@ from dbcli.workflows.settings import AUTO, default_profile, resolve_profile
 if TYPE_CHECKING:
     import torch
 
+    from dbcli.diffusion.rehearsal import Effort
     from dbcli.diffusion.speed import Speed
     from dbcli.workflows.train import TrainingPlan
 
@@ -164,12 +166,63 @@ def _outlook(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Prof
     return Outlook(forecasts, free, device_name(device))
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """What the passes of a recipe take, and the bytes and sizes they were rehearsed with."""
+
+    size_px: int
+    channels: int
+    latent_size: int
+    plain_bytes: int
+    own_bytes: int
+    held_bytes: dict[str, int]
+    learning: int
+    step: Effort
+    denoise: Effort
+    decode: Effort
+    encode: Effort
+
+
 def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: torch.device, free: int) -> Forecast:
+    train, prior = profile.train, profile.prior
+    drawn = prior.images if prior.enabled and prior.folder is None else 0
+    pictures = photos * _views(profile) + (prior.images if prior.enabled else 0)
+    neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
+    at_once = (min(prior.batch_size, drawn or 1), min(ENCODED_AT_ONCE, pictures))
+    done = _passes(settings.base, settings.revision, neutral.model_dump_json(), at_once, str(device))
+    is_cpu = device.type != "cuda"
+    pixels = pictures * 3 * done.size_px**2 * 4 if is_cpu else 0
+    held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
+    phases = {
+        "class images": done.plain_bytes + max(done.denoise.peak_bytes, done.decode.peak_bytes) if drawn else 0,
+        "encode": done.plain_bytes + pixels + done.encode.peak_bytes,
+        # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
+        "train": held + done.step.peak_bytes + (done.encode.peak_bytes // 2 if is_cpu else 0),
+    }
+    rows = train.batch_size * (2 if prior.enabled else 1)
+    speed = _speed(device, done.channels, rows, done.latent_size, train.precision)
+    step_seconds = train.accumulation * speed.seconds(done.step)
+    seconds = step_seconds * train.steps + -(-pictures // ENCODED_AT_ONCE) * speed.seconds(done.encode)
+    seconds += -(-drawn // prior.batch_size) * prior.steps * speed.seconds(done.denoise)
+    seconds += drawn * speed.seconds(done.decode)
+    peak = max(phases.values())
+    rung = rung_of(profile)
+    name = rung.name if rung is not None else profile.method
+    fits = peak * (1 + SPARE) <= free
+    return Forecast(name, profile, done.own_bytes + peak, phases, step_seconds, seconds, fits)
+
+
+# Rungs that differ in their optimiser alone share their passes.
+@lru_cache(maxsize=16)
+def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[int, int], device_name: str) -> _Passes:
+    import torch
+
     from dbcli.diffusion.devices import resident_bytes
     from dbcli.diffusion.imagined import imagine_base, place
     from dbcli.workflows.training_loop import make_trainable
 
-    base = imagine_base(settings.base, settings.revision)
+    profile, device = Profile.model_validate_json(recipe), torch.device(device_name)
+    base = imagine_base(base_name, revision)
     # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion import footprint
@@ -177,34 +230,28 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
     from dbcli.diffusion.rehearsal import without_memory
 
     plain = footprint.weights_bytes(base)
-    trainable = make_trainable(base, profile)
-    size, train, prior = profile.images.resolution or base.resolution, profile.train, profile.prior
-    drawn = prior.images if prior.enabled and prior.folder is None else 0
-    pictures = photos * _views(profile) + (prior.images if prior.enabled else 0)
+    trainable = make_trainable(base, profile, ())
+    size, train = profile.images.resolution or base.resolution, profile.train
+    rows = train.batch_size * (2 if profile.prior.enabled else 1)
+    unet: Any = base.unet
     with without_memory():
         trainable = place(base, trainable, device)
-        rows = train.batch_size * (2 if prior.enabled else 1)
         step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision))
-        held = footprint.weights_bytes(base) + footprint.optimiser_bytes(train.optimizer, trainable)
-        held += 4 * trainable.count if train.ema is not None else 0
-        denoise = footprint.denoising_pass(base, Batch(min(prior.batch_size, drawn or 1), size))
-        decode = footprint.decoding_pass(base, Batch(1, size))
-        encode = footprint.encoding_pass(base, Batch(min(ENCODED_AT_ONCE, pictures), size))
-    pixels = 0 if device.type == "cuda" else pictures * 3 * size * size * 4
-    phases = {
-        "class images": plain + max(denoise.peak_bytes, decode.peak_bytes) if drawn else 0,
-        "encode": plain + pixels + encode.peak_bytes,
-        # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
-        "train": held + step.peak_bytes + (0 if device.type == "cuda" else encode.peak_bytes // 2),
-    }
-    speed = _speed(device, base.unet.config.block_out_channels[0], rows, size // base.vae_factor, train.precision)  # type: ignore[index,union-attr]
-    step_seconds = train.accumulation * speed.seconds(step)
-    seconds = step_seconds * train.steps + -(-pictures // ENCODED_AT_ONCE) * speed.seconds(encode)
-    seconds += -(-drawn // prior.batch_size) * prior.steps * speed.seconds(denoise) + drawn * speed.seconds(decode)
-    peak = max(phases.values())
-    rung = rung_of(profile)
-    name = rung.name if rung is not None else profile.method
-    return Forecast(name, profile, own + peak, phases, step_seconds, seconds, peak * (1 + SPARE) <= free)
+        weights = footprint.weights_bytes(base)
+        held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
+        return _Passes(
+            size_px=size,
+            channels=int(unet.config.block_out_channels[0]),
+            latent_size=size // base.vae_factor,
+            plain_bytes=plain,
+            own_bytes=own,
+            held_bytes=held,
+            learning=trainable.count,
+            step=step,
+            denoise=footprint.denoising_pass(base, Batch(at_once[0], size)),
+            decode=footprint.decoding_pass(base, Batch(1, size)),
+            encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
+        )
 
 
 def _views(profile: Profile) -> int:
