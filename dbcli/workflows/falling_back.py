@@ -24,6 +24,7 @@ MEMORY_SIGNS = (
     "CUDA out of memory",
     "MPS backend out of memory",
     "std::bad_alloc",
+    "could not create a primitive",  # oneDNN, which has no room for a kernel
 )
 
 

@@ -176,6 +176,14 @@ def fail_at_step(step: int, error: str, method: str | None = None, recomputing: 
     Trainer.step = failing  # type: ignore[method-assign]
 
 
+def tell_resident_bytes(path: str) -> None:
+    """Writes what the process holds before its command begins."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    Path(path).write_text(str(pages * resource.getpagesize()))
+
+
 def little_memory_from(step: int, room_bytes: int) -> None:
     """From a step on the process may take so many bytes of addresses more and none beyond."""
     import ctypes
