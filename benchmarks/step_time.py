@@ -24,16 +24,19 @@ PROMPT, CLASS_PROMPT = "a photo of a sks dog", "a photo of a dog"
 
 @dataclass(frozen=True)
 class Timing:
-    """One whole process: wall seconds and the most memory it held."""
+    """One whole process: wall seconds, processor seconds of all its threads, and the most memory it held."""
 
     seconds: float
+    processor_seconds: float
     peak_bytes: int
 
 
 def timed(command: list[str], folder: Path) -> Timing:
     """Runs a command to its end; raises RuntimeError with its last words if it fails."""
     log = folder / "log.txt"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    # Threads that wait must not count as working: a busy machine would spoil the processor seconds.
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **threads}
     began = time.perf_counter()
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=environment)
@@ -41,7 +44,7 @@ def timed(command: list[str], folder: Path) -> Timing:
     seconds = time.perf_counter() - began
     if status:
         raise RuntimeError(f"{' '.join(command[:4])} …\n{log.read_text(errors='replace')[-2000:]}")
-    return Timing(seconds, usage.ru_maxrss * 1024)
+    return Timing(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 class Ours:
@@ -98,10 +101,24 @@ class Peer:
         return [sys.executable, str(self.script), *words, *flags]
 
 
-def steps_alone(side: Ours | Peer, short: int, long: int) -> tuple[float, int]:
+def steps_alone(side: Ours | Peer, short: int, long: int) -> Timing:
     """Seconds a step from two whole runs of different length, and the longer one's peak memory."""
     first, second = (timed(side.command(steps), side.folder) for steps in (short, long))
-    return (second.seconds - first.seconds) / (long - short), second.peak_bytes
+    steps = long - short
+    return Timing(
+        (second.seconds - first.seconds) / steps,
+        (second.processor_seconds - first.processor_seconds) / steps,
+        second.peak_bytes,
+    )
+
+
+def columns(name: str, timing: Timing) -> dict[str, float]:
+    """One side's figures of a pair."""
+    return {
+        f"{name} s/step": timing.seconds,
+        f"{name} CPU s/step": timing.processor_seconds,
+        f"{name} GB": timing.peak_bytes / 1e9,
+    }
 
 
 def table(rows: list[dict[str, float]]) -> str:
@@ -123,11 +140,11 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
     peer = Peer(root, base, photos, class_images, arguments.against, arguments.text) if arguments.against else None
     rows = []
     for _ in range(arguments.pairs):
-        step, peak = steps_alone(ours, *arguments.steps)
-        row = {"ours s/step": step, "ours GB": peak / 1e9}
+        row = columns("ours", one := steps_alone(ours, *arguments.steps))
         if peer is not None:
-            other, other_peak = steps_alone(peer, *arguments.steps)
-            row |= {"peer s/step": other, "peer GB": other_peak / 1e9, "peer/ours": other / step}
+            row |= columns("peer", other := steps_alone(peer, *arguments.steps))
+            row["peer/ours"] = other.seconds / one.seconds
+            row["peer/ours CPU"] = other.processor_seconds / one.processor_seconds
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows

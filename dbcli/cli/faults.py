@@ -14,7 +14,6 @@ from typing import Any
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 # What torch says in a RuntimeError of no class of its own.
-MEMORY_SIGNS = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA out of memory", "MPS backend out of memory")
 DEVICE_SIGNS = ("CUDA error", "CUDNN_STATUS", "cuDNN error", "CUBLAS_STATUS", "No CUDA GPUs are available")
 
 Fault = tuple[int, str, str | None]
@@ -36,8 +35,10 @@ def machine_fault(error: BaseException) -> Fault | None:
 
     Known by name and text, so that torch need not be imported to tell.
     """
+    from dbcli.workflows.falling_back import is_out_of_memory
+
     text, kind = str(error), type(error).__name__
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or any(sign in text for sign in MEMORY_SIGNS):
+    if is_out_of_memory(error):
         return 5, "The memory is full.", "try --method lora, or --set train.gradient_checkpointing=true"
     if kind == "AcceleratorError" or (isinstance(error, RuntimeError) and any(sign in text for sign in DEVICE_SIGNS)):
         reason = (text.splitlines() or [kind])[0][:200]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.guidance import show_review
+from dbcli.cli.outlook import outlook_document, show_outlook
 from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -71,13 +72,17 @@ def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:
     if taken is not None:
         document["teacher_bytes"] = taken
         screen.note(f"The teacher's predictions take at most {taken / 1e6:,.1f} MB in reg/.")
-    screen.document(document)
+    screen.document(document | {"outlook": None if plan.outlook is None else outlook_document(plan.outlook)})
     rows = [
         (f"{section}.{key}" if isinstance(values, dict) else section, value)
         for section, values in settings.items()
         for key, value in (values.items() if isinstance(values, dict) else [("", values)])
     ]
     screen.table(f"{', '.join(names)} with the profile {plan.profile_name}", ("setting", "value"), rows)
+    if plan.outlook is not None:
+        show_outlook(screen, plan.outlook)
+    else:
+        screen.line("Memory and time: not known before the base is on this machine.")
 
 
 def show_runs(screen: Screen, records: Sequence[RunRecord], damaged: Sequence[str]) -> None:

@@ -24,7 +24,11 @@ def train(
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", help="A shipped profile or a YAML file.", autocompletion=completion.profiles),
+        typer.Option(
+            "--profile",
+            help="A shipped profile, a YAML file, or auto: what this machine has room for.",
+            autocompletion=completion.profiles,
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="How many optimiser steps.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of all noise, orders and crops.")] = None,
@@ -71,11 +75,17 @@ def train(
     allow_collision: Annotated[
         bool, typer.Option("--allow-collision", help="For research: take a word that clashes, and record that.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings that hold, and train nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the settings that hold, the memory and time they take, and train nothing."
+        ),
+    ] = False,
 ) -> None:
     """Teach the base a subject."""
     from dbcli.cli.listings import show_plan, show_run
     from dbcli.cli.questions import check_start, subject_and_token
+    from dbcli.workflows.forecast import with_outlook
     from dbcli.workflows.logs import logged
     from dbcli.workflows.train import plan_training, resume_training, start_training
 
@@ -92,6 +102,7 @@ def train(
         flags["probe.stop"] = stop
         how = {"profile": profile, "sets": sets or [], "flags": flags, "allow_collision": allow_collision}
         plan = plan_training(layout, names, token=word, start_from=start_from, **how)
+        plan = with_outlook(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
         if dry_run:
             return show_plan(call.screen, plan, layout)
         return show_run(call.screen, start_training(layout, plan, progress, offline=call.offline), layout)

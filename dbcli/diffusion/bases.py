@@ -128,15 +128,15 @@ def load_base(
     if prediction_type not in (None, *PREDICTION_TYPES):
         raise UsageError(f"The prediction type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}.")
     reference = source if isinstance(source, BaseReference) else resolve_base(source, revision, offline=offline)
-    parts = _parts(reference, offline=offline, on_download=on_download)
-    _settle_prediction_type(parts, prediction_type)
+    parts = parts_of(reference, offline=offline, on_download=on_download)
+    settle_prediction_type(parts, prediction_type)
     known = remembered_digest(parts.files)
     digest = None if known else WeightsDigest()
     networks = build_networks(parts, dtype=dtype, device=device, digest=digest)
     if digest is not None:
         known = digest.hexdigest()
         remember_digest(parts.files, known)
-    return _base(reference, parts, networks, str(known))
+    return joined(reference, parts, networks, str(known))
 
 
 def latent_shape(source: str, revision: str | None = None) -> tuple[int, int, int]:
@@ -147,12 +147,16 @@ def latent_shape(source: str, revision: str | None = None) -> tuple[int, int, in
     reference = resolve_base(source, revision, offline=True)
     if reference.kind == "single-file" and not reference.source.endswith(".safetensors"):
         raise BaseMissing(f"{reference.source} does not say its shape without being read.")
-    configs = _parts(reference, offline=True, on_download=None).configs
+    configs = parts_of(reference, offline=True).configs
     factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
     return int(configs["vae"]["latent_channels"]), factor, int(configs["unet"].get("sample_size") or 64) * factor
 
 
-def _parts(reference: BaseReference, *, offline: bool, on_download: Callable[[str], None] | None) -> Parts:
+def parts_of(reference: BaseReference, *, offline: bool, on_download: Callable[[str], None] | None = None) -> Parts:
+    """Configurations and headers of a base, nothing of its weights; fetches a hub base that is not here.
+
+    Raises BaseMissing, Unreachable, UnsafeFile.
+    """
     if reference.kind == "single-file":
         return parts_of_file(Path(reference.source))
     if reference.kind == "hub":
@@ -162,7 +166,8 @@ def _parts(reference: BaseReference, *, offline: bool, on_download: Callable[[st
     return parts_of_folder(Path(reference.source))
 
 
-def _settle_prediction_type(parts: Parts, override: str | None) -> None:
+def settle_prediction_type(parts: Parts, override: str | None) -> None:
+    """Writes into the parts' scheduler what the base predicts; BaseMissing where that cannot be trained."""
     scheduler = parts.configs["scheduler"]
     found = override or scheduler.get("prediction_type") or "epsilon"
     if found not in PREDICTION_TYPES:
@@ -173,7 +178,8 @@ def _settle_prediction_type(parts: Parts, override: str | None) -> None:
     scheduler["prediction_type"] = found
 
 
-def _base(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str) -> Base:
+def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str) -> Base:
+    """Networks and the facts that go with them."""
     unet, vae, text_encoder = networks["unet"], networks["vae"], networks["text_encoder"]
     unet_config: Any = unet.config
     vae_config: Any = vae.config

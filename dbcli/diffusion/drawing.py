@@ -13,6 +13,7 @@ from dbcli.diffusion.bases import Base
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode
 from dbcli.diffusion.samplers import make_sampler
+from dbcli.diffusion.steady_prompts import steady_prompts
 from dbcli.errors import Interrupted
 
 
@@ -65,7 +66,8 @@ def draw(
         seeds = [order.seed for order in orders[rows]]
         if wanted is not None and not any(index in wanted for index in range(start, start + len(seeds))):
             continue
-        latents = _denoise(base, asked[rows], unasked[rows], seeds, settings, on_denoise, should_stop)
+        with steady_prompts(base.unet):
+            latents = _denoise(base, asked[rows], unasked[rows], seeds, settings, on_denoise, should_stop)
         # One picture at a time: decoding holds the largest tensors of all.
         for row, latent in enumerate(latents):
             yield start + row, decode(base.vae, latent[None])[0].float().cpu()

@@ -110,6 +110,8 @@ class Trainer:
         self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
         self.device = next(unet.parameters()).device
         self.done = 0
+        # Between the first weight that moves and the last, the model belongs to no step.
+        self.is_between_steps = True
         # Below 1 after a run that diverged went back to an earlier checkpoint.
         self.rate_scale = 1.0
         self.parameters = list(trainable.tensors.values())
@@ -139,8 +141,10 @@ class Trainer:
                 part = self.loss(micro_step)
                 self.scaler.scale(part.total / self.schedule.accumulation).backward()
             parts.append(part)
+        self.is_between_steps = False
         self._apply_gradients()
         self.done += 1
+        self.is_between_steps = True
         return self._result(parts, began)
 
     def loss(self, micro_step: int) -> losses.LossParts:

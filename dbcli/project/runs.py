@@ -61,6 +61,16 @@ class RunBase(_Part):
     hash: str | None = None
 
 
+class Fallback(_Part):
+    """One step down the ladder of memory: after which training step, from what to what, and why."""
+
+    step: int
+    before: str
+    after: str
+    reason: str
+    optimiser_is_new: bool = False
+
+
 class RunRecord(Record):
     """The contents of `run.json`."""
 
@@ -90,6 +100,7 @@ class RunRecord(Record):
     work_key: str | None = Field(default=None, description="of the cell of a sweep that this run is made for")
     command: str | None = None
     error: str | None = None
+    fallbacks: list[Fallback] = Field(default_factory=list, description="where the memory was full")
 
     @property
     def result_step(self) -> int:

@@ -34,7 +34,7 @@ def profile_names() -> list[str]:
     """The shipped profiles."""
     from dbcli.project.profiles import shipped_profiles
 
-    return list(shipped_profiles())
+    return ["auto", *shipped_profiles()]
 
 
 def sweep_names() -> list[str]:

@@ -16,6 +16,7 @@ from dbcli.project.prompt_reading import slips
 from dbcli.project.recipes import Recipe, save_png
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import list_subjects
+from dbcli.workflows.picture_writing import PictureWriter
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -123,12 +124,12 @@ def draw_recipes(
     orders = [Order(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
     pictures: dict[int, Picture] = {}
     drawn = len({index // batch_size for index in wanted}) * batch_size if wanted is not None else len(recipes)
-    with progress.stage(title, min(drawn, len(recipes)) * one.steps) as stage:
+    with progress.stage(title, min(drawn, len(recipes)) * one.steps) as stage, PictureWriter() as writer:
         for index, pixels in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop, wanted=wanted):
             if wanted is not None and index not in wanted:
                 continue
             path = folder / file_name(recipes[index])
-            save_png(path, to_image(pixels), recipes[index])
+            writer.submit(save_png, path, to_image(pixels), recipes[index])
             pictures[index] = Picture(path, recipes[index])
     return [pictures[index] for index in sorted(pictures)]
 

@@ -17,6 +17,8 @@ from dbcli.workflows.checks import Check, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import resolve_profile
 
+GIGABYTE = 1e9
+
 
 def project_checks(layout: Layout, progress: Progress, *, offline: bool) -> list[Check]:
     """Every check of a project; nothing in it is changed."""
@@ -24,6 +26,7 @@ def project_checks(layout: Layout, progress: Progress, *, offline: bool) -> list
         ("settings", lambda: _settings(layout)),
         ("base", lambda: _base(layout)),
         ("photos", lambda: _photos(layout)),
+        ("recipe", lambda: _recipe(layout)),
         ("runs", lambda: _runs(layout)),
         ("class images", lambda: _prior_sets(layout)),
     ]
@@ -74,6 +77,27 @@ def _photos(layout: Layout) -> Iterator[Check]:
             yield fault("project", "subject", error.message, error.hint or "add the subject again")
     if not subjects:
         yield note("project", "subjects", "none yet", "dreambooth add-subject NAME --class NOUN PHOTO...")
+
+
+def _recipe(layout: Layout) -> Iterator[Check]:
+    """What the project's own recipe takes of this machine, and what would fit if it does not."""
+    from dbcli.workflows.forecast import METHODS, look_ahead
+
+    _, profile = resolve_profile(layout)
+    outlook = look_ahead(layout, list_subjects(layout), profile) if profile.method in METHODS else None
+    if outlook is None:
+        return
+    first, free = outlook.forecasts[0], f"{outlook.free_bytes / GIGABYTE:.1f} GB free"
+    minutes = max(1, round(first.seconds / 60))
+    found = f"{first.rung}: about {first.peak_bytes / GIGABYTE:.1f} GB at its peak ({free}) and {minutes} min"
+    if first.fits:
+        yield good("project", "recipe", found)
+    elif outlook.fitting is not None:
+        fix = f"train --profile auto, which takes the first that fits ({outlook.fitting.rung} would)"
+        yield note("project", "recipe", found, fix)
+    else:
+        fix = "end other programs, or --set images.resolution to a smaller one"
+        yield note("project", "recipe", f"{found}; nothing smaller fits either", fix)
 
 
 def _runs(layout: Layout) -> Iterator[Check]:

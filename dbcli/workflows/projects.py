@@ -12,6 +12,7 @@ from dbcli.project.profiles import load_profile, resolve
 from dbcli.project.settings import ProjectSettings, load_settings, load_user_settings, save_settings
 from dbcli.workflows.base_files import check_base_files, remember_base_files
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import AUTO
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -54,7 +55,7 @@ def init_project(folder: Path, base: str, profile: str | None, *, offline: bool)
         raise Refused(f"{target} is a project already.", hint=f"cd {folder}, then dreambooth add-subject")
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file.", hint="dreambooth init DIR with a folder's name")
-    if profile is not None:
+    if profile is not None and profile != AUTO:
         resolve([(f"profile '{profile}'", load_profile(profile))])
     reference = resolve_base(base, offline=offline)
     # A path would mean something else from another folder; names and hub ids are kept as typed.

@@ -17,6 +17,10 @@ DEFAULT_PROFILES = {
 }
 
 
+# No file: the largest recipe that this machine has the memory for.
+AUTO = "auto"
+
+
 @dataclass(frozen=True)
 class Carried:
     """What a run that goes on from another has of it: all its settings, and those of its adapter that cannot change."""
@@ -59,9 +63,10 @@ def resolve_profile(
     # A method named on the command line asks for the profile made for it, unless a profile is named too.
     chosen = profile or (None if method else settings.profile or user.profile) or default_profile(settings.base, method)
     own_resolution = {} if settings.resolution is None else {"images.resolution": settings.resolution}
+    named = default_profile(settings.base, method) if chosen == AUTO else chosen
     layers = [
         *([] if carried is None else [(carried.origin, {"method": carried.settings["method"]})]),
-        (f"profile '{chosen}'", load_profile(chosen)),
+        (f"profile '{named}'", load_profile(named)),
         ("your settings file", user.overrides),
         ("dreambooth.yaml", own_resolution | settings.overrides),
         *([] if carried is None else [(carried.origin, carried.adapter)]),

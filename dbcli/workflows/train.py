@@ -23,6 +23,7 @@ from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows import continuing
 from dbcli.workflows.extras import require_extras
+from dbcli.workflows.falling_back import within_memory
 from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress
@@ -36,6 +37,7 @@ from dbcli.workflows.training_loop import build_trainer, make_trainable, row_pla
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
+    from dbcli.workflows.forecast import Outlook
 
 RESUMABLE = ("interrupted", "failed", "running", "created")
 
@@ -50,6 +52,7 @@ class TrainingPlan:
     allow_collision: bool = False
     continuation: continuing.Continuation | None = None
     work_key: str | None = None
+    outlook: Outlook | None = None
 
 
 def plan_training(
@@ -192,7 +195,13 @@ def _carry_out(
         record.state, record.error = "running", None
         store.save_run(layout, record)
         try:
-            _train(layout, record, subjects, profile, progress, wish, offline=offline)
+            within_memory(
+                layout,
+                record,
+                profile,
+                progress,
+                lambda rung: _train(layout, record, subjects, rung, progress, wish, offline=offline),
+            )
         except Interrupted as error:
             _close(layout, record, "interrupted", error.message)
             error.hint = way_on
@@ -232,10 +241,11 @@ def _train(
     *,
     offline: bool,
 ) -> None:
-    from dbcli.diffusion.devices import device_name, peak_memory_bytes, pick_device
+    from dbcli.diffusion.devices import device_name, keep_freed_memory, peak_memory_bytes, pick_device
     from dbcli.workflows.tuned import save_tuned
 
     device, parent = pick_device(profile.train.device), parent_of(layout, record)
+    keep_freed_memory()
     with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device=device)
         stage.advance()

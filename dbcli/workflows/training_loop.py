@@ -13,6 +13,7 @@ from dbcli.project.checkpoints import newest_checkpoint, save_checkpoint
 from dbcli.project.layout import Layout
 from dbcli.project.profiles import Profile
 from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.workflows.falling_back import is_out_of_memory
 from dbcli.workflows.inversion import INVERSION, open_words
 from dbcli.workflows.material import Lesson
 from dbcli.workflows.probing import Probing
@@ -199,6 +200,10 @@ def _to_the_end(
                 raise
             if probing is not None:
                 probing.rolled_back(trainer.done)
+        except Exception as error:
+            if is_out_of_memory(error):
+                keeper.rescue()
+            raise
     return is_over()
 
 
@@ -228,6 +233,13 @@ class Keeper:
         self.record.step = state.step
         store.save_run(self.layout, self.record)
 
+    def rescue(self) -> None:
+        """A checkpoint of the last whole step after the memory was full, if there is the memory for that."""
+        self.trainer.optimiser.zero_grad(set_to_none=True)
+        if self.trainer.is_between_steps and self.trainer.done > self.record.step:
+            with suppress(Exception):  # the checkpoint before it stands
+                self.save()
+
     def load_newest(self) -> bool:
         """Puts the newest sound checkpoint into the trainer; False where there is none."""
         from dbcli.diffusion.state_files import read_state
@@ -239,7 +251,10 @@ class Keeper:
         )
         if found is None:
             return False
-        self.trainer.load_state(read_state(found))
+        state = read_state(found)
+        if any(state.step <= one.step and one.optimiser_is_new for one in self.record.fallbacks):
+            state.optimiser = {}  # another kind of optimiser's numbers mean nothing to this one
+        self.trainer.load_state(state)
         self.record.step = self.trainer.done
         return True
 

@@ -98,6 +98,11 @@ class ForkServer:
         )
         assert json.loads(self._process.stdout.readline())["ready"]
 
+    @property
+    def pid(self) -> int:
+        """The process that forks."""
+        return int(self._process.pid)
+
     def ask(self, **request: Any) -> dict[str, Any]:
         with self._lock:
             self._process.stdin.write(json.dumps(request) + "\n")

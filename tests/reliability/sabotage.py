@@ -161,18 +161,47 @@ def nan_at(step: int, weights: bool = False, only_at_full_rate: bool = False) ->
     Trainer.loss, Trainer.step = spoilt_loss, spoilt_step  # type: ignore[method-assign]
 
 
-def fail_at_step(step: int, error: str) -> None:
-    """A step ends as on a machine whose GPU or memory is gone."""
+def fail_at_step(step: int, error: str, method: str | None = None, recomputing: bool | None = None) -> None:
+    """A step ends as on a machine whose GPU or memory is gone; always, or only while a recipe is this one."""
     from dbcli.diffusion.trainer import Trainer
 
     take_step = Trainer.step
 
     def failing(self: Any) -> Any:
-        if self.done + 1 == step:
+        recipe = (self.trainable.method, self.unet.is_gradient_checkpointing)
+        if self.done + 1 == step and method in (None, recipe[0]) and recomputing in (None, recipe[1]):
             raise MemoryError if error == "memory" else RuntimeError("CUDA error: device lost")
         return take_step(self)
 
     Trainer.step = failing  # type: ignore[method-assign]
+
+
+def tell_resident_bytes(path: str) -> None:
+    """Writes what the process holds before its command begins."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    Path(path).write_text(str(pages * resource.getpagesize()))
+
+
+def little_memory_from(step: int, room_bytes: int) -> None:
+    """From a step on the process may take so many bytes of addresses more and none beyond."""
+    import ctypes
+    import resource
+
+    from dbcli.diffusion.trainer import Trainer
+
+    take_step = Trainer.step
+
+    def limited(self: Any) -> Any:
+        if self.done + 1 == step:
+            Trainer.step = take_step  # type: ignore[method-assign]
+            ctypes.CDLL(None).malloc_trim(0)  # what the steps before left free would be room as well
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + room_bytes, resource.RLIM_INFINITY))
+        return take_step(self)
+
+    Trainer.step = limited  # type: ignore[method-assign]
 
 
 def stop_after(step: int) -> None:

@@ -1,0 +1,137 @@
+"""Seconds to draw 8 pictures in 50 DDIM steps, in pairs with plain diffusers on the same base and noise."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from models import write_base  # noqa: E402
+
+PROMPT = "a photo of a sks dog"
+
+
+def processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def timed(draw: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What was drawn, wall seconds, and processor seconds of all threads."""
+    wall, processor = time.perf_counter(), processor_seconds()
+    drawn = draw()
+    return drawn, time.perf_counter() - wall, processor_seconds() - processor
+
+
+def ours(base: Any, arguments: argparse.Namespace, folder: Path) -> Any:
+    """Pictures `[N, 3, H, W]`, and each of them as a PNG, as `dreambooth generate` writes it."""
+    import torch
+
+    from dbcli.diffusion.drawing import DrawSettings, Order, draw
+    from dbcli.diffusion.images import to_image
+    from dbcli.workflows.picture_writing import PictureWriter
+
+    size = base.resolution
+    how = DrawSettings("ddim", arguments.steps, arguments.guidance, 0.0, size, size, arguments.batch)
+    orders = [Order(PROMPT, seed) for seed in range(arguments.count)]
+    pictures = {}
+    with PictureWriter() as writer:
+        for index, pixels in draw(base, orders, how):
+            writer.submit(lambda path, pixels: to_image(pixels).save(path), folder / f"ours-{index}.png", pixels)
+            pictures[index] = pixels
+    return torch.stack([pictures[index] for index in range(arguments.count)])
+
+
+def plain(pipeline: Any, arguments: argparse.Namespace, folder: Path) -> Any:
+    """The same by StableDiffusionPipeline."""
+    import torch
+
+    drawn = []
+    for start in range(0, arguments.count, arguments.plain_batch):
+        seeds = range(start, min(start + arguments.plain_batch, arguments.count))
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        pixels = pipeline(
+            [PROMPT] * len(generators),
+            num_inference_steps=arguments.steps,
+            guidance_scale=arguments.guidance,
+            generator=generators,
+            output_type="pt",
+        ).images
+        for seed, image in zip(seeds, pipeline.image_processor.pt_to_numpy(pixels), strict=True):
+            pipeline.image_processor.numpy_to_pil(image)[0].save(folder / f"plain-{seed}.png")
+        drawn.append(pixels)
+    return torch.cat(drawn).float().cpu() * 2 - 1
+
+
+def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]:
+    """One row a pair; A B and B A by turns, so that a machine that warms up favours neither."""
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from dbcli.diffusion.bases import load_base
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    folder = write_base(root / "base")
+    base = load_base(str(folder), device=device, dtype=dtype)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, dtype=dtype).to(device)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    rows = []
+    for number in range(arguments.pairs):
+        sides = {"ours": lambda: ours(base, arguments, root), "plain": lambda: plain(pipeline, arguments, root)}
+        results = {name: timed(sides[name]) for name in sorted(sides, reverse=bool(number % 2))}
+        row = {f"{name} s": wall for name, (_, wall, _) in results.items()}
+        row |= {f"{name} CPU s": used for name, (_, _, used) in results.items()}
+        row["plain/ours"] = row["plain s"] / row["ours s"]
+        row["plain/ours CPU"] = row["plain CPU s"] / row["ours CPU s"]
+        difference = results["ours"][0].clamp(-1, 1) - results["plain"][0]
+        row["largest difference of 2"] = float(difference.abs().max())
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    return rows
+
+
+def table(rows: list[dict[str, float]]) -> str:
+    """The figures as Markdown, the medians last."""
+    keys = list(rows[0])
+    medians = {key: statistics.median(row[key] for row in rows) for key in keys}
+    lines = ["| pair | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 1)]
+    for name, row in [*((str(number), row) for number, row in enumerate(rows, 1)), ("median", medians)]:
+        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3g}" for key in keys) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--count", type=int, default=8, help="pictures")
+    options.add_argument("--steps", type=int, default=50)
+    options.add_argument("--batch", type=int, default=8, help="pictures that we draw at once")
+    options.add_argument("--plain-batch", type=int, default=1, help="pictures a call of the pipeline")
+    options.add_argument("--guidance", type=float, default=7.5)
+    options.add_argument("--pairs", type=int, default=3)
+    options.add_argument("--json", type=Path, help="write the figures there")
+    arguments = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(arguments, Path(folder).resolve())
+    import torch
+
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
+    machine = f"{platform.machine()}, {name}, torch {torch.__version__}"
+    print(f"{arguments.count} pictures, {arguments.steps} DDIM steps; {machine}\n\n{table(rows)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What a recipe will take of this machine, in a table and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbcli.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from dbcli.workflows.forecast import Outlook
+
+
+def outlook_document(outlook: Outlook) -> dict[str, object]:
+    """The forecasts as JSON: bytes and seconds."""
+    return {
+        "device": outlook.device,
+        "free_bytes": outlook.free_bytes,
+        "fits": None if outlook.fitting is None else outlook.fitting.rung,
+        "recipes": [
+            {
+                "recipe": one.rung,
+                "peak_memory_bytes": one.peak_bytes,
+                "phases_bytes": one.phases,
+                "step_seconds": one.step_seconds,
+                "seconds": one.seconds,
+                "fits": one.fits,
+            }
+            for one in outlook.forecasts
+        ],
+    }
+
+
+def show_outlook(screen: Screen, outlook: Outlook) -> None:
+    """The forecasts as a table, and the first recipe that fits."""
+    rows = [
+        (one.rung, f"{one.peak_bytes / 1e9:.2f} GB", _duration(one.seconds), "yes" if one.fits else "no")
+        for one in outlook.forecasts
+    ]
+    free = f"{outlook.device}, {outlook.free_bytes / 1e9:.1f} GB free"
+    screen.table(free, ("recipe", "memory at its peak", "time, about", "fits"), rows)
+    fitting = outlook.fitting
+    if fitting is None:
+        screen.warn("No recipe fits this machine's free memory; a smaller images.resolution takes less.")
+    elif fitting is not outlook.forecasts[0]:
+        screen.line(f"The first that fits: {fitting.rung}; --profile auto takes the first of the whole ladder.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"

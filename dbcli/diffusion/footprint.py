@@ -1,0 +1,123 @@
+"""What a recipe takes of a device, phase by phase: rehearsed on an imagined base, not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.bases import Base
+from dbcli.diffusion.conditioning import embed_ids
+from dbcli.diffusion.images import decode
+from dbcli.diffusion.rehearsal import Effort, rehearse
+from dbcli.diffusion.trainer import AUTOCAST
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass holds: rows, pixels a side, and the arithmetic's name."""
+
+    rows: int
+    size_px: int
+    precision: str = "fp32"
+
+
+def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of tensors that stay, each storage once."""
+    storages = {id(storage): storage.nbytes() for tensor in tensors if (storage := tensor.untyped_storage())}
+    return sum(storages.values())
+
+
+def weights_bytes(base: Base) -> int:
+    """Bytes of the three networks as they are now."""
+    parts: list[Any] = [base.unet, base.vae, base.text_encoder]
+    return held_bytes(tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
+
+
+def training_pass(base: Base, trainable: Trainable, batch: Batch) -> Effort:
+    """One forward and backward pass; what it keeps are the gradients. The gradients are dropped again."""
+    for module in trainable.modules:
+        module.train()
+    unet, latents = base.unet, _latents(base, batch)
+    timesteps = torch.zeros(batch.rows, dtype=torch.int64, device=latents.device)
+    ids = torch.zeros(2, base.max_tokens, dtype=torch.int64, device=latents.device)
+    width = int(unet.config.cross_attention_dim)  # type: ignore[union-attr,arg-type,attr-defined]
+    frozen = torch.empty(batch.rows, base.max_tokens, width, device=latents.device)
+    dtype = AUTOCAST.get(batch.precision)
+    arithmetic: Any = nullcontext() if dtype is None else torch.autocast(latents.device.type, dtype=dtype)
+
+    def work() -> None:
+        with arithmetic:
+            embedded = embed_ids(base.text_encoder, ids) if trainable.trains_text else None
+            conditioning = frozen if embedded is None else embedded.repeat_interleave(-(-batch.rows // 2), 0)
+            prediction = unet(latents, timesteps, conditioning[: batch.rows]).sample
+        (prediction.float() - latents).square().flatten(1).mean(1).mean().backward()
+
+    effort = rehearse(work)
+    for parameter in trainable.tensors.values():
+        parameter.grad = None
+    return effort
+
+
+def _adamw_bytes(parameter: torch.Tensor) -> int:
+    return 8 * parameter.numel()
+
+
+def _adamw_8bit_bytes(parameter: torch.Tensor) -> int:
+    # Two moments of a byte with a float32 scale a block of 256; tensors under 4096 values stay whole.
+    values = parameter.numel()
+    return 8 * values if values < 4096 else 2 * values + 8 * -(-values // 256)
+
+
+def _adafactor_bytes(parameter: torch.Tensor) -> int:
+    # Means over rows and over columns instead of a second moment (Shazeer and Stern 2018, section 3).
+    values = parameter.numel()
+    if parameter.ndim < 2:
+        return 4 * values
+    return 4 * (values // parameter.shape[-1] + values // parameter.shape[-2])
+
+
+OPTIMISER_BYTES: dict[str, Callable[[torch.Tensor], int]] = {
+    "adamw": _adamw_bytes,
+    "adamw8bit": _adamw_8bit_bytes,
+    "adafactor": _adafactor_bytes,
+}
+
+
+def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
+    """Bytes of an optimiser's state for what learns, from its first step on."""
+    return sum(OPTIMISER_BYTES[optimizer](parameter) for parameter in trainable.tensors.values())
+
+
+@torch.no_grad()
+def denoising_pass(base: Base, batch: Batch) -> Effort:
+    """One step of drawing: the UNet on wanted and unwanted rows together."""
+    latents = _latents(base, Batch(2 * batch.rows, batch.size_px))
+    width = int(base.unet.config.cross_attention_dim)  # type: ignore[union-attr,arg-type,attr-defined]
+    conditioning = torch.empty(len(latents), base.max_tokens, width, device=latents.device)
+    timestep = torch.zeros((), dtype=torch.int64, device=latents.device)
+    return rehearse(lambda: base.unet(latents, timestep, conditioning).sample)
+
+
+@torch.no_grad()
+def decoding_pass(base: Base, batch: Batch) -> Effort:
+    """From latents to pictures."""
+    latents = _latents(base, batch)
+    return rehearse(lambda: decode(base.vae, latents))
+
+
+@torch.no_grad()
+def encoding_pass(base: Base, batch: Batch) -> Effort:
+    """From pictures to the autoencoder's posterior."""
+    pixels = torch.empty(batch.rows, 3, batch.size_px, batch.size_px, device=base.unet.device)  # type: ignore[arg-type]
+    vae: Any = base.vae
+    return rehearse(lambda: vae.encode(pixels).latent_dist.mean)
+
+
+def _latents(base: Base, batch: Batch) -> torch.Tensor:
+    size = batch.size_px // base.vae_factor
+    return torch.empty(batch.rows, base.latent_channels, size, size, device=base.unet.device)  # type: ignore[arg-type]

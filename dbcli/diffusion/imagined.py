@@ -1,0 +1,75 @@
+"""A base that is imagined: every weight has its shape, and takes no memory. See `rehearsal`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.assembly import COMPONENTS, Parts, check_config, empty_network
+from dbcli.diffusion.bases import (
+    KNOWN_BASES,
+    Base,
+    BaseReference,
+    embedded_folder,
+    joined,
+    parts_of,
+    resolve_base,
+    settle_prediction_type,
+)
+from dbcli.diffusion.folder import read_tokenizer
+from dbcli.diffusion.single_file import shipped_configs
+from dbcli.errors import Unreachable
+
+
+def imagine_base(source: str, revision: str | None) -> Base:
+    """A base on the meta device, float32: adapters can be added to it; `place` makes it able to work.
+
+    Nothing is fetched: of a known base that is not here yet the shipped configuration is taken. Raises Unreachable
+    for any other that is not on this machine, BaseMissing and UnsafeFile as `load_base` does.
+    """
+    reference = resolve_base(source, revision, offline=True)
+    try:
+        parts = parts_of(reference, offline=True)
+    except Unreachable:
+        if reference.name not in KNOWN_BASES:
+            raise
+        parts = _shipped_parts(reference)
+    settle_prediction_type(parts, None)
+    for component in COMPONENTS:
+        check_config(parts.configs[component], f"{parts.source} ({component})")
+    networks = {name: empty_network(name, parts.configs[name]) for name in COMPONENTS}
+    for network in networks.values():
+        network.eval().requires_grad_(False)
+    return joined(reference, parts, networks, "")
+
+
+def place(base: Base, trainable: Trainable, device: torch.device) -> Trainable:
+    """Puts an imagined base on a device, inside `rehearsal.without_memory`; returns what learns, placed too."""
+    for network in (base.unet, base.vae, base.text_encoder):
+        for module in network.modules():
+            _place_own(module, device)
+    networks = {"unet": base.unet, "text_encoder": base.text_encoder}
+    tensors = {}
+    for name in trainable.tensors:
+        part, _, inner = name.partition(".")
+        tensors[name] = networks[part].get_parameter(inner)
+    return replace(trainable, tensors=tensors)
+
+
+def _place_own(module: nn.Module, device: torch.device) -> None:
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        placed = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+        setattr(module, name, nn.Parameter(placed, requires_grad=parameter.requires_grad))
+    for name, buffer in list(module.named_buffers(recurse=False)):
+        persistent = name not in module._non_persistent_buffers_set
+        placed = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
+        module.register_buffer(name, placed, persistent=persistent)
+
+
+def _shipped_parts(reference: BaseReference) -> Parts:
+    configs: dict[str, Any] = shipped_configs("sd-v1")
+    return Parts(configs, {}, [], lambda: read_tokenizer(embedded_folder() / "tokenizer"), reference.source)

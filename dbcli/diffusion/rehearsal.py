@@ -1,0 +1,78 @@
+"""A rehearsal: work done on tensors that have shapes and no memory, to know what the real work will take.
+
+The operations are those that would run, so what they hold at once and what they multiply is counted, not guessed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a piece of work takes beyond what was there before: bytes at its peak, operations, multiply-adds x 2."""
+
+    peak_bytes: int
+    kept_bytes: int
+    flops: int
+    operations: int
+
+
+class _Ledger(TorchDispatchMode):
+    """Counts the bytes of every storage that operations make, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = self.flops = self.operations = 0
+        self._known: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # What an operation is given without one before it having made it was there before: weights, inputs.
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, torch.Tensor):
+                self._enter(leaf.untyped_storage(), size=0)
+        result = func(*args, **(kwargs or {}))
+        self.operations += 1
+        count = flop_registry.get(getattr(func, "_overloadpacket", None))
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._enter(leaf.untyped_storage(), size=leaf.untyped_storage().nbytes())
+        return result
+
+    def _enter(self, storage: torch.UntypedStorage, size: int) -> None:
+        key = id(storage)
+        if key in self._known:
+            return
+
+        def leave(_: Any) -> None:
+            self.live -= size
+            del self._known[key]
+
+        self._known[key] = weakref.ref(storage, leave)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def rehearse(work: Callable[[], Any]) -> Effort:
+    """Runs `work`, whose tensors are all fake, and says what it took; what it returns is counted as kept."""
+    with _Ledger() as ledger:
+        kept = work()
+        effort = Effort(ledger.peak, ledger.live, ledger.flops, ledger.operations)
+        del kept
+    return effort
+
+
+def without_memory() -> FakeTensorMode:
+    """Inside it every tensor that is made has a device and a shape, and no memory."""
+    return FakeTensorMode(allow_non_fake_inputs=True)

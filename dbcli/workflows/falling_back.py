@@ -1,0 +1,90 @@
+"""When the memory is full in the middle of a run: one rung down the ladder, and on from the last step."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import traceback
+from collections.abc import Callable
+
+from dbcli.project import runs as store
+from dbcli.project.atomic import remove_folder
+from dbcli.project.checkpoints import checkpoints
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import Profile
+from dbcli.project.runs import Fallback, RunRecord
+from dbcli.workflows.ladder import below, on_rung, rung_of
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import AUTO
+
+# What torch says in a RuntimeError of no class of its own.
+MEMORY_SIGNS = (
+    "DefaultCPUAllocator",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA out of memory",
+    "MPS backend out of memory",
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN, which has no room for a kernel
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, the machine's or a GPU's, was full; told without importing torch."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(sign in str(error) for sign in MEMORY_SIGNS)
+    )
+
+
+def within_memory(
+    layout: Layout, record: RunRecord, profile: Profile, progress: Progress, train: Callable[[Profile], None]
+) -> None:
+    """Calls `train` with the profile, and with ever smaller ones as often as the memory is full.
+
+    Only `--profile auto` may turn one method into another. Raises what `train` raised where no rung is left.
+    """
+    while True:
+        try:
+            return train(profile)
+        except Exception as error:
+            smaller = _smaller(layout, record, profile, error, progress) if is_out_of_memory(error) else None
+            if smaller is None:
+                raise
+            # The frames of what failed still hold its tensors.
+            traceback.clear_frames(error.__traceback__)
+        profile = smaller
+        _give_back()
+
+
+def _smaller(
+    layout: Layout, record: RunRecord, profile: Profile, error: Exception, progress: Progress
+) -> Profile | None:
+    rung, here = below(profile, other_method=record.profile.get("name") == AUTO), rung_of(profile)
+    if rung is None or here is None:
+        return None
+    smaller = on_rung(profile, rung, record.base.name)
+    step, reason = record.step, (str(error).splitlines() or [type(error).__name__])[0][:300]
+    if smaller.method != profile.method:
+        # Adapters cannot take over full weights.
+        for folder in checkpoints(layout, record.name):
+            remove_folder(folder)
+        record.step, record.method, record.total_steps = 0, smaller.method, smaller.train.steps
+    record.profile = smaller.model_dump(mode="json") | {"name": record.profile.get("name")}
+    is_new = smaller.train.optimizer != profile.train.optimizer
+    record.fallbacks.append(
+        Fallback(step=record.step, before=here.name, after=rung.name, reason=reason, optimiser_is_new=is_new)
+    )
+    event = {"event": "fell back", "step": step, "from": here.name, "to": rung.name, "reason": reason}
+    store.append_event(layout, record.name, event)
+    store.save_run(layout, record)
+    where = f"on from step {record.step}" if record.step else "from the beginning"
+    progress.warn(f"The memory is full. Falling back from '{here.name}' to '{rung.name}', {where}.")
+    return smaller
+
+
+def _give_back() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,268 @@
+"""What a recipe will take of this machine, told before it begins: memory at its peak, and time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from dbcli.errors import BaseMissing, Unreachable, UsageError
+from dbcli.project.layout import Layout
+from dbcli.project.profiles import Profile
+from dbcli.project.settings import ProjectSettings, load_settings
+from dbcli.project.subjects import Subject
+from dbcli.workflows.ladder import below, on_rung, rung_of, rungs
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import AUTO, default_profile, resolve_profile
+
+if TYPE_CHECKING:
+    import torch
+
+    from dbcli.diffusion.rehearsal import Effort
+    from dbcli.diffusion.speed import Speed
+    from dbcli.workflows.train import TrainingPlan
+
+METHODS = ("full", "lora")
+ENCODED_AT_ONCE = 4
+# Room for what is not counted: the allocator's gaps, and what other programs take meanwhile.
+SPARE = 0.05
+RANDOM_CROPS = 8
+# Measured on the CPU: compiled kernels and the gaps between tensors, whatever the model's size.
+WORKING_BYTES = 120_000_000
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One recipe on this machine: bytes in each phase beside the program's own, and seconds.
+
+    `peak_bytes` is what `peak_memory_bytes` of the run's record should come to.
+    """
+
+    rung: str
+    profile: Profile
+    peak_bytes: int
+    phases: dict[str, int]
+    step_seconds: float
+    seconds: float
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The chosen recipe's forecast, and those below it down to the first that fits."""
+
+    forecasts: list[Forecast]
+    free_bytes: int
+    device: str
+
+    @property
+    def fitting(self) -> Forecast | None:
+        """The first rung, from the first one down, that this machine has the memory for."""
+        return next((one for one in self.forecasts if one.fits), None)
+
+    @property
+    def chosen(self) -> Forecast:
+        """The first rung that fits, or the smallest."""
+        return self.fitting or self.forecasts[-1]
+
+
+def with_outlook(
+    layout: Layout,
+    plan: TrainingPlan,
+    *,
+    sets: Sequence[str],
+    flags: Mapping[str, Any],
+    progress: Progress,
+    asked: bool,
+) -> TrainingPlan:
+    """The plan with what it will take of this machine, if that was asked for or the profile is `auto`.
+
+    `auto` takes the first rung that fits; a run that goes on from another keeps that run's recipe.
+    """
+    if plan.profile_name == AUTO and plan.continuation is None:
+        outlook = look_for(layout, plan.subjects, sets=sets, flags=flags, progress=progress)
+        progress.note(f"This machine has room for: {outlook.chosen.rung}.")
+        return replace(plan, profile=outlook.chosen.profile, outlook=outlook)
+    if asked and plan.profile.method in METHODS:
+        return replace(plan, outlook=look_ahead(layout, plan.subjects, plan.profile))
+    return plan
+
+
+def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> Outlook | None:
+    """Forecasts a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
+
+    None where the base is not on this machine and its size not known.
+    """
+    base = load_settings(layout).base
+
+    def downwards() -> Iterator[Profile]:
+        one = profile
+        yield one
+        while (rung := below(one, other_method=True)) is not None:
+            one = on_rung(one, rung, base)
+            yield one
+
+    try:
+        return _outlook(layout, subjects, downwards())
+    except (Unreachable, BaseMissing):
+        return None
+
+
+def look_for(
+    layout: Layout,
+    subjects: Sequence[Subject],
+    *,
+    sets: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Outlook:
+    """Forecasts the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
+
+    Raises UsageError where the size of the base is not known, or no rung has the method that was asked for.
+    """
+    base = load_settings(layout).base
+
+    def recipes() -> Iterator[Profile]:
+        for rung in rungs():
+            own = [f"{key}={value}".lower() for key, value in rung.settings.items()]
+            flagged = dict(flags or {})
+            wanted = flagged.get("method") or rung.method
+            profile = resolve_profile(
+                layout, profile=default_profile(base, rung.method), sets=[*own, *sets], flags=flagged
+            )[1]
+            if profile.method == rung.method == wanted:
+                yield profile
+
+    try:
+        outlook = _outlook(layout, subjects, recipes())
+    except (Unreachable, BaseMissing) as error:
+        raise UsageError(
+            f"How much {base} takes is not known before it is on this machine.",
+            hint="name a profile for the first run: --profile lora",
+        ) from error
+    if not outlook.forecasts:
+        raise UsageError("The profile auto has no recipe of that method.", hint="--method full or --method lora")
+    if progress is not None and outlook.fitting is None:
+        least, free = outlook.chosen, outlook.free_bytes / 1e9
+        progress.warn(f"Even '{least.rung}' takes about {least.peak_bytes / 1e9:.1f} GB; {free:.1f} GB are free.")
+    return outlook
+
+
+def _outlook(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Profile]) -> Outlook:
+    """Forecasts recipes one by one until one fits."""
+    from dbcli.diffusion.devices import device_name, free_memory_bytes, pick_device
+
+    settings = load_settings(layout)
+    photos = sum(len(subject.photos) for subject in subjects)
+    forecasts: list[Forecast] = []
+    device, free = pick_device("cpu"), 0
+    for profile in recipes:
+        device = pick_device(profile.train.device)
+        free = free_memory_bytes(device)
+        forecasts.append(_forecast(settings, profile, photos, device, free))
+        if forecasts[-1].fits:
+            break
+    return Outlook(forecasts, free, device_name(device))
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What the passes of a recipe take, and the bytes and sizes they were rehearsed with."""
+
+    size_px: int
+    channels: int
+    latent_size: int
+    plain_bytes: int
+    own_bytes: int
+    held_bytes: dict[str, int]
+    learning: int
+    step: Effort
+    denoise: Effort
+    decode: Effort
+    encode: Effort
+
+
+def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: torch.device, free: int) -> Forecast:
+    train, prior = profile.train, profile.prior
+    drawn = prior.images if prior.enabled and prior.folder is None else 0
+    pictures = photos * _views(profile) + (prior.images if prior.enabled else 0)
+    neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
+    at_once = (min(prior.batch_size, drawn or 1), min(ENCODED_AT_ONCE, pictures))
+    done = _passes(settings.base, settings.revision, neutral.model_dump_json(), at_once, str(device))
+    is_cpu = device.type != "cuda"
+    pixels = pictures * 3 * done.size_px**2 * 4 if is_cpu else 0
+    held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
+    phases = {
+        "class images": done.plain_bytes + max(done.denoise.peak_bytes, done.decode.peak_bytes) if drawn else 0,
+        "encode": done.plain_bytes + pixels + done.encode.peak_bytes,
+        # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
+        "train": held + done.step.peak_bytes + (done.encode.peak_bytes // 2 if is_cpu else 0),
+    }
+    rows = train.batch_size * (2 if prior.enabled else 1)
+    speed = _speed(device, done.channels, rows, done.latent_size, train.precision)
+    step_seconds = train.accumulation * speed.seconds(done.step)
+    seconds = step_seconds * train.steps + -(-pictures // ENCODED_AT_ONCE) * speed.seconds(done.encode)
+    seconds += -(-drawn // prior.batch_size) * prior.steps * speed.seconds(done.denoise)
+    seconds += drawn * speed.seconds(done.decode)
+    peak = max(phases.values())
+    rung = rung_of(profile)
+    name = rung.name if rung is not None else profile.method
+    fits = peak * (1 + SPARE) <= free
+    return Forecast(name, profile, done.own_bytes + peak, phases, step_seconds, seconds, fits)
+
+
+# Rungs that differ in their optimiser alone share their passes.
+@lru_cache(maxsize=16)
+def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[int, int], device_name: str) -> _Passes:
+    import torch
+
+    from dbcli.diffusion.devices import resident_bytes
+    from dbcli.diffusion.imagined import imagine_base, place
+    from dbcli.workflows.training_loop import make_trainable
+
+    profile, device = Profile.model_validate_json(recipe), torch.device(device_name)
+    base = imagine_base(base_name, revision)
+    # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
+    own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
+    from dbcli.diffusion import footprint
+    from dbcli.diffusion.footprint import Batch
+    from dbcli.diffusion.rehearsal import without_memory
+
+    plain = footprint.weights_bytes(base)
+    trainable = make_trainable(base, profile, ())
+    size, train = profile.images.resolution or base.resolution, profile.train
+    rows = train.batch_size * (2 if profile.prior.enabled else 1)
+    unet: Any = base.unet
+    with without_memory():
+        trainable = place(base, trainable, device)
+        step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision))
+        weights = footprint.weights_bytes(base)
+        held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
+        return _Passes(
+            size_px=size,
+            channels=int(unet.config.block_out_channels[0]),
+            latent_size=size // base.vae_factor,
+            plain_bytes=plain,
+            own_bytes=own,
+            held_bytes=held,
+            learning=trainable.count,
+            step=step,
+            denoise=footprint.denoising_pass(base, Batch(at_once[0], size)),
+            decode=footprint.decoding_pass(base, Batch(1, size)),
+            encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
+        )
+
+
+def _views(profile: Profile) -> int:
+    return (RANDOM_CROPS if profile.images.crop == "random" else 1) * (2 if profile.images.flip else 1)
+
+
+def _speed(device: torch.device, channels: int, rows: int, size: int, precision: str) -> Speed:
+    import torch
+
+    from dbcli.diffusion.speed import measured_speed
+    from dbcli.diffusion.trainer import AUTOCAST
+
+    dtype = AUTOCAST.get(precision, torch.float32)
+    return measured_speed(device, channels=channels, rows=rows, size=size, dtype=dtype)

@@ -1,0 +1,78 @@
+"""Memory that runs short, and memory foreseen: a run goes on with a smaller recipe, and takes what was said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dbcli.workflows.falling_back import is_out_of_memory
+from tests.reliability.conftest import RUN
+from tests.reliability.processes import ForkServer, events, record, weights_hash
+
+pytestmark = pytest.mark.timeout(1800)
+NewProject = Callable[[], Path]
+# Large batches of large pictures: the activations of the small base outweigh everything else.
+LARGE = [
+    *("train", "--subject", "dog", "--set=train.batch_size=24", "--set=images.resolution=256"),
+    *("--set=prior.images=2", "--set=prior.steps=1", "--steps", 2),
+]
+RECOMPUTED = "full, activations recomputed"
+
+
+def steps_of(run: Path) -> list[tuple[int, str, str]]:
+    return [(one["step"], one["before"], one["after"]) for one in record(run)["fallbacks"]]
+
+
+def test_a_memory_that_is_full_makes_the_recipe_smaller(server: ForkServer, new_project: NewProject) -> None:
+    project = new_project()
+    job = [*LARGE, "--set=train.batch_size=40"]
+    ended = server.run(project, *job, little_memory_from={"step": 1, "room_bytes": 150_000_000}).check(0)
+    run = project / "runs" / RUN
+    assert steps_of(run) == [(0, "full", RECOMPUTED)]
+    assert is_out_of_memory(RuntimeError(record(run)["fallbacks"][0]["reason"]))
+    assert "Falling back from 'full' to 'full, activations recomputed'" in " ".join(ended.err.split())
+
+
+def test_a_run_that_fell_back_goes_on_from_its_last_step_and_ends_as_if_nothing_had_happened(
+    server: ForkServer, new_project: NewProject
+) -> None:
+    project, undisturbed = new_project(), new_project()
+    job = [*("train", "--subject", "dog", "--method", "full", "--steps", 3), "--set=prior.enabled=false"]
+    server.run(undisturbed, *job).check(0)
+    server.run(project, *job, fail_at_step={"step": 3, "error": "memory", "recomputing": False}).check(0)
+    run = project / "runs" / RUN
+    assert steps_of(run) == [(2, "full", RECOMPUTED)]
+    assert [event["step"] for event in events(run) if "loss" in event] == [1, 2, 3]
+    assert weights_hash(run) == weights_hash(undisturbed / "runs" / RUN)
+
+
+@pytest.mark.parametrize(("profile", "code"), [("auto", 0), ("full", 5)])
+def test_only_auto_turns_a_full_run_into_adapters(
+    server: ForkServer, new_project: NewProject, profile: str, code: int
+) -> None:
+    project = new_project()
+    job = ["train", "--subject", "dog", "--profile", profile, "--set=prior.enabled=false"]
+    no_room = {"step": 2, "error": "memory", "method": "full"}
+    server.run(project, *job, "--set=train.steps=3", fail_at_step=no_room).check(code)
+    found = record(project / "runs" / RUN)
+    assert found["method"] == ("lora" if profile == "auto" else "full")
+    assert found["state"] == ("finished" if profile == "auto" else "failed")
+    assert [one["after"] for one in found["fallbacks"]] == [RECOMPUTED, "LoRA"][: len(found["fallbacks"])]
+    assert len(found["fallbacks"]) == (2 if profile == "auto" else 1)
+
+
+@pytest.mark.parametrize("words", [[], ["--set=train.gradient_checkpointing=true"]])
+def test_a_dry_run_says_within_15_percent_what_the_run_will_take(
+    server: ForkServer, new_project: NewProject, words: list[str]
+) -> None:
+    project = new_project()
+    held = {}
+    for name, word in (("dry", "--dry-run"), ("wet", "--quiet")):
+        file = project / f"{name}.txt"
+        ended = server.run(project, *LARGE, *words, word, "--json", tell_resident_bytes={"path": str(file)}).check(0)
+        held[name] = (json.loads(ended.out), int(file.read_text()))
+    said, taken = held["dry"][0]["outlook"]["recipes"][0]["peak_memory_bytes"], held["wet"][0]["peak_memory_bytes"]
+    assert said - held["dry"][1] == pytest.approx(taken - held["wet"][1], rel=0.15)
