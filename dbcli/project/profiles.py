@@ -66,7 +66,7 @@ class TrainSettings(_Section):
         description="after a loss or weight that is not finite: stop, or go back a checkpoint at half the rate",
     )
     rehearsal_share: float = Field(
-        default=0.5, ge=0, le=0.9, description="with --from: what share of the photo rows shows earlier subjects"
+        default=0.25, ge=0, le=0.9, description="with --from: what share of the photo rows shows earlier subjects"
     )
     checkpoint_every: Whole = Field(default=200, ge=0, description="steps between checkpoints; 0: only at the end")
     keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
