@@ -28,13 +28,14 @@ def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_interval
     rows: list[tuple[str, ...]] = []
     with_nearest = any(row["nearest_right"] is not None for row in scores["rows"])
     gap = ("",) if with_nearest else ()
+    real_title = f"ours: {REAL}" if with_published else REAL
     if scored:
         # Rows that share subjects share their photos; where they do not, the row says whose.
         reals = {row["label"]: tuple(format_score(row["scores"]["real"].get(one)) for one in metrics) for row in scored}
         if len(set(reals.values())) == 1:
-            rows.append((REAL, "", *next(iter(reals.values())), *gap))
+            rows.append((real_title, "", *next(iter(reals.values())), *gap))
         else:
-            rows += [(f"{REAL}: {label}", "", *values, *gap) for label, values in reals.items()]
+            rows += [(f"{real_title}: {label}", "", *values, *gap) for label, values in reals.items()]
     for row in scores["rows"]:
         overall = row["scores"]["overall"] if row["scores"] is not None else {}
         done = f"{row['finished']} of {row['cells']}"
@@ -96,8 +97,8 @@ def differences(scores: Mapping[str, Any]) -> str:
         "What differs: the paper scores 30 subjects under 25 prompts with 4 images each, by DINO ViT-S/16 and a CLIP "
         "whose size it does not state, on Imagen and Stable Diffusion; public code differs further in what it crops, "
         f"pairs and scales. Ours: the base {scores['base']['source']}, {subjects} subject{_s(subjects)}, "
-        f"{prompts} prompts of {' + '.join(pictures['suites'])} with {pictures['count']} pictures each, {judges}; "
-        "plain cosines of all pairs, the identifier left out of the text. Compare within a judge and a suite, never "
+        f"{prompts} prompts of {' + '.join(pictures['suites'])} with {pictures['count']} picture{_s(pictures['count'])} each, "
+        f"{judges}; plain cosines of all pairs, the identifier left out of the text. Compare within a judge and a suite, never "
         "across."
     )
 

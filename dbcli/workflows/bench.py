@@ -12,6 +12,7 @@ from dbcli.project.names import slug
 from dbcli.project.settings import load_settings
 from dbcli.project.sweep_files import Axis, PicturesWish, SweepFile
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import default_profile
 from dbcli.workflows.sweep import open_dataset
 from dbcli.workflows.sweep_plan import SweepPlan, plan_sweep
 from dbcli.workflows.sweep_subjects import SweepSubjects
@@ -43,13 +44,15 @@ def plan_bench(
     names = [one for text in subjects for one in text.split(",") if one] or found.names()
     if not names:
         raise UsageError("There is no subject to train.", hint="dreambooth add-subject, or --dataset DIR")
-    is_tiny = load_settings(layout).base == "tiny"
+    project = load_settings(layout)
+    is_tiny = project.base == "tiny"
     own = {data.suite.name: data.suite} if data is not None else {}
     wanted = tuple(suites) or (tuple(own) if own and not prompts and not is_tiny else ())
     given = {key: value for key, value in settings.items() if value is not None}
-    recipe = profile or given.get("method") or "default"
+    method = given.get("method")
+    recipe = profile or (None if method else project.profile) or default_profile(project.base, method)
     sweep = SweepFile(
-        name=name or f"bench-{slug(Path(str(recipe)).stem, 'recipe')}",
+        name=name or f"bench-{slug(Path(recipe).stem, 'recipe')}",
         about=f"{len(names)} subjects, one recipe.",
         shared={"settings": given, **({"profile": profile} if profile else {})},
         axes=(Axis("subject", tuple((one, {"subject": one}) for one in dict.fromkeys(names))),),

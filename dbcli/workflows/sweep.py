@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbcli.errors import Interrupted
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
 from dbcli.project.names import printable
@@ -110,8 +111,12 @@ def run_plan(
             f"{plan.sweep.name}: {len(plan.cells)} cells, {_states(plan)}; {steps} runs and "
             f"{len(units) - steps} cells to look after."
         )
-        for number, outcome in enumerate(worker.carry_out(layout.root, units, progress, offline=offline), start=1):
-            progress.note(f"[{number}/{len(units)}] {printable(outcome.title, 200)}: {_ended(outcome.error)}")
+        try:
+            for number, outcome in enumerate(worker.carry_out(layout.root, units, progress, offline=offline), start=1):
+                progress.note(f"[{number}/{len(units)}] {printable(outcome.title, 200)}: {_ended(outcome.error)}")
+        except Interrupted as stopped:
+            stopped.hint = "the same command goes on from there"
+            raise
         cells = tuple(CellResult(cell, _record(layout, cell)) for cell in plan.cells)
         scores, files = write_reports(layout, plan, [(one.cell, one.record) for one in cells])
     return SweepResult(plan, cells, scores, files)

@@ -101,3 +101,11 @@ def test_a_wish_to_stop_is_heard_between_two_steps(base: Any) -> None:
     with pytest.raises(Interrupted):
         list(draw(base, [Order("a dog", 1)], SETTINGS, on_denoise=moved.append, should_stop=lambda: len(moved) == 1))
     assert len(moved) == 1
+
+
+def test_what_is_wanted_of_many_orders_is_drawn_as_among_all_and_other_batches_are_left_out(base: Any) -> None:
+    orders = [Order("a dog in space", seed) for seed in range(7)]
+    whole = drawn(base, orders)
+    part = dict(draw(base, orders, SETTINGS, wanted={5}))
+    assert sorted(part) == [4, 5, 6]
+    assert all(torch.equal(picture, whole[index]) for index, picture in part.items())

@@ -68,3 +68,15 @@ def test_no_paths_give_no_rows(judges: Judges) -> None:
 def test_a_missing_file_is_named(judges: Judges, tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="gone.png"):
         FeatureStore().features([tmp_path / "gone.png"], [judges.dino])
+
+
+def test_files_are_encoded_in_the_batches_they_would_have_had_at_once(judges: Judges, tmp_path: Path) -> None:
+    # The last bits of a feature depend on its batch: what a stopped evaluation left open is made in the same company.
+    paths = write_pictures(tmp_path / "pictures", 5, seed=7)
+    whole = FeatureStore(tmp_path / "whole", batch_size=4).features(paths, [judges.dino])[0]
+    FeatureStore(tmp_path / "parts", batch_size=4).features(paths, [judges.dino])
+    kept = sorted((tmp_path / "parts").rglob("*.safetensors"))
+    for lost in (kept[0], kept[2], kept[4]):
+        lost.unlink()
+        again = FeatureStore(tmp_path / "parts", batch_size=4).features(paths, [judges.dino])[0]
+        assert torch.equal(again, whole)
