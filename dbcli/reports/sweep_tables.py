@@ -91,15 +91,15 @@ def differences(scores: Mapping[str, Any]) -> str:
     judges = ", ".join(f"{part} by {judge['model']}" for part, judge in ours["protocol"]["judges"].items())
     subjects = len(ours["subjects"])
     pictures = scores["pictures"]
+    count = pictures["count"]
     least, most = min(pictures["prompts_of"]), max(pictures["prompts_of"])
     prompts = f"{most}" if least == most else f"{least} to {most}"
     return (
         "What differs: the paper scores 30 subjects under 25 prompts with 4 images each, by DINO ViT-S/16 and a CLIP "
         "whose size it does not state, on Imagen and Stable Diffusion; public code differs further in what it crops, "
         f"pairs and scales. Ours: the base {scores['base']['source']}, {subjects} subject{_s(subjects)}, "
-        f"{prompts} prompts of {' + '.join(pictures['suites'])} with {pictures['count']} picture{_s(pictures['count'])} each, "
-        f"{judges}; plain cosines of all pairs, the identifier left out of the text. Compare within a judge and a suite, never "
-        "across."
+        f"{prompts} prompts of {' + '.join(pictures['suites'])} with {count} picture{_s(count)} each, {judges}; plain "
+        "cosines of all pairs, the identifier left out of the text. Compare within a judge and a suite, never across."
     )
 
 
