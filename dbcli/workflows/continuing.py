@@ -109,12 +109,11 @@ def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], p
         if entry.learnt_in == parent.name and prior.enabled:
             entry.prior = prior.model_dump(mode="json")
         entry.rehearsed = profile.train.rehearsal_share > 0
+    # A subject that was renamed since goes on under its new name, rehearsed or not.
     current = {former: one.name for one in list_subjects(layout) for former in one.formerly}
     for entry in earlier:
         entry.name = current.get(entry.name, entry.name)
     rehearsed = [as_learnt(layout, entry, parent.name) for entry in earlier if entry.rehearsed]
-    for entry, subject in zip(earlier, rehearsed, strict=False):
-        entry.name = subject.name  # it may have been renamed since
     return Continuation(parent, weights_seal(layout, parent), earlier, rehearsed)
 
 
