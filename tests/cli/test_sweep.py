@@ -176,9 +176,7 @@ grid:
     ]
     assert forgetting["parent"] == rehearsed["parent"] == first["name"]
     assert {one["name"]: one["identifier"] for one in rehearsed["subjects"]} == {"cat": "nlwx", "dog": "olis"}
-    assert (forgetting["profile"]["train"]["rehearsal_share"], rehearsed["profile"]["train"]["rehearsal_share"]) == (
-        0.0,
-        0.5,
-    )
+    assert forgetting["profile"]["train"]["rehearsal_share"] == 0
+    assert rehearsed["profile"]["train"]["rehearsal_share"] > 0
     assert all(0 <= row["nearest_right"]["value"] <= 1 for row in done.document["rows"])
     assert "right ↑" in (two / "sweeps" / "study" / "table.md").read_text(encoding="utf-8")
