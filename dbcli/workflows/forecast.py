@@ -29,7 +29,7 @@ ENCODED_AT_ONCE = 4
 SPARE = 0.05
 RANDOM_CROPS = 8
 # Measured on the CPU: compiled kernels and the gaps between tensors, whatever the model's size.
-WORKING_BYTES = 120_000_000
+WORKING_BYTES = 100_000_000
 
 
 @dataclass(frozen=True)

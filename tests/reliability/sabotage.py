@@ -184,26 +184,6 @@ def tell_resident_bytes(path: str) -> None:
     Path(path).write_text(str(pages * resource.getpagesize()))
 
 
-def little_memory_from(step: int, room_bytes: int) -> None:
-    """From a step on the process may take so many bytes of addresses more and none beyond."""
-    import ctypes
-    import resource
-
-    from dbcli.diffusion.trainer import Trainer
-
-    take_step = Trainer.step
-
-    def limited(self: Any) -> Any:
-        if self.done + 1 == step:
-            Trainer.step = take_step  # type: ignore[method-assign]
-            ctypes.CDLL(None).malloc_trim(0)  # what the steps before left free would be room as well
-            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (taken + room_bytes, resource.RLIM_INFINITY))
-        return take_step(self)
-
-    Trainer.step = limited  # type: ignore[method-assign]
-
-
 def stop_after(step: int) -> None:
     """The process sends itself SIGTERM when a step is recorded: a person who stops exactly there."""
     import signal

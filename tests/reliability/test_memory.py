@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.workflows.falling_back import is_out_of_memory
 from tests.reliability.conftest import RUN
 from tests.reliability.processes import ForkServer, events, record, weights_hash
 
@@ -24,16 +23,6 @@ RECOMPUTED = "full, activations recomputed"
 
 def steps_of(run: Path) -> list[tuple[int, str, str]]:
     return [(one["step"], one["before"], one["after"]) for one in record(run)["fallbacks"]]
-
-
-def test_a_memory_that_is_full_makes_the_recipe_smaller(server: ForkServer, new_project: NewProject) -> None:
-    project = new_project()
-    job = [*LARGE, "--set=train.batch_size=40"]
-    ended = server.run(project, *job, little_memory_from={"step": 1, "room_bytes": 150_000_000}).check(0)
-    run = project / "runs" / RUN
-    assert steps_of(run) == [(0, "full", RECOMPUTED)]
-    assert is_out_of_memory(RuntimeError(record(run)["fallbacks"][0]["reason"]))
-    assert "Falling back from 'full' to 'full, activations recomputed'" in " ".join(ended.err.split())
 
 
 def test_a_run_that_fell_back_goes_on_from_its_last_step_and_ends_as_if_nothing_had_happened(
