@@ -46,7 +46,7 @@ from dbcli.workflows.train import plan_training, resume_training, start_training
 from tests.cli.made_projects import command, trained_project
 
 MEMORY = Path("/dev/shm")
-EXAMPLES, STEPS = 68, 40
+EXAMPLES, STEPS = 80, 40
 # How often each thing has to be done; and it has to be refused too.
 LEAST = 5
 PIECES = ["sks", "zwx", "xqz", "q", "k", "1", "5", "-", "'", "dog", "犬", "é", "\u0301", "🐶", "\u200b", "\u200d", "S"]
