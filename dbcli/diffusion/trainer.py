@@ -139,6 +139,8 @@ class Trainer:
             micro_step = self.done * self.schedule.accumulation + micro
             with self._seeded_dropout(micro_step):
                 part = self.loss(micro_step)
+                # With the fused step weights move as early as in the backward pass.
+                self.is_between_steps = not self.optimisation.fused_backward
                 self.scaler.scale(part.total / self.schedule.accumulation).backward()
             parts.append(part)
         self.is_between_steps = False
