@@ -111,7 +111,8 @@ def _files() -> str:
 
 
 def _keys() -> Iterator[str]:
-    from dbcli.project.profiles import Profile, known_keys
+    from dbcli.project.profile_settings import Profile
+    from dbcli.project.profiles import known_keys
 
     defaults = Profile().model_dump(mode="json")
     section_before: str | None = None

@@ -11,7 +11,8 @@ from dbcli.project import runs as store
 from dbcli.project.identifiers import check_identifier
 from dbcli.project.layout import Layout
 from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weights_seal
-from dbcli.project.profiles import PriorSettings, Profile, frozen_profile
+from dbcli.project.profile_settings import PriorSettings, Profile
+from dbcli.project.profiles import frozen_profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, list_subjects, load_subject, verify_words

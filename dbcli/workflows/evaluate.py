@@ -11,7 +11,7 @@ from dbcli.errors import PromptError
 from dbcli.project.atomic import write_json
 from dbcli.project.identifiers import render_with, render_without
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.generate import chosen_run, draw_settings, profile_of

@@ -11,7 +11,7 @@ from dbcli.errors import DreamboothError, Refused, UsageError
 from dbcli.project import runs as store
 from dbcli.project.identifiers import Words
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.token_claims import SubjectWord
 from dbcli.workflows.export_metadata import kohya_of, modelspec_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.inversion import INVERSION
 from dbcli.workflows.pictures import words_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from dbcli.errors import ConfigError
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 
 
 def require_extras(profile: Profile) -> None:

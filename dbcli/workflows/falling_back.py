@@ -11,7 +11,7 @@ from dbcli.project import runs as store
 from dbcli.project.atomic import remove_folder
 from dbcli.project.checkpoints import checkpoints
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import Fallback, RunRecord
 from dbcli.workflows.ladder import below, on_rung, rung_of
 from dbcli.workflows.progress import Progress

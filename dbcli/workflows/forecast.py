@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import BaseMissing, Unreachable, UsageError
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.settings import ProjectSettings, load_settings
 from dbcli.project.subjects import Subject
 from dbcli.workflows.ladder import below, on_rung, rung_of, rungs

@@ -10,7 +10,8 @@ from typing import Any
 from dbcli.errors import PromptError, UsageError
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import DrawSettings, Profile, frozen_profile, resolve
+from dbcli.project.profile_settings import DrawSettings, Profile
+from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.composition import Cast, compose, load_composition
 from dbcli.workflows.likeness import Asked, filled_in

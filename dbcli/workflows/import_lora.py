@@ -17,7 +17,7 @@ from dbcli.project.identifiers import check_class_noun, check_identifier
 from dbcli.project.layout import Layout
 from dbcli.project.manifests import write_manifest
 from dbcli.project.names import check_name, printable, slug, without_control_characters
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.subjects import Subject, list_subjects
 from dbcli.workflows.progress import Progress

@@ -12,7 +12,7 @@ from dbcli.project.atomic import write_bytes, write_json, write_text
 from dbcli.project.identifiers import render_with
 from dbcli.project.interference_records import FILE_NAME, SUITE_NAME
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition

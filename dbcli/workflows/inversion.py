@@ -10,7 +10,7 @@ from dbcli.project.atomic import commit_folder, temporary_folder
 from dbcli.project.identifiers import Words, render_with
 from dbcli.project.layout import Layout
 from dbcli.project.names import NAME_PATTERN, printable
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord, RunSubject
 
 if TYPE_CHECKING:

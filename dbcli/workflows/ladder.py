@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dbcli.project.profiles import Profile, load_profile, resolve
+from dbcli.project.profile_settings import Profile
+from dbcli.project.profiles import load_profile, resolve
 from dbcli.workflows.settings import default_profile
 
 

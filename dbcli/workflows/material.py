@@ -11,7 +11,7 @@ from dbcli.errors import Interrupted
 from dbcli.project.identifiers import render_with
 from dbcli.project.layout import Layout
 from dbcli.project.photo_notes import mask_paths
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.subjects import Subject, verify_photos
 from dbcli.workflows.prior import ClassImages
 from dbcli.workflows.progress import Progress

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli import __version__
 from dbcli.project.identifiers import Words, render_with
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.prompt_reading import slips
 from dbcli.project.recipes import Recipe, save_png
 from dbcli.project.runs import RunRecord

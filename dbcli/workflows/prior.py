@@ -11,7 +11,7 @@ from dbcli.errors import Interrupted
 from dbcli.project.identifiers import Words, render_with
 from dbcli.project.layout import Layout
 from dbcli.project.prior_sets import PriorRecipe, PriorSet
-from dbcli.project.profiles import PriorSettings
+from dbcli.project.profile_settings import PriorSettings
 from dbcli.project.recipes import png_bytes
 from dbcli.workflows.progress import Progress
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dbcli.project.identifiers import render_with, render_without
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.recipes import Recipe
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import load_subject, photo_paths

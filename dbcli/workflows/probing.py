@@ -28,7 +28,7 @@ from dbcli.project.probe_files import (
     probe_picture,
     save_probes,
 )
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.recipes import save_png
 from dbcli.project.runs import RunRecord
 from dbcli.project.settings import load_settings, load_user_settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.continuing import prior_settings
 from dbcli.workflows.inversion import has_prior

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import DrawSettings, Profile
+from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.generate import Drawn, draw_settings, images_folder, profile_of

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import Profile, load_profile, parse_set, resolve
+from dbcli.project.profile_settings import Profile
+from dbcli.project.profiles import load_profile, parse_set, resolve
 from dbcli.project.settings import load_settings, load_user_settings
 
 # What a project on this base takes where nobody chose: (method -> profile).

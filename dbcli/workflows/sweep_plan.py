@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dbcli.errors import Collision, ConfigError, DreamboothError
 from dbcli.project.layout import Layout
 from dbcli.project.photo_notes import captions_of, mask_hashes
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject

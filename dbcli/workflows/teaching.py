@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import PriorSettings, Profile
+from dbcli.project.profile_settings import PriorSettings, Profile
 from dbcli.project.settings import load_settings
 from dbcli.project.teacher_store import TeacherStore
 from dbcli.workflows.material import Lesson, class_pixels

@@ -16,7 +16,8 @@ from dbcli.project.lineage import parent_of
 from dbcli.project.locks import hold
 from dbcli.project.names import printable
 from dbcli.project.photo_notes import captions_of, mask_hashes
-from dbcli.project.profiles import Profile, frozen_profile
+from dbcli.project.profile_settings import Profile
+from dbcli.project.profiles import frozen_profile
 from dbcli.project.renaming import in_words_of
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import load_settings

@@ -11,7 +11,7 @@ from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project import runs as store
 from dbcli.project.checkpoints import newest_checkpoint, save_checkpoint
 from dbcli.project.layout import Layout
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.workflows.falling_back import is_out_of_memory
 from dbcli.workflows.inversion import INVERSION, open_words

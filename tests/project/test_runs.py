@@ -11,7 +11,7 @@ import pytest
 from dbcli.errors import DataError, LockHeld, Refused, RunMissing
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
-from dbcli.project.profiles import Profile
+from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import (
     RunBase,
     RunRecord,
