@@ -74,7 +74,7 @@ def test_every_fault_of_the_settings_is_shown_at_once(run: Run, project: Path) -
 def test_a_method_that_does_not_exist_names_those_that_do(run: Run, project: Path) -> None:
     ended = run("train", "--subject", "dog", "--token", "sks", "--method", "loar")
     assert ended.code == 2
-    assert "'full' or 'lora'" in ended.err
+    assert "'full', 'lora' or 'textual-inversion'" in ended.err
 
 
 def test_a_run_that_is_not_there_is_missing(run: Run, project: Path) -> None:
