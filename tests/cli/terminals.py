@@ -47,6 +47,8 @@ class Terminal:
         command = [sys.executable, "-m", "dbcli.cli.app", *words]
         self.process, self._file = pty.fork()
         if self.process == 0:
+            # A test run that was put in the background ignores Ctrl-C, and would hand that down.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.chdir(folder)
             os.execvpe(command[0], command, environment)
         fcntl.ioctl(self._file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
