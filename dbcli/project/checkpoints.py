@@ -35,6 +35,18 @@ def save_checkpoint(
     final = folder / f"step-{step:06d}"
     if is_complete(final):
         return final
+    write_step(folder, step, write, needed_bytes=needed_bytes)
+    for old in checkpoints(layout, run)[:-keep]:
+        remove_folder(old)
+    return final
+
+
+def write_step(folder: Path, step: int, write: Callable[[Path], None], *, needed_bytes: int) -> None:
+    """Lets `write` fill a hidden folder, then makes it `folder`/step-NNNNNN, in the place of what was there.
+
+    Raises DiskFull.
+    """
+    final = folder / f"step-{step:06d}"
     if final.exists():
         remove_folder(final)
     check_space(folder, needed_bytes)
@@ -42,9 +54,6 @@ def save_checkpoint(
         write(temporary)
         write_manifest(temporary, step=step)
         commit_folder(temporary, final)
-    for old in checkpoints(layout, run)[:-keep]:
-        remove_folder(old)
-    return final
 
 
 def checkpoints(layout: Layout, run: str) -> list[Path]:

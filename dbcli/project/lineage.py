@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from dbcli.errors import Collision, DreamboothError, Refused, RunMissing, SubjectError, UnsafeFile
+from dbcli.errors import Collision, DreamboothError, Refused, RunMissing, SubjectError
 from dbcli.project.atomic import sha256_of
 from dbcli.project.layout import Layout
-from dbcli.project.manifests import MANIFEST_NAME, first_fault
+from dbcli.project.manifests import MANIFEST_NAME
 from dbcli.project.names import printable
 from dbcli.project.registry import TokenCheck
 from dbcli.project.runs import RunRecord, RunSubject, load_run
 from dbcli.project.subjects import Subject, load_subject, verify_photos
 from dbcli.project.token_claims import Claim, check_tokens
+from dbcli.project.weights import checked_weights
 
 FORGO = "--no-rehearsal goes on without its photos"
 
@@ -27,16 +28,7 @@ def weights_seal(layout: Layout, record: RunRecord) -> str:
             f"The run {record.name} is {record.state}; only a finished run can be gone on from.",
             hint=f"dreambooth train --resume {record.name}",
         )
-    folder = layout.weights_dir(record.name)
-    if not folder.is_dir():
-        raise RunMissing(f"{layout.shown(folder)} is not there.", hint=f"dreambooth runs show {record.name}")
-    fault = first_fault(folder)
-    if fault is not None:
-        raise UnsafeFile(
-            f"The weights of the run {record.name} are damaged: {fault}.",
-            hint="put the file back from a copy, or train that run again",
-        )
-    return sha256_of(folder / MANIFEST_NAME)
+    return sha256_of(checked_weights(layout, record) / MANIFEST_NAME)
 
 
 def parent_of(layout: Layout, record: RunRecord) -> RunRecord | None:

@@ -10,16 +10,12 @@ from pydantic import BaseModel, Field
 
 from dbcli.errors import DataError
 from dbcli.project.atomic import (
-    commit_folder,
-    disk_full_explained,
     remove_folder,
     remove_leftovers,
-    temporary_folder,
     write_json,
 )
-from dbcli.project.checkpoints import FOLDER_PATTERN, check_space, is_complete
+from dbcli.project.checkpoints import FOLDER_PATTERN, is_complete, write_step
 from dbcli.project.layout import Layout
-from dbcli.project.manifests import write_manifest
 from dbcli.project.records import Record, load_record
 
 
@@ -103,14 +99,7 @@ def keep_weights(layout: Layout, run: str, step: int, write: Callable[[Path], No
     folder = _weights(layout, run)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    final = folder / f"step-{step:06d}"
-    if final.exists():
-        remove_folder(final)
-    check_space(folder, needed_bytes)
-    with disk_full_explained(final, needed_bytes), temporary_folder(final) as temporary:
-        write(temporary)
-        write_manifest(temporary, step=step)
-        commit_folder(temporary, final)
+    write_step(folder, step, write, needed_bytes=needed_bytes)
 
 
 def kept_weights(layout: Layout, run: str, step: int) -> Path | None:

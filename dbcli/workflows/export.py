@@ -14,13 +14,14 @@ from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.token_claims import SubjectWord
+from dbcli.project.weights import checked_weights
 from dbcli.workflows.export_metadata import kohya_of, modelspec_of
 from dbcli.workflows.generate import chosen_run, profile_of
 from dbcli.workflows.inversion import INVERSION, attach_words, by_word, export_words, read_words, spellings
 from dbcli.workflows.pictures import draw_size, words_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.tokens import clashes_among
-from dbcli.workflows.tuned import LORA_FILE, checked_weights, load_model
+from dbcli.workflows.tuned import LORA_FILE, load_model
 
 if TYPE_CHECKING:
     import torch

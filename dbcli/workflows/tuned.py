@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import Refused, RunMissing, UnsafeFile
+from dbcli.errors import Refused
 from dbcli.project.atomic import (
     commit_folder,
     disk_full_explained,
@@ -15,8 +15,9 @@ from dbcli.project.atomic import (
 )
 from dbcli.project.checkpoints import check_space
 from dbcli.project.layout import Layout
-from dbcli.project.manifests import first_fault, write_manifest
+from dbcli.project.manifests import write_manifest
 from dbcli.project.runs import RunRecord
+from dbcli.project.weights import checked_weights
 from dbcli.workflows.at_checkpoint import put_checkpoint, require_checkpoint
 from dbcli.workflows.inversion import INVERSION, attach_words, write_words
 from dbcli.workflows.progress import Progress
@@ -73,23 +74,6 @@ def _write_lora(file: Path, base: Base) -> None:
     text = lora_tensors(base.text_encoder) if alphas["text_encoder"] else {}
     lora = lora_from_peft(lora_tensors(base.unet), text, alpha=alphas)
     write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
-
-
-def checked_weights(layout: Layout, record: RunRecord) -> Path:
-    """The folder of a run's weights, every file compared with the manifest they were written with.
-
-    Raises RunMissing where the folder is gone, UnsafeFile naming the file that is damaged.
-    """
-    folder = layout.weights_dir(record.name)
-    if not folder.is_dir():
-        raise RunMissing(f"{layout.shown(folder)} is not there.", hint=f"dreambooth runs show {record.name}")
-    fault = first_fault(folder)
-    if fault is not None:
-        raise UnsafeFile(
-            f"The weights of the run {record.name} are damaged: {fault}.",
-            hint="put the file back from a copy, or train the run again",
-        )
-    return folder
 
 
 def load_model(
