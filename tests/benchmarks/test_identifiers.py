@@ -1,0 +1,37 @@
+"""The pooling of the study of identifiers, on figures that can be worked out by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "identifiers.py"
+
+
+@pytest.fixture(scope="module")
+def study() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("identifiers_study", SCRIPT)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def row(arrangement: str, first: float, second: float) -> dict[str, object]:
+    subjects = {"dog": first, "cat": second}
+    return {"arrangement": arrangement, "pair": "dog and cat", "right": (first + second) / 2, "subjects": subjects}
+
+
+def test_cells_are_pooled_by_arrangement(study: ModuleType) -> None:
+    rows = [row("one word", 0.0, 1.0), row("one word", 0.5, 1.0), row("two words", 1.0, 1.0)]
+    lines = study.table(rows).splitlines()
+    # (0.5 + 0.75) / 2, the first subject (0 + 0.5) / 2; resampled means are 0.5, 0.625 and 0.75
+    assert lines[2] == "| one word | 2 | 62% | 50%-75% | 25% | 100% |"
+    assert lines[3] == "| two words | 1 | 100% | 100%-100% | 100% | 100% |"
+
+
+def test_the_interval_of_equal_values_is_a_point(study: ModuleType) -> None:
+    assert study.interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
