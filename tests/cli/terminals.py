@@ -95,9 +95,12 @@ class Terminal:
         return self.text
 
     def wait_for_prompt(self, prompt: str) -> None:
-        """Returns once the last line is an empty prompt: before that, Ctrl-C and Ctrl-D would go to the terminal."""
+        """Returns once the cursor stands at an empty prompt: before that, Ctrl-C and Ctrl-D would go to the terminal.
+
+        What is below that line, such as the settings, comes a moment later than the prompt itself.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.lines or self.lines[-1].strip() != prompt:
+        while self._screen.display[self._screen.cursor.y].strip() != prompt:
             assert time.monotonic() < deadline, f"the prompt {prompt!r} never came back:\n{self.text}"
             self._read(0.1)
 

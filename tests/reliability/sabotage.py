@@ -176,14 +176,6 @@ def fail_at_step(step: int, error: str, method: str | None = None, recomputing: 
     Trainer.step = failing  # type: ignore[method-assign]
 
 
-def tell_resident_bytes(path: str) -> None:
-    """Writes what the process holds before its command begins."""
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    Path(path).write_text(str(pages * resource.getpagesize()))
-
-
 def stop_after(step: int) -> None:
     """The process sends itself SIGTERM when a step is recorded: a person who stops exactly there."""
     import signal

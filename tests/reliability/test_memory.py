@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 # Large batches of large pictures: the activations of the small base outweigh everything else.
 LARGE = [
-    *("train", "--subject", "dog", "--set=train.batch_size=24", "--set=images.resolution=256"),
+    *("train", "--subject", "dog", "--set=train.batch_size=48", "--set=images.resolution=256"),
     *("--set=prior.images=2", "--set=prior.steps=1", "--steps", 2),
 ]
 RECOMPUTED = "full, activations recomputed"
@@ -58,10 +58,9 @@ def test_a_dry_run_says_within_15_percent_what_the_run_will_take(
     server: ForkServer, new_project: NewProject, words: list[str]
 ) -> None:
     project = new_project()
-    held = {}
-    for name, word in (("dry", "--dry-run"), ("wet", "--quiet")):
-        file = project / f"{name}.txt"
-        ended = server.run(project, *LARGE, *words, word, "--json", tell_resident_bytes={"path": str(file)}).check(0)
-        held[name] = (json.loads(ended.out), int(file.read_text()))
-    said, taken = held["dry"][0]["outlook"]["recipes"][0]["peak_memory_bytes"], held["wet"][0]["peak_memory_bytes"]
-    assert said - held["dry"][1] == pytest.approx(taken - held["wet"][1], rel=0.15)
+    dry, wet = (
+        json.loads(server.run(project, *LARGE, *words, word, "--json").check(0).out) for word in ("--dry-run", "--quiet")
+    )
+    # Both with the program's own share: how many pages of its libraries are mapped is the kernel's affair.
+    said = dry["outlook"]["recipes"][0]["peak_memory_bytes"]
+    assert said == pytest.approx(wet["peak_memory_bytes"], rel=0.15)
