@@ -58,9 +58,8 @@ def test_a_dry_run_says_within_15_percent_what_the_run_will_take(
     server: ForkServer, new_project: NewProject, words: list[str]
 ) -> None:
     project = new_project()
-    dry, wet = (
-        json.loads(server.run(project, *LARGE, *words, word, "--json").check(0).out) for word in ("--dry-run", "--quiet")
-    )
+    job = [*LARGE, *words, "--json"]
+    dry, wet = (json.loads(server.run(project, *job, word).check(0).out) for word in ("--dry-run", "--quiet"))
     # Both with the program's own share: how many pages of its libraries are mapped is the kernel's affair.
     said = dry["outlook"]["recipes"][0]["peak_memory_bytes"]
     assert said == pytest.approx(wet["peak_memory_bytes"], rel=0.15)
