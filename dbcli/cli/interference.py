@@ -24,6 +24,8 @@ def show_interference(
     files = {"file": made.file, "report": made.page, "heat_map": made.heat_map}
     call.screen.document(made.report | {what: None if path is None else str(path) for what, path in files.items()})
     _show_subjects(call.screen, made.report)
+    for line in made.bleeding:
+        call.screen.warn(line)
     _show_drift(call.screen, made.report)
     call.screen.line(f"Numbers: {made.file}")
     call.screen.line(f"Report: {made.page}")
@@ -44,8 +46,6 @@ def _show_subjects(screen: Screen, report: Mapping[str, Any]) -> None:
     for name, one in nearest["subjects"].items():
         if one["verdict"] == "unknown":
             screen.note(f"{name}: only {one['photos_right']:.0%} of its photos are told apart; the judge cannot say.")
-    for name in nearest["bleeding"]:
-        screen.warn(f"{name} bleeds: fewer than 90 % of its pictures are nearest to its own photos.")
 
 
 def _show_drift(screen: Screen, report: Mapping[str, Any]) -> None:

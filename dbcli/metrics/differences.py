@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from dbcli.metrics.pooling import score_values
 from dbcli.metrics.statistics import Cell, bootstrap_interval
-
-PER_PROMPT = ("dino", "clip_i", "clip_t", "clip_t_l", "div")
 
 
 def score_differences(
@@ -21,13 +20,12 @@ def score_differences(
     """
     cells: dict[str, list[Cell]] = {}
     for one, other in _pairs(scores, against):
-        known = dict(_values(other))
-        for (metric, prompt), (value, weight) in _values(one):
+        known = {(metric, prompt): found for metric, prompt, *found in score_values(other)}
+        for metric, prompt, value, weight in score_values(one):
             if (metric, prompt) in known:
                 before, other_weight = known[metric, prompt]
-                cells.setdefault(metric, []).append(
-                    Cell(one["name"], prompt, value - before, min(weight, other_weight))
-                )
+                cell = Cell(one["name"], prompt, value - before, min(weight, other_weight))
+                cells.setdefault(metric, []).append(cell)
     found = {}
     for metric, differences in cells.items():
         interval = bootstrap_interval(differences, seed=seed, resamples=resamples)
@@ -43,19 +41,3 @@ def _pairs(scores: Mapping[str, Any], against: Mapping[str, Any]) -> list[tuple[
     if named or len(scores["subjects"]) != len(against["subjects"]):
         return named
     return list(zip(scores["subjects"], against["subjects"], strict=True))
-
-
-def _values(subject: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], tuple[float, float]]]:
-    """((metric, prompt), (value, weight)) of one subject; a template that comes twice is two prompts."""
-    counts: dict[str, int] = {}
-    for prompt in subject["prompts"]:
-        template = prompt["template"] or prompt["scoring_text"]
-        counts[template] = counts.get(template, 0) + 1
-        for metric in PER_PROMPT:
-            value = prompt["scores"].get(metric)
-            if value is not None:
-                weight = 1.0 if metric == "div" else float(len(prompt["images"]))
-                yield (metric, f"{template}\n{counts[template]}"), (value, weight)
-    pres = (subject["scores"].get("pres") or {}).get("value")
-    if pres is not None:
-        yield ("pres", "class"), (pres, 1.0)

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 
 from dbcli.metrics.scores import diversity, mean_matched_cosine, mean_pairwise_cosine, mean_pairwise_within
-from dbcli.metrics.statistics import Cell, bootstrap_interval
+from dbcli.metrics.statistics import Cell, share_with_interval
 
 Verdict = Literal["apart", "bleeds", "unknown"]
 LEAST_SHARE = 0.9
 RULE = (
-    "A subject bleeds where fewer than 90 % of the pictures asked of it are nearest to its own photos. Where fewer "
-    "than 90 % of its own photos are nearest to its other photos, the judge cannot tell the subjects apart, and "
-    "nothing is said."
+    f"A subject bleeds where fewer than {LEAST_SHARE:.0%} of the pictures asked of it are nearest to its own photos. "
+    f"Where fewer than {LEAST_SHARE:.0%} of its own photos are nearest to its other photos, the judge cannot tell the "
+    "subjects apart, and nothing is said."
 )
 
 
@@ -88,7 +88,7 @@ def nearest_report(
             own.append(Cell(name, prompt, found.count(name) / len(found), float(len(found))))
         cells += own
         best = nearest_photos(name, photos)
-        share = _share(own, seed, resamples)
+        share = share_with_interval(own, seed=seed, resamples=resamples)
         subjects[name] = {
             "right": share,
             "pictures": sum(counts.values()),
@@ -97,10 +97,11 @@ def nearest_report(
             "verdict": verdict(float(share["value"] or 0.0), best),
         }
     return {
-        "overall": _share(cells, seed, resamples),
+        "overall": share_with_interval(cells, seed=seed, resamples=resamples),
         "chance": 1 / len(photos),
         "subjects": subjects,
         "bleeding": [name for name, one in subjects.items() if one["verdict"] == "bleeds"],
+        "least_share": LEAST_SHARE,
         "rule": RULE,
     }
 
@@ -131,10 +132,3 @@ def class_drift(before: torch.Tensor, after: torch.Tensor, photos: Sequence[torc
 def _preservation(members: torch.Tensor, photos: Sequence[torch.Tensor]) -> float | None:
     found = [value for rows in photos if (value := mean_pairwise_cosine(members, rows)) is not None]
     return sum(found) / len(found) if found else None
-
-
-def _share(cells: Sequence[Cell], seed: int, resamples: int) -> dict[str, float | None]:
-    found = bootstrap_interval(cells, seed=seed, resamples=resamples)
-    # A share lies between none and all, however wide few prompts make its interval.
-    low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (found.low, found.high))
-    return {"value": found.value, "low": low, "high": high}

@@ -27,7 +27,7 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     records: dict[str, list[Mapping[str, Any]]] = {}
     for subject in (subject for one in evaluations for subject in one["subjects"]):
         records.setdefault(subject["name"], []).append(subject)
-        for metric, prompt, value, weight in _values(subject):
+        for metric, prompt, value, weight in score_values(subject):
             values[metric].setdefault((subject["name"], prompt), []).append((value, weight))
     cells = {metric: [_mean_cell(place, found) for place, found in places.items()] for metric, places in values.items()}
     seed, resamples = protocol["intervals"]["seed"], protocol["intervals"]["resamples"]
@@ -57,15 +57,11 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def pool_shares(shares: Sequence[tuple[Place, float]]) -> dict[str, float | None]:
-    """The mean of shares in [0, 1] with its 95 % interval; each stands at a subject (or pair) and, say, a seed."""
-    found = bootstrap_interval([Cell(*place, value) for place, value in shares])
-    low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (found.low, found.high))
-    return {"value": found.value, "low": low, "high": high}
+def score_values(subject: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
+    """Every score of a subject: metric, prompt, value, and the pictures it is a mean of (1 for PRES and DIV).
 
-
-def _values(subject: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
-    """Every score of a subject: metric, prompt, value, and the pictures it is a mean of (1 for PRES and DIV)."""
+    A template that comes twice is two prompts.
+    """
     found: list[tuple[str, str, float, float]] = []
     seen: dict[str, int] = {}
     for prompt in subject["prompts"]:

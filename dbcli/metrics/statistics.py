@@ -69,6 +69,13 @@ def bootstrap_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int =
     return Interval(value, value + float(low), value + float(high))
 
 
+def share_with_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int = 2000) -> dict[str, float | None]:
+    """Mean of shares in [0, 1] as "value", with the ends "low" and "high" of its interval kept in that range."""
+    found = bootstrap_interval(cells, seed=seed, resamples=resamples)
+    low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (found.low, found.high))
+    return {"value": found.value, "low": low, "high": high}
+
+
 def student_quantile(probability: float, degrees: float) -> float:
     """Quantile of Student's t for any real `degrees` > 0 and 0.5 <= probability < 1, to about 1e-5 relative.
 

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from dbcli.errors import DiskFull
-from dbcli.project.atomic import (
-    commit_folder,
-    disk_full_explained,
-    remove_folder,
-    remove_leftovers,
-    temporary_folder,
-)
+from dbcli.project.atomic import remove_folder, remove_leftovers
 from dbcli.project.layout import Layout
-from dbcli.project.manifests import first_fault, write_manifest
+from dbcli.project.manifests import first_fault, write_whole
 
 FOLDER_PATTERN = re.compile(r"step-(\d{6,9})")
 
@@ -42,18 +34,8 @@ def save_checkpoint(
 
 
 def write_step(folder: Path, step: int, write: Callable[[Path], None], *, needed_bytes: int) -> None:
-    """Lets `write` fill a hidden folder, then makes it `folder`/step-NNNNNN, in the place of what was there.
-
-    Raises DiskFull.
-    """
-    final = folder / f"step-{step:06d}"
-    if final.exists():
-        remove_folder(final)
-    check_space(folder, needed_bytes)
-    with disk_full_explained(final, needed_bytes), temporary_folder(final) as temporary:
-        write(temporary)
-        write_manifest(temporary, step=step)
-        commit_folder(temporary, final)
+    """Makes `folder`/step-NNNNNN of what `write` puts into it, as `write_whole` does."""
+    write_whole(folder / f"step-{step:06d}", write, needed_bytes=needed_bytes, step=step)
 
 
 def checkpoints(layout: Layout, run: str) -> list[Path]:
@@ -82,13 +64,3 @@ def newest_checkpoint(layout: Layout, run: str, on_damage: Callable[[str], None]
 def is_complete(folder: Path) -> bool:
     """Whether a folder holds a manifest and every file it names, byte for byte."""
     return first_fault(folder) is None
-
-
-def check_space(folder: Path, needed_bytes: int) -> None:
-    """Raises DiskFull, with the bytes needed and free, where `folder`'s disk has less than `needed_bytes`."""
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise DiskFull(
-            f"The disk is full: {folder} needs {needed_bytes:,} bytes, {free:,} bytes are free.",
-            hint="free some space, then run the same command again",
-        )

@@ -21,16 +21,25 @@ def bleeding(layout: Layout, run: str) -> list[str]:
     if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
         return []
     try:
-        nearest = json.loads(path.read_text(encoding="utf-8"))["nearest"]
-        return [_line(name, nearest["subjects"][name]) for name in nearest["bleeding"]] if nearest else []
+        return bleeding_lines(json.loads(path.read_text(encoding="utf-8"))["nearest"])
     except (ValueError, KeyError, TypeError, RecursionError, UnicodeDecodeError):
         return []
 
 
-def _line(name: str, found: dict[str, Any]) -> str:
+def bleeding_lines(nearest: dict[str, Any] | None) -> list[str]:
+    """The same of a report's part `nearest`, None where there was one subject.
+
+    Raises KeyError or TypeError for what is no such part.
+    """
+    if nearest is None:
+        return []
+    return [_line(name, nearest["subjects"][name], nearest["least_share"]) for name in nearest["bleeding"]]
+
+
+def _line(name: str, found: dict[str, Any], least_share: float) -> str:
     wrong = {other: count for other, count in found["nearest"].items() if other != name and count}
     into = max(wrong, key=lambda other: wrong[other], default="another")
     return (
         f"{printable(name)} bleeds: {found['right']['value']:.0%} of its {found['pictures']} pictures are nearest to "
-        f"its own photos (at least 90 % should be), most of the others to those of {printable(into)}."
+        f"its own photos (at least {least_share:.0%} should be), most of the others to those of {printable(into)}."
     )

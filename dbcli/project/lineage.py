@@ -12,7 +12,7 @@ from dbcli.project.names import printable
 from dbcli.project.registry import TokenCheck
 from dbcli.project.runs import RunRecord, RunSubject, load_run
 from dbcli.project.subjects import Subject, load_subject, verify_photos
-from dbcli.project.token_claims import Claim, check_tokens
+from dbcli.project.token_claims import Claim, check_tokens, clash_of_noun
 from dbcli.project.weights import checked_weights
 
 FORGO = "--no-rehearsal goes on without its photos"
@@ -90,14 +90,12 @@ def check_words(taught: Sequence[Subject], earlier: Sequence[RunSubject], run: s
         tokens = check.tokenise(subject.identifier or "")
         if any(claim.tokens & set(tokens) for claim in claims):
             check_tokens(subject.identifier or "", tokens, claims, lambda count: check.propose(claims, count))
-        noun = frozenset(check.tokenise(subject.class_noun))
-        for claim in claims:
-            if not claim.is_class_noun and claim.tokens & noun:
-                raise Collision(
-                    f"The class noun '{printable(subject.class_noun)}' of '{subject.name}' shares a token with "
-                    f"'{printable(claim.word)}', the identifier of {claim.owner}.",
-                    hint="--allow-collision trains it all the same, for research",
-                )
+        reason = clash_of_noun(subject.class_noun, check.tokenise(subject.class_noun), claims)
+        if reason is not None:
+            raise Collision(
+                f"The class noun '{printable(subject.class_noun)}' of '{subject.name}' cannot be used: {reason}.",
+                hint="--allow-collision trains it all the same, for research",
+            )
 
 
 def as_learnt(layout: Layout, before: RunSubject, run: str) -> Subject:

@@ -5,13 +5,39 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dbcli.project.atomic import json_text, sha256_of, sync_file, write_text
+from dbcli.errors import DiskFull
+from dbcli.project.atomic import (
+    commit_folder,
+    disk_full_explained,
+    json_text,
+    remove_folder,
+    sha256_of,
+    sync_file,
+    temporary_folder,
+    write_text,
+)
 from dbcli.project.names import printable
 
 MANIFEST_NAME = "manifest.json"
+
+
+def write_whole(final: Path, write: Callable[[Path], None], *, needed_bytes: int, **facts: Any) -> None:
+    """Lets `write` fill a hidden folder, then makes it `final`, manifest and all, in the place of what was there.
+
+    Raises DiskFull; before the first byte where the disk has not `needed_bytes` free.
+    """
+    if final.exists():
+        remove_folder(final)
+    _check_space(final.parent, needed_bytes)
+    with disk_full_explained(final, needed_bytes), temporary_folder(final) as folder:
+        write(folder)
+        write_manifest(folder, **facts)
+        commit_folder(folder, final)
 
 
 def write_manifest(folder: Path, **facts: Any) -> None:
@@ -64,6 +90,15 @@ def _file_fault(folder: Path, name: str, size: int, sha256: str) -> str | None:
         return None if sha256_of(path) == sha256 else f"{path} has changed since it was written"
     except OSError:
         return f"{path} is missing"
+
+
+def _check_space(folder: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise DiskFull(
+            f"The disk is full: {folder} needs {needed_bytes:,} bytes, {free:,} bytes are free.",
+            hint="free some space, then run the same command again",
+        )
 
 
 def _umask() -> int:

@@ -7,19 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbcli.project.atomic import (
-    commit_folder,
-    disk_full_explained,
-    json_text,
-    remove_folder,
-    remove_leftovers,
-    sha256_of,
-    temporary_folder,
-)
-from dbcli.project.checkpoints import check_space
+from dbcli.project.atomic import json_text, remove_leftovers, sha256_of
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
-from dbcli.project.manifests import first_fault, write_manifest
+from dbcli.project.manifests import first_fault, write_whole
 
 FILE = "predictions.safetensors"
 # Of how noise, levels and latents follow from a seed: another way is another store.
@@ -72,11 +63,8 @@ class TeacherStore:
             self.folder.mkdir(exist_ok=True)
             remove_leftovers(self.folder)
             for number in self.missing(draws):
-                final = self.file(number).parent
-                if final.exists():
-                    remove_folder(final)
-                check_space(self.folder, needed_bytes)
-                with disk_full_explained(final, needed_bytes), temporary_folder(final) as folder:
-                    write(number, folder / FILE)
-                    write_manifest(folder)
-                    commit_folder(folder, final)
+                write_whole(
+                    self.file(number).parent,
+                    lambda folder, number=number: write(number, folder / FILE),  # type: ignore[misc]
+                    needed_bytes=needed_bytes,
+                )

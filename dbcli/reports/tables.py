@@ -93,20 +93,6 @@ def prompt_table(subject: Mapping[str, Any]) -> Table:
     return Table(("prompt", *(METRICS[metric] for metric in metrics)), rows, f"{subject['name']}, per prompt")
 
 
-def benchmark_table(ours: Sequence[tuple[str, Mapping[str, Any]]], *, with_published: bool = True) -> Table:
-    """Rows of runs beside the published ones: each of `ours` is a name and a scores.json."""
-    metrics = [
-        metric
-        for metric in METRICS
-        if any(metric in known_metrics(scores) for _, scores in ours) or (with_published and metric in PUBLISHED[1][1])
-    ]
-    rows = [(name, *(format_interval(scores["overall"].get(metric)) for metric in metrics)) for name, scores in ours]
-    if with_published:
-        rows += [(name, *(format_score(values.get(metric)) for metric in metrics)) for name, values in PUBLISHED]
-    caption = "Published rows used other judges, photos and samples: compare within a judge, never across."
-    return Table(("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption if with_published else "")
-
-
 def markdown(table: Table) -> str:
     """The table in GitHub's Markdown, numbers right-aligned, the caption beneath; ends in a newline."""
     lines = [

@@ -13,9 +13,9 @@ from dbcli.project.atomic import write_bytes
 from dbcli.project.layout import Layout
 from dbcli.project.photo_notes import captions_of, mask_paths, write_captions
 from dbcli.project.recipes import png_bytes
-from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.project.subjects import Subject, verify_photos
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import judge_sources
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +49,7 @@ class Annotated:
 
 def load_annotators(layout: Layout, *, mask: bool, caption: bool, offline: bool) -> Annotators:
     """CLIPSeg and BLIP, as far as asked for. Raises MissingError (exit 4) with the ways out where one is not there."""
-    sources = {**load_user_settings().judges, **load_settings(layout).judges}
+    sources = judge_sources(layout)
 
     def loaded(name: str, load: Callable[..., Any]) -> Any:
         try:

@@ -11,9 +11,9 @@ from dbcli.project.layout import Layout
 from dbcli.project.names import slug
 from dbcli.project.settings import load_settings
 from dbcli.project.sweep_files import Axis, PicturesWish, SweepFile
+from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import default_profile
-from dbcli.workflows.sweep import open_dataset
 from dbcli.workflows.sweep_plan import SweepPlan, plan_sweep
 from dbcli.workflows.sweep_subjects import SweepSubjects
 
@@ -39,7 +39,7 @@ def plan_bench(
     `settings` are dotted keys, those whose value is None left out. Without a suite: the dataset's own prompts, or
     `tiny` on the embedded base. Raises every usage, config and collision error there is.
     """
-    data = open_dataset(dataset, progress)
+    data = open_dataset(dataset, progress) if dataset is not None else None
     found = SweepSubjects(layout, data, progress, dry=dry)
     names = [one for text in subjects for one in text.split(",") if one] or found.names()
     if not names:

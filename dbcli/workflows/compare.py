@@ -14,11 +14,12 @@ from dbcli.project.atomic import write_bytes, write_json, write_text
 from dbcli.project.layout import Layout
 from dbcli.project.recipes import png_bytes
 from dbcli.project.runs import RunRecord
-from dbcli.workflows.evaluate import PICTURES_A_PROMPT, chosen_suites, default_judge, judge_sources, open_studio, scored
+from dbcli.workflows.evaluate import PICTURES_A_PROMPT, chosen_suites, open_studio, scored
 from dbcli.workflows.generate import chosen_run, profile_of
 from dbcli.workflows.grids import opened, photos_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import run_charts
+from dbcli.workflows.settings import default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from dbcli.project.identifiers import render_with, render_without
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
-from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.project.settings import load_settings
+from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.generate import chosen_run, draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
 from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
 from dbcli.workflows.pictures import (
     CHECKPOINT_KEY,
-    draw_recipes,
     draw_size,
-    file_name,
+    drawn_files,
     read_prompts,
     recipes_for,
     words_of,
@@ -29,6 +29,7 @@ from dbcli.workflows.pictures import (
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import write_report
+from dbcli.workflows.settings import default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -152,11 +153,6 @@ def score_definitions() -> dict[str, dict[str, str]]:
     return DEFINITIONS
 
 
-def default_judge(layout: Layout) -> str:
-    """The embedded judges for the embedded base, the paper's for every other."""
-    return "tiny" if load_settings(layout).base == "tiny" else "paper"
-
-
 def chosen_suites(
     layout: Layout, names: Sequence[str], prompts_file: Path | None, dataset: Path | None, progress: Progress
 ) -> list[Suite]:
@@ -164,24 +160,9 @@ def chosen_suites(
     from dbcli.metrics.suites import DEFAULT_SUITE, load_suite, read_prompts
 
     own = [read_prompts(prompts_file)] if prompts_file is not None else []
-    own += [_of_dataset(dataset, progress)] if dataset is not None else []
+    own += [open_dataset(dataset, progress).suite] if dataset is not None else []
     wanted = list(names) or ([] if own else ["tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE])
     return [load_suite(name) for name in wanted] + own
-
-
-def _of_dataset(folder: Path, progress: Progress) -> Suite:
-    """The prompts of a copy of google/dreambooth's dataset: 25 for live subjects, 25 for things."""
-    from dbcli.metrics.dataset import read_dataset
-
-    found = read_dataset(folder.expanduser())
-    if found.missing:
-        progress.note(f"Listed, and not in this copy: {', '.join(found.missing)}.")
-    return found.suite
-
-
-def judge_sources(layout: Layout) -> dict[str, str]:
-    """Where judges lie that are not the usual ones: the person's settings, the project's on top."""
-    return {**load_user_settings().judges, **load_settings(layout).judges}
 
 
 def _score_suite(studio: _Studio, suite: Suite, judges: Judges, grid: bool) -> Evaluation:
@@ -255,25 +236,21 @@ def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Pa
 
 
 def _pictures(studio: _Studio, prompts: Sequence[str], count: int, folder: Path) -> list[list[Path]]:
-    """The pictures of each prompt, those that are there already taken as they are: a finished run never changes."""
+    """The pictures of each prompt."""
     size = draw_size(studio.base, None, None, studio.profile.images.resolution)
     settings = studio.settings.model_copy(update={"count": count})
     extras = {} if studio.checkpoint is None else {CHECKPOINT_KEY: studio.checkpoint}
     which: dict[str, Any] = {"base": studio.base, "record": studio.record, "extras": extras}
     recipes = recipes_for(prompts, settings, seed=studio.seed, size_px=size, **which)
-    missing = {index for index, recipe in enumerate(recipes) if not (folder / file_name(recipe)).exists()}
-    draw_recipes(
+    return drawn_files(
         studio.base,
         recipes,
         folder,
+        count=count,
         batch_size=settings.batch_size,
         progress=studio.progress,
         should_stop=studio.should_stop,
-        title=f"Drawing {len(missing)} pictures",
-        wanted=missing,
     )
-    paths = [folder / file_name(recipe) for recipe in recipes]
-    return [paths[start : start + count] for start in range(0, len(paths), count)]
 
 
 def _sheet(studio: _Studio, suite: Suite, subjects: Sequence[SubjectImages], folder: Path) -> Path:

@@ -12,6 +12,7 @@ from dbcli.project.kohya_folders import KohyaFolder, kohya_folders
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable, slug
 from dbcli.project.subjects import Subject
+from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
 
 
@@ -92,12 +93,8 @@ def known_subject(layout: Layout, name: str) -> Subject | None:
 
 
 def _of_google(folder: Path, progress: Progress) -> list[NewSubject]:
-    from dbcli.metrics.dataset import read_dataset
-
-    dataset = read_dataset(folder)
-    if dataset.missing:
-        progress.note(f"Listed, and not in this copy: {', '.join(dataset.missing)}.")
-    return [NewSubject(one.name, one.class_noun, list(one.photos)) for one in dataset.subjects]
+    subjects = open_dataset(folder, progress).subjects
+    return [NewSubject(one.name, one.class_noun, list(one.photos)) for one in subjects]
 
 
 def _of_kohya(folder: Path) -> list[NewSubject]:

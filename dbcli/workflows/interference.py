@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import PromptError
 from dbcli.project.atomic import write_bytes, write_json, write_text
 from dbcli.project.identifiers import render_with
-from dbcli.project.interference_records import FILE_NAME, SUITE_NAME
+from dbcli.project.interference_records import FILE_NAME, SUITE_NAME, bleeding_lines
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
-from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.grids import photos_of
-from dbcli.workflows.pictures import draw_recipes, draw_size, file_name, recipes_for, words_of
+from dbcli.workflows.pictures import draw_size, drawn_files, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -41,13 +41,17 @@ CLASS_PICTURES = 16
 
 @dataclass(frozen=True)
 class Interference:
-    """One measurement: the report as in interference.json, where that lies, the page, and the heat map if any."""
+    """One measurement: the report as in interference.json, where that lies, the page, and the heat map if any.
+
+    `bleeding` is a line for every subject whose pictures go to another.
+    """
 
     run: str
     report: dict[str, Any]
     file: Path
     page: Path
     heat_map: Path | None
+    bleeding: list[str]
 
 
 @dataclass(frozen=True)
@@ -88,16 +92,16 @@ def measure_interference(
     With one subject only the drift of its class is measured. Raises PromptError for the bare base or a run that
     knows no subject, JudgeMissing, and whatever `compose` raises.
     """
+    from dbcli.diffusion.devices import pick_device
     from dbcli.metrics.encoders import load_judges
-    from dbcli.workflows.evaluate import default_judge
 
     composition = compose(layout, cast)
     record = composition.whole
     if record is None or not record.subjects:
         raise PromptError("There is no subject here that could interfere.", hint="dreambooth eval --run NAME")
     profile = profile_of(layout, record)
-    sources = {**load_user_settings().judges, **load_settings(layout).judges}
-    judges = load_judges(judge or default_judge(layout), sources=sources, offline=offline)
+    device = str(pick_device(profile.train.device))
+    judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
     with listening() as wish:
         folder = layout.eval_dir(record.name, _suite_name(composition))
         settings = draw_settings(profile, {"count": count or PICTURES_A_PROMPT})
@@ -114,7 +118,8 @@ def measure_interference(
     }
     write_json(folder / FILE_NAME, report)
     chart = _write_page(layout, record, report, drawn, folder)
-    return Interference(record.name, report, folder / FILE_NAME, folder / "report.html", chart)
+    lines = bleeding_lines(report["nearest"])
+    return Interference(record.name, report, folder / FILE_NAME, folder / "report.html", chart, lines)
 
 
 def _suite_name(composition: Composition) -> str:
@@ -178,22 +183,20 @@ def _pictures(
     count: int,
     extras: Mapping[str, Any],
 ) -> list[list[Path]]:
-    """The pictures of each prompt; those that are there already are taken as they are."""
+    """The pictures of each prompt."""
     settings = easel.settings.model_copy(update={"count": count})
     size = draw_size(model, None, None, easel.profile.images.resolution)
     recipes = recipes_for(prompts, settings, seed=easel.seed, size_px=size, base=model, record=record, extras=extras)
-    missing = [recipe for recipe in recipes if not (easel.folder / file_name(recipe)).exists()]
-    draw_recipes(
+    return drawn_files(
         model,
-        missing,
+        recipes,
         easel.folder,
+        count=count,
         batch_size=settings.batch_size,
         progress=easel.progress,
         should_stop=easel.should_stop,
-        title=f"Drawing {len(missing)} pictures with {'the base' if record is None else record.name}",
+        with_what=f" with {'the base' if record is None else record.name}",
     )
-    paths = [easel.folder / file_name(recipe) for recipe in recipes]
-    return [paths[start : start + count] for start in range(0, len(paths), count)]
 
 
 def _judged(

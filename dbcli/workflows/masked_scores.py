@@ -14,9 +14,9 @@ from dbcli.project.layout import Layout
 from dbcli.project.photo_notes import mask_paths
 from dbcli.project.recipes import png_bytes
 from dbcli.project.runs import RunRecord
-from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.project.subjects import load_subject, photo_paths
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.settings import judge_sources
 
 if TYPE_CHECKING:
     from dbcli.metrics.masking import ClassMask
@@ -39,7 +39,7 @@ def load_masking(layout: Layout, record: RunRecord, progress: Progress, *, offli
     """
     from dbcli.metrics.masking import load_mask
 
-    sources = {**load_user_settings().judges, **load_settings(layout).judges}
+    sources = judge_sources(layout)
     try:
         return Masking(load_mask(sources.get("mask"), offline=offline, device=device))
     except JudgeMissing as error:

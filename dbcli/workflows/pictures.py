@@ -134,6 +134,29 @@ def draw_recipes(
     return [pictures[index] for index in sorted(pictures)]
 
 
+def drawn_files(
+    base: Base,
+    recipes: Sequence[Recipe],
+    folder: Path,
+    *,
+    count: int,
+    batch_size: int,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    with_what: str = "",
+) -> list[list[Path]]:
+    """The files of recipes, `count` a prompt, drawn where they are not there yet: a finished picture never changes.
+
+    What is missing is drawn in the batches it would have had among all, so that a kill changes no bit.
+    """
+    paths = [folder / file_name(recipe) for recipe in recipes]
+    missing = {index for index, path in enumerate(paths) if not path.exists()}
+    title = f"Drawing {len(missing)} pictures{with_what}"
+    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "should_stop": should_stop, "title": title}
+    draw_recipes(base, recipes, folder, wanted=missing, **how)
+    return [paths[start : start + count] for start in range(0, len(paths), count)]
+
+
 def draw_size(base: Base, width: int | None, height: int | None, resolution: int | None) -> tuple[int, int]:
     """The size to draw at in px. Raises UsageError where the autoencoder cannot make it."""
     from dbcli.errors import UsageError

@@ -31,11 +31,11 @@ from dbcli.project.probe_files import (
 from dbcli.project.profile_settings import Profile
 from dbcli.project.recipes import save_png
 from dbcli.project.runs import RunRecord
-from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear
 from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items
 from dbcli.workflows.progress import Progress, Stage
+from dbcli.workflows.settings import default_judge, judge_sources
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -93,12 +93,9 @@ def _plan(layout: Layout, record: RunRecord, profile: Profile) -> ProbePlan:
 def _panel(layout: Layout, record: RunRecord, profile: Profile, device: str) -> Panel:
     from dbcli.metrics.encoders import load_judges
 
-    settings = load_settings(layout)
-    own = "tiny" if settings.base == "tiny" else "paper"
-    name = own if profile.probe.judge == "auto" else profile.probe.judge
-    sources = {**load_user_settings().judges, **settings.judges}
+    name = default_judge(layout) if profile.probe.judge == "auto" else profile.probe.judge
     # Never fetched here: a training that begins with a download of judges is not what was asked for.
-    return Panel(layout, record, load_judges(name, sources=sources, offline=True, device=device))
+    return Panel(layout, record, load_judges(name, sources=judge_sources(layout), offline=True, device=device))
 
 
 def _asked_for(profile: Profile) -> bool:
@@ -242,12 +239,13 @@ class Probing:
 
     def _tell(self, entry: ProbeEntry) -> None:
         real = "" if self.record.real is None else f" (photos {self.record.real:.3f})"
-        best = self._pick().step
+        # A note of the best would promise a choice that `keep: last` does not make.
+        is_choosing = len(self.record.probes) > 1 and self.profile.probe.keep == "best"
         words = [
             f"probe after step {entry.step}: fidelity {entry.fidelity:.3f}{real}",
             f"editability {entry.editability:.3f}",
             "copies the photos" if entry.copying else "",
-            f"best so far: step {best}" if len(self.record.probes) > 1 else "",
+            f"best so far: step {self._pick().step}" if is_choosing else "",
             f"{entry.seconds:.1f} s",
         ]
         self.progress.note(" · ".join(word for word in words if word))

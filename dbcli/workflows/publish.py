@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 MOST_PICTURES = 6
 USUAL_SIZE_PX = 512
-# What `generate` writes; sheets (grid-….png) show the photos and must stay here.
 # What a run of each method is uploaded as.
 HUB_KINDS = {"full": "diffusers", "lora": "lora", INVERSION: "embedding"}
+# What `generate` writes; sheets (grid-….png) show the photos and must stay here.
 _PICTURE_NAME = re.compile(r"[0-9a-f]{12}-[0-9]{4}\.png")
 # Start of a base's address on the hub -> the licence its models pass on.
 LICENCES = {

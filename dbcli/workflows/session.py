@@ -76,7 +76,7 @@ class Session:
         recipes = recipes_for(
             [prompt], settings, seed=seed, size_px=size, base=self.base, record=self.record, extras=extras
         )
-        read_prompts(self.layout, [prompt for prompt in {one.prompt: None for one in recipes}], self.record, progress)
+        read_prompts(self.layout, list(dict.fromkeys(one.prompt for one in recipes)), self.record, progress)
         folder = self.out or images_folder(self.layout, self.record)
         with listening() as wish:
             pictures = draw_recipes(

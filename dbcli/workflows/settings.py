@@ -16,8 +16,6 @@ DEFAULT_PROFILES = {
     True: {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-textual-inversion"},
     False: {"full": "full", "lora": "lora", "textual-inversion": "textual-inversion"},
 }
-
-
 # No file: the largest recipe that this machine has the memory for.
 AUTO = "auto"
 
@@ -37,6 +35,16 @@ def default_profile(base: str, method: str | None) -> str:
     profiles = DEFAULT_PROFILES[base == "tiny"]
     # A method that does not exist is told with all other faults when the settings are resolved.
     return profiles.get(method or "full", profiles["full"])
+
+
+def default_judge(layout: Layout) -> str:
+    """The embedded judges for the embedded base, the paper's for every other."""
+    return "tiny" if load_settings(layout).base == "tiny" else "paper"
+
+
+def judge_sources(layout: Layout) -> dict[str, str]:
+    """Where judges and other models that look at pictures lie: the person's settings, the project's on top."""
+    return {**load_user_settings().judges, **load_settings(layout).judges}
 
 
 def resolve_profile(

@@ -16,13 +16,13 @@ from dbcli.project.profiles import parse_set
 from dbcli.project.sweep_files import load_sweep
 from dbcli.project.sweep_records import CellRecord, load_cell
 from dbcli.project.yaml_files import write_yaml
+from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.engines import make_engine
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.sweep_plan import PlannedCell, SweepPlan, TrainUnit, Unit, plan_sweep, suites_folder
 from dbcli.workflows.sweep_subjects import SweepSubjects
 
 if TYPE_CHECKING:
-    from dbcli.metrics.dataset import Dataset
     from dbcli.metrics.suites import Suite
 
 
@@ -71,7 +71,7 @@ def plan_file(
     names = [name for text in subjects for name in text.split(",") if name]
     if names:
         sweep = sweep.with_subjects(names)
-    data = open_dataset(dataset, progress)
+    data = open_dataset(dataset, progress) if dataset is not None else None
     suites = {data.suite.name: data.suite} if data is not None else {}
     return plan_sweep(layout, sweep, SweepSubjects(layout, data, progress, dry=dry), own_suites=suites)
 
@@ -79,18 +79,6 @@ def plan_file(
 def parsed_sets(sets: Sequence[str]) -> dict[str, Any]:
     """The settings of `--set KEY=VALUE` by dotted key."""
     return dict(parse_set(text) for text in sets)
-
-
-def open_dataset(folder: Path | None, progress: Progress) -> Dataset | None:
-    """A copy of google/dreambooth's dataset; what it lists and lacks is told. DataError for another folder."""
-    from dbcli.metrics.dataset import read_dataset
-
-    if folder is None:
-        return None
-    dataset = read_dataset(folder.expanduser())
-    if dataset.missing:
-        progress.note(f"Listed, and not in this copy: {', '.join(dataset.missing)}.")
-    return dataset
 
 
 def run_plan(

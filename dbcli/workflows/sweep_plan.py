@@ -17,7 +17,7 @@ from dbcli.project.subjects import Subject
 from dbcli.project.sweep_cells import CellWish, StageWish, cells_of
 from dbcli.project.sweep_files import SweepFile
 from dbcli.project.sweep_records import CellRecord, key_of, load_cell, runs_by_key
-from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.settings import default_judge, resolve_profile
 from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
 
 if TYPE_CHECKING:
@@ -211,8 +211,6 @@ class _Maker:
         profiles: Mapping[_Settings, tuple[str, Profile] | None],
         suites: Sequence[Suite],
     ) -> None:
-        from dbcli.workflows.evaluate import default_judge
-
         self.layout, self.sweep, self.subjects, self.profiles, self.suites = layout, sweep, subjects, profiles, suites
         self.settings = load_settings(layout)
         self.judge = sweep.judge or default_judge(layout)

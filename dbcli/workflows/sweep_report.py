@@ -104,7 +104,8 @@ def _share(record: CellRecord) -> float | None:
 
 def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
     """One row a setting: its cells pooled over the axes that are averaged."""
-    from dbcli.metrics.pooling import pool_scores, pool_shares
+    from dbcli.metrics.pooling import pool_scores
+    from dbcli.metrics.statistics import Cell, share_with_interval
 
     groups: dict[tuple[tuple[str, str], ...], list[Ended]] = {}
     for cell, record in ended:
@@ -112,7 +113,7 @@ def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
     rows = []
     for values, members in groups.items():
         records = [record for _, record in members]
-        shares = [(_averaged(plan, cell), share) for cell, one in members if (share := _share(one)) is not None]
+        shares = [Cell(*_averaged(plan, cell), share) for cell, one in members if (share := _share(one)) is not None]
         scores = [one for record in records if record.state == "finished" for one in record.scores]
         rows.append(
             {
@@ -121,7 +122,7 @@ def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
                 "cells": len(records),
                 "finished": sum(record.state == "finished" for record in records),
                 "scores": pool_scores(scores) if scores else None,
-                "nearest_right": pool_shares(shares) if shares else None,
+                "nearest_right": share_with_interval(shares) if shares else None,
             }
         )
     return rows

@@ -14,6 +14,7 @@ from dbcli.project.locks import hold
 from dbcli.project.runs import RunRecord, load_run
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.project.sweep_records import CellRecord, load_cell, runs_by_key, save_cell
+from dbcli.workflows.falling_back import is_out_of_memory
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.sweep_plan import DRAW_ONLY, ScoreUnit, TrainUnit, Unit, is_finished
 
@@ -57,7 +58,7 @@ def fault_of(error: Exception) -> dict[str, Any]:
     """An error as it is recorded: message, hint, exit code, and the traceback of what nobody expected."""
     if isinstance(error, DreamboothError):
         return {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-    is_machine = isinstance(error, OSError | MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    is_machine = isinstance(error, OSError) or is_out_of_memory(error)
     return {
         "message": f"{type(error).__name__}: {error}",
         "hint": None,

@@ -6,16 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused
-from dbcli.project.atomic import (
-    commit_folder,
-    disk_full_explained,
-    remove_folder,
-    remove_leftovers,
-    temporary_folder,
-)
-from dbcli.project.checkpoints import check_space
+from dbcli.project.atomic import remove_leftovers
 from dbcli.project.layout import Layout
-from dbcli.project.manifests import write_manifest
+from dbcli.project.manifests import write_whole
 from dbcli.project.runs import RunRecord
 from dbcli.project.weights import checked_weights
 from dbcli.workflows.at_checkpoint import put_checkpoint, require_checkpoint
@@ -41,19 +34,16 @@ def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainab
 
     final = layout.weights_dir(record.name)
     remove_leftovers(final.parent)
-    if final.exists():
-        remove_folder(final)
-    needed_bytes = _size_bytes(base, trainable)
-    check_space(final.parent, needed_bytes)
-    with disk_full_explained(final, needed_bytes), temporary_folder(final) as folder:
+
+    def write(folder: Path) -> None:
         if trainable.method == "full":
             write_base(folder, base, dtype=torch.float32)
         elif trainable.method == INVERSION:
             write_words(folder, record.subjects, base, trainable)
         else:
             _write_lora(folder / LORA_FILE, base)
-        write_manifest(folder)
-        commit_folder(folder, final)
+
+    write_whole(final, write, needed_bytes=_size_bytes(base, trainable))
 
 
 def _size_bytes(base: Base, trainable: Trainable) -> int:

@@ -101,7 +101,9 @@ def test_runs_show_warns_of_a_subject_that_bleeds(run: Run, project: Path) -> No
     folder.mkdir(parents=True)
     one = {"right": {"value": 0.25}, "pictures": 16, "nearest": {"cat": 4, "dog": 11, "rex": 1}}
     file = folder / "interference.json"
-    file.write_text(json.dumps({"nearest": {"bleeding": ["cat"], "subjects": {"cat": one}}}), encoding="utf-8")
+    file.write_text(
+        json.dumps({"nearest": {"bleeding": ["cat"], "subjects": {"cat": one}, "least_share": 0.9}}), encoding="utf-8"
+    )
     shown = run("runs", "show", 2)
     assert "cat bleeds: 25% of its 16 pictures" in shown.err
     assert "those of dog" in shown.err

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dbcli.metrics.encoders import Judges
-from dbcli.metrics.pooling import pool_scores, pool_shares
+from dbcli.metrics.pooling import pool_scores
 from dbcli.metrics.protocol import DEFINITIONS, PromptImages, SubjectImages, score_images
 from tests.metrics.judge_makers import write_pictures
 
@@ -56,13 +56,6 @@ def test_seeds_of_one_subject_are_averaged_by_their_pictures_and_are_no_more_sub
     assert pooled["overall"]["pres"]["value"] == pytest.approx(0.2)
     assert pooled["overall"]["dino"]["low"] is None  # one cell: no interval, however many seeds
     assert pooled["subjects"][0]["images"] == 4
-
-
-def test_shares_are_averaged_over_seeds_and_then_over_pairs() -> None:
-    pooled = pool_shares([(("dog and cat", "0"), 1.0), (("dog and cat", "1"), 0.5), (("vase and can", "0"), 0.0)])
-    assert pooled["value"] == pytest.approx((0.75 + 0.0) / 2)
-    assert pooled["low"] is not None
-    assert 0.0 <= pooled["low"] <= pooled["value"] <= (pooled["high"] or 0.0) <= 1.0
 
 
 def test_nothing_to_pool_is_no_zero() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dbcli.metrics.statistics import Cell, bootstrap_interval, mean_of_cells, student_quantile
+from dbcli.metrics.statistics import Cell, bootstrap_interval, mean_of_cells, share_with_interval, student_quantile
 
 TRUTH = 0.6
 
@@ -85,3 +85,11 @@ def test_nothing_has_no_interval() -> None:
 @pytest.mark.parametrize(("degrees", "expected"), [(1, 12.7062), (4, 2.77645), (29, 2.04523), (1e4, 1.96020)])
 def test_student_quantiles_are_those_of_the_tables(degrees: float, expected: float) -> None:
     assert student_quantile(0.975, degrees) == pytest.approx(expected, rel=2e-5)
+
+
+def test_a_share_is_averaged_over_seeds_and_pairs_and_its_interval_stays_a_share() -> None:
+    shares = [Cell("dog and cat", "0", 1.0), Cell("dog and cat", "1", 0.5), Cell("vase and can", "0", 0.0)]
+    found = share_with_interval(shares)
+    assert found["value"] == pytest.approx((0.75 + 0.0) / 2)
+    assert bootstrap_interval(shares).low < 0  # type: ignore[operator]
+    assert (found["low"], found["high"]) == (0.0, 1.0)

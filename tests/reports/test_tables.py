@@ -5,7 +5,6 @@ from __future__ import annotations
 from dbcli.reports.tables import (
     NOTHING,
     Table,
-    benchmark_table,
     format_interval,
     format_score,
     markdown,
@@ -41,13 +40,6 @@ def test_copying_is_said_in_the_row() -> None:
 
 def test_columns_without_any_value_are_left_out() -> None:
     assert prompt_table(made_scores()["subjects"][0]).headers == ("prompt", "DINO ↑", "CLIP-I ↑", "CLIP-T ↑")
-
-
-def test_published_rows_stand_beside_ours() -> None:
-    table = benchmark_table([("ours", made_scores())])
-    assert table.rows[0][:2] == ("ours", "0.712 (0.650 to 0.770)")
-    assert table.rows[2][:4] == ("DreamBooth, Imagen (paper)", "0.696", "0.812", "0.306")
-    assert len(benchmark_table([("ours", made_scores())], with_published=False).rows) == 1
 
 
 def test_markdown_by_hand() -> None:

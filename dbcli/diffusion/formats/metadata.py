@@ -40,7 +40,6 @@ def modelspec_metadata(
     resolution_px: int,
     date: datetime,
     addition: Addition | None,
-    diffusers_names: bool = False,
     trigger_phrase: str | None = None,
     description: str | None = None,
     author: str | None = None,
@@ -56,7 +55,7 @@ def modelspec_metadata(
     table = {
         "sai_model_spec": "1.0.0",
         "architecture": architecture(version=version, prediction_type=prediction_type, addition=addition),
-        "implementation": "diffusers" if addition or diffusers_names else original,
+        "implementation": "diffusers" if addition else original,
         "title": title,
         "resolution": f"{resolution_px}x{resolution_px}",
         "date": date.isoformat(timespec="seconds"),
