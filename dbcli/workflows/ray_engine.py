@@ -53,7 +53,7 @@ def work(root: str, unit: Unit, before: Outcome | None, offline: bool) -> Outcom
     """The task: one unit, on whichever node. The project's folder is all that it shares with the others."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     return carry_out(Path(root), unit, before, Silence(), offline=offline)
 
 
