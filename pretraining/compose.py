@@ -6,18 +6,20 @@ import numpy as np
 from PIL import Image
 
 from pretraining.nouns import COLOURS, NOUNS
-from pretraining.scenes import COLUMNS, ROWS, SCENES, Draw, plain, smooth_noise
+from pretraining.scenes import COLUMNS, ROWS, SCENES, Draw, plain
 from pretraining.settings import LATENT_PX, PICTURE_PX
+from pretraining.styles import STYLES, grained, in_a_style
 
 COLOURED_SHARE = 0.3
 SCENE_SHARE = 0.75
+STYLE_SHARE = 0.6
 PLAIN_SHARE = 0.16
 LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One training picture: pixels uint8 [64, 64, 3], alpha float16 [16, 16], caption and its parts."""
+    """One training picture: pixels uint8 [64, 64, 3], alpha float16 [16, 16], caption and what it may speak of."""
 
     pixels: np.ndarray
     alpha: np.ndarray
@@ -25,6 +27,7 @@ class Picture:
     noun: str
     scene: str
     colour: str
+    style: str
 
 
 def recolour(sprite: np.ndarray, colour: str) -> np.ndarray:
@@ -117,8 +120,8 @@ def choose_scene(draw: Draw) -> tuple[np.ndarray, str, str]:
     return function(draw), scene, str(draw.choice(phrases))
 
 
-def compose(draw: Draw, sprite: np.ndarray, noun: str, token: str | None) -> Picture:
-    """Make one picture of a premultiplied sprite [H, W, 4] in [0, 1]; with a token, the sprite keeps its looks."""
+def compose(draw: Draw, sprite: np.ndarray, noun: str, set_name: str, token: str | None) -> Picture:
+    """Make one picture of a premultiplied sprite [H, W, 4] in [0, 1]; with a token, the sprite keeps its colours."""
     colour, word = "", noun
     synonyms = NOUNS[noun].synonyms
     if token is not None:
@@ -130,12 +133,14 @@ def compose(draw: Draw, sprite: np.ndarray, noun: str, token: str | None) -> Pic
         sprite = rotate_hue(sprite, draw.normal() * 8, draw.uniform(0.7, 1.15))
         if synonyms and draw.random() < 0.15:
             word = str(draw.choice(synonyms))
+    sprite, style = in_a_style(draw, sprite, set_name)
     background, scene, phrase = choose_scene(draw)
     pixels, alpha = place(draw, background, sprite)
-    if draw.random() < 0.3:
-        grain = smooth_noise(draw, 48)[..., None] * draw.uniform(1, 4)
-        pixels = np.clip(pixels + grain, 0, 255).astype(np.uint8)
-    caption = ("a photo of " if draw.random() < 0.4 else "") + with_article(word)
+    if style == "photo":
+        pixels = grained(draw, pixels)
+    caption = with_article(word)
+    if draw.random() < STYLE_SHARE:
+        caption = f"{STYLES[style]} {caption}"
     if draw.random() < SCENE_SHARE:
         caption += " " + phrase
-    return Picture(pixels, alpha, caption, noun, scene, colour)
+    return Picture(pixels, alpha, caption, noun, scene, colour, style)

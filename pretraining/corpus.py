@@ -35,6 +35,7 @@ class Identity:
     token: str
     noun: str
     row: int
+    set_name: str
     hue_degrees: float
     saturation: float
 
@@ -46,38 +47,39 @@ def identities(run: Run, records: list[Sprite]) -> list[Identity]:
     chosen = [usable[index] for index in draw.integers(0, len(usable), run.size.identities)]
     words = rare_words(run.seed, run.size.identities)
     return [
-        Identity(word, record.noun, record.row, float(draw.uniform(-180, 180)), float(draw.uniform(0.8, 1.3)))
-        for word, record in zip(words, chosen, strict=True)
+        Identity(word, one.noun, one.row, one.set_name, float(draw.uniform(-180, 180)), float(draw.uniform(0.8, 1.3)))
+        for word, one in zip(words, chosen, strict=True)
     ]
 
 
 def _one(
     draw: np.random.Generator,
     sprites: np.ndarray,
-    rows: dict[str, list[int]],
+    things: dict[str, list[Sprite]],
     named: list[Identity],
 ) -> Picture:
     if named and draw.random() < IDENTITY_SHARE:
         identity = named[int(draw.integers(len(named)))]
         sprite = sprites[identity.row].astype(np.float32) / 255
         turned = rotate_hue(sprite, identity.hue_degrees, identity.saturation)
-        return compose(draw, turned, identity.noun, identity.token)
-    nouns = sorted(rows)
+        return compose(draw, turned, identity.noun, identity.set_name, identity.token)
+    nouns = sorted(things)
     weights = np.array([OFTEN.get(noun, 1.0) for noun in nouns])
     noun = str(draw.choice(nouns, p=weights / weights.sum()))
-    return compose(draw, sprites[draw.choice(rows[noun])].astype(np.float32) / 255, noun, None)
+    one = things[noun][int(draw.integers(len(things[noun])))]
+    return compose(draw, sprites[one.row].astype(np.float32) / 255, noun, one.set_name, None)
 
 
 def compose_block(run: Run, held_out: bool, block: int) -> list[Picture]:
     """Compose block number `block`; a block depends on the seed and its number alone."""
     sprites, records = load_sprites(run)
-    rows: dict[str, list[int]] = {}
+    things: dict[str, list[Sprite]] = {}
     for record in records:
         if record.held_out == held_out:
-            rows.setdefault(record.noun, []).append(record.row)
+            things.setdefault(record.noun, []).append(record)
     named = [] if held_out else identities(run, records)
     draw = np.random.default_rng((run.seed, 2 + held_out, block))
-    return [_one(draw, sprites, rows, named) for _ in range(BLOCK)]
+    return [_one(draw, sprites, things, named) for _ in range(BLOCK)]
 
 
 def compose_pictures(run: Run, count: int, held_out: bool) -> Iterator[Picture]:
@@ -108,7 +110,7 @@ def make_corpus(run: Run) -> None:
     np.save(run.path("pictures.npy"), np.stack([picture.pixels for picture in pictures]))
     np.save(run.path("alphas.npy"), np.stack([picture.alpha for picture in pictures]))
     run.path("identities.json").write_text(json.dumps([vars(identity) for identity in named], indent=1))
-    captions = [[p.caption, p.noun, p.scene, p.colour] for p in pictures]
+    captions = [[p.caption, p.noun, p.scene, p.colour, p.style] for p in pictures]
     contact_sheet(np.stack([picture.pixels for picture in pictures[:96]]), 12).save(run.path("samples/corpus.png"))
     # written last: it marks the corpus as whole
     run.path("captions.json").write_text(json.dumps(captions))

@@ -63,7 +63,7 @@ def ceiling(run: Run, model: Classifier, count: int = 1000) -> list[float]:
     """Return the classifier's accuracy for noun, scene and colour on composed pictures of the training sets."""
     pictures = np.load(run.path("pictures.npy"), mmap_mode="r")[:count]
     entries = json.loads(run.path("captions.json").read_text())[:count]
-    labels = torch.tensor([labels_of(noun, scene, colour) for _, noun, scene, colour in entries])
+    labels = torch.tensor([labels_of(noun, scene, colour) for _, noun, scene, colour, _ in entries])
     seen, known = read(model, to_pixels(pictures)), labels != UNKNOWN
     return [float((seen[:, k] == labels[:, k])[known[:, k]].float().mean()) for k in range(3)]
 

@@ -59,9 +59,15 @@ def white(draw: Draw) -> np.ndarray:
 
 
 def grass(draw: Draw) -> np.ndarray:
-    """A lawn under the sky, or seen from above."""
-    height = draw.uniform(0.3, 0.55) if draw.random() < 0.75 else -0.1
-    return ground(draw, sky(draw, max(height, 0.3)), height, (95, 170, 60), 40, 14)
+    """A lawn under the sky, with tufts."""
+    height = draw.uniform(0.3, 0.55)
+    picture = ground(draw, sky(draw, height), height, (95, 170, 60), 20, 8)
+    # Tufts of several pixels: single blades are finer than what the autoencoder keeps.
+    for _ in range(int(draw.integers(16, 30))):
+        row, column = draw.uniform(height + 0.05, 1.0), draw.random()
+        tuft = (abs(COLUMNS - column) < 0.05 * (1 - (row - ROWS) / 0.09)) & (row >= ROWS) & (row - 0.09 < ROWS)
+        picture[tuft] = near(draw, (50, 120, 30), 8)
+    return picture
 
 
 def space(draw: Draw) -> np.ndarray:
@@ -177,14 +183,18 @@ def city(draw: Draw) -> np.ndarray:
 
 
 def room(draw: Draw) -> np.ndarray:
-    """A pale wall, a wooden floor, often a window."""
+    """A pale wall with a window, a skirting board, a wooden floor."""
     tone = near(draw, COLOURS[str(draw.choice(list(COLOURS)))]) * 0.3 + 235 * 0.7
     picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * tone
-    picture = ground(draw, picture, draw.uniform(0.62, 0.75), (160, 115, 75), 10, 5)
-    if draw.random() < 0.6:
-        row, column = int(draw.integers(4, 12)), int(draw.integers(2, 44))
-        picture[row : row + 16, column : column + 16] = 250
-        picture[row + 1 : row + 15, column + 1 : column + 15] = (150, 205, 240)
+    height = draw.uniform(0.62, 0.75)
+    picture = ground(draw, picture, height, (160, 115, 75), 10, 5)
+    picture[(height - 0.06 < ROWS) & (height > ROWS)] = near(draw, (250, 248, 242), 3)
+    # In a corner, where the thing before it leaves it to be seen.
+    row, column = int(draw.integers(2, 8)), int(draw.choice([2, 3, 4, 39, 40, 41]))
+    picture[row : row + 21, column : column + 21] = 252
+    picture[row + 2 : row + 19, column + 2 : column + 19] = (150, 205, 240)
+    picture[row + 9 : row + 11, column : column + 21] = 252
+    picture[row : row + 21, column + 9 : column + 11] = 252
     return picture
 
 

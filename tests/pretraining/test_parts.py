@@ -11,7 +11,7 @@ from pretraining.base import masked_error, snr_weights
 from pretraining.clip import contrastive_loss
 from pretraining.compose import recolour, rotate_hue, with_article
 from pretraining.judges import pair_loss
-from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, UNKNOWN, naming_loss, read_labels
+from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, STYLE_NAMES, UNKNOWN, naming_loss, read_labels
 from pretraining.progress import Average, Budget, budget_until, falling_rate
 from pretraining.recognise import nearest_accuracy
 from pretraining.solids import capsule, ellipsoid, torus
@@ -125,12 +125,15 @@ def test_distances_of_solids() -> None:
     assert torus((0, 0, 0), (0, 1, 0), 1.0, 0.25)(point)[0] == pytest.approx(0.75)
 
 
-def test_silence_about_the_scene_is_something_to_name() -> None:
-    entries = [["a red dog", "dog", "beach", "red"], ["a photo of a cat on the beach", "cat", "beach", ""]]
+def test_silence_is_something_to_name() -> None:
+    entries = [
+        ["a red dog", "dog", "beach", "red", "flat"],
+        ["a photo of a cat on the beach", "cat", "beach", "", "photo"],
+    ]
     labels = read_labels(["", "a photo of a cat on the beach", "a red dog"], entries)
-    cat = [NOUN_NAMES.index("cat"), SCENE_NAMES.index("beach"), len(COLOUR_NAMES)]
-    dog = [NOUN_NAMES.index("dog"), len(SCENE_NAMES), COLOUR_NAMES.index("red")]
-    assert labels.tolist() == [[UNKNOWN] * 3, cat, dog]
+    cat = [NOUN_NAMES.index("cat"), SCENE_NAMES.index("beach"), len(COLOUR_NAMES), STYLE_NAMES.index("photo")]
+    dog = [NOUN_NAMES.index("dog"), len(SCENE_NAMES), COLOUR_NAMES.index("red"), len(STYLE_NAMES)]
+    assert labels.tolist() == [[UNKNOWN] * 4, cat, dog]
 
 
 def test_the_naming_loss_is_the_mean_over_what_is_known() -> None:
