@@ -13,11 +13,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import write_base, write_pictures  # noqa: E402
 
+FULL, LORA, RECOMPUTED = ["--method", "full"], ["--method", "lora"], ["--set=train.gradient_checkpointing=true"]
 RECIPES = {
-    "full": ["--method", "full"],
-    "full, activations recomputed": ["--method", "full", "--set=train.gradient_checkpointing=true"],
-    "LoRA": ["--method", "lora"],
-    "LoRA, activations recomputed": ["--method", "lora", "--set=train.gradient_checkpointing=true"],
+    "full": FULL,
+    "full, activations recomputed": [*FULL, *RECOMPUTED],
+    "full, fused backward": [*FULL, *RECOMPUTED, "--set=train.fused_backward=true", "--set=train.gradient_clip=0"],
+    "LoRA": LORA,
+    "LoRA, activations recomputed": [*LORA, *RECOMPUTED],
+    "LoRA, 8-bit base": [*LORA, *RECOMPUTED, "--set=lora.base=int8"],
+    "LoRA, 4-bit base": [*LORA, *RECOMPUTED, "--set=lora.base=nf4"],
 }
 PROGRAM = [sys.executable, "-m", "dbcli.cli.app"]
 

@@ -38,8 +38,11 @@ def weights_bytes(base: Base) -> int:
     return held_bytes(tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
 
 
-def training_pass(base: Base, trainable: Trainable, batch: Batch) -> Effort:
-    """One forward and backward pass; what it keeps are the gradients. The gradients are dropped again."""
+def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool = False) -> Effort:
+    """One forward and backward pass; what it keeps are the gradients. The gradients are dropped again.
+
+    fused: each gradient is given back the moment it is whole, as an optimiser inside the backward pass does.
+    """
     for module in trainable.modules:
         module.train()
     unet, latents = base.unet, _latents(base, batch)
@@ -57,10 +60,18 @@ def training_pass(base: Base, trainable: Trainable, batch: Batch) -> Effort:
             prediction = unet(latents, timesteps, conditioning[: batch.rows]).sample
         (prediction.float() - latents).square().flatten(1).mean(1).mean().backward()
 
+    parameters = list(trainable.tensors.values())
+    hooks = [one.register_post_accumulate_grad_hook(_drop_gradient) for one in parameters if fused]
     effort = rehearse(work)
-    for parameter in trainable.tensors.values():
+    for parameter in parameters:
         parameter.grad = None
+    for hook in hooks:
+        hook.remove()
     return effort
+
+
+def _drop_gradient(parameter: torch.Tensor) -> None:
+    parameter.grad = None
 
 
 def _adamw_bytes(parameter: torch.Tensor) -> int:

@@ -13,7 +13,7 @@ from dbcli.project.checkpoints import checkpoints
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import Fallback, RunRecord
-from dbcli.workflows.ladder import below, on_rung, rung_of
+from dbcli.workflows.ladder import below, rung_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import AUTO
 
@@ -60,10 +60,11 @@ def within_memory(
 def _smaller(
     layout: Layout, record: RunRecord, profile: Profile, error: Exception, progress: Progress
 ) -> Profile | None:
-    rung, here = below(profile, other_method=record.profile.get("name") == AUTO), rung_of(profile)
-    if rung is None or here is None:
+    here = rung_of(profile)
+    found = below(profile, record.base.name, other_method=record.profile.get("name") == AUTO)
+    if found is None or here is None:
         return None
-    smaller = on_rung(profile, rung, record.base.name)
+    rung, smaller = found
     step, reason = record.step, (str(error).splitlines() or [type(error).__name__])[0][:300]
     if smaller.method != profile.method:
         # Adapters cannot take over full weights.

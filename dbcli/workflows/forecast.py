@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import BaseMissing, Unreachable, UsageError
+from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.settings import ProjectSettings, load_settings
 from dbcli.project.subjects import Subject
-from dbcli.workflows.ladder import below, on_rung, rung_of, rungs
+from dbcli.workflows.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import AUTO, default_profile, resolve_profile
 
@@ -29,7 +29,7 @@ ENCODED_AT_ONCE = 4
 SPARE = 0.05
 RANDOM_CROPS = 8
 # Measured on the CPU: compiled kernels and the gaps between tensors, whatever the model's size.
-WORKING_BYTES = 100_000_000
+WORKING_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) ->
     def downwards() -> Iterator[Profile]:
         one = profile
         yield one
-        while (rung := below(one, other_method=True)) is not None:
-            one = on_rung(one, rung, base)
+        while (found := below(one, base, other_method=True)) is not None:
+            one = found[1]
             yield one
 
     try:
@@ -119,19 +119,26 @@ def look_for(
 ) -> Outlook:
     """Forecasts the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
 
-    Raises UsageError where the size of the base is not known, or no rung has the method that was asked for.
+    A rung that they rule out is left out. Raises UsageError where the size of the base is not known, or no rung has the
+    method that was asked for, and ConfigError where they can hold on no rung.
     """
     base = load_settings(layout).base
+    faults: list[ConfigError] = []
+    seen: list[Profile] = []
 
     def recipes() -> Iterator[Profile]:
         for rung in rungs():
             own = [f"{key}={value}".lower() for key, value in rung.settings.items()]
-            flagged = dict(flags or {})
-            wanted = flagged.get("method") or rung.method
-            profile = resolve_profile(
-                layout, profile=default_profile(base, rung.method), sets=[*own, *sets], flags=flagged
-            )[1]
-            if profile.method == rung.method == wanted:
+            if (flags or {}).get("method") not in (None, rung.method):
+                continue
+            named = default_profile(base, rung.method)
+            try:
+                profile = resolve_profile(layout, profile=named, sets=[*own, *sets], flags=flags)[1]
+            except ConfigError as fault:
+                faults.append(fault)
+                continue
+            if profile.method == rung.method and profile not in seen:
+                seen.append(profile)
                 yield profile
 
     try:
@@ -141,6 +148,8 @@ def look_for(
             f"How much {base} takes is not known before it is on this machine.",
             hint="name a profile for the first run: --profile lora",
         ) from error
+    if not outlook.forecasts and faults:
+        raise faults[0]
     if not outlook.forecasts:
         raise UsageError("The profile auto has no recipe of that method.", hint="--method full or --method lora")
     if progress is not None and outlook.fitting is None:
@@ -236,7 +245,7 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
     unet: Any = base.unet
     with without_memory():
         trainable = place(base, trainable, device)
-        step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision))
+        step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision), fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
         return _Passes(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from dbcli.project.contradictions import contradictions
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import load_profile, resolve
 from dbcli.workflows.settings import default_profile
@@ -14,31 +15,43 @@ from dbcli.workflows.settings import default_profile
 
 @dataclass(frozen=True)
 class Rung:
-    """A way to train: what it is called, its method, and the settings that make it smaller than the one above."""
+    """A way to train: what it is called, its method, and the settings that make it smaller than the one above.
+
+    `needs` names the package without which it cannot be stood on, `instead_of` the one that offers a better rung.
+    """
 
     name: str
     method: str
     settings: Mapping[str, Any]
     needs: str | None = None
+    instead_of: str | None = None
 
 
+RECOMPUTED = {"train.gradient_checkpointing": True}
+EIGHT_BIT = RECOMPUTED | {"train.optimizer": "adamw8bit"}
+# A weight that moves in the backward pass leaves no moment for a norm of all gradients.
+FUSED = {"train.fused_backward": True, "train.gradient_clip": 0.0}
 LADDER = (
     Rung("full", "full", {}),
-    Rung("full, activations recomputed", "full", {"train.gradient_checkpointing": True}),
-    Rung(
-        "full, 8-bit optimiser",
-        "full",
-        {"train.gradient_checkpointing": True, "train.optimizer": "adamw8bit"},
-        needs="bitsandbytes",
-    ),
+    Rung("full, activations recomputed", "full", RECOMPUTED),
+    Rung("full, 8-bit optimiser", "full", EIGHT_BIT, needs="bitsandbytes"),
+    # Below an 8-bit optimiser only another 8-bit one is smaller: AdamW's moments take more than all gradients.
+    Rung("full, fused backward", "full", EIGHT_BIT | FUSED, needs="bitsandbytes"),
+    Rung("full, fused backward", "full", RECOMPUTED | FUSED, instead_of="bitsandbytes"),
     Rung("LoRA", "lora", {}),
-    Rung("LoRA, activations recomputed", "lora", {"train.gradient_checkpointing": True}),
+    Rung("LoRA, activations recomputed", "lora", RECOMPUTED),
+    Rung("LoRA, 8-bit base", "lora", RECOMPUTED | {"lora.base": "int8"}),
+    Rung("LoRA, 4-bit base", "lora", RECOMPUTED | {"lora.base": "nf4"}),
 )
 
 
 def rungs() -> list[Rung]:
     """The rungs that this installation can stand on, the largest first."""
-    return [rung for rung in LADDER if rung.needs is None or find_spec(rung.needs) is not None]
+    return [rung for rung in LADDER if _is_here(rung.needs, True) and _is_here(rung.instead_of, False)]
+
+
+def _is_here(package: str | None, wanted: bool) -> bool:
+    return package is None or (find_spec(package) is not None) is wanted
 
 
 def rung_of(profile: Profile) -> Rung | None:
@@ -48,13 +61,21 @@ def rung_of(profile: Profile) -> Rung | None:
     return fitting[-1] if fitting else None
 
 
-def below(profile: Profile, *, other_method: bool) -> Rung | None:
-    """The next smaller rung; one of another method only where `other_method` allows it."""
+def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Profile] | None:
+    """The next smaller rung and the same recipe on it; one of another method only where `other_method` allows it.
+
+    A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out.
+    """
     here, ladder = rung_of(profile), rungs()
-    if here is None or ladder.index(here) + 1 == len(ladder):
+    if here is None:
         return None
-    rung = ladder[ladder.index(here) + 1]
-    return rung if rung.method == profile.method or other_method else None
+    for rung in ladder[ladder.index(here) + 1 :]:
+        if rung.method != profile.method and not other_method:
+            return None
+        smaller = on_rung(profile, rung, base)
+        if not contradictions(smaller):
+            return rung, smaller
+    return None
 
 
 def on_rung(profile: Profile, rung: Rung, base: str) -> Profile:

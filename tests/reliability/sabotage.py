@@ -161,15 +161,24 @@ def nan_at(step: int, weights: bool = False, only_at_full_rate: bool = False) ->
     Trainer.loss, Trainer.step = spoilt_loss, spoilt_step  # type: ignore[method-assign]
 
 
-def fail_at_step(step: int, error: str, method: str | None = None, recomputing: bool | None = None) -> None:
-    """A step ends as on a machine whose GPU or memory is gone; always, or only while a recipe is this one."""
+def fail_at_step(step: int, error: str, **recipe: Any) -> None:
+    """A step ends as on a machine whose GPU or memory is gone; always, or only while a recipe is this one.
+
+    `recipe` takes method, recomputing, fused and packed (whether the frozen base is kept in fewer bits).
+    """
+    from dbcli.diffusion.small_base import SmallConvolution
     from dbcli.diffusion.trainer import Trainer
 
     take_step = Trainer.step
 
     def failing(self: Any) -> Any:
-        recipe = (self.trainable.method, self.unet.is_gradient_checkpointing)
-        if self.done + 1 == step and method in (None, recipe[0]) and recomputing in (None, recipe[1]):
+        found = {
+            "method": self.trainable.method,
+            "recomputing": self.unet.is_gradient_checkpointing,
+            "fused": self.optimisation.fused_backward,
+            "packed": any(isinstance(one, SmallConvolution) for one in self.unet.modules()),
+        }
+        if self.done + 1 == step and recipe.items() <= found.items():
             raise MemoryError if error == "memory" else RuntimeError("CUDA error: device lost")
         return take_step(self)
 

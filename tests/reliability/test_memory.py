@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,14 @@ from tests.reliability.processes import ForkServer, events, record, weights_hash
 
 pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
+RECOMPUTING = "--set=train.gradient_checkpointing=true"
 # Large batches of large pictures: the activations of the small base outweigh everything else.
 LARGE = [
     *("train", "--subject", "dog", "--set=train.batch_size=48", "--set=images.resolution=256"),
     *("--set=prior.images=2", "--set=prior.steps=1", "--steps", 2),
 ]
-RECOMPUTED = "full, activations recomputed"
+RECOMPUTED, FUSED = "full, activations recomputed", "full, fused backward"
+LORA = ["LoRA", "LoRA, activations recomputed", "LoRA, 8-bit base", "LoRA, 4-bit base"]
 
 
 def steps_of(run: Path) -> list[tuple[int, str, str]]:
@@ -38,6 +41,28 @@ def test_a_run_that_fell_back_goes_on_from_its_last_step_and_ends_as_if_nothing_
     assert weights_hash(run) == weights_hash(undisturbed / "runs" / RUN)
 
 
+@pytest.mark.parametrize(
+    ("words", "no_room", "way"),
+    [
+        # Without clipping the fused step is the plain one to the last bit, so the result is that of no fall at all.
+        (["--method", "full", "--set=train.gradient_clip=0"], {"fused": False}, ["full", RECOMPUTED, FUSED]),
+        (["--method", "lora"], {"packed": False}, LORA[:3]),
+    ],
+)
+def test_a_run_falls_as_far_as_it_must_and_keeps_the_steps_it_has(
+    server: ForkServer, new_project: NewProject, words: list[str], no_room: dict[str, bool], way: list[str]
+) -> None:
+    project, undisturbed = new_project(), new_project()
+    job = ["train", "--subject", "dog", "--steps", 3, "--set=prior.enabled=false", *words]
+    server.run(project, *job, fail_at_step={"step": 3, "error": "memory", **no_room}).check(0)
+    run = project / "runs" / RUN
+    assert steps_of(run) == [(2, before, after) for before, after in itertools.pairwise(way)]
+    assert [event["step"] for event in events(run) if "loss" in event] == [1, 2, 3]
+    if "fused" in no_room:
+        server.run(undisturbed, *job).check(0)
+        assert weights_hash(run) == weights_hash(undisturbed / "runs" / RUN)
+
+
 @pytest.mark.parametrize(("profile", "code"), [("auto", 0), ("full", 5)])
 def test_only_auto_turns_a_full_run_into_adapters(
     server: ForkServer, new_project: NewProject, profile: str, code: int
@@ -49,11 +74,19 @@ def test_only_auto_turns_a_full_run_into_adapters(
     found = record(project / "runs" / RUN)
     assert found["method"] == ("lora" if profile == "auto" else "full")
     assert found["state"] == ("finished" if profile == "auto" else "failed")
-    assert [one["after"] for one in found["fallbacks"]] == [RECOMPUTED, "LoRA"][: len(found["fallbacks"])]
-    assert len(found["fallbacks"]) == (2 if profile == "auto" else 1)
+    way = [RECOMPUTED, FUSED, "LoRA"] if profile == "auto" else [RECOMPUTED, FUSED]
+    assert [one["after"] for one in found["fallbacks"]] == way
 
 
-@pytest.mark.parametrize("words", [[], ["--set=train.gradient_checkpointing=true"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [RECOMPUTING],
+        [RECOMPUTING, "--set=train.fused_backward=true", "--set=train.gradient_clip=0"],
+        [RECOMPUTING, "--method=lora", "--set=lora.base=nf4"],
+    ],
+)
 def test_a_dry_run_says_within_15_percent_what_the_run_will_take(
     server: ForkServer, new_project: NewProject, words: list[str]
 ) -> None:

@@ -1,0 +1,51 @@
+"""The ladder of memory: every rung is reached from the one above, unless the recipe rules it out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dbcli.project.contradictions import contradictions
+from dbcli.project.profile_settings import Profile
+from dbcli.project.profiles import resolve
+from dbcli.workflows.ladder import LADDER, below, rung_of, rungs
+
+
+def way_down(profile: Profile, *, other_method: bool = True) -> Iterator[tuple[str, Profile]]:
+    found = below(profile, "tiny", other_method=other_method)
+    while found is not None:
+        yield found[0].name, found[1]
+        found = below(found[1], "tiny", other_method=other_method)
+
+
+def names_below(other_method: bool = True, **settings: object) -> list[str]:
+    profile = resolve([("test", {key.replace("__", "."): value for key, value in settings.items()})])
+    return [name for name, _ in way_down(profile, other_method=other_method)]
+
+
+def test_every_rung_is_reached_and_known_again() -> None:
+    reached = list(way_down(Profile()))
+    assert ["full", *(name for name, _ in reached)] == [rung.name for rung in rungs()]
+    for name, profile in reached:
+        on = rung_of(profile)
+        assert on is not None
+        assert (on.name, contradictions(profile)) == (name, [])
+
+
+def test_whatever_is_installed_each_name_is_on_the_ladder_once() -> None:
+    for names in ([rung.name for rung in rungs()], [one.name for one in LADDER if one.instead_of is None]):
+        assert len(names) == len(set(names))
+        assert "full, fused backward" in names
+
+
+def test_a_recipe_of_adapters_goes_down_to_a_base_in_four_bits() -> None:
+    assert names_below(method="lora") == ["LoRA, activations recomputed", "LoRA, 8-bit base", "LoRA, 4-bit base"]
+    assert names_below(method="lora", lora__base="nf4") == ["LoRA, activations recomputed"]
+
+
+@pytest.mark.parametrize("settings", [{"train__accumulation": 2}, {"train__precision": "fp16"}])
+def test_a_rung_that_the_recipe_rules_out_is_left_out(settings: dict[str, object]) -> None:
+    assert "full, fused backward" in names_below(other_method=False)
+    assert "full, fused backward" not in names_below(other_method=False, **settings)
+    assert "LoRA" in names_below(**settings)
