@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -90,7 +90,9 @@ class FeatureStore:
         # an evaluation that was stopped half way must end with the numbers of one that was not.
         batches = [batch for batch in batches if unknown.intersection(batch)]
         # Decoding releases the interpreter's lock, so the next batch is read while this one is encoded.
-        with ThreadPoolExecutor(max_workers=2) as readers:
+        # Features are written while the next batch is encoded; a fault of the disk is told a batch later.
+        writing: list[Future[None]] = []
+        with ThreadPoolExecutor(max_workers=2) as readers, ThreadPoolExecutor(max_workers=1) as writer:
             loading = [readers.submit(_open_all, [files[digest] for digest in batch]) for batch in batches[:2]]
             for number, batch in enumerate(batches):
                 if self.should_stop():
@@ -100,14 +102,20 @@ class FeatureStore:
                     following = [files[digest] for digest in batches[number + 2]]
                     loading.append(readers.submit(_open_all, following))
                 images = mask(images, noun) if mask else images
+                written, writing = writing, []
                 for encoder, key in zip(encoders, keys, strict=True):
                     missing = [index for index, digest in enumerate(batch) if (key, digest) not in self._known]
                     if not missing:
                         continue
                     rows = encoder.encode_images(images, self.batch_size)
                     for index in missing:
-                        self._keep(key, batch[index], rows[index])
+                        self._known[key, batch[index]] = rows[index].clone()
+                        writing.append(writer.submit(self._write, key, batch[index], rows[index]))
+                for one in written:
+                    one.result()
                 loading[number] = readers.submit(list)  # lets go of the pictures
+        for one in writing:
+            one.result()
 
     def _digest(self, path: Path) -> str:
         try:
@@ -131,8 +139,7 @@ class FeatureStore:
             return False
         return True
 
-    def _keep(self, key: str, digest: str, row: torch.Tensor) -> None:
-        self._known[key, digest] = row.clone()
+    def _write(self, key: str, digest: str, row: torch.Tensor) -> None:
         path = self._path(key, digest)
         if path is None:
             return

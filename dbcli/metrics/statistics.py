@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -59,7 +60,7 @@ def bootstrap_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int =
     if len(cells) == 1:
         return Interval(value, None, None)
     variance, degrees = _variance_of_mean(values, weights)
-    draws = _two_way_draws(values, weights, np.random.default_rng(seed), resamples)
+    draws = _two_way_draws(values, weights, seed, resamples)
     spread = float(draws.std(ddof=1))
     if variance <= 0 or spread <= 1e-15:
         return Interval(value, value, value)
@@ -76,6 +77,7 @@ def share_with_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int 
     return {"value": found.value, "low": low, "high": high}
 
 
+@lru_cache(maxsize=64)
 def student_quantile(probability: float, degrees: float) -> float:
     """Quantile of Student's t for any real `degrees` > 0 and 0.5 <= probability < 1, to about 1e-5 relative.
 
@@ -108,11 +110,21 @@ def _subject_means(values: Array, weights: Array) -> Array:
     return np.asarray((values * weights).sum(axis=1) / weights.sum(axis=1))
 
 
-def _two_way_draws(values: Array, weights: Array, random: np.random.Generator, resamples: int) -> Array:
-    """Bootstrap draws of the mean over subjects, [resamples]; a draw that leaves no cell is left out."""
-    subjects, prompts = values.shape
+@lru_cache(maxsize=4)
+def _drawn_counts(subjects: int, prompts: int, seed: int, resamples: int) -> tuple[Array, Array]:
+    """How often each draw takes each subject and each prompt, [resamples, subjects] and [resamples, prompts].
+
+    All scores of one evaluation are drawn alike, so they are drawn once.
+    """
+    random = np.random.default_rng(seed)
     subject_counts = random.multinomial(subjects, np.full(subjects, 1 / subjects), resamples)
     prompt_counts = random.multinomial(prompts, np.full(prompts, 1 / prompts), resamples)
+    return subject_counts.astype(np.float64), prompt_counts.astype(np.float64)
+
+
+def _two_way_draws(values: Array, weights: Array, seed: int, resamples: int) -> Array:
+    """Bootstrap draws of the mean over subjects, [resamples]; a draw that leaves no cell is left out."""
+    subject_counts, prompt_counts = _drawn_counts(*values.shape, seed, resamples)
     totals = prompt_counts @ weights.T
     sums = prompt_counts @ (weights * values).T
     present = subject_counts * (totals > 0)
