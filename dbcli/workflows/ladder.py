@@ -31,6 +31,8 @@ RECOMPUTED = {"train.gradient_checkpointing": True}
 EIGHT_BIT = RECOMPUTED | {"train.optimizer": "adamw8bit"}
 # A weight that moves in the backward pass leaves no moment for a norm of all gradients.
 FUSED = {"train.fused_backward": True, "train.gradient_clip": 0.0}
+# What a method's own profile has no say in.
+OF_NO_METHOD = ("seed", "device", "precision", "checkpoint_every", "keep_checkpoints", "preview_every")
 LADDER = (
     Rung("full", "full", {}),
     Rung("full, activations recomputed", "full", RECOMPUTED),
@@ -81,18 +83,31 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
 def on_rung(profile: Profile, rung: Rung, base: str) -> Profile:
     """The same recipe on another rung; a rung of another method brings its method's rates and steps.
 
-    Everything else, class images, photos and drawing, stays.
+    Everything else, class images, photos and drawing, stays, and so does what is not as the first method's own profile
+    has it: somebody chose that.
     """
     values = profile.model_dump()
     if rung.method != profile.method:
-        made_for_it = resolve([("", load_profile(default_profile(base, rung.method)))]).model_dump()
-        kept = ("seed", "device", "precision", "checkpoint_every", "keep_checkpoints", "preview_every")
-        values["train"] = made_for_it["train"] | {key: values["train"][key] for key in kept}
-        values["method"], values["lora"] = rung.method, made_for_it["lora"]
+        usual, made_for_it = _as_shipped(base, profile.method), _as_shipped(base, rung.method)
+        here = rung_of(profile)
+        made_small_by = set(here.settings) if here is not None else set()
+        for section in ("train", "lora"):
+            chosen = {
+                name: value
+                for name, value in values[section].items()
+                if value != usual[section][name] and f"{section}.{name}" not in made_small_by
+            }
+            values[section] = made_for_it[section] | chosen
+        values["train"] |= {key: profile.train.model_dump()[key] for key in OF_NO_METHOD}
+        values["method"] = rung.method
     for key, value in rung.settings.items():
         section, _, name = key.partition(".")
         values[section][name] = value
     return Profile.model_validate(values)
+
+
+def _as_shipped(base: str, method: str) -> dict[str, Any]:
+    return resolve([("", load_profile(default_profile(base, method)))]).model_dump()
 
 
 def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from dbcli.project.contradictions import contradictions
 from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import resolve
+from dbcli.project.profiles import load_profile, resolve
 from dbcli.workflows.ladder import LADDER, below, rung_of, rungs
 
 
@@ -42,6 +42,18 @@ def test_whatever_is_installed_each_name_is_on_the_ladder_once() -> None:
 def test_a_recipe_of_adapters_goes_down_to_a_base_in_four_bits() -> None:
     assert names_below(method="lora") == ["LoRA, activations recomputed", "LoRA, 8-bit base", "LoRA, 4-bit base"]
     assert names_below(method="lora", lora__base="nf4") == ["LoRA, activations recomputed"]
+
+
+def test_what_somebody_chose_holds_where_a_full_run_becomes_a_lora() -> None:
+    chosen = {"train.steps": 7, "train.batch_size": 3, "lora.rank": 2, "images.resolution": 128}
+    for name, profile in way_down(resolve([("test", chosen)])):
+        values = profile.model_dump()
+        found = {key: values[key.split(".")[0]][key.split(".")[1]] for key in chosen}
+        assert (name, found) == (name, chosen)
+    *_, (_, lora) = way_down(resolve([("shipped", load_profile("tiny")), ("test", chosen)]))
+    made_for_it = resolve([("", load_profile("tiny-lora"))])
+    assert lora.train.learning_rate == made_for_it.train.learning_rate != load_profile("tiny")["train"]["learning_rate"]
+    assert lora.train.gradient_clip == made_for_it.train.gradient_clip > 0
 
 
 @pytest.mark.parametrize("settings", [{"train__accumulation": 2}, {"train__precision": "fp16"}])
