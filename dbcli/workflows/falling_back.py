@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 import traceback
 from collections.abc import Callable
 
+from dbcli.errors import OutOfMemory
 from dbcli.project import runs as store
 from dbcli.project.atomic import remove_folder
 from dbcli.project.checkpoints import checkpoints
@@ -17,7 +19,7 @@ from dbcli.workflows.ladder import below, rung_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import AUTO
 
-# What torch says in a RuntimeError of no class of its own.
+# What torch and others say in errors of no class of their own.
 MEMORY_SIGNS = (
     "DefaultCPUAllocator",
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -25,6 +27,9 @@ MEMORY_SIGNS = (
     "MPS backend out of memory",
     "std::bad_alloc",
     "could not create a primitive",  # oneDNN, which has no room for a kernel
+    "Cannot allocate memory",  # the kernel's ENOMEM, in whoever's words it comes
+    "can't start new thread",  # Python, which has no room for a stack
+    "Resource temporarily unavailable",  # autograd, which has none either
 )
 
 
@@ -33,6 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or any(sign in str(error) for sign in MEMORY_SIGNS)
     )
 
@@ -42,15 +48,17 @@ def within_memory(
 ) -> None:
     """Calls `train` with the profile, and with ever smaller ones as often as the memory is full.
 
-    Only `--profile auto` may turn one method into another. Raises what `train` raised where no rung is left.
+    Only `--profile auto` may turn one method into another. Raises OutOfMemory where no rung is left.
     """
     while True:
         try:
             return train(profile)
         except Exception as error:
-            smaller = _smaller(layout, record, profile, error, progress) if is_out_of_memory(error) else None
-            if smaller is None:
+            if not is_out_of_memory(error):
                 raise
+            smaller = _smaller(layout, record, profile, error, progress)
+            if smaller is None:
+                raise _no_way_down(record, profile) from error
             # The frames of what failed still hold its tensors.
             traceback.clear_frames(error.__traceback__)
         profile = smaller
@@ -84,8 +92,20 @@ def _smaller(
     return smaller
 
 
+def _no_way_down(record: RunRecord, profile: Profile) -> OutOfMemory:
+    here, is_auto = rung_of(profile), record.profile.get("name") == AUTO
+    place = f" on the rung '{here.name}'" if here is not None else ""
+    other = "" if is_auto or profile.method != "full" else ", or begin anew with --profile auto, which may take a LoRA"
+    return OutOfMemory(
+        f"The memory is full{place}, and there is no smaller one for this run.",
+        hint=f"free some memory, or begin anew with a smaller train.batch_size or images.resolution{other}",
+    )
+
+
 def _give_back() -> None:
     gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if "torch" in sys.modules:
+        from dbcli.diffusion.devices import hand_back_freed_memory
+
+        # What one rung freed and the C library kept is of no use to the threads of the next.
+        hand_back_freed_memory()

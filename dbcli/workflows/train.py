@@ -246,7 +246,8 @@ def _train(
     from dbcli.workflows.tuned import save_tuned
 
     device, parent = pick_device(profile.train.device), parent_of(layout, record)
-    keep_freed_memory()
+    if not record.fallbacks:
+        keep_freed_memory()
     with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device=device)
         stage.advance()

@@ -185,6 +185,35 @@ def fail_at_step(step: int, error: str, **recipe: Any) -> None:
     Trainer.step = failing  # type: ignore[method-assign]
 
 
+def limit_memory(megabytes: int, before_step: int | None = None) -> None:
+    """The kernel gives this process so much more memory and no byte beyond; from now on, or from a step on.
+
+    From a step on means once: a smaller recipe has to live with what the first one left.
+    """
+    import resource
+
+    from dbcli.diffusion.trainer import Trainer
+
+    def limit() -> None:
+        status = Path("/proc/self/status").read_text()
+        taken = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:"))
+        most = taken + (megabytes << 20)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+    if before_step is None:
+        limit()
+        return
+    take_step = Trainer.step
+
+    def limiting(self: Any) -> Any:
+        if self.done + 1 == before_step:
+            Trainer.step = take_step  # type: ignore[method-assign]
+            limit()
+        return take_step(self)
+
+    Trainer.step = limiting  # type: ignore[method-assign]
+
+
 def stop_after(step: int) -> None:
     """The process sends itself SIGTERM when a step is recorded: a person who stops exactly there."""
     import signal

@@ -63,6 +63,32 @@ def test_a_run_falls_as_far_as_it_must_and_keeps_the_steps_it_has(
         assert weights_hash(run) == weights_hash(undisturbed / "runs" / RUN)
 
 
+def test_under_a_real_limit_auto_ends_on_a_smaller_rung_or_says_that_none_is_small_enough(
+    server: ForkServer, new_project: NewProject
+) -> None:
+    project = new_project()
+    job = [*LARGE, "--set=prior.enabled=false", "--profile", "auto"]
+    # How much of what the first rung freed the C library gives back, and so which rung it is, no program settles.
+    ended = server.run(project, *job, limit_memory={"megabytes": 110, "before_step": 1}).check(0, 5)
+    found = record(project / "runs" / RUN)
+    assert found["fallbacks"][0]["before"] == "full"
+    assert (found["state"], found["step"]) == (("finished", 2) if ended.code == 0 else ("failed", 0))
+    assert found["total_steps"] == 2
+    assert ended.code == 0 or "there is no smaller one for this run" in ended.err
+
+
+def test_where_no_rung_is_small_enough_a_run_ends_clearly_and_can_be_resumed(
+    server: ForkServer, new_project: NewProject
+) -> None:
+    project = new_project()
+    job = [*LARGE, "--set=prior.enabled=false", "--method", "lora", "--set=lora.base=nf4", RECOMPUTING]
+    ended = server.run(project, *job, limit_memory={"megabytes": 4, "before_step": 1}).check(5)
+    assert "The memory is full on the rung 'LoRA, 4-bit base'" in ended.err
+    assert record(project / "runs" / RUN)["state"] == "failed"
+    server.run(project, "train", "--resume").check(0)
+    assert record(project / "runs" / RUN)["state"] == "finished"
+
+
 @pytest.mark.parametrize(("profile", "code"), [("auto", 0), ("full", 5)])
 def test_only_auto_turns_a_full_run_into_adapters(
     server: ForkServer, new_project: NewProject, profile: str, code: int
