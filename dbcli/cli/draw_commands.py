@@ -46,6 +46,10 @@ def generate(
     width: Annotated[int | None, typer.Option("--width", help="In pixels; the base's own by default.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="In pixels; the base's own by default.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures drawn at once.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="auto, fp32, bf16 or fp16; auto: bf16 on a CUDA GPU that has it, else fp32."),
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all, photos first.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to, instead of the run's images/.")
@@ -74,7 +78,7 @@ def generate(
 
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
-    flags |= {"negative": negative, "batch_size": batch_size}
+    flags |= {"negative": negative, "batch_size": batch_size, "precision": precision}
     size, cast = (width, height), Cast(run or (), weights, allow_collision, checkpoint)
     if interactive:
         wishes = Wishes(flags, seed, grid=grid)

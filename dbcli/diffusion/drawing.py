@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.bases import Base
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode
@@ -28,7 +29,10 @@ class Order:
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """How to draw: sampler name, steps, guidance scale w in e_0 + w (e_c - e_0), DDIM's eta, size in px."""
+    """How to draw: sampler name, steps, guidance scale w in e_0 + w (e_c - e_0), DDIM's eta, size in px.
+
+    `precision` (fp32, bf16, fp16) is the UNet's alone: latents, text and decoding stay in the model's own numbers.
+    """
 
     sampler: str = "ddim"
     steps: int = 100
@@ -38,6 +42,7 @@ class DrawSettings:
     height: int = 512
     batch_size: int = 4
     clip_skip: int = 0
+    precision: str = "fp32"
 
 
 @torch.no_grad()
@@ -97,11 +102,13 @@ def _denoise(
         if should_stop():
             raise Interrupted("Stopped while drawing.")
         scaled = sampler.scale_model_input(latents, timestep).to(dtype)
-        output = base.unet(torch.cat([scaled, scaled]) if guided else scaled, timestep, conditioning).sample
+        rows = torch.cat([scaled, scaled]) if guided else scaled
+        with computing_in(settings.precision, latents.device):
+            output = base.unet(rows, timestep, conditioning).sample.float()
         if guided:
             plain, conditioned = output.chunk(2)
             output = plain + settings.guidance * (conditioned - plain)
-        latents = sampler.step(output.float(), timestep, latents, **extra).prev_sample
+        latents = sampler.step(output, timestep, latents, **extra).prev_sample
         if on_denoise is not None:
             on_denoise(len(seeds))
     return latents

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.bases import Base
 from dbcli.diffusion.conditioning import embed_ids
 from dbcli.diffusion.images import decode
 from dbcli.diffusion.rehearsal import Effort, rehearse
-from dbcli.diffusion.trainer import AUTOCAST
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,9 @@ def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool
     ids = torch.zeros(2, base.max_tokens, dtype=torch.int64, device=latents.device)
     width = int(unet.config.cross_attention_dim)  # type: ignore[union-attr,arg-type,attr-defined]
     frozen = torch.empty(batch.rows, base.max_tokens, width, device=latents.device)
-    dtype = AUTOCAST.get(batch.precision)
-    arithmetic: Any = nullcontext() if dtype is None else torch.autocast(latents.device.type, dtype=dtype)
 
     def work() -> None:
-        with arithmetic:
+        with computing_in(batch.precision, latents.device):
             embedded = embed_ids(base.text_encoder, ids) if trainable.trains_text else None
             conditioning = frozen if embedded is None else embedded.repeat_interleave(-(-batch.rows // 2), 0)
             prediction = unet(latents, timesteps, conditioning[: batch.rows]).sample
@@ -111,7 +108,12 @@ def denoising_pass(base: Base, batch: Batch) -> Effort:
     width = int(base.unet.config.cross_attention_dim)  # type: ignore[union-attr,arg-type,attr-defined]
     conditioning = torch.empty(len(latents), base.max_tokens, width, device=latents.device)
     timestep = torch.zeros((), dtype=torch.int64, device=latents.device)
-    return rehearse(lambda: base.unet(latents, timestep, conditioning).sample)
+
+    def work() -> torch.Tensor:
+        with computing_in(batch.precision, latents.device):
+            return base.unet(latents, timestep, conditioning).sample  # type: ignore[no-any-return]
+
+    return rehearse(work)
 
 
 @torch.no_grad()

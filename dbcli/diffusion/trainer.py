@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from dbcli.diffusion import losses
 from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
 from dbcli.diffusion.optimisers import (
@@ -31,7 +32,6 @@ DIVERGED_HINT = (
     "lower train.learning_rate, use train.precision=bf16 or fp32, or --set train.on_divergence=lower-rate; "
     "the last checkpoint is sound"
 )
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -275,8 +275,7 @@ class Trainer:
             yield
 
     def _autocast(self) -> Any:
-        dtype = AUTOCAST.get(self.schedule.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+        return computing_in(self.schedule.precision, self.device)
 
 
 def train(

@@ -52,10 +52,13 @@ class PriorRecipe(BaseModel):
     width: int
     height: int
     seed: int
+    precision: str = "fp32"
 
     def key(self, class_noun: str) -> str:
         """Return the set's name: the class and 12 hex digits over every field, "dog-1a2b3c4d5e6f"."""
-        canonical = json_text(dict(sorted(self.model_dump().items())))
+        # Sets drawn before there was a choice were drawn in fp32, and keep their names.
+        fields = self.model_dump(exclude={"precision"} if self.precision == "fp32" else None)
+        canonical = json_text(dict(sorted(fields.items())))
         return _key(class_noun, hashlib.sha256(canonical.encode("utf-8")).hexdigest())
 
 

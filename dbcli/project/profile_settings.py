@@ -10,6 +10,7 @@ from dbcli.project.identifiers import check_template
 from dbcli.project.records import Whole
 
 Sampler = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+_-]{0,31}$")]
+DrawPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Positive = Annotated[Whole, Field(ge=1)]
 Targets = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
@@ -90,6 +91,9 @@ class PriorSettings(Section):
         lt=2**63,
         description="of the class images; apart from train.seed, so that runs share them",
     )
+    precision: DrawPrecision = Field(
+        default="auto", description="of the UNet while class images are drawn; auto as with draw.precision"
+    )
     folder: str | None = Field(default=None, min_length=1, description="a folder of one's own class photos")
 
     @field_validator("template")
@@ -153,6 +157,9 @@ class DrawSettings(Section):
     count: Positive = Field(default=8, le=1_000_000, description="pictures a prompt")
     batch_size: Positive = Field(default=4, le=4096, description="pictures drawn at once")
     negative: str = Field(default="", description="what should not be in the picture")
+    precision: DrawPrecision = Field(
+        default="auto", description="of the UNet while drawing; auto: bf16 on a CUDA GPU that has it, fp32 elsewhere"
+    )
 
 
 class ProbeSettings(Section):

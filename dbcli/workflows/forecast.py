@@ -217,7 +217,7 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
     peak = max(phases.values())
     rung = rung_of(profile)
     name = rung.name if rung is not None else profile.method
-    fits = peak * (1 + SPARE) <= free
+    fits = (peak + (WORKING_BYTES if is_cpu else 0)) * (1 + SPARE) <= free
     return Forecast(name, profile, done.own_bytes + peak, phases, step_seconds, seconds, fits)
 
 
@@ -235,6 +235,7 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
     # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion import footprint
+    from dbcli.diffusion.arithmetic import drawing_precision
     from dbcli.diffusion.footprint import Batch
     from dbcli.diffusion.rehearsal import without_memory
 
@@ -243,6 +244,7 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
     size, train = profile.images.resolution or base.resolution, profile.train
     rows = train.batch_size * (2 if profile.prior.enabled else 1)
     unet: Any = base.unet
+    drawn_in = drawing_precision(profile.prior.precision, device)
     with without_memory():
         trainable = place(base, trainable, device)
         step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision), fused=train.fused_backward)
@@ -257,7 +259,7 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
             held_bytes=held,
             learning=trainable.count,
             step=step,
-            denoise=footprint.denoising_pass(base, Batch(at_once[0], size)),
+            denoise=footprint.denoising_pass(base, Batch(at_once[0], size, drawn_in)),
             decode=footprint.decoding_pass(base, Batch(1, size)),
             encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
         )
@@ -270,8 +272,8 @@ def _views(profile: Profile) -> int:
 def _speed(device: torch.device, channels: int, rows: int, size: int, precision: str) -> Speed:
     import torch
 
+    from dbcli.diffusion.arithmetic import AUTOCAST
     from dbcli.diffusion.speed import measured_speed
-    from dbcli.diffusion.trainer import AUTOCAST
 
     dtype = AUTOCAST.get(precision, torch.float32)
     return measured_speed(device, channels=channels, rows=rows, size=size, dtype=dtype)

@@ -21,9 +21,12 @@ from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.drawing import DrawSettings as How
 
 # Among a recipe's extras: the step of the checkpoint that drew it.
 CHECKPOINT_KEY = "checkpoint"
+# And in which numbers, where it was not fp32.
+PRECISION_KEY, FULL_PRECISION = "precision", "fp32"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,12 @@ def recipes_for(
 
     `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
-    words = words_of(record)
+    from dbcli.diffusion.arithmetic import drawing_precision
+
+    words, kept = words_of(record), dict(extras or {})
+    precision = drawing_precision(settings.precision, base.unet.device)  # type: ignore[arg-type]
+    if precision != FULL_PRECISION:
+        kept[PRECISION_KEY] = precision
     return [
         Recipe(
             prompt=render_with(prompt, words),
@@ -82,11 +90,19 @@ def recipes_for(
             run=None if record is None else record.name,
             identifiers={name: one.identifier for name, one in words.items()},
             version=__version__,
-            extras=dict(extras or {}),
+            extras=kept,
         )
         for prompt in prompts
         for index in range(settings.count)
     ]
+
+
+def how_to_draw(recipe: Recipe, batch_size: int) -> How:
+    """A recipe as the drawing takes it."""
+    from dbcli.diffusion import drawing
+
+    numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
+    return drawing.DrawSettings(*numbers, batch_size, precision=str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION)))
 
 
 def file_name(recipe: Recipe) -> str:
@@ -112,7 +128,6 @@ def draw_recipes(
 
     Raises Interrupted between two steps; the pictures finished before stay.
     """
-    from dbcli.diffusion.drawing import DrawSettings as How
     from dbcli.diffusion.drawing import Order, draw
     from dbcli.diffusion.images import to_image
 
@@ -120,7 +135,7 @@ def draw_recipes(
         return []
     folder.mkdir(parents=True, exist_ok=True)
     one = recipes[0]
-    how = How(one.sampler, one.steps, one.guidance, one.eta, one.width, one.height, batch_size)
+    how = how_to_draw(one, batch_size)
     orders = [Order(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
     pictures: dict[int, Picture] = {}
     drawn = len({index // batch_size for index in wanted}) * batch_size if wanted is not None else len(recipes)
@@ -181,7 +196,6 @@ def preview(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Draws one picture of each subject as the model stands into `previews/step-000100-dog.png`."""
-    from dbcli.diffusion.drawing import DrawSettings as How
     from dbcli.diffusion.drawing import Order, draw
     from dbcli.diffusion.images import to_image
 
@@ -192,9 +206,8 @@ def preview(
     for name, words in words_of(record).items():
         template = profile.train.preview_prompt or profile.images.template
         recipe = _preview_recipe(template, {name: words}, settings, profile.train.seed, size, base, record)
-        how = How(settings.sampler, settings.steps, settings.guidance, settings.eta, *size)
         order = Order(recipe.prompt, recipe.seed, recipe.negative)
-        for _, pixels in draw(base, [order], how, should_stop=should_stop):
+        for _, pixels in draw(base, [order], how_to_draw(recipe, 1), should_stop=should_stop):
             save_png(folder / f"step-{step:06d}-{name}.png", to_image(pixels), recipe)
 
 

@@ -46,9 +46,11 @@ def ensure_class_images(
 ) -> ClassImages:
     """Gives the first `settings.images` images of a class's prior set, drawing those that are missing.
 
-    A set is known by the base's weights, prompt, sampler, steps, guidance, size and seed: one that was made in any
-    other way is another set. Raises Interrupted between two pictures; what was drawn stays.
+    A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
+    in any other way is another set. Raises Interrupted between two pictures; what was drawn stays.
     """
+    from dbcli.diffusion.arithmetic import drawing_precision
+
     prompt = class_prompt(settings.template, class_noun)
     if settings.folder is not None:
         own = PriorSet.from_folder(layout, class_noun, Path(settings.folder))
@@ -64,6 +66,7 @@ def ensure_class_images(
         width=resolution,
         height=resolution,
         seed=settings.seed,
+        precision=drawing_precision(settings.precision, base.unet.device),  # type: ignore[arg-type]
     )
     prior_set = PriorSet.open_or_create(layout, class_noun, recipe)
     if prior_set.missing(settings.images):
@@ -90,9 +93,8 @@ def _draw_missing(
     missing = set(prior_set.missing(settings.images))
     indices = _whole_groups(missing, settings.images, settings.batch_size)
     orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
-    how = DrawSettings(
-        recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height, settings.batch_size
-    )
+    numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
+    how = DrawSettings(*numbers, settings.batch_size, precision=recipe.precision)
     with progress.stage(f"Class images: {recipe.prompt}", len(indices) * recipe.steps) as stage:
         try:
             for place, picture in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop):

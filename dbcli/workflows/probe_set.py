@@ -13,7 +13,7 @@ from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.recipes import Recipe
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import load_subject, photo_paths
-from dbcli.workflows.pictures import draw_size, recipes_for, words_of
+from dbcli.workflows.pictures import draw_size, how_to_draw, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 
 if TYPE_CHECKING:
@@ -89,14 +89,12 @@ def draw_items(
     should_stop: Callable[[], bool],
 ) -> list[Image.Image]:
     """The pictures of a set in its order; one that two subjects of a class share is drawn once. Raises Interrupted."""
-    from dbcli.diffusion.drawing import DrawSettings as How
     from dbcli.diffusion.drawing import Order, draw
     from dbcli.diffusion.images import to_image
 
     orders = [Order(item.recipe.prompt, item.recipe.seed, item.recipe.negative) for item in items]
     distinct = list(dict.fromkeys(orders))
-    one = items[0].recipe
-    how = How(one.sampler, one.steps, one.guidance, one.eta, one.width, one.height, batch_size)
+    how = how_to_draw(items[0].recipe, batch_size)
     images: dict[Order, Image.Image] = {}
     for index, pixels in draw(base, distinct, how, should_stop=should_stop):
         images[distinct[index]] = to_image(pixels)

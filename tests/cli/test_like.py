@@ -43,6 +43,17 @@ def test_a_picture_of_ours_is_drawn_again_bit_by_bit(run: Run, project: Path, tm
         assert ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None
 
 
+def test_the_numbers_it_was_drawn_in_are_part_of_a_picture(run: Run, project: Path, tmp_path: Path) -> None:
+    how = ["a {dog}", "-n", 1, "--steps", 2, "--out", tmp_path]
+    whole, half = first(run, *how), first(run, *how, "--precision", "bf16")
+    assert (whole["extras"], half["extras"]) == ({}, {"precision": "bf16"})
+    again = first(run, "--like", half["path"], "--out", tmp_path / "again")
+    assert again["extras"] == half["extras"]
+    names = [Path(one["path"]).name for one in (whole, half, again)]
+    assert names[0] != names[1] == names[2]
+    assert run("generate", *how, "--precision", "fp8").code == 2
+
+
 def theirs(path: Path, parameters: str) -> Path:
     info = PngInfo()
     info.add_text("parameters", parameters)

@@ -46,6 +46,7 @@ def test_the_key_is_the_class_and_twelve_hex_digits() -> None:
         ("width", 64),
         ("height", 64),
         ("seed", 1),
+        ("precision", "bf16"),
     ],
 )
 def test_any_other_recipe_is_another_set(field: str, value: object) -> None:
