@@ -43,7 +43,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Hands back what was freed until now, and lets the C library keep up to a gigabyte from here on, where it is glibc.
+    """Hands back what was freed until now; from here on the C library, where it is glibc, may keep up to a gigabyte.
 
     A step frees its gradients and activations and takes as much again: handing pages back in between and having
     them cleared anew took an eighth of the processor's time of a small model.
