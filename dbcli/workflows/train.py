@@ -246,8 +246,6 @@ def _train(
     from dbcli.workflows.tuned import save_tuned
 
     device, parent = pick_device(profile.train.device), parent_of(layout, record)
-    if not record.fallbacks:
-        keep_freed_memory()
     with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device=device)
         stage.advance()
@@ -273,6 +271,9 @@ def _train(
     lora = None if parent is None else continuing.take_over(layout, parent, base)
     trainable = make_trainable(base, profile, record.subjects, lora)
     trainer = build_trainer(base, trainable, lesson, rows, teacher, profile)
+    # Not before: what loading and encoding freed is no step's, and goes back to the system.
+    if not record.fallbacks:
+        keep_freed_memory()
     with _timed(record, "train"):
         finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing)
     if probing is not None:
