@@ -1,6 +1,6 @@
-"""Several processes that train one model: who takes which rows of a batch, and how their gradients become one step's.
+"""Several processes that train one model: how they agree, and how their gradients become one step's.
 
-Every process holds the whole model and takes a part of each micro-batch. Gradients are those of the whole batch's loss
+Every process holds the whole model and takes a share of each micro-batch (shares.py). Gradients are those of the whole batch's loss
 and are summed before they are clipped, so that the step is the one that a single process would have taken, up to the
 order of the sums. Process 0 leads: it alone decides what comes next, tells the others by orders, and writes.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import distributed
 
 from dbcli import errors
+from dbcli.diffusion.shares import Share
 from dbcli.errors import DreamboothError, MachineError
 
 # Gradients are summed a hundred megabytes at a time: no second copy of all of them is made.
@@ -42,46 +43,18 @@ class Wish(Protocol):
         """Takes over a wish from another process; no second signal."""
 
 
-class Alone:
-    """One process: it takes every row, and its gradients are the batch's."""
-
-    rank, size = 0, 1
-
-    def share(self, micro_step: int, rows: int) -> list[int]:
-        """The places of a micro-batch of `rows` rows that this process takes, rising."""
-        return list(range(rows))
-
-    @contextmanager
-    def step(self, rate_scale: float, parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-        """The block makes this process's gradients; after it they are those of the whole batch."""
-        yield
-
-    @contextmanager
-    def agreed(self) -> Iterator[None]:
-        """An error in the block of any process is raised in all of them."""
-        yield
-
-    def summed(self, values: Sequence[float]) -> list[float]:
-        """The sum of each value over all processes."""
-        return list(values)
-
-    def share_dropout(self, network: torch.nn.Module) -> None:
-        """Makes dropout in a network that of the whole batch."""
-
-
-class Company(Alone):
+class Company(Share):
     """One of `size` processes. Every method must be called by all of them, in the same order.
 
     Orders and status go through the processor's memory by gloo, gradients by the device's own way (NCCL on a GPU).
     """
 
     def __init__(self, rank: int, size: int, wish: Wish) -> None:
-        self.rank, self.size, self.wish = rank, size, wish
+        super().__init__(rank, size)
+        self.wish = wish
         # How many pieces of common work have ended, faults and all.
         self.settled = 0
         self._sums: Any = None
-        self._places: list[int] = []
-        self._rows = 0
         self._buffer: torch.Tensor | None = None
 
     def take_devices(self, on_cpu: bool) -> None:
@@ -146,16 +119,9 @@ class Company(Alone):
             if one["fault"] is not None:
                 raise retold(one["fault"], rank)
 
-    def share(self, micro_step: int, rows: int) -> list[int]:
-        # Dealt on from one micro-batch to the next, so that a batch of two rows keeps four processes busy.
-        first = micro_step * rows
-        self._places = [row for row in range(rows) if (first + row) % self.size == self.rank]
-        self._rows = rows
-        return self._places
-
     @contextmanager
     def step(self, rate_scale: float, parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-        """See `Alone`. An error in the block of any process is raised in all of them, before a sum is begun."""
+        """See `Alone.step`. An error in the block of any process is raised in all of them, before a sum is begun."""
         if self.leads:
             self.announce({"do": "step", "rate_scale": rate_scale})
         error, flags = None, [False] * len(parameters)
@@ -196,21 +162,6 @@ class Company(Alone):
         with _told_apart(self.size):
             distributed.all_reduce(sums)
         return [float(one) for one in sums]
-
-    def share_dropout(self, network: torch.nn.Module) -> None:
-        for module in network.modules():
-            if isinstance(module, torch.nn.Dropout) and module.p > 0:
-                module.forward = self._dropout(module)  # type: ignore[method-assign]
-
-    def _dropout(self, module: torch.nn.Dropout) -> Any:
-        def forward(values: torch.Tensor) -> torch.Tensor:
-            if not module.training or len(values) != len(self._places):
-                return torch.nn.functional.dropout(values, module.p, module.training)
-            # What one process would have drawn for all rows; of it, the rows that are here.
-            whole = torch.ones(self._rows, *values.shape[1:], dtype=values.dtype, device=values.device)
-            return values * torch.nn.functional.dropout(whole, module.p)[self._places]
-
-        return forward
 
     def _make_ready(self, parameters: Sequence[torch.nn.Parameter]) -> list[bool]:
         """Takes all memory that summing needs, as nobody could be told of a fault in the middle of it."""
@@ -319,4 +270,4 @@ def _told_apart(size: int) -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ProcessLost(f"One of {size} processes is gone: {reason}") from error
+        raise ProcessLost(f"One of {size} processes is gone: {reason.rstrip('.')}.") from error

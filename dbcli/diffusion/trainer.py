@@ -22,9 +22,9 @@ from dbcli.diffusion.optimisers import (
     optimiser_tensors,
     rate_factor,
 )
-from dbcli.diffusion.parallel import Alone
 from dbcli.diffusion.prompts import PromptTable
 from dbcli.diffusion.rows import Row, RowPlan
+from dbcli.diffusion.shares import Alone
 from dbcli.diffusion.teacher import Teacher
 from dbcli.errors import TrainingDiverged
 
@@ -162,21 +162,23 @@ class Trainer:
         whole = subject + prior
         places = self.company.share(micro_step, len(whole))
         batch, first = [whole[place] for place in places], sum(place < len(subject) for place in places)
+        rows, weight = (len(subject), len(prior)), self.objective.prior_weight
         if not batch:
             nothing = torch.zeros(0, device=self.device)
-            return self._reduced(nothing, nothing, 0, len(subject), len(prior))
+            return self.company.loss(nothing, nothing, 0, rows, weight)
         latents, noise, timesteps = self._noise_inputs(batch, places, micro_step, first)
         alphas = self.objective.alphas_cumprod
         with self._autocast():
             noisy = losses.noised(latents, noise, timesteps, alphas)
             teacher, own_prior = self.teacher, batch[first:]
             taught = teacher.targets(own_prior, noisy[first:], timesteps[first:]) if teacher and own_prior else None
-            prediction = self.unet(noisy, timesteps, self._conditioning(whole, places)).sample
+            conditioning = self.company.conditioning(self.prompts, [row.prompt for row in whole], places)
+            prediction = self.unet(noisy, timesteps, conditioning).sample
         target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
         if taught is not None:
             target = torch.cat([target[:first].float(), losses.teacher_target(prediction[first:], taught)])
         errors = self._errors(prediction, target, [row.picture for row in batch])
-        return self._reduced(errors, self._weights(timesteps), first, len(subject), len(prior))
+        return self.company.loss(errors, self._weights(timesteps), first, rows, weight)
 
     def state(self) -> TrainingState:
         """Everything that changes, checked to be finite; on the CPU not copied, so to be written at once."""
@@ -215,29 +217,6 @@ class Trainer:
         with torch.no_grad():
             for name, average in self.averages.items():
                 self.trainable.tensors[name].copy_(average)
-
-    def _conditioning(self, whole: list[Row], places: list[int]) -> torch.Tensor:
-        """What the rows at `places` of a micro-batch are conditioned on, `[B, L, D]`."""
-        prompts = [row.prompt for row in whole]
-        if len(places) < len(whole) and self.has_dropout:
-            # Dropout in the text encoder draws for the prompts of the whole batch.
-            return self.prompts.rows(prompts)[places]
-        return self.prompts.rows([prompts[place] for place in places])
-
-    def _reduced(
-        self, errors: torch.Tensor, weights: torch.Tensor, first: int, subject_rows: int, prior_rows: int
-    ) -> losses.LossParts:
-        """Errors and weights `[B]` of this process's rows, the first `first` of them the subject's, as the loss."""
-        if self.company.size == 1:
-            return losses.dreambooth_loss(errors, weights, first, self.objective.prior_weight)
-        return losses.share_of_dreambooth_loss(
-            errors,
-            weights,
-            subject_rows=first,
-            of_subject_rows=subject_rows,
-            of_prior_rows=prior_rows,
-            prior_weight=self.objective.prior_weight,
-        )
 
     def _noise_inputs(
         self, batch: list[Row], samples: list[int], micro_step: int, first_class: int
