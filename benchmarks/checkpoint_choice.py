@@ -116,7 +116,8 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     init_project(folder, job.base, None, offline=True)
     layout = Layout(folder.resolve())
     add_subject(layout, subject.name, subject.class_noun, list(subject.files), "sks")
-    sets = [*job.sets, f"train.steps={job.steps}", "probe.judge=tiny", "train.keep_checkpoints=999"]
+    # The embedded base's profiles keep the last checkpoint; here the choice itself is what is looked at.
+    sets = [*job.sets, f"train.steps={job.steps}", "probe.judge=tiny", "probe.keep=best", "train.keep_checkpoints=999"]
     every = job.every or _planned_interval(plan_training(layout, [subject.name], sets=sets).profile)
     sets += [f"train.checkpoint_every={every}"] + ([f"probe.every={job.every}"] if job.every else [])
     record = start_training(layout, plan_training(layout, [subject.name], sets=sets), quiet, offline=True)

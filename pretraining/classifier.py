@@ -1,4 +1,4 @@
-"""An independent reader of pictures: trained on the held-out picture sets alone, it names noun, scene and colour."""
+"""An independent reader of pictures: trained on the held-out sets alone, it names noun, scene, colour and style."""
 
 import numpy as np
 import torch
@@ -13,11 +13,13 @@ from pretraining.scenes import SCENES
 from pretraining.settings import Run
 
 SCENE_NAMES = (*SCENES, "plain")
+# No held-out set is in three dimensions.
+SEEN_STYLES = ("photo", "flat", "drawing")
 UNKNOWN = -100
 
 
 class Classifier(nn.Module):
-    """A small convolutional network with a head each for noun, scene and colour."""
+    """A small convolutional network with a head each for noun, scene, colour and style."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,29 +31,31 @@ class Classifier(nn.Module):
         self.noun = nn.Linear(192 * 16, len(NOUN_NAMES))
         self.scene = nn.Linear(192 * 16, len(SCENE_NAMES))
         self.colour = nn.Linear(192 * 16, len(COLOUR_NAMES))
+        self.style = nn.Linear(192 * 16, len(SEEN_STYLES))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits for noun, scene and colour of pixels [B, 3, 64, 64] in [-1, 1]."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return logits for noun, scene, colour and style of pixels [B, 3, 64, 64] in [-1, 1]."""
         features = F.dropout(self.body(pixels).flatten(1), 0.3, self.training)
-        return self.noun(features), self.scene(features), self.colour(features)
+        return tuple(head(features) for head in (self.noun, self.scene, self.colour, self.style))
 
 
-def labels_of(noun: str, scene: str, colour: str) -> tuple[int, int, int]:
-    """Return the classes of one picture; a colour nobody named is not learnt from."""
+def labels_of(noun: str, scene: str, colour: str, style: str) -> tuple[int, ...]:
+    """Return the classes of one picture; a colour nobody named, and "3d", are not learnt from."""
     return (
         NOUN_NAMES.index(noun),
         SCENE_NAMES.index("plain" if scene.startswith("plain") else scene),
         COLOUR_NAMES.index(colour) if colour else UNKNOWN,
+        SEEN_STYLES.index(style) if style in SEEN_STYLES else UNKNOWN,
     )
 
 
 def held_out_pictures(run: Run, count: int) -> tuple[np.ndarray, Tensor]:
-    """Return pictures [N, 64, 64, 3] of the held-out sets and their labels [N, 3]; kept on disk."""
+    """Return pictures [N, 64, 64, 3] of the held-out sets and their labels [N, 4]; kept on disk."""
     path, label_path = run.path(f"held_out_{count}.npy"), run.path(f"held_out_{count}_labels.npy")
     if not label_path.exists():
         made = list(compose_pictures(run, count, held_out=True))
         np.save(path, np.stack([picture.pixels for picture in made]))
-        np.save(label_path, np.array([labels_of(p.noun, p.scene, p.colour) for p in made]))
+        np.save(label_path, np.array([labels_of(p.noun, p.scene, p.colour, p.style) for p in made]))
     return np.load(path), torch.from_numpy(np.load(label_path))
 
 
@@ -116,5 +120,5 @@ def train_classifier(run: Run, seconds: float, count: int) -> Classifier:
 
 @torch.no_grad()
 def read(model: Classifier, pixels: Tensor) -> Tensor:
-    """Return the classes [N, 3] (noun, scene, colour) the classifier sees in pixels [N, 3, 64, 64] in [-1, 1]."""
+    """Return the classes [N, 4] (noun, scene, colour, style) seen in pixels [N, 3, 64, 64] in [-1, 1]."""
     return torch.stack([logits.argmax(1) for logits in model(pixels)], 1)

@@ -1,4 +1,4 @@
-"""Measure the packed base: does it draw the noun, the scene and the colour a prompt asks for, and how fast.
+"""Measure the packed base: does it draw the noun, scene, colour and style a prompt asks for, and how fast.
 
 An independent classifier, trained on picture sets the base never saw, reads the pictures. Its own accuracy on
 composed pictures of the training sets is printed beside, for it is the ceiling of every figure here.
@@ -18,6 +18,7 @@ from torch import Tensor
 from pretraining.base import labelled_grid
 from pretraining.classifier import (
     SCENE_NAMES,
+    SEEN_STYLES,
     UNKNOWN,
     Classifier,
     labels_of,
@@ -29,6 +30,7 @@ from pretraining.compose import with_article
 from pretraining.naming import COLOUR_NAMES, NOUN_NAMES
 from pretraining.scenes import SCENES
 from pretraining.settings import PICTURE_PX, Run, parser, run_from
+from pretraining.styles import STYLES
 
 GUIDANCE = 3.0
 STEPS = 25
@@ -60,12 +62,12 @@ def draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guida
 
 
 def ceiling(run: Run, model: Classifier, count: int = 1000) -> list[float]:
-    """Return the classifier's accuracy for noun, scene and colour on composed pictures of the training sets."""
+    """Return the classifier's accuracy for noun, scene, colour and style on composed pictures of the training sets."""
     pictures = np.load(run.path("pictures.npy"), mmap_mode="r")[:count]
     entries = json.loads(run.path("captions.json").read_text())[:count]
-    labels = torch.tensor([labels_of(noun, scene, colour) for _, noun, scene, colour, _ in entries])
+    labels = torch.tensor([labels_of(*said) for _, *said in entries])
     seen, known = read(model, to_pixels(pictures)), labels != UNKNOWN
-    return [float((seen[:, k] == labels[:, k])[known[:, k]].float().mean()) for k in range(3)]
+    return [float((seen[:, k] == labels[:, k])[known[:, k]].float().mean()) for k in range(4)]
 
 
 def measure_nouns(
@@ -105,6 +107,18 @@ def measure_colours(pipeline: StableDiffusionPipeline, model: Classifier, each: 
     return shares
 
 
+def measure_styles(pipeline: StableDiffusionPipeline, model: Classifier, each: int) -> dict[str, float]:
+    """Return, for every style the classifier knows, the share of pictures of changing nouns that are read as in it."""
+    shares = {}
+    for number, style in enumerate(SEEN_STYLES):
+        nouns = [NOUN_NAMES[(2 * number + 5 * k) % len(NOUN_NAMES)] for k in range(each)]
+        prompts = [f"{STYLES[style]} {with_article(noun)}" for noun in nouns]
+        seen = read(model, draw(pipeline, prompts, 120_000 + 100 * number))[:, 3]
+        shares[style] = float((seen == number).float().mean())
+        print(f"{style:16} {shares[style]:.2f}", flush=True)
+    return shares
+
+
 def mean(shares: dict[str, float]) -> float:
     """Return the mean of shares."""
     return sum(shares.values()) / len(shares)
@@ -113,7 +127,9 @@ def mean(shares: dict[str, float]) -> float:
 def figures_of(run: Run, base: Path, model: Classifier, each: int) -> tuple[dict[str, Any], Tensor]:
     """Return every figure of a packed base, and the first pictures of every noun."""
     best = ceiling(run, model)
-    print("classifier on composed pictures (noun, scene, colour):", *(f"{value:.3f}" for value in best), flush=True)
+    print(
+        "classifier on composed pictures (noun, scene, colour, style):", *(f"{value:.3f}" for value in best), flush=True
+    )
     started = time.perf_counter()
     pipeline = load_pipeline(base)
     loading = time.perf_counter() - started
@@ -123,17 +139,20 @@ def figures_of(run: Run, base: Path, model: Classifier, each: int) -> tuple[dict
     nouns, read_as, shown = measure_nouns(pipeline, model, each)
     scenes = measure_scenes(pipeline, model, max(1, each // 2))
     colours = measure_colours(pipeline, model, max(1, each // 2))
+    styles = measure_styles(pipeline, model, each)
     figures = {
-        "classifier_ceiling": dict(zip(("noun", "scene", "colour"), best, strict=True)),
+        "classifier_ceiling": dict(zip(("noun", "scene", "colour", "style"), best, strict=True)),
         "noun": mean(nouns),
         "scene": mean(scenes),
         "colour": mean(colours),
+        "style": mean(styles),
         "load_seconds": loading,
         "eight_pictures_seconds": drawing,
         "nouns": nouns,
         "read_as": read_as,
         "scenes": scenes,
         "colours": colours,
+        "styles": styles,
     }
     return figures, shown
 
@@ -153,7 +172,7 @@ def main() -> None:
     (arguments.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     labels = [with_article(noun) for noun in NOUN_NAMES for _ in range(min(8, arguments.each))]
     labelled_grid(shown, labels, 16, 64).save(arguments.out / "nouns.png", optimize=True)
-    print(json.dumps({name: figures[name] for name in ("noun", "scene", "colour")}))
+    print(json.dumps({name: figures[name] for name in ("noun", "scene", "colour", "style")}))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dbcli.cli import completion
 from dbcli.cli.processes import Gpus, called_with
+from dbcli.cli.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
 
 
 def evaluate(
@@ -17,27 +17,12 @@ def evaluate(
         str | None,
         typer.Option("--run", help="Which run, the newest finished by default.", autocompletion=completion.runs),
     ] = None,
-    suite: Annotated[
-        list[str] | None,
-        typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.", autocompletion=completion.suites),
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")
-    ] = None,
-    dataset: Annotated[
-        Path | None,
-        typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset."),
-    ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge",
-            help="paper, paper-l or tiny; by the project's base if left out.",
-            autocompletion=completion.judges,
-        ),
-    ] = None,
-    count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of each prompt's first picture.")] = None,
+    suite: Suites = None,
+    prompts: Prompts = None,
+    dataset: PromptsOfDataset = None,
+    judge: Judge = None,
+    count: PicturesAPrompt = None,
+    seed: FirstSeed = None,
     keep_identifier: Annotated[
         bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
     ] = False,

@@ -57,6 +57,7 @@ def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], revie
 
 def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:
     """The settings a run would have, what it would go on from, and what a teacher's predictions would take."""
+    from dbcli.workflows.forecast import METHODS
     from dbcli.workflows.teaching import stored_bytes
 
     settings = plan.profile.model_dump(mode="json")
@@ -82,7 +83,9 @@ def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:
     if plan.outlook is not None:
         show_outlook(screen, plan.outlook)
     else:
-        screen.line("Memory and time: not known before the base is on this machine.")
+        method = plan.profile.method
+        why = "known once the base is on this machine" if method in METHODS else f"not foretold for {method}"
+        screen.line(f"Memory and time: {why}.")
 
 
 def show_runs(screen: Screen, records: Sequence[RunRecord], damaged: Sequence[str]) -> None:

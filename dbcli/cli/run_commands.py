@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dbcli.cli import completion
 from dbcli.cli.invocation import of
+from dbcli.cli.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
 from dbcli.errors import Refused
 
 runs_app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=True, rich_markup_mode=None)
@@ -49,27 +49,12 @@ def compare(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN RUN...", help="Two or more runs.", autocompletion=completion.runs)
     ],
-    suite: Annotated[
-        list[str] | None,
-        typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.", autocompletion=completion.suites),
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one a line.")
-    ] = None,
-    dataset: Annotated[
-        Path | None,
-        typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset."),
-    ] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            "--judge",
-            help="paper, paper-l or tiny; by the project's base if left out.",
-            autocompletion=completion.judges,
-        ),
-    ] = None,
-    count: Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of each prompt's first picture, for all runs.")] = None,
+    suite: Suites = None,
+    prompts: Prompts = None,
+    dataset: PromptsOfDataset = None,
+    judge: Judge = None,
+    count: PicturesAPrompt = None,
+    seed: FirstSeed = None,
 ) -> None:
     """Runs side by side: the same prompts and seeds, a page, a grid, and how sure each difference is."""
     from dbcli.cli.comparison_listing import show_comparisons

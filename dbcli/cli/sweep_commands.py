@@ -9,6 +9,7 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.invocation import of
+from dbcli.cli.scoring_options import FirstSeed, Suites
 
 Subjects = Annotated[
     list[str] | None,
@@ -77,10 +78,7 @@ def bench(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="How many optimiser steps a subject.")] = None,
     sets: Sets = None,
-    suite: Annotated[
-        list[str] | None,
-        typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.", autocompletion=completion.suites),
-    ] = None,
+    suite: Suites = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -90,7 +88,7 @@ def bench(
         ),
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Pictures a prompt.")] = 4,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of each prompt's first picture.")] = None,
+    seed: FirstSeed = None,
     name: Annotated[str | None, typer.Option("--name", help="Its folder under sweeps/.")] = None,
     engine: EngineName = "local",
     address: Address = None,

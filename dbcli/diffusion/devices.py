@@ -43,7 +43,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Lets the C library keep up to a gigabyte that was freed, where it is glibc.
+    """Hands back what was freed until now; from here on the C library, where it is glibc, may keep up to a gigabyte.
 
     A step frees its gradients and activations and takes as much again: handing pages back in between and having
     them cleared anew took an eighth of the processor's time of a small model.
@@ -53,6 +53,7 @@ def keep_freed_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3
     try:
         library = ctypes.CDLL(None)
+        library.malloc_trim(0)
         library.mallopt(mmap_threshold, 32 << 20)
         library.mallopt(trim_threshold, 1 << 30)
     except (OSError, AttributeError, TypeError):

@@ -1,8 +1,8 @@
 """Several processes that train one model: how they agree, and how their gradients become one step's.
 
-Every process holds the whole model and takes a share of each micro-batch (shares.py). Gradients are those of the whole batch's loss
-and are summed before they are clipped, so that the step is the one that a single process would have taken, up to the
-order of the sums. Process 0 leads: it alone decides what comes next, tells the others by orders, and writes.
+Every process holds the whole model and takes a share of each micro-batch (shares.py). Gradients are those of the whole
+batch's loss and are summed before they are clipped, so that the step is the one that a single process would have taken,
+up to the order of the sums. Process 0 leads: it alone decides what comes next, tells the others by orders, and writes.
 """
 
 from __future__ import annotations

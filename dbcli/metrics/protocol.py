@@ -278,7 +278,7 @@ def _protocol(judges: Judges, identifier_removed: bool, mask: Mask | None, seed:
         "masked": mask.key if mask else None,
         "intervals": {
             "level": 0.95,
-            "over": "subjects and prompts (one subject: its prompts; PRES: subjects)",
+            "over": "subjects and prompts (one or two subjects: their prompts; PRES: subjects)",
             "method": "two-way bootstrap, rescaled to the unbiased variance and Student's t",
             "resamples": resamples,
             "seed": seed,

@@ -6,6 +6,9 @@ subjects and prompts independently. On its own that counts the noise of a single
 nothing of small samples, so the draws are rescaled to the unbiased variance of a two-way random-effects
 layout and to Student's t in place of the normal law (the small-sample correction of Hesterberg, 2015). The
 shape, skew included, stays the bootstrap's.
+
+One or two subjects are no sample of subjects: with a single degree of freedom an interval would cover every
+score there is. So theirs is over prompts alone, and holds for these subjects.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-FEW_SUBJECTS = 5
+FEW_SUBJECTS, LEAST_SUBJECTS = 5, 3
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the ends of its interval; the ends are None where a single cell allows none."""
+    """A mean and the ends of its interval; the ends are None where one or two subjects have a single cell each."""
 
     value: float
     low: float | None
@@ -48,7 +51,7 @@ def mean_of_cells(cells: Sequence[Cell]) -> float:
 
 
 def bootstrap_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Mean over subjects with its interval; one subject alone gives an interval over its prompts.
+    """Mean over subjects with its interval; one or two subjects give an interval over their prompts.
 
     Raises ValueError without cells. The same seed gives the same interval, whatever the order of the cells.
     """
@@ -56,10 +59,16 @@ def bootstrap_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int =
         raise ValueError("an interval needs at least one score")
     values, weights = _matrix(cells)
     value = float(_subject_means(values, weights).mean())
-    if len(cells) == 1:
+    if values.shape[1] == 1 and len(values) < LEAST_SUBJECTS:
         return Interval(value, None, None)
     variance, degrees = _variance_of_mean(values, weights)
-    draws = _two_way_draws(values, weights, np.random.default_rng(seed), resamples)
+    random = np.random.default_rng(seed)
+    if len(values) < LEAST_SUBJECTS:
+        # Each subject's prompts by themselves: what prompts and cells spread is in the variance either way.
+        present = [(row[None, own > 0], own[None, own > 0]) for row, own in zip(values, weights, strict=True)]
+        draws = np.mean([_two_way_draws(*cells_of_one, random, resamples) for cells_of_one in present], axis=0)
+    else:
+        draws = _two_way_draws(values, weights, random, resamples)
     spread = float(draws.std(ddof=1))
     if variance <= 0 or spread <= 1e-15:
         return Interval(value, value, value)
@@ -132,8 +141,8 @@ def _variance_of_mean(values: Array, weights: Array) -> tuple[float, float]:
     parts = _prompts_and_noise(values, weights > 0, means)
     from_noise = parts.noise * float((shares**2).sum()) / subjects**2
     from_subjects, subject_degrees = float(means.var(ddof=1)) / subjects, float(subjects - 1)
-    if subjects < FEW_SUBJECTS and from_noise > from_subjects:
-        # Two subjects that happen to agree are no proof that subjects do: the cells' own noise is the
+    if subjects < LEAST_SUBJECTS or (subjects < FEW_SUBJECTS and from_noise > from_subjects):
+        # A few subjects that happen to agree are no proof that subjects do: the cells' own noise is the
         # floor. With more of them the variance between their means is sure enough.
         from_subjects, subject_degrees = from_noise, parts.noise_degrees
     from_prompts = parts.prompts * float((shares.mean(axis=0) ** 2).sum())

@@ -150,11 +150,10 @@ class Follower:
 
     def _take_base(self, root: str, base_hash: str, device: str) -> None:
         from dbcli.diffusion.bases import load_base
-        from dbcli.diffusion.devices import keep_freed_memory, pick_device
+        from dbcli.diffusion.devices import pick_device
 
         self.job = self.trainer = self.base = None
         gc.collect()
-        keep_freed_memory()
         settings = load_settings(Layout(Path(root)))
         # Process 0 has it by now, downloaded if need be.
         self.base = load_base(settings.base, settings.revision, offline=True, device=pick_device(device))
@@ -192,8 +191,11 @@ class Follower:
         self.job.gather(self.base, known, self.progress, self.wish)
 
     def _build(self) -> None:
+        from dbcli.diffusion.devices import keep_freed_memory
+
         assert self.base is not None and self.job is not None
         self.trainer = self.job.built(self.base, self.company, self.progress, self.wish)
+        keep_freed_memory()
 
     def _load(self, folder: str, with_optimiser: bool) -> None:
         from dbcli.diffusion.state_files import read_state

@@ -256,7 +256,6 @@ def _train(
     from dbcli.workflows.tuned import save_tuned
 
     device, parent = pick_device(profile.train.device), parent_of(layout, record)
-    keep_freed_memory()
     with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device=device)
         stage.advance()
@@ -285,6 +284,8 @@ def _train(
         lora = None if parent is None else continuing.take_over(layout, parent, base)
         trainable = make_trainable(base, profile, record.subjects, lora)
         trainer = build_trainer(base, trainable, lesson, rows, teacher, profile, current())
+    # Not before: what loading and encoding freed is no step's, and goes back to the system.
+    keep_freed_memory()
     with _timed(record, "train"):
         finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing)
     if probing is not None:

@@ -44,6 +44,25 @@ def test_intervals_hold_the_truth_95_times_in_100(
     assert 0.93 <= hits / trials <= 0.97
 
 
+def test_two_subjects_have_an_interval_that_holds_for_these_two() -> None:
+    random = np.random.default_rng(2)
+    trials, hits, widest = 800, 0, 0.0
+    for trial in range(trials):
+        # Far apart, so that an interval over subjects would be as wide as the scale itself.
+        own = np.array([[-0.2], [0.2]])
+        values = TRUTH + own + 0.05 * random.normal(size=(1, 25)) + 0.1 * random.normal(size=(2, 25))
+        found = bootstrap_interval(cells_of(values), seed=trial, resamples=400)
+        hits += found.low <= TRUTH <= found.high
+        widest = max(widest, found.high - found.low)
+    assert 0.93 <= hits / trials <= 0.97
+    assert widest < 0.15
+
+
+def test_two_subjects_with_a_score_each_have_no_interval() -> None:
+    found = bootstrap_interval([Cell("a", "x", 0.5), Cell("b", "x", 0.7)])
+    assert (found.value, found.low, found.high) == (pytest.approx(0.6), None, None)
+
+
 def test_the_mean_weighs_pictures_within_and_not_between_subjects() -> None:
     cells = [Cell("a", "x", 0.2, 1), Cell("a", "y", 0.8, 3), Cell("b", "x", 0.5, 100)]
     # subject a: (0.2 + 3 * 0.8) / 4 = 0.65; subject b: 0.5

@@ -15,6 +15,7 @@ from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, STYLE_NAME
 from pretraining.progress import Average, Budget, budget_until, falling_rate
 from pretraining.recognise import nearest_accuracy
 from pretraining.solids import capsule, ellipsoid, torus
+from pretraining.styles import STYLES, in_a_style, inked, rounded
 from pretraining.tokens import LEFT_FREE, rare_words, read_vocabulary
 
 
@@ -142,3 +143,31 @@ def test_the_naming_loss_is_the_mean_over_what_is_known() -> None:
     # two choices among four and one among two: (2 ln 4 + ln 2) / 3
     assert naming_loss(even, labels).item() == pytest.approx(5 * np.log(2) / 3)
     assert naming_loss(even, torch.full((2, 3), UNKNOWN)).item() == 0
+
+
+def white_square() -> np.ndarray:
+    sprite = np.zeros((64, 64, 4), np.float32)
+    sprite[16:48, 16:48] = 0.8, 0.8, 0.8, 1.0
+    return sprite
+
+
+def test_ink_follows_the_outline_and_leaves_the_rest() -> None:
+    drawn = inked(white_square())
+    assert drawn[16:20, 16:48, :3].max() < 0.1
+    np.testing.assert_array_equal(drawn[24:40, 24:40], white_square()[24:40, 24:40])
+    np.testing.assert_array_equal(drawn[..., 3], white_square()[..., 3])
+
+
+def test_a_photographed_thing_is_lit_from_above_and_stays_premultiplied() -> None:
+    lit = rounded(np.random.default_rng(0), white_square())
+    assert lit[18, 32, 0] > lit[46, 32, 0]
+    assert (lit[..., :3] <= lit[..., 3:]).all()
+
+
+def test_a_set_is_called_what_it_is_drawn_like_unless_photographed_or_inked() -> None:
+    draw = np.random.default_rng(0)
+    seen = [in_a_style(draw, white_square(), "fluent-3d")[1] for _ in range(300)]
+    assert {style: seen.count(style) / 300 for style in STYLES} == pytest.approx(
+        {"photo": 0.5, "3d": 0.35, "flat": 0.0, "drawing": 0.15}, abs=0.08
+    )
+    assert {in_a_style(draw, white_square(), "twemoji")[1] for _ in range(100)} == {"photo", "flat", "drawing"}
