@@ -99,18 +99,20 @@ def _draw_missing(
     where = {"root": str(prior_set.layout.root), "key": prior_set.key}
     reports: list[dict[str, Any]] = []
     try:
-        with together("class images", **where, **drawing, shares=shares) as reports:
-            draw_class_images(base, prior_set, **drawing, share=shares[0], progress=progress,
-                              should_stop=should_stop, on_drawn=prior_set.record)  # fmt: skip
+        try:
+            with together("class images", **where, **drawing, shares=shares) as reports:
+                draw_class_images(base, prior_set, **drawing, share=shares[0], progress=progress,
+                                  should_stop=should_stop, on_drawn=prior_set.record)  # fmt: skip
+        finally:
+            for index, digest in (drawn for report in reports for drawn in report.get("drawn", [])):
+                prior_set.record(index, digest)  # other processes draw and store, and only this one records
     except Interrupted as stopped:
-        _record_others(prior_set, reports)
         have = len(missing) - len(prior_set.missing(settings.images))
         raise Interrupted(
             f"Stopped while drawing class images; {have} of {len(missing)} are kept.",
             hint="the same command goes on from there",
             exit_code=stopped.exit_code,
         ) from stopped
-    _record_others(prior_set, reports)
 
 
 def draw_class_images(
@@ -145,13 +147,6 @@ def draw_class_images(
         ):
             if indices[place] in wanted:
                 on_drawn(indices[place], prior_set.put(indices[place], png_bytes(to_image(picture))))
-
-
-def _record_others(prior_set: PriorSet, reports: list[dict[str, Any]]) -> None:
-    """Records what other processes drew and stored."""
-    for report in reports:
-        for index, digest in report.get("drawn", []):
-            prior_set.record(index, digest)
 
 
 def _whole_groups(missing: Collection[int], count: int, batch_size: int) -> list[int]:

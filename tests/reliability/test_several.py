@@ -157,9 +157,19 @@ def test_a_signal_to_another_process_stops_the_first(
     leader.wait_until(lambda: len(losses(project)) == 2)
     follower.signal(signal.SIGTERM)
     go_on.touch()
-    assert [one.check(code).code for one, code in zip(ended([leader, follower]), (143, 0), strict=True)]
+    leader.wait().check(143)
+    follower.wait().check(0)
     assert [event["step"] for event in events(project / "runs" / RUN) if "loss" in event] == [1, 2, 3]
     assert record(project / "runs" / RUN)["state"] == "interrupted"
+
+
+def test_a_signal_while_two_draw_class_images_keeps_what_both_drew(server: ForkServer, new_project: NewProject) -> None:
+    # Batches of two: the first process is stopped in its second one, images 4 and 5, and the other draws on.
+    project, words = new_project(), [*JOB, ON_CPU, "--set=prior.images=8"]
+    leader, follower = ended(launched(server, project, words, 2, stop_in={0: {"phase": "class images"}}))
+    assert "6 of 8 are kept" in leader.check(130).err
+    follower.check(0)
+    assert recorded(project) == [0, 1, 2, 3, 6, 7]
 
 
 def test_a_fault_of_another_process_ends_the_first_with_its_words(
