@@ -44,6 +44,7 @@ ONLY_IN = {
     "diffusers": {"diffusion"},
     "transformers": {"diffusion", "metrics"},
     "peft": {"diffusion"},
+    "accelerate": {"diffusion"},
     "open_clip": {"metrics"},
     "timm": {"metrics"},
     "matplotlib": {"reports"},

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
-from dbcli.cli.invocation import of
+from dbcli.cli.processes import Gpus, called_with
 from dbcli.cli.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
 
 
@@ -41,17 +41,18 @@ def evaluate(
         list[str] | None,
         typer.Option("--with", metavar="RUN", help="With --interference: LoRA runs that draw together with --run."),
     ] = None,
+    gpus: Gpus = 1,
 ) -> None:
     """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
     from dbcli.cli.interference import show_interference
     from dbcli.cli.listings import show_evaluations
     from dbcli.workflows.evaluate import evaluate as score
 
-    call = of(context)
+    call, processes = called_with(context, gpus, alone="--interference" if interference or also else None)
     shared = {"suites": suite or [], "judge": judge, "count": count, "seed": seed}
     if interference or also:
         return show_interference(call, run, also or [], shared, is_asked=interference)
     what = {"run": run, "prompts_file": prompts, "dataset": dataset, "checkpoint": checkpoint}
-    how = {"keep_identifier": keep_identifier, "masked": masked, "grid": grid}
+    how = {"keep_identifier": keep_identifier, "masked": masked, "grid": grid, "processes": processes}
     found = score(call.layout(), **shared, **what, **how, progress=call.screen, offline=call.offline)
     show_evaluations(call.screen, found)

@@ -8,6 +8,7 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.invocation import of
+from dbcli.cli.processes import Gpus, called_with
 from dbcli.errors import Refused
 
 prior_app = typer.Typer(help="Draw, list and remove class images.", no_args_is_help=True, rich_markup_mode=None)
@@ -26,15 +27,15 @@ def make(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting.", autocompletion=completion.settings),
     ] = None,
+    gpus: Gpus = 1,
 ) -> None:
     """Draw class images ahead of a run, or top a set up."""
     from dbcli.workflows.prior_sets import make_prior_set
 
-    call = of(context)
+    call, processes = called_with(context, gpus)
     noun = call.wanted(class_noun, "--class", "Which class")
-    made = make_prior_set(
-        call.layout(), noun, count=count, profile=profile, sets=sets or [], progress=call.screen, offline=call.offline
-    )
+    how = {"count": count, "profile": profile, "sets": sets or [], "processes": processes}
+    made = make_prior_set(call.layout(), noun, **how, progress=call.screen, offline=call.offline)
     call.screen.document({"key": made.key, "prompt": made.prompt, "images": made.files, "line": made.line})
     call.screen.line(made.line)
 

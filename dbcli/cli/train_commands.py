@@ -8,7 +8,7 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.arguments import NEWEST
-from dbcli.cli.invocation import of
+from dbcli.cli.processes import Gpus, called_with
 
 
 def train(
@@ -75,6 +75,7 @@ def train(
     allow_collision: Annotated[
         bool, typer.Option("--allow-collision", help="For research: take a word that clashes, and record that.")
     ] = False,
+    gpus: Gpus = 1,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -89,13 +90,13 @@ def train(
     from dbcli.workflows.logs import logged
     from dbcli.workflows.train import plan_training, resume_training, start_training
 
-    call = of(context)
-    layout = call.layout()
+    call, processes = called_with(context, gpus, dry_run=dry_run)
+    layout, how_run = call.layout(), {"offline": call.offline, "processes": processes}
     check_start(start_from, no_rehearsal, resume)
     with logged(call.screen, layout, log_to or [], offline=call.offline) as progress:
         if resume is not None:
             run = None if resume == NEWEST else resume
-            return show_run(call.screen, resume_training(layout, run, progress, offline=call.offline), layout)
+            return show_run(call.screen, resume_training(layout, run, progress, **how_run), layout)
         names, word = subject_and_token(call, layout, subject or [], token, start_from)
         share = 0.0 if no_rehearsal else None
         flags = {"method": method, "train.steps": steps, "train.seed": seed, "train.rehearsal_share": share}
@@ -105,4 +106,4 @@ def train(
         plan = with_outlook(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
         if dry_run:
             return show_plan(call.screen, plan, layout)
-        return show_run(call.screen, start_training(layout, plan, progress, offline=call.offline), layout)
+        return show_run(call.screen, start_training(layout, plan, progress, **how_run), layout)

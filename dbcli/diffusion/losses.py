@@ -115,3 +115,25 @@ def dreambooth_loss(
         return LossParts(subject, subject.detach(), None)
     prior = weighted[subject_rows:].mean()
     return LossParts(subject + prior_weight * prior, subject.detach(), prior.detach())
+
+
+def share_of_dreambooth_loss(
+    row_errors: torch.Tensor,
+    row_weights: torch.Tensor,
+    *,
+    subject_rows: int,
+    of_subject_rows: int,
+    of_prior_rows: int,
+    prior_weight: float,
+) -> LossParts:
+    """What some rows of a batch give to its `dreambooth_loss`: over all shares, the parts sum to those of the batch.
+
+    row_errors and row_weights are `[B]` of this share, its first `subject_rows` rows the subject's, B = 0 allowed. The
+    whole batch has `of_subject_rows` and `of_prior_rows`.
+    """
+    weighted = row_errors * row_weights
+    subject = weighted[:subject_rows].sum() / of_subject_rows
+    if not of_prior_rows:
+        return LossParts(subject, subject.detach(), None)
+    prior = weighted[subject_rows:].sum() / of_prior_rows
+    return LossParts(subject + prior_weight * prior, subject.detach(), prior.detach())

@@ -25,6 +25,7 @@ from dbcli.diffusion.optimisers import (
 )
 from dbcli.diffusion.prompts import PromptTable
 from dbcli.diffusion.rows import Row, RowPlan
+from dbcli.diffusion.shares import Alone
 from dbcli.diffusion.teacher import Teacher
 from dbcli.errors import TrainingDiverged
 
@@ -100,12 +101,14 @@ class Trainer:
         schedule: Schedule,
         loss_weights: torch.Tensor | None = None,
         teacher: Teacher | None = None,
+        company: Alone | None = None,
     ) -> None:
         """loss_weights `[N, 1, h, w]` says how much each place of each picture counts; everything alike if None.
 
         A teacher's predictions are the targets of the class rows; without one they are the noise's (or velocity's).
+        The processes of a company share every batch.
         """
-        self.loss_weights, self.teacher = loss_weights, teacher
+        self.loss_weights, self.teacher, self.company = loss_weights, teacher, company or Alone()
         self.unet, self.trainable, self.pictures, self.prompts, self.rows = unet, trainable, pictures, prompts, rows
         self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
         self.device = next(unet.parameters()).device
@@ -125,6 +128,7 @@ class Trainer:
         )
         parts = [part for module in trainable.modules for part in module.modules()]
         self.has_dropout = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in parts)
+        self.company.share_dropout(unet)
         for module in trainable.modules:
             module.train()
 
@@ -135,36 +139,46 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_rate"] * factor
         parts = []
-        for micro in range(self.schedule.accumulation):
-            micro_step = self.done * self.schedule.accumulation + micro
-            with self._seeded_dropout(micro_step):
-                part = self.loss(micro_step)
-                # With the fused step weights move as early as in the backward pass.
-                self.is_between_steps = not self.optimisation.fused_backward
-                self.scaler.scale(part.total / self.schedule.accumulation).backward()
-            parts.append(part)
+        with self.company.step(self.rate_scale, self.parameters):
+            for micro in range(self.schedule.accumulation):
+                micro_step = self.done * self.schedule.accumulation + micro
+                with self._seeded_dropout(micro_step):
+                    part = self.loss(micro_step)
+                    # With the fused step weights move as early as in the backward pass.
+                    self.is_between_steps = not self.optimisation.fused_backward
+                    if part.total.requires_grad:  # a share of a batch may hold no row at all
+                        self.scaler.scale(part.total / self.schedule.accumulation).backward()
+                parts.append(part)
         self.is_between_steps = False
-        self._apply_gradients()
+        with self.company.agreed():
+            self._apply_gradients()
         self.done += 1
         self.is_between_steps = True
         return self._result(parts, began)
 
     def loss(self, micro_step: int) -> losses.LossParts:
-        """DreamBooth's loss of one micro-batch, subject and class rows in one forward pass."""
+        """DreamBooth's loss of one micro-batch, subject and class rows in one pass; this process's part of it."""
         subject, prior = self.rows.subject_rows(micro_step), self.rows.prior_rows(micro_step)
-        batch = subject + prior
-        latents, noise, timesteps = self._noise_inputs(batch, micro_step, len(subject))
-        alphas, first = self.objective.alphas_cumprod, len(subject)
+        whole = subject + prior
+        places = self.company.share(micro_step, len(whole))
+        batch, first = [whole[place] for place in places], sum(place < len(subject) for place in places)
+        rows, weight = (len(subject), len(prior)), self.objective.prior_weight
+        if not batch:
+            nothing = torch.zeros(0, device=self.device)
+            return self.company.loss(nothing, nothing, 0, rows, weight)
+        latents, noise, timesteps = self._noise_inputs(batch, places, micro_step, first)
+        alphas = self.objective.alphas_cumprod
         with self._autocast():
             noisy = losses.noised(latents, noise, timesteps, alphas)
-            taught = self.teacher.targets(prior, noisy[first:], timesteps[first:]) if self.teacher and prior else None
-            conditioning = self.prompts.rows([row.prompt for row in batch])
+            teacher, own_prior = self.teacher, batch[first:]
+            taught = teacher.targets(own_prior, noisy[first:], timesteps[first:]) if teacher and own_prior else None
+            conditioning = self.company.conditioning(self.prompts, [row.prompt for row in whole], places)
             prediction = self.unet(noisy, timesteps, conditioning).sample
         target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
         if taught is not None:
             target = torch.cat([target[:first].float(), losses.teacher_target(prediction[first:], taught)])
         errors = self._errors(prediction, target, [row.picture for row in batch])
-        return losses.dreambooth_loss(errors, self._weights(timesteps), len(subject), self.objective.prior_weight)
+        return self.company.loss(errors, self._weights(timesteps), first, rows, weight)
 
     def state(self) -> TrainingState:
         """Everything that changes, checked to be finite; on the CPU not copied, so to be written at once."""
@@ -205,10 +219,13 @@ class Trainer:
                 self.trainable.tensors[name].copy_(average)
 
     def _noise_inputs(
-        self, batch: list[Row], micro_step: int, first_class: int
+        self, batch: list[Row], samples: list[int], micro_step: int, first_class: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents `[B, C, h, w]`, noise of the same shape and timesteps `[B]`, on the model's device."""
-        seed, shape, samples = self.schedule.seed, self.pictures.mean.shape[1:], list(range(len(batch)))
+        """Latents `[B, C, h, w]`, noise of the same shape and timesteps `[B]`, on the model's device.
+
+        samples are the rows' places in the whole micro-batch, which their noise follows from.
+        """
+        seed, shape = self.schedule.seed, self.pictures.mean.shape[1:]
         spread = normal_rows(shape, seed, "posterior", micro_step, samples)
         noise = normal_rows(shape, seed, "noise", micro_step, samples)
         if self.objective.offset_noise:
@@ -255,11 +272,18 @@ class Trainer:
             return float(torch.stack(values).mean())
 
         priors = [part.prior for part in parts if part.prior is not None]
+        total, subject, prior = self.company.summed(
+            [
+                mean([part.total.detach() for part in parts]),
+                mean([part.subject for part in parts]),
+                mean(priors) if priors else 0.0,
+            ]
+        )
         return StepResult(
             step=self.done,
-            loss=mean([part.total.detach() for part in parts]),
-            subject_loss=mean([part.subject for part in parts]),
-            prior_loss=mean(priors) if priors else None,
+            loss=total,
+            subject_loss=subject,
+            prior_loss=prior if priors else None,
             learning_rate=self.optimiser.param_groups[0]["lr"],
             seconds=time.perf_counter() - began,
         )

@@ -147,12 +147,19 @@ class PriorSet:
 
     def add(self, index: int, png_bytes: bytes) -> Path:
         """Store one image under its index, then record its hash; return its path."""
+        self.record(index, self.put(index, png_bytes))
+        return self._path(index)
+
+    def put(self, index: int, png_bytes: bytes) -> str:
+        """Store one image under its index and return its hash; it counts once that is recorded."""
         if not 0 <= index <= _MAX_INDEX:
             raise ValueError(f"a prior image's index is 0 to {_MAX_INDEX}, not {index}")
-        path = self._path(index)
-        write_bytes(path, png_bytes)
-        _record(self.folder, index, hashlib.sha256(png_bytes).hexdigest())
-        return path
+        write_bytes(self._path(index), png_bytes)
+        return hashlib.sha256(png_bytes).hexdigest()
+
+    def record(self, index: int, digest: str) -> None:
+        """Record the hash of an image that was stored."""
+        _record(self.folder, index, digest)
 
     def images(self, count: int) -> list[Path]:
         """Return the sound images among the first `count`, by index; of own photos all, whatever `count` is.
@@ -199,6 +206,12 @@ class PriorSet:
             seen = (status.st_size, status.st_mtime_ns, sha256_of(path))
             self._sound[path.name] = seen
         return seen[2] == expected
+
+
+def open_prior_set(layout: Layout, key: str) -> PriorSet:
+    """Return a prior set that is there, by its key. Raises DataError if it is not, or its record is damaged."""
+    record = _load(layout, key)
+    return PriorSet(layout, key, record.class_noun, record.recipe, own_count=record.images)
 
 
 def list_prior_sets(layout: Layout) -> list[PriorSet]:

@@ -30,6 +30,7 @@ from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import write_report
 from dbcli.workflows.settings import default_judge, judge_sources
+from dbcli.workflows.several import announce, check_devices, company
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -88,12 +89,13 @@ def evaluate(
     dataset: Path | None = None,
     masked: bool = False,
     checkpoint: int | None = None,
+    processes: int = 1,
 ) -> list[Evaluation]:
     """Scores a run by one suite or several; judges are loaded first, so that a missing one costs no drawing.
 
     `dataset` is a copy of google/dreambooth's, whose prompts are one more suite; `masked` blanks backgrounds;
-    `checkpoint` scores the run as it was after that step. Raises JudgeMissing (exit 4), ConfigError for a suite,
-    PromptError where no prompt fits the subject.
+    `checkpoint` scores the run as it was after that step; `processes` draw together, and this one scores. Raises
+    JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
     """
     from dbcli.diffusion.devices import pick_device
     from dbcli.metrics.encoders import load_judges
@@ -103,12 +105,15 @@ def evaluate(
     if record is None:
         raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
     chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
-    device = str(pick_device(profile_of(layout, record).train.device))
+    wanted_device = profile_of(layout, record).train.device
+    check_devices(processes, wanted_device)
+    device = str(pick_device(wanted_device))
     judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
     masking = load_masking(layout, record, progress, offline=offline, device=device) if masked else None
     how: dict[str, Any] = {"count": count, "seed": seed, "checkpoint": checkpoint, "masking": masking}
-    with listening() as wish:
+    with listening() as wish, company(processes, wanted_device, wish, progress):
         studio = open_studio(layout, record, progress, wish, offline=offline, keep_identifier=keep_identifier, **how)
+        announce("model", root=str(layout.root), run=record.name, checkpoint=checkpoint, device=wanted_device)
         return [_score_suite(studio, suite, judges, grid) for suite in chosen]
 
 

@@ -18,6 +18,7 @@ from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import list_subjects
 from dbcli.workflows.picture_writing import PictureWriter
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -168,7 +169,11 @@ def drawn_files(
     missing = {index for index, path in enumerate(paths) if not path.exists()}
     title = f"Drawing {len(missing)} pictures{with_what}"
     how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "should_stop": should_stop, "title": title}
-    draw_recipes(base, recipes, folder, wanted=missing, **how)
+    if missing:
+        shares = dealt(missing, batch_size)
+        facts = {"folder": str(folder), "batch_size": batch_size, "shares": shares}
+        with together("draw", recipes=[one.to_plain() for one in recipes], **facts):
+            draw_recipes(base, recipes, folder, wanted=set(shares[0]), **how)
     return [paths[start : start + count] for start in range(0, len(paths), count)]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Interrupted
 from dbcli.project.identifiers import Words, render_with
@@ -14,6 +14,7 @@ from dbcli.project.prior_sets import PriorRecipe, PriorSet
 from dbcli.project.profile_settings import PriorSettings
 from dbcli.project.recipes import png_bytes
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -28,6 +29,15 @@ class ClassImages:
     files: list[Path]
     key: str
     line: str
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as plain values, for another process."""
+        return {**vars(self), "files": [str(file) for file in self.files]}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> ClassImages:
+        """What `to_plain` made."""
+        return cls(**{**plain, "files": [Path(file) for file in plain["files"]]})
 
 
 def class_prompt(template: str, class_noun: str) -> str:
@@ -71,7 +81,7 @@ def ensure_class_images(
     prior_set = PriorSet.open_or_create(layout, class_noun, recipe)
     if prior_set.missing(settings.images):
         with prior_set.lock():
-            _draw_missing(base, prior_set, recipe, settings, progress, should_stop)
+            _draw_missing(base, prior_set, settings, progress, should_stop)
     return ClassImages(
         class_noun, prompt, prior_set.images(settings.images), prior_set.key, prior_set.line(settings.images)
     )
@@ -80,33 +90,66 @@ def ensure_class_images(
 def _draw_missing(
     base: Base,
     prior_set: PriorSet,
-    recipe: PriorRecipe,
     settings: PriorSettings,
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> None:
     """Draws what is missing, one seed an image, so that 8 images stay the same 8 among 100."""
+    missing = prior_set.missing(settings.images)
+    indices = _whole_groups(missing, settings.images, settings.batch_size)
+    shares = dealt(range(len(indices)), settings.batch_size)
+    drawing = {"indices": indices, "missing": missing, "batch_size": settings.batch_size}
+    where = {"root": str(prior_set.layout.root), "key": prior_set.key}
+    reports: list[dict[str, Any]] = []
+    try:
+        try:
+            with together("class images", **where, **drawing, shares=shares) as reports:
+                draw_class_images(base, prior_set, **drawing, share=shares[0], progress=progress,
+                                  should_stop=should_stop, on_drawn=prior_set.record)  # fmt: skip
+        finally:
+            for index, digest in (drawn for report in reports for drawn in report.get("drawn", [])):
+                prior_set.record(index, digest)  # other processes draw and store, and only this one records
+    except Interrupted as stopped:
+        have = len(missing) - len(prior_set.missing(settings.images))
+        raise Interrupted(
+            f"Stopped while drawing class images; {have} of {len(missing)} are kept.",
+            hint="the same command goes on from there",
+            exit_code=stopped.exit_code,
+        ) from stopped
+
+
+def draw_class_images(
+    base: Base,
+    prior_set: PriorSet,
+    *,
+    indices: list[int],
+    missing: list[int],
+    batch_size: int,
+    share: list[int],
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    on_drawn: Callable[[int, str], None],
+) -> None:
+    """Draws and stores the missing ones among the images `indices`, of which this process has the places `share`.
+
+    on_drawn(index, hash) is told of each. Raises Interrupted between two pictures.
+    """
     from dbcli.diffusion.drawing import DrawSettings, Order, draw
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.noise import seed_for
 
-    missing = set(prior_set.missing(settings.images))
-    indices = _whole_groups(missing, settings.images, settings.batch_size)
+    recipe = prior_set.recipe
+    assert recipe is not None  # own photos are never missing
     orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    how = DrawSettings(*numbers, settings.batch_size, precision=recipe.precision)
-    with progress.stage(f"Class images: {recipe.prompt}", len(indices) * recipe.steps) as stage:
-        try:
-            for place, picture in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop):
-                if indices[place] in missing:
-                    prior_set.add(indices[place], png_bytes(to_image(picture)))
-        except Interrupted as stopped:
-            have = len(missing) - len(prior_set.missing(settings.images))
-            raise Interrupted(
-                f"Stopped while drawing class images; {have} of {len(missing)} are kept.",
-                hint="the same command goes on from there",
-                exit_code=stopped.exit_code,
-            ) from stopped
+    how = DrawSettings(*numbers, batch_size, precision=recipe.precision)
+    wanted = set(missing)
+    with progress.stage(f"Class images: {recipe.prompt}", len(share) * recipe.steps) as stage:
+        for place, picture in draw(
+            base, orders, how, on_denoise=stage.advance, should_stop=should_stop, wanted=set(share)
+        ):
+            if indices[place] in wanted:
+                on_drawn(indices[place], prior_set.put(indices[place], png_bytes(to_image(picture))))
 
 
 def _whole_groups(missing: Collection[int], count: int, batch_size: int) -> list[int]:

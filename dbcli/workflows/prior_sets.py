@@ -15,6 +15,7 @@ from dbcli.workflows.prior import ClassImages, ensure_class_images
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.several import announce, company
 from dbcli.workflows.signals import listening
 
 
@@ -39,14 +40,17 @@ def make_prior_set(
     sets: Sequence[str],
     progress: Progress,
     offline: bool,
+    processes: int = 1,
 ) -> ClassImages:
-    """Draws what a run of this class would need, now."""
+    """Draws what a run of this class would need, now, on so many GPUs."""
     from dbcli.diffusion.devices import pick_device
 
     noun = check_class_noun(class_noun)
     settings = resolve_profile(layout, profile=profile, sets=sets, flags={"prior.images": count})[1]
-    with listening() as wish:
-        base = load_project_base(layout, progress, offline=offline, device=pick_device(settings.train.device))
+    device = settings.train.device
+    with listening() as wish, company(processes, device, wish, progress):
+        base = load_project_base(layout, progress, offline=offline, device=pick_device(device))
+        announce("base", root=str(layout.root), base_hash=base.hash, device=device)
         resolution = settings.images.resolution or base.resolution
         return ensure_class_images(layout, base, noun, settings.prior, resolution, progress, wish)
 

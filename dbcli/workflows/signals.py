@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,9 +19,16 @@ class StopWish:
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        # Called with the number of the first signal: other processes that work for this one hear of it.
+        self.on_signal: Callable[[int], None] = lambda number: None
 
     def __call__(self) -> bool:
         return self._signal is not None
+
+    @property
+    def number(self) -> int:
+        """The signal that came, 0 for none."""
+        return self._signal or 0
 
     @property
     def exit_code(self) -> int:
@@ -37,6 +44,11 @@ class StopWish:
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number
+        self.on_signal(number)
+
+    def hear(self, number: int) -> None:
+        """Takes over a wish that another process received; what is a second signal there is none here."""
+        self._signal = self._signal or number
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects import named_subjects
 from dbcli.workflows.teaching import teacher_of
@@ -88,8 +89,11 @@ def plan_training(
     return TrainingPlan(subjects, chosen, resolved, allow_collision or parent.allow_collision, kept)
 
 
-def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool) -> RunRecord:
-    """Makes a run of a plan and carries it out to the end; returns its finished record."""
+def start_training(
+    layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool, processes: int = 1
+) -> RunRecord:
+    """Makes a run of a plan and carries it out to the end, on so many GPUs; returns its finished record."""
+    check_several(processes, plan.profile)
     settings = load_settings(layout)
 
     def first_record(name: str) -> RunRecord:
@@ -111,20 +115,24 @@ def start_training(layout: Layout, plan: TrainingPlan, progress: Progress, *, of
             entry.caption = caption
     slug = "-".join(subject.name for subject in plan.subjects)
     name = store.create_run(layout, slug, lambda name: _descended(layout, first_record(name), plan))
-    return _carry_out(layout, name, subjects, plan.profile, progress, offline=offline)
+    return _carry_out(layout, name, subjects, plan.profile, progress, offline=offline, processes=processes)
 
 
-def resume_training(layout: Layout, run: str | None, progress: Progress, *, offline: bool) -> RunRecord:
+def resume_training(
+    layout: Layout, run: str | None, progress: Progress, *, offline: bool, processes: int = 1
+) -> RunRecord:
     """Goes on with an unfinished run, the newest one if none is named, as if it had never stopped.
 
-    Raises Refused if the run is finished or its photos are no longer those it began with.
+    Any number of processes may have begun it. Raises Refused if the run is finished or its photos are no longer those
+    it began with.
     """
     record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
     _refuse_finished(record)
     profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
+    check_several(processes, profile)
     subjects = [_as_before(layout, record, before, profile) for before in record.shown]
     progress.note(f"Resuming {record.name} at step {record.step} of {record.total_steps}.")
-    return _carry_out(layout, record.name, subjects, profile, progress, offline=offline)
+    return _carry_out(layout, record.name, subjects, profile, progress, offline=offline, processes=processes)
 
 
 def _descended(layout: Layout, record: RunRecord, plan: TrainingPlan) -> RunRecord:
@@ -186,6 +194,7 @@ def _carry_out(
     progress: Progress,
     *,
     offline: bool,
+    processes: int,
 ) -> RunRecord:
     """Holds the run, trains it, and leaves a record that says truly how it ended."""
     way_on = f"dreambooth train --resume {name}"
@@ -196,13 +205,14 @@ def _carry_out(
         record.state, record.error = "running", None
         store.save_run(layout, record)
         try:
-            within_memory(
-                layout,
-                record,
-                profile,
-                progress,
-                lambda rung: _train(layout, record, subjects, rung, progress, wish, offline=offline),
-            )
+            with company(processes, profile.train.device, wish, progress):
+                within_memory(
+                    layout,
+                    record,
+                    profile,
+                    progress,
+                    lambda rung: _train(layout, record, subjects, rung, progress, wish, offline=offline),
+                )
         except Interrupted as error:
             _close(layout, record, "interrupted", error.message)
             error.hint = way_on
@@ -256,6 +266,7 @@ def _train(
         )
     _describe(record, base, device_name(device))
     store.save_run(layout, record)
+    tell_of_run(layout, record, base.hash, profile, subjects)
     resolution = profile.images.resolution or base.resolution
     wish.raise_if_wished("Stopped before training began.")
     probing = open_probing(layout, record, base, profile, progress)
@@ -263,14 +274,16 @@ def _train(
         class_images = run_class_images(layout, base, record, profile, resolution, progress, wish)
     tell_prior(layout, record, class_images, profile, progress)
     with _timed(record, "encode"):
+        announce("gather", class_images=[None if one is None else one.to_plain() for one in class_images])
         lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, wish)
         rows = row_plan(lesson, profile, record)
         teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, wish)
     wish.raise_if_wished("Stopped before training began.")
-    # Only now: class images and teacher are the base's own, whatever the run goes on from.
-    lora = None if parent is None else continuing.take_over(layout, parent, base)
-    trainable = make_trainable(base, profile, record.subjects, lora)
-    trainer = build_trainer(base, trainable, lesson, rows, teacher, profile)
+    with together("build"):
+        # Only now: class images and teacher are the base's own, whatever the run goes on from.
+        lora = None if parent is None else continuing.take_over(layout, parent, base)
+        trainable = make_trainable(base, profile, record.subjects, lora)
+        trainer = build_trainer(base, trainable, lesson, rows, teacher, profile, current())
     # Not before: what loading and encoding freed is no step's, and goes back to the system.
     if not record.fallbacks:
         keep_freed_memory()
@@ -299,7 +312,8 @@ def _describe(record: RunRecord, base: Base, device: str) -> None:
 
     packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
     record.base = RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash)
-    record.device = device
+    several = current()
+    record.device = device if several is None else f"{several.size} × {device}"
     record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
 
 

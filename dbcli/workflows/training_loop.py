@@ -18,11 +18,13 @@ from dbcli.workflows.inversion import INVERSION, open_words
 from dbcli.workflows.material import Lesson
 from dbcli.workflows.probing import Probing
 from dbcli.workflows.progress import Progress, Stage
+from dbcli.workflows.several import announce
 
 if TYPE_CHECKING:
     from dbcli.diffusion.adapters import Trainable
     from dbcli.diffusion.bases import Base
     from dbcli.diffusion.formats.lora import LoraWeights
+    from dbcli.diffusion.parallel import Company
     from dbcli.diffusion.rows import RowPlan
     from dbcli.diffusion.teacher import Teacher
     from dbcli.diffusion.trainer import StepResult, Trainer
@@ -96,9 +98,15 @@ def row_plan(lesson: Lesson, profile: Profile, record: RunRecord) -> RowPlan:
 
 
 def build_trainer(
-    base: Base, trainable: Trainable, lesson: Lesson, rows: RowPlan, teacher: Teacher | None, profile: Profile
+    base: Base,
+    trainable: Trainable,
+    lesson: Lesson,
+    rows: RowPlan,
+    teacher: Teacher | None,
+    profile: Profile,
+    company: Company | None = None,
 ) -> Trainer:
-    """Joins a base, a lesson and a profile's numbers into a trainer."""
+    """Joins a base, a lesson and a profile's numbers into a trainer, one of a company's if there is one."""
     from dbcli.diffusion.optimisers import Optimisation
     from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.samplers import alphas_of
@@ -127,6 +135,7 @@ def build_trainer(
         Schedule(train.steps, train.accumulation, train.precision, train.ema, rows.seed),
         lesson.loss_weights,
         teacher,
+        company,
     )
 
 
@@ -254,6 +263,7 @@ class Keeper:
         state = read_state(found)
         if any(state.step <= one.step and one.optimiser_is_new for one in self.record.fallbacks):
             state.optimiser = {}  # another kind of optimiser's numbers mean nothing to this one
+        announce("load", folder=str(found), with_optimiser=bool(state.optimiser))
         self.trainer.load_state(state)
         self.record.step = self.trainer.done
         return True

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,18 +110,20 @@ class ForkServer:
             answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
-    def start(self, folder: Path, *words: object, **sabotage: dict[str, Any]) -> Process:
+    def start(
+        self, folder: Path, *words: object, environment: Mapping[str, str] | None = None, **sabotage: dict[str, Any]
+    ) -> Process:
         """Starts a command line in `folder`; `sabotage` names functions of sabotage.py with their options."""
         log = self.logs / f"{next(self._numbers):06d}"
         home = self.logs / "home"
-        environment = {f"XDG_{name}_HOME": str(home) for name in ("CONFIG", "CACHE", "STATE", "DATA")}
+        homes = {f"XDG_{name}_HOME": str(home) for name in ("CONFIG", "CACHE", "STATE", "DATA")}
         pid = self.ask(
             do="start",
             folder=str(folder),
             words=[str(word) for word in words],
             out=str(log.with_suffix(".out")),
             err=str(log.with_suffix(".err")),
-            environment=environment,
+            environment={**homes, **(environment or {})},
             sabotage={"no_network": {}, **sabotage},
         )["pid"]
         return Process(self, pid, folder, log)

@@ -288,6 +288,20 @@ def hold_at_step(step: int, until: str) -> None:
     Trainer.step = waiting  # type: ignore[method-assign]
 
 
+def count_drawn(path: str) -> None:
+    """Every picture that is decoded adds a line to a file: the process that drew it."""
+    from dbcli.diffusion import drawing
+    from dbcli.project.atomic import append_line
+
+    decode = drawing.decode
+
+    def counted(*arguments: Any) -> Any:
+        append_line(Path(path), str(os.getpid()))
+        return decode(*arguments)
+
+    drawing.decode = counted
+
+
 def hold_drawing(until: str) -> None:
     """The process waits before its first picture is decoded until a file is there."""
     from dbcli.diffusion import drawing

@@ -1,0 +1,230 @@
+"""Several processes of one command: the result of one, nothing drawn twice, and an end together whatever happens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.reliability.conftest import JOB, RUN
+from tests.reliability.processes import Ended, ForkServer, Process, events, record
+
+pytestmark = pytest.mark.timeout(600)
+NewProject = Callable[[], Path]
+ON_CPU = "--set=train.device=cpu"
+SCORE = ("eval", "--judge", "tiny", "--suite", "demo", "--count", 2)
+# The order in which rows of a batch are summed is all that differs; AdamW's step is at most its rate, 1e-4.
+LOSS_BOUND, WEIGHT_BOUND = 2e-6, 1e-6
+FULL = [
+    *("train", "--subject", "dog", "--method", "full", "--steps", 4, "--set=train.text_encoder=true"),
+    *("--set=prior.images=2", "--set=prior.steps=2", "--set=prior.batch_size=2", "--set=draw.steps=2"),
+    "--set=train.checkpoint_every=2",
+]
+
+
+def launched(
+    server: ForkServer, project: Path, words: list[Any], size: int, **sabotage: dict[int, dict[str, Any]]
+) -> list[Process]:
+    """Starts a command line `size` times, as torchrun would; `sabotage` says which function spoils which process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(size):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+        environment = {name: str(value) for name, value in place.items()}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+        spoilt = {name: ranks[rank] for name, ranks in sabotage.items() if rank in ranks}
+        started.append(server.start(project, *words, environment=environment, **spoilt))
+    return started
+
+
+def ended(processes: list[Process]) -> list[Ended]:
+    return [process.wait() for process in processes]
+
+
+def losses(project: Path) -> list[float]:
+    return [event["loss"] for event in events(project / "runs" / RUN) if "loss" in event]
+
+
+def farthest_weights(one: Path, other: Path) -> float:
+    """The largest difference between two projects' results."""
+    files = sorted((one / "runs" / RUN / "weights").rglob("*.safetensors"))
+    assert files
+    differences = []
+    for file in files:
+        left, right = load_file(file), load_file(other / file.relative_to(one))
+        assert left.keys() == right.keys()
+        differences += [float((left[name] - right[name]).abs().max()) for name in left]
+    return max(differences)
+
+
+def images(project: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (project / "reg").rglob("*.png")}
+
+
+def with_images(project: Path, other: Path) -> Path:
+    """The project with the class images that another one drew."""
+    shutil.copytree(other / "reg", project / "reg", dirs_exist_ok=True)
+    return project
+
+
+def recorded(project: Path) -> list[int]:
+    lines = next((project / "reg").rglob("images.jsonl")).read_text().splitlines()
+    return sorted(json.loads(line)["index"] for line in lines)
+
+
+@pytest.fixture(scope="module")
+def alone(server: ForkServer, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which one process did JOB."""
+    project = Path(shutil.copytree(template, tmp_path_factory.mktemp("alone") / "project"))
+    server.run(project, *JOB, ON_CPU).check(0)
+    return project
+
+
+def test_two_processes_draw_train_and_score_as_one_does(
+    server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path, figures: Callable[[str], None]
+) -> None:
+    project, counted = new_project(), tmp_path / "drawn"
+    both = {rank: {"path": str(counted)} for rank in (0, 1)}
+    leader, follower = ended(launched(server, project, [*JOB, ON_CPU], 2, count_drawn=both))
+    leader.check(0)
+    follower.check(0)
+    assert (follower.out, follower.err) == ("", "")
+    assert images(project) == images(alone)
+    assert recorded(project) == [0, 1, 2]
+    # Batches of two: images 0 and 1 by one process, 2 by the other.
+    assert sorted(Counter(counted.read_text().split()).values()) == [1, 2]
+    apart = max(abs(one - other) for one, other in zip(losses(project), losses(alone), strict=True))
+    farthest = farthest_weights(alone, project)
+    figures(f"LoRA, two processes: losses {apart:.1e} apart, weights {farthest:.1e}")
+    assert apart < LOSS_BOUND
+    assert farthest < WEIGHT_BOUND
+    assert record(project / "runs" / RUN)["device"].startswith("2 × ")
+
+    # The same run's pictures, drawn by two and then by one.
+    counted.unlink()
+    spread = ended(launched(server, project, [*SCORE], 2, count_drawn=both))
+    assert [one.check(0).code for one in spread] == [0, 0]
+    shared = {file.name: file.read_bytes() for file in (project / "runs" / RUN / "eval").rglob("images/*.png")}
+    by_process = Counter(counted.read_text().split())
+    assert len(by_process) == 2
+    assert sum(by_process.values()) == len(shared)
+    shutil.rmtree(project / "runs" / RUN / "eval")
+    server.run(project, *SCORE).check(0)
+    assert shared == {file.name: file.read_bytes() for file in (project / "runs" / RUN / "eval").rglob("images/*.png")}
+
+
+def test_three_processes_share_two_rows_as_one_takes_them(
+    server: ForkServer, new_project: NewProject, figures: Callable[[str], None]
+) -> None:
+    # One of three has nothing to do at each step, and all weights learn.
+    one, several = new_project(), new_project()
+    server.run(one, *FULL, ON_CPU).check(0)
+    assert [process.check(0).code for process in ended(launched(server, several, [*FULL, ON_CPU], 3))] == [0, 0, 0]
+    apart = max(abs(left - right) for left, right in zip(losses(one), losses(several), strict=True))
+    farthest = farthest_weights(one, several)
+    figures(f"full, three processes: losses {apart:.1e} apart, weights {farthest:.1e}")
+    assert apart < LOSS_BOUND
+    assert farthest < WEIGHT_BOUND
+
+
+def test_a_signal_to_the_command_ends_its_processes_with_a_checkpoint_and_one_process_goes_on(
+    server: ForkServer, new_project: NewProject, alone: Path
+) -> None:
+    project = with_images(new_project(), alone)
+    told = server.run(project, *JOB, ON_CPU, "--gpus", 2, stop_after={"step": 3}).check(143)
+    assert "Stopped after step 3 of 6; a checkpoint is written." in told.err
+    assert record(project / "runs" / RUN)["state"] == "interrupted"
+    server.run(project, "train", "--resume").check(0)
+    assert farthest_weights(alone, project) < WEIGHT_BOUND
+
+
+def test_a_signal_to_another_process_stops_the_first(
+    server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path
+) -> None:
+    project, go_on = with_images(new_project(), alone), tmp_path / "go on"
+    hold = {0: {"step": 3, "until": str(go_on)}}
+    leader, follower = launched(server, project, [*JOB, ON_CPU], 2, hold_at_step=hold)
+    leader.wait_until(lambda: len(losses(project)) == 2)
+    follower.signal(signal.SIGTERM)
+    go_on.touch()
+    leader.wait().check(143)
+    follower.wait().check(0)
+    assert [event["step"] for event in events(project / "runs" / RUN) if "loss" in event] == [1, 2, 3]
+    assert record(project / "runs" / RUN)["state"] == "interrupted"
+
+
+def test_a_signal_while_two_draw_class_images_keeps_what_both_drew(server: ForkServer, new_project: NewProject) -> None:
+    # Batches of two: the first process is stopped in its second one, images 4 and 5, and the other draws on.
+    project, words = new_project(), [*JOB, ON_CPU, "--set=prior.images=8"]
+    leader, follower = ended(launched(server, project, words, 2, stop_in={0: {"phase": "class images"}}))
+    assert "6 of 8 are kept" in leader.check(130).err
+    follower.check(0)
+    assert recorded(project) == [0, 1, 2, 3, 6, 7]
+
+
+def test_a_fault_of_another_process_ends_the_first_with_its_words(
+    server: ForkServer, new_project: NewProject, alone: Path
+) -> None:
+    project = with_images(new_project(), alone)
+    broken = {1: {"step": 3, "error": "gpu"}}
+    leader, _ = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step=broken))
+    leader.check(5)
+    assert "CUDA error: device lost (in process 1)" in leader.err
+    assert record(project / "runs" / RUN)["state"] == "failed"
+
+
+def test_memory_that_is_full_in_another_process_makes_all_fall_back(
+    server: ForkServer, new_project: NewProject, alone: Path
+) -> None:
+    project = with_images(new_project(), alone)
+    full = {1: {"step": 3, "error": "memory", "recomputing": False}}
+    leader, follower = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step=full))
+    leader.check(0)
+    follower.check(0)
+    assert [one["step"] for one in record(project / "runs" / RUN)["fallbacks"]] == [2]
+    assert farthest_weights(alone, project) < WEIGHT_BOUND
+
+
+def test_a_process_that_is_killed_ends_the_others(
+    server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path
+) -> None:
+    project, go_on = with_images(new_project(), alone), tmp_path / "go on"
+    hold = {0: {"step": 3, "until": str(go_on)}}
+    leader, follower = launched(server, project, [*JOB, ON_CPU], 2, hold_at_step=hold)
+    leader.wait_until(lambda: len(losses(project)) == 2)
+    follower.signal(signal.SIGKILL)
+    assert follower.wait().code == -signal.SIGKILL
+    go_on.touch()
+    told = leader.wait().check(5)
+    assert "One of 2 processes is gone" in told.err
+    assert f"dreambooth train --resume {RUN}" in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpus", 2], "this machine has none"),
+        (["--gpus", 2, "--set=train.device=cuda:1"], "one device, and 2 processes need one each"),
+        (
+            ["--gpus", 2, ON_CPU, "--set=train.fused_backward=true", "--set=train.gradient_clip=0"],
+            "train.fused_backward changes weights before",
+        ),
+    ],
+)
+def test_what_several_cannot_do_is_said_before_a_run_is_made(
+    server: ForkServer, new_project: NewProject, words: list[Any], said: str
+) -> None:
+    project = new_project()
+    job = [word for word in FULL if word != "--set=train.checkpoint_every=2"]
+    assert said in server.run(project, *job, *words).check(2).err
+    assert not (project / "runs" / RUN).exists()
