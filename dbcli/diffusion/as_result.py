@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
+from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.formats.writing import write_tensor_file
 from dbcli.diffusion.state_files import TENSOR_FILES
-from dbcli.diffusion.trainer import AUTOCAST, Trainer
+from dbcli.diffusion.trainer import Trainer
 
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -23,12 +24,11 @@ def as_result(trainer: Trainer) -> Iterator[None]:
     Arithmetic is that of training steps (`train.precision`), as what is drawn here is for comparison alone.
     """
     before = {name: trainer.trainable.tensors[name].detach().clone() for name in trainer.averages}
-    dtype = AUTOCAST.get(trainer.schedule.precision)
     for module in trainer.trainable.modules:
         module.eval()
     trainer.use_averages()
     try:
-        with nullcontext() if dtype is None else torch.autocast(trainer.device.type, dtype=dtype):
+        with computing_in(trainer.schedule.precision, trainer.device):
             yield
     finally:
         with torch.no_grad():
