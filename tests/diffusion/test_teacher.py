@@ -175,12 +175,12 @@ def test_class_rows_are_trained_at_the_noise_their_prediction_was_stored_for(par
     teacher = stored_teacher(parts)
     trainer = trainer_for(parts, opened(parts, "full"), teacher)
     batch = trainer.rows.subject_rows(3) + trainer.rows.prior_rows(3)
-    latents, noise, timesteps = trainer._noise_inputs(batch, 3, 2)
+    latents, noise, timesteps = trainer._noise_inputs(batch, list(range(len(batch))), 3, 2)
     for place in (2, 3):
         draw = teacher.draw(batch[place])
         assert torch.equal(noise[place], draw.noise) and int(timesteps[place]) == draw.timestep
         assert torch.equal(latents[place], pictures().draw([batch[place].picture], draw.spread[None])[0])
-    free = trainer_for(parts, opened(parts, "full"), None)._noise_inputs(batch, 3, 2)
+    free = trainer_for(parts, opened(parts, "full"), None)._noise_inputs(batch, list(range(len(batch))), 3, 2)
     assert torch.equal(noise[:2], free[1][:2]) and not torch.equal(noise[2:], free[1][2:])
 
 
