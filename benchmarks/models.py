@@ -34,6 +34,7 @@ SCHEDULER = {
     "clip_sample": False,
     "prediction_type": "epsilon",
     "steps_offset": 1,
+    "set_alpha_to_one": False,
 }
 
 
