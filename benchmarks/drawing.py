@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import write_base  # noqa: E402
+from pairs import table  # noqa: E402
 
 PROMPT = "a photo of a sks dog"
 
@@ -100,16 +100,6 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
-
-
-def table(rows: list[dict[str, float]]) -> str:
-    """The figures as Markdown, the medians last."""
-    keys = list(rows[0])
-    medians = {key: statistics.median(row[key] for row in rows) for key in keys}
-    lines = ["| pair | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 1)]
-    for name, row in [*((str(number), row) for number, row in enumerate(rows, 1)), ("median", medians)]:
-        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3g}" for key in keys) + " |")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import write_pictures  # noqa: E402
+from pairs import table  # noqa: E402
 
 PHOTOS, PROMPTS, A_PROMPT, CLASS_IMAGES, BATCH = 5, 25, 4, 8, 32
 
@@ -101,16 +101,6 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return rows
-
-
-def table(rows: list[dict[str, float]]) -> str:
-    """The figures as Markdown, the medians last."""
-    keys = list(rows[0])
-    medians = {key: statistics.median(row[key] for row in rows) for key in keys}
-    lines = ["| pair | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 1)]
-    for name, row in [*((str(number), row) for number, row in enumerate(rows, 1)), ("median", medians)]:
-        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3g}" for key in keys) + " |")
-    return "\n".join(lines)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from models import write_base, write_pictures  # noqa: E402
+from pairs import table  # noqa: E402
 
 RESOLUTION = 128
 PHOTOS, CLASS_IMAGES = 4, 8
@@ -117,16 +117,6 @@ def columns(name: str, timing: Timing) -> dict[str, float]:
         f"{name} CPU s/step": timing.processor_seconds,
         f"{name} GB": timing.peak_bytes / 1e9,
     }
-
-
-def table(rows: list[dict[str, float]]) -> str:
-    """The figures as Markdown, the medians last."""
-    keys = list(rows[0])
-    medians = {key: statistics.median(row[key] for row in rows) for key in keys}
-    lines = ["| pair | " + " | ".join(keys) + " |", "|" + "---|" * (len(keys) + 1)]
-    for name, row in [*((str(number), row) for number, row in enumerate(rows, 1)), ("median", medians)]:
-        lines.append(f"| {name} | " + " | ".join(f"{row[key]:.3f}" for key in keys) + " |")
-    return "\n".join(lines)
 
 
 def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]:

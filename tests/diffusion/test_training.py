@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from small_trainers import run
 
 from dbcli.diffusion.adapters import Trainable, add_lora, attach_lora, lora_tensors, make_full
 from dbcli.diffusion.formats.lora import lora_from_peft
@@ -78,17 +79,6 @@ def trainer_for(
         Optimisation(learning_rate=rate),
         Schedule(steps=steps, **schedule),
     )
-
-
-def run(trainer: Trainer, until: int | None = None) -> list[float]:
-    losses: list[float] = []
-    train(
-        trainer,
-        on_step=lambda result: losses.append(result.loss),
-        after_step=lambda step: None,
-        should_stop=lambda: until is not None and trainer.done >= until,
-    )
-    return losses
 
 
 def weights(trainable: Trainable) -> dict[str, torch.Tensor]:

@@ -47,6 +47,14 @@ def launched(
     return started
 
 
+def held_at_the_third_step(server: ForkServer, project: Path, go_on: Path) -> list[Process]:
+    """Two processes that train, the first of them waiting before its third step until a file is there."""
+    hold = {0: {"step": 3, "until": str(go_on)}}
+    processes = launched(server, project, [*JOB, ON_CPU], 2, hold_at_step=hold)
+    processes[0].wait_until(lambda: len(losses(project)) == 2)
+    return processes
+
+
 def ended(processes: list[Process]) -> list[Ended]:
     return [process.wait() for process in processes]
 
@@ -152,9 +160,7 @@ def test_a_signal_to_another_process_stops_the_first(
     server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path
 ) -> None:
     project, go_on = with_images(new_project(), alone), tmp_path / "go on"
-    hold = {0: {"step": 3, "until": str(go_on)}}
-    leader, follower = launched(server, project, [*JOB, ON_CPU], 2, hold_at_step=hold)
-    leader.wait_until(lambda: len(losses(project)) == 2)
+    leader, follower = held_at_the_third_step(server, project, go_on)
     follower.signal(signal.SIGTERM)
     go_on.touch()
     leader.wait().check(143)
@@ -199,9 +205,7 @@ def test_a_process_that_is_killed_ends_the_others(
     server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path
 ) -> None:
     project, go_on = with_images(new_project(), alone), tmp_path / "go on"
-    hold = {0: {"step": 3, "until": str(go_on)}}
-    leader, follower = launched(server, project, [*JOB, ON_CPU], 2, hold_at_step=hold)
-    leader.wait_until(lambda: len(losses(project)) == 2)
+    leader, follower = held_at_the_third_step(server, project, go_on)
     follower.signal(signal.SIGKILL)
     assert follower.wait().code == -signal.SIGKILL
     go_on.touch()
