@@ -265,13 +265,15 @@ class Trainer:
         return float(error.mean())
 
 
-def train(run: Run, base: Base, data: Training, finish_at: str | None, peak_rate: float) -> None:
-    """Train until the budget, or the wall clock, says so; checkpoints every three minutes, samples every ten."""
+def train(
+    run: Run, base: Base, data: Training, finish_at: str | None, peak_rate: float, steps: int | None = None
+) -> None:
+    """Train until the budget, the wall clock or `steps` says so; checkpoints every three minutes, samples every ten."""
     trainer = Trainer(run, base, peak_rate)
     used = trainer.used_seconds
     budget = budget_until(finish_at, used) if finish_at else Budget(run.size.base_seconds, used)
     weights, errors, saved_at, shown_at = snr_weights(), [], used, used
-    while (fraction := budget.fraction) < 1:
+    while (fraction := trainer.step / steps if steps else budget.fraction) < 1:
         errors.append(trainer.advance(data, weights, fraction))
         seconds = budget.used_seconds
         if trainer.step % 100 == 0:
@@ -291,7 +293,12 @@ def train(run: Run, base: Base, data: Training, finish_at: str | None, peak_rate
 
 
 def make_base(
-    run: Run, *, finish_at: str | None = None, warm_start: Path | None = None, peak_rate: float = PEAK_RATE
+    run: Run,
+    *,
+    finish_at: str | None = None,
+    steps: int | None = None,
+    warm_start: Path | None = None,
+    peak_rate: float = PEAK_RATE,
 ) -> None:
     """Train the base of a run, or go on with it; `warm_start` names a diffusers UNet folder of the same shape."""
     assert autoencoder_folder(run).exists(), "run pretraining.autoencoder first"
@@ -300,19 +307,21 @@ def make_base(
     # Channels last halves the time of a step on processors.
     unet = unet.to(memory_format=torch.channels_last)
     base = Base(unet, load_text_tower(run)).train().to(run.device)
-    train(run, base, load_training(run), finish_at, peak_rate)
+    train(run, base, load_training(run), finish_at, peak_rate, steps)
 
 
 def main() -> None:
     """Train the UNet and the text encoder of the embedded base."""
     options: argparse.ArgumentParser = parser(main.__doc__ or "")
     options.add_argument("--finish-at", help="UTC time in ISO 8601 at which the learning rate reaches zero")
+    options.add_argument("--steps", type=int, help="steps in all, whatever the clock says: to compare two bases")
     options.add_argument("--warm-start", type=Path, help="a diffusers UNet folder to begin from")
     options.add_argument("--peak-rate", type=float, default=PEAK_RATE, help="learning rate of the UNet at its highest")
     arguments = options.parse_args()
     make_base(
         run_from(arguments),
         finish_at=arguments.finish_at,
+        steps=arguments.steps,
         warm_start=arguments.warm_start,
         peak_rate=arguments.peak_rate,
     )

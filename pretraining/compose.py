@@ -121,11 +121,11 @@ def choose_scene(draw: Draw) -> tuple[np.ndarray, str, str]:
 
 
 def compose(draw: Draw, sprite: np.ndarray, noun: str, set_name: str, token: str | None) -> Picture:
-    """Make one picture of a premultiplied sprite [H, W, 4] in [0, 1]; with a token, the sprite keeps its colours."""
+    """Make one picture of a premultiplied sprite [H, W, 4] in [0, 1]; with a token, even "", it keeps its colours."""
     colour, word = "", noun
     synonyms = NOUNS[noun].synonyms
     if token is not None:
-        word = f"{token} {noun}"
+        word = f"{token} {noun}".strip()
     elif draw.random() < COLOURED_SHARE:
         colour = str(draw.choice(list(COLOURS)))
         sprite, word = recolour(sprite, colour), f"{colour} {noun}"

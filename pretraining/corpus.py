@@ -57,12 +57,13 @@ def _one(
     sprites: np.ndarray,
     things: dict[str, list[Sprite]],
     named: list[Identity],
+    bind: bool,
 ) -> Picture:
     if named and draw.random() < IDENTITY_SHARE:
         identity = named[int(draw.integers(len(named)))]
         sprite = sprites[identity.row].astype(np.float32) / 255
         turned = rotate_hue(sprite, identity.hue_degrees, identity.saturation)
-        return compose(draw, turned, identity.noun, identity.set_name, identity.token)
+        return compose(draw, turned, identity.noun, identity.set_name, identity.token if bind else "")
     nouns = sorted(things)
     weights = np.array([OFTEN.get(noun, 1.0) for noun in nouns])
     noun = str(draw.choice(nouns, p=weights / weights.sum()))
@@ -70,8 +71,8 @@ def _one(
     return compose(draw, sprites[one.row].astype(np.float32) / 255, noun, one.set_name, None)
 
 
-def compose_block(run: Run, held_out: bool, block: int) -> list[Picture]:
-    """Compose block number `block`; a block depends on the seed and its number alone."""
+def compose_block(run: Run, held_out: bool, bind: bool, block: int) -> list[Picture]:
+    """Compose block number `block`; its pictures depend on the seed and its number alone, captions on `bind` too."""
     sprites, records = load_sprites(run)
     things: dict[str, list[Sprite]] = {}
     for record in records:
@@ -79,13 +80,16 @@ def compose_block(run: Run, held_out: bool, block: int) -> list[Picture]:
             things.setdefault(record.noun, []).append(record)
     named = [] if held_out else identities(run, records)
     draw = np.random.default_rng((run.seed, 2 + held_out, block))
-    return [_one(draw, sprites, things, named) for _ in range(BLOCK)]
+    return [_one(draw, sprites, things, named, bind) for _ in range(BLOCK)]
 
 
-def compose_pictures(run: Run, count: int, held_out: bool) -> Iterator[Picture]:
-    """Yield `count` pictures of the training sprites, or of the held-out ones, from two processes."""
+def compose_pictures(run: Run, count: int, held_out: bool, bind: bool = True) -> Iterator[Picture]:
+    """Yield `count` pictures of the training sprites, or of the held-out ones, from two processes.
+
+    Without `bind` the things with a name of their own are captioned by their class alone.
+    """
     with ProcessPoolExecutor(2) as pool:
-        blocks = pool.map(partial(compose_block, run, held_out), range(-(-count // BLOCK)), chunksize=4)
+        blocks = pool.map(partial(compose_block, run, held_out, bind), range(-(-count // BLOCK)), chunksize=4)
         for index, picture in enumerate(picture for block in blocks for picture in block):
             if index < count:
                 yield picture
@@ -98,7 +102,7 @@ def contact_sheet(pixels: np.ndarray, columns: int) -> Image.Image:
     return Image.fromarray(tiled.reshape(rows * pixels.shape[1], columns * pixels.shape[2], 3))
 
 
-def make_corpus(run: Run) -> None:
+def make_corpus(run: Run, bind: bool = True) -> None:
     """Write pictures, alphas, captions, identities and a contact sheet, unless they are there."""
     if run.path("captions.json").exists():
         return
@@ -106,7 +110,7 @@ def make_corpus(run: Run) -> None:
         make_sprites(run)
     _, records = load_sprites(run)
     named = identities(run, records)
-    pictures = list(compose_pictures(run, run.size.pictures, held_out=False))
+    pictures = list(compose_pictures(run, run.size.pictures, held_out=False, bind=bind))
     np.save(run.path("pictures.npy"), np.stack([picture.pixels for picture in pictures]))
     np.save(run.path("alphas.npy"), np.stack([picture.alpha for picture in pictures]))
     run.path("identities.json").write_text(json.dumps([vars(identity) for identity in named], indent=1))
@@ -118,7 +122,10 @@ def make_corpus(run: Run) -> None:
 
 def main() -> None:
     """Fetch, render and compose the corpus of captioned pictures."""
-    make_corpus(run_from(parser(main.__doc__ or "").parse_args()))
+    options = parser(main.__doc__ or "")
+    options.add_argument("--without-words", action="store_true", help="bind no rare words: the same pictures, no names")
+    arguments = options.parse_args()
+    make_corpus(run_from(arguments), bind=not arguments.without_words)
 
 
 if __name__ == "__main__":
