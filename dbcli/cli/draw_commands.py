@@ -50,6 +50,10 @@ def generate(
         str | None,
         typer.Option("--precision", help="auto, fp32, bf16 or fp16; auto: bf16 on a CUDA GPU that has it, else fp32."),
     ] = None,
+    compile_first: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile the UNet first: minutes, for many pictures on a GPU."),
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all, photos first.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to, instead of the run's images/.")
@@ -78,7 +82,7 @@ def generate(
 
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
-    flags |= {"negative": negative, "batch_size": batch_size, "precision": precision}
+    flags |= {"negative": negative, "batch_size": batch_size, "precision": precision, "compile": compile_first}
     size, cast = (width, height), Cast(run or (), weights, allow_collision, checkpoint)
     if interactive:
         wishes = Wishes(flags, seed, grid=grid)

@@ -14,6 +14,7 @@ from torch import nn
 from dbcli.diffusion import hub
 from dbcli.diffusion.assembly import Parts, build_networks
 from dbcli.diffusion.folder import parts_of_folder
+from dbcli.diffusion.narrow_heads import widen_narrow_heads
 from dbcli.diffusion.single_file import parts_of_file
 from dbcli.diffusion.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
 from dbcli.errors import BaseMissing, UsageError
@@ -181,6 +182,7 @@ def settle_prediction_type(parts: Parts, override: str | None) -> None:
 def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str) -> Base:
     """Networks and the facts that go with them."""
     unet, vae, text_encoder = networks["unet"], networks["vae"], networks["text_encoder"]
+    widen_narrow_heads(unet)
     unet_config: Any = unet.config
     vae_config: Any = vae.config
     text_config: Any = text_encoder.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 
 from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.bases import Base
+from dbcli.diffusion.compiling import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode
+from dbcli.diffusion.resting import at_work
 from dbcli.diffusion.samplers import make_sampler
 from dbcli.diffusion.steady_prompts import steady_prompts
 from dbcli.errors import Interrupted
@@ -32,6 +35,7 @@ class DrawSettings:
     """How to draw: sampler name, steps, guidance scale w in e_0 + w (e_c - e_0), DDIM's eta, size in px.
 
     `precision` (fp32, bf16, fp16) is the UNet's alone: latents, text and decoding stay in the model's own numbers.
+    `compiled` has the UNet compiled before the first step.
     """
 
     sampler: str = "ddim"
@@ -43,6 +47,7 @@ class DrawSettings:
     batch_size: int = 4
     clip_skip: int = 0
     precision: str = "fp32"
+    compiled: bool = False
 
 
 @torch.no_grad()
@@ -64,18 +69,24 @@ def draw(
     should_stop says so. A picture depends on its own order alone, not on its neighbours in the batch.
     """
     prompts = [order.prompt for order in orders] + [order.negative for order in orders]
-    embedded = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
+    device: Any = base.unet.device
+    if settings.compiled:
+        compile_unet(base.unet)
+    with at_work(device, base.text_encoder):
+        embedded = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
     asked, unasked = embedded[: len(orders)], embedded[len(orders) :]
     for start in range(0, len(orders), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         seeds = [order.seed for order in orders[rows]]
         if wanted is not None and not any(index in wanted for index in range(start, start + len(seeds))):
             continue
-        with steady_prompts(base.unet):
+        # What is compiled cannot look up what another step has computed.
+        with nullcontext() if settings.compiled else steady_prompts(base.unet):
             latents = _denoise(base, asked[rows], unasked[rows], seeds, settings, on_denoise, should_stop)
         # One picture at a time: decoding holds the largest tensors of all.
-        for row, latent in enumerate(latents):
-            yield start + row, decode(base.vae, latent[None])[0].float().cpu()
+        with at_work(device, base.vae):
+            for row, latent in enumerate(latents):
+                yield start + row, decode(base.vae, latent[None])[0].float().cpu()
 
 
 def _denoise(

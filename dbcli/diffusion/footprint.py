@@ -37,6 +37,12 @@ def weights_bytes(base: Base) -> int:
     return held_bytes(tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
 
 
+def resting_bytes(base: Base, *, trains_text: bool) -> int:
+    """Of these, what leaves a GPU while it trains: the autoencoder, and a text encoder that does not learn."""
+    parts: list[Any] = [base.vae] if trains_text else [base.vae, base.text_encoder]
+    return held_bytes(tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
+
+
 def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool = False) -> Effort:
     """One forward and backward pass; what it keeps are the gradients. The gradients are dropped again.
 

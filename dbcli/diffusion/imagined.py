@@ -22,6 +22,7 @@ from dbcli.diffusion.bases import (
 )
 from dbcli.diffusion.folder import read_tokenizer
 from dbcli.diffusion.single_file import shipped_configs
+from dbcli.diffusion.small_base import Packed
 from dbcli.errors import Unreachable
 
 
@@ -64,6 +65,8 @@ def _place_own(module: nn.Module, device: torch.device) -> None:
     for name, parameter in list(module.named_parameters(recurse=False)):
         placed = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
         setattr(module, name, nn.Parameter(placed, requires_grad=parameter.requires_grad))
+    if isinstance(module, Packed) and module.away:
+        module.codes, module.scales = (torch.empty_like(part, device="cpu") for part in (module.codes, module.scales))
     for name, buffer in list(module.named_buffers(recurse=False)):
         persistent = name not in module._non_persistent_buffers_set
         placed = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)

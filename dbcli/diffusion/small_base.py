@@ -21,12 +21,13 @@ NF4_LEVELS = (
 LEFT_ALONE = ("conv_in", "conv_out")
 
 
-def shrink(unet: Any, kept: str) -> None:
+def shrink(unet: Any, kept: str, *, away: bool = False) -> None:
     """Keeps a frozen UNet's weights as `kept` says; to be called before adapters are added.
 
     `bf16`: all of them in bfloat16, for arithmetic in bfloat16. `int8`, `nf4`: those of linear layers and convolutions
     in 8.5 or 4.5 bits each, everything else as it was; arithmetic is what it is anyway, on weights that are unpacked
-    a layer at a time, forwards and backwards. Raises ValueError for another word.
+    a layer at a time, forwards and backwards. Packed weights that are `away` stay in the machine's memory and follow
+    their layer nowhere. Raises ValueError for another word.
     """
     if kept == "bf16":
         for parameter in unet.parameters():
@@ -39,24 +40,33 @@ def shrink(unet: Any, kept: str) -> None:
     }
     for name, layer in layers.items():
         parent, _, child = name.rpartition(".")
-        packed = Packed.of(layer.weight.detach(), kept)
+        packed = Packed.of(layer.weight.detach(), kept, away=away)
         small = SmallLinear(layer, packed) if isinstance(layer, nn.Linear) else SmallConvolution(layer, packed)
         setattr(unet.get_submodule(parent), child, small)
 
 
 class Packed(nn.Module):
-    """A weight of any shape as codes and one float32 scale a block."""
+    """A weight of any shape as codes and one float32 scale a block; `away` from the device where it is needed."""
 
-    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, shape: torch.Size, kept: str) -> None:
+    codes: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(
+        self, codes: torch.Tensor, scales: torch.Tensor, shape: torch.Size, kept: str, *, away: bool = False
+    ) -> None:
         super().__init__()
-        self.register_buffer("codes", codes, persistent=False)
-        self.register_buffer("scales", scales, persistent=False)
+        self.away = away
+        if away:
+            self.codes, self.scales = _in_reach(codes), _in_reach(scales)
+        else:
+            self.register_buffer("codes", codes, persistent=False)
+            self.register_buffer("scales", scales, persistent=False)
         levels = torch.tensor(NF4_LEVELS, device=codes.device) if kept == "nf4" else None
         self.register_buffer("levels", levels, persistent=False)
         self.shape, self.kept = shape, kept
 
     @classmethod
-    def of(cls, weight: torch.Tensor, kept: str) -> Packed:
+    def of(cls, weight: torch.Tensor, kept: str, *, away: bool = False) -> Packed:
         """Packs a weight. int8: the nearest of 255 even steps; nf4: the nearest of NF4's levels, two in a byte."""
         flat = weight.float().flatten()
         blocks = nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
@@ -70,17 +80,26 @@ class Packed(nn.Module):
             codes = nearest[:, ::2] * 16 + nearest[:, 1::2]
         else:
             raise ValueError(f"weights cannot be kept as {kept!r}")
-        return cls(codes, scales, weight.shape, kept)
+        return cls(codes, scales, weight.shape, kept, away=away)
 
-    def unpacked(self, dtype: torch.dtype) -> torch.Tensor:
-        """The weight again, as far as the codes tell it."""
+    def unpacked(self, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
+        """The weight again, as far as the codes tell it, on a device or where the codes are."""
+        where = device or self.codes.device
+        codes, scales = (part.to(where, non_blocking=True) for part in (self.codes, self.scales))
         if self.kept == "nf4":
-            pairs = torch.stack([self.codes >> 4, self.codes & 15], dim=-1)
-            relative = self.levels[pairs.int()].view(len(self.codes), BLOCK)  # type: ignore[index]
-            blocks = relative * self.scales[:, None]
+            pairs = torch.stack([codes >> 4, codes & 15], dim=-1)
+            relative = self.levels[pairs.int()].view(len(codes), BLOCK)  # type: ignore[index]
+            blocks = relative * scales[:, None]
         else:
-            blocks = self.codes.float() * (self.scales / 127)[:, None]
+            blocks = codes.float() * (scales / 127)[:, None]
         return blocks.flatten()[: self.shape.numel()].view(self.shape).to(dtype)
+
+
+def _in_reach(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the machine's memory, locked there where a GPU can then fetch it by itself."""
+    if tensor.is_meta:
+        return tensor
+    return tensor.cpu().pin_memory() if torch.cuda.is_available() else tensor.cpu()
 
 
 class _Unpacking(torch.autograd.Function):
@@ -89,11 +108,12 @@ class _Unpacking(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, layer: SmallLinear | SmallConvolution) -> torch.Tensor:
         ctx.layer, ctx.shape = layer, rows.shape
-        return layer.output(rows, layer.packed.unpacked(rows.dtype))
+        return layer.output(rows, layer.packed.unpacked(rows.dtype, rows.device))
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
-        return ctx.layer.back(ctx.shape, ctx.layer.packed.unpacked(gradient.dtype), gradient), None
+        weight = ctx.layer.packed.unpacked(gradient.dtype, gradient.device)
+        return ctx.layer.back(ctx.shape, weight, gradient), None
 
 
 class _SmallLayer:

@@ -38,13 +38,15 @@ def _of_rounding(profile: Profile) -> list[str]:
 
 def _of_small_base(profile: Profile) -> list[str]:
     kept = profile.lora.base
+    reason = f"with lora.base={kept}: only packed weights are fetched layer by layer"
+    offload = [] if kept in ("int8", "nf4") else _wrong(("lora.offload", profile.lora.offload, False, reason))
     if kept == "full":
-        return []
+        return offload
     found = _wrong(("method", profile.method, "lora", f"with lora.base={kept}: only adapters leave the base frozen"))
     if kept == "bf16" and profile.train.precision != "bf16":
         reason = "with lora.base=bf16, which it computes in"
         found += _wrong(("train.precision", profile.train.precision, "bf16", reason))
-    return found
+    return found + offload
 
 
 def _not_fp16(precision: str, reason: str) -> list[str]:
@@ -61,4 +63,6 @@ def _wrong(*rules: tuple[str, object, object, str]) -> list[str]:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return "left out" if value is None else str(value)

@@ -51,6 +51,9 @@ class TrainSettings(Section):
         default=False, description="weights in bf16, rounded by chance; method full with precision=bf16"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the forward pass")
+    compile: bool = Field(
+        default=False, description="compile the UNet before the first step: minutes, won back in long runs on a GPU"
+    )
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the moving average of the weights")
     min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weights (Hang et al.), 5 is usual")
     offset_noise: float = Field(default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel")
@@ -118,6 +121,11 @@ class LoraSettings(Section):
         description="how the frozen UNet's weights are kept while adapters learn: as they are, in bf16 "
         "(with precision=bf16), in 8 or in 4 bits",
     )
+    offload: bool = Field(
+        default=False,
+        description="with base=int8 or nf4: keep the frozen weights in the machine's memory and fetch each layer's "
+        "when a GPU needs them; slow, and the smallest",
+    )
 
 
 class InversionSettings(Section):
@@ -159,6 +167,9 @@ class DrawSettings(Section):
     negative: str = Field(default="", description="what should not be in the picture")
     precision: DrawPrecision = Field(
         default="auto", description="of the UNet while drawing; auto: bf16 on a CUDA GPU that has it, fp32 elsewhere"
+    )
+    compile: bool = Field(
+        default=False, description="compile the UNet before the first picture: worth it for many pictures on a GPU"
     )
 
 

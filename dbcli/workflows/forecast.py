@@ -249,6 +249,8 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
         trainable = place(base, trainable, device)
         step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision), fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
+        if device.type != "cpu":
+            weights -= footprint.resting_bytes(base, trains_text=trainable.trains_text)
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
         return _Passes(
             size_px=size,

@@ -17,7 +17,8 @@ from dbcli.workflows.settings import default_profile
 class Rung:
     """A way to train: what it is called, its method, and the settings that make it smaller than the one above.
 
-    `needs` names the package without which it cannot be stood on, `instead_of` the one that offers a better rung.
+    `needs` names the package without which it cannot be stood on, `instead_of` the one that offers a better rung;
+    one that is `for_gpus` is no smaller anywhere else.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Rung:
     settings: Mapping[str, Any]
     needs: str | None = None
     instead_of: str | None = None
+    for_gpus: bool = False
 
 
 RECOMPUTED = {"train.gradient_checkpointing": True}
@@ -44,12 +46,21 @@ LADDER = (
     Rung("LoRA, activations recomputed", "lora", RECOMPUTED),
     Rung("LoRA, 8-bit base", "lora", RECOMPUTED | {"lora.base": "int8"}),
     Rung("LoRA, 4-bit base", "lora", RECOMPUTED | {"lora.base": "nf4"}),
+    Rung("LoRA, 4-bit base offloaded", "lora", RECOMPUTED | {"lora.base": "nf4", "lora.offload": True}, for_gpus=True),
 )
 
 
 def rungs() -> list[Rung]:
     """The rungs that this installation can stand on, the largest first."""
-    return [rung for rung in LADDER if _is_here(rung.needs, True) and _is_here(rung.instead_of, False)]
+    here = [rung for rung in LADDER if _is_here(rung.needs, True) and _is_here(rung.instead_of, False)]
+    return here if has_gpu() else [rung for rung in here if not rung.for_gpus]
+
+
+def has_gpu() -> bool:
+    """Whether there is memory here beside the machine's own."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _is_here(package: str | None, wanted: bool) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CHECKPOINT_KEY = "checkpoint"
 # And in which numbers, where it was not fp32.
 PRECISION_KEY, FULL_PRECISION = "precision", "fp32"
+# And whether the UNet was compiled, which changes last bits.
+COMPILED_KEY = "compiled"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ def recipes_for(
     precision = drawing_precision(settings.precision, base.unet.device)  # type: ignore[arg-type]
     if precision != FULL_PRECISION:
         kept[PRECISION_KEY] = precision
+    if settings.compile:
+        kept[COMPILED_KEY] = True
     return [
         Recipe(
             prompt=render_with(prompt, words),
@@ -103,7 +107,8 @@ def how_to_draw(recipe: Recipe, batch_size: int) -> How:
     from dbcli.diffusion import drawing
 
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    return drawing.DrawSettings(*numbers, batch_size, precision=str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION)))
+    precision = str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION))
+    return drawing.DrawSettings(*numbers, batch_size, precision=precision, compiled=COMPILED_KEY in recipe.extras)
 
 
 def file_name(recipe: Recipe) -> str:
@@ -207,7 +212,7 @@ def preview(
     folder = layout.previews_dir(record.name)
     folder.mkdir(parents=True, exist_ok=True)
     size = draw_size(base, None, None, profile.images.resolution)
-    settings = profile.draw.model_copy(update={"count": 1})
+    settings = profile.draw.model_copy(update={"count": 1, "compile": False})
     for name, words in words_of(record).items():
         template = profile.train.preview_prompt or profile.images.template
         recipe = _preview_recipe(template, {name: words}, settings, profile.train.seed, size, base, record)

@@ -52,7 +52,8 @@ class Found:
 def probe_items(record: RunRecord, profile: Profile, base: Base, seeds: int) -> list[Item]:
     """The set of a run: each subject as it was trained and in every scene, and its class, with fixed seeds."""
     probe = profile.probe
-    settings = profile.draw.model_copy(update={"sampler": probe.sampler, "steps": probe.steps, "eta": 0.0})
+    how = {"sampler": probe.sampler, "steps": probe.steps, "eta": 0.0, "compile": False}
+    settings = profile.draw.model_copy(update=how)
     size = draw_size(base, None, None, profile.images.resolution)
     items: list[Item] = []
     for subject in record.shown:

@@ -67,8 +67,8 @@ def make_trainable(
     if profile.method == INVERSION:
         return open_words(base, profile, subjects)
     if profile.lora.base != "full":
-        shrink(base.unet, profile.lora.base)
-    how = profile.lora.model_dump(exclude={"base"})
+        shrink(base.unet, profile.lora.base, away=profile.lora.offload)
+    how = profile.lora.model_dump(exclude={"base", "offload"})
     how |= {"train_text": profile.train.text_encoder, "seed": profile.train.seed}
     if lora is not None:
         return continue_lora(base.unet, base.text_encoder, lora, **how)
@@ -107,19 +107,25 @@ def build_trainer(
     company: Company | None = None,
 ) -> Trainer:
     """Joins a base, a lesson and a profile's numbers into a trainer, one of a company's if there is one."""
+    from dbcli.diffusion.compiling import compile_unet
     from dbcli.diffusion.optimisers import Optimisation
     from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
+    from dbcli.diffusion.resting import rest
     from dbcli.diffusion.samplers import alphas_of
     from dbcli.diffusion.trainer import Objective, Schedule, Trainer
 
     train, device = profile.train, base.unet.device
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     settings = train.model_dump()
+    prompts = table(base.tokenizer, base.text_encoder, lesson.prompts, device)  # type: ignore[arg-type]
+    rest(base.vae, *([] if trainable.trains_text else [base.text_encoder]))
+    if train.compile:
+        compile_unet(base.unet)
     return Trainer(
         base.unet,
         trainable,
         lesson.pictures,
-        table(base.tokenizer, base.text_encoder, lesson.prompts, device),
+        prompts,
         rows,
         Objective(
             prediction_type=base.prediction_type,

@@ -54,6 +54,18 @@ def test_the_numbers_it_was_drawn_in_are_part_of_a_picture(run: Run, project: Pa
     assert run("generate", *how, "--precision", "fp8").code == 2
 
 
+def test_a_compiled_drawing_is_another_recipe_and_needs_a_compiler(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    done = run("generate", "a {dog}", "-n", 1, "--steps", 2, "--out", tmp_path, "--compile")
+    assert done.code == 5
+    assert "C++ compiler" in done.err and "--no-compile" in done.err
+    assert run("generate", "a {dog}", "-n", 1, "--steps", 2, "--out", tmp_path, "--no-compile").code == 0
+    assert len(list(tmp_path.glob("*.png"))) == 1
+
+
 def theirs(path: Path, parameters: str) -> Path:
     info = PngInfo()
     info.add_text("parameters", parameters)

@@ -55,10 +55,10 @@ def full(dtype: torch.dtype = torch.float32, checkpointing: bool = False) -> tup
     return unet, make_full(unet, nn.Identity(), train_text=False, dtype=dtype)
 
 
-def lora(kept: str | None = None, **how: Any) -> tuple[Any, Trainable]:
+def lora(kept: str | None = None, away: bool = False, **how: Any) -> tuple[Any, Trainable]:
     unet = copy.deepcopy(small_unet())
     if kept is not None:
-        shrink(unet, kept)
+        shrink(unet, kept, away=away)
     settings = {"train_text": False, "rank": 4, "alpha": 4.0, "targets": ["to_q", "to_v"], "text_targets": ["q_proj"]}
     return unet, add_lora(unet, nn.Identity(), **{**settings, **how})
 

@@ -6,10 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from dbcli.errors import ConfigError
 from dbcli.project.contradictions import contradictions
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import load_profile, resolve
+from dbcli.workflows import ladder
 from dbcli.workflows.ladder import LADDER, below, rung_of, rungs
+
+
+@pytest.fixture(autouse=True)
+def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "has_gpu", lambda: False)
 
 
 def way_down(profile: Profile, *, other_method: bool = True) -> Iterator[tuple[str, Profile]]:
@@ -42,6 +49,22 @@ def test_whatever_is_installed_each_name_is_on_the_ladder_once() -> None:
 def test_a_recipe_of_adapters_goes_down_to_a_base_in_four_bits() -> None:
     assert names_below(method="lora") == ["LoRA, activations recomputed", "LoRA, 8-bit base", "LoRA, 4-bit base"]
     assert names_below(method="lora", lora__base="nf4") == ["LoRA, activations recomputed"]
+
+
+def test_beside_a_gpu_the_last_rung_keeps_the_frozen_weights_in_the_machines_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not [rung for rung in rungs() if rung.for_gpus]
+    monkeypatch.setattr(ladder, "has_gpu", lambda: True)
+    *_, (before, _), (last, profile) = way_down(Profile())
+    assert (before, last) == ("LoRA, 4-bit base", "LoRA, 4-bit base offloaded")
+    assert profile.lora.offload and contradictions(profile) == []
+
+
+@pytest.mark.parametrize("kept", ["full", "bf16"])
+def test_only_packed_weights_can_be_offloaded(kept: str) -> None:
+    with pytest.raises(ConfigError, match="lora.offload: should be false"):
+        resolve([("test", {"method": "lora", "lora.base": kept, "lora.offload": True, "train.precision": "bf16"})])
 
 
 def test_what_somebody_chose_holds_where_a_full_run_becomes_a_lora() -> None:

@@ -1,0 +1,34 @@
+"""The UNet compiled: fused kernels for the price of a minute or more before the first step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+from typing import Any
+
+from dbcli.errors import MachineError
+
+COMPILERS = ("c++", "g++", "clang++")
+WITHOUT = "go without: --no-compile to draw, --set train.compile=false to train"
+
+
+def compile_unet(unet: Any) -> None:
+    """Has a UNet compiled at its next pass; once is enough. Its weights, names and results stay.
+
+    Adapters must be there already. Raises MachineError where this machine cannot compile.
+    """
+    if unet._compiled_call_impl is not None:
+        return
+    device = next(unet.parameters()).device
+    if device.type == "cpu" and not any(map(shutil.which, [os.environ.get("CXX", ""), *COMPILERS])):
+        raise MachineError(
+            "Compiling for a processor needs a C++ compiler, and there is none.",
+            hint=f"apt install g++, or {WITHOUT}",
+        )
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise MachineError(
+            "Compiling for a GPU needs the package triton.",
+            hint=f"pip install triton, or {WITHOUT}",
+        )
+    unet.compile()

@@ -1,0 +1,30 @@
+"""Networks that have nothing to do wait in the machine's memory instead of a GPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+MACHINE = torch.device("cpu")
+
+
+def rest(*networks: nn.Module) -> None:
+    """Takes networks off a GPU; where there is none nothing moves."""
+    for network in networks:
+        network.to(MACHINE)
+
+
+@contextmanager
+def at_work(device: torch.device, *networks: nn.Module) -> Iterator[None]:
+    """Inside it the networks are on a device; after it each is where it was before."""
+    homes = [next(network.parameters()).device for network in networks]
+    for network in networks:
+        network.to(device)
+    try:
+        yield
+    finally:
+        for network, home in zip(networks, homes, strict=True):
+            network.to(home)

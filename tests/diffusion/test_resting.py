@@ -1,0 +1,58 @@
+"""Networks wait in the machine's memory and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from dbcli.diffusion.footprint import resting_bytes
+from dbcli.diffusion.resting import at_work, rest
+
+GPU, MACHINE = torch.device("cuda"), torch.device("cpu")
+
+
+class Movable:
+    """As much of a network as is moved: it needs no GPU to be on one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def parameters(self) -> Iterator[Any]:
+        yield SimpleNamespace(device=self.device)
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+
+
+def test_what_rests_goes_to_work_and_back() -> None:
+    resting, busy = Movable(MACHINE), Movable(GPU)
+    with at_work(GPU, resting, busy):  # type: ignore[arg-type]
+        assert (resting.device, busy.device) == (GPU, GPU)
+    assert (resting.device, busy.device) == (MACHINE, GPU)
+    rest(busy)  # type: ignore[arg-type]
+    assert busy.device == MACHINE
+
+
+def test_an_error_at_work_does_not_keep_a_network_from_its_rest() -> None:
+    network = Movable(MACHINE)
+    with pytest.raises(ValueError), at_work(GPU, network):  # type: ignore[arg-type]
+        raise ValueError
+    assert network.device == MACHINE
+
+
+def test_where_there_is_no_gpu_not_one_weight_is_copied() -> None:
+    network = nn.Linear(3, 3)
+    places = [parameter.data_ptr() for parameter in network.parameters()]
+    with at_work(MACHINE, network):
+        rest(network)
+    assert places == [parameter.data_ptr() for parameter in network.parameters()]
+
+
+def test_what_rests_is_what_no_step_needs() -> None:
+    base: Any = SimpleNamespace(vae=nn.Linear(9, 1, bias=False), text_encoder=nn.Linear(5, 1, bias=False))
+    assert (resting_bytes(base, trains_text=True), resting_bytes(base, trains_text=False)) == (36, 56)
