@@ -109,7 +109,7 @@ def make_corpus(run: Run, bind: bool = True) -> None:
     if not run.path("sprites.json").exists():
         make_sprites(run)
     _, records = load_sprites(run)
-    named = identities(run, records)
+    named = identities(run, records) if bind else []
     pictures = list(compose_pictures(run, run.size.pictures, held_out=False, bind=bind))
     np.save(run.path("pictures.npy"), np.stack([picture.pixels for picture in pictures]))
     np.save(run.path("alphas.npy"), np.stack([picture.alpha for picture in pictures]))

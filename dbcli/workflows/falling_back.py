@@ -62,7 +62,7 @@ def within_memory(
             # The frames of what failed still hold its tensors.
             traceback.clear_frames(error.__traceback__)
         profile = smaller
-        _give_back()
+        give_back()
 
 
 def _smaller(
@@ -102,10 +102,12 @@ def _no_way_down(record: RunRecord, profile: Profile) -> OutOfMemory:
     )
 
 
-def _give_back() -> None:
+def give_back() -> None:
+    """Returns to the system, and to the GPU's other users, what nobody holds any longer."""
     gc.collect()
     if "torch" in sys.modules:
         from dbcli.diffusion.devices import hand_back_freed_memory
 
-        # What one rung freed and the C library kept is of no use to the threads of the next.
+        # The C library keeps it for this thread alone, where neither the next rung's threads nor the program's end have
+        # any use of it.
         hand_back_freed_memory()

@@ -24,7 +24,7 @@ from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows import continuing
 from dbcli.workflows.extras import require_extras
-from dbcli.workflows.falling_back import within_memory
+from dbcli.workflows.falling_back import give_back, within_memory
 from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress
@@ -225,6 +225,7 @@ def _carry_out(
                 _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))
             raise
         _close(layout, record, "finished", None)
+    give_back()
     return record
 
 

@@ -13,6 +13,7 @@ from transformers import CLIPTextModel
 from pretraining.all import make_all
 from pretraining.base import PEAK_RATE, Base, Trainer, new_unet
 from pretraining.clip import load_text_tower
+from pretraining.corpus import compose_pictures
 from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
 
@@ -81,6 +82,20 @@ def test_held_out_sets_are_never_composed(run: Run) -> None:
     named = json.loads((run.folder / "identities.json").read_text())
     assert held_out
     assert not held_out & {identity["row"] for identity in named}
+
+
+def test_without_bound_words_the_pictures_are_the_same_and_only_the_words_are_gone(run: Run) -> None:
+    words = {identity["token"] for identity in json.loads((run.folder / "identities.json").read_text())}
+    bound, plain = (list(compose_pictures(run, 96, held_out=False, bind=bind)) for bind in (True, False))
+    assert all(np.array_equal(one.pixels, other.pixels) for one, other in zip(bound, plain, strict=True))
+    captions = [(one.caption, other.caption) for one, other in zip(bound, plain, strict=True)]
+    named = [(one.split(), other.split()) for one, other in captions if one != other]
+    assert named
+    for one, other in named:
+        assert words & set(one) and not words & set(other)
+        articles = {"a", "an"}
+        left = [[word for word in caption if word not in words | articles] for caption in (one, other)]
+        assert left[0] == left[1]
 
 
 def test_training_goes_on_from_its_checkpoint(run: Run) -> None:
