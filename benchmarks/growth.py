@@ -62,11 +62,8 @@ def figures(trained: Trained) -> Figures:
     return {"whole": process.seconds, "processors": process.processor_seconds, **phases(trained)}
 
 
-def one_run(
-    setting: Setting, arguments: argparse.Namespace, base: str, photos: Sequence[Path], folder: Path
-) -> Figures:
-    """Trains in a new project, so that class images are drawn anew."""
-    project = Project(folder, base, photos[: setting.photos])
+def one_run(project: Project, setting: Setting, arguments: argparse.Namespace) -> Figures:
+    """Trains with so much of everything."""
     settings = {
         "images.resolution": setting.resolution,
         "train.precision": arguments.precision,
@@ -76,9 +73,7 @@ def one_run(
         "prior.steps": arguments.draw_steps,
         "probe.judge": "off",
     }
-    trained = project.trained(settings, "--method", arguments.method, "--steps", str(setting.steps))
-    project.removed()
-    return figures(trained)
+    return figures(project.trained(settings, "--method", arguments.method, "--steps", str(setting.steps)))
 
 
 def measure(arguments: argparse.Namespace, root: Path) -> tuple[Setting, list[dict[str, Figures]]]:
@@ -88,10 +83,11 @@ def measure(arguments: argparse.Namespace, root: Path) -> tuple[Setting, list[di
     small = Setting(arguments.photos, arguments.class_images, arguments.steps, resolution)
     runs = {SMALL: small, **{name: doubled(small, AXES[name]) for name in arguments.double}}
     photos = sorted(write_pictures(root / "photos", 2 * small.photos, size_px=2 * resolution, seed=1).iterdir())
+    projects = {name: Project(root / f"project, {name}", base, photos[: one.photos]) for name, one in runs.items()}
     rounds = []
     for number in range(arguments.pairs):
         names = list(runs)[:: -1 if number % 2 else 1]
-        found = {name: one_run(runs[name], arguments, base, photos, root / "project") for name in names}
+        found = {name: one_run(projects[name], runs[name], arguments) for name in names}
         rounds.append({name: found[name] for name in runs})
         print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     return small, rounds

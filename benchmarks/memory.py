@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,7 +36,7 @@ def measured(project: Project, name: str, words: list[str]) -> dict[str, object]
     if not foretold["fits"]:
         return row
     record = said(project.folder, *JOB, *words)
-    shutil.rmtree(project.folder / "runs" / record["name"])
+    project.emptied()
     ratio = foretold["peak_memory_bytes"] / record["peak_memory_bytes"]
     row |= {"measured GB": record["peak_memory_bytes"] / 1e9, "foretold/measured": ratio}
     return row | {"device": record["device"], "fell back": [one["after"] for one in record["fallbacks"]]}

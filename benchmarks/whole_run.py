@@ -31,11 +31,9 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
         "probe.judge": "off",
     }
     words = ["--method", arguments.method, "--steps", str(arguments.steps), *(f"--set={one}" for one in arguments.set)]
-    runs = []
+    project, runs = Project(root / "project", base, photos), []
     for _ in range(arguments.runs):
-        project = Project(root / "project", base, photos)
         trained = project.trained(settings, *words)
-        project.removed()
         told = {"peak bytes": trained.record["peak_memory_bytes"], "a step": statistics.median(trained.step_seconds)}
         took, whole = phases(trained), trained.process.seconds
         runs.append({**took, "whole command": whole, "all but class images": whole - took["class images"], **told})
