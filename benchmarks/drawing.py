@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import sys
 import tempfile
@@ -15,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from models import write_base  # noqa: E402
+from machine import machine  # noqa: E402
+from models import add_size_option, write_base  # noqa: E402
 from pairs import table  # noqa: E402
 
 PROMPT = "a photo of a sks dog"
@@ -82,7 +81,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    folder = write_base(root / "base")
+    folder = write_base(root / "base", arguments.size)
     base = load_base(str(folder), device=device, dtype=dtype)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, dtype=dtype).to(device)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -104,6 +103,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
+    add_size_option(options)
     options.add_argument("--count", type=int, default=8, help="pictures")
     options.add_argument("--steps", type=int, default=50)
     options.add_argument("--batch", type=int, default=8, help="pictures that we draw at once")
@@ -114,13 +114,9 @@ def main() -> None:
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder).resolve())
-    import torch
-
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-    machine = f"{platform.machine()}, {name}, torch {torch.__version__}"
-    print(f"{arguments.count} pictures, {arguments.steps} DDIM steps; {machine}\n\n{table(rows)}")
+    print(f"{arguments.count} pictures, {arguments.steps} DDIM steps; {machine()}\n\n{table(rows)}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""Random models and photos to measure on: the shapes of Stable Diffusion v1 at a width that two cores can train."""
+"""Random models and photos to measure on: Stable Diffusion v1 at full size, or at a width that two cores can train."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+SIZES = ("small", "sd-v1")
 
 # A UNet of 18 M values and an autoencoder of v1's kind at 128 px; v1's own text encoder, narrow.
 UNET = {
@@ -38,28 +42,101 @@ SCHEDULER = {
 }
 
 
-def write_base(folder: Path, *, seed: int = 0) -> Path:
-    """Writes a random base as a diffusers folder that every trainer can load; returns the folder."""
+def add_base_options(options: argparse.ArgumentParser) -> None:
+    """`--base` and `--size`: what is measured on."""
+    options.add_argument("--base", help="a base that dreambooth init takes; a random one if left out")
+    add_size_option(options)
+
+
+def add_size_option(options: argparse.ArgumentParser) -> None:
+    """`--size` of the random base."""
+    options.add_argument("--size", choices=SIZES, default="small", help="of the random base; sd-v1 is all of v1")
+
+
+def chosen_base(arguments: argparse.Namespace, folder: Path) -> str:
+    """The base that `--base` names, else a random one of `--size`, written into `folder`."""
+    if arguments.base is None:
+        return str(write_base(folder, arguments.size))
+    given = Path(arguments.base).expanduser()
+    return str(given.resolve()) if given.exists() else str(arguments.base)
+
+
+def load_once(base: str) -> str:
+    """Loads a base, so that its hash is remembered and its files were read, as after any first use; returns it."""
+    from dbcli.diffusion.bases import load_base
+
+    load_base(base, offline=True)
+    return base
+
+
+def own_resolution(base: str) -> int:
+    """Pixels a side that a base was made for."""
+    from dbcli.diffusion.bases import latent_shape
+
+    return latent_shape(base)[2]
+
+
+def write_base(folder: Path, size: str = "small", *, seed: int = 0) -> Path:
+    """Writes a random base as a diffusers folder that every trainer can load; returns the folder.
+
+    `sd-v1` has the shapes of Stable Diffusion v1 in half precision: 2.1 GB on disk, and no more of memory.
+    """
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-    from dbcli.diffusion.bases import embedded_folder
     from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+    from dbcli.diffusion.single_file import shipped_configs, shipped_tokenizer
 
-    torch.manual_seed(seed)
-    tokenizer = CLIPTokenizer.from_pretrained(str(embedded_folder() / "tokenizer"), model_max_length=77)
-    text: dict[str, Any] = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
+    shipped, is_small = shipped_configs("sd-v1"), size == "small"
     write_diffusers_folder(
         folder,
-        unet=UNet2DConditionModel(**UNET),
-        vae=AutoencoderKL(**VAE),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT, **text, hidden_act="quick_gelu")),
-        tokenizer=tokenizer,
-        scheduler_config=SCHEDULER,
-        dtype=torch.float32,
+        **(small_networks(seed) if is_small else random_networks(shipped, seed)),
+        tokenizer=shipped_tokenizer(shipped["pad_token"], 77),
+        scheduler_config=SCHEDULER if is_small else shipped["scheduler"],
+        dtype=torch.float32 if is_small else torch.float16,
     )
     return folder
+
+
+def small_networks(seed: int) -> dict[str, Any]:
+    """UNet, autoencoder and text encoder of the small base, float32, as their libraries begin them."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    text: dict[str, Any] = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
+    return {
+        "unet": UNet2DConditionModel(**UNET),
+        "vae": AutoencoderKL(**VAE),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT, **text, hidden_act="quick_gelu")),
+    }
+
+
+def random_networks(configs: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """UNet, autoencoder and text encoder of these configurations, in half precision from the first value on."""
+    import torch
+
+    from dbcli.diffusion.assembly import COMPONENTS, empty_network
+
+    generator = torch.Generator().manual_seed(seed)
+    networks = {}
+    for component in COMPONENTS:
+        network = empty_network(component, configs[component])
+        shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        state = {name: _random_values(name, shape, generator) for name, shape in shapes.items()}
+        network.load_state_dict(state, assign=True)
+        networks[component] = network
+    return networks
+
+
+def _random_values(name: str, shape: tuple[int, ...], generator: Any) -> Any:
+    """Values that keep signals at their size in any depth: the scale of a norm is 1, a bias 0."""
+    import torch
+
+    values = torch.empty(shape, dtype=torch.float16)
+    if len(shape) < 2:
+        return values.fill_(float(name.endswith("weight")))
+    return values.normal_(0, values[0].numel() ** -0.5, generator=generator)
 
 
 def write_pictures(folder: Path, count: int, *, size_px: int, seed: int) -> Path:

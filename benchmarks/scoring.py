@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from machine import machine  # noqa: E402
 from models import write_pictures  # noqa: E402
 from pairs import table  # noqa: E402
 
@@ -112,13 +111,9 @@ def main() -> None:
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder).resolve())
-    import torch
-
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
-    machine = f"{platform.machine()}, {name}, torch {torch.__version__}"
-    print(f"{PROMPTS} prompts x {A_PROMPT} pictures, judge {arguments.judge}; {machine}\n\n{table(rows)}")
+    print(f"{PROMPTS} prompts x {A_PROMPT} pictures, judge {arguments.judge}; {machine()}\n\n{table(rows)}")
     if arguments.json:
-        document = {"machine": machine, "judge": arguments.judge, "rows": rows}
+        document = {"machine": machine(), "judge": arguments.judge, "rows": rows}
         arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

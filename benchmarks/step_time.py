@@ -4,109 +4,97 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
+import shutil
+import statistics
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from models import write_base, write_pictures  # noqa: E402
+from machine import has_gpu, machine  # noqa: E402
+from models import add_size_option, load_once, own_resolution, write_base, write_pictures  # noqa: E402
 from pairs import table  # noqa: E402
+from program import Project, Timing, Trained, timed  # noqa: E402
 
-RESOLUTION = 128
 PHOTOS, CLASS_IMAGES = 4, 8
 PROMPT, CLASS_PROMPT = "a photo of a sks dog", "a photo of a dog"
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One whole process: wall seconds, processor seconds of all its threads, and the most memory it held."""
+class Work:
+    """What both sides do."""
 
-    seconds: float
-    processor_seconds: float
-    peak_bytes: int
-
-
-def timed(command: list[str], folder: Path) -> Timing:
-    """Runs a command to its end; raises RuntimeError with its last words if it fails."""
-    log = folder / "log.txt"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
-    began = time.perf_counter()
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    if status:
-        raise RuntimeError(f"{' '.join(command[:4])} …\n{log.read_text(errors='replace')[-2000:]}")
-    return Timing(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    base: Path
+    photos: Path
+    class_images: Path
+    resolution: int
+    method: str
+    trains_text: bool
+    precision: str
 
 
 class Ours:
     """`dreambooth train` in a project of its own."""
 
-    def __init__(self, root: Path, base: Path, photos: Path, class_images: Path, method: str, text: bool) -> None:
-        self.folder, self.method, self.text, self.class_images = root / "ours", method, text, class_images
-        program = [sys.executable, "-m", "dbcli.cli.app", "--quiet"]
-        self.program = program
-        subprocess.run([*program, "init", str(self.folder), "--base", str(base)], check=True, stdout=subprocess.DEVNULL)
-        add = ["add-subject", "dog", "--class", "dog", str(photos), "--token", "sks"]
-        subprocess.run([*program, *add], check=True, cwd=self.folder, stdout=subprocess.DEVNULL)
+    def __init__(self, root: Path, work: Work) -> None:
+        self.work, self.project = work, Project(root / "ours", str(work.base), sorted(work.photos.iterdir()))
 
-    def command(self, steps: int) -> list[str]:
+    def trained(self, steps: int) -> Trained:
         settings = {
-            "train.text_encoder": str(self.text).lower(),
+            "images.resolution": self.work.resolution,
+            "train.precision": self.work.precision,
+            "train.text_encoder": self.work.trains_text,
             "train.learning_rate": "1e-6",
-            "train.checkpoint_every": "0",
-            "prior.folder": str(self.class_images),
+            "train.checkpoint_every": 0,
+            "prior.folder": self.work.class_images,
+            "probe.judge": "off",
         }
-        sets = [f"--set={key}={value}" for key, value in settings.items()]
-        return [*self.program, "train", "--subject", "dog", "--method", self.method, "--steps", str(steps), *sets]
+        return self.project.trained(settings, "--method", self.work.method, "--steps", str(steps))
 
 
 class Peer:
     """diffusers' script with the same base, pictures, batch, precision and rate."""
 
-    def __init__(self, root: Path, base: Path, photos: Path, class_images: Path, script: Path, text: bool) -> None:
-        self.folder = root / "peer"
+    def __init__(self, root: Path, work: Work, script: Path) -> None:
+        self.work, self.script, self.folder = work, script, root / "peer"
         self.folder.mkdir()
-        self.base, self.photos, self.class_images, self.script, self.text = base, photos, class_images, script, text
+
+    def timed(self, steps: int) -> Timing:
+        timing = timed(self.command(steps), self.folder)
+        shutil.rmtree(self.folder / "out", ignore_errors=True)
+        return timing
 
     def command(self, steps: int) -> list[str]:
         options = {
-            "pretrained_model_name_or_path": self.base,
-            "instance_data_dir": self.photos,
-            "class_data_dir": self.class_images,
+            "pretrained_model_name_or_path": self.work.base,
+            "instance_data_dir": self.work.photos,
+            "class_data_dir": self.work.class_images,
             "instance_prompt": PROMPT,
             "class_prompt": CLASS_PROMPT,
             "num_class_images": CLASS_IMAGES,
-            "resolution": RESOLUTION,
+            "resolution": self.work.resolution,
             "train_batch_size": 1,
             "learning_rate": "1e-6",
             "lr_scheduler": "constant",
             "lr_warmup_steps": 0,
             "max_train_steps": steps,
             "checkpointing_steps": 1_000_000,
-            "mixed_precision": "no",
+            "mixed_precision": "no" if self.work.precision == "fp32" else self.work.precision,
             "seed": 0,
             "output_dir": self.folder / "out",
         }
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        flags = ["--with_prior_preservation", *(["--train_text_encoder"] if self.text else [])]
+        flags = ["--with_prior_preservation", *(["--train_text_encoder"] if self.work.trains_text else [])]
         return [sys.executable, str(self.script), *words, *flags]
 
 
-def steps_alone(side: Ours | Peer, short: int, long: int) -> Timing:
-    """Seconds a step from two whole runs of different length, and the longer one's peak memory."""
-    first, second = (timed(side.command(steps), side.folder) for steps in (short, long))
-    steps = long - short
+def steps_alone(short: Timing, long: Timing, steps: int) -> Timing:
+    """Seconds a step, of two whole runs that differ by so many steps, and the longer one's peak memory."""
     return Timing(
-        (second.seconds - first.seconds) / steps,
-        (second.processor_seconds - first.processor_seconds) / steps,
-        second.peak_bytes,
+        (long.seconds - short.seconds) / steps,
+        (long.processor_seconds - short.processor_seconds) / steps,
+        long.peak_bytes,
     )
 
 
@@ -121,16 +109,23 @@ def columns(name: str, timing: Timing) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]:
     """One row a pair."""
-    base = write_base(root / "base")
-    photos = write_pictures(root / "photos", PHOTOS, size_px=256, seed=1)
-    class_images = write_pictures(root / "class", CLASS_IMAGES, size_px=RESOLUTION, seed=2)
-    ours = Ours(root, base, photos, class_images, arguments.method, arguments.text)
-    peer = Peer(root, base, photos, class_images, arguments.against, arguments.text) if arguments.against else None
+    base = write_base(root / "base", arguments.size)
+    resolution = arguments.resolution or own_resolution(load_once(str(base)))
+    photos = write_pictures(root / "photos", PHOTOS, size_px=2 * resolution, seed=1)
+    class_images = write_pictures(root / "class", CLASS_IMAGES, size_px=resolution, seed=2)
+    work = Work(base, photos, class_images, resolution, arguments.method, arguments.text, arguments.precision)
+    ours, peer = Ours(root, work), Peer(root, work, arguments.against) if arguments.against else None
+    more = arguments.steps[1] - arguments.steps[0]
     rows = []
     for _ in range(arguments.pairs):
-        row = columns("ours", one := steps_alone(ours, *arguments.steps))
+        short, long = (ours.trained(steps) for steps in arguments.steps)
+        row = columns("ours", one := steps_alone(short.process, long.process, more))
+        row["ours recorded s/step"] = statistics.median(long.step_seconds)
+        if has_gpu():
+            row["ours GPU GB"] = long.record["peak_memory_bytes"] / 1e9
         if peer is not None:
-            row |= columns("peer", other := steps_alone(peer, *arguments.steps))
+            other = steps_alone(*(peer.timed(steps) for steps in arguments.steps), more)
+            row |= columns("peer", other)
             row["peer/ours"] = other.seconds / one.seconds
             row["peer/ours CPU"] = other.processor_seconds / one.processor_seconds
         rows.append(row)
@@ -141,6 +136,9 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--against", type=lambda text: Path(text).resolve(), help="a peer's training script")
+    add_size_option(options)
+    options.add_argument("--resolution", type=int, help="pixels a side; the base's own if left out")
+    options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the forward pass")
     options.add_argument("--method", choices=["full", "lora"], default="full")
     options.add_argument("--text", action="store_true", help="train the text encoder too")
     options.add_argument("--pairs", type=int, default=3)
@@ -149,12 +147,12 @@ def main() -> None:
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder).resolve())
-    import torch
-
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    print(f"{arguments.method}, text encoder {'trained' if arguments.text else 'frozen'}; {machine}\n\n{table(rows)}")
+    text = "trained" if arguments.text else "frozen"
+    what = f"{arguments.method}, text encoder {text}, base {arguments.size}, {arguments.precision}"
+    print(f"{what}; {machine()}\n\n{table(rows)}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+        document = {"machine": machine(), "what": what, "rows": rows}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

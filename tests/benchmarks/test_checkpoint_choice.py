@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from tests.reliability.small_base import write_small_base
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "checkpoint_choice.py"
-
 
 @pytest.fixture(scope="module")
-def study() -> ModuleType:
-    import sys
-
-    specification = importlib.util.spec_from_file_location("checkpoint_choice", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["checkpoint_choice"] = module
-    specification.loader.exec_module(module)
-    return module
+def study(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("checkpoint_choice")
 
 
 def points(study: ModuleType, *values: tuple[int, float, float]) -> list:
@@ -49,12 +37,11 @@ def test_the_summary_says_by_how_much_and_for_how_many(study: ModuleType) -> Non
 
 
 def test_the_study_runs_goes_on_where_it_was_and_refuses_other_settings(
-    study: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    study: ModuleType, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(2)
     suite = tmp_path / "one.yaml"
     suite.write_text("name: one\nany: ['a {identifier} {class} in space']\n")
-    base = write_small_base(tmp_path / "base")
     sets = ["train.batch_size=1", "prior.enabled=false", "draw.steps=2", "probe.steps=2", "probe.seeds=1"]
     words = [
         *("--base", str(base), "--steps", "4", "--every", "2", "--suite", str(suite), "--count", "1"),

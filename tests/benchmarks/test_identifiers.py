@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "identifiers.py"
-
 
 @pytest.fixture(scope="module")
-def study() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("identifiers_study", SCRIPT)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+def study(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("identifiers")
 
 
 def row(arrangement: str, first: float, second: float) -> dict[str, object]:
