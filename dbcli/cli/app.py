@@ -31,6 +31,7 @@ from dbcli.cli.subject_commands import subjects_app
 from dbcli.cli.sweep_commands import bench, sweep
 from dbcli.cli.token_commands import tokens_app
 from dbcli.cli.train_commands import train
+from dbcli.cli.waiting import turns_before_sleep
 from dbcli.errors import DreamboothError
 
 EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, before or after the command."
@@ -131,8 +132,8 @@ def _prepare_environment(words: list[str]) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Threads that wait by sleeping halve the speed of a quiet machine, and those that spin for long, of a busy one.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ["GOMP_SPINCOUNT"] = turns_before_sleep()
     _hear_signals(_stop_now)
 
 
