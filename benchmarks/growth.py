@@ -151,7 +151,9 @@ def main() -> None:
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         small, rounds = measure(arguments, Path(folder).resolve())
-    print(f"{arguments.method}, {arguments.precision}, {small}; {machine()}\n\n{table(small, rounds)}")
+    text = "trained" if arguments.text else "frozen"
+    what = f"{arguments.method}, text encoder {text}, {arguments.precision}, {small}"
+    print(f"{what}; {machine()}\n\n{table(small, rounds)}")
     if arguments.json:
         found = {name: {part: asdict(one) for part, one in growths(name, rounds).items()} for name in arguments.double}
         document = {"machine": machine(), "small": asdict(small), "rounds": rounds, "growth": found}

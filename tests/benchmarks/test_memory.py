@@ -30,12 +30,12 @@ def test_a_rung_is_measured_and_one_that_settings_rule_out_has_no_figures(
 ) -> None:
     kept = tuple(rung for rung in ladder.LADDER if rung.name in ("full", "LoRA"))
     monkeypatch.setattr(ladder, "LADDER", kept)
-    # Weights in bf16 are for the full method alone.
-    sets = ["train.stochastic_rounding=true", "train.precision=bf16", "images.resolution=64"]
+    # Only adapters leave the base frozen, and so in 8 bits.
+    sets = ["lora.base=int8", "images.resolution=64"]
     rows = memory.measure(argparse.Namespace(base=str(base), size="small", set=sets), tmp_path)
     assert [row["recipe"] for row in rows] == ["full", "LoRA"]
-    assert rows[0]["measured GB"] > 0 and rows[0]["fell back"] == []
-    assert "stochastic_rounding" in rows[1]["ruled out"]
+    assert "lora.base=int8" in rows[0]["ruled out"]
+    assert rows[1]["measured GB"] > 0 and rows[1]["fell back"] == []
     lines = memory.table(rows).splitlines()
-    assert lines[2].startswith("| full | ")
-    assert lines[3] == "| LoRA | ruled out | ruled out | ruled out |"
+    assert lines[2] == "| full | ruled out | ruled out | ruled out |"
+    assert lines[3].startswith("| LoRA | ")
