@@ -27,7 +27,7 @@ from dbcli.errors import Unreachable
 
 
 def imagine_base(source: str, revision: str | None) -> Base:
-    """A base on the meta device, float32: adapters can be added to it; `place` makes it able to work.
+    """A base on the meta device, float32: adapters can be added to it; `put` and `place` make it able to work.
 
     Nothing is fetched: of a known base that is not here yet the shipped configuration is taken. Raises Unreachable
     for any other that is not on this machine, BaseMissing and UnsafeFile as `load_base` does.
@@ -48,11 +48,16 @@ def imagine_base(source: str, revision: str | None) -> Base:
     return joined(reference, parts, networks, "")
 
 
-def place(base: Base, trainable: Trainable, device: torch.device) -> Trainable:
-    """Puts an imagined base on a device, inside `rehearsal.without_memory`; returns what learns, placed too."""
+def put(base: Base, device: torch.device) -> None:
+    """Puts an imagined base on a device, inside `rehearsal.without_memory`."""
     for network in (base.unet, base.vae, base.text_encoder):
         for module in network.modules():
             _place_own(module, device)
+
+
+def place(base: Base, trainable: Trainable, device: torch.device) -> Trainable:
+    """The same for a base of which something learns; returns what learns, placed too."""
+    put(base, device)
     networks = {"unet": base.unet, "text_encoder": base.text_encoder}
     tensors = {}
     for name in trainable.tensors:

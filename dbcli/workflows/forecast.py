@@ -227,11 +227,12 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
     import torch
 
     from dbcli.diffusion.devices import resident_bytes
-    from dbcli.diffusion.imagined import imagine_base, place
+    from dbcli.diffusion.imagined import imagine_base, place, put
     from dbcli.workflows.training_loop import make_trainable
 
     profile, device = Profile.model_validate_json(recipe), torch.device(device_name)
-    base = imagine_base(base_name, revision)
+    # Class images are drawn and photos encoded before anything of a base is changed for training.
+    base, untouched = imagine_base(base_name, revision), imagine_base(base_name, revision)
     # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion import footprint
@@ -246,6 +247,7 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
     unet: Any = base.unet
     drawn_in = drawing_precision(profile.prior.precision, device)
     with without_memory():
+        put(untouched, device)
         trainable = place(base, trainable, device)
         step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision), fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
@@ -261,9 +263,9 @@ def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[in
             held_bytes=held,
             learning=trainable.count,
             step=step,
-            denoise=footprint.denoising_pass(base, Batch(at_once[0], size, drawn_in)),
-            decode=footprint.decoding_pass(base, Batch(1, size)),
-            encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
+            denoise=footprint.denoising_pass(untouched, Batch(at_once[0], size, drawn_in)),
+            decode=footprint.decoding_pass(untouched, Batch(1, size)),
+            encode=footprint.encoding_pass(untouched, Batch(at_once[1], size)),
         )
 
 

@@ -37,9 +37,20 @@ def test_everything_small_at_once_makes_a_run_that_draws(run: Run, project: Path
     assert record["profile"]["train"]["fused_backward"] is True
 
 
-@pytest.mark.parametrize("kept", ["nf4", "bf16"])
-def test_adapters_on_a_small_base_preview_and_draw(run: Run, project: Path, kept: str) -> None:
-    sets = [f"--set=lora.base={kept}", "--set=train.preview_every=1", "--set=train.precision=bf16"]
+def test_what_it_takes_is_foretold_with_class_images_drawn_before_the_weights_are_made_small(
+    run: Run, project: Path
+) -> None:
+    done = run("train", "--subject", "dog", "--steps", 2, *SMALLEST, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    small, *_ = done.document["outlook"]["recipes"]
+    usual, *_ = run("train", "--subject", "dog", "--steps", 2, "--dry-run", "--json").document["outlook"]["recipes"]
+    assert small["phases_bytes"]["class images"] == usual["phases_bytes"]["class images"]
+    assert small["phases_bytes"]["train"] < usual["phases_bytes"]["train"]
+
+
+@pytest.mark.parametrize(("kept", "offload"), [("nf4", "false"), ("int8", "true"), ("bf16", "false")])
+def test_adapters_on_a_small_base_preview_and_draw(run: Run, project: Path, kept: str, offload: str) -> None:
+    sets = [f"--set=lora.base={kept}", f"--set=lora.offload={offload}", "--set=train.preview_every=1", "--set=train.precision=bf16"]
     done = run(*JOB, "--method", "lora", *sets, "--json")
     assert done.code == 0, done.err
     assert len(list((project / "runs" / done.document["name"]).glob("previews/*.png"))) == 2
