@@ -50,7 +50,8 @@ def test_what_it_takes_is_foretold_with_class_images_drawn_before_the_weights_ar
 
 @pytest.mark.parametrize(("kept", "offload"), [("nf4", "false"), ("int8", "true"), ("bf16", "false")])
 def test_adapters_on_a_small_base_preview_and_draw(run: Run, project: Path, kept: str, offload: str) -> None:
-    sets = [f"--set=lora.base={kept}", f"--set=lora.offload={offload}", "--set=train.preview_every=1", "--set=train.precision=bf16"]
+    sets = [f"--set=lora.base={kept}", f"--set=lora.offload={offload}"]
+    sets += ["--set=train.preview_every=1", "--set=train.precision=bf16"]
     done = run(*JOB, "--method", "lora", *sets, "--json")
     assert done.code == 0, done.err
     assert len(list((project / "runs" / done.document["name"]).glob("previews/*.png"))) == 2
