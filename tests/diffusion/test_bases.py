@@ -41,7 +41,7 @@ def test_a_folder_draws_what_diffusers_draws_from_it(source: Path) -> None:
     expected = tiny_models.draw(
         tiny_models.networks(), tiny_models.tokenizer(), tiny_models.narrow_configs()["scheduler"]
     )
-    assert torch.equal(drawn, expected)
+    tiny_models.assert_same(drawn, expected)
 
 
 def test_the_facts_of_a_folder(source: Path) -> None:

@@ -36,7 +36,7 @@ def test_the_folder_read_back_draws_the_same_bits(tmp_path: Path, version: str) 
     base = load_base(str(write(tmp_path / "out", version)))
     drawn = tiny_models.draw(tiny_models.parts_of(base), base.tokenizer, base.scheduler_config)
     networks, tokenizer = tiny_models.networks(version), tiny_models.tokenizer(version)
-    assert torch.equal(drawn, tiny_models.draw(networks, tokenizer, base.scheduler_config))
+    tiny_models.assert_same(drawn, tiny_models.draw(networks, tokenizer, base.scheduler_config))
 
 
 def test_diffusers_own_pipeline_reads_the_folder(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_diffusers_own_pipeline_reads_the_folder(tmp_path: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(str(write(tmp_path / "out")), local_files_only=True)
     scheduler = tiny_models.narrow_configs()["scheduler"]
     drawn = tiny_models.draw(pipeline.components, pipeline.tokenizer, scheduler)
-    assert torch.equal(drawn, tiny_models.draw(tiny_models.networks(), tiny_models.tokenizer(), scheduler))
+    tiny_models.assert_same(drawn, tiny_models.draw(tiny_models.networks(), tiny_models.tokenizer(), scheduler))
 
 
 def test_text_encoder_names_carry_the_prefix_that_older_versions_look_for(tmp_path: Path) -> None:
