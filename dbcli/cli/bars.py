@@ -78,6 +78,8 @@ class Bars(Progress):
             console=console,
             disable=disable,
             refresh_per_second=8,
+            # A thread that begins where memory ends is waited for without end; nobody watches one off a terminal.
+            auto_refresh=console.is_terminal,
         )
 
     def begin(self, title: str, total: int) -> Bar:
