@@ -42,16 +42,16 @@ class LowRankLinear(Linear):
     def forward(self, rows: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
         if self.disable_adapters or self.merged or self.lora_variant or rest or named:
             return super().forward(rows, *rest, **named)  # type: ignore[no-any-return]
-        flat = rows.reshape(-1, rows.shape[-1])
         # A tensor of its own: backwards through an addition to a view, the whole is copied.
-        output = self.base_layer(flat)
+        output = self.base_layer(rows.reshape(-1, rows.shape[-1]))
         for name in self.active_adapters:
             if name in self.lora_A:
-                output = self._with(name, output, flat)
+                output = self._with(name, output, rows)
         return output.view(*rows.shape[:-1], -1)
 
-    def _with(self, name: str, output: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
-        seen = self.lora_dropout[name](flat).to(output.dtype)
+    def _with(self, name: str, output: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        # Dropout sees the batch as it is: processes that share one share its masks by row.
+        seen = self.lora_dropout[name](rows).reshape(-1, rows.shape[-1]).to(output.dtype)
         down, up = (part[name].weight.to(output.dtype) for part in (self.lora_A, self.lora_B))
         with torch.autocast(output.device.type, enabled=False):
             return _LowRankSum.apply(output, seen, down, up, self.scaling[name])  # type: ignore[no-any-return]
