@@ -41,6 +41,7 @@ def test_ratios_are_medians_over_rounds_of_the_whole_and_of_the_phases(growth: M
     assert cells[6:] == ["class images, encode, steps", "7 → 27", "3.86", "4.5"]
 
 
+@pytest.mark.slow
 def test_whole_runs_at_toy_size(
     growth: ModuleType, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

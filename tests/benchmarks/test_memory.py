@@ -25,6 +25,7 @@ def test_the_rungs_are_those_of_the_ladder(memory: ModuleType) -> None:
     assert found["LoRA, 4-bit base"] == wanted
 
 
+@pytest.mark.slow
 def test_a_rung_is_measured_and_one_that_settings_rule_out_has_no_figures(
     memory: ModuleType, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
