@@ -31,7 +31,6 @@ from dbcli.cli.subject_commands import subjects_app
 from dbcli.cli.sweep_commands import bench, sweep
 from dbcli.cli.token_commands import tokens_app
 from dbcli.cli.train_commands import train
-from dbcli.cli.waiting import turns_before_sleep
 from dbcli.errors import DreamboothError
 
 EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, before or after the command."
@@ -127,13 +126,14 @@ def _end_by_fault(screen: Screen, error: Exception) -> NoReturn:
 
 def _prepare_environment(words: list[str]) -> None:
     """What has to be set before the libraries that read it are imported."""
+    from dbcli.workflows.waiting import settle_waiting
+
     if arguments.is_offline(words):
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if "GOMP_SPINCOUNT" not in os.environ:
-        os.environ["GOMP_SPINCOUNT"] = turns_before_sleep()
+    settle_waiting()
     _hear_signals(_stop_now)
 
 

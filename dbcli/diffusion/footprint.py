@@ -33,14 +33,12 @@ def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 def weights_bytes(base: Base) -> int:
     """Bytes of the three networks as they are now."""
-    parts: list[Any] = [base.unet, base.vae, base.text_encoder]
-    return held_bytes(tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
+    return network_bytes([base.unet, base.vae, base.text_encoder])
 
 
-def resting_bytes(base: Base, *, trains_text: bool) -> int:
-    """Of these, what leaves a GPU while it trains: the autoencoder, and a text encoder that does not learn."""
-    parts: list[Any] = [base.vae] if trains_text else [base.vae, base.text_encoder]
-    return held_bytes(tensor for part in parts for tensor in (*part.parameters(), *part.buffers()))
+def network_bytes(networks: Iterable[Any]) -> int:
+    """Bytes of networks' parameters and buffers."""
+    return held_bytes(tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
 
 
 def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool = False) -> Effort:

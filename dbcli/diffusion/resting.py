@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
+from dbcli.diffusion.bases import Base
+
 MACHINE = torch.device("cpu")
+
+
+def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
+    """What no step needs: the autoencoder, and a text encoder that does not learn."""
+    return [base.vae] if trains_text else [base.vae, base.text_encoder]
 
 
 def rest(*networks: nn.Module) -> None:

@@ -176,17 +176,23 @@ def _outlook(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Prof
 
 
 @dataclass(frozen=True)
-class _Passes:
-    """What the passes of a recipe take, and the bytes and sizes they were rehearsed with."""
+class _Training:
+    """What a step of a recipe takes, what stays for it, by optimiser, and what the program itself holds."""
+
+    own_bytes: int
+    held_bytes: dict[str, int]
+    learning: int
+    step: Effort
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What comes before the steps takes, on the base as it is, and the sizes it was rehearsed with."""
 
     size_px: int
     channels: int
     latent_size: int
     plain_bytes: int
-    own_bytes: int
-    held_bytes: dict[str, int]
-    learning: int
-    step: Effort
     denoise: Effort
     decode: Effort
     encode: Effort
@@ -198,22 +204,24 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
     pictures = photos * _views(profile) + (prior.images if prior.enabled else 0)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
     at_once = (min(prior.batch_size, drawn or 1), min(ENCODED_AT_ONCE, pictures))
-    done = _passes(settings.base, settings.revision, neutral.model_dump_json(), at_once, str(device))
+    model = (settings.base, settings.revision, str(device))
+    done = _training(*model, neutral.model_dump_json())
+    before = _before(*model, profile.images.resolution, prior.precision, at_once)
     is_cpu = device.type != "cuda"
-    pixels = pictures * 3 * done.size_px**2 * 4 if is_cpu else 0
+    pixels = pictures * 3 * before.size_px**2 * 4 if is_cpu else 0
     held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
     phases = {
-        "class images": done.plain_bytes + max(done.denoise.peak_bytes, done.decode.peak_bytes) if drawn else 0,
-        "encode": done.plain_bytes + pixels + done.encode.peak_bytes,
+        "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if drawn else 0,
+        "encode": before.plain_bytes + pixels + before.encode.peak_bytes,
         # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
-        "train": held + done.step.peak_bytes + (done.encode.peak_bytes // 2 if is_cpu else 0),
+        "train": held + done.step.peak_bytes + (before.encode.peak_bytes // 2 if is_cpu else 0),
     }
     rows = train.batch_size * (2 if prior.enabled else 1)
-    speed = _speed(device, done.channels, rows, done.latent_size, train.precision)
+    speed = _speed(device, before.channels, rows, before.latent_size, train.precision)
     step_seconds = train.accumulation * speed.seconds(done.step)
-    seconds = step_seconds * train.steps + -(-pictures // ENCODED_AT_ONCE) * speed.seconds(done.encode)
-    seconds += -(-drawn // prior.batch_size) * prior.steps * speed.seconds(done.denoise)
-    seconds += drawn * speed.seconds(done.decode)
+    seconds = step_seconds * train.steps + -(-pictures // ENCODED_AT_ONCE) * speed.seconds(before.encode)
+    seconds += -(-drawn // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
+    seconds += drawn * speed.seconds(before.decode)
     peak = max(phases.values())
     rung = rung_of(profile)
     name = rung.name if rung is not None else profile.method
@@ -221,51 +229,67 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
     return Forecast(name, profile, done.own_bytes + peak, phases, step_seconds, seconds, fits)
 
 
-# Rungs that differ in their optimiser alone share their passes.
+# Rungs that differ in their optimiser alone share their steps.
 @lru_cache(maxsize=16)
-def _passes(base_name: str, revision: str | None, recipe: str, at_once: tuple[int, int], device_name: str) -> _Passes:
+def _training(base_name: str, revision: str | None, device_name: str, recipe: str) -> _Training:
     import torch
 
     from dbcli.diffusion.devices import resident_bytes
-    from dbcli.diffusion.imagined import imagine_base, place, put
+    from dbcli.diffusion.imagined import imagine_base, place
     from dbcli.workflows.training_loop import make_trainable
 
     profile, device = Profile.model_validate_json(recipe), torch.device(device_name)
-    # Class images are drawn and photos encoded before anything of a base is changed for training.
-    base, untouched = imagine_base(base_name, revision), imagine_base(base_name, revision)
+    base = imagine_base(base_name, revision)
     # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion import footprint
-    from dbcli.diffusion.arithmetic import drawing_precision
-    from dbcli.diffusion.footprint import Batch
     from dbcli.diffusion.rehearsal import without_memory
+    from dbcli.diffusion.resting import idle_in_training
 
-    plain = footprint.weights_bytes(base)
     trainable = make_trainable(base, profile, ())
     size, train = profile.images.resolution or base.resolution, profile.train
-    rows = train.batch_size * (2 if profile.prior.enabled else 1)
-    unet: Any = base.unet
-    drawn_in = drawing_precision(profile.prior.precision, device)
+    batch = footprint.Batch(train.batch_size * (2 if profile.prior.enabled else 1), size, train.precision)
     with without_memory():
-        put(untouched, device)
         trainable = place(base, trainable, device)
-        step = footprint.training_pass(base, trainable, Batch(rows, size, train.precision), fused=train.fused_backward)
+        step = footprint.training_pass(base, trainable, batch, fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
         if device.type != "cpu":
-            weights -= footprint.resting_bytes(base, trains_text=trainable.trains_text)
+            weights -= footprint.network_bytes(idle_in_training(base, trains_text=trainable.trains_text))
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
-        return _Passes(
+    return _Training(own, held, trainable.count, step)
+
+
+# Class images are drawn and photos encoded before a rung changes anything of a base: it is the same for all of them.
+@lru_cache(maxsize=4)
+def _before(
+    base_name: str,
+    revision: str | None,
+    device_name: str,
+    resolution: int | None,
+    precision: str,
+    at_once: tuple[int, int],
+) -> _Before:
+    import torch
+
+    from dbcli.diffusion import footprint
+    from dbcli.diffusion.arithmetic import drawing_precision
+    from dbcli.diffusion.footprint import Batch
+    from dbcli.diffusion.imagined import imagine_base, put
+    from dbcli.diffusion.rehearsal import without_memory
+
+    device, base = torch.device(device_name), imagine_base(base_name, revision)
+    plain, size = footprint.weights_bytes(base), resolution or base.resolution
+    unet: Any = base.unet
+    with without_memory():
+        put(base, device)
+        return _Before(
             size_px=size,
             channels=int(unet.config.block_out_channels[0]),
             latent_size=size // base.vae_factor,
             plain_bytes=plain,
-            own_bytes=own,
-            held_bytes=held,
-            learning=trainable.count,
-            step=step,
-            denoise=footprint.denoising_pass(untouched, Batch(at_once[0], size, drawn_in)),
-            decode=footprint.decoding_pass(untouched, Batch(1, size)),
-            encode=footprint.encoding_pass(untouched, Batch(at_once[1], size)),
+            denoise=footprint.denoising_pass(base, Batch(at_once[0], size, drawing_precision(precision, device))),
+            decode=footprint.decoding_pass(base, Batch(1, size)),
+            encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
         )
 
 

@@ -17,6 +17,7 @@ from dbcli.errors import Interrupted, MachineError, UsageError
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.sweep_plan import Unit
 from dbcli.workflows.sweep_work import Outcome, carry_out, give_up
+from dbcli.workflows.waiting import settle_waiting
 
 # How often a task begins anew after its node died, was told to stop, or ran out of memory.
 RETRIES = 5
@@ -53,7 +54,7 @@ def work(root: str, unit: Unit, before: Outcome | None, offline: bool) -> Outcom
     """The task: one unit, on whichever node. The project's folder is all that it shares with the others."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    settle_waiting()
     return carry_out(Path(root), unit, before, Silence(), offline=offline)
 
 

@@ -110,7 +110,7 @@ def build_trainer(
     from dbcli.diffusion.compiling import compile_unet
     from dbcli.diffusion.optimisers import Optimisation
     from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
-    from dbcli.diffusion.resting import rest
+    from dbcli.diffusion.resting import idle_in_training, rest
     from dbcli.diffusion.samplers import alphas_of
     from dbcli.diffusion.trainer import Objective, Schedule, Trainer
 
@@ -118,7 +118,7 @@ def build_trainer(
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     settings = train.model_dump()
     prompts = table(base.tokenizer, base.text_encoder, lesson.prompts, device)  # type: ignore[arg-type]
-    rest(base.vae, *([] if trainable.trains_text else [base.text_encoder]))
+    rest(*idle_in_training(base, trains_text=trainable.trains_text))
     if train.compile:
         compile_unet(base.unet)
     return Trainer(

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dbcli.diffusion.footprint import resting_bytes
-from dbcli.diffusion.resting import at_work, rest
+from dbcli.diffusion.resting import at_work, idle_in_training, rest
 
 GPU, MACHINE = torch.device("cuda"), torch.device("cpu")
 
@@ -54,5 +53,6 @@ def test_where_there_is_no_gpu_not_one_weight_is_copied() -> None:
 
 
 def test_what_rests_is_what_no_step_needs() -> None:
-    base: Any = SimpleNamespace(vae=nn.Linear(9, 1, bias=False), text_encoder=nn.Linear(5, 1, bias=False))
-    assert (resting_bytes(base, trains_text=True), resting_bytes(base, trains_text=False)) == (36, 56)
+    base: Any = SimpleNamespace(unet=nn.Linear(2, 1), vae=nn.Linear(9, 1), text_encoder=nn.Linear(5, 1))
+    assert idle_in_training(base, trains_text=True) == [base.vae]
+    assert idle_in_training(base, trains_text=False) == [base.vae, base.text_encoder]

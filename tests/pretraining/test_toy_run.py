@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers import CLIPTextModel
 
 from pretraining.all import make_all
-from pretraining.base import PEAK_RATE, Base, Trainer, new_unet
+from pretraining.base import PEAK_RATE, Base, Trainer, make_base, new_unet
 from pretraining.clip import load_text_tower
 from pretraining.corpus import compose_pictures
 from pretraining.recognise import histogram_features, judge_features, load_photos
@@ -105,3 +105,9 @@ def test_training_goes_on_from_its_checkpoint(run: Run) -> None:
     assert trainer.used_seconds >= TOY.base_seconds
     state = trainer.base.state_dict()
     assert all(torch.equal(state[name], value) for name, value in saved["base"].items())
+
+
+def test_a_number_of_steps_ends_a_training_whatever_the_clock_says(run: Run) -> None:
+    before = torch.load(run.folder / "base.pt", weights_only=True)["step"]
+    make_base(run, steps=before + 2)
+    assert torch.load(run.folder / "base.pt", weights_only=True)["step"] == before + 2
