@@ -17,6 +17,7 @@
     │   └── DiskFull          5
     ├── Refused               6   could be done, must not be
     │   ├── UnsafeFile        6
+    │   ├── UnsupportedFile   6   a model or LoRA file of another kind or for another family
     │   ├── Collision         6   an identifier that belongs to another subject
     │   └── LockHeld          6
     ├── TrainingDiverged      5   a loss that is not a finite number
@@ -106,6 +107,10 @@ class Refused(DreamboothError):
 
 
 class UnsafeFile(Refused):
+    pass
+
+
+class UnsupportedFile(Refused):
     pass
 
 

@@ -28,6 +28,8 @@ DTYPES = {
     "F32": (torch.float32, 4),
     "F16": (torch.float16, 2),
     "BF16": (torch.bfloat16, 2),
+    "F8_E4M3": (torch.float8_e4m3fn, 1),
+    "F8_E5M2": (torch.float8_e5m2, 1),
     "I64": (torch.int64, 8),
     "I32": (torch.int32, 4),
     "I16": (torch.int16, 2),
