@@ -189,7 +189,8 @@ def _write_checkpoint(order: _Order, model: Base, picture: torch.Tensor) -> None
 
 def _write_lora(layout: Layout, order: _Order, progress: Progress, *, offline: bool) -> torch.Tensor:
     from dbcli.diffusion.adapters import attach_lora
-    from dbcli.diffusion.formats.lora_files import read_lora, write_diffusers_lora, write_kohya_lora
+    from dbcli.diffusion.formats.lora_files import read_lora
+    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
 
     model = load_model(layout, None, progress, offline=offline, device="cpu")
     file = checked_weights(layout, order.record) / LORA_FILE

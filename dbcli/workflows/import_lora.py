@@ -201,7 +201,7 @@ def _profile(layout: Layout, lora: LoraWeights) -> Profile:
 def _write_weights(layout: Layout, run: str, base: Base, lora: LoraWeights) -> None:
     import torch
 
-    from dbcli.diffusion.formats.lora_files import write_diffusers_lora
+    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora
 
     final = layout.weights_dir(run)
     with temporary_folder(final) as folder:

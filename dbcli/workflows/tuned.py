@@ -57,7 +57,7 @@ def _write_lora(file: Path, base: Base) -> None:
 
     from dbcli.diffusion.adapters import lora_alphas, lora_tensors
     from dbcli.diffusion.formats.lora import lora_from_peft
-    from dbcli.diffusion.formats.lora_files import write_diffusers_lora
+    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora
 
     # A LoRA that went on from another one has alphas of its own, and maybe layers for a text encoder it did not train.
     alphas = {"unet": lora_alphas(base.unet), "text_encoder": lora_alphas(base.text_encoder)}

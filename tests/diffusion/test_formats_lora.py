@@ -11,7 +11,8 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model,
 from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft, lora_to_peft
-from dbcli.diffusion.formats.lora_files import read_lora, write_diffusers_lora, write_kohya_lora
+from dbcli.diffusion.formats.lora_files import read_lora
+from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
 from dbcli.errors import BaseMissing, UnsafeFile
 from tests.diffusion import tiny_models
 
