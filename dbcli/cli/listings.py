@@ -38,10 +38,9 @@ def added_document(added: AddedSubject, advice: Sequence[str]) -> dict[str, obje
 def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], review: PhotoReview) -> None:
     """A subject that was just brought in, in words: what was kept, left out and changed."""
     subject = added.subject
-    left_out = [one for one in added.skipped if not one.stray]
-    for one in left_out:
-        screen.warn(one.text)
-    strays = len(added.skipped) - len(left_out)
+    for line in added.left_out:
+        screen.warn(line)
+    strays = sum(one.stray for one in added.skipped)
     if strays:
         screen.note(f"{strays} other file{'s' if strays > 1 else ''} passed over.")
     for note in added.notes:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dbcli.errors import MachineError
+from dbcli.hints import installing
 
 COMPILERS = ("c++", "g++", "clang++")
 WITHOUT = "go without: --no-compile to draw, --set train.compile=false to train"
@@ -29,6 +30,6 @@ def compile_unet(unet: Any) -> None:
     if device.type == "cuda" and find_spec("triton") is None:
         raise MachineError(
             "Compiling for a GPU needs the package triton.",
-            hint=f"pip install triton, or {WITHOUT}",
+            hint=f"{installing('triton')}, or {WITHOUT}",
         )
     unet.compile()

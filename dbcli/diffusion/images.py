@@ -84,11 +84,24 @@ def mask_variants(
                 f"{path} is {picture.width} x {picture.height} px; its photo is {photo_size[0]} x {photo_size[1]}.",
                 hint="a mask covers its whole photo: white where the subject is, black elsewhere",
             )
-        grey = picture.convert("L").resize(photo_size, Image.Resampling.BILINEAR)
-    if grey.getextrema() == (0, 0):
+        grey = grey_mask(picture).resize(photo_size, Image.Resampling.BILINEAR)
+    if grey.getextrema()[1] == 0:
         raise PhotoError(f"{path} is black everywhere: it shows no subject.", hint="paint it white, or delete it")
     views = [_mask_tensor(grey, latent_size, across, down) for across, down in places]
     return views + [view.flip(-1) for view in views] if flip else views
+
+
+def grey_mask(picture: Image.Image) -> Image.Image:
+    """A mask in 0 to 255, whatever it was painted in: mode L, or F where it holds more than 8 bits a pixel.
+
+    Sixteen bits (modes I;16 and I) are 65,535 for white; floating-point values are 1 for white.
+    """
+    if picture.mode.startswith("I"):
+        # Pillow's own conversion clips at 255, which makes nearly every grey white.
+        return Image.fromarray(np.asarray(picture).astype(np.float32).clip(0, 65_535) / 257)
+    if picture.mode == "F":
+        return Image.fromarray(np.asarray(picture).clip(0, 1) * np.float32(255))
+    return picture.convert("L")
 
 
 def _mask_tensor(grey: Image.Image, latent_size: int, across: float, down: float) -> torch.Tensor:

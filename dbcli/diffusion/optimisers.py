@@ -10,6 +10,7 @@ import torch
 
 from dbcli.diffusion.weight_by_weight import WeightByWeight
 from dbcli.errors import ConfigError
+from dbcli.hints import installing
 
 SCHEDULES = {
     "constant": "constant_with_warmup",
@@ -54,7 +55,7 @@ def _adamw_8bit(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim
     except ImportError as fault:
         raise ConfigError(
             "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
-            hint='pip install "dreambooth-cli[8bit]"',
+            hint=installing("bitsandbytes"),
         ) from fault
     return bitsandbytes.optim.AdamW8bit(
         groups, betas=(plan.beta1, plan.beta2), eps=plan.epsilon, weight_decay=plan.weight_decay

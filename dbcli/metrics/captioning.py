@@ -11,8 +11,7 @@ from dbcli.errors import JudgeMissing
 from dbcli.metrics.architectures import load_transformers
 from dbcli.metrics.encoders import chosen_device
 from dbcli.metrics.judge_files import UNREADABLE, locate, ways_out
-from dbcli.metrics.masking import squashed
-from dbcli.metrics.preprocessing import CLIP_MEAN, CLIP_STD
+from dbcli.metrics.preprocessing import CLIP_MEAN, CLIP_STD, Squashing, read_squashing
 
 HUB_SOURCE = "Salesforce/blip-image-captioning-base"
 MOST_TOKENS = 30
@@ -33,14 +32,16 @@ def load_captioner(source: str | None = None, *, offline: bool = False, device: 
         place = chosen_device(device)
         model = load_transformers(transformers.BlipForConditionalGeneration, files.folder).to(place)
         tokenizer = transformers.BertTokenizer.from_pretrained(str(files.folder), local_files_only=True)
+        size = int(model.config.vision_config.image_size)
+        prepare = read_squashing(files.folder, Squashing(size, CLIP_MEAN, CLIP_STD))
     except UNREADABLE as error:
         raise JudgeMissing(f"{files.weights} could not be read as BLIP: {error}", hint=ways_out("caption")) from error
-    size = int(model.config.vision_config.image_size)
+    how = {"max_new_tokens": MOST_TOKENS, "do_sample": False, "num_beams": 1, "interpolate_pos_encoding": True}
 
     def captions(images: Sequence[Image.Image]) -> list[str]:
         with torch.inference_mode():
-            pixels = squashed(images, size, CLIP_MEAN, CLIP_STD).to(place)
-            tokens = model.generate(pixel_values=pixels, max_new_tokens=MOST_TOKENS, do_sample=False, num_beams=1)
+            pixels = prepare(images).to(place)
+            tokens = model.generate(pixel_values=pixels, **how)
         return [str(text).strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     return captions

@@ -16,7 +16,7 @@ from dbcli.errors import JudgeMissing
 from dbcli.metrics.architectures import load_transformers
 from dbcli.metrics.encoders import chosen_device
 from dbcli.metrics.judge_files import UNREADABLE, locate, sha256_of, ways_out
-from dbcli.metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD, as_rgb
+from dbcli.metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Squashing, as_rgb, read_squashing
 
 HUB_SOURCE = "CIDAS/clipseg-rd64-refined"
 THRESHOLD = 0.4
@@ -58,34 +58,22 @@ def load_mask(source: str | None = None, *, offline: bool = False, device: str =
         place = chosen_device(device)
         model = load_transformers(transformers.CLIPSegForImageSegmentation, files.folder).to(place)
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
+        size = int(model.config.vision_config.image_size)
+        prepare = read_squashing(files.folder, Squashing(size, IMAGENET_MEAN, IMAGENET_STD))
     except UNREADABLE as error:
         raise JudgeMissing(f"{files.weights} could not be read as CLIPSeg: {error}", hint=ways_out("mask")) from error
-    size = int(model.config.vision_config.image_size)
     length = int(model.config.text_config.max_position_embeddings)
 
     def probabilities(images: Sequence[Image.Image], noun: str) -> torch.Tensor:
         tokens = tokenizer([noun], truncation=True, max_length=length, return_tensors="pt").input_ids
         with torch.inference_mode():
-            pixels = squashed(images, size, IMAGENET_MEAN, IMAGENET_STD).to(place)
-            logits = model(pixel_values=pixels, input_ids=tokens.expand(len(images), -1).to(place)).logits
+            pixels = prepare(images).to(place)
+            words = tokens.expand(len(images), -1).to(place)
+            logits = model(pixel_values=pixels, input_ids=words, interpolate_pos_encoding=True).logits
         maps: torch.Tensor = logits.reshape(len(images), *logits.shape[-2:]).sigmoid().float().cpu()
         return maps
 
-    return ClassMask(f"clipseg-{sha256_of(files.weights)[:12]}-{THRESHOLD}", probabilities)
-
-
-def squashed(
-    images: Sequence[Image.Image], size: int, mean_colour: Sequence[float], deviation: Sequence[float]
-) -> torch.Tensor:
-    """Whole pictures as CLIPSeg and BLIP want them: squashed to a square, so that no part is cropped, and
-    normalised by colour; [N, 3, size, size].
-    """
-    import numpy as np
-
-    small = [as_rgb(image).resize((size, size), Image.Resampling.BICUBIC) for image in images]
-    pixels = torch.from_numpy(np.stack([np.asarray(image, dtype=np.float32) for image in small])).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean_colour, deviation))
-    return (pixels / 255 - mean) / std
+    return ClassMask(f"clipseg-{sha256_of(files.weights)[:12]}-{prepare.size_px}px-{THRESHOLD}", probabilities)
 
 
 def _blanked(image: Image.Image, probability: torch.Tensor) -> Image.Image:

@@ -40,11 +40,7 @@ class Preprocessing:
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Pictures of any size and mode as float32 [N, 3, crop_px, crop_px]."""
-        pixels = np.stack([np.asarray(self._cropped(image), dtype=np.float32) for image in images])
-        scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
-        mean = torch.tensor(self.mean).view(1, 3, 1, 1)
-        std = torch.tensor(self.std).view(1, 3, 1, 1)
-        return (scaled - mean) / std
+        return _normalised([self._cropped(image) for image in images], self)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
         image = as_rgb(image)
@@ -66,6 +62,64 @@ def as_rgb(image: Image.Image) -> Image.Image:
         ground = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(ground, layer).convert("RGB")
     return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Squashing:
+    """Whole pictures squashed to a square of `size_px`, so that no part is cropped, then (x - mean) / std."""
+
+    size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resample: int = Image.Resampling.BICUBIC
+
+    def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Pictures of any size and mode as float32 [N, 3, size_px, size_px]."""
+        side, how = (self.size_px, self.size_px), Image.Resampling(self.resample)
+        return _normalised([as_rgb(image).resize(side, how) for image in images], self)
+
+
+def read_squashing(folder: Path | None, otherwise: Squashing) -> Squashing:
+    """What a model saved by transformers is fed, by its processor's description; `otherwise` for what that leaves out.
+
+    A model may be fed at another size than its weights were first trained at: CLIPSeg's vision tower says 224 px, its
+    processor 352. Raises ValueError for a size that is no square.
+    """
+    found = _processor(folder)
+    size = found.get("size", otherwise.size_px)
+    if isinstance(size, dict):
+        sides = {size.get(key) for key in ("height", "width", "shortest_edge")} - {None}
+        if len(sides) != 1:
+            raise ValueError(f"its processor's size {size} is no square")
+        size = sides.pop()
+    if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 4096:
+        raise ValueError(f"its processor's size is {size!r}")
+    mean, std = (
+        tuple(float(part) for part in found.get(key) or usual)
+        for key, usual in (("image_mean", otherwise.mean), ("image_std", otherwise.std))
+    )
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError("its processor's mean and std must have three numbers")
+    resample = Image.Resampling(found.get("resample", otherwise.resample))
+    return Squashing(size, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), resample)
+
+
+def _processor(folder: Path | None) -> dict[str, Any]:
+    """The image processor as transformers writes it: a file of its own, or since version 5 a part of another."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        path = (folder or Path()) / name
+        if folder is not None and path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            found = found.get("image_processor", found)
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _normalised(images: Sequence[Image.Image], how: Preprocessing | Squashing) -> torch.Tensor:
+    pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images])
+    scaled = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (how.mean, how.std))
+    return (scaled - mean) / std
 
 
 def read_preprocessing(path: Path) -> Preprocessing:

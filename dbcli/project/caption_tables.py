@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dbcli.project.caption_files import MAX_CAPTION, decoded
 from dbcli.project.names import printable, without_control_characters
 
 TABLE_NAMES = frozenset({"metadata.jsonl", "metadata.csv"})
@@ -16,7 +17,6 @@ FILE_COLUMN = "file_name"
 # The first of these that a table has; trainers of the hub call it "text".
 CAPTION_COLUMNS = ("text", "caption", "prompt")
 MAX_TABLE_BYTES = 50_000_000
-MAX_CAPTION = 2_000
 
 
 def read_caption_tables(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
@@ -24,7 +24,7 @@ def read_caption_tables(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Pa
     captions: dict[Path, str] = {}
     faults: dict[Path, str] = {}
     for table in files:
-        if table.name not in TABLE_NAMES:
+        if not is_caption_table(table):
             continue
         try:
             captions |= dict(_captions(table))
@@ -34,10 +34,15 @@ def read_caption_tables(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Pa
     return captions, faults
 
 
+def is_caption_table(path: Path) -> bool:
+    """Whether a file is named as a table of captions is, in any case."""
+    return path.name.lower() in TABLE_NAMES
+
+
 def _captions(table: Path) -> Iterator[tuple[Path, str]]:
     if table.stat().st_size > MAX_TABLE_BYTES:
         raise ValueError(f"larger than {MAX_TABLE_BYTES:,} bytes")
-    text = table.read_text(encoding="utf-8-sig")
+    text = decoded(table.read_bytes())
     has_captions = False
     for row in _rows(table, text):
         name = row.get(FILE_COLUMN)
@@ -48,14 +53,14 @@ def _captions(table: Path) -> Iterator[tuple[Path, str]]:
         caption = without_control_characters(caption)
         # The path is only compared with files that were found otherwise, so it can lead nowhere.
         if caption and len(caption) <= MAX_CAPTION:
-            yield table.parent / name, caption
+            yield table.parent / name.replace("\\", "/"), caption
     if not has_captions:
         columns = ", ".join(CAPTION_COLUMNS)
         raise ValueError(f"no line has {FILE_COLUMN} and one of {columns}")
 
 
 def _rows(table: Path, text: str) -> Iterable[Mapping[str, Any]]:
-    if table.suffix == ".csv":
+    if table.suffix.lower() == ".csv":
         yield from csv.DictReader(io.StringIO(text, newline=""))
         return
     for number, line in enumerate(text.splitlines(), start=1):

@@ -89,9 +89,17 @@ class Layout:
     def eval_dir(self, name: str, suite: str) -> Path:
         return self._inside("runs", check_name(name, "run"), "eval", check_name(suite, "suite"))
 
+    def evals_dir(self, name: str) -> Path:
+        """What a run was scored by: a folder a suite."""
+        return self._inside("runs", check_name(name, "run"), "eval")
+
     def comparison_dir(self, name: str, suite: str) -> Path:
         """Runs side by side under one suite: comparison.json, grid.png, report.html."""
         return self._inside("comparisons", check_name(name, "comparison"), check_name(suite, "suite"))
+
+    @property
+    def sweeps_dir(self) -> Path:
+        return self._inside("sweeps")
 
     def sweep_dir(self, name: str) -> Path:
         """The table, page and grid of one sweep or benchmark."""

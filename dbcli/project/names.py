@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
 
 from dbcli.errors import Refused, UsageError
 
@@ -48,6 +50,27 @@ def check_name(name: str, what: str) -> str:
             hint=f"for example '{name.rstrip('.').replace('.', '-')}-1'",
         )
     return name
+
+
+def check_no_twin(name: str, what: str, others: Iterable[str]) -> None:
+    """Raise Refused where one of `others` differs from `name` only in its case.
+
+    macOS and Windows take such names for one folder, and the one would overwrite the other.
+    """
+    twin = next((one for one in others if one != name and one.casefold() == name.casefold()), None)
+    if twin is not None:
+        raise Refused(
+            f"The {what} '{printable(twin)}' is there already, and '{printable(name)}' differs from it only in case: "
+            "macOS and Windows would take both for one folder.",
+            hint="choose another name",
+        )
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted, hidden ones left out; none where it is not there."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir())
 
 
 def slug(text: str, fallback: str, limit: int = 32) -> str:

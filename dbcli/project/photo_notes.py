@@ -10,32 +10,35 @@ from pathlib import Path
 
 from dbcli.errors import SubjectError
 from dbcli.project.atomic import sha256_of, write_text
-from dbcli.project.caption_tables import MAX_CAPTION
+from dbcli.project.caption_files import CaptionFiles, read_caption
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable, without_control_characters
-from dbcli.project.subjects import PhotoEntry, Subject
+from dbcli.project.photos import MODERN_SUFFIXES, PHOTO_SUFFIXES
+from dbcli.project.subjects import Subject
 
 
 def mask_paths(layout: Layout, subject: Subject) -> list[Path | None]:
     """Return the mask of each photo, in the order of the record, None where there is none.
 
-    Raises SubjectError for a link and for a PNG in `masks/` that belongs to no photo, for its name may be a slip.
+    Raises SubjectError for a link and for an image in `masks/` that is the mask of no photo, for its name may be a
+    slip: a mask is a PNG with the name of its photo, in any case of the ending.
     """
     folder = layout.masks_dir(subject.name)
     if not folder.is_dir():
         return [None for _ in subject.photos]
-    known = {entry.file for entry in subject.photos}
-    strays = sorted(path.name for path in folder.glob("*.png") if path.name not in known and path.name[0] != ".")
+    images = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PHOTO_SUFFIXES | MODERN_SUFFIXES]
+    by_name = {f"{path.stem}{path.suffix.lower()}": path for path in images if path.name[0] != "."}
+    strays = sorted(path.name for name, path in by_name.items() if name not in {one.file for one in subject.photos})
     if strays:
         raise SubjectError(
             f"{layout.shown(folder)} holds {printable(', '.join(strays[:5]))}, which is the mask of no photo.",
-            hint=f"a mask has the name of its photo in {layout.shown(layout.photos_dir(subject.name))}",
+            hint=f"a mask is a PNG with the name of its photo in {layout.shown(layout.photos_dir(subject.name))}",
         )
-    paths = [folder / entry.file for entry in subject.photos]
+    paths = [by_name.get(entry.file) for entry in subject.photos]
     for path in paths:
-        if path.is_symlink():
+        if path is not None and path.is_symlink():
             raise SubjectError(f"{layout.shown(path)} is a link; a mask is a file of its own.")
-    return [path if path.is_file() else None for path in paths]
+    return [path if path is not None and path.is_file() else None for path in paths]
 
 
 def mask_hashes(layout: Layout, subject: Subject) -> list[str | None]:
@@ -45,42 +48,38 @@ def mask_hashes(layout: Layout, subject: Subject) -> list[str | None]:
 
 def captions_of(layout: Layout, subject: Subject) -> list[str | None]:
     """Return each photo's caption: of the text file beside it if there is one, else of the record."""
-    return [_caption(layout, subject, entry) for entry in subject.photos]
+    files = caption_files(layout, subject)
+    return [
+        entry.caption if file is None else _read(layout, file)
+        for entry, file in zip(subject.photos, files, strict=True)
+    ]
 
 
 def captions_in_files(layout: Layout, subject: Subject) -> list[str | None]:
     """Return the caption in the text file beside each photo, None where there is no file."""
-    files = [_caption_file(layout, subject, entry) for entry in subject.photos]
-    return [
-        _caption(layout, subject, entry) if file.is_file() and not file.is_symlink() else None
-        for entry, file in zip(subject.photos, files, strict=True)
-    ]
+    return [None if file is None else _read(layout, file) for file in caption_files(layout, subject)]
+
+
+def caption_files(layout: Layout, subject: Subject) -> list[Path | None]:
+    """Return the text file beside each photo, None where there is none; a link is none."""
+    found, folder = CaptionFiles(), layout.photos_dir(subject.name)
+    files = [found.beside(folder / entry.file) for entry in subject.photos]
+    return [None if file is None or file.is_symlink() else file for file in files]
 
 
 def write_captions(layout: Layout, subject: Subject, captions: Sequence[str | None]) -> list[Path]:
     """Write a text file beside each photo that has a caption here, one a photo; return their paths."""
     written = []
-    for entry, caption in zip(subject.photos, captions, strict=True):
+    for entry, file, caption in zip(subject.photos, caption_files(layout, subject), captions, strict=True):
         if caption is not None:
-            path = _caption_file(layout, subject, entry)
+            path = file or (layout.photos_dir(subject.name) / entry.file).with_suffix(".txt")
             write_text(path, without_control_characters(caption) + "\n")
             written.append(path)
     return written
 
 
-def _caption(layout: Layout, subject: Subject, entry: PhotoEntry) -> str | None:
-    path = _caption_file(layout, subject, entry)
-    if not path.is_file() or path.is_symlink():
-        return entry.caption
+def _read(layout: Layout, file: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            text = without_control_characters(file.read(MAX_CAPTION * 4 + 1).decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise SubjectError(f"The caption {layout.shown(path)} is not text in UTF-8.") from error
-    if len(text) > MAX_CAPTION:
-        raise SubjectError(f"The caption {layout.shown(path)} is longer than {MAX_CAPTION:,} characters.")
-    return text or None
-
-
-def _caption_file(layout: Layout, subject: Subject, entry: PhotoEntry) -> Path:
-    return (layout.photos_dir(subject.name) / entry.file).with_suffix(".txt")
+        return read_caption(file)
+    except ValueError as error:
+        raise SubjectError(f"The caption {layout.shown(file)} is {error}.") from error

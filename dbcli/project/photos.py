@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import PhotoError
-from dbcli.project.caption_tables import MAX_CAPTION, TABLE_NAMES, read_caption_tables
-from dbcli.project.names import printable, without_control_characters
-from dbcli.project.pixels import NotUsable, decode, is_modern, to_png
+from dbcli.project.caption_files import CAPTION_SUFFIXES, CaptionFiles, read_caption
+from dbcli.project.caption_tables import is_caption_table, read_caption_tables
+from dbcli.project.names import printable
+from dbcli.project.pixels import NeedsPackage, NotUsable, decode, is_modern, to_png
 
 if TYPE_CHECKING:
     from PIL import Image
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MODERN_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".avif"})
-CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_BYTES = 200_000_000
 MAX_FILES = 20_000
 _STRAY_FOLDERS = frozenset({"__MACOSX", "__pycache__"})
@@ -53,16 +53,30 @@ class Photo:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was left out. `stray`: it never claimed to be a photo (.DS_Store, notes.txt)."""
+    """A file that was left out. `stray`: it never claimed to be a photo (.DS_Store, notes.txt).
+
+    `needs` is the package that could read it; such files are told together, however many they are.
+    """
 
     path: Path
     reason: str
     stray: bool = False
+    needs: str | None = None
 
     @property
     def text(self) -> str:
         """One line for a person, safe to print."""
         return f"{printable(str(self.path), 200)}: {self.reason}"
+
+
+def reasons(skipped: Sequence[Skipped]) -> list[str]:
+    """Why files that claimed to be photos were left out: a line each, and one for all that lack the same package."""
+    lines = [one.text for one in skipped if not one.stray and one.needs is None]
+    for package in sorted({one.needs for one in skipped if one.needs is not None}):
+        files = [one for one in skipped if one.needs == package]
+        many = f"{len(files)} files, {printable(files[0].path.name)} among them" if len(files) > 1 else None
+        lines.append(f"{many or printable(str(files[0].path), 200)}: {files[0].reason}")
+    return lines
 
 
 @dataclass
@@ -105,15 +119,17 @@ def read_photos(sources: Sequence[Path]) -> Intake:
 def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
     """Yield the results of `read_photos` one by one, so that a thousand photos need the memory of one."""
     files = list_files(sources)
-    captions = {path for path in files if path.suffix.lower() in CAPTION_SUFFIXES and _photo_beside(path)}
+    photos = {path.with_suffix("") for path in files if path.suffix.lower() in PHOTO_SUFFIXES | MODERN_SUFFIXES}
+    captions = {path for path in files if path.suffix.lower() in CAPTION_SUFFIXES and path.with_suffix("") in photos}
+    beside = CaptionFiles()
     in_tables, faulty_tables = read_caption_tables(files)
     first_with: dict[str, Path] = {}
     for path in files:
         if path in faulty_tables:
             yield Skipped(path, faulty_tables[path])
-        if path in captions or path.name in TABLE_NAMES:
+        if path in captions or is_caption_table(path):
             continue
-        result = read_photo(path)
+        result = read_photo(path, beside)
         if isinstance(result, Photo):
             if result.caption is None and path in in_tables:
                 result = replace(result, caption=in_tables[path])
@@ -124,7 +140,7 @@ def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
         yield result
 
 
-def read_photo(path: Path) -> Photo | Skipped:
+def read_photo(path: Path, captions: CaptionFiles | None = None) -> Photo | Skipped:
     """Return one photo, or why it is left out; it never raises for what is inside the file."""
     try:
         stray = _stray_reason(path)
@@ -137,11 +153,13 @@ def read_photo(path: Path) -> Photo | Skipped:
             return Skipped(path, "an empty file")
         image, notes = decode(path)
         png = to_png(image)
+    except NeedsPackage as error:
+        return Skipped(path, str(error), needs=error.package)
     except NotUsable as error:
         return Skipped(path, str(error))
     except OSError as error:
         return Skipped(path, f"cannot be read: {error.strerror or printable(str(error))}")
-    caption, caption_notes = _caption_for(path)
+    caption, caption_notes = _caption_for(path, captions or CaptionFiles())
     return Photo(
         source=path,
         png=png,
@@ -201,25 +219,12 @@ def _looks_like_a_photo(path: Path) -> bool:
     return head.startswith(starts) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or is_modern(head)
 
 
-def _photo_beside(caption: Path) -> bool:
-    suffixes = PHOTO_SUFFIXES | MODERN_SUFFIXES
-    return any(
-        caption.with_suffix(suffix).is_file() or caption.with_suffix(suffix.upper()).is_file() for suffix in suffixes
-    )
-
-
-def _caption_for(photo: Path) -> tuple[str | None, list[str]]:
-    for suffix in CAPTION_SUFFIXES:
-        path = photo.with_suffix(suffix)
-        if not path.is_file():
-            continue
-        with path.open("rb") as file:
-            raw = file.read(MAX_CAPTION * 4 + 1)
-        try:
-            text = without_control_characters(raw.decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            return None, [f"the caption {printable(path.name)} is not text in UTF-8 and was left out"]
-        if len(text) > MAX_CAPTION:
-            return None, [f"the caption {printable(path.name)} is longer than {MAX_CAPTION:,} characters"]
-        return text or None, []
-    return None, []
+def _caption_for(photo: Path, captions: CaptionFiles) -> tuple[str | None, list[str]]:
+    path = captions.beside(photo)
+    if path is None:
+        return None, []
+    try:
+        return read_caption(path), []
+    except (ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return None, [f"the caption {printable(path.name)} was left out: {reason}"]

@@ -9,13 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from dbcli.hints import installing
 from dbcli.project.names import printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MODERN_FORMATS = ("HEIF", "AVIF")
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 MIN_SIDE_PX = 64
 MAX_PIXELS = 100_000_000
 MAX_ASPECT = 16
@@ -28,6 +30,14 @@ _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 class NotUsable(Exception):
     """A picture that cannot be used; the text is the reason, for a person."""
+
+
+class NeedsPackage(NotUsable):
+    """A picture that one more package could read."""
+
+    def __init__(self, reason: str, package: str) -> None:
+        super().__init__(reason)
+        self.package = package
 
 
 def decode(path: Path) -> tuple[Image.Image, list[str]]:
@@ -64,33 +74,38 @@ def _open(file: BinaryIO) -> Image.Image:
 
     head = file.read(32)
     file.seek(0)
-    modern = is_modern(head)
-    formats: tuple[str, ...] = FORMATS
-    if modern:
-        if find_spec("pillow_heif") is None:
-            raise NotUsable("HEIC and AVIF need one more package: pip install pillow-heif")
-        _register_modern()
-        formats = (*FORMATS, *MODERN_FORMATS)
     try:
-        return Image.open(file, formats=formats)
+        return Image.open(file, formats=(*FORMATS, *_modern_formats(head)))
     except UnidentifiedImageError as error:
-        if modern:
+        if is_modern(head):
             raise NotUsable("damaged or cut short (HEIC or AVIF)") from error
-        raise NotUsable("not a JPEG, PNG, WebP, GIF, BMP or TIFF, or its beginning is damaged") from error
+        raise NotUsable("not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF, or its beginning is damaged") from error
     except Image.DecompressionBombError as error:
         raise NotUsable(f"claims more than the {MAX_PIXELS // 1_000_000} megapixels allowed") from error
 
 
 def is_modern(head: bytes) -> bool:
     """Return whether a file that begins with `head` (32 bytes) is HEIC or AVIF; a film is not."""
-    brands = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
-    return head[4:8] == b"ftyp" and any(brand in head[8:] for brand in brands)
+    return head[4:8] == b"ftyp" and any(brand in head[8:] for brand in (*_HEIC_BRANDS, *_AVIF_BRANDS))
 
 
-def _register_modern() -> None:
+def _modern_formats(head: bytes) -> tuple[str, ...]:
+    """The formats to be tried beside the usual ones. Raises NeedsPackage where no package here reads them."""
+    if not is_modern(head):
+        return ()
+    # AVIF may list mif1 among its brands, HEIC never lists avif.
+    if any(brand in head[8:] for brand in _AVIF_BRANDS):
+        from PIL import features
+
+        if not features.check("avif"):
+            raise NeedsPackage(f"AVIF needs a Pillow that reads it: {installing('--upgrade', 'pillow')}", "pillow")
+        return ("AVIF",)
+    if find_spec("pillow_heif") is None:
+        raise NeedsPackage(f"HEIC needs one more package: {installing('pillow-heif')}", "pillow-heif")
     import pillow_heif
 
     pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _prepared(opened: Image.Image) -> tuple[Image.Image, list[str]]:

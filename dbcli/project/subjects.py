@@ -20,8 +20,8 @@ from dbcli.project.atomic import (
 from dbcli.project.identifiers import RESERVED_FIELDS, Words, check_class_noun, check_identifier
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
-from dbcli.project.names import check_name, printable, without_control_characters
-from dbcli.project.photos import Photo, Skipped, walk_photos
+from dbcli.project.names import check_name, check_no_twin, names_in, printable, without_control_characters
+from dbcli.project.photos import Photo, Skipped, reasons, walk_photos
 from dbcli.project.records import Record, load_record
 from dbcli.project.registry import Registry, TokenCheck
 from dbcli.project.runs import list_runs
@@ -88,6 +88,11 @@ class AddedSubject:
     notes: list[str]
     source_names: list[str] = field(default_factory=list)
 
+    @property
+    def left_out(self) -> list[str]:
+        """Why files that claimed to be photos were left out, for a person."""
+        return reasons(self.skipped)
+
 
 def add_subject(
     layout: Layout,
@@ -116,6 +121,7 @@ def add_subject(
                 f"The subject '{name}' is there already ({layout.shown(final)}).",
                 hint="choose another name, or delete that folder first",
             )
+        check_no_twin(name, "subject", names_in(layout.subjects_dir))
         registry = _registry(layout)
         registry.check_name(name)
         registry.check_noun(subject, tokens)
@@ -140,7 +146,7 @@ def load_subject(layout: Layout, name: str) -> Subject:
         renamed = next((one for one in list_subjects(layout) if name in one.formerly), None)
         if renamed is not None:
             return renamed
-        known = ", ".join(_subject_names(layout)) or "none yet"
+        known = ", ".join(names_in(layout.subjects_dir)) or "none yet"
         raise SubjectError(
             f"There is no subject '{name}' here. Known: {known}.",
             hint=f"dreambooth add-subject {name} --class NOUN PHOTO...",
@@ -161,12 +167,12 @@ def _load_exactly(layout: Layout, name: str) -> Subject:
 
 def list_subjects(layout: Layout) -> list[Subject]:
     """Return all subjects that can be read, sorted by name; see `damaged_subjects` for the rest."""
-    return [one for name in _subject_names(layout) if isinstance(one := _try_load(layout, name), Subject)]
+    return [one for name in names_in(layout.subjects_dir) if isinstance(one := _try_load(layout, name), Subject)]
 
 
 def damaged_subjects(layout: Layout) -> list[str]:
     """Return one line a subject folder that cannot be read."""
-    results = [_try_load(layout, name) for name in _subject_names(layout)]
+    results = [_try_load(layout, name) for name in names_in(layout.subjects_dir)]
     return [result for result in results if isinstance(result, str)]
 
 
@@ -254,7 +260,9 @@ def verify_new_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> No
 
 
 def verify_name(layout: Layout, name: str, *, renamed: Subject | None = None) -> None:
-    """Raise Refused where a run knows another subject by `name`: nobody could tell the two apart."""
+    """Raise Refused for a name that differs from another subject's in case alone, or that a run knows another by."""
+    own = renamed.name if renamed is not None else None
+    check_no_twin(name, "subject", [one for one in names_in(layout.subjects_dir) if one != own])
     _registry(layout).check_name(name, renamed)
 
 
@@ -280,23 +288,16 @@ def _store_photos(
         names.append(printable(result.source.name))
         notes += [f"{printable(result.source.name)}: {note}" for note in result.notes]
     if not subject.photos:
-        reasons = [f"  {one.text}" for one in skipped if not one.stray] or ["  no photo was found"]
+        lines = [f"  {line}" for line in reasons(skipped)] or ["  no photo was found"]
         raise SubjectError(
-            "None of the files can be used as a photo:\n" + "\n".join(reasons[:20]),
-            hint="three to six photos (jpg, png, webp, gif, bmp, tiff) of at least 64 x 64 pixels",
+            "None of the files can be used as a photo:\n" + "\n".join(lines[:20]),
+            hint="three to six photos (jpg, png, webp, avif, gif, bmp, tiff) of at least 64 x 64 pixels",
         )
     return skipped, notes, names
 
 
 def _entry(file: str, photo: Photo) -> PhotoEntry:
     return PhotoEntry(file=file, sha256=photo.sha256, width=photo.width, height=photo.height, caption=photo.caption)
-
-
-def _subject_names(layout: Layout) -> list[str]:
-    folder = layout.subjects_dir
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir())
 
 
 def _try_load(layout: Layout, name: str) -> Subject | str:

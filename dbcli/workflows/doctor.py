@@ -12,6 +12,7 @@ from typing import Any
 
 from dbcli import __version__
 from dbcli.errors import DreamboothError, UsageError
+from dbcli.hints import installing
 from dbcli.project.layout import Layout
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.checks import Check, fault, good, note
@@ -25,7 +26,7 @@ FULL_TRAINING_GB, LORA_TRAINING_GB = 16, 4
 # A full run of Stable Diffusion v1 keeps its weights (4 GB) and two checkpoints with the optimiser's state (12 GB).
 ROOMY_DISK_GB, LEAST_DISK_GB = 30, 2
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "timm", "open_clip_torch")
-EXTRAS = {"pillow-heif": "heic", "bitsandbytes": "8bit", "tensorboard": "tensorboard", "wandb": "wandb"}
+EXTRAS = ("pillow-heif", "bitsandbytes", "tensorboard", "wandb", "ray")
 
 
 def examine(folder: Path | None, progress: Progress, *, offline: bool) -> list[Check]:
@@ -95,7 +96,7 @@ def _libraries() -> Iterator[Check]:
         except PackageNotFoundError:
             missing.append(package)
     if missing:
-        yield fault("machine", "libraries", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+        yield fault("machine", "libraries", f"missing: {', '.join(missing)}", installing(*missing))
     else:
         yield good("machine", "libraries", ", ".join(found))
 
@@ -231,11 +232,11 @@ def _judges(layout: Layout | None) -> Iterator[Check]:
 
 def _extras() -> Iterator[Check]:
     there, absent = [], []
-    for package, extra in EXTRAS.items():
+    for package in EXTRAS:
         try:
             there.append(f"{package} {version(package)}")
         except PackageNotFoundError:
-            absent.append(extra)
+            absent.append(package)
     found = ", ".join(there) or "none"
-    fix = f'pip install "dreambooth-cli[{",".join(absent)}]" if you want them' if absent else None
+    fix = f"{installing(*absent)} brings the rest: HEIC photos, 8-bit optimiser, logs, clusters" if absent else None
     yield Check("machine", "extras", "good", found, fix)

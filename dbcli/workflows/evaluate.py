@@ -11,6 +11,7 @@ from dbcli.errors import PromptError
 from dbcli.project.atomic import write_json
 from dbcli.project.identifiers import render_with, render_without
 from dbcli.project.layout import Layout
+from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings
@@ -105,6 +106,8 @@ def evaluate(
     if record is None:
         raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
     chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
+    for suite in chosen:
+        check_no_twin(suite.name, "suite", [*names_in(layout.evals_dir(record.name)), *(one.name for one in chosen)])
     wanted_device = profile_of(layout, record).train.device
     check_devices(processes, wanted_device)
     device = str(pick_device(wanted_device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from dbcli.errors import ConfigError
+from dbcli.hints import installing
 from dbcli.project.profile_settings import Profile
 
 
@@ -13,5 +14,5 @@ def require_extras(profile: Profile) -> None:
     if profile.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
         raise ConfigError(
             "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
-            hint='pip install "dreambooth-cli[8bit]"; or --set train.optimizer=adafactor, which needs nothing',
+            hint=f"{installing('bitsandbytes')}; or --set train.optimizer=adafactor, which needs nothing",
         )

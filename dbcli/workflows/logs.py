@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dbcli.errors import UsageError
+from dbcli.hints import installing
 from dbcli.project.layout import Layout
 from dbcli.workflows.progress import Progress, Stage
 
@@ -29,7 +30,7 @@ def check_logs(names: Sequence[str]) -> list[str]:
         if name not in LOGS:
             raise UsageError(f"There is no log '{name[:40]}'.", hint=f"--log-to {' or '.join(LOGS)}")
         if find_spec(name) is None:
-            raise UsageError(f"--log-to {name} needs one more package.", hint=f'pip install "dreambooth-cli[{name}]"')
+            raise UsageError(f"--log-to {name} needs one more package.", hint=installing(name))
     return list(dict.fromkeys(names))
 
 

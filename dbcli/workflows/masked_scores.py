@@ -77,6 +77,7 @@ def _copy(layout: Layout, photo: Path, mask: Path) -> Path:
     """The photo with everything outside of its mask grey, kept in the cache under the hash of both."""
     from PIL import Image
 
+    from dbcli.diffusion.images import grey_mask
     from dbcli.metrics.masking import GREY
 
     key = hashlib.sha256(f"{sha256_of(photo)} {sha256_of(mask)} {GREY}".encode()).hexdigest()[:32]
@@ -84,7 +85,7 @@ def _copy(layout: Layout, photo: Path, mask: Path) -> Path:
     if not path.exists():
         with Image.open(photo, formats=("PNG",)) as one, Image.open(mask, formats=("PNG",)) as other:
             picture = one.convert("RGB")
-            kept = other.convert("L").resize(picture.size, Image.Resampling.BILINEAR)
+            kept = grey_mask(other).resize(picture.size, Image.Resampling.BILINEAR).convert("L")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, png_bytes(Image.composite(picture, Image.new("RGB", picture.size, GREY), kept)))
     return path

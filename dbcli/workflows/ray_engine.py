@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.errors import Interrupted, MachineError, UsageError
+from dbcli.hints import installing
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.sweep_plan import Unit
 from dbcli.workflows.sweep_work import Outcome, carry_out, give_up
@@ -85,7 +86,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--engine ray needs ray.", hint="pip install 'dreambooth-cli[ray]'") from error
+        raise UsageError("--engine ray needs ray.", hint=installing("ray")) from error
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=_dashboard(address))
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:

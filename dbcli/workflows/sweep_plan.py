@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dbcli.errors import Collision, ConfigError, DreamboothError
 from dbcli.project.layout import Layout
+from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
@@ -109,6 +110,7 @@ def plan_sweep(
 
     It is a Collision where words clash and nothing else is wrong, else a ConfigError.
     """
+    check_no_twin(sweep.name, kind, names_in(layout.sweeps_dir))
     wishes = cells_of(sweep)
     faults: dict[str, None] = {}
     if sweep.interference and sweep.judge == DRAW_ONLY:

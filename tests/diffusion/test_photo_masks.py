@@ -14,7 +14,7 @@ from PIL import Image
 
 from dbcli.diffusion import losses
 from dbcli.diffusion.adapters import make_full
-from dbcli.diffusion.images import RANDOM_CROPS, Posterior, mask_variants, photo_variants
+from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
 from dbcli.diffusion.optimisers import Optimisation
 from dbcli.diffusion.prompts import FrozenPrompts
 from dbcli.diffusion.rows import Material, RowPlan
@@ -59,6 +59,25 @@ def test_a_mask_may_be_painted_at_another_size(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "m.png", [[255, 0], [255, 0]])
     (mask,) = mask_variants(path, (40, 40), 2, **CENTRE)
     assert mask[0, :, 0].min() > 0.8 and mask[0, :, 1].max() < 0.2
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_a_mask_of_sixteen_bits_is_scaled_and_not_clipped(mode: str) -> None:
+    # 300 of 65,535 is next to black; 32,768 is half of white.
+    values = np.array([[0, 300], [32_768, 65_535]])
+    painted = (values / 65_535).astype(np.float32) if mode == "F" else values.astype(np.uint16)
+    picture = Image.fromarray(painted).convert(mode) if mode == "I" else Image.fromarray(painted)
+    assert picture.mode == mode
+    found = np.asarray(grey_mask(picture)) / 255
+    assert np.allclose(found, values / 65_535, atol=1e-6)
+
+
+def test_a_background_of_nearly_black_in_sixteen_bits_counts_nearly_nothing(tmp_path: Path) -> None:
+    values = np.full((4, 4), 300, dtype=np.uint16)
+    values[:, :2] = 65_535
+    Image.fromarray(values).save(tmp_path / "m.png")
+    (mask,) = mask_variants(tmp_path / "m.png", (4, 4), 2, **CENTRE)
+    assert torch.allclose(mask[0], torch.tensor([[1.0, 300 / 65_535]] * 2), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import annotator_makers
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -13,7 +16,6 @@ from dbcli.errors import JudgeMissing
 from dbcli.metrics.encoders import Judges
 from dbcli.metrics.features_cache import FeatureStore
 from dbcli.metrics.masking import GREY, ClassMask, load_mask
-from tests.metrics.judge_makers import EMBEDDED_SD, SHAPE
 
 
 def left_half(images, noun: str) -> torch.Tensor:
@@ -50,23 +52,40 @@ def test_pictures_that_differ_in_their_background_alone_are_one(judges: Judges, 
 
 
 def test_clipseg_is_read_from_a_local_folder(tmp_path: Path) -> None:
-    vision = {**SHAPE, "image_size": 32, "patch_size": 8}
-    config = transformers.CLIPSegConfig(
-        text_config={**SHAPE, "eos_token_id": 49407, "bos_token_id": 49406},
-        vision_config=vision,
-        projection_dim=16,
-        extract_layers=[0, 1],
-        reduce_dim=8,
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=16,
-    )
-    transformers.CLIPSegForImageSegmentation(config).save_pretrained(tmp_path)
-    transformers.CLIPTokenizer.from_pretrained(EMBEDDED_SD / "tokenizer").save_pretrained(tmp_path)
-    mask = load_mask(str(tmp_path), offline=True)
+    mask = load_mask(str(annotator_makers.write_clipseg(tmp_path)), offline=True)
     maps = mask.probabilities([Image.new("RGB", (50, 40), "red"), Image.new("RGB", (9, 9))], "dog")
     assert maps.shape == (2, 32, 32)
     assert 0 <= float(maps.min()) <= float(maps.max()) <= 1
     assert mask.key.startswith("clipseg-")
+
+
+@pytest.mark.parametrize("size", [48, {"height": 48, "width": 48}])
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "processor_config.json"])
+def test_clipseg_is_fed_what_its_processor_says(tmp_path: Path, size: object, file: str) -> None:
+    folder = annotator_makers.write_clipseg(tmp_path)
+    plain = load_mask(str(folder), offline=True)
+    described = {"size": size, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25], "resample": 2}
+    (folder / file).write_text(json.dumps(described if file[:3] == "pre" else {"image_processor": described}))
+    mask = load_mask(str(folder), offline=True)
+    picture = Image.radial_gradient("L").convert("RGB")
+    maps = mask.probabilities([picture], "dog")
+    # The decoder answers at the size that the model was fed.
+    assert maps.shape == (1, 48, 48)
+    assert mask.key != plain.key
+    model = transformers.CLIPSegForImageSegmentation.from_pretrained(folder).eval()
+    words = transformers.CLIPTokenizer.from_pretrained(folder)(["dog"], return_tensors="pt").input_ids
+    small = np.asarray(picture.resize((48, 48), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    pixels = torch.from_numpy((small - 0.5) / 0.25).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = model(input_ids=words, pixel_values=pixels, interpolate_pos_encoding=True).logits.sigmoid()
+    assert torch.allclose(maps, expected.reshape(1, 48, 48), atol=1e-6)
+
+
+def test_a_processor_that_says_no_square_is_exit_4(tmp_path: Path) -> None:
+    folder = annotator_makers.write_clipseg(tmp_path)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 48, "width": 32}}))
+    with pytest.raises(JudgeMissing, match="no square"):
+        load_mask(str(folder), offline=True)
 
 
 def test_a_mask_that_cannot_be_had_is_exit_4(tmp_path: Path) -> None:

@@ -35,6 +35,17 @@ def test_each_photo_gets_its_caption(tmp_path: Path, table: str, content: str) -
     assert intake.skipped == []
 
 
+@pytest.mark.parametrize(
+    ("table", "encoding"), [("metadata.csv", "utf-16"), ("Metadata.CSV", "utf-8"), ("metadata.JSONL", "utf-8-sig")]
+)
+def test_a_table_may_be_in_utf_16_and_its_name_in_capitals(tmp_path: Path, table: str, encoding: str) -> None:
+    rows = "file_name,text\ntrain\\0.png,a söfa\n"
+    if table.lower().endswith("jsonl"):
+        rows = '{"file_name": "train/0.png", "text": "a söfa"}\n'
+    intake = read_photos([folder_with(tmp_path, table, rows.encode(encoding))])
+    assert (intake.captions, intake.skipped) == (["a söfa", None, None], [])
+
+
 def test_a_text_file_beside_a_photo_wins_over_the_table(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "metadata.jsonl", '{"file_name": "train/0.png", "text": "of the table"}')
     (tmp_path / "train" / "0.txt").write_text("of its own")

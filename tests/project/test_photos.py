@@ -3,14 +3,16 @@ from __future__ import annotations
 import io
 import os
 import random
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from dbcli.errors import PhotoError
 from dbcli.project import photos as module
-from dbcli.project.photos import Photo, Skipped, read_photo, read_photos
+from dbcli.project.photos import Photo, Skipped, read_photo, read_photos, reasons
 from tests.project import photo_makers as make
 
 SRGB_NOTE = "colours converted to sRGB"
@@ -352,7 +354,71 @@ def test_captions_beside_photos_are_read(tmp_path: Path) -> None:
     intake = read_photos([tmp_path])
     assert intake.captions == ["a sks dog, on a “red” sofa", "sks", None, None, None]
     assert intake.skipped == []
-    assert intake.notes == ["c.jpg: the caption c.txt is not text in UTF-8 and was left out"]
+    assert intake.notes == [
+        "c.jpg: the caption c.txt was left out: not text in UTF-8, or in UTF-16 with a byte order mark"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("photo", "caption"),
+    [
+        ("a.JPG", "a.TXT"),
+        ("a.jpg", "a.Txt"),
+        ("a.Jpeg", "a.txt"),
+        ("a.png", "a.CAPTION"),
+    ],
+)
+def test_a_caption_is_found_in_any_case_of_both_endings(tmp_path: Path, photo: str, caption: str) -> None:
+    make.save(tmp_path / photo, make.plain((40, 0, 0)))
+    (tmp_path / caption).write_text("a red wall")
+    intake = read_photos([tmp_path])
+    assert (intake.captions, intake.skipped) == (["a red wall"], [])
+    # A photo that is named alone brings its caption too.
+    assert read_photos([tmp_path / photo]).captions == ["a red wall"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_caption_in_unicode_is_read_by_its_mark(tmp_path: Path, encoding: str) -> None:
+    make.save(tmp_path / "a.jpg", make.plain((40, 0, 0)))
+    (tmp_path / "a.txt").write_text("a söfa, “red”", encoding=encoding)
+    assert read_photos([tmp_path]).captions == ["a söfa, “red”"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le", "latin-1"])
+def test_a_caption_in_another_encoding_is_left_out_by_name(tmp_path: Path, encoding: str) -> None:
+    make.save(tmp_path / "a.jpg", make.plain((40, 0, 0)))
+    (tmp_path / "a.TXT").write_bytes("a söfa".encode(encoding))
+    intake = read_photos([tmp_path])
+    assert intake.captions == [None]
+    assert "a.jpg: the caption a.TXT was left out: not text in UTF-8" in intake.notes[0]
+
+
+def test_lower_case_text_files_come_first_where_there_are_several(tmp_path: Path) -> None:
+    make.save(tmp_path / "a.jpg", make.plain((40, 0, 0)))
+    for name in ("a.caption", "a.TXT", "a.txt"):
+        (tmp_path / name).write_text(name.replace("a.", "from "))
+    assert read_photos([tmp_path]).captions == ["from txt"]
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_avif_is_read_without_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make.plain((200, 40, 10)).save(tmp_path / "a.avif")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    photo = read_photo(tmp_path / "a.avif")
+    assert isinstance(photo, Photo), photo
+    assert photo.image.getpixel((40, 40)) == pytest.approx((200, 40, 10), abs=6)
+
+
+@pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="pillow-heif is installed")
+def test_what_lacks_a_package_is_told_once_with_the_number_of_files(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number:02}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    lines = reasons(read_photos([tmp_path]).skipped)
+    assert len(lines) == 2
+    assert "broken.jpg: " in lines[0]
+    assert lines[1].startswith("12 files, 00.HEIC among them: HEIC needs one more package: ")
+    assert lines[1].endswith("pillow-heif")
 
 
 def test_an_endless_caption_is_left_out(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dbcli.project import subjects as module
 from dbcli.project.identifiers import Words
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
+from dbcli.project.renaming import rename_subject
 from dbcli.project.subjects import (
     add_subject,
     damaged_subjects,
@@ -222,3 +223,20 @@ def test_a_removed_subject_is_gone(layout: Layout, photos: Path) -> None:
     add_subject(layout, "dog", "dog", [photos], "sks")
     remove_subject(layout, "dog")
     assert subjects_on_disk(layout) == [] and taken_identifiers(layout) == {}
+
+
+@pytest.mark.parametrize("twin", ["Dog", "DOG"])
+def test_names_that_differ_in_case_alone_are_refused(layout: Layout, photos: Path, twin: str) -> None:
+    add_subject(layout, "dog", "dog", [photos])
+    with pytest.raises(Refused, match=f"'dog' is there already, and '{twin}' differs from it only in case"):
+        add_subject(layout, twin, "dog", [photos])
+    assert subjects_on_disk(layout) == ["dog"]
+
+
+def test_a_subject_may_change_the_case_of_its_own_name_and_take_no_others(layout: Layout, photos: Path) -> None:
+    add_subject(layout, "dog", "dog", [photos])
+    add_subject(layout, "cat", "cat", [photos])
+    with pytest.raises(Refused, match="only in case"):
+        rename_subject(layout, "dog", "Cat")
+    assert rename_subject(layout, "dog", "Dog").name == "Dog"
+    assert sorted(subjects_on_disk(layout)) == ["Dog", "cat"]

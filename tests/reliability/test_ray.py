@@ -21,7 +21,7 @@ from tests.reliability.processes import ROOT, SECONDS_TO_WAIT, ForkServer, event
 
 pytestmark = [
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(find_spec("ray") is None, reason="ray is an extra: pip install 'dreambooth-cli[ray]'"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="ray is an extra: pip install ray"),
 ]
 BENCH = [
     *("bench", "--method", "lora", "--judge", "tiny", "-n", "1", "--seed", "0", "--name", "onray"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.errors import UsageError
+from dbcli.hints import installing
 from dbcli.project.layout import Layout
 from dbcli.workflows import logs
 from dbcli.workflows.progress import Silence
@@ -54,7 +55,7 @@ def test_an_unknown_log_and_a_missing_package_are_told_before_anything_begins(mo
     monkeypatch.setattr(logs, "find_spec", lambda name: None)
     with pytest.raises(UsageError) as told:
         logs.check_logs(["wandb"])
-    assert told.value.hint == 'pip install "dreambooth-cli[wandb]"'
+    assert told.value.hint == installing("wandb")
 
 
 def test_tensorboard_files_can_be_read_back(tmp_path: Path) -> None:

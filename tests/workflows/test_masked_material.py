@@ -57,6 +57,20 @@ def test_a_mask_of_no_photo_is_a_slip_that_is_told(layout: Layout) -> None:
         mask_paths(layout, subject)
 
 
+def test_the_ending_of_a_mask_may_be_in_capitals(layout: Layout) -> None:
+    subject = subject_in(layout)
+    mask = photo_makers.save(layout.masks_dir("dog") / "0002.PNG")
+    assert mask_paths(layout, subject) == [None, mask]
+
+
+@pytest.mark.parametrize("name", ["0001.jpg", "0001.JPEG", "1.PNG"])
+def test_an_image_that_cannot_be_a_mask_is_told_and_not_passed_over(layout: Layout, name: str) -> None:
+    subject = subject_in(layout)
+    photo_makers.save(layout.masks_dir("dog") / name)
+    with pytest.raises(SubjectError, match=name):
+        mask_paths(layout, subject)
+
+
 def test_a_linked_mask_is_not_followed(layout: Layout, tmp_path: Path) -> None:
     subject = subject_in(layout)
     layout.masks_dir("dog").mkdir()
@@ -69,4 +83,15 @@ def test_a_text_file_beside_a_photo_wins_over_the_record(layout: Layout) -> None
     subject = subject_in(layout)
     assert captions_of(layout, subject) == [None, "a dog that came with words"]
     (layout.photos_dir("dog") / "0002.txt").write_text(" a {dog}\non grass \n", encoding="utf-8")
+    assert captions_of(layout, subject) == [None, "a {dog} on grass"]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"), [("0002.TXT", "utf-8"), ("0002.txt", "utf-16"), ("0002.caption", "utf-8")]
+)
+def test_a_caption_beside_a_stored_photo_is_read_like_one_that_is_brought(
+    layout: Layout, name: str, encoding: str
+) -> None:
+    subject = subject_in(layout)
+    (layout.photos_dir("dog") / name).write_text("a {dog} on grass", encoding=encoding)
     assert captions_of(layout, subject) == [None, "a {dog} on grass"]

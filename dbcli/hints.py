@@ -1,0 +1,47 @@
+"""Commands for hints, written so that they work when pasted: words quoted, packages installed where this program is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def quoted(word: str | os.PathLike[str]) -> str:
+    """One word of a command line for this machine's shell: quoted where it holds a space, `&`, a quote or the like."""
+    text = os.fspath(word)
+    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
+
+
+def command(*words: str | os.PathLike[str]) -> str:
+    """A whole command line, every word quoted where it has to be."""
+    return " ".join(quoted(word) for word in words)
+
+
+def inside(folder: Path, then: str) -> str:
+    """A command to be typed in `folder`: with `cd` before it, unless that is the current folder."""
+    try:
+        is_here = folder.expanduser().resolve() == Path.cwd()
+    except OSError:
+        is_here = False
+    return then if is_here else f"cd {quoted(folder)}; {then}"
+
+
+def installing(*packages: str) -> str:
+    """The command that installs packages beside this program, however the program itself was installed."""
+    names: Sequence[str] = [quoted(package) for package in packages]
+    python = Path(sys.executable)
+    if "pipx" in Path(sys.prefix).parts:
+        return " ".join(["pipx inject dreambooth-cli", *names])
+    if find_spec("pip") is None:
+        return " ".join(["uv pip install --python", quoted(python), *names])
+    pip = shutil.which("pip")
+    # Another Python's pip would install the package where this program does not look.
+    if pip is not None and Path(pip).parent == python.parent:
+        return " ".join(["pip install", *names])
+    return " ".join([quoted(python), "-m pip install", *names])
