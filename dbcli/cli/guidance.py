@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dbcli.cli.screen import Screen
+from rich.text import Text
+
+from dbcli.cli.screen import Screen, visible
+from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.runs import RunRecord
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from dbcli.workflows.standing import Standing, Step
 
 SHOWN_SUBJECTS = 6
+# Verdict of a check -> its mark and the mark's colour.
+MARKS = {"good": ("ok", "green"), "note": ("note", "yellow"), "fault": ("FAIL", "red bold")}
+FINDING_COLUMNS = (Column(""), Column(""), Column(""), Column("", wraps=True, least=24))
 
 
 def show_standing(screen: Screen, standing: Standing) -> None:
@@ -24,7 +30,7 @@ def show_standing(screen: Screen, standing: Standing) -> None:
         screen.line("Teach a text-to-image model one particular thing, and draw it anywhere.", style="bold")
         screen.line("There is no project here yet.")
     else:
-        screen.table(None, ("", ""), _standing_rows(standing))
+        screen.table(None, ("", Column("", wraps=True, least=16)), _standing_rows(standing))
     for line in standing.damaged:
         screen.warn(line)
     show_steps(screen, standing.next)
@@ -57,14 +63,22 @@ def show_checks(screen: Screen, checks: Sequence[Check]) -> int:
     for part in ("machine", "project"):
         own = [check for check in checks if check.part == part]
         if own:
-            screen.line(part.capitalize(), style="bold")
-        for check in own:
-            screen.finding(check.verdict, check.name, check.found, check.fix)
+            screen.table(part.capitalize(), FINDING_COLUMNS, [row for check in own for row in _finding_rows(check)])
     words = f"{len(faults)} fault{'' if len(faults) == 1 else 's'}, {notes} note{'' if notes == 1 else 's'}"
     screen.line("All is well." if not faults and not notes else f"{words}.", style="bold")
     if any(check.part == "machine" for check in faults):
         return 5
     return 3 if faults else 0
+
+
+def _finding_rows(check: Check) -> list[tuple[object, ...]]:
+    """A mark that reads without colour, what was looked at and found, and beneath it how to mend it."""
+    mark, style = MARKS[check.verdict]
+    rows: list[tuple[object, ...]] = [("", Text(mark, style=style), check.name, check.found)]
+    if check.fix:
+        fix = Text(f"→ {visible(check.fix)}", style="dim" if check.verdict == "good" else "")
+        rows.append(("", "", "", fix))
+    return rows
 
 
 def _standing_rows(standing: Standing) -> list[tuple[str, str]]:

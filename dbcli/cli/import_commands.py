@@ -27,7 +27,7 @@ def import_lora(
     ] = False,
 ) -> None:
     """Make a finished run of a LoRA file, to draw with it, score it and export it."""
-    from dbcli.cli.listings import show_run
+    from dbcli.cli.run_listings import show_run
     from dbcli.workflows.import_lora import import_lora as bring_in
 
     call = of(context)

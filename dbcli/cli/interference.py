@@ -7,6 +7,7 @@ from typing import Any
 
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.screen import Screen
+from dbcli.cli.tables import Column
 from dbcli.errors import UsageError
 
 
@@ -41,8 +42,13 @@ def _show_subjects(screen: Screen, report: Mapping[str, Any]) -> None:
         for name, one in nearest["subjects"].items()
     ]
     rows.append(("all", *_share(nearest["overall"]), f"by chance {nearest['chance']:.0%}"))
-    headers = ("asked for", "nearest to its own photos", "95 % interval", "nearest to")
-    screen.table(f"{report['drawn_with']} · do the subjects stay apart", headers, rows)
+    columns = (
+        Column("asked for", least=12),
+        Column("nearest to own photos", right=True),
+        Column("95 % interval", drop=1),
+        Column("nearest to", least=12, wraps=True),
+    )
+    screen.table(f"{report['drawn_with']} · do the subjects stay apart", columns, rows)
     for name, one in nearest["subjects"].items():
         if one["verdict"] == "unknown":
             screen.note(f"{name}: only {one['photos_right']:.0%} of its photos are told apart; the judge cannot say.")
@@ -58,8 +64,14 @@ def _show_drift(screen: Screen, report: Mapping[str, Any]) -> None:
         )
         for noun, one in report["drift"].items()
     ]
-    headers = ("class", "same seed", "other seeds", "PRES (lower is better)", "DIV (higher is better)")
-    screen.table("The class alone, by the base and by the run", headers, rows)
+    columns = (
+        Column("class", least=12, wraps=True),
+        Column("same seed", right=True),
+        Column("other seeds", drop=1, right=True),
+        Column("PRES ↓", right=True),
+        Column("DIV ↑", right=True),
+    )
+    screen.table("The class alone, by the base and by the run; ↓ lower is better, ↑ higher", columns, rows)
 
 
 def _share(found: Mapping[str, float | None]) -> tuple[str, str]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dbcli.cli.guidance import show_review
 from dbcli.cli.outlook import outlook_document, show_outlook
 from dbcli.cli.screen import Screen
+from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
-    from dbcli.project.runs import RunRecord, RunSubject
     from dbcli.project.subjects import AddedSubject
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluate import Evaluation
@@ -78,76 +78,14 @@ def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:
         for section, values in settings.items()
         for key, value in (values.items() if isinstance(values, dict) else [("", values)])
     ]
-    screen.table(f"{', '.join(names)} with the profile {plan.profile_name}", ("setting", "value"), rows)
+    columns = ("setting", Column("value", wraps=True, least=16))
+    screen.table(f"{', '.join(names)} with the profile {plan.profile_name}", columns, rows)
     if plan.outlook is not None:
         show_outlook(screen, plan.outlook)
     else:
         method = plan.profile.method
         why = "known once the base is on this machine" if method in METHODS else f"not foretold for {method}"
         screen.line(f"Memory and time: {why}.")
-
-
-def show_runs(screen: Screen, records: Sequence[RunRecord], damaged: Sequence[str]) -> None:
-    """All runs, a line each."""
-    screen.document({"runs": [record.to_plain() for record in records], "damaged": list(damaged)})
-    rows = [
-        (
-            record.name,
-            record.state,
-            record.method,
-            ", ".join(f"{one.identifier or '?'} {one.class_noun}" for one in record.subjects),
-            f"{record.step}/{record.total_steps}",
-            "" if record.loss is None else f"{record.loss:.4f}",
-            record.created[:16].replace("T", " "),
-        )
-        for record in records
-    ]
-    if rows:
-        headers = ("run", "state", "method", "subjects", "steps", "loss", "made (UTC)")
-        screen.table(None, headers, rows, flexible="subjects")
-    else:
-        screen.line("No runs yet. Next: dreambooth train --subject NAME")
-    for line in damaged:
-        screen.warn(line)
-
-
-def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
-    """One run in full."""
-    from dbcli.workflows.runs import bleeding
-
-    warnings = bleeding(layout, record.name)
-    screen.document(record.to_plain() | ({"bleeding": warnings} if warnings else {}))
-    subjects = ", ".join(_learnt(one) for one in record.subjects)
-    rows: list[tuple[str, object]] = [
-        ("state", record.state + (f": {record.error}" if record.error else "")),
-        ("subjects", subjects),
-        ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
-        ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
-        ("goes on from", record.parent),
-        ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
-        ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
-        ("loss", None if record.loss is None else f"{record.loss:.4f}"),
-        ("prior", record.prior.get("line")),
-        ("probes", record.probing.get("line")),
-        ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),
-        ("peak memory", None if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / 1e9:.2f} GB"),
-        ("device", record.device),
-        ("folder", layout.shown(layout.run_dir(record.name))),
-    ]
-    screen.table(f"Run {record.name}", ("", ""), [row for row in rows if row[1]])
-    for line in warnings:
-        screen.warn(line)
-    if record.state == "finished" and record.subjects:
-        words = f"{record.subjects[0].identifier} {record.subjects[0].class_noun}"
-        screen.line(f'Next: dreambooth generate "a {words} in space"', style="dim")
-
-
-def _learnt(subject: RunSubject) -> str:
-    """A subject of a run: its words, and whether an earlier run taught it."""
-    text = f"{subject.name} = {subject.identifier or '?'} {subject.class_noun}"
-    if subject.learnt_in is None:
-        return text
-    return f"{text} (learnt in {subject.learnt_in}, {'rehearsed' if subject.rehearsed else 'not rehearsed'})"
 
 
 def show_drawn(screen: Screen, drawn: Drawn) -> None:
@@ -179,7 +117,14 @@ def show_prior_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:
         for one in sets
     ]
     if rows:
-        screen.table(None, ("set", "prompt", "images", "size", "fits the base"), rows)
+        columns = (
+            "set",
+            Column("prompt", wraps=True, least=16),
+            Column("images", right=True),
+            Column("size", drop=2, right=True),
+            Column("fits the base", drop=1),
+        )
+        screen.table(None, columns, rows)
     else:
         screen.line("No prior sets yet. A run draws its own, or: dreambooth reg make --class dog")
 
@@ -218,7 +163,15 @@ def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
             (definition["title"], judge, *_numbers(found), "" if real is None else f"{real:.3f}", definition["better"])
         )
     title = f"{evaluation.run} · suite {evaluation.suite}"
-    screen.table(title, ("score", "judge", "value", "95 % interval", "photos among themselves", "better"), rows)
+    columns = (
+        "score",
+        Column("judge", drop=3),
+        Column("value", right=True),
+        Column("95 % interval", drop=1),
+        Column("photos", drop=2, right=True),
+        Column("better", drop=4),
+    )
+    screen.table(title, columns, rows)
     for name in scores["copying"]:
         screen.warn(f"{name}: DINO above the photos' own value; the pictures copy the photos.")
     screen.line(f"Scores: {evaluation.scores_file}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbcli.cli.screen import Screen
+from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.workflows.forecast import Outlook
@@ -37,7 +38,13 @@ def show_outlook(screen: Screen, outlook: Outlook) -> None:
         for one in outlook.forecasts
     ]
     free = f"{outlook.device}, {outlook.free_bytes / 1e9:.1f} GB free"
-    screen.table(free, ("recipe", "memory at its peak", "time, about", "fits"), rows)
+    columns = (
+        Column("recipe", least=16, wraps=True),
+        Column("memory at its peak", right=True),
+        Column("time, about", right=True),
+        "fits",
+    )
+    screen.table(free, columns, rows)
     fitting = outlook.fitting
     if fitting is None:
         screen.warn("No recipe fits this machine's free memory; a smaller images.resolution takes less.")

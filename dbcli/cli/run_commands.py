@@ -17,11 +17,13 @@ runs_app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_h
 @runs_app.command("list")
 def list_runs(context: typer.Context) -> None:
     """All runs, oldest first."""
-    from dbcli.cli.listings import show_runs
-    from dbcli.workflows.runs import all_runs
+    from dbcli.cli.run_listings import show_runs
+    from dbcli.workflows.runs import all_runs, overview
 
     call = of(context)
-    show_runs(call.screen, *all_runs(call.layout()))
+    layout = call.layout()
+    records, damaged = all_runs(layout)
+    show_runs(call.screen, overview(layout, records), damaged)
 
 
 @runs_app.command("show")
@@ -35,7 +37,7 @@ def show(
     ] = None,
 ) -> None:
     """One run: what it learnt, with which settings, how it went."""
-    from dbcli.cli.listings import show_run
+    from dbcli.cli.run_listings import show_run
     from dbcli.workflows.runs import one_run
 
     call = of(context)

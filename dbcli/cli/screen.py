@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,23 +11,27 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.segment import Segments
 from rich.text import Text
 
 from dbcli.cli.bars import Bar, Bars
+from dbcli.cli.tables import Cell, Column, fits, lay_out, set_out, unpadded
 
 # What a terminal would obey instead of show: control characters but tab and line end, marks that turn the writing
 # direction, lone halves of characters.
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# Verdict of a check -> its mark and the mark's colour.
-MARKS = {"good": ("ok", "green"), "note": ("note", "yellow"), "fault": ("FAIL", "red bold")}
-FINDING_COLUMNS = 16
+# The width of what has none.
+UNBOUNDED = 10_000
 
 
 def visible(text: str) -> str:
     """The text with what a terminal would obey written as `\\u001b`, which inside JSON means the same."""
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _cell(value: object) -> Cell:
+    return value if isinstance(value, Text) else "" if value is None else visible(str(value))
 
 
 class Screen:
@@ -37,7 +42,9 @@ class Screen:
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet, self.as_json = quiet, as_json
-        self.out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        # A file or a pipe, which are searched, have no width: a line ends where it ends.
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else UNBOUNDED
+        self.out = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
         self.err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._document_printed = False
 
@@ -63,44 +70,28 @@ class Screen:
         """A command line to copy: alone on its line, never wrapped."""
         self.line(f"  {words}", style="cyan")
 
-    def finding(self, verdict: str, name: str, found: str, fix: str | None) -> None:
-        """One finding of the doctor: a mark that reads without colour, what was found, how to mend it."""
-        if self.as_json:
-            return
-        mark, style = MARKS[verdict]
-        table = Table.grid(padding=(0, 1))
-        for width in (2, 4, FINDING_COLUMNS):
-            table.add_column(width=width, overflow="fold")
-        table.add_column(overflow="fold")
-        table.add_row("", Text(mark, style=style), Text(visible(name)), Text(visible(found)))
-        if fix:
-            table.add_row("", "", "", Text(f"→ {visible(fix)}", style="dim" if verdict == "good" else ""))
-        self.out.print(table, soft_wrap=False)
+    def table(self, title: str | None, columns: Sequence[str | Column], rows: Sequence[Sequence[object]]) -> None:
+        """A listing of the result: no word is broken; columns that find no room are left out, and named beneath.
 
-    def table(
-        self,
-        title: str | None,
-        headers: Sequence[str],
-        rows: Sequence[Sequence[object]],
-        flexible: str | None = None,
-    ) -> None:
-        """A table of the result; where it is too wide only the `flexible` column is broken, if one is named."""
+        A cell of Text keeps its colours; it is never a person's own words.
+        """
         if self.as_json:
             return
-        table = Table(
-            title=Text(visible(title)) if title else None,
-            title_justify="left",
-            title_style="bold",
-            header_style="bold",
-            box=None,
-            pad_edge=False,
-        )
-        table.show_header = any(headers)
-        for header in headers:
-            table.add_column(header, overflow="fold", no_wrap=flexible is not None and header != flexible)
-        for row in rows:
-            table.add_row(*[Text("" if cell is None else visible(str(cell))) for cell in row])
-        self.out.print(table, soft_wrap=False)
+        wanted = [Column(one) if isinstance(one, str) else one for one in columns]
+        cells = [[_cell(cell) for cell in row] for row in rows]
+        layout = lay_out(wanted, cells, self.out.width)
+        if title:
+            self.out.print(Text(visible(title), style="bold"), soft_wrap=not self.out.is_terminal)
+        lines = self.out.render_lines(set_out(wanted, cells, layout), pad=False)
+        self.out.print(Segments(unpadded(lines)), soft_wrap=True, end="")
+        if layout.left_out:
+            text = f"No room for {', '.join(layout.left_out)}: a wider terminal or --json shows all."
+            self.out.print(Text(text, style="dim"), soft_wrap=False)
+
+    def fits(self, columns: Sequence[str | Column], rows: Sequence[Sequence[object]]) -> bool:
+        """Whether a table of these columns would be shown whole."""
+        wanted = [Column(one) if isinstance(one, str) else one for one in columns]
+        return fits(wanted, [[_cell(cell) for cell in row] for row in rows], self.out.width)
 
     def document(self, document: Any) -> None:
         """The result as JSON, when that was asked for."""

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.screen import Screen
+from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
     from dbcli.workflows.sweep import SweepResult
     from dbcli.workflows.sweep_plan import SweepPlan
+
+MAIN_SCORES = ("DINO", "CLIP-T", "right")
 
 
 def settings_given(sets: Sequence[str], *, method: str | None, steps: int | None) -> dict[str, Any]:
@@ -75,7 +78,19 @@ def show_plan(screen: Screen, plan: SweepPlan) -> None:
     ]
     left = sum(cell.state != "finished" for cell in plan.cells)
     title = f"{plan.sweep.name}: {len(rows)} cells, {left} of them still to finish"
-    screen.table(title, ("cell", "state", "runs", "steps"), rows, flexible="runs")
+    columns = (
+        Column("cell", wraps=True, least=12),
+        "state",
+        Column("runs", wraps=True, least=12),
+        Column("steps", wraps=True, least=8),
+    )
+    screen.table(title, columns, rows)
+
+
+def _metric_column(title: str) -> Column:
+    """A score's column; fidelity to the subject and to the prompt stay at any width."""
+    name = title.split()[0]
+    return Column(title, right=True, drop=0 if name in MAIN_SCORES else 1)
 
 
 def show_result(screen: Screen, result: SweepResult, layout: Layout) -> None:
@@ -85,7 +100,9 @@ def show_result(screen: Screen, result: SweepResult, layout: Layout) -> None:
     files = {kind: str(path) for kind, path in result.files.items()}
     screen.document({**result.scores, "files": files})
     headers, rows = result_table(result)
-    screen.table(result.plan.sweep.name, headers, rows, flexible="")
+    first, cells, *metrics = headers
+    columns = [Column(first, wraps=True, least=16), Column(cells, drop=5), *map(_metric_column, metrics)]
+    screen.table(result.plan.sweep.name, columns, rows)
     for one in result.failed:
         error = one.record.error or {}
         screen.warn(f"{one.cell.wish.label} failed: {error.get('message')}")

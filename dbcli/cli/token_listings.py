@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dbcli.cli.screen import Screen
+from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.workflows.subjects import Entry
@@ -22,7 +23,14 @@ def show_proposals(screen: Screen, proposals: Sequence[Proposal]) -> None:
         (one.word, " ".join(map(str, one.tokens)), _share(one.together), _share(one.text), _share(one.picture))
         for one in proposals
     ]
-    screen.table(None, ("word", "tokens", "strength", "in the text", "in the picture"), rows)
+    columns = (
+        "word",
+        Column("tokens", drop=2),
+        Column("strength", right=True),
+        Column("in the text", drop=1, right=True),
+        Column("in the picture", drop=1, right=True),
+    )
+    screen.table(None, columns, rows)
     screen.line(STRENGTH_NOTE, style="dim")
 
 
@@ -38,7 +46,7 @@ def show_verdict(screen: Screen, verdict: Verdict) -> None:
         ("means", verdict.meaning),
         ("against it", verdict.clash or "nothing"),
     ]
-    screen.table(one.word, ("", ""), [row for row in rows if row[1]])
+    screen.table(one.word, ("", Column("", wraps=True, least=16)), [row for row in rows if row[1]])
     screen.line(STRENGTH_NOTE, style="dim")
 
 
@@ -58,8 +66,16 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
         for one in holders
     ]
     if rows:
-        headers = ("word", "subject", "class", "tokens", "rarity", "strength", "learnt in")
-        screen.table(None, headers, rows, flexible="learnt in")
+        columns = (
+            Column("word", least=12),
+            Column("subject", least=12),
+            Column("class", least=8, wraps=True),
+            Column("tokens", drop=4),
+            Column("rarity", drop=3, right=True),
+            Column("strength", drop=1, right=True),
+            Column("learnt in", drop=2, least=12, wraps=True),
+        )
+        screen.table(None, columns, rows)
     else:
         screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
     for one in holders:
@@ -82,7 +98,14 @@ def show_subjects(screen: Screen, entries: Sequence[Entry], damaged: Sequence[st
         for one in entries
     ]
     if rows:
-        screen.table(None, ("subject", "words", "photos", "learnt in", "formerly"), rows, flexible="learnt in")
+        columns = (
+            Column("subject", least=12),
+            Column("words", least=8, wraps=True),
+            Column("photos", right=True, drop=2),
+            Column("learnt in", drop=1, least=12, wraps=True),
+            Column("formerly", drop=3, least=12, wraps=True),
+        )
+        screen.table(None, columns, rows)
     else:
         screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
     for line in damaged:

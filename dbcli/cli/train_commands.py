@@ -84,8 +84,9 @@ def train(
     ] = False,
 ) -> None:
     """Teach the base a subject."""
-    from dbcli.cli.listings import show_plan, show_run
+    from dbcli.cli.listings import show_plan
     from dbcli.cli.questions import check_start, subject_and_token
+    from dbcli.cli.run_listings import show_run
     from dbcli.workflows.forecast import with_outlook
     from dbcli.workflows.logs import logged
     from dbcli.workflows.train import plan_training, resume_training, start_training

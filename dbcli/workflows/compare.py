@@ -19,6 +19,7 @@ from dbcli.workflows.generate import chosen_run, profile_of
 from dbcli.workflows.grids import opened, photos_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import run_charts
+from dbcli.workflows.run_settings import differing_settings
 from dbcli.workflows.settings import default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
@@ -150,35 +151,6 @@ def _name(records: Sequence[RunRecord]) -> str:
     if len({record.number for record in records}) == len(records) and len(numbers) <= 60:
         return numbers
     return hashlib.sha256("\n".join(record.name for record in records).encode()).hexdigest()[:12]
-
-
-def differing_settings(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """The dotted settings, and the subjects, in which runs differ: key -> a value a run, as text."""
-    tables = [_flat(record.profile) | _facts(record) for record in records]
-    keys = dict.fromkeys(key for table in tables for key in table)
-    found = {key: [str(table.get(key, "–")) for table in tables] for key in keys}
-    return {key: values for key, values in found.items() if len(set(values)) > 1}
-
-
-def _facts(record: RunRecord) -> dict[str, Any]:
-    words = ", ".join(f"{one.identifier} {one.class_noun}" for one in record.subjects)
-    photos = ", ".join(sorted(digest[:8] for one in record.subjects for digest in one.photo_hashes))
-    return {
-        "words": words,
-        "photos": photos,
-        "base": (record.base.hash or "?")[:12],
-        "result of step": record.result_step,
-    }
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _prompts(parts: Sequence[_Part]) -> list[ComparedPrompt]:

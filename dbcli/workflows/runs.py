@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from dbcli.errors import Refused
 from dbcli.project import interference_records
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord
+from dbcli.project.score_files import RunScores, comparable, run_scores
+from dbcli.workflows.run_settings import told_apart
 
 ANY_STATE = ("created", "running", "finished", "interrupted", "failed")
 
@@ -14,6 +19,26 @@ ANY_STATE = ("created", "running", "finished", "interrupted", "failed")
 def all_runs(layout: Layout) -> tuple[list[RunRecord], list[str]]:
     """Every run whose record can be read, oldest first, and a line for each that is damaged."""
     return store.list_runs(layout), store.damaged_runs(layout)
+
+
+@dataclass(frozen=True)
+class RunOverview:
+    """A run among others: its record, what sets it apart from them, and the scores to set beside theirs."""
+
+    record: RunRecord
+    differs: list[str]
+    scores: RunScores | None
+
+
+def overview(layout: Layout, records: Sequence[RunRecord]) -> list[RunOverview]:
+    """Runs as a list tells of them; their scores are of the suite and judges that most of them were measured by."""
+    scores = comparable(run_scores(layout, [record.name for record in records]))
+    return [RunOverview(*one) for one in zip(records, told_apart(records), scores, strict=True)]
+
+
+def scores_of(layout: Layout, name: str) -> list[RunScores]:
+    """Everything that was measured of a run, a suite each."""
+    return run_scores(layout, [name])[0]
 
 
 def one_run(layout: Layout, run: str | None) -> RunRecord:

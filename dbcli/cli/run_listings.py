@@ -1,0 +1,136 @@
+"""Runs in words and tables, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dbcli.cli.screen import Screen
+from dbcli.cli.tables import Column
+
+if TYPE_CHECKING:
+    from dbcli.project.layout import Layout
+    from dbcli.project.runs import RunRecord, RunSubject
+    from dbcli.project.score_files import RunScores
+    from dbcli.workflows.runs import RunOverview
+
+# More differences than these say less than `runs show` and `runs compare`.
+SHOWN_DIFFERENCES = 5
+COLUMNS = (
+    Column("run", least=12),
+    Column("subject", least=8, wraps=True),
+    Column("method"),
+    Column("what differs", least=16, wraps=True, drop=1),
+    Column("DINO", drop=2, right=True),
+    Column("CLIP-T", drop=2, right=True),
+    Column("suite", drop=3),
+    Column("profile", drop=4),
+    Column("steps", drop=5, right=True),
+    Column("loss", drop=6, right=True),
+    Column("made (UTC)", drop=7),
+)
+
+
+def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str]) -> None:
+    """All runs, a line each: what was learnt, how, what sets it apart from the others, and how well it scored."""
+    documents = [one.record.to_plain() | {"differs": one.differs, "scores": _scores_document(one)} for one in runs]
+    screen.document({"runs": documents, "damaged": list(damaged)})
+    measured = [one.scores for one in runs if one.scores is not None]
+    with_suite = len({(one.suite, one.judges) for one in measured}) > 1
+    if runs:
+        screen.table(None, COLUMNS, [_row(one, with_suite=with_suite) for one in runs])
+    else:
+        screen.line("No runs yet. Next: dreambooth train --subject NAME")
+    if measured and not with_suite:
+        screen.line(f"Scores: suite {measured[0].suite}, by {measured[0].judges}.", style="dim")
+    for line in damaged:
+        screen.warn(line)
+
+
+def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
+    record, scores = run.record, run.scores
+    values: Mapping[str, float] = {} if scores is None else scores.values
+    more = len(run.differs) - SHOWN_DIFFERENCES
+    differs = [*run.differs[:SHOWN_DIFFERENCES], *([f"{more} more"] if more > 0 else [])]
+    return (
+        record.name,
+        ", ".join(f"{one.identifier or '?'} {one.class_noun}" for one in record.subjects),
+        record.method,
+        ", ".join([*_unfinished(record), *differs]),
+        _number(values.get("dino")),
+        _number(values.get("clip_t")),
+        f"{scores.suite} ({scores.judges})" if scores is not None and with_suite else "",
+        str(record.profile.get("name", "?")),
+        f"{record.step}/{record.total_steps}",
+        "" if record.loss is None else f"{record.loss:.4f}",
+        record.created[:16].replace("T", " "),
+    )
+
+
+def _unfinished(record: RunRecord) -> list[str]:
+    """How far a run is that has no result yet."""
+    return [] if record.state == "finished" else [f"{record.state} at step {record.step} of {record.total_steps}"]
+
+
+def _scores_document(run: RunOverview) -> dict[str, object] | None:
+    scores = run.scores
+    return None if scores is None else {"suite": scores.suite, "judges": scores.judges, **scores.values}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
+    """One run in full."""
+    from dbcli.workflows.runs import bleeding, scores_of
+
+    warnings, scores = bleeding(layout, record.name), scores_of(layout, record.name)
+    found = [{"suite": one.suite, "judges": one.judges, **one.values} for one in scores]
+    screen.document(record.to_plain() | {"scores": found} | ({"bleeding": warnings} if warnings else {}))
+    subjects = ", ".join(_learnt(one) for one in record.subjects)
+    rows: list[tuple[str, object]] = [
+        ("state", record.state + (f": {record.error}" if record.error else "")),
+        ("subjects", subjects),
+        ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
+        ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
+        ("goes on from", record.parent),
+        ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
+        ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
+        ("learning rate", _rate(record)),
+        ("loss", None if record.loss is None else f"{record.loss:.4f}"),
+        ("prior", record.prior.get("line")),
+        ("probes", record.probing.get("line")),
+        *(("scores" if number == 0 else "", _score_line(one)) for number, one in enumerate(scores)),
+        ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),
+        ("peak memory", None if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / 1e9:.2f} GB"),
+        ("device", record.device),
+        ("folder", layout.shown(layout.run_dir(record.name))),
+    ]
+    columns = ("", Column("", wraps=True, least=16))
+    screen.table(f"Run {record.name}", columns, [row for row in rows if row[1]])
+    for line in warnings:
+        screen.warn(line)
+    if record.state == "finished" and record.subjects:
+        words = f"{record.subjects[0].identifier} {record.subjects[0].class_noun}"
+        screen.line(f'Next: dreambooth generate "a {words} in space"', style="dim")
+
+
+def _score_line(scores: RunScores) -> str:
+    """ "tiny, by tiny-dino, tiny-clip: DINO 0.830, CLIP-T 0.361"."""
+    titles = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T"), ("pres", "PRES"), ("div", "DIV"))
+    known = [f"{title} {scores.values[metric]:.3f}" for metric, title in titles if metric in scores.values]
+    return f"{', '.join(known) or 'none'} (suite {scores.suite}, by {scores.judges})"
+
+
+def _rate(record: RunRecord) -> str | None:
+    rate = record.profile.get("train", {}).get("learning_rate")
+    return f"{rate:g}" if isinstance(rate, float | int) else None
+
+
+def _learnt(subject: RunSubject) -> str:
+    """A subject of a run: its words, and whether an earlier run taught it."""
+    text = f"{subject.name} = {subject.identifier or '?'} {subject.class_noun}"
+    if subject.learnt_in is None:
+        return text
+    return f"{text} (learnt in {subject.learnt_in}, {'rehearsed' if subject.rehearsed else 'not rehearsed'})"

@@ -1,0 +1,96 @@
+"""What scoring left beside a run, read back without anything heavy."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dbcli.project.layout import Layout
+
+# Many times what the largest suite with hundreds of subjects writes.
+MAX_SCORES_BYTES = 256_000_000
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """One suite's scores of a run: the folder's name, each metric's mean, and which judges gave them."""
+
+    suite: str
+    values: Mapping[str, float]
+    judges: str
+    is_whole: bool
+    written: float
+
+
+def run_scores(layout: Layout, runs: Sequence[str]) -> list[list[RunScores]]:
+    """What is known of each run, a suite each: from its own scoring, else from the newest comparison it was in.
+
+    Files that are not there or cannot be read are passed over.
+    """
+    compared = _compared(layout)
+    found = []
+    for run in runs:
+        own = {one.suite: one for one in _own(layout, run)}
+        found.append([*own.values(), *(one for suite, one in compared.get(run, {}).items() if suite not in own)])
+    return found
+
+
+def _own(layout: Layout, run: str) -> list[RunScores]:
+    folder = layout.run_dir(run) / "eval"
+    files = sorted(folder.glob("*/scores.json")) if folder.is_dir() else []
+    return [one for file in files for found in [_read(file)] if (one := _scores(found, file.parent.name, file))]
+
+
+def _compared(layout: Layout) -> dict[str, dict[str, RunScores]]:
+    """The scores that comparisons gave, by run and suite."""
+    files = layout.root.glob("comparisons/*/*/comparison.json")
+    found: dict[str, dict[str, RunScores]] = {}
+    for file in sorted((one for one in files if one.is_file()), key=lambda one: one.stat().st_mtime):
+        parts = _read(file).get("runs")
+        for part in parts if isinstance(parts, list) else []:
+            if isinstance(part, dict) and (one := _scores(part.get("scores"), file.parent.name, file)) is not None:
+                found.setdefault(str(part.get("run")), {})[one.suite] = one
+    return found
+
+
+def comparable(scores: Sequence[Sequence[RunScores]]) -> list[RunScores | None]:
+    """For each run the scores to set beside the others': of the suite and judges that most runs have, else its newest.
+
+    Scores of other checkpoints or with backgrounds blanked are left out.
+    """
+    whole = [[one for one in found if one.is_whole] for found in scores]
+    counts = Counter((one.suite, one.judges) for found in whole for one in found)
+    newest = {(one.suite, one.judges): one.written for found in whole for one in found}
+    usual = max(counts, key=lambda kind: (counts[kind], newest[kind]), default=None)
+    return [
+        next(
+            (one for one in found if (one.suite, one.judges) == usual),
+            max(found, key=lambda one: one.written, default=None),
+        )
+        for found in whole
+    ]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_SCORES_BYTES:
+            return {}
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _scores(found: Any, suite: str, file: Path) -> RunScores | None:
+    try:
+        overall = {name: score["value"] for name, score in found["overall"].items() if score is not None}
+        values = {name: float(value) for name, value in overall.items() if value is not None}
+        judges = ", ".join(dict.fromkeys(str(one["judge"]) for one in found["protocol"]["judges"].values()))
+        is_whole = found.get("checkpoint") is None and not found["protocol"].get("masked")
+        return RunScores(suite, values, judges, is_whole, file.stat().st_mtime)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
