@@ -14,7 +14,8 @@
     │   └── Unreachable       4   the hub, or --offline forbids it
     ├── MachineError          5   the machine could not
     │   ├── OutOfMemory       5
-    │   └── DiskFull          5
+    │   ├── DiskFull          5
+    │   └── ImageNotFinite    5   weights or precision lead to NaN or infinity
     ├── Refused               6   could be done, must not be
     │   ├── UnsafeFile        6
     │   ├── UnsupportedFile   6   a model or LoRA file of another kind or for another family
@@ -99,6 +100,10 @@ class DiskFull(MachineError):
 
 
 class TrainingDiverged(MachineError):
+    pass
+
+
+class ImageNotFinite(MachineError):
     pass
 
 

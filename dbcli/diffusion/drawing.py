@@ -5,20 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from dbcli.diffusion.arithmetic import computing_in
+from dbcli.diffusion.arithmetic import AUTOCAST, computing_in
 from dbcli.diffusion.bases import Base
 from dbcli.diffusion.compiling import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode
 from dbcli.diffusion.resting import at_work
-from dbcli.diffusion.samplers import make_sampler
+from dbcli.diffusion.samplers import NOISIEST, has_zero_snr, make_sampler
 from dbcli.diffusion.steady_prompts import steady_prompts
-from dbcli.errors import Interrupted
+from dbcli.errors import ImageNotFinite, Interrupted
+
+# How far guidance is rescaled where the base has zero terminal SNR (Lin et al. 2024, section 3.4): without it images
+# are overexposed, as nothing bounds what is predicted from pure noise.
+GUIDANCE_RESCALE = 0.7
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Order:
 class DrawSettings:
     """How to draw: sampler name, steps, guidance scale w in e_0 + w (e_c - e_0), DDIM's eta, size in px.
 
-    `precision` (fp32, bf16, fp16) is the UNet's alone: latents, text and decoding stay in the model's own numbers.
-    `compiled` has the UNet compiled before the first step.
+    `precision` (fp32, bf16, fp16) is the UNet's alone: latents, text and decoding stay in the model's own precision.
+    `compiled` has the UNet compiled before the first step; `timesteps` is that of `make_sampler`.
     """
 
     sampler: str = "ddim"
@@ -48,6 +52,7 @@ class DrawSettings:
     clip_skip: int = 0
     precision: str = "fp32"
     compiled: bool = False
+    timesteps: str = NOISIEST
 
 
 @torch.no_grad()
@@ -59,14 +64,18 @@ def draw(
     on_denoise: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     wanted: Collection[int] | None = None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yields (index into orders, picture `[3, H, W]` in about [-1, 1], on the CPU), batch by batch.
 
     `wanted` leaves out the batches that hold none of these indices. The others are drawn whole: the last bits of a
     picture depend on the size of its batch, and so one drawn later equals one drawn at once.
 
-    on_denoise(n) reports n pictures having moved on by one step. Raises Interrupted between two steps when
-    should_stop says so. A picture depends on its own order alone, not on its neighbours in the batch.
+    on_denoise(n) reports n pictures having moved on by one of `settings.steps`. Raises Interrupted between two steps
+    when should_stop says so. A picture depends on its own order alone, not on its neighbours in the batch.
+
+    One that is not finite is sampled once more in fp32, alone, and `on_note` hears a sentence about it; if it is not
+    finite then either, ImageNotFinite is raised.
     """
     prompts = [order.prompt for order in orders] + [order.negative for order in orders]
     device: Any = base.unet.device
@@ -86,7 +95,52 @@ def draw(
         # One picture at a time: decoding holds the largest tensors of all.
         with at_work(device, base.vae):
             for row, latent in enumerate(latents):
-                yield start + row, decode(base.vae, latent[None])[0].float().cpu()
+                image = decode(base.vae, latent[None])[0].float().cpu()
+                if not torch.isfinite(image).all():
+                    image = _once_more(base, orders[start + row], settings, should_stop, on_note)
+                yield start + row, image
+
+
+def _once_more(
+    base: Base,
+    order: Order,
+    settings: DrawSettings,
+    should_stop: Callable[[], bool],
+    on_note: Callable[[str], None],
+) -> torch.Tensor:
+    """An image `[3, H, W]` sampled again in fp32. Raises ImageNotFinite where it was fp32 already, or is no better."""
+    device: Any = base.unet.device
+    reduced = next((name for name, dtype in AUTOCAST.items() if _autocasts_to(device, dtype)), settings.precision)
+    if reduced in AUTOCAST:
+        with torch.autocast(device.type, enabled=False):
+            with at_work(device, base.text_encoder):
+                prompts = [order.prompt, order.negative]
+                texts = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
+            whole = replace(settings, precision="fp32")
+            latents = _denoise(base, texts[:1], texts[1:], [order.seed], whole, None, should_stop)
+            image = decode(base.vae, latents)[0].float().cpu()
+        if torch.isfinite(image).all():
+            on_note(f"In {reduced} the image of seed {order.seed} is not finite; it was generated once more in fp32.")
+            return image
+    raise ImageNotFinite(
+        f"The image of seed {order.seed} is not finite (NaN or infinity) in fp32: {_cause(base)}.",
+        hint='dreambooth generate --run base "a photo" shows whether the base or the run is at fault',
+    )
+
+
+def _autocasts_to(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the caller computes in this type around everything that is done here."""
+    return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == dtype
+
+
+def _cause(base: Base) -> str:
+    """What the weights tell of images that are not finite, as the end of a sentence."""
+    for part in ("text_encoder", "unet", "vae"):
+        for name, parameter in getattr(base, part).named_parameters():
+            count = int((~torch.isfinite(parameter)).sum())
+            if count:
+                return f"{part}.{name} holds {count} infinite or NaN weight{'' if count == 1 else 's'}"
+    return "every weight is finite, and what they compute is not"
 
 
 def _denoise(
@@ -100,7 +154,7 @@ def _denoise(
 ) -> torch.Tensor:
     """Latents `[B, C, h, w]` of one batch; guidance is Ho and Salimans 2022, equation 6, in one forward pass."""
     device, dtype = base.unet.device, base.unet.dtype
-    sampler = make_sampler(settings.sampler, base.scheduler_config)
+    sampler = make_sampler(settings.sampler, base.scheduler_config, settings.timesteps)
     sampler.set_timesteps(settings.steps, device=device)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     shape = (base.latent_channels, settings.height // base.vae_factor, settings.width // base.vae_factor)
@@ -109,7 +163,9 @@ def _denoise(
     guided = settings.guidance != 1.0
     conditioning = (torch.cat([unwanted, wanted]) if guided else wanted).to(device, dtype)
     extra = _step_arguments(sampler, generators, settings.eta)
-    for timestep in sampler.timesteps:
+    # Heun calls the UNet twice a step, PNDM once more in all: what is reported are the steps that were asked for.
+    calls, reported = len(sampler.timesteps), 0
+    for call, timestep in enumerate(sampler.timesteps, 1):
         if should_stop():
             raise Interrupted("Stopped while drawing.")
         scaled = sampler.scale_model_input(latents, timestep).to(dtype)
@@ -119,10 +175,24 @@ def _denoise(
         if guided:
             plain, conditioned = output.chunk(2)
             output = plain + settings.guidance * (conditioned - plain)
+            if has_zero_snr(base.scheduler_config):
+                output = rescaled_guidance(output, conditioned)
         latents = sampler.step(output, timestep, latents, **extra).prev_sample
-        if on_denoise is not None:
-            on_denoise(len(seeds))
+        done = call * settings.steps // calls
+        if on_denoise is not None and done > reported:
+            on_denoise(len(seeds) * (done - reported))
+        reported = done
     return latents
+
+
+def rescaled_guidance(guided: torch.Tensor, conditioned: torch.Tensor) -> torch.Tensor:
+    """The guided prediction `[B, C, H, W]` with its deviation brought back towards that of the conditioned one.
+
+    Equations 15 and 16 of Lin et al. 2024, with phi = GUIDANCE_RESCALE.
+    """
+    over = tuple(range(1, guided.ndim))
+    scale = conditioned.std(dim=over, keepdim=True) / guided.std(dim=over, keepdim=True)
+    return GUIDANCE_RESCALE * guided * scale + (1 - GUIDANCE_RESCALE) * guided
 
 
 def _step_arguments(sampler: Any, generators: list[torch.Generator], eta: float) -> dict[str, Any]:

@@ -39,10 +39,18 @@ SHARED = (
 )
 
 
-def make_sampler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
+# Which timesteps are visited: from the noisiest down, or those that the base's scheduler file names ("published"),
+# which the images of the study were sampled with and which begin late for many numbers of steps.
+NOISIEST, PUBLISHED = "noisiest", "published"
+# A published list that begins below this share of all timesteps begins too late for anything but a pale image.
+LATE = 0.9
+
+
+def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str = NOISIEST) -> Any:
     """A diffusers scheduler for drawing with the base whose scheduler settings are given.
 
-    Raises ConfigError naming the samplers there are.
+    With `timesteps` "noisiest" every number of steps begins at the noisiest timestep; "published" leaves the class as
+    diffusers has it. Raises ConfigError naming the samplers there are.
     """
     import diffusers
 
@@ -50,15 +58,48 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
         raise ConfigError(f'There is no sampler "{name}".', hint="Samplers: " + ", ".join(SAMPLERS))
     class_name, extra = SAMPLERS[name]
     kind = getattr(diffusers, class_name)
+    accepted = set(inspect.signature(kind.__init__).parameters)
     shared = {key: scheduler_config[key] for key in SHARED if scheduler_config.get(key) is not None}
     if class_name in ("DDIMScheduler", "PNDMScheduler"):
         shared["set_alpha_to_one"] = scheduler_config.get("set_alpha_to_one", False)
     if class_name in ("DDIMScheduler", "DDPMScheduler"):
         shared["clip_sample"] = scheduler_config.get("clip_sample", False)
-    accepted = set(inspect.signature(kind.__init__).parameters)
-    return kind(**{key: value for key, value in (shared | extra).items() if key in accepted})
+    if timesteps == NOISIEST:
+        from dbcli.diffusion.noisiest_first import noisiest_first
+
+        kind = noisiest_first(kind)
+    sampler = kind(**{key: value for key, value in (shared | extra).items() if key in accepted})
+    if has_zero_snr(scheduler_config) and "rescale_betas_zero_snr" not in accepted:
+        _end_in_noise(sampler, scheduler_config)
+    return sampler
+
+
+def has_zero_snr(scheduler_config: Mapping[str, Any]) -> bool:
+    """Whether the base was trained with zero terminal SNR: its last timestep is noise and nothing else."""
+    return bool(scheduler_config.get("rescale_betas_zero_snr"))
+
+
+def _end_in_noise(sampler: Any, scheduler_config: Mapping[str, Any]) -> None:
+    """Gives Heun and PNDM, which know nothing of zero terminal SNR, its alphas; the last one as the others have it."""
+    sampler.alphas_cumprod = alphas_of(scheduler_config).clone()
+    sampler.alphas_cumprod[-1] = 2**-24  # they divide by it
+
+
+def visited(name: str, scheduler_config: Mapping[str, Any], steps: int, wanted: str) -> str:
+    """Which of the two lists of timesteps an image is sampled on; "published" where both are the same.
+
+    Raises ConfigError for a sampler that does not exist.
+    """
+    lists = {}
+    for which in (PUBLISHED, NOISIEST):
+        sampler = make_sampler(name, scheduler_config, which)
+        sampler.set_timesteps(steps)
+        lists[which] = sampler.timesteps.tolist()
+    last, first = int(sampler.config.num_train_timesteps) - 1, lists[PUBLISHED][0]
+    is_late = not LATE * last <= first <= last
+    return PUBLISHED if lists[PUBLISHED] == lists[NOISIEST] or (wanted == PUBLISHED and not is_late) else NOISIEST
 
 
 def alphas_of(scheduler_config: Mapping[str, Any]) -> Any:
     """The base's cumulative alphas, float32 `[T]`, as its training saw them."""
-    return make_sampler("ddpm", scheduler_config).alphas_cumprod
+    return make_sampler("ddpm", scheduler_config, PUBLISHED).alphas_cumprod

@@ -53,11 +53,13 @@ class PriorRecipe(BaseModel):
     height: int
     seed: int
     precision: str = "fp32"
+    timesteps: str = "published"
 
     def key(self, class_noun: str) -> str:
         """Return the set's name: the class and 12 hex digits over every field, "dog-1a2b3c4d5e6f"."""
-        # Sets drawn before there was a choice were drawn in fp32, and keep their names.
-        fields = self.model_dump(exclude={"precision"} if self.precision == "fp32" else None)
+        # Sets made before there was a choice were made in fp32 on the published timesteps, and keep their names.
+        defaults = {"precision": "fp32", "timesteps": "published"}
+        fields = self.model_dump(exclude={name for name, value in defaults.items() if getattr(self, name) == value})
         canonical = json_text(dict(sorted(fields.items())))
         return _key(class_noun, hashlib.sha256(canonical.encode("utf-8")).hexdigest())
 

@@ -11,6 +11,7 @@ from dbcli.project.records import Whole
 
 Sampler = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+_-]{0,31}$")]
 DrawPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+Timesteps = Literal["noisiest", "published"]
 Positive = Annotated[Whole, Field(ge=1)]
 Targets = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
@@ -97,6 +98,9 @@ class PriorSettings(Section):
     precision: DrawPrecision = Field(
         default="auto", description="of the UNet while class images are drawn; auto as with draw.precision"
     )
+    timesteps: Timesteps = Field(
+        default="noisiest", description="which timesteps a class image is sampled on; as with draw.timesteps"
+    )
     folder: str | None = Field(default=None, min_length=1, description="a folder of one's own class photos")
 
     @field_validator("template")
@@ -167,6 +171,11 @@ class DrawSettings(Section):
     negative: str = Field(default="", description="what should not be in the picture")
     precision: DrawPrecision = Field(
         default="auto", description="of the UNet while drawing; auto: bf16 on a CUDA GPU that has it, fp32 elsewhere"
+    )
+    timesteps: Timesteps = Field(
+        default="noisiest",
+        description="noisiest: begin at the noisiest timestep for every number of steps; published: the timesteps of "
+        "the base's scheduler file, which begin a little later",
     )
     compile: bool = Field(
         default=False, description="compile the UNet before the first picture: worth it for many pictures on a GPU"

@@ -76,8 +76,13 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Profile:
 
 def frozen_profile(values: Mapping[str, Any], where: str) -> Profile:
     """Return the settings a run was frozen with; `where` names its record in the DataError for faulty ones."""
+    settings = {key: value for key, value in values.items() if key != "name"}
+    for section in ("prior", "draw"):
+        # Runs made before there was a choice of timesteps go on with those they began with.
+        if isinstance(settings.get(section), dict):
+            settings[section] = {"timesteps": "published", **settings[section]}
     try:
-        return Profile.model_validate({key: value for key, value in values.items() if key != "name"})
+        return Profile.model_validate(settings)
     except ValidationError as error:
         lines = "\n".join(f"  {_fault_of(fault, {})}" for fault in error.errors(include_url=False))
         raise DataError(f"The settings in {where} have faults:\n{lines}") from error

@@ -123,7 +123,7 @@ def prior_settings(subject: RunSubject, profile: Profile) -> PriorSettings:
     if subject.learnt_in is None:
         return profile.prior
     if subject.prior is not None:
-        return PriorSettings.model_validate(subject.prior)
+        return PriorSettings.model_validate({"timesteps": "published", **subject.prior})
     return profile.prior.model_copy(update={"folder": None})
 
 

@@ -16,7 +16,14 @@ from dbcli.project.names import printable
 from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.settings import load_settings
 from dbcli.workflows.composition import Cast
-from dbcli.workflows.pictures import CHECKPOINT_KEY, COMPILED_KEY, FULL_PRECISION, PRECISION_KEY
+from dbcli.workflows.pictures import (
+    CHECKPOINT_KEY,
+    COMPILED_KEY,
+    FULL_PRECISION,
+    PRECISION_KEY,
+    PUBLISHED_TIMESTEPS,
+    TIMESTEPS_KEY,
+)
 from dbcli.workflows.progress import Progress
 
 # What AUTOMATIC1111 obeys and this program draws as words: (cat:1.2), <lora:x:1>.
@@ -68,6 +75,7 @@ def _at(cast: Cast, checkpoint: int | None) -> Cast:
 def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -> Asked:
     flags = {key: getattr(recipe, key) for key in ("steps", "guidance", "sampler", "eta", "negative")}
     flags["precision"] = recipe.extras.get(PRECISION_KEY, FULL_PRECISION)
+    flags["timesteps"] = recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)
     flags["compile"] = COMPILED_KEY in recipe.extras
     found = Asked([recipe.prompt], Cast(), flags, recipe.seed, (recipe.width, recipe.height))
     return found if asked.cast.runs else replace(found, cast=_cast_of(layout, recipe, progress))

@@ -30,6 +30,8 @@ CHECKPOINT_KEY = "checkpoint"
 PRECISION_KEY, FULL_PRECISION = "precision", "fp32"
 # And whether the UNet was compiled, which changes last bits.
 COMPILED_KEY = "compiled"
+# And which timesteps were visited, where they were not those of the base's scheduler file.
+TIMESTEPS_KEY, PUBLISHED_TIMESTEPS = "timesteps", "published"
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def recipes_for(
     `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
     from dbcli.diffusion.arithmetic import drawing_precision
+    from dbcli.diffusion.samplers import visited
 
     words, kept = words_of(record), dict(extras or {})
     precision = drawing_precision(settings.precision, base.unet.device)  # type: ignore[arg-type]
@@ -78,6 +81,9 @@ def recipes_for(
         kept[PRECISION_KEY] = precision
     if settings.compile:
         kept[COMPILED_KEY] = True
+    timesteps = visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps)
+    if timesteps != PUBLISHED_TIMESTEPS:
+        kept[TIMESTEPS_KEY] = timesteps
     return [
         Recipe(
             prompt=render_with(prompt, words),
@@ -107,8 +113,11 @@ def how_to_draw(recipe: Recipe, batch_size: int) -> How:
     from dbcli.diffusion import drawing
 
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    precision = str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION))
-    return drawing.DrawSettings(*numbers, batch_size, precision=precision, compiled=COMPILED_KEY in recipe.extras)
+    how = {
+        "precision": str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION)),
+        "timesteps": str(recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)),
+    }
+    return drawing.DrawSettings(*numbers, batch_size, compiled=COMPILED_KEY in recipe.extras, **how)
 
 
 def file_name(recipe: Recipe) -> str:
@@ -146,7 +155,8 @@ def draw_recipes(
     pictures: dict[int, Picture] = {}
     drawn = len({index // batch_size for index in wanted}) * batch_size if wanted is not None else len(recipes)
     with progress.stage(title, min(drawn, len(recipes)) * one.steps) as stage, PictureWriter() as writer:
-        for index, pixels in draw(base, orders, how, on_denoise=stage.advance, should_stop=should_stop, wanted=wanted):
+        told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
+        for index, pixels in draw(base, orders, how, wanted=wanted, **told):
             if wanted is not None and index not in wanted:
                 continue
             path = folder / file_name(recipes[index])

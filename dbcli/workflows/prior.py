@@ -60,6 +60,7 @@ def ensure_class_images(
     in any other way is another set. Raises Interrupted between two pictures; what was drawn stays.
     """
     from dbcli.diffusion.arithmetic import drawing_precision
+    from dbcli.diffusion.samplers import visited
 
     prompt = class_prompt(settings.template, class_noun)
     if settings.folder is not None:
@@ -77,6 +78,7 @@ def ensure_class_images(
         height=resolution,
         seed=settings.seed,
         precision=drawing_precision(settings.precision, base.unet.device),  # type: ignore[arg-type]
+        timesteps=visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps),
     )
     prior_set = PriorSet.open_or_create(layout, class_noun, recipe)
     if prior_set.missing(settings.images):
@@ -142,12 +144,11 @@ def draw_class_images(
     assert recipe is not None  # own photos are never missing
     orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    how = DrawSettings(*numbers, batch_size, precision=recipe.precision)
+    how = DrawSettings(*numbers, batch_size, precision=recipe.precision, timesteps=recipe.timesteps)
     wanted = set(missing)
     with progress.stage(f"Class images: {recipe.prompt}", len(share) * recipe.steps) as stage:
-        for place, picture in draw(
-            base, orders, how, on_denoise=stage.advance, should_stop=should_stop, wanted=set(share)
-        ):
+        told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
+        for place, picture in draw(base, orders, how, wanted=set(share), **told):
             if indices[place] in wanted:
                 on_drawn(indices[place], prior_set.put(indices[place], png_bytes(to_image(picture))))
 

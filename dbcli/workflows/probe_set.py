@@ -88,6 +88,7 @@ def draw_items(
     batch_size: int,
     on_picture: Callable[[int], None],
     should_stop: Callable[[], bool],
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Image.Image]:
     """The pictures of a set in its order; one that two subjects of a class share is drawn once. Raises Interrupted."""
     from dbcli.diffusion.drawing import Order, draw
@@ -97,7 +98,7 @@ def draw_items(
     distinct = list(dict.fromkeys(orders))
     how = how_to_draw(items[0].recipe, batch_size)
     images: dict[Order, Image.Image] = {}
-    for index, pixels in draw(base, distinct, how, should_stop=should_stop):
+    for index, pixels in draw(base, distinct, how, should_stop=should_stop, on_note=on_note):
         images[distinct[index]] = to_image(pixels)
         on_picture(len(images))
     return [images[order] for order in orders]

@@ -197,12 +197,13 @@ class Probing:
                 batch_size=self.profile.draw.batch_size,
                 on_picture=lambda count: stage.tell(f"probe after step {step}: picture {count}"),
                 should_stop=should_stop,
+                on_note=stage.tell,
             )
         found = self.panel.score(self.items, images)
         for index, (image, item) in enumerate(zip(images, self.items, strict=True)):
             path = probe_picture(self.layout, self.run.name, step, index)
             path.parent.mkdir(parents=True, exist_ok=True)
-            recipe = item.recipe.model_copy(update={"extras": {CHECKPOINT_KEY: step}})
+            recipe = item.recipe.model_copy(update={"extras": {**item.recipe.extras, CHECKPOINT_KEY: step}})
             save_png(path, image, recipe)
         return ProbeEntry(
             step=step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,9 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from dbcli.diffusion.arithmetic import drawing_precision
-from dbcli.diffusion.drawing import DrawSettings, Order, draw
+from dbcli.diffusion.drawing import DrawSettings, Order, draw, rescaled_guidance
 from dbcli.diffusion.samplers import SAMPLERS, make_sampler
-from dbcli.errors import ConfigError, Interrupted
+from dbcli.errors import ConfigError, ImageNotFinite, Interrupted
 
 SETTINGS = DrawSettings(steps=3, guidance=4.0, width=64, height=64, batch_size=4)
 
@@ -36,13 +37,14 @@ def drawn(base: Any, orders: list[Order], settings: DrawSettings = SETTINGS) -> 
     return torch.stack([picture for _, picture in draw(base, orders, settings)])
 
 
-def test_pictures_equal_the_plain_pipeline(base: Any) -> None:
+@pytest.mark.parametrize(("timesteps", "spacing"), [("noisiest", "trailing"), ("published", "leading")])
+def test_pictures_equal_the_plain_pipeline(base: Any, timesteps: str, spacing: str) -> None:
     pipeline = StableDiffusionPipeline(
         vae=base.vae,
         text_encoder=base.text_encoder,
         tokenizer=base.tokenizer,
         unet=base.unet,
-        scheduler=DDIMScheduler.from_config(base.scheduler_config),
+        scheduler=DDIMScheduler.from_config(base.scheduler_config, timestep_spacing=spacing),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -51,14 +53,15 @@ def test_pictures_equal_the_plain_pipeline(base: Any) -> None:
     expected = pipeline(
         ["a sks dog in space"] * 2,
         negative_prompt=["blurry"] * 2,
-        num_inference_steps=3,
+        num_inference_steps=4,
         guidance_scale=4.0,
         height=64,
         width=64,
         generator=[torch.Generator().manual_seed(seed) for seed in (7, 8)],
         output_type="pt",
     ).images
-    found = drawn(base, [Order("a sks dog in space", seed, "blurry") for seed in (7, 8)])
+    settings = replace(SETTINGS, steps=4, timesteps=timesteps)
+    found = drawn(base, [Order("a sks dog in space", seed, "blurry") for seed in (7, 8)], settings)
     assert torch.allclose((found.clamp(-1, 1) + 1) / 2, expected, atol=1e-4)
 
 
@@ -126,3 +129,67 @@ def test_what_is_wanted_of_many_orders_is_drawn_as_among_all_and_other_batches_a
     part = dict(draw(base, orders, SETTINGS, wanted={5}))
     assert sorted(part) == [4, 5, 6]
     assert all(torch.equal(picture, whole[index]) for index, picture in part.items())
+
+
+@pytest.mark.parametrize("name", ["heun", "pndm", "ddim"])
+def test_progress_counts_the_steps_that_were_asked_for_whatever_the_sampler_calls(base: Any, name: str) -> None:
+    moved: list[int] = []
+    settings = replace(SETTINGS, sampler=name, steps=5)
+    list(draw(base, [Order("a dog", 1), Order("a dog", 2)], settings, on_denoise=moved.append))
+    assert moved == [2] * 5
+
+
+@pytest.fixture
+def own_weights(base: Any) -> Any:
+    """The base with a UNet of its own, to be spoilt."""
+    return SimpleNamespace(**{**vars(base), "unet": copy.deepcopy(base.unet)})
+
+
+def test_an_image_that_half_precision_cannot_hold_is_sampled_once_more_in_fp32(own_weights: Any) -> None:
+    with torch.no_grad():
+        own_weights.unet.conv_in.weight.mul_(1e6)  # fp16 ends at 65,504
+    settings, order = replace(SETTINGS, batch_size=1), Order("a dog", 1)
+    notes: list[str] = []
+    (found,) = (
+        image for _, image in draw(own_weights, [order], replace(settings, precision="fp16"), on_note=notes.append)
+    )
+    assert torch.equal(found, drawn(own_weights, [order], settings)[0])
+    assert len(notes) == 1
+    assert "fp16" in notes[0] and "fp32" in notes[0]
+
+
+def test_what_is_computed_in_half_precision_around_the_sampling_is_seen_too(own_weights: Any) -> None:
+    with torch.no_grad():
+        own_weights.unet.conv_in.weight.mul_(1e6)
+    notes: list[str] = []
+    with torch.autocast("cpu", dtype=torch.float16):
+        (found,) = (image for _, image in draw(own_weights, [Order("a dog", 1)], SETTINGS, on_note=notes.append))
+    assert torch.isfinite(found).all()
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_infinite_weight_ends_with_exit_5_and_is_named(own_weights: Any, precision: str) -> None:
+    with torch.no_grad():
+        own_weights.unet.conv_out.bias[1] = float("inf")
+    with pytest.raises(ImageNotFinite, match=r"unet\.conv_out\.bias holds 1 infinite or NaN weight\.") as caught:
+        drawn(own_weights, [Order("a dog", 1)], replace(SETTINGS, precision=precision))
+    assert caught.value.exit_code == 5
+
+
+def test_guidance_keeps_the_deviation_of_the_conditioned_prediction_in_part() -> None:
+    conditioned = torch.tensor([[[[-1.0, 1.0]]]])
+    guided = 3 * conditioned
+    # Brought back in full it is the conditioned one again: 0.7 of that and 0.3 of three times it make 1.6.
+    torch.testing.assert_close(rescaled_guidance(guided, conditioned), 1.6 * conditioned)
+
+
+def test_zero_terminal_snr_rescales_guidance_and_other_bases_do_not(base: Any, monkeypatch) -> None:
+    config = {**base.scheduler_config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    zero_snr = SimpleNamespace(**{**vars(base), "scheduler_config": config})
+    order = [Order("a dog", 1)]
+    rescaled, plain = drawn(zero_snr, order), drawn(base, order)
+    monkeypatch.setattr("dbcli.diffusion.drawing.GUIDANCE_RESCALE", 0.0)
+    assert torch.isfinite(rescaled).all()
+    assert not torch.allclose(drawn(zero_snr, order), rescaled)
+    assert torch.equal(drawn(base, order), plain)
