@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +22,13 @@ def quoted(word: str | os.PathLike[str]) -> str:
 def command(*words: str | os.PathLike[str]) -> str:
     """A whole command line, every word quoted where it has to be."""
     return " ".join(quoted(word) for word in words)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The name that was most likely meant, case aside; None where none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1)
+    return by_folded[near[0]] if near else None
 
 
 def inside(folder: Path, then: str) -> str:

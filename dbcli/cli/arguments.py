@@ -42,6 +42,11 @@ def arranged(arguments: Sequence[str]) -> list[str]:
     return general + own
 
 
+def names_in(given: Sequence[str] | None) -> list[str]:
+    """The names of an option that takes several, with commas or repeated."""
+    return [name for text in given or [] for name in text.split(",") if name]
+
+
 def is_offline(arguments: Sequence[str]) -> bool:
     """Whether `--offline` is among the options, before any parser has run."""
     words = list(arguments)

@@ -61,7 +61,7 @@ def bring_in(call: Invocation, wanted: Wanted) -> None:
     for one in _subjects(call, layout, wanted):
         added, advice, review = _add(call, layout, one, wanted)
         brought.append(Brought(added, advice, review, annotate(layout, added.subject, annotators, call.screen)))
-    _show_brought(call.screen, brought)
+    _show_brought(call.screen, layout, brought)
     return None
 
 
@@ -103,15 +103,17 @@ def _add(call: Invocation, layout: Layout, one: NewSubject, wanted: Wanted) -> t
     return added, advice, review_photos(layout, added.subject, added.source_names, call.screen)
 
 
-def _show_brought(screen: Screen, brought: Sequence[Brought]) -> None:
+def _show_brought(screen: Screen, layout: Layout, brought: Sequence[Brought]) -> None:
     """One document whatever the number: of one subject its own, of several a list of them."""
+    from dbcli.workflows.standing import teaching
+
     documents = [
         added_document(one.added, one.advice) | review_document(one.review) | _annotated_document(one.annotated)
         for one in brought
     ]
     screen.document(documents[0] if len(documents) == 1 else {"added": documents})
     for one in brought:
-        show_added(screen, one.added, one.advice, one.review)
+        show_added(screen, one.added, one.advice, one.review, teaching(layout, one.added.subject))
         _tell_annotated(screen, one.annotated)
     if not brought:
         screen.line("Nothing was left to add.")

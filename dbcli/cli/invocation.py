@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from dbcli.cli.screen import Screen
-from dbcli.errors import UsageError
+from dbcli.errors import DreamboothError, UsageError
+from dbcli.hints import quoted
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
@@ -39,18 +40,33 @@ class Invocation:
         return found
 
     def wanted(
-        self, value: str | None, option: str, question: str, default: Callable[[], str | None] | None = None
+        self,
+        value: str | None,
+        option: str,
+        question: str,
+        default: Callable[[], str | None] | None = None,
+        *,
+        check: Callable[[str], object] | None = None,
     ) -> str:
-        """A value the command needs: given, or asked for on a terminal, or exit 2 naming the option."""
+        """A value the command needs: given, or asked for on a terminal, or exit 2 naming the option.
+
+        What `check` raises of an answer is told at once, and the question comes again.
+        """
         if value:
             return value
         proposal = default() if default is not None else None
-        if self.may_ask:
-            answer: str = typer.prompt(question, default=proposal, err=True)
-            return answer.strip()
+        while self.may_ask:
+            answer: str = typer.prompt(question, default=proposal, err=True).strip()
+            try:
+                if check is not None:
+                    check(answer)
+            except DreamboothError as error:
+                self.screen.retry(error.message, error.hint)
+                continue
+            return answer
         if self.yes and proposal:
             return proposal
-        raise UsageError(f"{option} is missing.", hint=f"add {option}" + (f" {proposal}" if proposal else ""))
+        raise UsageError(f"{option} is missing.", hint=f"add {option}" + (f" {quoted(proposal)}" if proposal else ""))
 
     def sure(self, question: str) -> bool:
         """Whether a person agrees; --yes agrees beforehand, without a terminal nobody does."""

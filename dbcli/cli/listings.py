@@ -35,7 +35,9 @@ def added_document(added: AddedSubject, advice: Sequence[str]) -> dict[str, obje
     }
 
 
-def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], review: PhotoReview) -> None:
+def show_added(
+    screen: Screen, added: AddedSubject, advice: Sequence[str], review: PhotoReview, next_command: str
+) -> None:
     """A subject that was just brought in, in words: what was kept, left out and changed."""
     subject = added.subject
     for line in added.left_out:
@@ -50,8 +52,7 @@ def show_added(screen: Screen, added: AddedSubject, advice: Sequence[str], revie
     count = len(subject.photos)
     screen.line(f"Subject {subject.name}: {count} photo{'s' if count != 1 else ''} of a {subject.class_noun}")
     show_review(screen, review)
-    token = "" if subject.identifier else " --token sks"
-    screen.line(f"Next: dreambooth train --subject {subject.name}{token}", style="dim")
+    screen.line(f"Next: {next_command}", style="dim")
 
 
 def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
 from dbcli.cli.invocation import Invocation
 from dbcli.errors import UsageError
+from dbcli.hints import nearest
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
-
-# The word of the source study: rare in captions, one token.
-PROPOSED_TOKEN = "sks"
+    from dbcli.project.subjects import Subject
 
 
 def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
@@ -50,18 +49,47 @@ def check_start(start_from: str | None, no_rehearsal: bool, resume: str | None) 
         raise UsageError("--no-rehearsal is about --from, which is missing.", hint="add --from RUN")
 
 
-def subject_and_token(
-    call: Invocation, layout: Layout, names: Sequence[str], token: str | None, start_from: str | None = None
-) -> tuple[list[str], str | None]:
-    """The subjects to train and, for a single one without an identifier, its word; none means those of `start_from`."""
-    if start_from is not None and not names and token is None:
-        return [], None
-    from dbcli.workflows.subjects import known_subjects
+def subjects_and_identifiers(
+    call: Invocation,
+    layout: Layout,
+    names: Sequence[str],
+    tokens: Sequence[str],
+    start_from: str | None = None,
+    *,
+    allow_collision: bool = False,
+) -> tuple[list[str], dict[str, str]]:
+    """The subjects to train and the identifiers that they are given; none means the subjects of `start_from`.
+
+    On a terminal every missing identifier is asked for, with the word that is proposed everywhere else too.
+    """
+    if start_from is not None and not names and not tokens:
+        return [], {}
+    from dbcli.workflows.subjects import identifiers_of, known_subjects, missing_identifiers
 
     known = {subject.name: subject for subject in known_subjects(layout)}
-    first = next(iter(known), None)
-    chosen = list(names) or [call.wanted(None, "--subject", "Which subject", lambda: first)]
-    only = known.get(chosen[0]) if len(chosen) == 1 else None
-    if token is None and only is not None and not only.identifier:
-        token = call.wanted(None, "--token", f"Which rare word stands for {only.name}", lambda: PROPOSED_TOKEN)
-    return chosen, token
+    untaught = [name for name, one in known.items() if one.identifier is None]
+    first = next(iter([*untaught, *known]), None)
+    question = f"Which subject ({', '.join(known)})"
+    chosen = list(names) or [call.wanted(None, "--subject", question, lambda: first, check=among(known, "subject"))]
+    identifiers = identifiers_of(layout, chosen, tokens)
+    missing = [known[name] for name in chosen if name in untaught and name not in identifiers]
+    if not missing or not (call.may_ask or call.yes):
+        return chosen, identifiers
+
+    def ask(subject: Subject, proposal: str, check: Callable[[str], object]) -> str:
+        text = f"Which rare word is the identifier of {subject.name}"
+        return call.wanted(None, "--token", text, lambda: proposal, check=check)
+
+    return chosen, missing_identifiers(layout, missing, ask, identifiers, allow_collision=allow_collision)
+
+
+def among(known: Collection[str], what: str) -> Callable[[str], object]:
+    """A check that an answer is one of several names; what it raises says which one was most likely meant."""
+
+    def check(answer: str) -> None:
+        if answer not in known:
+            guess = nearest(answer, known)
+            near = f" Did you mean {guess}?" if guess else ""
+            raise UsageError(f"There is no {what} '{answer}'.{near}", hint=f"one of {', '.join(known)}")
+
+    return check

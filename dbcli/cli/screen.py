@@ -108,6 +108,12 @@ class Screen:
             # A hint is mostly a command to copy: whole, wherever the line ends.
             self.err.print(Text("  → ", style="bold") + Text(visible(hint)))
 
+    def retry(self, message: str, hint: str | None) -> None:
+        """Why an answer cannot be taken; the question comes again."""
+        self._tell(Text(visible(message), style="yellow"))
+        if hint:
+            self._tell(Text("  → ", style="bold") + Text(visible(hint)))
+
     def _tell(self, text: Text) -> None:
         """Words for a person: broken between words on a terminal, left whole in a file that is searched."""
         self.err.print(text, soft_wrap=not self.err.is_terminal)

@@ -10,7 +10,7 @@ from dbcli.cli import completion
 from dbcli.cli.invocation import of
 from dbcli.errors import Refused
 
-subjects_app = typer.Typer(help="List, rename and remove subjects.", no_args_is_help=True, rich_markup_mode=None)
+subjects_app = typer.Typer(help="List, rename, set and remove subjects.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Which subject.", autocompletion=completion.subjects)]
 
 
@@ -37,6 +37,32 @@ def rename(
     subject = give_name(call.layout(), name, new_name)
     call.screen.document({"subject": subject.to_plain()})
     call.screen.line(f"{name} is {subject.name} now; runs trained before know it as {name}")
+
+
+@subjects_app.command("set")
+def set_words(
+    context: typer.Context,
+    name: Name,
+    token: Annotated[
+        str | None, typer.Option("--token", "--word", metavar="WORD", help="Its identifier, a rare word.")
+    ] = None,
+    class_noun: Annotated[
+        str | None, typer.Option("--class", metavar="NOUN", help="What kind of thing it is, in a word or two.")
+    ] = None,
+    allow_collision: Annotated[
+        bool, typer.Option("--allow-collision", help="For research: take a word that clashes, and record that.")
+    ] = False,
+) -> None:
+    """Give a subject an identifier or another class noun; runs keep the words they learnt."""
+    from dbcli.workflows.standing import teaching
+    from dbcli.workflows.subjects import change_words
+
+    call = of(context)
+    layout = call.layout()
+    subject = change_words(layout, name, token, class_noun, allow=allow_collision)
+    call.screen.document({"subject": subject.to_plain()})
+    call.screen.line(f"{subject.name}: {subject.words.text}")
+    call.screen.line(f"Next: {teaching(layout, subject)}", style="dim")
 
 
 @subjects_app.command("remove")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
+from dbcli.cli.arguments import names_in
 from dbcli.cli.invocation import of
 from dbcli.cli.scoring_options import FirstSeed, Suites
 
@@ -60,7 +61,7 @@ def sweep(
     layout = call.layout()
     name = call.wanted(file, "FILE", "Which sweep")
     plan = plan_file(
-        layout, name, subjects=subject or [], dataset=dataset, sets=sets or [], dry=dry_run, progress=call.screen
+        layout, name, subjects=names_in(subject), dataset=dataset, sets=sets or [], dry=dry_run, progress=call.screen
     )
     raise typer.Exit(carry_out(call, layout, plan, engine=engine, address=address, dry_run=dry_run))
 
@@ -103,6 +104,6 @@ def bench(
     how = {"profile": profile, "suites": suite or [], "judge": judge, "count": count, "seed": seed, "name": name}
     settings = settings_given(sets or [], method=method, steps=steps)
     plan = plan_bench(
-        layout, subjects=subject or [], dataset=dataset, settings=settings, dry=dry_run, progress=call.screen, **how
+        layout, subjects=names_in(subject), dataset=dataset, settings=settings, dry=dry_run, progress=call.screen, **how
     )
     raise typer.Exit(carry_out(call, layout, plan, engine=engine, address=address, dry_run=dry_run))

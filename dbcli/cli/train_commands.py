@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
-from dbcli.cli.arguments import NEWEST
+from dbcli.cli.arguments import NEWEST, names_in
 from dbcli.cli.processes import Gpus, called_with
 
 
@@ -15,9 +15,22 @@ def train(
     context: typer.Context,
     subject: Annotated[
         list[str] | None,
-        typer.Option("--subject", help="Which subject; several train together.", autocompletion=completion.subjects),
+        typer.Option(
+            "--subject",
+            "--subjects",
+            metavar="NAME,…",
+            help="Which subject; several, with commas or repeated, train together.",
+            autocompletion=completion.subjects,
+        ),
     ] = None,
-    token: Annotated[str | None, typer.Option("--token", help="The rare word that stands for the subject.")] = None,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--token",
+            metavar="[NAME=]WORD",
+            help="The identifier, a rare word; of several subjects NAME=WORD, repeated.",
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option("--method", help="full, lora or textual-inversion.", autocompletion=completion.methods),
@@ -85,7 +98,7 @@ def train(
 ) -> None:
     """Teach the base a subject."""
     from dbcli.cli.listings import show_plan
-    from dbcli.cli.questions import check_start, subject_and_token
+    from dbcli.cli.questions import check_start, subjects_and_identifiers
     from dbcli.cli.run_listings import show_run
     from dbcli.workflows.forecast import with_outlook
     from dbcli.workflows.logs import logged
@@ -98,12 +111,14 @@ def train(
         if resume is not None:
             run = None if resume == NEWEST else resume
             return show_run(call.screen, resume_training(layout, run, progress, **how_run), layout)
-        names, word = subject_and_token(call, layout, subject or [], token, start_from)
+        names, words = subjects_and_identifiers(
+            call, layout, names_in(subject), token or [], start_from, allow_collision=allow_collision
+        )
         share = 0.0 if no_rehearsal else None
         flags = {"method": method, "train.steps": steps, "train.seed": seed, "train.rehearsal_share": share}
         flags["probe.stop"] = stop
         how = {"profile": profile, "sets": sets or [], "flags": flags, "allow_collision": allow_collision}
-        plan = plan_training(layout, names, token=word, start_from=start_from, **how)
+        plan = plan_training(layout, names, identifiers=words, start_from=start_from, **how)
         plan = with_outlook(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
         if dry_run:
             return show_plan(call.screen, plan, layout)

@@ -12,6 +12,8 @@ from dbcli.project.names import printable, without_control_characters
 _FIELD = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}")
 RESERVED_FIELDS = frozenset({"identifier", "class", "subject"})
 MAX_IDENTIFIER = 64
+# Weak beside most nouns: see word_strengths.json.
+EXAMPLE_WORD = "mwf"
 MAX_CLASS_NOUN = 80
 
 
@@ -74,7 +76,9 @@ def check_identifier(identifier: str) -> str:
     elif not any(c.isalnum() for c in word):
         fault = "has no letter or digit"
     if fault:
-        raise UsageError(f"The identifier '{printable(identifier)}' {fault}.", hint="for example --token sks")
+        raise UsageError(
+            f"The identifier '{printable(identifier)}' {fault}.", hint=f"for example --token {EXAMPLE_WORD}"
+        )
     return word
 
 
@@ -111,7 +115,7 @@ def check_free(identifier: str, taken: Mapping[str, str], class_nouns: Collectio
             raise Collision(
                 f"The identifier '{printable(identifier)}' is a word of the class noun '{printable(noun)}'; "
                 "training on it would change every member of the class.",
-                hint="choose a rare word with --token, for example sks",
+                hint=f"choose a rare word with --token, for example {EXAMPLE_WORD}",
             )
 
 

@@ -123,6 +123,11 @@ class Layout:
         return self._inside(".cache")
 
     @property
+    def word_strengths(self) -> Path:
+        """What rare words were measured to mean to the base."""
+        return self._inside(".cache", "word-strengths.json")
+
+    @property
     def prompt_history(self) -> Path:
         """The prompts typed in `generate --interactive`."""
         return self._inside(".cache", "prompts.history")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 from dbcli.errors import Collision, DreamboothError, Refused, RunMissing, SubjectError
 from dbcli.project.atomic import sha256_of
@@ -89,7 +90,8 @@ def check_words(taught: Sequence[Subject], earlier: Sequence[RunSubject], run: s
     for subject in taught:
         tokens = check.tokenise(subject.identifier or "")
         if any(claim.tokens & set(tokens) for claim in claims):
-            check_tokens(subject.identifier or "", tokens, claims, lambda count: check.propose(claims, count))
+            propose = partial(check.propose, subject, claims)
+            check_tokens(subject.identifier or "", tokens, claims, propose)
         reason = clash_of_noun(subject.class_noun, check.tokenise(subject.class_noun), claims)
         if reason is not None:
             raise Collision(

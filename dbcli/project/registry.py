@@ -25,7 +25,7 @@ class TokenCheck:
     """How identifiers are compared token by token: the base's tokenizer, and where other words come from."""
 
     tokenise: Tokenise
-    propose: Callable[[Sequence[Claim], int], Sequence[str]]
+    propose: Callable[[Subject, Sequence[Claim], int], Sequence[str]]
     allow_collision: bool = False
 
 
@@ -58,7 +58,7 @@ class Registry:
             return word
         if tokens is not None:
             claims = self.claims(tokens.tokenise, subject)
-            check_tokens(word, tokens.tokenise(word), claims, lambda count: tokens.propose(claims, count))
+            check_tokens(word, tokens.tokenise(word), claims, lambda count: tokens.propose(subject, claims, count))
         taken = {one.identifier: one.name for one in self.subjects if one.identifier and one.name != subject.name}
         check_free(word, taken, sorted({subject.class_noun, *(one.class_noun for one in self.subjects)}))
         return word

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dbcli.errors import DreamboothError, Refused, SubjectError, UsageError
+from dbcli.hints import command
 from dbcli.project.atomic import (
     commit_folder,
     remove_folder,
@@ -119,7 +120,7 @@ def add_subject(
         if final.exists():
             raise Refused(
                 f"The subject '{name}' is there already ({layout.shown(final)}).",
-                hint="choose another name, or delete that folder first",
+                hint=_way_on(name, class_noun, identifier),
             )
         check_no_twin(name, "subject", names_in(layout.subjects_dir))
         registry = _registry(layout)
@@ -133,6 +134,13 @@ def add_subject(
             give_up_name(layout, name)
             commit_folder(folder, final)
     return AddedSubject(subject, skipped, notes, names)
+
+
+def _way_on(name: str, class_noun: str, identifier: str | None) -> str:
+    """What to type instead of adding a subject that is there: its words can be changed, its photos only replaced."""
+    word = [] if identifier is None else ["--token", identifier]
+    changed = command("dreambooth", "subjects", "set", name, *word, "--class", class_noun)
+    return f"{changed} gives it these words; dreambooth subjects remove {name} makes room for other photos"
 
 
 def load_subject(layout: Layout, name: str) -> Subject:
@@ -178,12 +186,56 @@ def damaged_subjects(layout: Layout) -> list[str]:
 
 def set_identifier(layout: Layout, name: str, identifier: str, *, tokens: TokenCheck | None = None) -> Subject:
     """Give a subject its identifier, and return the new record. Raises Collision if another one owns it."""
+    return set_identifiers(layout, {name: identifier}, tokens=tokens)[0]
+
+
+def set_identifiers(
+    layout: Layout, identifiers: Mapping[str, str], *, tokens: TokenCheck | None = None
+) -> list[Subject]:
+    """Give subjects, by name, their identifiers, all of them or none, and return the new records.
+
+    Raises Collision if another subject owns one, or two of them would share one.
+    """
     with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
-        subject = load_subject(layout, name)
-        word = _registry(layout).check_identifier(subject, identifier, tokens)
-        if word != subject.identifier:
-            subject.identifier = word
-            write_yaml(layout.subject_file(subject.name), subject.to_plain())
+        found = with_identifiers(layout, identifiers, tokens=tokens)
+        for subject in found:
+            if subject != load_subject(layout, subject.name):
+                write_yaml(layout.subject_file(subject.name), subject.to_plain())
+    return found
+
+
+def with_identifiers(
+    layout: Layout, identifiers: Mapping[str, str], *, tokens: TokenCheck | None = None
+) -> list[Subject]:
+    """Return the records that `set_identifiers` would write, and raise what it would."""
+    before = {subject.name: subject for name in identifiers for subject in [load_subject(layout, name)]}
+    # Each may take what another one of them gives up, so none counts with its old identifier.
+    known = {one.name: one for one in list_subjects(layout)}
+    known |= {name: one.model_copy(update={"identifier": None}) for name, one in before.items()}
+    for subject, identifier in zip(before.values(), identifiers.values(), strict=True):
+        registry = Registry(list(known.values()), list_runs(layout))
+        word = registry.check_identifier(subject, identifier, tokens)
+        known[subject.name] = subject.model_copy(update={"identifier": word})
+    return [known[name] for name in before]
+
+
+def change_words(
+    layout: Layout, name: str, identifier: str | None, class_noun: str | None, *, tokens: TokenCheck | None = None
+) -> Subject:
+    """Give a subject another identifier, another class noun, or both; runs keep the words that they learnt.
+
+    Raises UsageError for bad words, Collision where one of them belongs to another subject.
+    """
+    with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
+        subject, registry = load_subject(layout, name), _registry(layout)
+        if class_noun is not None:
+            subject.class_noun = check_class_noun(class_noun)
+            registry.check_noun(subject, tokens)
+        word = identifier if identifier is not None else subject.identifier
+        if word is not None:
+            # The old one too: it may be a word of the new class noun.
+            subject.identifier = registry.check_identifier(subject, word, tokens)
+        write_yaml(layout.subject_file(subject.name), subject.to_plain())
     return subject
 
 

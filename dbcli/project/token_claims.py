@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from dbcli.errors import Collision, UsageError
+from dbcli.project.identifiers import EXAMPLE_WORD
 from dbcli.project.names import printable
 
 Tokenise = Callable[[str], tuple[int, ...]]
@@ -119,7 +120,9 @@ def check_tokens(
 ) -> None:
     """Raises Collision with the reason and three words to take instead, UsageError for a word of too many tokens."""
     if not tokens:
-        raise UsageError(f"The tokenizer makes nothing of the identifier '{printable(word)}'.", hint="--token sks")
+        raise UsageError(
+            f"The tokenizer makes nothing of the identifier '{printable(word)}'.", hint=f"--token {EXAMPLE_WORD}"
+        )
     reason = clash(word, tokens, claims)
     if reason is None and len(tokens) > MAX_TOKENS:
         raise UsageError(

@@ -41,7 +41,7 @@ def plan_bench(
     """
     data = open_dataset(dataset, progress) if dataset is not None else None
     found = SweepSubjects(layout, data, progress, dry=dry)
-    names = [one for text in subjects for one in text.split(",") if one] or found.names()
+    names = list(subjects) or found.names()
     if not names:
         raise UsageError("There is no subject to train.", hint="dreambooth add-subject, or --dataset DIR")
     project = load_settings(layout)

@@ -207,4 +207,6 @@ def _collisions(layout: Layout, records: Sequence[RunRecord], *, allow: bool) ->
         for run in records
         for one in run.subjects
     ]
-    return clashes_among(words, f"The runs {', '.join(run.name for run in records)} do not go together", allow=allow)
+    return clashes_among(
+        layout, words, f"The runs {', '.join(run.name for run in records)} do not go together", allow=allow
+    )

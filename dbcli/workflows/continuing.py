@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,17 +73,23 @@ def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Car
 
 
 def check_taught(
-    layout: Layout, parent: RunRecord, names: Sequence[str], token: str | None, *, allow_collision: bool
+    layout: Layout,
+    parent: RunRecord,
+    names: Sequence[str],
+    identifiers: Mapping[str, str],
+    *,
+    allow_collision: bool,
 ) -> None:
-    """Holds the words of subjects to be taught against those a run learnt, before `token` is given to one of them.
+    """Holds the words of subjects to be taught against those a run learnt, before `identifiers` are given to them.
 
     Raises Collision, and Refused for a subject that the run learnt under other words.
     """
     taught = [load_subject(layout, name) for name in names]
-    if token is not None and len(taught) == 1:
-        taught[0].identifier = check_identifier(token)
+    for name, subject in zip(names, taught, strict=True):
+        if name in identifiers:
+            subject.identifier = check_identifier(identifiers[name])
     earlier = earlier_subjects(parent, taught)
-    check_words(taught, earlier, parent.name, token_check(allow_collision=allow_collision))
+    check_words(taught, earlier, parent.name, token_check(layout, allow_collision=allow_collision))
 
 
 def taught_again(layout: Layout, parent: RunRecord, *, allow_collision: bool) -> list[Subject]:
@@ -98,7 +104,7 @@ def taught_again(layout: Layout, parent: RunRecord, *, allow_collision: bool) ->
             hint="add --subject NAME",
         )
     for subject in taught:
-        verify_words(layout, subject, token_check(allow_collision=allow_collision))
+        verify_words(layout, subject, token_check(layout, allow_collision=allow_collision))
     return taught
 
 

@@ -98,7 +98,7 @@ def export_run(
         raise UsageError(
             f"{record.name} {reason.format(target=target)}.", hint=" or ".join(f"--to {one}" for one in possible)
         )
-    collisions = _collisions(record, allow=allow_collision)
+    collisions = _collisions(layout, record, allow=allow_collision)
     dtype = torch.float16 if precision == "fp16" else torch.float32
     path = out if out is not None else layout.root / "exports" / _default_name(record, target)
     if path.exists():
@@ -127,10 +127,10 @@ def export_run(
     return Exported(record.name, target, path, difference)
 
 
-def _collisions(record: RunRecord, *, allow: bool) -> tuple[str, ...]:
+def _collisions(layout: Layout, record: RunRecord, *, allow: bool) -> tuple[str, ...]:
     """Whoever loads the file cannot know that its words do not keep its subjects apart."""
     words = [SubjectWord(one.name, one.identifier or "", one.class_noun) for one in record.subjects]
-    return clashes_among(words, f"The subjects of {record.name} do not stay apart", allow=allow)
+    return clashes_among(layout, words, f"The subjects of {record.name} do not stay apart", allow=allow)
 
 
 def _default_name(record: RunRecord, target: str) -> str:

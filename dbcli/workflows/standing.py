@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from dbcli.project.locks import is_held
 from dbcli.project.runs import RunRecord
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, damaged_subjects, list_subjects
+from dbcli.workflows.free_words import proposed_words
 from dbcli.workflows.projects import open_project
 
 UNFINISHED = ("created", "running", "interrupted", "failed")
@@ -63,7 +64,7 @@ def where_one_stands(folder: Path | None) -> Standing:
     training = next((run.name for run in reversed(runs) if _is_training(layout, run)), None)
     return Standing(
         str(layout.root),
-        next_steps(subjects, runs, training, pictures, suites),
+        next_steps(subjects, runs, training, pictures, suites, _words(layout, subjects)),
         settings.base,
         settings.profile,
         subjects,
@@ -80,16 +81,24 @@ BEGIN = Step("make a project of your own", "dreambooth init my-project")
 
 
 def next_steps(
-    subjects: Sequence[Subject], runs: Sequence[RunRecord], training: str | None, pictures: int, suites: Sequence[str]
+    subjects: Sequence[Subject],
+    runs: Sequence[RunRecord],
+    training: str | None,
+    pictures: int,
+    suites: Sequence[str],
+    words: Mapping[str, str],
 ) -> list[Step]:
-    """What to type next, the best first; `pictures` and `suites` are those of the newest finished run."""
+    """What to type next, the best first; `pictures` and `suites` are those of the newest finished run.
+
+    `words` are the identifiers proposed for the subjects that have none.
+    """
     if training is not None:
         return [Step(f"{training} is training now", f"dreambooth runs show {training}")]
     if not subjects and not runs:
         return [Step("bring in three to six photos", "dreambooth add-subject dog --class dog PHOTOS")]
     learnt = {subject.name for run in runs for subject in run.subjects}
     steps = [_resume(runs[-1])] if runs and runs[-1].state in UNFINISHED else []
-    teach = [_teach(subject) for subject in subjects if subject.name not in learnt]
+    teach = [_teach(subject, words) for subject in subjects if subject.name not in learnt]
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
         return steps + teach
@@ -113,9 +122,18 @@ def _take_elsewhere(run: RunRecord) -> Step:
     return Step("take it to other programs", f"dreambooth export {run.number} --to {target}")
 
 
-def _teach(subject: Subject) -> Step:
-    token = "" if subject.identifier else " --token sks"
+def teaching(layout: Layout, subject: Subject) -> str:
+    """The command that teaches a subject, with the word proposed for it if it has none."""
+    return _teach(subject, _words(layout, [subject])).command
+
+
+def _teach(subject: Subject, words: Mapping[str, str]) -> Step:
+    token = "" if subject.identifier else f" --token {words[subject.name]}"
     return Step(f"teach the base {subject.name}", f"dreambooth train --subject {subject.name}{token}")
+
+
+def _words(layout: Layout, subjects: Sequence[Subject]) -> dict[str, str]:
+    return {one.name: proposed_words(layout, one)[0] for one in subjects if one.identifier is None}
 
 
 def _draw(run: RunRecord) -> Step:

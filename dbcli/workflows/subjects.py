@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dbcli.errors import LockHeld, UsageError
+from dbcli.hints import command, nearest
 from dbcli.project import subjects as store
 from dbcli.project.layout import Layout
 from dbcli.project.locks import is_held
 from dbcli.project.renaming import rename_subject
 from dbcli.project.runs import list_runs
 from dbcli.project.subjects import AddedSubject, Subject
+from dbcli.workflows.free_words import claims_of, proposed_words
 from dbcli.workflows.tokens import token_check
 
 FEW, MANY = 3, 30
@@ -28,7 +30,7 @@ def add_subject(
     allow_collision: bool = False,
 ) -> tuple[AddedSubject, list[str]]:
     """Adds a subject; the second value is advice on the photos, a line each."""
-    check = token_check(allow_collision=allow_collision)
+    check = token_check(layout, allow_collision=allow_collision)
     added = store.add_subject(layout, name, class_noun, photos, token, tokens=check)
     count = len(added.subject.photos)
     advice = []
@@ -45,9 +47,9 @@ def known_subjects(layout: Layout) -> list[Subject]:
 
 
 def named_subjects(
-    layout: Layout, names: Sequence[str], token: str | None, *, allow_collision: bool = False
+    layout: Layout, names: Sequence[str], identifiers: Mapping[str, str], *, allow_collision: bool = False
 ) -> list[Subject]:
-    """The subjects of a run with their identifiers settled; `token` is that of the only subject.
+    """The subjects of a run with their identifiers settled; `identifiers` are new ones, by subject.
 
     Raises UsageError where a subject has no identifier and none is given, Collision for a taken one.
     """
@@ -55,25 +57,96 @@ def named_subjects(
         raise UsageError("--subject is missing.", hint="add --subject NAME")
     if len(set(names)) < len(names):
         raise UsageError("The same --subject is named twice.")
-    if token is not None and len(names) > 1:
-        raise UsageError(
-            "--token names one word, and there are several subjects.",
-            hint="give each subject its own with dreambooth add-subject NAME ... --token WORD",
-        )
-    check = token_check(allow_collision=allow_collision)
+    check = token_check(layout, allow_collision=allow_collision)
     found = [store.load_subject(layout, name) for name in names]
     if len({subject.name for subject in found}) < len(found):
         raise UsageError("The same --subject is named twice, by its old name and its new one.")
-    if token is not None:
-        found = [store.set_identifier(layout, names[0], token, tokens=check)]
+    without = [one for one in found if one.identifier is None and not {one.name, *one.formerly} & set(identifiers)]
+    if without:
+        raise UsageError(
+            f"No identifier yet: {', '.join(one.name for one in without)}.",
+            hint=f"add {token_options(layout, without, identifiers, only=len(found) == 1)}",
+        )
+    if identifiers:
+        changed = {one.name: one for one in store.set_identifiers(layout, identifiers, tokens=check)}
+        found = [changed.get(one.name, one) for one in found]
     for subject in found:
-        if not subject.identifier:
-            raise UsageError(
-                f"The subject '{subject.name}' has no identifier yet: --token is missing.", hint="add --token sks"
-            )
         # A clash that was allowed once is allowed again, and written into the run, or there is no run.
         store.verify_words(layout, subject, check)
     return found
+
+
+def identifiers_of(layout: Layout, names: Sequence[str], tokens: Sequence[str]) -> dict[str, str]:
+    """The identifiers that `--token` gives to subjects: `wolf=mwf` for one of several, or a word for the only one.
+
+    Raises UsageError for a word that nobody can tell the subject of, or a subject that is not among `names`.
+    """
+    found: dict[str, str] = {}
+    if tokens and not names:
+        raise UsageError("--subject is missing.", hint="add --subject NAME")
+    for token in tokens:
+        name, has_name, word = token.partition("=")
+        if not has_name and len(names) == 1:
+            name, word = names[0], token
+        elif name not in names or not has_name:
+            raise _unclear_token(layout, names, name if has_name else None, token)
+        if name in found:
+            raise UsageError(f"--token gives {name} two identifiers, {found[name]} and {word}.")
+        found[name] = word
+    return found
+
+
+def missing_identifiers(
+    layout: Layout,
+    subjects: Sequence[Subject],
+    ask: Callable[[Subject, str, Callable[[str], object]], str],
+    given: Mapping[str, str],
+    *,
+    allow_collision: bool,
+) -> dict[str, str]:
+    """The identifiers of subjects that have none, each asked for: `ask(subject, proposal, check)` returns a word.
+
+    The check raises what taking the word would raise; no proposal clashes with a word that was given before.
+    """
+    check, found = token_check(layout, allow_collision=allow_collision), dict(given)
+    for subject in subjects:
+        proposal = proposed_words(layout, subject, claims=claims_of(found))[0]
+
+        def accepted(word: str, name: str = subject.name, before: Mapping[str, str] = dict(found)) -> object:
+            return store.with_identifiers(layout, {**before, name: word}, tokens=check)
+
+        found[subject.name] = ask(subject, proposal, accepted)
+    return found
+
+
+def _unclear_token(layout: Layout, names: Sequence[str], name: str | None, token: str) -> UsageError:
+    if name is None:
+        known = {one.name: one for one in store.list_subjects(layout)}
+        without = [known[one] for one in names if one in known and known[one].identifier is None]
+        first = without[0].name if without else names[0]
+        options = [command("--token", f"{first}={token}")]
+        if without[1:]:
+            options.append(token_options(layout, without[1:], {first: token}, only=False))
+        return UsageError(
+            f"--token {token} does not say which of {', '.join(names)} it is for.", hint=" ".join(options)
+        )
+    guess = nearest(name, names)
+    return UsageError(
+        f"--token {token}: {name} is none of the subjects to train ({', '.join(names)}).",
+        hint=None if guess is None else command("--token", f"{guess}={token.partition('=')[2]}"),
+    )
+
+
+def token_options(layout: Layout, subjects: Sequence[Subject], given: Mapping[str, str], *, only: bool) -> str:
+    """`--token` with a proposed word for each subject, as it is typed, beside the identifiers that are given.
+
+    `only`: a run has no other subject, so that the word needs no name.
+    """
+    words = dict(given)
+    for one in subjects:
+        words[one.name] = proposed_words(layout, one, claims=claims_of(words))[0]
+    options = [words[one.name] if only else f"{one.name}={words[one.name]}" for one in subjects]
+    return " ".join(command("--token", option) for option in options)
 
 
 @dataclass(frozen=True)
@@ -98,6 +171,17 @@ def rename(layout: Layout, old: str, new: str) -> Subject:
     """Gives a subject another name; runs keep the one they learnt. LockHeld while a run is being trained on it."""
     _check_at_rest(layout, old)
     return rename_subject(layout, old, new)
+
+
+def change_words(layout: Layout, name: str, identifier: str | None, class_noun: str | None, *, allow: bool) -> Subject:
+    """Gives a subject another identifier or class noun. LockHeld while a run is being trained on it."""
+    if identifier is None and class_noun is None:
+        subject = store.load_subject(layout, name)
+        proposal = command("dreambooth", "subjects", "set", subject.name, "--token", proposed_words(layout, subject)[0])
+        raise UsageError("Nothing to set: --token WORD or --class NOUN is missing.", hint=proposal)
+    _check_at_rest(layout, name)
+    check = token_check(layout, allow_collision=allow)
+    return store.change_words(layout, name, identifier, class_noun, tokens=check)
 
 
 def remove(layout: Layout, name: str) -> None:

@@ -68,9 +68,8 @@ def plan_file(
     Unless `dry`, subjects of `dataset` that the project lacks are added, and subjects without a word get one.
     """
     sweep = load_sweep(file).with_settings(parsed_sets(sets))
-    names = [name for text in subjects for name in text.split(",") if name]
-    if names:
-        sweep = sweep.with_subjects(names)
+    if subjects:
+        sweep = sweep.with_subjects(list(subjects))
     data = open_dataset(dataset, progress) if dataset is not None else None
     suites = {data.suite.name: data.suite} if data is not None else {}
     return plan_sweep(layout, sweep, SweepSubjects(layout, data, progress, dry=dry), own_suites=suites)

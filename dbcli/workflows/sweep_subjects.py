@@ -13,9 +13,10 @@ from dbcli.project.names import printable
 from dbcli.project.subjects import Subject, list_subjects, load_subject, set_identifier, token_claims
 from dbcli.project.sweep_cells import CellWish, StageWish
 from dbcli.project.token_claims import Claim, clash
+from dbcli.workflows.free_words import free_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects import add_subject
-from dbcli.workflows.tokens import free_words, token_check
+from dbcli.workflows.tokens import token_check
 
 if TYPE_CHECKING:
     from dbcli.metrics.dataset import Dataset
@@ -70,12 +71,12 @@ class SweepSubjects:
         for name in dict.fromkeys(name for name, stage in wanted if not self.word(name, stage)):
             subject = self._found[name]
             claims = token_claims(self.layout, tokens_of, subject=subject) + taken
-            word = free_words(claims, 1)[0]
+            word = free_words(self.layout, claims, subject.class_noun, 1)[0]
             taken.append(Claim(name, word, frozenset(tokens_of(word))))
             if self.dry:
                 self._found[name] = subject.model_copy(update={"identifier": word})
             else:
-                self._found[name] = set_identifier(self.layout, name, word, tokens=token_check())
+                self._found[name] = set_identifier(self.layout, name, word, tokens=token_check(self.layout))
                 self.progress.note(f"{name} is called {word} from now on; it had no word yet.")
 
 

@@ -14,6 +14,8 @@ from dbcli.project.registry import TokenCheck
 from dbcli.project.runs import list_runs
 from dbcli.project.subjects import Subject, list_subjects, token_claims, verify_new_words
 from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
+from dbcli.project.word_strengths import remember_strengths
+from dbcli.workflows.free_words import free_words, proposed_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.signals import listening
@@ -78,20 +80,23 @@ class Holder:
     strength: float | None = None
 
 
-def token_check(*, allow_collision: bool = False) -> TokenCheck:
+def token_check(layout: Layout, *, allow_collision: bool = False) -> TokenCheck:
     """What the store needs to compare identifiers token by token."""
     from dbcli.diffusion.vocabulary import tokens_of
 
-    return TokenCheck(tokens_of, lambda claims, count: free_words(claims, count), allow_collision)
+    def propose(subject: Subject, claims: Sequence[Claim], count: int) -> list[str]:
+        return proposed_words(layout, subject, count, claims=claims)
+
+    return TokenCheck(tokens_of, propose, allow_collision)
 
 
 def check_new_words(layout: Layout, subject: Subject, identifier: str, allow_collision: bool) -> None:
     """Raises Collision where the words of a subject that shall become known are another's; UsageError for no word."""
-    tokens = token_check(allow_collision=allow_collision)
+    tokens = token_check(layout, allow_collision=allow_collision)
     verify_new_words(layout, subject.model_copy(update={"identifier": identifier}), tokens)
 
 
-def clashes_among(words: Sequence[SubjectWord], what: str, *, allow: bool) -> tuple[str, ...]:
+def clashes_among(layout: Layout, words: Sequence[SubjectWord], what: str, *, allow: bool) -> tuple[str, ...]:
     """The clashes among subjects that shall share a model, where they are allowed; `what` begins the refusal.
 
     Raises Collision with every clash and three words to take instead where they are not.
@@ -107,23 +112,9 @@ def clashes_among(words: Sequence[SubjectWord], what: str, *, allow: bool) -> tu
         ]
         raise Collision(
             f"{what}: {'; '.join(found)}.",
-            hint=f"train one of them with --token {', '.join(free_words(claims, 3))}; "
+            hint=f"train one of them with --token {free_words(layout, claims, words[-1].class_noun, 1)[0]}; "
             "or, for research, --allow-collision",
         )
-    return found
-
-
-def free_words(claims: Sequence[Claim], count: int) -> list[str]:
-    """The rarest single-token words that mean nothing known and clash with nobody."""
-    from dbcli.diffusion.vocabulary import bound_words, rare_words
-
-    found: list[str] = []
-    meaningful = known_words() | bound_words() | set(KNOWN_MEANINGS)
-    for rare in rare_words():
-        if len(found) == count:
-            break
-        if rare.word not in meaningful and clash(rare.word, (rare.token,), claims) is None:
-            found.append(rare.word)
     return found
 
 
@@ -149,17 +140,25 @@ def random_sequences(claims: Sequence[Claim], count: int, *, seed: int) -> list[
 
 
 def suggest(layout: Layout, wish: Wish, progress: Progress, *, offline: bool) -> list[Proposal]:
-    """The words that mean least to the project's base beside a class noun, the weakest first."""
+    """The words that mean least to the project's base beside a class noun, the weakest first.
+
+    What is measured is kept: it is what other commands propose from then on.
+    """
     from dbcli.diffusion.vocabulary import tokens_of
 
     if not 1 <= wish.count <= CANDIDATES:
         raise UsageError(f"-n {wish.count}: from 1 to {CANDIDATES} words can be proposed.")
-    subjects = list_subjects(layout)
-    noun = check_class_noun(wish.class_noun or (subjects[0].class_noun if subjects else DEFAULT_CLASS))
+    noun = check_class_noun(wish.class_noun or _usual_noun(list_subjects(layout)))
     claims = token_claims(layout, tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]
-    words = random_sequences(claims, CANDIDATES, seed=wish.seed) if wish.sequences else free_words(claims, CANDIDATES)
+    if wish.sequences:
+        words = random_sequences(claims, CANDIDATES, seed=wish.seed)
+    else:
+        words = free_words(layout, claims, noun, CANDIDATES)
     proposals = _measured(layout, words, noun, progress, offline=offline)
-    return sorted(proposals, key=lambda one: one.together or 0.0)[: wish.count]
+    if not wish.sequences:
+        # Only here: one word measured alone, such as a bad one that was checked, must not come before all others.
+        remember_strengths(layout, noun, {one.word: one.together for one in proposals if one.together is not None})
+    return sorted(proposals, key=lambda one: (one.together or 0.0, one.word))[: wish.count]
 
 
 def check_word(layout: Layout, word: str, *, class_noun: str | None, progress: Progress, offline: bool) -> Verdict:
@@ -168,12 +167,18 @@ def check_word(layout: Layout, word: str, *, class_noun: str | None, progress: P
 
     checked = check_identifier(word)
     subjects = list_subjects(layout)
-    noun = check_class_noun(class_noun or (subjects[0].class_noun if subjects else DEFAULT_CLASS))
+    noun = check_class_noun(class_noun or _usual_noun(subjects))
     owner = next((one.name for one in subjects if (one.identifier or "").casefold() == checked.casefold()), None)
     own = next((one for one in subjects if one.name == owner), None)
     reason = clash(checked, tokens_of(checked), token_claims(layout, tokens_of, subject=own))
     measured = _measured(layout, [checked], noun, progress, offline=offline)[0]
     return Verdict(measured, owner, reason, KNOWN_MEANINGS.get(checked.casefold()), rarity(measured.tokens))
+
+
+def _usual_noun(subjects: Sequence[Subject]) -> str:
+    """The class noun that a word is wanted beside where none is named: the first subject's that has no word yet."""
+    without = [one for one in subjects if one.identifier is None]
+    return next((one.class_noun for one in [*without, *subjects]), DEFAULT_CLASS)
 
 
 def rarity(tokens: Sequence[int]) -> float:

@@ -33,7 +33,7 @@ from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopWish, listening
-from dbcli.workflows.subjects import named_subjects
+from dbcli.workflows.subjects import identifiers_of, named_subjects
 from dbcli.workflows.teaching import teacher_of
 from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop
 
@@ -62,6 +62,7 @@ def plan_training(
     names: Sequence[str],
     *,
     token: str | None = None,
+    identifiers: Mapping[str, str] | None = None,
     profile: str | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
@@ -70,19 +71,21 @@ def plan_training(
 ) -> TrainingPlan:
     """Settles subjects, identifiers and settings. Raises every usage, config and collision error there is.
 
-    `start_from` names the run to go on from; without `names` its own subjects are taught on.
+    `token` is the identifier of the only subject, `identifiers` are those of several. `start_from` names the run to go
+    on from; without `names` its own subjects are taught on.
     """
+    words = identifiers_of(layout, names, [] if token is None else [token]) | dict(identifiers or {})
     parent = None if start_from is None else continuing.parent_run(layout, start_from)
     carried = None if parent is None else continuing.carried_from(layout, parent, names)
     chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags, carried=carried)
     require_extras(resolved)
     if parent is None:
-        subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
+        subjects = named_subjects(layout, names, words, allow_collision=allow_collision)
         return TrainingPlan(subjects, chosen, resolved, allow_collision)
     continuing.check_settings(layout, parent, resolved)
-    if names or token is not None:
-        continuing.check_taught(layout, parent, names, token, allow_collision=allow_collision)
-        subjects = named_subjects(layout, names, token, allow_collision=allow_collision)
+    if names:
+        continuing.check_taught(layout, parent, names, words, allow_collision=allow_collision)
+        subjects = named_subjects(layout, names, words, allow_collision=allow_collision)
     else:
         subjects = continuing.taught_again(layout, parent, allow_collision=allow_collision)
     kept = continuing.continuation(layout, parent, subjects, resolved)

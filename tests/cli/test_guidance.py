@@ -36,7 +36,7 @@ def test_alone_in_a_project_it_says_where_one_stands_and_the_next_command(run: R
 def test_alone_in_a_new_project_it_proposes_to_train(run: Run, project: Path) -> None:
     told = run()
     assert "dog: 3 photos of a dog" in told.out
-    assert "dreambooth train --subject dog --token sks" in told.out
+    assert "dreambooth train --subject dog --token mwf" in told.out
 
 
 def test_a_named_folder_that_is_no_project_is_an_error(run: Run, tmp_path: Path) -> None:

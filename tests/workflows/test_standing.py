@@ -26,7 +26,7 @@ def run(number: int, state: str, name: str = "dog", method: str = "full") -> Run
 def commands(*given: object, training: str | None = None, pictures: int = 0, suites: tuple[str, ...] = ()) -> list[str]:
     subjects = [one for one in given if isinstance(one, Subject)]
     runs = [one for one in given if isinstance(one, RunRecord)]
-    return [step.command for step in next_steps(subjects, runs, training, pictures, suites)]
+    return [step.command for step in next_steps(subjects, runs, training, pictures, suites, {"dog": "mwf"})]
 
 
 def test_an_empty_project_needs_photos() -> None:
@@ -35,7 +35,7 @@ def test_an_empty_project_needs_photos() -> None:
 
 def test_a_new_subject_is_taught_and_asked_for_its_word_only_where_it_has_none() -> None:
     assert commands(subject("dog")) == ["dreambooth train --subject dog"]
-    assert commands(subject("dog", None)) == ["dreambooth train --subject dog --token sks"]
+    assert commands(subject("dog", None)) == ["dreambooth train --subject dog --token mwf"]
 
 
 def test_an_unfinished_run_goes_on_first() -> None:
