@@ -49,10 +49,12 @@ class Screen:
         self._document_printed = False
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Bar]:
+    def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Bar]:
         """A bar on stderr while the block runs; only its last state where stderr is no terminal."""
         with Bars(self.err, disable=self.quiet) as bars:
-            yield bars.begin(visible(title), total)
+            bar = bars.begin(visible(title), total, parts)
+            yield bar
+            bar.end()
 
     def note(self, text: str) -> None:
         if not self.quiet:

@@ -35,7 +35,7 @@ def hold(path: Path, what: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[
         lock.acquire(timeout=wait_seconds, poll_interval=0.05)
     except Timeout as error:
         raise LockHeld(
-            f"Another process works on {what}: {_holder(path)}.",
+            f"Another process works on {what}: {holder(path)}.",
             hint="wait until it has ended, or stop it",
         ) from error
     note = _note_of(path)
@@ -74,7 +74,8 @@ def _ourselves() -> dict[str, object]:
     }
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
+    """Return who holds the lock file now, in words: process, command, machine, since when."""
     # The holder writes its note just after it has the lock: give it that moment.
     deadline = time.monotonic() + _HOLDER_WRITES_SECONDS
     while True:

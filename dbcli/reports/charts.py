@@ -71,12 +71,15 @@ def probe_chart(
     probes: Sequence[Mapping[str, Any]],
     *,
     chosen_step: int | None = None,
+    left_out: Sequence[int] = (),
     real: float | None = None,
     format: Format = "png",
     coat: Coat = "light",
 ) -> bytes:
     """Fidelity (DINO) and editability (CLIP-T) over steps, one panel each, and the chosen checkpoint marked
-    in both.
+    in both: by a circle, or by a line where it was not probed.
+
+    `left_out` are steps whose planned probe was not made.
 
     Each probe has `step`, `fidelity`, `editability` and, where it copies the photos, `copying`. `real`
     draws the subject's real-real value: above it lies copying. Raises ValueError without probes.
@@ -97,9 +100,24 @@ def probe_chart(
             for probe in ordered:
                 if int(probe["step"]) == chosen_step:
                     axes.plot([chosen_step], [probe[key]], "o", markersize=13, fillstyle="none", color=colours.ink)
+            if chosen_step is not None and chosen_step not in steps:
+                axes.axvline(chosen_step, color=colours.ink, linewidth=1.4, linestyle="--")
+            for step in left_out:
+                axes.axvline(step, color=colours.third, linewidth=0.9, linestyle=":")
         _mark_copying(panels[0], ordered, real, colours)
-        panels[1].set_xlabel("step" + (f"   (circle: chosen, step {chosen_step})" if chosen_step is not None else ""))
+        panels[1].set_xlabel(_steps_label(steps, chosen_step, left_out))
         return _saved(figure, format)
+
+
+def _steps_label(steps: Sequence[int], chosen_step: int | None, left_out: Sequence[int]) -> str:
+    """What the marks of a chart of probes mean."""
+    words = []
+    if chosen_step is not None:
+        mark = "circle: chosen" if chosen_step in steps else "dashed line: the result, not probed"
+        words.append(f"{mark}, step {chosen_step}")
+    if left_out:
+        words.append(f"dotted: probe left out, step {', '.join(map(str, left_out))}")
+    return "step" + (f"   ({'; '.join(words)})" if words else "")
 
 
 def _mark_copying(axes: Axes, probes: Sequence[Mapping[str, Any]], real: float | None, colours: _Colours) -> None:

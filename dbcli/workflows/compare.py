@@ -17,6 +17,7 @@ from dbcli.project.runs import RunRecord
 from dbcli.workflows.evaluate import PICTURES_A_PROMPT, chosen_suites, open_studio, scored
 from dbcli.workflows.generate import chosen_run, profile_of
 from dbcli.workflows.grids import opened, photos_of
+from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import run_charts
 from dbcli.workflows.run_settings import differing_settings
@@ -82,7 +83,7 @@ def compare(
     )
     first = profile.train.seed if seed is None else seed
     parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}
-    with listening() as wish:
+    with computing("a comparison", progress), listening() as wish:
         for record in records:
             progress.note(f"Drawing with {record.name}")
             studio = open_studio(layout, record, progress, wish, offline=offline, count=count, seed=first)

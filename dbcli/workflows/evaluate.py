@@ -18,6 +18,7 @@ from dbcli.project.settings import load_settings
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.generate import chosen_run, draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
+from dbcli.workflows.machine_use import computing
 from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
 from dbcli.workflows.pictures import (
     CHECKPOINT_KEY,
@@ -114,7 +115,11 @@ def evaluate(
     judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
     masking = load_masking(layout, record, progress, offline=offline, device=device) if masked else None
     how: dict[str, Any] = {"count": count, "seed": seed, "checkpoint": checkpoint, "masking": masking}
-    with listening() as wish, company(processes, wanted_device, wish, progress):
+    with (
+        computing(f"scores of {record.name}", progress),
+        listening() as wish,
+        company(processes, wanted_device, wish, progress),
+    ):
         studio = open_studio(layout, record, progress, wish, offline=offline, keep_identifier=keep_identifier, **how)
         announce("model", root=str(layout.root), run=record.name, checkpoint=checkpoint, device=wanted_device)
         return [_score_suite(studio, suite, judges, grid) for suite in chosen]

@@ -15,6 +15,7 @@ from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.composition import Cast, compose, load_composition
 from dbcli.workflows.likeness import Asked, filled_in
+from dbcli.workflows.machine_use import computing
 from dbcli.workflows.pictures import Picture, draw_recipes, draw_size, read_prompts, recipes_for
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import listening
@@ -100,7 +101,7 @@ def generate(
     record = composition.whole
     profile = profile_of(layout, record)
     settings = draw_settings(profile, asked.flags)
-    with listening() as wish:
+    with computing("images", progress), listening() as wish:
         with progress.stage("Loading the model", 1) as stage:
             device = pick_device(profile.train.device)
             base = load_composition(layout, composition, progress, offline=offline, device=device)

@@ -17,6 +17,7 @@ from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.grids import photos_of
+from dbcli.workflows.machine_use import computing
 from dbcli.workflows.pictures import draw_size, drawn_files, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
@@ -102,7 +103,7 @@ def measure_interference(
     profile = profile_of(layout, record)
     device = str(pick_device(profile.train.device))
     judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
-    with listening() as wish:
+    with computing(f"the interference of {record.name}", progress), listening() as wish:
         folder = layout.eval_dir(record.name, _suite_name(composition))
         settings = draw_settings(profile, {"count": count or PICTURES_A_PROMPT})
         start = profile.train.seed if seed is None else seed

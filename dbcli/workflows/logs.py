@@ -53,8 +53,8 @@ class _LoggedProgress:
         self._open: dict[str, list[Log]] = {}
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Stage]:
-        with self._progress.stage(title, total) as stage:
+    def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Stage]:
+        with self._progress.stage(title, total, parts) as stage:
             yield _LoggedStage(stage, self._write)
 
     def note(self, text: str) -> None:
@@ -83,6 +83,9 @@ class _LoggedStage:
 
     def advance(self, amount: int = 1) -> None:
         self._stage.advance(amount)
+
+    def complete(self, amount: int = 1) -> None:
+        self._stage.complete(amount)
 
     def tell(self, text: str) -> None:
         self._stage.tell(text)

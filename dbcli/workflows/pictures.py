@@ -153,8 +153,8 @@ def draw_recipes(
     how = how_to_draw(one, batch_size)
     orders = [Order(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
     pictures: dict[int, Picture] = {}
-    drawn = len({index // batch_size for index in wanted}) * batch_size if wanted is not None else len(recipes)
-    with progress.stage(title, min(drawn, len(recipes)) * one.steps) as stage, PictureWriter() as writer:
+    count = len(wanted) if wanted is not None else len(recipes)
+    with progress.stage(title, count, parts=one.steps) as stage, PictureWriter() as writer:
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
         for index, pixels in draw(base, orders, how, wanted=wanted, **told):
             if wanted is not None and index not in wanted:
@@ -162,6 +162,7 @@ def draw_recipes(
             path = folder / file_name(recipes[index])
             writer.submit(save_png, path, to_image(pixels), recipes[index])
             pictures[index] = Picture(path, recipes[index])
+            stage.complete()
     return [pictures[index] for index in sorted(pictures)]
 
 

@@ -146,11 +146,13 @@ def draw_class_images(
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
     how = DrawSettings(*numbers, batch_size, precision=recipe.precision, timesteps=recipe.timesteps)
     wanted = set(missing)
-    with progress.stage(f"Class images: {recipe.prompt}", len(share) * recipe.steps) as stage:
+    count = sum(indices[place] in wanted for place in share)
+    with progress.stage(f"Class images: {recipe.prompt}", count, parts=recipe.steps) as stage:
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
         for place, picture in draw(base, orders, how, wanted=set(share), **told):
             if indices[place] in wanted:
                 on_drawn(indices[place], prior_set.put(indices[place], png_bytes(to_image(picture))))
+                stage.complete()
 
 
 def _whole_groups(missing: Collection[int], count: int, batch_size: int) -> list[int]:

@@ -11,6 +11,7 @@ from dbcli.project.identifiers import check_class_noun
 from dbcli.project.layout import Layout
 from dbcli.project.prior_sets import PriorSet
 from dbcli.project.settings import load_settings
+from dbcli.workflows.machine_use import computing
 from dbcli.workflows.prior import ClassImages, ensure_class_images
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
@@ -48,7 +49,7 @@ def make_prior_set(
     noun = check_class_noun(class_noun)
     settings = resolve_profile(layout, profile=profile, sets=sets, flags={"prior.images": count})[1]
     device = settings.train.device
-    with listening() as wish, company(processes, device, wish, progress):
+    with computing("class images", progress), listening() as wish, company(processes, device, wish, progress):
         base = load_project_base(layout, progress, offline=offline, device=pick_device(device))
         announce("base", root=str(layout.root), base_hash=base.hash, device=device)
         resolution = settings.images.resolution or base.resolution

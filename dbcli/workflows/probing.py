@@ -139,6 +139,7 @@ class Probing:
             self.record.skipped.append(SkippedProbe(step=step, why=reason))
             save_probes(self.layout, self.run.name, self.record)
             self._event("probe left out", step=step, why=reason)
+            self.progress.note(f"probe after step {step} left out: {reason}")
             return
         try:
             entry = self._probe(trainer, stage, should_stop)
@@ -281,6 +282,9 @@ class Probing:
         line = f"the result is the checkpoint of step {chosen}"
         if chosen != last:
             line += f", the best of {len(self.record.probes)} probes; the last is kept: --checkpoint {last}"
+        if self.record.skipped:
+            steps = ", ".join(str(one.step) for one in self.record.skipped)
+            line += f"; {_probes(len(self.record.skipped))} left out to keep to the budget (step {steps})"
         cost = "" if share is None else f"; probing took {spent:.1f} s, {share:.0%} of the steps' time"
         return {"line": line + cost, "chosen_step": chosen, "last_step": last, "seconds": spent, "share": share}
 
@@ -323,3 +327,7 @@ class Probing:
 
     def _event(self, what: str, **facts: Any) -> None:
         store.append_event(self.layout, self.run.name, {"event": what, **facts})
+
+
+def _probes(count: int) -> str:
+    return f"{count} probe{'' if count == 1 else 's'}"

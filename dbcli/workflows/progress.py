@@ -10,7 +10,11 @@ from typing import Protocol
 class Stage(Protocol):
     """A stretch of work with a known length."""
 
-    def advance(self, amount: int = 1) -> None: ...
+    def advance(self, amount: int = 1) -> None:
+        """Moves the bar on by so many parts."""
+
+    def complete(self, amount: int = 1) -> None:
+        """Counts so many more of what has several parts: an image that is drawn to its end."""
 
     def tell(self, text: str) -> None:
         """Shows a few words beside the bar: losses, memory."""
@@ -23,8 +27,10 @@ class Progress(Protocol):
     """What a workflow reports to."""
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Stage]:
-        """A bar while the block runs."""
+    def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Stage]:
+        """A bar while the block runs. What is counted may have several `parts`, as an image has its sampler's steps:
+        then `advance` moves the bar by a part, and `complete` counts.
+        """
         ...
 
     def note(self, text: str) -> None:
@@ -36,6 +42,9 @@ class Progress(Protocol):
 
 class _SilentStage:
     def advance(self, amount: int = 1) -> None:
+        return
+
+    def complete(self, amount: int = 1) -> None:
         return
 
     def tell(self, text: str) -> None:
@@ -53,7 +62,7 @@ class Silence:
         self.warnings: list[str] = []
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Stage]:
+    def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Stage]:
         yield _SilentStage()
 
     def note(self, text: str) -> None:

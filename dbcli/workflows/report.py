@@ -62,11 +62,10 @@ def run_charts(layout: Layout, record: RunRecord) -> list[Chart]:
         light, dark = (probe_curve(probes, coat) for coat in ("light", "dark"))
         alt = "; ".join(f"step {one.step}: fidelity {one.fidelity:.3f}, editability {one.editability:.3f}"
                         for one in probes.probes)  # fmt: skip
-        charts.append(
-            embedded_chart(
-                light, dark, alt=f"Probes: {alt}", caption=f"Checkpoints of {record.name}, scored in training"
-            )
-        )
+        caption = f"Checkpoints of {record.name}, scored in training"
+        left_out = "; ".join(f"step {one.step} left out: {one.why}" for one in probes.skipped)
+        caption += f"; {left_out}" if left_out else ""
+        charts.append(embedded_chart(light, dark, alt=f"Probes: {alt}", caption=caption))
     return charts
 
 
@@ -75,7 +74,8 @@ def probe_curve(probes: ProbeRecord, coat: Any = "light") -> bytes:
     from dbcli.reports.charts import probe_chart
 
     entries = [one.model_dump() for one in probes.probes]
-    return probe_chart(entries, chosen_step=probes.chosen, real=probes.real, coat=coat)
+    left_out = [one.step for one in probes.skipped]
+    return probe_chart(entries, chosen_step=probes.chosen, left_out=left_out, real=probes.real, coat=coat)
 
 
 def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[PictureRow]]]:

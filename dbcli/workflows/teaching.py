@@ -104,7 +104,7 @@ def stored_predictions(
         posterior = encode(base.vae, pixels, batch_size=4, on_batch=lambda count: _go_on(should_stop))
         prompt = embed_prompts(base.tokenizer, base.text_encoder, [images.prompt])
         alphas = alphas_of(base.scheduler_config)
-        with progress.stage(f"Teacher: {images.prompt}", len(missing) * len(pixels)) as stage:
+        with progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
 
             def on_batch(count: int) -> None:
                 stage.advance(count)

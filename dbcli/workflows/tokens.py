@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -235,8 +236,16 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
         base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))
         images = _class_pictures(base, noun)
         wish.raise_if_wished("Stopped before any word was measured.")
-        with progress.stage(f"Measuring {len(words)} words beside {noun}", len(words) * len(TIMESTEPS)) as stage:
-            found: list[Strength] = prior_strengths(base, words, noun, images, on_word=stage.advance)
+        looks = itertools.count(1)
+        with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(TIMESTEPS)) as stage:
+
+            def on_word(count: int) -> None:
+                stage.advance(count)
+                # Every word is looked at once a timestep: it is measured after its last look.
+                if next(looks) > len(words) * (len(TIMESTEPS) - 1):
+                    stage.complete()
+
+            found: list[Strength] = prior_strengths(base, words, noun, images, on_word=on_word)
     return [Proposal(one.word, tokens_of(one.word), one.text, one.picture) for one in found]
 
 

@@ -25,6 +25,7 @@ from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows import continuing
 from dbcli.workflows.extras import require_extras
 from dbcli.workflows.falling_back import give_back, within_memory
+from dbcli.workflows.machine_use import computing
 from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress
@@ -201,7 +202,7 @@ def _carry_out(
 ) -> RunRecord:
     """Holds the run, trains it, and leaves a record that says truly how it ended."""
     way_on = f"dreambooth train --resume {name}"
-    with hold(layout.run_lock(name), f"the run {name}"), listening() as wish:
+    with hold(layout.run_lock(name), f"the run {name}"), computing(f"the run {name}", progress), listening() as wish:
         # Read only now: until the lock was ours, another process may have brought the run to its end.
         record = store.load_run(layout, name)
         _refuse_finished(record)

@@ -173,12 +173,13 @@ def run_loop(
             keeper.save()
         if probing is not None:
             probing.after_step(trainer, stage, wish)
+            on_step.tell()  # the probe's own words are over with the probe
         if profile.train.preview_every and step % profile.train.preview_every == 0:
             _preview(layout, record, base, trainer, profile, wish)
 
     with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
         stage.advance(trainer.done)
-        on_step = _reporter(layout, record, stage, base)
+        on_step = _Reporter(layout, record, stage, base)
         if probing is not None:
             probing.after_step(trainer, stage, wish)  # a kill may have come before the probe of this step
         finished = _to_the_end(keeper, profile, probing, on_step, after_step, wish)
@@ -287,11 +288,24 @@ class Keeper:
         return True
 
 
-def _reporter(layout: Layout, record: RunRecord, stage: Stage, base: Base) -> Callable[[StepResult], None]:
+@dataclass
+class _Reporter:
     """Writes each step into events.jsonl and shows it: losses, speed, memory."""
-    from dbcli.diffusion.devices import peak_memory_bytes
 
-    def on_step(result: StepResult) -> None:
+    layout: Layout
+    record: RunRecord
+    stage: Stage
+    base: Base
+    line: str = ""
+
+    def tell(self) -> None:
+        """Shows the numbers of the last step, once more where something else was shown meanwhile."""
+        self.stage.tell(self.line)
+
+    def __call__(self, result: StepResult) -> None:
+        from dbcli.diffusion.devices import peak_memory_bytes
+
+        layout, record, stage = self.layout, self.record, self.stage
         record.loss = result.loss
         measured = {
             "loss": result.loss,
@@ -304,11 +318,10 @@ def _reporter(layout: Layout, record: RunRecord, stage: Stage, base: Base) -> Ca
         known = {name: value for name, value in measured.items() if value is not None}
         stage.measure(record.name, result.step, known)
         prior = "" if result.prior_loss is None else f" prior {result.prior_loss:.4f}"
-        memory = peak_memory_bytes(base.unet.device) / 1e9  # type: ignore[arg-type]
+        memory = peak_memory_bytes(self.base.unet.device) / 1e9  # type: ignore[arg-type]
         stage.advance()
-        stage.tell(f"loss {result.subject_loss:.4f}{prior} · {1 / result.seconds:.2f} it/s · {memory:.1f} GB")
-
-    return on_step
+        self.line = f"loss {result.subject_loss:.4f}{prior} · {1 / result.seconds:.2f} it/s · {memory:.1f} GB"
+        self.tell()
 
 
 def _preview(

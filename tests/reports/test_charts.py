@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from dbcli.reports.charts import heat_map, loss_curve, probe_chart, running_mean
@@ -61,6 +63,25 @@ def test_probes_are_drawn_in_the_order_of_steps() -> None:
     assert probe_chart(PROBES) != probe_chart(PROBES, chosen_step=200)
     with pytest.raises(ValueError, match="no probe"):
         probe_chart([])
+
+
+def words_of_axis(monkeypatch: pytest.MonkeyPatch, **how: Any) -> str:
+    """What stands beneath a chart of probes: letters are outlines in the file itself."""
+    written: list[str] = []
+    set_label = Axes.set_xlabel
+    monkeypatch.setattr(Axes, "set_xlabel", lambda self, text: [written.append(text), set_label(self, text)][1])
+    assert probe_chart(PROBES, **how) != probe_chart(PROBES)
+    return next(text for text in written if text)
+
+
+def test_a_result_that_was_not_probed_is_marked_and_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words_of_axis(monkeypatch, chosen_step=200) == "step   (circle: chosen, step 200)"
+    assert words_of_axis(monkeypatch, chosen_step=999) == "step   (dashed line: the result, not probed, step 999)"
+
+
+def test_probes_that_were_left_out_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = words_of_axis(monkeypatch, chosen_step=200, left_out=[150, 250])
+    assert label == "step   (circle: chosen, step 200; dotted: probe left out, step 150, 250)"
 
 
 def test_copying_probes_are_marked() -> None:

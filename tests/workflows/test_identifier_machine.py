@@ -102,7 +102,7 @@ def ids(word: str) -> frozenset[int]:
 class StopsAtOnce(Silence):
     """Ctrl-C before the base is loaded: the run is on record by then."""
 
-    def stage(self, title: str, total: int) -> Any:
+    def stage(self, title: str, total: int, parts: int = 1) -> Any:
         raise Interrupted("Stopped.")
 
 

@@ -64,8 +64,8 @@ class Listening(Silence):
         self.measured: list[tuple[int, dict[str, float]]] = []
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Any]:
-        with super().stage(title, total) as stage:
+    def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Any]:
+        with super().stage(title, total, parts) as stage:
             stage.measure = lambda run, step, values: self.measured.append((step, dict(values)))
             yield stage
 
@@ -202,7 +202,10 @@ def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
     monkeypatch.setattr(probing, "too_dear", dear_at_2)
     # When nobody asks for an interval, these settings have room for a probe after every step.
     sets = ["probe.every=null", "train.batch_size=8", "probe.budget=1.0", "probe.steps=1", "probe.sampler=ddim"]
-    record = trained(layout, *sets, "train.steps=4", "probe.prompts=['a {identifier} {class} in space']")
+    progress = Silence()
+    record = trained(
+        layout, *sets, "train.steps=4", "probe.prompts=['a {identifier} {class} in space']", progress=progress
+    )
     found = load_probes(layout, record.name)
     assert found is not None
     planned = found.plan.steps
@@ -215,6 +218,8 @@ def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
     assert asked[-1][0].step_seconds > 0
     events = [event for event in read_events(layout, record.name) if event.get("event") == "probe left out"]
     assert [event["step"] for event in events] == [2]
+    assert "probe after step 2 left out: no room" in progress.notes
+    assert "1 probe left out to keep to the budget (step 2)" in record.probing["line"]
 
 
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:
