@@ -15,7 +15,11 @@ def export(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Which run, like 3 or 0003-dog.")] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="diffusers, checkpoint (ComfyUI, AUTOMATIC1111), lora, kohya, embedding or hub."),
+        typer.Option(
+            "--to",
+            help="checkpoint (every program), diffusers (a folder for diffusers), lora (diffusers), "
+            "kohya (ComfyUI, AUTOMATIC1111, InvokeAI), embedding or embedding-invokeai (of a textual inversion), hub.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to; exports/ by default.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp16 or fp32.")] = "fp16",
@@ -24,8 +28,10 @@ def export(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="With --to hub: everybody may see it.")] = False,
     licence: Annotated[
-        str | None, typer.Option("--licence", metavar="ID", help="With --to hub: the base's own by default.")
+        str | None,
+        typer.Option("--licence", metavar="ID", help="Licence in the file or card; the base's own by default."),
     ] = None,
+    author: Annotated[str | None, typer.Option("--author", metavar="NAME", help="Author in the file.")] = None,
     allow_collision: Annotated[
         bool, typer.Option("--allow-collision", help="For research: a run whose words clash, and record that.")
     ] = False,
@@ -37,9 +43,10 @@ def export(
 
     call = of(context)
     how: dict[str, Any] = {"precision": precision, "out": out, "allow_collision": allow_collision}
+    how |= {"licence": licence, "author": author}
     name = call.wanted(run, "RUN", "Which run")
     target = call.wanted(to, "--to", "To which format", lambda: "checkpoint")
     if target == "hub":
-        return publish(call, name, repo, public=public, licence=licence, **how)
+        return publish(call, name, repo, public=public, **how)
     made = export_run(call.layout(), name, target=target, **how, progress=call.screen, offline=call.offline)
     show_export(call.screen, made)

@@ -200,7 +200,35 @@ def show_demo(screen: Screen, shown: Demonstration) -> None:
 
 
 def show_export(screen: Screen, made: Exported) -> None:
-    """Where an export lies, and how well it was proved."""
-    screen.document({"run": made.run, "to": made.target, "path": str(made.path), "difference": made.difference})
+    """Where an export lies, whose file it is, how well it was proved, and what its receiver has to know."""
+    known = made.recipient
+    screen.document(
+        {
+            "run": made.run,
+            "to": made.target,
+            "path": str(made.path),
+            "difference": made.difference,
+            "proved_by": made.proved_by,
+            "for": known.readers,
+            "subjects": [{"name": one.name, "word": one.word, "class": one.class_noun} for one in known.subjects],
+            "base": known.base,
+            "strength": known.strength,
+            "notes": known.notes,
+        }
+    )
     screen.line(f"Exported {made.run} to {made.path}")
-    screen.line(f"Loaded back and compared: largest difference of a pixel {made.difference:.2g} of 2", style="dim")
+    screen.line(f"For {known.readers}")
+    screen.line("Whoever receives it needs:")
+    for one in known.subjects:
+        screen.line(
+            f"  {one.name}: '{one.word} {one.class_noun}' in the prompt (word {one.word}, class {one.class_noun})"
+        )
+    if known.strength is not None:
+        screen.line(f"  base {known.base}, strength {known.strength:g}")
+    else:
+        screen.line(
+            f"  base {known.base}" if made.target == "embedding" else f"  base {known.base}, which is in the file"
+        )
+    screen.line(
+        f"Loaded back by {made.proved_by}: largest difference of a pixel {made.difference:.2g} of 2", style="dim"
+    )

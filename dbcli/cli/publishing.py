@@ -20,6 +20,7 @@ def publish(
     *,
     public: bool,
     licence: str | None,
+    author: str | None,
     precision: str,
     out: Path | None,
     allow_collision: bool,
@@ -33,7 +34,8 @@ def publish(
     name = call.wanted(repo, "--repo", "The name of the repository on the hub")
     # Where nobody can agree the hub is not asked either: the list alone is shown.
     target = find_target(name, public=public, offline=call.offline, ask=call.yes or call.may_ask)
-    how: dict[str, Any] = {"precision": precision, "licence": licence, "allow_collision": allow_collision}
+    how: dict[str, Any] = {"precision": precision, "licence": licence, "author": author}
+    how["allow_collision"] = allow_collision
     with bundled(layout, run, target, **how, progress=call.screen, offline=call.offline) as bundle:
         _show(call.screen, bundle, target)
         if target.api is None or not call.sure("Upload this"):

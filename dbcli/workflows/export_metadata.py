@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from dbcli.project.names import without_control_characters
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.inversion import INVERSION
-from dbcli.workflows.pictures import words_of
+from dbcli.workflows.recipients import subjects_of
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
     from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.formats.metadata import Addition
 
+# Every subject with its name and words; other programs know a trigger phrase only.
+SUBJECTS_KEY = "dreambooth.subjects"
+# Start of a base's address on the hub -> the licence its models pass on.
+LICENCES = {
+    "CompVis/stable-diffusion": "creativeml-openrail-m",
+    "stable-diffusion-v1-5/": "creativeml-openrail-m",
+    "runwayml/stable-diffusion": "creativeml-openrail-m",
+    "stabilityai/stable-diffusion-2": "openrail++",
+}
 
-def _trigger(record: RunRecord) -> str:
-    return ", ".join(words.text for words in words_of(record).values())
+
+@dataclass(frozen=True)
+class Origin:
+    """Who made a file and under which terms it goes out, as far as somebody said; see `settled_origin`."""
+
+    author: str | None = None
+    licence: str | None = None
+
+
+def settled_origin(record: RunRecord, origin: Origin) -> Origin:
+    """What was said at export, else what the imported file said, else the licence that the base passes on."""
+    imported = (record.model_extra or {}).get("imported", {}).get("metadata", {})
+    author = origin.author or imported.get("modelspec.author")
+    licence = origin.licence or imported.get("modelspec.license") or licence_of(record.base.source)
+    return Origin(*(without_control_characters(text) if text else None for text in (author, licence)))
+
+
+def licence_of(source: str) -> str | None:
+    """The licence of a base on the hub, where it is known."""
+    return next((found for start, found in LICENCES.items() if source.startswith(start)), None)
+
+
+def _triggers(record: RunRecord) -> list[str]:
+    return [f"{one.word} {one.class_noun}" for one in subjects_of(record)]
 
 
 def _version(model: Base) -> Any:
@@ -27,42 +63,58 @@ def _version(model: Base) -> Any:
 
 
 def modelspec_of(
-    record: RunRecord, profile: Profile, model: Base, picture: torch.Tensor, *, addition: Addition | None
+    record: RunRecord,
+    profile: Profile,
+    model: Base,
+    picture: torch.Tensor,
+    *,
+    addition: Addition | None,
+    origin: Origin,
 ) -> dict[str, str]:
-    """The ModelSpec table; `picture` `[3, H, W]` in [-1, 1] becomes the thumbnail."""
+    """The ModelSpec table and the subjects; `picture` `[3, H, W]` in [-1, 1] becomes the thumbnail."""
     from dbcli.diffusion.formats.metadata import modelspec_metadata
     from dbcli.diffusion.images import to_image
 
     thumbnail: Image.Image = to_image(picture)
     method = "Textual inversion" if addition == INVERSION else "DreamBooth"
-    return modelspec_metadata(
+    trigger = ", ".join(_triggers(record))
+    origin = settled_origin(record, origin)
+    table = modelspec_metadata(
         version=_version(model),
         prediction_type=model.prediction_type,
         title=record.name,
         resolution_px=profile.images.resolution or model.resolution,
         date=_finished(record),
         addition=addition,
-        trigger_phrase=_trigger(record),
-        description=f"{method} on {record.base.name}: {_trigger(record)}",
+        trigger_phrase=trigger,
+        description=f"{method} on {record.base.name}: {trigger}",
+        author=origin.author,
+        licence=origin.licence,
         tags=[method.lower().replace(" ", "-")],
         thumbnail=thumbnail,
     )
+    subjects = [{"name": one.name, "word": one.word, "class": one.class_noun} for one in subjects_of(record)]
+    return table | ({SUBJECTS_KEY: json.dumps(subjects, ensure_ascii=False)} if subjects else {})
 
 
-def kohya_of(record: RunRecord, profile: Profile, model: Base) -> dict[str, str]:
-    """kohya's table, for a LoRA run."""
+def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights) -> dict[str, str]:
+    """kohya's table, for a LoRA run; rank and alpha are those of most layers as they are written."""
     from dbcli.diffusion.formats.metadata import kohya_metadata
 
     train = profile.train
+    layers = [*lora.unet.values(), *lora.text_encoder.values()]
+    rank, alpha = (
+        Counter(values).most_common(1)[0][0]
+        for values in ([layer.rank for layer in layers], [layer.alpha for layer in layers])
+    )
     return kohya_metadata(
         version=_version(model),
         prediction_type=model.prediction_type,
-        rank=profile.lora.rank,
-        alpha=profile.lora.alpha,
+        rank=rank,
+        alpha=alpha,
         output_name=record.name,
         base_name=record.base.name,
-        trigger_phrase=_trigger(record),
-        photo_count=sum(len(subject.photo_hashes) for subject in record.subjects),
+        photo_counts=_photo_counts(record),
         class_image_count=sum(one["images"] for one in record.prior.get("sets", [])),
         steps=record.result_step,
         batch_size=train.batch_size * train.accumulation,
@@ -78,6 +130,14 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base) -> dict[str, str]
         started=datetime.fromisoformat(record.created),
         finished=_finished(record),
     )
+
+
+def _photo_counts(record: RunRecord) -> dict[str, int]:
+    return {
+        f"{one.identifier} {one.class_noun}": len(one.photo_hashes)
+        for one in record.subjects
+        if one.identifier is not None
+    }
 
 
 def _finished(record: RunRecord) -> datetime:

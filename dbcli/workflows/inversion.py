@@ -118,16 +118,20 @@ def export_words(
     *,
     dtype: torch.dtype,
     metadata: Mapping[str, str],
+    for_invokeai: bool = False,
 ) -> None:
-    """Writes words into a new folder for other programs, each under the spelling that diffusers can add."""
+    """Writes words into a new folder for other programs, each under the spelling that diffusers can add.
+
+    `for_invokeai`: under the name that InvokeAI looks for.
+    """
     from dataclasses import replace
 
-    from dbcli.diffusion.formats.embedding_files import write_embedding
+    from dbcli.diffusion.formats.embedding_files import INVOKEAI_NAME, write_embedding
     from dbcli.diffusion.word_vectors import placeholder_of
 
     with temporary_folder(folder) as temporary:
         for subject, one in zip(subjects, words, strict=True):
-            spelt = replace(one, word=placeholder_of(tokenizer, one.word))
+            spelt = replace(one, word=INVOKEAI_NAME if for_invokeai else placeholder_of(tokenizer, one.word))
             write_embedding(temporary / by_word(subject), spelt, dtype=dtype, metadata=metadata)
         commit_folder(temporary, folder)
 

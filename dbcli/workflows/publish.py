@@ -22,6 +22,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.recipes import Recipe, read_recipe
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.export import export_run
+from dbcli.workflows.export_metadata import Origin, settled_origin
 from dbcli.workflows.generate import chosen_run, profile_of
 from dbcli.workflows.inversion import INVERSION, by_word, spellings
 from dbcli.workflows.pictures import words_of
@@ -37,13 +38,6 @@ USUAL_SIZE_PX = 512
 HUB_KINDS = {"full": "diffusers", "lora": "lora", INVERSION: "embedding"}
 # What `generate` writes; sheets (grid-….png) show the photos and must stay here.
 _PICTURE_NAME = re.compile(r"[0-9a-f]{12}-[0-9]{4}\.png")
-# Start of a base's address on the hub -> the licence its models pass on.
-LICENCES = {
-    "CompVis/stable-diffusion": "creativeml-openrail-m",
-    "stable-diffusion-v1-5/": "creativeml-openrail-m",
-    "runwayml/stable-diffusion": "creativeml-openrail-m",
-    "stabilityai/stable-diffusion-2": "openrail++",
-}
 
 
 @dataclass(frozen=True)
@@ -99,6 +93,7 @@ def bundled(
     *,
     precision: str,
     licence: str | None,
+    author: str | None = None,
     progress: Progress,
     offline: bool,
     allow_collision: bool = False,
@@ -125,6 +120,8 @@ def bundled(
             progress=progress,
             offline=offline,
             allow_collision=allow_collision,
+            # A folder's licence stands on its card.
+            **({} if kind == "diffusers" else {"author": author, "licence": licence}),
         )
         drawn = _own_pictures(layout, record)
         pictures = _copied(drawn, folder)
@@ -206,7 +203,7 @@ def _facts(
         method=record.method,
         base_model=base_model,
         base_name=record.base.name,
-        licence=licence or imported.get("metadata", {}).get("modelspec.license") or _licence(base_model),
+        licence=settled_origin(record, Origin(licence=licence)).licence or "other",
         instance_prompt=_prompt(profile.images.template, first),
         words=[(one.identifier, one.class_noun) for one in words.values()],
         pictures=pictures,
@@ -222,10 +219,6 @@ def _facts(
 
 def _prompt(template: str, words: Words | None) -> str:
     return "a picture" if words is None else render_with(template, {"subject": words})
-
-
-def _licence(base_model: str | None) -> str:
-    return next((found for start, found in LICENCES.items() if (base_model or "").startswith(start)), "other")
 
 
 def _training(

@@ -59,8 +59,7 @@ def test_kohyas_table_is_text_and_names_the_trigger() -> None:
         alpha=8,
         output_name="0003-dog",
         base_name="sd-v2-1",
-        trigger_phrase="sks dog",
-        photo_count=5,
+        photo_counts={"sks dog": 5, "mwf wolf": 3},
         class_image_count=100,
         steps=500,
         batch_size=2,
@@ -75,6 +74,8 @@ def test_kohyas_table_is_text_and_names_the_trigger() -> None:
     )
     assert (table["ss_network_dim"], table["ss_network_alpha"]) == ("4", "8")
     assert (table["ss_base_model_version"], table["ss_v2"]) == ("sd_v2_v", "True")
-    assert json.loads(table["ss_tag_frequency"]) == {"1_sks dog": {"sks dog": 5}}
+    assert json.loads(table["ss_tag_frequency"]) == {"1_sks dog": {"sks dog": 5}, "1_mwf wolf": {"mwf wolf": 3}}
+    assert json.loads(table["ss_dataset_dirs"])["1_mwf wolf"] == {"n_repeats": 1, "img_count": 3}
+    assert table["ss_num_train_images"] == "8"
     assert table["ss_text_encoder_lr"] == "None"
     assert all(isinstance(value, str) for value in table.values())

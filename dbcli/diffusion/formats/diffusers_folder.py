@@ -51,6 +51,21 @@ def write_diffusers_folder(
     """Writes the networks, tokenizer and scheduler under `folder`; `model_index.json` is written last."""
     for name, network in {"unet": unet, "vae": vae, "text_encoder": text_encoder}.items():
         save_tensors(folder / name / WEIGHTS[name], _tensors(name, network, dtype), {})
+    write_settings(
+        folder,
+        unet=unet,
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        scheduler_config=scheduler_config,
+    )
+
+
+def write_settings(
+    folder: Path, *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler_config: Mapping[str, Any]
+) -> None:
+    """Writes everything of a diffusers folder but the weights: what diffusers needs beside a single file."""
+    for name, network in {"unet": unet, "vae": vae, "text_encoder": text_encoder}.items():
         save_json(folder / name / "config.json", _config(name, network))
     write_tokenizer(folder / "tokenizer", tokenizer)
     save_json(folder / "scheduler" / "scheduler_config.json", _scheduler(scheduler_config))

@@ -1,6 +1,7 @@
 """Word vectors in the one file format that diffusers, AUTOMATIC1111 and ComfyUI read: a single tensor `[n, D]`.
 
-diffusers takes the word from the tensor's name, the other two from the name of the file.
+diffusers takes the word from the tensor's name, the other two from the name of the file. InvokeAI takes it from the
+file's name as well, and reads a tensor of one name only.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dbcli.diffusion.model_files import open_weights
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile
 
+INVOKEAI_NAME = "emb_params"
 # Names that say nothing: AUTOMATIC1111's, kohya's and the one of its older pickled files.
-NAMELESS = ("emb_params", "*", "string_to_param.*", "string_to_param")
+NAMELESS = (INVOKEAI_NAME, "*", "string_to_param.*", "string_to_param")
 MOST_VECTORS = 75
 
 

@@ -43,6 +43,10 @@ class LoraWeights:
     def part(self, name: str) -> dict[str, LoraLayer]:
         return self.unet if name == "unet" else self.text_encoder
 
+    @property
+    def has_dora(self) -> bool:
+        return any(layer.magnitude is not None for part in PARTS for layer in self.part(part).values())
+
 
 @dataclass(frozen=True)
 class PeftLora:

@@ -88,8 +88,7 @@ def kohya_metadata(
     alpha: float,
     output_name: str,
     base_name: str,
-    trigger_phrase: str,
-    photo_count: int,
+    photo_counts: Mapping[str, int],
     class_image_count: int,
     steps: int,
     batch_size: int,
@@ -106,8 +105,11 @@ def kohya_metadata(
     finished: datetime | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """kohya's table for a LoRA; all values are text, `None` is the word None, as its own files have it."""
-    folder = f"1_{trigger_phrase}"
+    """kohya's table for a LoRA; all values are text, `None` is the word None, as its own files have it.
+
+    `photo_counts` maps each trigger phrase to how many photos taught it: a folder each in kohya's eyes.
+    """
+    folders = {f"1_{phrase}": (phrase, count) for phrase, count in photo_counts.items()}
     table: dict[str, object] = {
         "network_module": "networks.lora",
         "network_dim": rank,
@@ -116,7 +118,7 @@ def kohya_metadata(
         "v2": version == "sd-v2",
         "output_name": output_name,
         "sd_model_name": base_name,
-        "num_train_images": photo_count,
+        "num_train_images": sum(photo_counts.values()),
         "num_reg_images": class_image_count,
         "max_train_steps": steps,
         "steps": steps,
@@ -132,8 +134,10 @@ def kohya_metadata(
         "prior_loss_weight": prior_weight,
         "min_snr_gamma": min_snr_gamma,
         "clip_skip": None,
-        "tag_frequency": json.dumps({folder: {trigger_phrase: photo_count}}),
-        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": photo_count}}),
+        "tag_frequency": json.dumps({folder: {phrase: count} for folder, (phrase, count) in folders.items()}),
+        "dataset_dirs": json.dumps(
+            {folder: {"n_repeats": 1, "img_count": count} for folder, (_, count) in folders.items()}
+        ),
         "training_started_at": None if started is None else started.timestamp(),
         "training_finished_at": None if finished is None else finished.timestamp(),
     }

@@ -1,0 +1,168 @@
+"""Exports read by diffusers' own pipeline, as somebody who receives one would load it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from dbcli.diffusion.bases import Base
+from dbcli.diffusion.formats.diffusers_folder import write_settings
+from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
+from dbcli.errors import DreamboothError
+
+
+def version() -> str:
+    """`diffusers 0.42.1`, as it is installed here."""
+    import diffusers
+
+    return f"diffusers {diffusers.__version__}"
+
+
+def misread_model(path: Path, base: Base) -> list[str]:
+    """The tensors that diffusers loads from a folder or a single file otherwise than `base` holds them.
+
+    Raises DreamboothError where diffusers does not take the file, with what it says.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    with _quiet(), _told(path):
+        if path.is_dir():
+            pipeline = StableDiffusionPipeline.from_pretrained(str(path), local_files_only=True)
+        else:
+            with TemporaryDirectory() as settings:
+                write_settings(Path(settings), **_parts(base), scheduler_config=base.scheduler_config)
+                pipeline = StableDiffusionPipeline.from_single_file(str(path), config=settings, local_files_only=True)
+    return [
+        f"{part}.{name}"
+        for part in ("unet", "vae", "text_encoder")
+        for name in _unlike(getattr(pipeline, part), getattr(base, part))
+    ]
+
+
+def _unlike(found: Any, expected: Any) -> list[str]:
+    """Names of tensors, without `text_model.`; a single file has no rows for words that were added."""
+    read = {name.removeprefix("text_model."): tensor for name, tensor in found.state_dict().items()}
+    wanted = {name.removeprefix("text_model."): tensor for name, tensor in expected.state_dict().items()}
+    wanted.pop("embeddings.position_ids", None)
+    return [name for name, tensor in wanted.items() if name not in read or not _starts_with(tensor, read[name])]
+
+
+def _starts_with(expected: torch.Tensor, found: torch.Tensor) -> bool:
+    return expected.dim() == found.dim() and torch.equal(
+        expected[: len(found)] if found.dim() else expected, found.float()
+    )
+
+
+def lora_as_diffusers_reads_it(base: Base, path: Path) -> LoraWeights:
+    """The layers that `load_lora_weights` attaches to the base's networks, which are left without them.
+
+    Raises DreamboothError where diffusers does not take the file, with what it says.
+    """
+    with _quiet(), _told(path):
+        pipeline = _pipeline(base)
+        pipeline.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
+        read = LoraWeights(_attached(base.unet), _attached(base.text_encoder))
+        pipeline.unload_lora_weights()
+    return read
+
+
+def _attached(network: Any) -> dict[str, LoraLayer]:
+    return {
+        name.removeprefix("text_model."): _layer(module)
+        for name, module in network.named_modules()
+        if getattr(module, "lora_A", None)
+    }
+
+
+def _layer(module: Any) -> LoraLayer:
+    (adapter,) = module.lora_A
+    rank, alpha, scaling = int(module.r[adapter]), float(module.lora_alpha[adapter]), float(module.scaling[adapter])
+    magnitude = module.lora_magnitude_vector[adapter].weight if adapter in module.lora_magnitude_vector else None
+    return LoraLayer(
+        module.lora_A[adapter].weight.detach().clone(),
+        module.lora_B[adapter].weight.detach().clone(),
+        # What counts is the strength a layer is given, whatever it is called.
+        alpha if math.isclose(scaling, alpha / rank) else scaling * rank,
+        None if magnitude is None else magnitude.detach().flatten().clone(),
+    )
+
+
+def load_embedding(base: Base, path: Path, token: str | None = None) -> None:
+    """Adds a word to the base's tokenizer and text encoder by `load_textual_inversion`, under the file's own name.
+
+    Raises DreamboothError where diffusers does not take the file, with what it says.
+    """
+    with _quiet(), _told(path):
+        _pipeline(base).load_textual_inversion(
+            str(path.parent), token=token, weight_name=path.name, local_files_only=True
+        )
+
+
+def misread_layers(found: Mapping[str, LoraLayer], expected: Mapping[str, LoraLayer]) -> list[str]:
+    """The layers that a loader left out, changed or gave another strength."""
+    return [name for name, layer in expected.items() if name not in found or not _is_same(found[name], layer)]
+
+
+def _is_same(found: LoraLayer, layer: LoraLayer) -> bool:
+    pairs = [(found.down, layer.down), (found.up, layer.up), (found.magnitude, layer.magnitude)]
+    return math.isclose(found.alpha / found.rank, layer.alpha / layer.rank, rel_tol=1e-6) and all(
+        one is other if one is None or other is None else torch.equal(one, other) for one, other in pairs
+    )
+
+
+def _pipeline(base: Base) -> Any:
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        **_parts(base),
+        scheduler=DDIMScheduler.from_config(base.scheduler_config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _parts(base: Base) -> dict[str, Any]:
+    return {
+        "vae": base.vae,
+        "text_encoder": base.text_encoder,
+        "tokenizer": base.tokenizer,
+        "unet": base.unet,
+    }
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as fault:
+        raise DreamboothError(
+            f"{version()} does not load {path.name}: {fault}",
+            hint="please report this with dreambooth runs show --json",
+        ) from fault
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own bars and advice; what they raise is told."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    verbosities = [(one, one.get_verbosity()) for one in (diffusers_logging, transformers_logging)]
+    transformers_logging.disable_progress_bar()
+    for one, _ in verbosities:
+        one.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for one, verbosity in verbosities:
+            one.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,103 @@
+"""What the receiver of an exported file has to know: who reads it, its words and base, and what is left out where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbcli.project.runs import RunRecord
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
+
+READERS = {
+    "diffusers": "diffusers",
+    "checkpoint": "ComfyUI, AUTOMATIC1111, InvokeAI, diffusers and every other program for Stable Diffusion",
+    "lora": "diffusers (for ComfyUI, AUTOMATIC1111 and InvokeAI: --to kohya)",
+    "kohya": "ComfyUI, AUTOMATIC1111, InvokeAI (and diffusers)",
+    "embedding": "diffusers, ComfyUI and AUTOMATIC1111 (for InvokeAI: --to embedding-invokeai)",
+    "embedding-invokeai": "InvokeAI",
+}
+ADAPTERS = ("lora", "kohya")
+EMBEDDINGS = ("embedding", "embedding-invokeai")
+# An adapter carries its alpha, so that its full strength is what the run generates with.
+FULL_STRENGTH = 1.0
+# Layers of the UNet outside its blocks, which kohya's own tools have no adapters for.
+OUTSIDE_BLOCKS = ("conv_in", "conv_out", "time_embedding")
+# The first and last width of the UNet's blocks and the width of its prompts, as programs look for them.
+KNOWN_SIZES = {(320, 1280, 768), (320, 1280, 1024)}
+
+
+@dataclass(frozen=True)
+class KnownSubject:
+    """A subject that a file knows: `dog`, by the word `sks` before the class noun `dog`."""
+
+    name: str
+    word: str
+    class_noun: str
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """What goes with a file: who reads it, its subjects with their words, the base it needs, and at which strength.
+
+    `strength` is None where a file is a whole model or a word, which have none.
+    """
+
+    readers: str
+    subjects: list[KnownSubject]
+    base: str
+    strength: float | None
+    notes: list[str]
+
+
+def subjects_of(record: RunRecord) -> list[KnownSubject]:
+    """The subjects that a run learnt and has words for; an imported file may not say which it answers to."""
+    return [
+        KnownSubject(one.name, one.identifier, one.class_noun) for one in record.subjects if one.identifier is not None
+    ]
+
+
+def recipient_of(
+    record: RunRecord, target: str, model: Base, lora: LoraWeights | None, spelt: Mapping[str, str]
+) -> Recipient:
+    """Everything to tell about one export; `lora` is what was written, if that was an adapter."""
+    notes = [*_size_notes(record, target, model), *_layer_notes(target, lora.unet if lora is not None else {})]
+    notes += [
+        f"'{word}' is a piece of longer words: diffusers has to be told {spelling} instead."
+        for word, spelling in spelt.items()
+        if spelling != word
+    ]
+    return Recipient(
+        READERS[target], subjects_of(record), _base(record), FULL_STRENGTH if target in ADAPTERS else None, notes
+    )
+
+
+def _base(record: RunRecord) -> str:
+    base = record.base
+    if base.source == base.name or base.revision is None:
+        return base.name
+    return f"{base.name} ({base.source})"
+
+
+def _size_notes(record: RunRecord, target: str, model: Base) -> list[str]:
+    config = model.unet.config  # type: ignore[union-attr]
+    widths, prompts = config.block_out_channels, config.cross_attention_dim  # type: ignore[union-attr]
+    if (widths[0], widths[-1], prompts) in KNOWN_SIZES or target == "diffusers":
+        return []
+    return [
+        f"The base {record.base.name} has a size of its own: no other program loads this file "
+        "(the folder of --to diffusers loads in diffusers)."
+    ]
+
+
+def _layer_notes(target: str, layers: Mapping[str, LoraLayer]) -> list[str]:
+    outside = sorted(name for name in layers if name.startswith(OUTSIDE_BLOCKS))
+    if target != "kohya" or not outside:
+        return []
+    return [
+        f"{', '.join(outside)}: merging with sd-scripts and diffusers 0.30 leave these layers out without an error; "
+        "--to checkpoint has them for everybody."
+    ]
