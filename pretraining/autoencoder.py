@@ -1,32 +1,51 @@
-"""The autoencoder: AutoencoderKL of factor 4, taught to copy a closed-form block PCA and then to draw better.
+"""The autoencoder: AutoencoderKL of factor 8 with 16 channels, whose latents are fixed beforehand (`latents.py`).
 
-Trained jointly, a small autoencoder loses colour first. So the latents are fixed beforehand: 4 x 4 pixel blocks,
-projected on their first eight principal components and partly whitened. The encoder regresses them, the decoder
-learns to turn them back into pixels, with a little noise on them, because the UNet's latents will not be perfect.
+First the encoder learns those latents and the decoder to turn them into pixels; then both learn together, the encoder
+held near its targets; from `ENCODER_SHARE` of the time on the encoder stays as it is, so that a UNet can begin on its
+latents, and the decoder goes on alone, against a discriminator. Latents are given noise of every strength up to
+`NOISE`, because the UNet's will not be perfect.
 """
 
 import argparse
-import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from pretraining.autoencoder_losses import hinge, patch_discriminator, perceptual, pixel_loss
 from pretraining.clip import to_pixels
 from pretraining.corpus import make_corpus
-from pretraining.progress import Budget, falling_rate, load_checkpoint, save_checkpoint, set_rate
-from pretraining.settings import LATENT_CHANNELS, PICTURE_PX, Run, parser, run_from
+from pretraining.latents import BLOCK_PX, Targets
+from pretraining.photographs import Crops, held_out_photographs, make_photographs
+from pretraining.progress import (
+    Average,
+    Budget,
+    Stop,
+    falling_rate,
+    load_checkpoint,
+    own_time,
+    save_checkpoint,
+    set_rate,
+)
+from pretraining.settings import FIRST_CHANNELS, LATENT_CHANNELS, PICTURE_PX, Run, parser, run_from
 
-BLOCK_PX = 4
-BATCH = 32
-CROP_PX = 32
-PEAK_RATE = 2e-3
+CROP_PX = 64
+CROPS = 12
+PEAK_RATE, DISCRIMINATOR_RATE = 1.5e-3, 4e-4
 HELD_OUT = 64
+NOISE = 0.35
+# Share of the latents whose other channels are silent: the decoder draws from the first edition's alone as well.
+SILENT_SHARE = 0.15
+SAVE_EACH_SECONDS = 60
+# Shares of the budget: until then the decoder sees the targets; until then the encoder learns; from then on the
+# discriminator learns, and a little later it is listened to.
+TARGETS_SHARE, ENCODER_SHARE, DISCRIMINATOR_SHARE, ADVERSARIAL_SHARE = 0.03, 0.4, 0.3, 0.35
+PERCEPTUAL_WEIGHT, ADVERSARIAL_WEIGHT = 0.7, 0.04
+# How strongly the encoder is held at its targets: the first edition's channels, and the others.
+TETHER = (1.0, 0.1)
 
 
 def autoencoder_folder(run: Run) -> Path:
@@ -34,36 +53,16 @@ def autoencoder_folder(run: Run) -> Path:
     return run.folder / "vae"
 
 
-def block_projection(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the projection [8, 48] and mean [48] of 4 x 4 blocks of pixels [N, 3, H, W], partly whitened.
-
-    Each component is divided by the square root of its standard deviation: full whitening would make the UNet spend
-    as much on the faintest component as on the strongest. The whole has unit variance.
-    """
-    blocks = F.pixel_unshuffle(pixels, BLOCK_PX).permute(0, 2, 3, 1).reshape(-1, 3 * BLOCK_PX**2)
-    mean = blocks.mean(0)
-    vectors, values, _ = torch.linalg.svd(torch.cov((blocks - mean).T))
-    spread = values[:LATENT_CHANNELS].sqrt()
-    scale = 1 / spread.mean().sqrt()
-    return (vectors[:, :LATENT_CHANNELS] / spread.sqrt()).T * scale, mean
-
-
-def project(pixels: Tensor, projection: Tensor, mean: Tensor) -> Tensor:
-    """Return the latents [N, 8, H/4, W/4] of pixels [N, 3, H, W] under a block projection."""
-    blocks = F.pixel_unshuffle(pixels, BLOCK_PX) - mean[None, :, None, None]
-    return torch.einsum("ck,nkhw->nchw", projection, blocks)
-
-
 def new_autoencoder(run: Run) -> AutoencoderKL:
-    """Return an untrained AutoencoderKL of factor 4 with 8 latent channels."""
+    """Return an untrained AutoencoderKL of factor 8 with 16 latent channels."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
         latent_channels=LATENT_CHANNELS,
         block_out_channels=run.size.vae_channels,
         layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
         norm_num_groups=8,
         sample_size=PICTURE_PX,
         mid_block_add_attention=False,
@@ -71,83 +70,216 @@ def new_autoencoder(run: Run) -> AutoencoderKL:
     )
 
 
-def loss_of(vae: AutoencoderKL, pixels: Tensor, latents: Tensor, noise: Tensor) -> Tensor:
-    """Return the loss of one batch: encoder against latents, decoder against pixels, blockwise colour."""
-    coded = vae.encode(pixels).latent_dist
-    difference = vae.decode(latents + 0.08 * noise).sample - pixels
-    # an average over blocks is colour; its own term keeps it from being traded against edges
-    colour = F.avg_pool2d(difference, BLOCK_PX).abs().mean()
-    encoder = (coded.mean - latents).square().mean() + 0.001 * (coded.logvar + 8).square().mean()
-    return encoder + difference.abs().mean() + 2 * difference.square().mean() + colour
+def encoder_weights(vae: AutoencoderKL) -> list[nn.Parameter]:
+    """Return the weights that make latents."""
+    return [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+
+
+def tether_loss(latents: Tensor, targets: Tensor) -> Tensor:
+    """Return how far latents [B, 16, h, w] are from their targets, the first edition's channels counting most."""
+    distance = (latents - targets).square().mean((0, 2, 3))
+    return TETHER[0] * distance[:FIRST_CHANNELS].mean() + TETHER[1] * distance[FIRST_CHANNELS:].mean()
+
+
+def roughen(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Give latents [B, 16, h, w] noise of random strength, and silence some of what the first edition did not have."""
+    count = len(latents)
+    strength = NOISE * torch.rand((count, 1, 1, 1), generator=generator)
+    noise = strength * torch.randn(latents.shape, generator=generator)
+    kept = torch.ones(count, latents.shape[1], 1, 1)
+    kept[torch.rand(count, generator=generator) < SILENT_SHARE, FIRST_CHANNELS:] = 0
+    return latents * kept.to(latents.device) + noise.to(latents.device)
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of encoding and decoding pixels in [-1, 1]."""
-    drawn = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
-    return -10 * math.log10(float(((pixels - drawn) / 2).square().mean()))
+def reconstruct(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """Return pixels [N, 3, H, W] in [-1, 1] as the autoencoder keeps them, in float32."""
+    parts = (vae.decode(vae.encode(part).latent_dist.mode()).sample for part in pixels.split(16))
+    return torch.cat([part.clamp(-1, 1).float() for part in parts])
 
 
-def fixed_targets(run: Run, pictures: np.ndarray, start: Path | None) -> Callable[[Tensor], Tensor]:
-    """Return a function from pixels to target latents: the start's own encoder, or a block PCA of the corpus."""
-    if start is not None:
-        teacher = AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32).to(run.device).eval()
-        return lambda pixels: teacher.encode(pixels).latent_dist.mode()
-    projection, mean = block_projection(to_pixels(pictures[: min(3000, len(pictures))]))
-    projection, mean = projection.to(run.device), mean.to(run.device)
-    return lambda pixels: project(pixels, projection, mean)
+def psnr(drawn: Tensor, pixels: Tensor) -> float:
+    """Return the mean over pictures of the peak signal-to-noise ratio in dB; pixels [N, 3, H, W] in [-1, 1]."""
+    error = ((drawn - pixels) / 2).square().mean((1, 2, 3))
+    return float((-10 * error.log10()).mean())
 
 
-def train(run: Run, vae: AutoencoderKL, pictures: np.ndarray, start: Path | None) -> None:
-    """Train on random crops until the budget is spent; the first 64 pictures only measure."""
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    path, step, used = run.path("autoencoder.pt"), 0, 0.0
-    if (saved := load_checkpoint(path)) is not None:
-        vae.load_state_dict(saved["vae"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, used = saved["step"], saved["used_seconds"]
-    targets, budget, saved_at = (
-        fixed_targets(run, pictures, start),
-        Budget(run.size.autoencoder_seconds, used),
-        used,
-    )
-    shown = to_pixels(pictures[:HELD_OUT]).to(run.device)
-    while budget.fraction < 1:
-        peak = PEAK_RATE * (0.4 if start else 1.0)
-        set_rate(optimizer, falling_rate(peak, budget.fraction, step, hold=0.1, warmup_steps=50))
-        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
-        rows = torch.randint(min(HELD_OUT, len(pictures) // 2), len(pictures), (BATCH,), generator=generator)
-        top, left = (torch.randint(0, 9, (2,), generator=generator) * BLOCK_PX).tolist()
-        crop = to_pixels(pictures[rows.sort().values.numpy()])[..., top : top + CROP_PX, left : left + CROP_PX]
-        crop = crop.to(run.device)
-        with torch.no_grad():
-            latents = targets(crop)
-        noise = torch.randn(latents.shape, generator=generator).to(run.device)
-        loss = loss_of(vae, crop, latents, noise)
-        optimizer.zero_grad()
+class Trainer:
+    """The state of a training of the autoencoder: everything that is saved and resumed."""
+
+    def __init__(self, run: Run, vae: AutoencoderKL) -> None:
+        self.run, self.step, self.used_seconds = run, 0, 0.0
+        # Channels last is a fifth faster on processors.
+        self.vae = vae.to(run.device, memory_format=torch.channels_last).train()
+        self.discriminator = patch_discriminator().to(run.device, memory_format=torch.channels_last)
+        self.average = Average(self.vae, decay=0.998)
+        self.optimizers = (
+            torch.optim.AdamW(self.vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0),
+            torch.optim.AdamW(
+                self.discriminator.parameters(), lr=DISCRIMINATOR_RATE, betas=(0.5, 0.9), weight_decay=0.0
+            ),
+        )
+        first = run.folder / "first_edition" / "vae"
+        self.targets = Targets(first if first.exists() else None).to(run.device)
+        self.perceptual = perceptual(run.size.name == "toy")
+        if isinstance(self.perceptual, nn.Module):
+            self.perceptual = self.perceptual.to(run.device)
+        self.resumed = self._resume()
+
+    def _resume(self) -> bool:
+        saved = load_checkpoint(self.run.path("autoencoder.pt"))
+        if saved is None:
+            return False
+        self.vae.load_state_dict(saved["vae"])
+        self.discriminator.load_state_dict(saved["discriminator"])
+        self.targets.load_state_dict(saved["targets"], strict=False)
+        self.average.load(saved["average"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.step, self.used_seconds = saved["step"], saved["used_seconds"]
+        return True
+
+    def save(self, used_seconds: float) -> None:
+        """Write the checkpoint."""
+        state = {
+            "vae": self.vae.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "targets": self.targets.components(),
+            "average": self.average.state(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        save_checkpoint(self.run.path("autoencoder.pt"), {**state, "step": self.step, "used_seconds": used_seconds})
+
+    def freeze_encoder(self) -> None:
+        """Let the encoder be the average of what it was, and learn no more."""
+        if next(iter(encoder_weights(self.vae))).requires_grad:
+            kept = {k: v for k, v in self.average.weights.items() if k.startswith(("encoder.", "quant_conv."))}
+            self.vae.load_state_dict(kept, strict=False)
+            for weight in encoder_weights(self.vae):
+                weight.requires_grad_(False)
+                weight.grad = None
+
+    def latents(self, pixels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+        """Return the latents the decoder is to see, and the loss of the encoder."""
+        if fraction >= ENCODER_SHARE:
+            with torch.no_grad():
+                return self.vae.encode(pixels).latent_dist.mode(), pixels.new_zeros(())
+        targets = self.targets(pixels)
+        coded = self.vae.encode(pixels).latent_dist
+        held = tether_loss(coded.mean, targets) + 0.001 * (coded.logvar + 8).square().mean()
+        if fraction < TARGETS_SHARE:
+            return targets, held
+        # The first channels are their targets' alone; the decoder may move the others.
+        return torch.cat([coded.mean[:, :FIRST_CHANNELS].detach(), coded.mean[:, FIRST_CHANNELS:]], 1), held
+
+    def advance(self, pixels: Tensor, fraction: float, generator: torch.Generator) -> dict[str, float]:
+        """Take one step on pixels [B, 3, 64, 64]; return its terms."""
+        if fraction >= ENCODER_SHARE:
+            self.freeze_encoder()
+        rate = falling_rate(1.0, fraction, self.step, hold=0.35, warmup_steps=100)
+        set_rate(self.optimizers[0], PEAK_RATE * max(0.02, rate))
+        latents, held = self.latents(pixels, fraction)
+        drawn = self.vae.decode(roughen(latents, generator)).sample
+        terms = {"pixels": pixel_loss(drawn, pixels, BLOCK_PX), "held": held, "seen": self.perceptual(drawn, pixels)}
+        loss = terms["pixels"] + held + PERCEPTUAL_WEIGHT * terms["seen"]
+        if fraction > ADVERSARIAL_SHARE:
+            terms["fooled"] = -self.discriminator(drawn).mean()
+            loss = loss + ADVERSARIAL_WEIGHT * min(1.0, (fraction - ADVERSARIAL_SHARE) / 0.1) * terms["fooled"]
+        self.optimizers[0].zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if step % 200 == 0:
-            print(f"autoencoder {step} {budget.used_seconds:.0f}s {psnr(vae, shown):.2f} dB", flush=True)
-        if budget.used_seconds - saved_at > 60 or budget.fraction >= 1:
-            saved_at = budget.used_seconds
-            state = {"vae": vae.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(path, {**state, "step": step, "used_seconds": saved_at})
+        nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        self.optimizers[0].step()
+        if fraction > DISCRIMINATOR_SHARE:
+            terms["told"] = hinge(self.discriminator(pixels), self.discriminator(drawn.detach()))
+            self.optimizers[1].zero_grad()
+            terms["told"].backward()
+            self.optimizers[1].step()
+        self.step += 1
+        self.average.update(self.vae)
+        return {name: float(term.detach()) for name, term in terms.items()}
 
 
-def make_autoencoder(run: Run, start: Path | None = None) -> None:
-    """Train the autoencoder of a run; with `start`, keep that one's latents and improve its drawing."""
-    make_corpus(run)
-    torch.manual_seed(run.seed)
-    vae = AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32) if start else new_autoencoder(run)
-    vae = vae.to(run.device).train()
-    train(run, vae, np.load(run.path("pictures.npy"), mmap_mode="r"), start)
+def averaged(run: Run, trainer: Trainer) -> AutoencoderKL:
+    """Return the average of a training's weights as an autoencoder of its own."""
+    vae = new_autoencoder(run)
+    vae.load_state_dict(trainer.average.weights)
+    return vae.to(run.device, memory_format=torch.channels_last).eval()
+
+
+def write_autoencoder(run: Run, trainer: Trainer) -> None:
+    """Write the averaged autoencoder as a diffusers folder."""
     part = run.path("vae.part")
-    vae.eval().save_pretrained(part)
+    averaged(run, trainer).save_pretrained(part)
     shutil.rmtree(autoencoder_folder(run), ignore_errors=True)
     part.rename(autoencoder_folder(run))
+
+
+class Diet:
+    """Crops to learn from: half of them from the corpus, half from photographs."""
+
+    def __init__(self, run: Run) -> None:
+        self.pictures, self.crops = np.load(run.path("pictures.npy"), mmap_mode="r"), Crops(run)
+        self.first = min(HELD_OUT, len(self.pictures) // 2)
+
+    def __call__(self, count: int, side_px: int, generator: torch.Generator) -> Tensor:
+        """Return crops float32 [count, 3, side, side] in [-1, 1]; the first pictures of the corpus only measure."""
+        rows = torch.randint(self.first, len(self.pictures), (count - count // 2,), generator=generator)
+        room = PICTURE_PX - side_px + 1
+        top, left = torch.randint(0, room, (2,), generator=generator).tolist()
+        drawn = to_pixels(self.pictures[rows.sort().values.numpy()])[..., top : top + side_px, left : left + side_px]
+        return torch.cat([drawn, self.crops(count // 2, side_px, generator)])
+
+    def held_out(self) -> Tensor:
+        """Return the pictures of the corpus that only measure."""
+        return to_pixels(self.pictures[: self.first])
+
+
+def report(run: Run, trainer: Trainer, known: dict[str, Tensor]) -> None:
+    """Print the signal-to-noise ratio of pictures that are not trained on."""
+    vae = averaged(run, trainer)
+    figures = [f"{name} {psnr(reconstruct(vae, each.to(run.device)).cpu(), each):.2f}" for name, each in known.items()]
+    print(f"autoencoder {trainer.step} {' '.join(figures)} dB", flush=True)
+
+
+def begin(run: Run, trainer: Trainer, diet: Diet) -> None:
+    """Find, once, what the latents are to be."""
+    if not trainer.resumed:
+        count = 256 if run.size.name == "toy" else 3000
+        trainer.targets.fit(diet(count, CROP_PX, torch.Generator().manual_seed(run.seed)).to(run.device))
+
+
+def train(run: Run, trainer: Trainer, seconds: float) -> None:
+    """Train on random crops until the budget is spent or the process is asked to end."""
+    diet = Diet(run)
+    known = {"corpus": diet.held_out(), "photographs": to_pixels(held_out_photographs(run)[0])[:HELD_OUT]}
+    begin(run, trainer, diet)
+    budget = Budget(seconds, trainer.used_seconds, own_time(run.device))
+    saved_at, sums = trainer.used_seconds, {}
+    with Stop() as stop:
+        while budget.fraction < 1 and not stop.wanted:
+            generator = torch.Generator().manual_seed(run.seed * 1_000_003 + trainer.step)
+            pixels = diet(CROPS, CROP_PX, generator).to(run.device).contiguous(memory_format=torch.channels_last)
+            for name, term in trainer.advance(pixels, budget.fraction, generator).items():
+                sums[name] = sums.get(name, 0.0) + term / 100
+            if trainer.step % 100 == 0:
+                said = " ".join(f"{name} {total:.4f}" for name, total in sums.items())
+                print(f"autoencoder {trainer.step} {budget.used_seconds:.0f}s {budget.fraction:.1%} {said}", flush=True)
+                sums = {}
+            if trainer.step % 500 == 0:
+                report(run, trainer, known)
+            if budget.used_seconds - saved_at > SAVE_EACH_SECONDS:
+                saved_at = budget.used_seconds
+                trainer.save(saved_at)
+        trainer.save(budget.used_seconds)
+    write_autoencoder(run, trainer)
+
+
+def make_autoencoder(run: Run, seconds: float | None = None) -> None:
+    """Train the autoencoder of a run, or go on with it; `seconds` counts all sittings together."""
+    make_corpus(run)
+    make_photographs(run)
+    torch.manual_seed(run.seed)
+    train(run, Trainer(run, new_autoencoder(run)), seconds or run.size.autoencoder_seconds)
 
 
 def load_autoencoder(run: Run) -> AutoencoderKL:
@@ -157,13 +289,13 @@ def load_autoencoder(run: Run) -> AutoencoderKL:
 
 @torch.no_grad()
 def encode_corpus(run: Run) -> Tensor:
-    """Return the latents float16 [N, 8, 16, 16] of every picture; computed once and kept on disk."""
+    """Return the latents float16 [N, 16, 16, 16] of every picture; computed once and kept on disk."""
     path = run.path("latents.npy")
     if not path.exists():
         vae, pictures = load_autoencoder(run), np.load(run.path("pictures.npy"), mmap_mode="r")
         coded = [
-            vae.encode(to_pixels(pictures[i : i + 250]).to(run.device)).latent_dist.mode().half().cpu().numpy()
-            for i in range(0, len(pictures), 250)
+            vae.encode(to_pixels(pictures[i : i + 50]).to(run.device)).latent_dist.mode().half().cpu().numpy()
+            for i in range(0, len(pictures), 50)
         ]
         np.save(path, np.concatenate(coded))
     return torch.from_numpy(np.load(path))
@@ -171,16 +303,17 @@ def encode_corpus(run: Run) -> Tensor:
 
 @torch.no_grad()
 def decode(run: Run, latents: Tensor) -> Tensor:
-    """Return pictures float32 [N, 3, 64, 64] in [-1, 1] of latents."""
-    return load_autoencoder(run).decode(latents).sample.clamp(-1, 1).float().cpu()
+    """Return pictures float32 [N, 3, 128, 128] in [-1, 1] of latents."""
+    vae = load_autoencoder(run)
+    return torch.cat([vae.decode(part).sample.clamp(-1, 1).float().cpu() for part in latents.split(16)])
 
 
 def main() -> None:
-    """Train the autoencoder on the corpus."""
+    """Train the autoencoder on the corpus and the photographs."""
     options: argparse.ArgumentParser = parser(main.__doc__ or "")
-    options.add_argument("--start", type=Path, help="an autoencoder folder whose latents are kept")
+    options.add_argument("--seconds", type=float, help="budget of computing time, all sittings together")
     arguments = options.parse_args()
-    make_autoencoder(run_from(arguments), arguments.start)
+    make_autoencoder(run_from(arguments), arguments.seconds)
 
 
 if __name__ == "__main__":

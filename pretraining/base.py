@@ -4,6 +4,11 @@ A tower of two layers that stays as CLIP left it says too little of the scene: w
 scenes were never drawn. So it learns on here, from the denoiser's error and from naming what its captions name
 (`naming.py`).
 
+A UNet of the first edition, which has eight channels, can be gone on with: the other channels of its first and last
+convolution begin at zero (`widened`). The rate stays the same for as long as there is time, and the average of the
+weights is what draws; `--finish-in` lets the rate fall to zero, in a checkpoint of its own, so that the training can
+be ended at any time and still be gone on with.
+
 The error is weighted by the picture's alpha mask, so that the thing counts for more than its background, and by
 min-SNR (Hang et al., 2023, eq. 8, in its form for v: min(snr, gamma) / (snr + 1)). Watch the noun-swap gap, not the
 loss: how much worse the error inside the mask gets when the caption names another noun.
@@ -11,8 +16,9 @@ loss: how much worse the error inside the mask gets when the caption names anoth
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,13 +34,15 @@ from pretraining.nouns import NOUNS
 from pretraining.progress import (
     Average,
     Budget,
-    budget_until,
-    falling_rate,
+    Stop,
     load_checkpoint,
+    own_time,
     save_checkpoint,
     set_rate,
+    steady_rate,
 )
 from pretraining.settings import (
+    FIRST_CHANNELS,
     LATENT_CHANNELS,
     LATENT_PX,
     TEXT_WIDTH,
@@ -44,6 +52,9 @@ from pretraining.settings import (
 )
 
 PEAK_RATE = 1.2e-3
+# Share of the budget over which the rate falls to zero at its end, unless told otherwise.
+FALL_SHARE = 0.7
+SAVE_EACH_SECONDS, SHOW_EACH_SECONDS = 120, 900
 TEXT_RATE = 0.4
 NAMING_WEIGHT = 0.02
 MASK_WEIGHT = 3.0
@@ -90,6 +101,25 @@ def new_unet(run: Run) -> UNet2DConditionModel:
     )
 
 
+@torch.no_grad()
+def widened(run: Run, earlier: Path) -> UNet2DConditionModel:
+    """Return the UNet of a diffusers folder; one with fewer latent channels gets the others, which begin at zero."""
+    known = UNet2DConditionModel.from_pretrained(earlier, torch_dtype=torch.float32)
+    count = known.config.in_channels
+    if count == LATENT_CHANNELS:
+        return known
+    unet, weights = new_unet(run), known.state_dict()
+    for name in ("conv_in.weight", "conv_out.weight", "conv_out.bias"):
+        wide = torch.zeros_like(unet.state_dict()[name])
+        if name == "conv_in.weight":
+            wide[:, :count] = weights[name]
+        else:
+            wide[:count] = weights[name]
+        weights[name] = wide
+    unet.load_state_dict(weights)
+    return unet
+
+
 class Base(nn.Module):
     """What is trained: the UNet, the text encoder, and the heads that make the text encoder name things."""
 
@@ -107,7 +137,7 @@ def snr_weights() -> Tensor:
 
 
 def masked_error(prediction: Tensor, target: Tensor, alpha: Tensor) -> Tensor:
-    """Return the squared error [B] of [B, 8, 16, 16], weighted 1 + 3 alpha; alpha is [B, 1, 16, 16] in [0, 1]."""
+    """Return the squared error [B] of [B, C, 16, 16], weighted 1 + 3 alpha; alpha is [B, 1, 16, 16] in [0, 1]."""
     weight = 1 + MASK_WEIGHT * alpha
     return ((prediction - target) ** 2 * weight).mean((1, 2, 3)) / weight.mean((1, 2, 3))
 
@@ -147,7 +177,10 @@ def load_training(run: Run) -> Training:
 
 @torch.no_grad()
 def noun_swap_gap(base: "Base", data: Training, device: torch.device, timestep: int) -> float:
-    """Return how much worse the error inside the mask gets with another noun, as a fraction of the right one's."""
+    """Return how much worse the error inside the mask gets with another noun, as a fraction of the right one's.
+
+    Of the first edition's channels, so that both editions can be compared.
+    """
     generator = torch.Generator().manual_seed(5)
     rows = torch.randperm(len(data.swapped), generator=generator)[:256]
     latents, mask = data.latents[rows].float(), data.alphas[rows].float()
@@ -159,13 +192,14 @@ def noun_swap_gap(base: "Base", data: Training, device: torch.device, timestep: 
     for captions in (data.captions[rows], data.swapped[rows]):
         states = base.text(input_ids=data.ids[captions].to(device)).last_hidden_state
         prediction = base.unet(noised.to(device), times.to(device), states).sample.cpu()
-        errors.append(float(((prediction - target) ** 2 * mask).sum() / mask.sum()))
+        known = (prediction - target)[:, :FIRST_CHANNELS]
+        errors.append(float((known**2 * mask).sum() / mask.sum()))
     return errors[1] / errors[0] - 1
 
 
 @torch.no_grad()
 def sample(run: Run, unet: UNet2DConditionModel, prompts: list[str], steps: int = 25, guidance: float = 3.0) -> Tensor:
-    """Draw one picture a prompt with DDIM; return float32 [N, 3, 64, 64] in [-1, 1]."""
+    """Draw one picture a prompt with DDIM; return float32 [N, 3, 128, 128] in [-1, 1]."""
     tower = load_text_tower(run)
     states = tower(input_ids=encode_captions([""] * len(prompts) + prompts)).last_hidden_state.to(run.device)
     scheduler = DDIMScheduler(**NOISE, set_alpha_to_one=False, steps_offset=1)
@@ -179,7 +213,7 @@ def sample(run: Run, unet: UNet2DConditionModel, prompts: list[str], steps: int 
     return decode(run, latents)
 
 
-def labelled_grid(pictures: Tensor, labels: list[str], columns: int, side_px: int = 112) -> Image.Image:
+def labelled_grid(pictures: Tensor, labels: list[str], columns: int, side_px: int = 128) -> Image.Image:
     """Join pictures [N, 3, H, W] in [-1, 1] into a grid with a line of text under each."""
     grid = Image.new("RGB", (columns * side_px, -(-len(labels) // columns) * (side_px + 12)), "white")
     pen = ImageDraw.Draw(grid)
@@ -222,22 +256,69 @@ def step_loss(run: Run, base: Base, data: Training, weights: Tensor, draw: int, 
     return (error * weights.to(run.device)[times]).mean() + NAMING_WEIGHT * named, error.detach()
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How long a training of the base lasts and how it ends.
+
+    `seconds` counts the training's own time over all sittings, and the rate falls to zero over the last `fall_seconds`
+    of it; `steps` ends it whatever the clock says, for comparisons; `finish_in` ends a steady training within seconds
+    from where it stands, in a checkpoint of its own.
+    """
+
+    seconds: float
+    fall_seconds: float
+    peak_rate: float = PEAK_RATE
+    steps: int | None = None
+    finish_in: float | None = None
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the checkpoint that this training writes."""
+        return "base.pt" if self.finish_in is None else "base-finished.pt"
+
+    def from_here(self, used_seconds: float) -> "Plan":
+        """Return the plan of a training that has used some seconds, with `finish_in` turned into an end."""
+        if self.finish_in is None:
+            return self
+        return replace(self, seconds=used_seconds + self.finish_in, fall_seconds=self.finish_in)
+
+    def left(self, used_seconds: float, step: int) -> float:
+        """Return what is left of the peak rate, in [0, 1]; zero is the end."""
+        if self.steps is not None:
+            return min(1.0, (1 - step / self.steps) / FALL_SHARE)
+        remaining = max(0.0, self.seconds - used_seconds)
+        return min(1.0, remaining / self.fall_seconds) if self.fall_seconds else float(remaining > 0)
+
+
 class Trainer:
     """The state of a training of the base: weights, optimizer, average, step, time used; saved and resumed whole."""
 
-    def __init__(self, run: Run, base: Base, peak_rate: float) -> None:
-        self.run, self.base, self.peak_rate, self.step, self.used_seconds = run, base, peak_rate, 0, 0.0
+    def __init__(self, run: Run, base: Base, plan: Plan) -> None:
+        self.run, self.base, self.plan = run, base, plan
+        self.step, self.used_seconds = 0, 0.0
         self.optimizers = [
             torch.optim.AdamW(part.parameters(), betas=(0.9, 0.99), weight_decay=0.0, fused=True)
             for part in (base.unet, nn.ModuleList([base.text, base.names]))
         ]
         self.average = Average(base)
-        if (saved := load_checkpoint(run.path("base.pt"))) is not None:
+        if (saved := self._saved()) is not None:
             base.load_state_dict(saved["base"])
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             self.average.load(saved["average"])
             self.step, self.used_seconds = saved["step"], saved["used_seconds"]
+
+    def _saved(self) -> dict[str, Any] | None:
+        """Return the checkpoint to go on from, and settle when the training ends."""
+        if self.plan.finish_in is not None:
+            finishing = load_checkpoint(self.run.path(self.plan.checkpoint))
+            if finishing is not None and finishing["used_seconds"] < finishing["ends_at"]:
+                ends_at, fall = finishing["ends_at"], finishing["fall_seconds"]
+                self.plan = replace(self.plan, seconds=ends_at, fall_seconds=fall)
+                return finishing
+        saved = load_checkpoint(self.run.path("base.pt"))
+        self.plan = self.plan.from_here(saved["used_seconds"] if saved else 0.0)
+        return saved
 
     def save(self, used_seconds: float) -> None:
         """Write the checkpoint."""
@@ -245,12 +326,14 @@ class Trainer:
             "base": self.base.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state(),
+            "ends_at": self.plan.seconds,
+            "fall_seconds": self.plan.fall_seconds,
         }
-        save_checkpoint(self.run.path("base.pt"), {**state, "step": self.step, "used_seconds": used_seconds})
+        save_checkpoint(self.run.path(self.plan.checkpoint), {**state, "step": self.step, "used_seconds": used_seconds})
 
-    def advance(self, data: Training, weights: Tensor, fraction: float) -> float:
-        """Take one step of the optimizers; return the mean error of its batch."""
-        rate = falling_rate(self.peak_rate, fraction, self.step, hold=0.3, warmup_steps=100)
+    def advance(self, data: Training, weights: Tensor, left: float) -> float:
+        """Take one step of the optimizers at `left` of the peak rate, in [0, 1]; return the mean error of its batch."""
+        rate = steady_rate(self.plan.peak_rate, left, self.step, warmup_steps=100)
         for optimizer, share in zip(self.optimizers, (1.0, TEXT_RATE), strict=True):
             set_rate(optimizer, share * rate)
             optimizer.zero_grad()
@@ -265,66 +348,55 @@ class Trainer:
         return float(error.mean())
 
 
-def train(
-    run: Run, base: Base, data: Training, finish_at: str | None, peak_rate: float, steps: int | None = None
-) -> None:
-    """Train until the budget, the wall clock or `steps` says so; checkpoints every three minutes, samples every ten."""
-    trainer = Trainer(run, base, peak_rate)
-    used = trainer.used_seconds
-    budget = budget_until(finish_at, used) if finish_at else Budget(run.size.base_seconds, used)
-    weights, errors, saved_at, shown_at = snr_weights(), [], used, used
-    while (fraction := trainer.step / steps if steps else budget.fraction) < 1:
-        errors.append(trainer.advance(data, weights, fraction))
-        seconds = budget.used_seconds
-        if trainer.step % 100 == 0:
-            gaps = " ".join(f"{noun_swap_gap(base, data, run.device, time):+.1%}" for time in (500, 800))
-            print(
-                f"base {trainer.step} {seconds:.0f}s {fraction:.0%} error {np.mean(errors):.4f} gap {gaps}", flush=True
-            )
-            errors = []
-        if seconds - saved_at > 180:
-            saved_at = seconds
-            trainer.save(seconds)
-        if seconds - shown_at > 600:
-            shown_at = seconds
-            snapshot(run, trainer.average, f"{trainer.step:06d}")
-    trainer.save(budget.used_seconds)
-    snapshot(run, trainer.average, "final")
+def train(run: Run, base: Base, data: Training, plan: Plan) -> None:
+    """Train until the plan or a signal ends it; a checkpoint every two minutes, a grid every fifteen."""
+    trainer = Trainer(run, base, plan)
+    plan, budget = trainer.plan, Budget(plan.seconds, trainer.used_seconds, own_time(run.device))
+    weights, errors, saved_at, shown_at = snr_weights(), [], trainer.used_seconds, trainer.used_seconds
+    with Stop() as stop:
+        while (left := plan.left(seconds := budget.used_seconds, trainer.step)) > 0 and not stop.wanted:
+            errors.append(trainer.advance(data, weights, left))
+            if trainer.step % 100 == 0:
+                gaps = " ".join(f"{noun_swap_gap(base, data, run.device, time):+.1%}" for time in (500, 800))
+                error = np.mean(errors)
+                print(f"base {trainer.step} {seconds:.0f}s rate {left:.0%} error {error:.4f} gap {gaps}", flush=True)
+                errors = []
+            if seconds - saved_at > SAVE_EACH_SECONDS:
+                saved_at = seconds
+                trainer.save(seconds)
+            if seconds - shown_at > SHOW_EACH_SECONDS:
+                shown_at = seconds
+                snapshot(run, trainer.average, f"{trainer.step:06d}")
+        trainer.save(budget.used_seconds)
+    snapshot(run, trainer.average, "stopped" if stop.wanted else "final")
 
 
-def make_base(
-    run: Run,
-    *,
-    finish_at: str | None = None,
-    steps: int | None = None,
-    warm_start: Path | None = None,
-    peak_rate: float = PEAK_RATE,
-) -> None:
-    """Train the base of a run, or go on with it; `warm_start` names a diffusers UNet folder of the same shape."""
+def make_base(run: Run, plan: Plan | None = None, warm_start: Path | None = None) -> None:
+    """Train the base of a run, or go on with it; `warm_start` names a diffusers UNet folder of either edition."""
     assert autoencoder_folder(run).exists(), "run pretraining.autoencoder first"
     torch.manual_seed(run.seed)
-    unet = UNet2DConditionModel.from_pretrained(warm_start, torch_dtype=torch.float32) if warm_start else new_unet(run)
     # Channels last halves the time of a step on processors.
-    unet = unet.to(memory_format=torch.channels_last)
+    unet = (widened(run, warm_start) if warm_start else new_unet(run)).to(memory_format=torch.channels_last)
     base = Base(unet, load_text_tower(run)).train().to(run.device)
-    train(run, base, load_training(run), finish_at, peak_rate, steps)
+    seconds = run.size.base_seconds
+    train(run, base, load_training(run), plan or Plan(seconds, FALL_SHARE * seconds))
 
 
 def main() -> None:
     """Train the UNet and the text encoder of the embedded base."""
     options: argparse.ArgumentParser = parser(main.__doc__ or "")
-    options.add_argument("--finish-at", help="UTC time in ISO 8601 at which the learning rate reaches zero")
+    options.add_argument("--seconds", type=float, help="budget of its own time, all sittings together")
+    options.add_argument("--steady", action="store_true", help="keep the rate to the end; finish later by --finish-in")
+    options.add_argument("--finish-in", type=float, metavar="SECONDS", help="let the rate fall to zero from here on")
     options.add_argument("--steps", type=int, help="steps in all, whatever the clock says: to compare two bases")
     options.add_argument("--warm-start", type=Path, help="a diffusers UNet folder to begin from")
     options.add_argument("--peak-rate", type=float, default=PEAK_RATE, help="learning rate of the UNet at its highest")
     arguments = options.parse_args()
-    make_base(
-        run_from(arguments),
-        finish_at=arguments.finish_at,
-        steps=arguments.steps,
-        warm_start=arguments.warm_start,
-        peak_rate=arguments.peak_rate,
-    )
+    run = run_from(arguments)
+    seconds = arguments.seconds or run.size.base_seconds
+    fall = 0.0 if arguments.steady else FALL_SHARE * seconds
+    plan = Plan(seconds, fall, arguments.peak_rate, arguments.steps, arguments.finish_in)
+    make_base(run, plan, arguments.warm_start)
 
 
 if __name__ == "__main__":

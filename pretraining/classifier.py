@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretraining.clip import to_pixels
+from pretraining.clip import shrink, to_judge
 from pretraining.corpus import compose_pictures
 from pretraining.naming import COLOUR_NAMES, NOUN_NAMES
 from pretraining.progress import Budget, falling_rate, set_rate
@@ -50,7 +50,7 @@ def labels_of(noun: str, scene: str, colour: str, style: str) -> tuple[int, ...]
 
 
 def held_out_pictures(run: Run, count: int) -> tuple[np.ndarray, Tensor]:
-    """Return pictures [N, 64, 64, 3] of the held-out sets and their labels [N, 4]; kept on disk."""
+    """Return pictures [N, 128, 128, 3] of the held-out sets and their labels [N, 4]; kept on disk."""
     path, label_path = run.path(f"held_out_{count}.npy"), run.path(f"held_out_{count}_labels.npy")
     if not label_path.exists():
         made = list(compose_pictures(run, count, held_out=True))
@@ -94,7 +94,7 @@ def train_classifier(run: Run, seconds: float, count: int) -> Classifier:
         set_rate(optimizer, falling_rate(1e-3, budget.fraction, step, hold=0.3, warmup_steps=50))
         generator = torch.Generator().manual_seed(step)
         rows = torch.randint(0, len(labels), (64,), generator=generator)
-        pixels, told = augment(to_pixels(pictures[rows.numpy()]), generator), labels[rows]
+        pixels, told = augment(to_judge(pictures[rows.numpy()]), generator), labels[rows]
         if step % 2:
             pixels, told = strange_colours(pixels, generator), told.clone()
             told[:, 1:] = UNKNOWN
@@ -120,5 +120,5 @@ def train_classifier(run: Run, seconds: float, count: int) -> Classifier:
 
 @torch.no_grad()
 def read(model: Classifier, pixels: Tensor) -> Tensor:
-    """Return the classes [N, 4] (noun, scene, colour, style) seen in pixels [N, 3, 64, 64] in [-1, 1]."""
-    return torch.stack([logits.argmax(1) for logits in model(pixels)], 1)
+    """Return the classes [N, 4] (noun, scene, colour, style) seen in pixels [N, 3, H, W] in [-1, 1]."""
+    return torch.cat([torch.stack([logits.argmax(1) for logits in model(shrink(p))], 1) for p in pixels.split(250)])

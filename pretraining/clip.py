@@ -20,7 +20,7 @@ from transformers import (
 from pretraining.corpus import make_corpus
 from pretraining.progress import Budget, falling_rate, load_checkpoint, save_checkpoint, set_rate
 from pretraining.settings import (
-    PICTURE_PX,
+    JUDGE_PX,
     PROMPT_TOKENS,
     TEXT_WIDTH,
     VOCABULARY_SIZE,
@@ -64,7 +64,7 @@ def image_tower(run: Run) -> CLIPVisionModelWithProjection:
             intermediate_size=3 * run.size.image_width,
             num_hidden_layers=run.size.image_layers,
             num_attention_heads=run.size.image_width // 32,
-            image_size=PICTURE_PX,
+            image_size=JUDGE_PX,
             patch_size=8,
             projection_dim=TEXT_WIDTH,
             hidden_act="quick_gelu",
@@ -99,8 +99,18 @@ def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor, groups: Tensor)
 
 
 def to_pixels(pictures: np.ndarray) -> Tensor:
-    """Turn uint8 pictures [B, 64, 64, 3] into float32 [B, 3, 64, 64] in [-1, 1]."""
+    """Turn uint8 pictures [B, H, W, 3] into float32 [B, 3, H, W] in [-1, 1]."""
     return (torch.from_numpy(pictures.astype(np.float32)) / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def to_judge(pictures: np.ndarray) -> Tensor:
+    """Turn uint8 pictures [B, H, W, 3] into what judges see: float32 [B, 3, 64, 64] in [-1, 1]."""
+    return shrink(to_pixels(pictures))
+
+
+def shrink(pixels: Tensor) -> Tensor:
+    """Shrink pixels [B, 3, H, W] to what judges see, [B, 3, 64, 64]."""
+    return F.interpolate(pixels, size=(JUDGE_PX, JUDGE_PX), mode="area")
 
 
 def encode_captions(captions: list[str]) -> Tensor:
@@ -137,7 +147,7 @@ def shift(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Move a batch by up to 4 px each way."""
     down, right = torch.randint(0, 9, (2,), generator=generator).tolist()
     padded = F.pad(pixels, (4, 4, 4, 4), mode="replicate")
-    return padded[..., down : down + PICTURE_PX, right : right + PICTURE_PX]
+    return padded[..., down : down + JUDGE_PX, right : right + JUDGE_PX]
 
 
 def full_text_tower(clip: Clip, used_ids: list[int], seed: int) -> CLIPTextModel:
@@ -169,7 +179,7 @@ def train(run: Run, clip: Clip, data: Captioned) -> None:
         set_rate(optimizer, falling_rate(PEAK_RATE, budget.fraction, step, hold=0.3, warmup_steps=50))
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
         rows = torch.randint(0, len(data.ids), (batch,), generator=generator).sort().values
-        pixels = shift(to_pixels(data.pictures[rows.numpy()]), generator).to(run.device)
+        pixels = shift(to_judge(data.pictures[rows.numpy()]), generator).to(run.device)
         with run.autocast():
             text, image = clip(data.ids[rows].to(run.device), pixels)
         scale = clip.log_scale.clamp(max=4.6).exp()

@@ -14,12 +14,13 @@ COLOURED_SHARE = 0.3
 SCENE_SHARE = 0.75
 STYLE_SHARE = 0.6
 PLAIN_SHARE = 0.16
+SMALL_SHARE = 0.2
 LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One training picture: pixels uint8 [64, 64, 3], alpha float16 [16, 16], caption and what it may speak of."""
+    """One training picture: pixels uint8 [128, 128, 3], alpha float16 [16, 16], caption and what it may speak of."""
 
     pixels: np.ndarray
     alpha: np.ndarray
@@ -76,15 +77,20 @@ def resize(sprite: np.ndarray, size: int, degrees: float) -> np.ndarray:
 
 
 def place(draw: Draw, background: np.ndarray, sprite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Set the sprite large and near the middle; return pixels uint8 [64, 64, 3] and alpha float16 [16, 16]."""
-    size = int(draw.integers(42, 61))
+    """Set the sprite large and near the middle, now and then smaller and anywhere.
+
+    Return pixels uint8 [128, 128, 3] and alpha float16 [16, 16].
+    """
+    small_thing = draw.random() < SMALL_SHARE
+    low, high, spread = (0.42, 0.66, 0.22) if small_thing else (0.66, 0.95, 0.12)
+    size = int(draw.uniform(low, high) * PICTURE_PX)
     degrees = float(draw.normal() * 8) if draw.random() < 0.4 else 0.0
     small = resize(sprite, size, degrees)
     if draw.random() < 0.5:
         small = small[:, ::-1]
     room = PICTURE_PX - size
-    left = int(np.clip(room / 2 + draw.normal() * 2.5, 0, room))
-    top = int(np.clip(room * 0.6 + draw.normal() * 2, 0, room))
+    left = int(np.clip(room * (0.5 + draw.normal() * spread), 0, room))
+    top = int(np.clip(room * (0.6 + draw.normal() * spread), 0, room))
     picture = background.copy()
     if draw.random() < 0.5:
         foot = ((COLUMNS - (left + size / 2) / PICTURE_PX) / 0.32) ** 2

@@ -1,4 +1,4 @@
-"""Compose the training pictures: `pictures.npy` uint8 [N, 64, 64, 3], `alphas.npy` [N, 16, 16], `captions.json`."""
+"""Compose the training pictures: `pictures.npy` uint8 [N, 128, 128, 3], `alphas.npy` [N, 16, 16], `captions.json`."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from pretraining.compose import Picture, compose, rotate_hue
-from pretraining.settings import Run, parser, run_from
+from pretraining.settings import LATENT_PX, PICTURE_PX, Run, parser, run_from
 from pretraining.sprites import Sprite, load_sprites, make_sprites
 from pretraining.tokens import rare_words
 
@@ -96,7 +96,7 @@ def compose_pictures(run: Run, count: int, held_out: bool, bind: bool = True) ->
 
 
 def contact_sheet(pixels: np.ndarray, columns: int) -> Image.Image:
-    """Join pictures [N, 64, 64, 3] into one image, row by row."""
+    """Join pictures [N, H, W, 3] into one image, row by row."""
     rows = len(pixels) // columns
     tiled = pixels[: rows * columns].reshape(rows, columns, *pixels.shape[1:]).swapaxes(1, 2)
     return Image.fromarray(tiled.reshape(rows * pixels.shape[1], columns * pixels.shape[2], 3))
@@ -110,12 +110,18 @@ def make_corpus(run: Run, bind: bool = True) -> None:
         make_sprites(run)
     _, records = load_sprites(run)
     named = identities(run, records) if bind else []
-    pictures = list(compose_pictures(run, run.size.pictures, held_out=False, bind=bind))
-    np.save(run.path("pictures.npy"), np.stack([picture.pixels for picture in pictures]))
-    np.save(run.path("alphas.npy"), np.stack([picture.alpha for picture in pictures]))
+    count, side = run.size.pictures, PICTURE_PX
+    # Three gigabytes: they go to the disk one by one.
+    shape = (count, side, side, 3)
+    pixels = np.lib.format.open_memmap(run.path("pictures.npy"), "w+", np.uint8, shape)
+    alphas, captions = np.zeros((count, LATENT_PX, LATENT_PX), np.float16), []
+    for row, made in enumerate(compose_pictures(run, count, held_out=False, bind=bind)):
+        pixels[row], alphas[row] = made.pixels, made.alpha
+        captions.append([made.caption, made.noun, made.scene, made.colour, made.style])
+    pixels.flush()
+    np.save(run.path("alphas.npy"), alphas)
     run.path("identities.json").write_text(json.dumps([vars(identity) for identity in named], indent=1))
-    captions = [[p.caption, p.noun, p.scene, p.colour, p.style] for p in pictures]
-    contact_sheet(np.stack([picture.pixels for picture in pictures[:96]]), 12).save(run.path("samples/corpus.png"))
+    contact_sheet(pixels[:96], 12).save(run.path("samples/corpus.png"))
     # written last: it marks the corpus as whole
     run.path("captions.json").write_text(json.dumps(captions))
 

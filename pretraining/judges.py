@@ -26,7 +26,7 @@ from pretraining.clip import (
     image_tower,
     load_text_tower,
     shift,
-    to_pixels,
+    to_judge,
 )
 from pretraining.compose import choose_scene, place, recolour, rotate_hue
 from pretraining.nouns import COLOURS
@@ -43,7 +43,7 @@ TEMPERATURE = 0.1
 
 
 def pair_block(run: Run, block: int) -> np.ndarray:
-    """Return pairs of pictures [64, 2, 64, 64, 3] uint8: the same thing in the same colours, twice."""
+    """Return pairs of pictures [64, 2, 128, 128, 3] uint8: the same thing in the same colours, twice."""
     sprites, records = load_sprites(run)
     rows = [record.row for record in records if not record.held_out]
     draw = np.random.default_rng((run.seed, 7, block))
@@ -59,7 +59,7 @@ def pair_block(run: Run, block: int) -> np.ndarray:
 
 
 def load_pairs(run: Run) -> np.ndarray:
-    """Return the pairs of a run [N, 2, 64, 64, 3]; made once and kept on disk."""
+    """Return the pairs of a run [N, 2, 128, 128, 3]; made once and kept on disk."""
     path = run.path("pairs.npy")
     if not path.exists():
         blocks = max(1, run.size.pictures // 600)
@@ -167,7 +167,7 @@ def make_dino(run: Run, seconds: float) -> Subjects:
         rows = torch.randperm(len(pairs), generator=generator)[:batch].sort().values.numpy()
         chosen = pairs[rows]
         with run.autocast():
-            first, second = (module(view(to_pixels(chosen[:, side]), generator).to(run.device)) for side in (0, 1))
+            first, second = (module(view(to_judge(chosen[:, side]), generator).to(run.device)) for side in (0, 1))
         return pair_loss(first, second)
 
     fit(run, "tiny-dino", module, seconds, loss_at)
@@ -221,7 +221,7 @@ def make_matched(run: Run, seconds: float) -> Matched:
         rows = torch.randint(0, len(groups), (batch,), generator=generator).sort().values
         twice = torch.randperm(len(pairs), generator=generator)[:things].sort().values.numpy()
         shown = np.concatenate([pictures[rows.numpy()], pairs[twice, 0], pairs[twice, 1]])
-        pixels = soften(shift(to_pixels(shown), generator), generator).to(run.device)
+        pixels = soften(shift(to_judge(shown), generator), generator).to(run.device)
         with run.autocast():
             image = module.see(pixels)
             text = module.read(pooled[groups[rows]].to(run.device))

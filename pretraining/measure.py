@@ -29,7 +29,7 @@ from pretraining.clip import to_pixels
 from pretraining.compose import with_article
 from pretraining.naming import COLOUR_NAMES, NOUN_NAMES
 from pretraining.scenes import SCENES
-from pretraining.settings import PICTURE_PX, Run, parser, run_from
+from pretraining.settings import Run, parser, run_from
 from pretraining.styles import STYLES
 
 GUIDANCE = 3.0
@@ -44,7 +44,7 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 
 def draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guidance: float = GUIDANCE) -> Tensor:
-    """Draw one picture a prompt; return float32 [N, 3, 64, 64] in [-1, 1]."""
+    """Draw one picture a prompt, at the size of the base; return float32 [N, 3, H, W] in [-1, 1]."""
     pictures = []
     for start in range(0, len(prompts), 20):
         chunk = prompts[start : start + 20]
@@ -52,8 +52,6 @@ def draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guida
             chunk,
             num_inference_steps=STEPS,
             guidance_scale=guidance,
-            height=PICTURE_PX,
-            width=PICTURE_PX,
             generator=torch.Generator().manual_seed(seed + start),
             output_type="np",
         ).images

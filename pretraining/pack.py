@@ -19,7 +19,7 @@ from pretraining.clip import load_text_tower
 from pretraining.judges import DINO_PX, Matched, Subjects
 from pretraining.photos import make_photos
 from pretraining.progress import load_checkpoint
-from pretraining.settings import PICTURE_PX, Run, parser, run_from
+from pretraining.settings import JUDGE_PX, Run, parser, run_from
 from pretraining.tokens import save_tokenizer
 
 PARTS = ("sd", "tiny-clip", "tiny-dino", "photos")
@@ -102,7 +102,7 @@ def write_clip(run: Run, folder: Path) -> None:
     say_float32(folder)
     weight = module.text_projection.weight.detach().half().contiguous()
     save_file({"weight": weight}, folder / "text_projection.safetensors", metadata={"format": "pt"})
-    write_preprocess(folder, PICTURE_PX)
+    write_preprocess(folder, JUDGE_PX)
 
 
 def write_dino(run: Run, folder: Path) -> None:

@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from pretraining.base import labelled_grid
+from pretraining.clip import shrink
 from pretraining.compose import with_article
 from pretraining.measure import draw, load_pipeline
 from pretraining.recognise import judge_features
 from pretraining.scenes import SCENES
-from pretraining.settings import PICTURE_PX
 
 IDENTIFIER = "sks"
 SEEDS = 10
@@ -41,15 +41,15 @@ class Recipe:
     class_images: int = 48
 
 
-def load_subject(folder: Path) -> Tensor:
-    """Return photos of one folder, centre-cropped, as [N, 3, 64, 64] in [-1, 1]."""
+def load_subject(folder: Path, side_px: int) -> Tensor:
+    """Return photos of one folder, centre-cropped, as [N, 3, side, side] in [-1, 1]."""
     squares = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"}):
         with Image.open(path) as image:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             square = image.convert("RGB").crop((left, top, left + side, top + side))
-            squares.append(np.asarray(square.resize((PICTURE_PX, PICTURE_PX), Image.Resampling.LANCZOS)))
+            squares.append(np.asarray(square.resize((side_px, side_px), Image.Resampling.LANCZOS)))
     return torch.from_numpy(np.stack(squares).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
 
 
@@ -64,7 +64,7 @@ def encode_text(pipeline: StableDiffusionPipeline, prompts: list[str]) -> tuple[
 def personalise(
     pipeline: StableDiffusionPipeline, photos: Tensor, classes: Tensor | None, noun: str, recipe: Recipe
 ) -> None:
-    """Train the pipeline's UNet in place on photos and, if given, class images [N, 3, 64, 64]."""
+    """Train the pipeline's UNet in place on photos and, if given, class images [N, 3, H, W]."""
     with torch.no_grad():
         subject = pipeline.vae.encode(torch.cat([photos, photos.flip(-1)])).latent_dist.mode()
         prior = None if classes is None else pipeline.vae.encode(classes).latent_dist.mode()
@@ -115,7 +115,7 @@ def scenes_seen(pipeline: StableDiffusionPipeline, judges: Path, noun: str, pict
     projection = load_file(judges / "tiny-clip" / "text_projection.safetensors")["weight"].float()
     prompts = [f"{with_article(noun)} {phrases[0]}" for _, phrases in SCENES.values()]
     text = F.normalize(encode_text(pipeline, prompts)[1] @ projection.T, dim=-1)
-    image = F.normalize(tower(pixel_values=pictures).image_embeds, dim=-1)
+    image = F.normalize(tower(pixel_values=shrink(pictures)).image_embeds, dim=-1)
     return [list(SCENES)[index] for index in (image @ text.T).argmax(1).tolist()]
 
 
@@ -124,7 +124,7 @@ def examine(
 ) -> tuple[dict[str, Any], Tensor]:
     """Personalise once and return the figures, and pictures for the grid: subject, scenes, class after."""
     pipeline = load_pipeline(base)
-    photos = load_subject(folder)
+    photos = load_subject(folder, pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
     subject_prompt, class_prompt = with_article(f"{IDENTIFIER} {noun}"), with_article(noun)
     classes = draw(pipeline, [class_prompt] * recipe.class_images, 7_000)
     before = features(judges, draw(pipeline, [class_prompt] * SEEDS, 0))

@@ -1,13 +1,37 @@
 """Training by the clock: a time budget that survives interruption, learning rates that end with it, checkpoints."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def own_time(device: torch.device) -> Callable[[], float]:
+    """Return the clock of a budget: on a processor the time this process computed, on a GPU that of the wall.
+
+    A machine that is busy with other things then makes a training last longer, and learns no less.
+    """
+    return time.process_time if device.type == "cpu" else time.monotonic
+
+
+class Stop:
+    """Within its context: whether the process was asked to end (SIGTERM, SIGINT); a training then saves and returns."""
+
+    def __enter__(self) -> "Stop":
+        self.wanted = False
+        self._before = {number: signal.signal(number, self._want) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _want(self, number: int, frame: object) -> None:
+        self.wanted = True
 
 
 class Budget:
@@ -28,17 +52,15 @@ class Budget:
         return min(1.0, self.used_seconds / self._seconds)
 
 
-def budget_until(finish_at: str, used_seconds: float) -> Budget:
-    """Return a budget that is spent at a wall-clock time (ISO 8601, UTC)."""
-    deadline = datetime.fromisoformat(finish_at).replace(tzinfo=UTC)
-    left = (deadline - datetime.now(UTC)).total_seconds()
-    return Budget(used_seconds + max(1.0, left), used_seconds)
-
-
 def falling_rate(peak: float, fraction: float, step: int, *, hold: float, warmup_steps: int) -> float:
     """Return a learning rate: linear warm-up, constant until `hold` of the budget, then linear to zero."""
     warm = min(1.0, (step + 1) / warmup_steps)
     return peak * warm * (1.0 if fraction < hold else max(0.0, (1 - fraction) / (1 - hold)))
+
+
+def steady_rate(peak: float, left: float, step: int, *, warmup_steps: int) -> float:
+    """Return a learning rate: linear warm-up, then `left` of the peak, which is 1 until a training is to end."""
+    return peak * min(1.0, (step + 1) / warmup_steps) * left
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

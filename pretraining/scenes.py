@@ -1,4 +1,4 @@
-"""Scenes drawn by us: every function returns a background float32 [64, 64, 3] in [0, 255] from a random generator."""
+"""Scenes drawn by us: every function returns a background float32 [128, 128, 3] in [0, 255] from a random generator."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,14 @@ import numpy as np
 from PIL import Image
 
 from pretraining.nouns import COLOURS
-from pretraining.settings import PICTURE_PX
+from pretraining.settings import DETAIL, PICTURE_PX
 
 Draw = np.random.Generator
 ROWS, COLUMNS = np.mgrid[0:PICTURE_PX, 0:PICTURE_PX].astype(np.float32) / PICTURE_PX
 
 
 def smooth_noise(draw: Draw, cells: int) -> np.ndarray:
-    """Return noise [64, 64] of about unit variance with `cells` bumps across the picture."""
+    """Return noise [128, 128] of about unit variance with `cells` bumps across the picture."""
     coarse = Image.fromarray(draw.normal(size=(cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC))
 
@@ -30,14 +30,22 @@ def fade(top: np.ndarray, bottom: np.ndarray, height: float = 1.0) -> np.ndarray
 
 
 def disc(row: float, column: float, radius: float) -> np.ndarray:
-    """Return the mask [64, 64] of a disc; positions are fractions of the picture."""
+    """Return the mask [128, 128] of a disc; positions are fractions of the picture."""
     return (ROWS - row) ** 2 + (COLUMNS - column) ** 2 < radius**2
+
+
+def speck(draw: Draw, picture: np.ndarray, rows: int, light: float) -> None:
+    """Set a star or a flake, two pixels wide or one, at random into the upper `rows` of a picture."""
+    side = int(draw.integers(1, DETAIL + 1))
+    row, column = int(draw.integers(0, rows)), int(draw.integers(0, PICTURE_PX))
+    picture[row : row + side, column : column + side] = light
 
 
 def ground(draw: Draw, picture: np.ndarray, height: float, colour: tuple, cells: int, roughness: float) -> np.ndarray:
     """Cover the picture below a softly waved horizon with a textured ground."""
     mask = height + 0.02 * smooth_noise(draw, 6)[0][None, :] < ROWS
-    texture = (smooth_noise(draw, cells) * roughness)[..., None] - ((ROWS - height) * 30)[..., None]
+    rough = smooth_noise(draw, cells) + 0.5 * smooth_noise(draw, DETAIL * cells)
+    texture = (rough * roughness)[..., None] - ((ROWS - height) * 30)[..., None]
     picture[mask] = (near(draw, colour) + texture)[mask]
     return picture
 
@@ -76,7 +84,7 @@ def space(draw: Draw) -> np.ndarray:
     picture = near(draw, (12, 10, 32), 4) + np.clip(smooth_noise(draw, 4), 0, 3)[..., None] * glow
     picture = picture.astype(np.float32)
     for _ in range(draw.integers(18, 45)):
-        picture[tuple(draw.integers(0, PICTURE_PX, 2))] = draw.uniform(150, 255)
+        speck(draw, picture, PICTURE_PX, draw.uniform(150, 255))
     for _ in range(draw.integers(0, 3)):
         colour = COLOURS[str(draw.choice(["orange", "blue", "red", "purple", "gray"]))]
         picture[disc(draw.random(), draw.random(), draw.uniform(0.05, 0.12))] = near(draw, colour, 15)
@@ -96,7 +104,7 @@ def snow(draw: Draw) -> np.ndarray:
     picture = fade(near(draw, (150, 185, 220)), near(draw, (215, 228, 240)), height)
     picture = ground(draw, picture, height, (250, 251, 254), 16, 4)
     for _ in range(draw.integers(10, 40)):
-        picture[tuple(draw.integers(0, PICTURE_PX, 2))] = 255
+        speck(draw, picture, PICTURE_PX, 255)
     return picture
 
 
@@ -115,7 +123,7 @@ def night(draw: Draw) -> np.ndarray:
     height = draw.uniform(0.6, 0.75)
     picture = fade(near(draw, (18, 24, 70), 5), near(draw, (50, 58, 120), 5), height)
     for _ in range(draw.integers(5, 15)):
-        picture[draw.integers(0, 40), draw.integers(0, PICTURE_PX)] = 220
+        speck(draw, picture, 40 * DETAIL, 220)
     picture[disc(draw.uniform(0.08, 0.25), draw.uniform(0.1, 0.9), 0.08)] = (245, 240, 200)
     return ground(draw, picture, height, (22, 42, 36), 30, 4)
 
@@ -131,12 +139,12 @@ def desert(draw: Draw) -> np.ndarray:
 def wood(draw: Draw) -> np.ndarray:
     """Planks of a wooden floor or table."""
     colour = draw.choice(np.array([(165, 110, 65), (195, 145, 90), (120, 78, 45)]))
-    grain = Image.fromarray(draw.normal(size=(PICTURE_PX, 4)).astype(np.float32))
+    grain = Image.fromarray(draw.normal(size=(PICTURE_PX, 4 * DETAIL)).astype(np.float32))
     picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, colour, 8)
     picture += (np.asarray(grain.resize((PICTURE_PX, PICTURE_PX))) * 7)[..., None]
-    plank = int(draw.integers(10, 18))
+    plank = int(draw.integers(10 * DETAIL, 18 * DETAIL))
     for row in range(int(draw.integers(0, plank)), PICTURE_PX, plank):
-        picture[row : row + 1] *= 0.6
+        picture[row : row + DETAIL] *= 0.6
         picture[row : row + plank] += draw.normal() * 6
     return picture
 
@@ -145,15 +153,15 @@ def brick(draw: Draw) -> np.ndarray:
     """A brick wall."""
     mortar, stone = near(draw, (190, 180, 170), 8), near(draw, (170, 75, 55))
     picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * mortar
-    height, width, start = 8, 16, int(draw.integers(0, 8))
+    height, width, start = 8 * DETAIL, 16 * DETAIL, int(draw.integers(0, 8 * DETAIL))
     for course, row in enumerate(range(-start, PICTURE_PX, height)):
         for column in range(-width + (course % 2) * width // 2 - start, PICTURE_PX, width):
             place = (
-                slice(max(row, 0), max(row + height - 1, 0)),
-                slice(max(column, 0), max(column + width - 1, 0)),
+                slice(max(row, 0), max(row + height - DETAIL, 0)),
+                slice(max(column, 0), max(column + width - DETAIL, 0)),
             )
             picture[place] = stone + draw.normal() * 10
-    return picture
+    return picture + (smooth_noise(draw, 32 * DETAIL) * 4)[..., None]
 
 
 def forest(draw: Draw) -> np.ndarray:
@@ -173,11 +181,13 @@ def city(draw: Draw) -> np.ndarray:
     picture = fade(near(draw, (150, 195, 235)), near(draw, (225, 230, 240)))
     left = 0
     while left < PICTURE_PX:
-        width, top = int(draw.integers(7, 14)), int(draw.uniform(0.12, 0.5) * PICTURE_PX)
+        width, top = int(draw.integers(7, 14)) * DETAIL, int(draw.uniform(0.12, 0.5) * PICTURE_PX)
         wall = draw.choice(np.array([(120, 125, 140), (150, 130, 120), (95, 110, 135)]))
         picture[top:, left : left + width] = near(draw, wall)
         light = (245, 230, 150) if draw.random() < 0.6 else (190, 205, 220)
-        picture[top + 2 :: 4, left + 1 : left + width - 1 : 3] = light
+        for row in range(top + 2 * DETAIL, PICTURE_PX, 4 * DETAIL):
+            for column in range(left + DETAIL, left + width - DETAIL, 3 * DETAIL):
+                picture[row : row + DETAIL, column : column + DETAIL] = light
         left += width
     return ground(draw, picture, 0.78, (90, 90, 95), 30, 4)
 
@@ -190,11 +200,12 @@ def room(draw: Draw) -> np.ndarray:
     picture = ground(draw, picture, height, (160, 115, 75), 10, 5)
     picture[(height - 0.06 < ROWS) & (height > ROWS)] = near(draw, (250, 248, 242), 3)
     # In a corner, where the thing before it leaves it to be seen.
-    row, column = int(draw.integers(2, 8)), int(draw.choice([2, 3, 4, 39, 40, 41]))
-    picture[row : row + 21, column : column + 21] = 252
-    picture[row + 2 : row + 19, column + 2 : column + 19] = (150, 205, 240)
-    picture[row + 9 : row + 11, column : column + 21] = 252
-    picture[row : row + 21, column + 9 : column + 11] = 252
+    row, column, pane = int(draw.integers(2, 8)), int(draw.choice([2, 3, 4, 39, 40, 41])), DETAIL
+    row, column = row * pane, column * pane
+    picture[row : row + 21 * pane, column : column + 21 * pane] = 252
+    picture[row + 2 * pane : row + 19 * pane, column + 2 * pane : column + 19 * pane] = (150, 205, 240)
+    picture[row + 9 * pane : row + 11 * pane, column : column + 21 * pane] = 252
+    picture[row : row + 21 * pane, column + 9 * pane : column + 11 * pane] = 252
     return picture
 
 

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import torch
 
-PICTURE_PX = 64
+PICTURE_PX = 128
+# Scenes and sprites were first drawn at 64 px: a line that was one pixel wide there is DETAIL pixels wide here.
+DETAIL = PICTURE_PX // 64
 LATENT_PX = 16
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
+# The first channels hold what the first edition's latents held, so that its UNet can be gone on with.
+FIRST_CHANNELS = 8
+# Judges and the classifier see pictures shrunk to this size.
+JUDGE_PX = 64
 PROMPT_TOKENS = 16
 TEXT_WIDTH = 128
 VOCABULARY_SIZE = 49408
@@ -17,13 +23,13 @@ VOCABULARY_SIZE = 49408
 
 @dataclass(frozen=True)
 class Size:
-    """Everything that differs between the real run and the toy; budgets are seconds of wall clock."""
+    """Everything that differs between the real run and the toy; budgets are seconds (see `progress.Budget`)."""
 
     name: str
     pictures: int
     identities: int
     unet_channels: tuple[int, int, int]
-    vae_channels: tuple[int, int, int]
+    vae_channels: tuple[int, int, int, int]
     image_width: int
     image_layers: int
     batch_size: int
@@ -34,8 +40,8 @@ class Size:
     judge_seconds: float
 
 
-REAL = Size("real", 60_000, 320, (64, 128, 192), (16, 48, 96), 160, 5, 32, 420, 740, 4200, 480, 600)
-TOY = Size("toy", 192, 6, (32, 32, 32), (16, 16, 16), 64, 1, 8, 3, 3, 5, 2, 2)
+REAL = Size("real", 60_000, 320, (64, 128, 192), (24, 48, 112, 144), 160, 5, 32, 4000, 740, 40_000, 480, 600)
+TOY = Size("toy", 192, 6, (32, 32, 32), (8, 8, 16, 16), 64, 1, 8, 3, 3, 5, 2, 2)
 
 
 @dataclass(frozen=True)

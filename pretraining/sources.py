@@ -1,7 +1,8 @@
-"""Where the pictures come from: package names, licences, and fetching them through npm and apt."""
+"""Where the pictures come from: package names, licences, and fetching them through npm, apt and pip."""
 
 import shutil
 import subprocess
+import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,10 @@ from pretraining.settings import Run, parser, run_from
 
 @dataclass(frozen=True)
 class Source:
-    """One picture set: the package that carries it, who makes it, under which licence, and whether it is trained on."""
+    """One picture set: the package that carries it, who makes it, under which licence, and whether it is trained on.
+
+    A set that is not trained on only judges or measures.
+    """
 
     set_name: str
     package: str
@@ -36,6 +40,23 @@ SOURCES = (
     Source("names", "emojibase-data", "npm", "MIT", "Emojibase", False),
 )
 
+# Photographs for the autoencoder; where a package holds several licences, `photographs.py` reads each file's own.
+PHOTOGRAPHS = (
+    Source("gcompris", "gcompris-qt-data", "apt", "per file", "GCompris and the photographers it names", True),
+    Source("lomiri", "lomiri-wallpapers-16.04", "apt", "per file", "the photographers it names", True),
+    Source("scikit-image", "python3-skimage", "apt", "CC0 or public domain", "the photographers it names", True),
+    Source("scikit-learn", "scikit-learn", "pip", "CC-BY-2.0", "danielbuechele, vultilion", True),
+    Source("mate", "mate-backgrounds", "apt", "GPL-2+", "the photographers it names", False),
+    Source("plasma", "plasma-workspace-wallpapers", "apt", "GPL-2+", "KDE Visual Design Group", False),
+)
+
+
+DOWNLOAD = {
+    "npm": ("npm", "pack", "--silent"),
+    "apt": ("apt-get", "download"),
+    "pip": (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"),
+}
+
 
 def fetch(source: Source, folder: Path) -> Path:
     """Fetch and unpack one package into `folder/<set name>`; a folder already there is kept."""
@@ -44,10 +65,7 @@ def fetch(source: Source, folder: Path) -> Path:
         return target
     downloads = folder / "downloads" / source.set_name
     downloads.mkdir(parents=True, exist_ok=True)
-    if source.manager == "npm":
-        subprocess.run(["npm", "pack", "--silent", source.package], cwd=downloads, check=True)
-    else:
-        subprocess.run(["apt-get", "download", source.package], cwd=downloads, check=True)
+    subprocess.run([*DOWNLOAD[source.manager], source.package], cwd=downloads, check=True)
     archive = max(downloads.iterdir(), key=lambda path: path.stat().st_mtime)
     unpacked = folder / f"{source.set_name}.part"
     shutil.rmtree(unpacked, ignore_errors=True)
@@ -55,6 +73,8 @@ def fetch(source: Source, folder: Path) -> Path:
     if source.manager == "npm":
         with tarfile.open(archive) as tar:
             tar.extractall(unpacked, filter="data")
+    elif source.manager == "pip":
+        shutil.unpack_archive(archive, unpacked, "zip")
     else:
         subprocess.run(["dpkg-deb", "-x", str(archive), str(unpacked)], check=True)
     unpacked.rename(target)

@@ -15,8 +15,8 @@ from pretraining.nouns import DROPPED, HELD_OUT_SETS, NOUNS
 from pretraining.settings import Run
 from pretraining.sources import SOURCES, fetch_all
 
-SPRITE_PX = 128
-MARGIN_PX = 4
+SPRITE_PX = 160
+MARGIN_PX = 5
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Job:
 
 
 def trim(image: Image.Image) -> np.ndarray | None:
-    """Trim to the visible part and scale into a premultiplied RGBA uint8 square [128, 128, 4]; None if empty."""
+    """Trim to the visible part and scale into a premultiplied RGBA uint8 square [160, 160, 4]; None if empty."""
     image = image.convert("RGBA")
     rows, columns = np.where(np.asarray(image)[..., 3] > 16)
     if len(rows) < 200:
@@ -91,7 +91,7 @@ def _icon_jobs(set_name: str, folder: Path) -> Iterator[Job]:
                 continue
             box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon.get('width', width)} {icon.get('height', height)}"
             head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}"'
-            yield Job(noun, name, set_name, f'{head} width="256" height="256">{icon["body"]}</svg>', None)
+            yield Job(noun, name, set_name, f'{head} width="384" height="384">{icon["body"]}</svg>', None)
 
 
 def _slug(label: str) -> str:
@@ -129,7 +129,8 @@ def draw_toy_sprites() -> tuple[list[Job], list[np.ndarray]]:
         for index, (noun, sides) in enumerate(corners.items()):
             image = Image.new("RGBA", (SPRITE_PX, SPRITE_PX))
             colour = tuple(int(60 + 50 * ((index + 1) * k % 4)) for k in (1, 2, 3))
-            ImageDraw.Draw(image).regular_polygon((64, 64, 56), sides, rotation=turn, fill=(*colour, 255))
+            circle = (SPRITE_PX // 2, SPRITE_PX // 2, SPRITE_PX * 7 // 16)
+            ImageDraw.Draw(image).regular_polygon(circle, sides, rotation=turn, fill=(*colour, 255))
             sprite = trim(image)
             assert sprite is not None
             shown.append(Job(noun, noun, set_name, None, None))
@@ -138,7 +139,7 @@ def draw_toy_sprites() -> tuple[list[Job], list[np.ndarray]]:
 
 
 def make_sprites(run: Run) -> None:
-    """Render all sprites of the run and write `sprites.npy` [N, 128, 128, 4] and `sprites.json`."""
+    """Render all sprites of the run and write `sprites.npy` [N, 160, 160, 4] and `sprites.json`."""
     if run.size.name == "toy":
         shown, pictures = draw_toy_sprites()
     else:
@@ -153,6 +154,6 @@ def make_sprites(run: Run) -> None:
 
 
 def load_sprites(run: Run) -> tuple[np.ndarray, list[Sprite]]:
-    """Return the premultiplied sprites [N, 128, 128, 4] uint8 and their records."""
+    """Return the premultiplied sprites [N, 160, 160, 4] uint8 and their records."""
     records = [Sprite(**record) for record in json.loads(run.path("sprites.json").read_text())]
     return np.load(run.path("sprites.npy"), mmap_mode="r"), records

@@ -4,13 +4,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from pretraining.scenes import Draw, smooth_noise
+from pretraining.settings import DETAIL
 
 # The words before a thing; "a photo of" is what people write who want none of the others.
 STYLES = {"photo": "a photo of", "3d": "a 3d render of", "flat": "a flat icon of", "drawing": "a drawing of"}
 PHOTO_SHARE = 0.5
 
 INKED_SHARE = 0.15
-OUTLINE_PX = 4
+OUTLINE_SHARE = 1 / 32
 
 _OF_SET = {
     "fluent-3d": "3d",
@@ -50,14 +51,16 @@ def inked(sprite: np.ndarray) -> np.ndarray:
     """Draw the outline of a premultiplied sprite [N, N, 4] in [0, 1], and its strongest inner edges, in dark ink."""
     alpha = sprite[..., 3]
     visible = Image.fromarray(((alpha > 0.5) * 255).astype(np.uint8))
-    inside = np.asarray(visible.filter(ImageFilter.MinFilter(2 * OUTLINE_PX + 1))) > 0
+    outline = round(len(sprite) * OUTLINE_SHARE)
+    inside = np.asarray(visible.filter(ImageFilter.MinFilter(2 * outline + 1))) > 0
     down, across = np.gradient(sprite[..., :3].mean(-1))
-    line = ((alpha > 0.5) & ~inside) | (inside & (np.hypot(down, across) > 0.09))
+    # an edge as steep on a sprite of any size: 0.09 a pixel at 128 px
+    line = ((alpha > 0.5) & ~inside) | (inside & (np.hypot(down, across) > 0.09 * 128 / len(sprite)))
     pixels = np.where(line[..., None], np.array([0.08, 0.07, 0.09], np.float32) * alpha[..., None], sprite[..., :3])
     return np.concatenate([pixels, sprite[..., 3:]], -1).astype(np.float32)
 
 
 def grained(draw: Draw, pixels: np.ndarray) -> np.ndarray:
-    """Add the grain of a sensor to pixels uint8 [64, 64, 3]."""
-    grain = smooth_noise(draw, 48)[..., None] * draw.uniform(2, 5)
+    """Add the grain of a sensor to pixels uint8 [128, 128, 3]."""
+    grain = smooth_noise(draw, 48 * DETAIL)[..., None] * draw.uniform(1.5, 4)
     return np.clip(pixels + grain, 0, 255).astype(np.uint8)

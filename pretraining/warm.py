@@ -1,4 +1,4 @@
-"""Begin from an earlier base instead of from nothing: take over its autoencoder and its text encoder.
+"""Begin from an earlier base instead of from nothing: take over its text encoder and what its latents say.
 
 Words the earlier base did not know may start beside one that it did (`--beside sneaker=shoe`): the word then begins
 as a kind of the other. Give the same folder to `pretraining.base --warm-start` for the UNet; `pretraining.clip` is
@@ -6,13 +6,14 @@ then not needed.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 import torch
 from transformers import CLIPTextModel
 
-from pretraining.settings import Run, parser, run_from
+from pretraining.settings import LATENT_CHANNELS, Run, parser, run_from
 from pretraining.tokens import make_tokenizer
 
 STEP_ASIDE = 0.05
@@ -29,15 +30,21 @@ def seed_new_words(tower: CLIPTextModel, beside: dict[str, str], seed: int) -> N
 
 
 def adopt(run: Run, base: Path, beside: dict[str, str]) -> None:
-    """Copy the autoencoder and the text encoder of a diffusers folder into the run; see `seed_new_words`."""
-    shutil.copytree(base / "vae", run.folder / "vae", dirs_exist_ok=True)
+    """Copy the text encoder of a diffusers folder into the run, see `seed_new_words`, and its autoencoder.
+
+    An autoencoder of the same form becomes the run's own; one of the first edition is the model for the first channels
+    of the run's (`latents.py`).
+    """
+    channels = json.loads((base / "vae" / "config.json").read_text())["latent_channels"]
+    target = run.path("vae") if channels == LATENT_CHANNELS else run.path("first_edition/vae")
+    shutil.copytree(base / "vae", target, dirs_exist_ok=True)
     tower = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32)
     seed_new_words(tower, beside, run.seed)
     tower.save_pretrained(run.path("text_encoder"))
 
 
 def main() -> None:
-    """Take over the autoencoder and the text encoder of an earlier base."""
+    """Take over the text encoder of an earlier base and what its latents say."""
     options: argparse.ArgumentParser = parser(main.__doc__ or "")
     options.add_argument("base", type=Path, help="a diffusers folder, such as dbcli/embedded/sd")
     options.add_argument("--beside", nargs="*", default=[], metavar="NEW=KNOWN", help="words it does not know yet")

@@ -1,18 +1,15 @@
 """The parts of pretraining whose results can be worked out by hand."""
 
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
 import pytest
 import torch
 
-from pretraining.autoencoder import block_projection, project
-from pretraining.base import masked_error, snr_weights
+from pretraining.base import Plan, masked_error, snr_weights
 from pretraining.clip import contrastive_loss
 from pretraining.compose import recolour, rotate_hue, with_article
 from pretraining.judges import pair_loss
 from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, STYLE_NAMES, UNKNOWN, naming_loss, read_labels
-from pretraining.progress import Average, Budget, budget_until, falling_rate
+from pretraining.progress import Average, Budget, falling_rate, steady_rate
 from pretraining.recognise import nearest_accuracy
 from pretraining.solids import capsule, ellipsoid, torus
 from pretraining.styles import STYLES, in_a_style, inked, rounded
@@ -26,15 +23,36 @@ def test_the_budget_counts_earlier_sittings() -> None:
     assert budget.fraction == 1.0
 
 
-def test_a_deadline_becomes_a_budget() -> None:
-    finish = (datetime.now(UTC) + timedelta(seconds=300)).replace(tzinfo=None).isoformat()
-    assert budget_until(finish, 100).fraction == pytest.approx(0.25, abs=0.01)
-
-
 def test_the_rate_warms_up_holds_and_falls_to_zero() -> None:
     rates = [falling_rate(1.0, f, 1000, hold=0.5, warmup_steps=10) for f in (0.0, 0.4, 0.75, 1.0)]
     assert rates == [1.0, 1.0, 0.5, 0.0]
     assert falling_rate(1.0, 0.0, 4, hold=0.5, warmup_steps=10) == 0.5
+
+
+def test_a_steady_rate_warms_up_and_stays_until_told_to_end() -> None:
+    assert steady_rate(2.0, 1.0, 4, warmup_steps=10) == 1.0
+    assert steady_rate(2.0, 1.0, 100_000, warmup_steps=10) == 2.0
+    assert steady_rate(2.0, 0.25, 100_000, warmup_steps=10) == 0.5
+
+
+def test_a_steady_plan_keeps_the_rate_and_stops_at_its_end() -> None:
+    plan = Plan(seconds=1000, fall_seconds=0)
+    assert [plan.left(used, step=0) for used in (0, 999, 1000, 1001)] == [1, 1, 0, 0]
+
+
+def test_a_falling_plan_falls_over_its_last_part() -> None:
+    plan = Plan(seconds=1000, fall_seconds=700)
+    assert [plan.left(used, step=0) for used in (0, 300, 650, 1000)] == [1, 1, 0.5, 0]
+
+
+def test_finishing_begins_where_the_training_stands() -> None:
+    plan = Plan(seconds=1e6, fall_seconds=0, finish_in=200).from_here(5000)
+    assert [plan.left(used, step=0) for used in (5000, 5100, 5200)] == [1, 0.5, 0]
+
+
+def test_a_number_of_steps_sets_the_rate_whatever_the_clock_says() -> None:
+    plan = Plan(seconds=1, fall_seconds=1, steps=100)
+    assert [plan.left(1e9, step) for step in (0, 30, 65, 100)] == pytest.approx([1, 1, 0.5, 0])
 
 
 def test_the_average_follows_slowly() -> None:
@@ -58,15 +76,6 @@ def test_min_snr_weights_have_mean_one_and_fall_with_noise() -> None:
     weights = snr_weights()
     assert weights.mean().item() == pytest.approx(1.0, rel=1e-5)
     assert weights[999] < weights[500]
-
-
-def test_the_block_projection_gives_unit_variance() -> None:
-    pixels = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(0)).cumsum(-1) / 8 - 1
-    projection, mean = block_projection(pixels)
-    latents = project(pixels, projection, mean)
-    assert latents.shape == (64, 8, 4, 4)
-    assert latents.mean().item() == pytest.approx(0.0, abs=1e-4)
-    assert latents.square().mean().item() == pytest.approx(1.0, rel=0.02)
 
 
 def test_equal_captions_share_the_target() -> None:
@@ -146,21 +155,21 @@ def test_the_naming_loss_is_the_mean_over_what_is_known() -> None:
 
 
 def white_square() -> np.ndarray:
-    sprite = np.zeros((64, 64, 4), np.float32)
-    sprite[16:48, 16:48] = 0.8, 0.8, 0.8, 1.0
+    sprite = np.zeros((128, 128, 4), np.float32)
+    sprite[32:96, 32:96] = 0.8, 0.8, 0.8, 1.0
     return sprite
 
 
 def test_ink_follows_the_outline_and_leaves_the_rest() -> None:
     drawn = inked(white_square())
-    assert drawn[16:20, 16:48, :3].max() < 0.1
-    np.testing.assert_array_equal(drawn[24:40, 24:40], white_square()[24:40, 24:40])
+    assert drawn[32:36, 32:96, :3].max() < 0.1
+    np.testing.assert_array_equal(drawn[40:88, 40:88], white_square()[40:88, 40:88])
     np.testing.assert_array_equal(drawn[..., 3], white_square()[..., 3])
 
 
 def test_a_photographed_thing_is_lit_from_above_and_stays_premultiplied() -> None:
     lit = rounded(np.random.default_rng(0), white_square())
-    assert lit[18, 32, 0] > lit[46, 32, 0]
+    assert lit[36, 64, 0] > lit[92, 64, 0]
     assert (lit[..., :3] <= lit[..., 3:]).all()
 
 

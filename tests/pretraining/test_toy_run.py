@@ -1,6 +1,10 @@
 """The whole of pretraining at toy size, without a network: every stage, the packed folder, and going on."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +15,12 @@ from safetensors import safe_open
 from transformers import CLIPTextModel
 
 from pretraining.all import make_all
-from pretraining.base import PEAK_RATE, Base, Trainer, make_base, new_unet
+from pretraining.base import Base, Plan, Trainer, make_base, new_unet
 from pretraining.clip import load_text_tower
 from pretraining.corpus import compose_pictures
 from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
+from pretraining.warm import adopt
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +42,8 @@ def embedded(run: Run) -> Path:
 def test_the_packed_base_loads_with_plain_diffusers_and_draws(embedded: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(embedded / "sd", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    picture = pipeline("a can on grass", num_inference_steps=2, height=64, width=64, output_type="np").images[0]
-    assert picture.shape == (64, 64, 3)
+    picture = pipeline("a can on grass", num_inference_steps=2, output_type="np").images[0]
+    assert picture.shape == (128, 128, 3)
     assert np.isfinite(picture).all()
     assert picture.std() > 0
 
@@ -99,7 +104,7 @@ def test_without_bound_words_the_pictures_are_the_same_and_only_the_words_are_go
 
 
 def test_training_goes_on_from_its_checkpoint(run: Run) -> None:
-    trainer = Trainer(run, Base(new_unet(run), load_text_tower(run)), PEAK_RATE)
+    trainer = Trainer(run, Base(new_unet(run), load_text_tower(run)), Plan(TOY.base_seconds, 0))
     saved = torch.load(run.folder / "base.pt", weights_only=True)
     assert trainer.step == saved["step"] > 0
     assert trainer.used_seconds >= TOY.base_seconds
@@ -109,5 +114,41 @@ def test_training_goes_on_from_its_checkpoint(run: Run) -> None:
 
 def test_a_number_of_steps_ends_a_training_whatever_the_clock_says(run: Run) -> None:
     before = torch.load(run.folder / "base.pt", weights_only=True)["step"]
-    make_base(run, steps=before + 2)
+    make_base(run, Plan(0, 0, steps=before + 2))
     assert torch.load(run.folder / "base.pt", weights_only=True)["step"] == before + 2
+
+
+def test_finishing_leaves_the_steady_training_as_it_was(run: Run) -> None:
+    before = torch.load(run.folder / "base.pt", weights_only=True)
+    make_base(run, Plan(1e6, 0, finish_in=1.0))
+    finished = torch.load(run.folder / "base-finished.pt", weights_only=True)
+    assert finished["step"] > before["step"]
+    assert finished["used_seconds"] >= finished["ends_at"] == before["used_seconds"] + 1
+    assert torch.load(run.folder / "base.pt", weights_only=True)["step"] == before["step"]
+
+
+def test_a_training_that_is_asked_to_end_saves_and_goes_on_from_there(run: Run) -> None:
+    before = torch.load(run.folder / "autoencoder.pt", weights_only=True)["step"]
+    command = [sys.executable, "-m", "pretraining.autoencoder", "--toy", "--work", str(run.folder), "--seconds", "1e6"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*command, "--threads", "1", "--device", "cpu"], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        said = next(line for line in process.stdout if line.startswith("autoencoder"))
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+    assert process.returncode == 0
+    step = int(said.split()[1])
+    assert step > before
+    assert torch.load(run.folder / "autoencoder.pt", weights_only=True)["step"] >= step
+
+
+def test_the_earlier_base_gives_its_text_encoder_and_what_its_latents_say(run: Run, tmp_path: Path) -> None:
+    again = Run(tmp_path, TOY, 0, torch.device("cpu"), bfloat16=False)
+    first = Path(__file__).parents[2] / "dbcli" / "embedded" / "sd"
+    adopt(again, first, {})
+    assert load_text_tower(again).config.hidden_size == 128
+    channels = json.loads((first / "vae" / "config.json").read_text())["latent_channels"]
+    folder = tmp_path / ("first_edition/vae" if channels == 8 else "vae")
+    assert (folder / "diffusion_pytorch_model.safetensors").exists()
