@@ -10,12 +10,13 @@ from dbcli.errors import UsageError
 
 # command -> (the setting it changes, how its value is read, help)
 SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "seed": ("seed", int, "the seed of the next first picture; the others count up from it"),
+    "seed": ("seed", int, "the seed of the next first image, the others count up from it; -1 is a random one"),
     "steps": ("steps", int, "sampler steps"),
     "n": ("count", int, "pictures a prompt"),
     "guidance": ("guidance", float, "how strongly the prompt is held to"),
     "sampler": ("sampler", str, "ddim, dpm++, euler, euler-a, unipc, pndm, …"),
     "eta": ("eta", float, "DDIM's fresh noise a step, 0 to 1"),
+    "clip-skip": ("clip_skip", int, "layer of the text encoder, counted from the last: 1 the last, 2 the last but one"),
     "negative": ("negative", str, "what should not be there; nothing after it clears it"),
 }
 SWITCHES = {
@@ -91,6 +92,8 @@ def _read(word: str, value: str) -> Any:
     except ValueError:
         kind = "a whole number" if read is int else "a number"
         raise UsageError(f":{word} takes {kind}, not '{value[:20]}'.", hint=f"for example :{word} 7") from None
-    if word == "seed" and not 0 <= found < 2**63:
-        raise UsageError(f":seed takes 0 to {2**63 - 1}.")
+    if word == "seed":
+        from dbcli.workflows.choices import typed_seed
+
+        return typed_seed(found, ":seed")
     return found

@@ -20,12 +20,16 @@ def generate(
         list[str] | None,
         typer.Option(
             "--run",
-            help="Which run, the newest finished by default; base for the bare base; several LoRAs draw together.",
+            help="Which run, by number, name or subject; else the newest that knows the prompt's subjects. base: the "
+            "bare base. Several LoRAs draw together.",
             autocompletion=completion.runs,
         ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", metavar="1,0.8", help="How strongly each --run draws, 1 by default.")
+        str | None,
+        typer.Option(
+            "--weights", metavar="1,0.8", help="How strongly each --run draws, 1 by default; below 0: away from it."
+        ),
     ] = None,
     checkpoint: Annotated[
         int | None,
@@ -41,8 +45,19 @@ def generate(
         ),
     ] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM's fresh noise a step, 0 to 1.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the first picture; the next ones count up.")] = None,
-    negative: Annotated[str | None, typer.Option("--negative", help="What should not be there.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the first image, the next ones count up; -1: random.")
+    ] = None,
+    negative: Annotated[
+        str | None, typer.Option("--negative", help="Negative prompt: what should not be there.")
+    ] = None,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(
+            "--clip-skip",
+            help="Layer of the text encoder, counted as AUTOMATIC1111 does: 1 is the last, 2 the last but one.",
+        ),
+    ] = None,
     width: Annotated[int | None, typer.Option("--width", help="In pixels; the base's own by default.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="In pixels; the base's own by default.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures drawn at once.")] = None,
@@ -82,7 +97,13 @@ def generate(
 
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
-    flags |= {"negative": negative, "batch_size": batch_size, "precision": precision, "compile": compile_first}
+    flags |= {
+        "negative": negative,
+        "clip_skip": clip_skip,
+        "batch_size": batch_size,
+        "precision": precision,
+        "compile": compile_first,
+    }
     size, cast = (width, height), Cast(run or (), weights, allow_collision, checkpoint)
     if interactive:
         wishes = Wishes(flags, seed, grid=grid)

@@ -54,6 +54,7 @@ def sit_down(
     like: Path | None = None,
 ) -> None:
     """Loads the model and talks. Raises UsageError for prompts on the command line: they come line by line here."""
+    from dbcli.workflows.choices import typed_seed
     from dbcli.workflows.session import open_session
 
     if prompts:
@@ -61,8 +62,10 @@ def sit_down(
     if like is not None:
         raise UsageError("--like draws once; it does not go with --interactive.")
     wishes.flags = {key: value for key, value in wishes.flags.items() if value is not None}
-    session = open_session(call.layout(), cast, size=size, out=out, progress=call.screen, offline=call.offline)
-    session.settings(wishes.flags)
+    if wishes.seed is not None:
+        wishes.seed = typed_seed(wishes.seed, "--seed")
+    how = {"flags": wishes.flags, "size": size, "out": out}
+    session = open_session(call.layout(), cast, **how, progress=call.screen, offline=call.offline)
     converse(call, session, wishes)
 
 
@@ -127,13 +130,15 @@ def _draw(talk: Conversation) -> None:
 
 
 def _again(talk: Conversation) -> None:
+    from dbcli.workflows.choices import following_seed
+
     wishes = talk.wishes
     if wishes.prompt is None:
         talk.screen.note("Nothing was drawn yet.")
         return
     if wishes.is_drawn:
         seed = talk.session.seed if wishes.seed is None else wishes.seed
-        wishes.seed = seed + talk.session.settings(wishes.flags).count
+        wishes.seed = following_seed(seed, talk.session.settings(wishes.flags).count)
     _draw(talk)
 
 

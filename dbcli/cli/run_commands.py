@@ -74,11 +74,11 @@ def remove(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Which run.", autocompletion=completion.runs)],
 ) -> None:
     """Remove a run with its weights and pictures."""
-    from dbcli.workflows.runs import one_run, remove
+    from dbcli.workflows.runs import exactly, remove
 
     call = of(context)
     layout = call.layout()
-    record = one_run(layout, run)
+    record = exactly(layout, run)
     if not call.sure(f"Remove {record.name} with its weights and pictures?"):
         raise Refused(f"{record.name} is kept.", hint="add --yes to remove it without being asked")
     remove(layout, record.name)

@@ -25,4 +25,4 @@ Judge = Annotated[
     ),
 ]
 PicturesAPrompt = Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")]
-FirstSeed = Annotated[int | None, typer.Option("--seed", help="Of each prompt's first picture.")]
+FirstSeed = Annotated[int | None, typer.Option("--seed", help="Seed of each prompt's first image; -1: random.")]

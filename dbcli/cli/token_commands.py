@@ -21,7 +21,7 @@ def suggest_words(
     sequences: Annotated[
         bool, typer.Option("--sequences", help="Random sequences of one to three rare tokens, as in the paper.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random sequences.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random sequences; -1: random.")] = 0,
 ) -> None:
     """Propose rare words, those that mean least to the base first."""
     from dbcli.cli.token_listings import show_proposals

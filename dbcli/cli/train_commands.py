@@ -44,7 +44,9 @@ def train(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="How many optimiser steps.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of all noise, orders and crops.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Random seed for noise, order and crops; -1: a random one, recorded.")
+    ] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,7 +120,7 @@ def train(
         flags = {"method": method, "train.steps": steps, "train.seed": seed, "train.rehearsal_share": share}
         flags["probe.stop"] = stop
         how = {"profile": profile, "sets": sets or [], "flags": flags, "allow_collision": allow_collision}
-        plan = plan_training(layout, names, identifiers=words, start_from=start_from, **how)
+        plan = plan_training(layout, names, identifiers=words, start_from=start_from, progress=progress, **how)
         plan = with_outlook(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
         if dry_run:
             return show_plan(call.screen, plan, layout)

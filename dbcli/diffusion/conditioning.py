@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from dbcli.diffusion.word_vectors import written_out
-
-# Written out in a prompt these would become control tokens and end the sentence early.
-CONTROL_WORDS = re.compile(r"<\|(?:startoftext|endoftext)\|>", re.IGNORECASE)
+from dbcli.prompt_text import cleaned, from_word
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
-    """int64 `[N, L]`, padded and cut to the tokenizer's own length L; control words are dropped, added words
-    of several vectors written out."""
-    clean = [written_out(tokenizer, CONTROL_WORDS.sub(" ", prompt)) for prompt in prompts]
+    """int64 `[N, L]`, cleaned as CLIP's training did, padded and cut to the tokenizer's own length L; added words of
+    several vectors are written out."""
+    clean = [written_out(tokenizer, cleaned(prompt)) for prompt in prompts]
     return tokenizer(
         clean, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids
+
+
+def unread_part(tokenizer: Any, prompt: str) -> str:
+    """The end of a prompt, cleaned, that `token_ids` cuts off; "" where all is read."""
+    text = written_out(tokenizer, cleaned(prompt))
+    # Not cut here, and so not warned of by the library either.
+    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    places = tokens["offset_mapping"]
+    room = int(tokenizer.model_max_length) - 2  # start and end take one each
+    return from_word(text, places[room][0]) if len(places) > room else ""
 
 
 def embed_ids(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:

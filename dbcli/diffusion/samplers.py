@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +47,14 @@ NOISIEST, PUBLISHED = "noisiest", "published"
 LATE = 0.9
 
 
+def check_sampler(name: str, option: str = "--sampler") -> None:
+    """Raises ConfigError, naming `option`, the nearest sampler and all there are, for a name that is none of them."""
+    if name not in SAMPLERS:
+        near = difflib.get_close_matches(name, SAMPLERS, n=1, cutoff=0.4)
+        guess = f' Did you mean "{near[0]}"?' if near else ""
+        raise ConfigError(f'{option}: there is no sampler "{name}".{guess}', hint="Samplers: " + ", ".join(SAMPLERS))
+
+
 def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str = NOISIEST) -> Any:
     """A diffusers scheduler for drawing with the base whose scheduler settings are given.
 
@@ -54,8 +63,7 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str 
     """
     import diffusers
 
-    if name not in SAMPLERS:
-        raise ConfigError(f'There is no sampler "{name}".', hint="Samplers: " + ", ".join(SAMPLERS))
+    check_sampler(name)
     class_name, extra = SAMPLERS[name]
     kind = getattr(diffusers, class_name)
     accepted = set(inspect.signature(kind.__init__).parameters)

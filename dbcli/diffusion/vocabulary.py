@@ -14,6 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dbcli.prompt_text import cleaned
+
 # Tokens were numbered by the byte-pair merge that made them, the most frequent first: a late one is a rare one.
 RARE_FROM = 40_000
 FIRST_CONTROL_TOKEN = 49_406
@@ -55,8 +57,15 @@ def _tokenizer() -> Any:
 
 
 def tokens_of(text: str) -> tuple[int, ...]:
-    """The numbers of a text's tokens, without start and end; control tokens are left out."""
-    return tuple(token for token in _tokenizer().encode(text).ids if token < FIRST_CONTROL_TOKEN)
+    """The numbers of a text's tokens, cleaned as CLIP's training did, without start and end."""
+    return tuple(token for token, _ in placed_tokens(cleaned(text)))
+
+
+def placed_tokens(text: str) -> list[tuple[int, int]]:
+    """The tokens of a text that is clean already, each with the place of its first character; no control tokens."""
+    found = _tokenizer().encode(text)
+    places = zip(found.ids, found.offsets, strict=True)
+    return [(token, start) for token, (start, _) in places if token < FIRST_CONTROL_TOKEN]
 
 
 def text_of(token: int) -> str:

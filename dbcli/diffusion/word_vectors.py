@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from dbcli.errors import BaseMissing
+from dbcli.prompt_text import cleaned
 
 CONTROL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -82,7 +83,9 @@ def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[nn.Paramet
                 f"The vectors of '{one.word}' have the shape {list(one.vectors.shape)}, not {width} numbers each.",
                 hint="Choose the base that they were learnt on.",
             )
-        placeholder = placeholder_for(tokenizer, one.word)
+        # A prompt is cleaned before it becomes tokens: a word that this changes would never be met in one.
+        word = cleaned(one.word)
+        placeholder = placeholder_for(tokenizer, word)
         tokens = token_names(placeholder, len(one.vectors))
         first = embedding.height
         tokenizer.add_tokens([AddedToken(token, single_word=True, normalized=True) for token in tokens])
@@ -93,8 +96,8 @@ def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[nn.Paramet
                 f"text encoder has {first} rows.",
                 hint="Choose a base whose tokenizer and text encoder fit.",
             )
-        if placeholder != one.word:
-            answers[one.word] = placeholder
+        if placeholder != word:
+            answers[word] = placeholder
         vectors = nn.Parameter(one.vectors.detach().float().clone().to(embedding.table.weight.device), False)
         embedding.added.append(vectors)
         made.append(vectors)
@@ -111,12 +114,14 @@ def placeholder_for(tokenizer: Any, word: str) -> str:
 
 def placeholder_of(tokenizer: Any, word: str) -> str:
     """The token that stands for a word that was added."""
-    return str(getattr(tokenizer, "placeholders", {}).get(word, word))
+    clean = cleaned(word)
+    return str(getattr(tokenizer, "placeholders", {}).get(clean, clean))
 
 
 def answer_to(tokenizer: Any, words: Sequence[str]) -> None:
     """Lets a tokenizer of a folder that has the token `<word>` take it for the plain word too."""
-    found = {word: f"<{word}>" for word in words if f"<{word}>" in tokenizer.added_tokens_encoder}
+    clean = map(cleaned, words)
+    found = {word: f"<{word}>" for word in clean if f"<{word}>" in tokenizer.added_tokens_encoder}
     tokenizer.placeholders = getattr(tokenizer, "placeholders", {}) | found
 
 
@@ -176,7 +181,7 @@ def start_vectors(model: TextModel, initializer: str, count: int) -> torch.Tenso
     gives each of them its tokens' mean (Gal et al. 2023, section 3: "a single-word coarse descriptor").
     Raises ValueError where the word has no token.
     """
-    ids = model.tokenizer(initializer, add_special_tokens=False).input_ids
+    ids = model.tokenizer(cleaned(initializer), add_special_tokens=False).input_ids
     if not ids:
         raise ValueError(f"{initializer!r} has no token")
     table = model.text_encoder.get_input_embeddings().weight.detach().float()

@@ -19,6 +19,7 @@ from PIL import Image
 from dbcli.errors import JudgeMissing, UsageError
 from dbcli.metrics.judge_files import UNREADABLE, JudgeFiles, locate, sha256_of, ways_out
 from dbcli.metrics.preprocessing import Preprocessing
+from dbcli.prompt_text import cleaned
 
 HUB_SOURCES = {
     "dino": "timm/vit_small_patch16_224.dino",
@@ -30,7 +31,6 @@ JUDGE_SETS: dict[str, tuple[str, ...]] = {
     "paper-l": ("dino", "clip", "clip-l"),
     "tiny": ("tiny-dino", "tiny-clip"),
 }
-_CONTROL_WORDS = ("<|startoftext|>", "<|endoftext|>")
 
 
 class ImageEncoder(Protocol):
@@ -110,7 +110,7 @@ class Judge:
         """
         if self.encode_tokens is None:
             raise TypeError(f"{self.name} has no text tower")
-        clean = [without_control_words(text) for text in texts]
+        clean = [cleaned(text) for text in texts]
         with torch.inference_mode():
             found = [self.encode_tokens(clean[start : start + 64]) for start in range(0, len(clean), 64)]
         return _unit_rows(found)
@@ -120,7 +120,7 @@ class Judge:
         if self.count_tokens is None:
             return []
         most = int(self.notes["max_tokens"])
-        return [text for text in texts if self.count_tokens(without_control_words(text)) > most]
+        return [text for text in texts if self.count_tokens(cleaned(text)) > most]
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,6 @@ def chosen_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def without_control_words(text: str) -> str:
-    """The text without tokens that would end it early: typed in a prompt they are no words."""
-    for word in _CONTROL_WORDS:
-        text = text.replace(word, " ")
-    return text
 
 
 def _unit_rows(batches: list[torch.Tensor]) -> torch.Tensor:

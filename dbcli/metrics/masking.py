@@ -17,6 +17,7 @@ from dbcli.metrics.architectures import load_transformers
 from dbcli.metrics.encoders import chosen_device
 from dbcli.metrics.judge_files import UNREADABLE, locate, sha256_of, ways_out
 from dbcli.metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Squashing, as_rgb, read_squashing
+from dbcli.prompt_text import cleaned
 
 HUB_SOURCE = "CIDAS/clipseg-rd64-refined"
 THRESHOLD = 0.4
@@ -65,7 +66,7 @@ def load_mask(source: str | None = None, *, offline: bool = False, device: str =
     length = int(model.config.text_config.max_position_embeddings)
 
     def probabilities(images: Sequence[Image.Image], noun: str) -> torch.Tensor:
-        tokens = tokenizer([noun], truncation=True, max_length=length, return_tensors="pt").input_ids
+        tokens = tokenizer([cleaned(noun)], truncation=True, max_length=length, return_tensors="pt").input_ids
         with torch.inference_mode():
             pixels = prepare(images).to(place)
             words = tokens.expand(len(images), -1).to(place)

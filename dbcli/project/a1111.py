@@ -1,27 +1,27 @@
-"""AUTOMATIC1111's `parameters` text, read back: what a picture of another program was drawn with.
+"""AUTOMATIC1111's `parameters` text, read back: what an image of another program was drawn with.
 
 The text is the prompt's lines, then lines that begin with "Negative prompt:", then one line of `Key: value` fields
-divided by commas, where a value that holds a comma stands in quotes as JSON writes them.
+divided by commas, where a value that holds a comma or a colon stands in quotes as JSON writes them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dbcli.project.recipes import SAMPLER_TITLES
 
 NEGATIVE = "Negative prompt:"
-# A last line with fewer fields is a line of the prompt that happens to hold a colon.
-LEAST_FIELDS = 3
-# The text comes from strangers, and searching for fields takes the square of the line's length.
-MAX_LINE = 10_000
-_FIELD = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-_SIZE = re.compile(r"([0-9]{1,5})x([0-9]{1,5})")
+# The line of fields has these keys, whoever wrote it; a line with fewer than two of them is a line of the prompt that
+# happens to hold a colon.
+USUAL_KEYS = frozenset({"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model hash", "Model"})
+LEAST_USUAL = 2
+# The text comes from strangers.
+MAX_LINE = 100_000
+MAX_KEY = 60
 
 # Titles of AUTOMATIC1111 for what this program can draw with, beside those that it writes itself.
 _OTHER_TITLES = {
@@ -32,12 +32,22 @@ _OTHER_TITLES = {
 }
 
 
+# Fields that are followed, and those that say nothing of how an image is drawn.
+_FOLLOWED = frozenset(
+    {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Eta", "Eta DDIM", "Clip skip", "Version", "Model", "Model hash"}
+    | {"Schedule type"}  # with the sampler
+)
+
+
 Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the text says, None where it says nothing of it; `unread` holds a line for each value that is none."""
+    """What the text says, None where it says nothing of it.
+
+    `unread` holds a line for each value that is none, and `ignored` the keys of what this program does not do.
+    """
 
     prompt: str
     negative: str
@@ -48,15 +58,17 @@ class Parameters:
     eta: float | None = None
     size_px: tuple[int, int] | None = None
     sampler: str | None = None
+    clip_skip: int | None = None
     unread: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 def read_parameters(text: str) -> Parameters:
     """Return what a `parameters` text says; any text is one, at worst a prompt alone."""
-    lines, last = _divided(text)
+    lines, values = _divided(text)
     prompt, negative = _prompts(lines)
-    values = {key.strip(): _unquoted(value) for key, value in _FIELD.findall(last)}
     unread: list[str] = []
+    sampler, unscheduled = _sampler(values, unread)
     return Parameters(
         prompt,
         negative,
@@ -66,17 +78,56 @@ def read_parameters(text: str) -> Parameters:
         seed=_number(values, ("Seed",), int, unread),
         eta=_number(values, ("Eta", "Eta DDIM"), float, unread),
         size_px=_size(values, unread),
-        sampler=_sampler(values, unread),
+        sampler=sampler,
+        clip_skip=_number(values, ("Clip skip",), int, unread),
         unread=tuple(unread),
+        ignored=(*unscheduled, *(key for key in values if key not in _FOLLOWED)),
     )
 
 
-def _divided(text: str) -> tuple[list[str], str]:
-    """The lines of both prompts, and the line of fields, empty where there is none."""
+def fields_of(line: str) -> Iterator[tuple[str, str]]:
+    """The `Key: value` fields of a line in order; what has no key between two commas is passed over."""
+    decoder, place = json.JSONDecoder(), 0
+    while place < len(line):
+        comma = line.find(",", place)
+        end = len(line) if comma < 0 else comma
+        key, colon, _ = line[place:end].partition(":")
+        start = place + len(key) + 1
+        if not colon or not 0 < len(key.strip()) <= MAX_KEY:
+            place = end + 1
+            continue
+        while start < len(line) and line[start] == " ":
+            start += 1
+        value, place = _value(line, start, decoder)
+        yield key.strip(), value
+
+
+def _value(line: str, start: int, decoder: json.JSONDecoder) -> tuple[str, int]:
+    """The value that begins at a place, and where the next field begins."""
+    if line[start : start + 1] == '"':
+        try:
+            value, end = decoder.raw_decode(line, start)
+        except ValueError:
+            pass
+        else:
+            rest = line[end:].lstrip()
+            if not rest or rest.startswith(","):
+                return str(value), len(line) - len(rest) + 1
+    comma = line.find(",", start)
+    end = len(line) if comma < 0 else comma
+    return line[start:end].strip(), end + 1
+
+
+def _divided(text: str) -> tuple[list[str], dict[str, str]]:
+    """The lines of both prompts, and the fields, none where no line holds any."""
     *lines, last = text.strip().split("\n")
-    if len(_FIELD.findall(last[:MAX_LINE])) < LEAST_FIELDS:
-        return [*lines, last], ""
-    return lines, last[:MAX_LINE]
+    # The first of two equal keys counts: extensions repeat keys of the program.
+    values: dict[str, str] = {}
+    for key, value in fields_of(last[:MAX_LINE]):
+        values.setdefault(key, value)
+    if len(USUAL_KEYS & values.keys()) < LEAST_USUAL:
+        return [*lines, last], {}
+    return lines, values
 
 
 def _prompts(lines: list[str]) -> tuple[str, str]:
@@ -87,16 +138,6 @@ def _prompts(lines: list[str]) -> tuple[str, str]:
             is_negative, line = True, line[len(NEGATIVE) :].strip()
         parts[is_negative].append(line)
     return "\n".join(parts[0]), "\n".join(parts[1])
-
-
-def _unquoted(value: str) -> str:
-    value = value.strip()
-    if len(value) < 2 or not (value.startswith('"') and value.endswith('"')):
-        return value
-    try:
-        return str(json.loads(value))
-    except ValueError:
-        return value
 
 
 def _number(
@@ -117,22 +158,26 @@ def _number(
 
 def _size(values: Mapping[str, str], unread: list[str]) -> tuple[int, int] | None:
     text = values.get("Size")
-    found = _SIZE.fullmatch(text) if text is not None else None
-    if text is not None and found is None:
-        unread.append(f"Size: {text[:40]}")
-    return None if found is None else (int(found[1]), int(found[2]))
-
-
-def _sampler(values: Mapping[str, str], unread: list[str]) -> str | None:
-    """Our name of a sampler. Since version 1.9 the noise schedule has a field of its own."""
-    title = values.get("Sampler")
-    if title is None:
+    if text is None:
         return None
+    width, _, height = text.partition("x")
+    if all(side.isascii() and side.isdecimal() and len(side) <= 5 and int(side) for side in (width, height)):
+        return int(width), int(height)
+    unread.append(f"Size: {text[:40]}")
+    return None
+
+
+def _sampler(values: Mapping[str, str], unread: list[str]) -> tuple[str | None, list[str]]:
+    """Our name of a sampler, and its noise schedule where ours has another; since version 1.9 it has its own field."""
+    title, schedule = values.get("Sampler"), values.get("Schedule type", "")
+    if title is None:
+        return None, []
     names = {shown.casefold(): name for name, shown in SAMPLER_TITLES.items()}
     names |= {shown.casefold(): name for shown, name in _OTHER_TITLES.items()} | {name: name for name in SAMPLER_TITLES}
-    schedule = values.get("Schedule type", "")
-    with_schedule = f"{title} {schedule}".strip() if schedule.casefold() == "karras" else title
-    found = names.get(with_schedule.casefold()) or names.get(title.casefold())
+    found = names.get(f"{title} {schedule}".casefold()) or names.get(title.casefold())
     if found is None:
         unread.append(f"Sampler: {title[:40]}")
-    return found
+        return None, []
+    wanted = schedule or ("Karras" if title.casefold().endswith(" karras") else "")
+    is_ours = wanted.casefold() in ("", "automatic") or found.endswith(f"-{wanted.casefold()}")
+    return found, [] if is_ours else [f"Schedule type {wanted[:40]}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -59,6 +60,18 @@ def without_identifier(prompt: str, identifiers: Iterable[str]) -> str:
     for identifier in sorted({word for word in identifiers if word}, key=lambda word: (-len(word), word)):
         prompt = _whole_word(identifier).sub(_gap, prompt)
     return prompt
+
+
+def subject_fields(prompts: Iterable[str]) -> list[str]:
+    """Return the names in braces that stand for subjects, each once: "dog" for "a {dog} in space"."""
+    found = (name for prompt in prompts for name in _FIELD.findall(prompt))
+    return list(dict.fromkeys(name for name in found if name not in ("identifier", "class")))
+
+
+def says(prompts: Iterable[str], identifier: str) -> bool:
+    """Whether one of the prompts has the identifier as a whole word, in any case."""
+    word = _whole_word(identifier)
+    return any(word.search(prompt) for prompt in prompts)
 
 
 def check_identifier(identifier: str) -> str:
@@ -151,7 +164,9 @@ def _unknown_field(name: str, subjects: Mapping[str, Words]) -> str:
     known = ", ".join(f"{{{subject}}}" for subject in subjects) or "none"
     if name in ("identifier", "class"):
         return f"The prompt says {{{name}}}, which is clear for one subject only; here: {known}."
-    return f"The prompt says {{{name}}}, and there is no such subject here; known: {known}."
+    near = difflib.get_close_matches(name, subjects, n=1, cutoff=0.5)
+    guess = f" Did you mean {{{near[0]}}}?" if near else ""
+    return f"The prompt says {{{name}}}, and there is no such subject here; known: {known}.{guess}"
 
 
 def _whole_word(identifier: str) -> re.Pattern[str]:

@@ -109,6 +109,10 @@ class Layout:
         """What one cell ended with, whichever sweep asked for it."""
         return self._inside("sweeps", ".cells", f"{check_name(key, 'cell')}.json")
 
+    def sweep_seed_file(self, name: str) -> Path:
+        """What a random seed of a sweep became: a second start goes on with it."""
+        return self.sweep_dir(name) / "seed.json"
+
     def sweep_lock(self, name: str) -> Path:
         """Held by the one process that carries a sweep out."""
         return self._inside("sweeps", check_name(name, "sweep"), ".lock")

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dbcli.project.identifiers import check_template
 from dbcli.project.records import Whole
+from dbcli.project.seeds import LAST_SEED, RANDOM, is_seed
 
+# Given as context where a run's frozen settings are read: some hold seeds of more than 32 bits, and stay readable.
+FROZEN = {"frozen": True}
+
+
+def _checked_seed(seed: int, info: ValidationInfo) -> int:
+    if not is_seed(seed) and not (info.context or {}).get("frozen"):
+        raise ValueError(f"should be a whole number from 0 to {LAST_SEED}, or {RANDOM} for a random one")
+    return seed
+
+
+Seed = Annotated[Whole, AfterValidator(_checked_seed)]
 Sampler = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+_-]{0,31}$")]
 DrawPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Timesteps = Literal["noisiest", "published"]
@@ -69,7 +81,7 @@ class TrainSettings(Section):
     keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview pictures; 0: none")
     preview_prompt: str | None = Field(default=None, description="what a preview shows; the photos' template if none")
-    seed: Whole = Field(default=0, ge=0, lt=2**63, description="of all noise, orders and crops")
+    seed: Seed = Field(default=0, description="random seed for noise, order and crops; -1: a random one, recorded")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
 
 
@@ -89,11 +101,10 @@ class PriorSettings(Section):
     guidance: float = Field(default=7.5, ge=0, le=100, description="guidance scale for a class image")
     sampler: Sampler = Field(default="ddim", description="sampler for a class image")
     batch_size: Positive = Field(default=4, le=4096, description="class images drawn at once")
-    seed: Whole = Field(
+    seed: Seed = Field(
         default=0,
-        ge=0,
-        lt=2**63,
-        description="of the class images; apart from train.seed, so that runs share them",
+        description="random seed of the class images; apart from train.seed, so that runs share them; "
+        "-1: a random one, recorded",
     )
     precision: DrawPrecision = Field(
         default="auto", description="of the UNet while class images are drawn; auto as with draw.precision"
@@ -176,6 +187,12 @@ class DrawSettings(Section):
         default="noisiest",
         description="noisiest: begin at the noisiest timestep for every number of steps; published: the timesteps of "
         "the base's scheduler file, which begin a little later",
+    )
+    clip_skip: Positive = Field(
+        default=1,
+        le=64,
+        description="which layer of the text encoder conditions pictures, counted from the last: 1 is the last, "
+        "2 the last but one, as AUTOMATIC1111 counts",
     )
     compile: bool = Field(
         default=False, description="compile the UNet before the first picture: worth it for many pictures on a GPU"

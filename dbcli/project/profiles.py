@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from dbcli.errors import ConfigError, DataError, UsageError
 from dbcli.project.contradictions import contradictions
 from dbcli.project.names import printable
-from dbcli.project.profile_settings import Profile, Section
+from dbcli.project.profile_settings import FROZEN, Profile, Section
 from dbcli.project.records import fault_text
 from dbcli.project.yaml_files import parse_value, read_yaml
 
@@ -82,7 +82,7 @@ def frozen_profile(values: Mapping[str, Any], where: str) -> Profile:
         if isinstance(settings.get(section), dict):
             settings[section] = {"timesteps": "published", **settings[section]}
     try:
-        return Profile.model_validate(settings)
+        return Profile.model_validate(settings, context=FROZEN)
     except ValidationError as error:
         lines = "\n".join(f"  {_fault_of(fault, {})}" for fault in error.errors(include_url=False))
         raise DataError(f"The settings in {where} have faults:\n{lines}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -11,13 +12,19 @@ from dbcli.project.names import printable
 from dbcli.project.token_claims import known_words
 
 
-def slips(prompt: str, learnt: Mapping[str, Words], project: Mapping[str, Words]) -> list[str]:
+def slips(
+    prompt: str, learnt: Mapping[str, Words], project: Mapping[str, Words], *, whole_words: bool = False
+) -> list[str]:
     """Return one line a slip in a rendered prompt, none where it reads well.
 
-    `learnt` are the subjects of the run that draws, `project` all of the project's; both by name.
+    `learnt` are the subjects of the run that draws, `project` all of the project's; both by name. With `whole_words`,
+    as in textual inversion, a word is met only where nothing is joined to it.
     """
     words = _words_of(prompt)
-    found = []
+    found = [line for own in learnt.values() for line in _joined(prompt, own)] if whole_words else []
+    if found:
+        return found
+    found = _without_identifier(words, learnt)
     for name, own in learnt.items():
         if own.identifier:
             found += _about_noun(words, name, own, {**project, **learnt})
@@ -48,6 +55,32 @@ def _place(words: Sequence[str], phrase: str) -> int | None:
     wanted = _words_of(phrase)
     places = range(len(words) - len(wanted) + 1) if wanted else ()
     return next((place for place in places if list(words[place : place + len(wanted)]) == wanted), None)
+
+
+def _joined(prompt: str, own: Words) -> list[str]:
+    """An identifier with a letter, a digit or an underscore joined to it: to the tokenizer that is another word."""
+    if not own.identifier:
+        return []
+    pattern = re.compile(rf"\w*{re.escape(own.identifier)}\w*", re.IGNORECASE)
+    pieces = dict.fromkeys(match.group() for match in pattern.finditer(prompt))
+    # Letters on both sides make a plain word that holds the same letters, as "bath" holds "hta" in no sense.
+    strange = [one for one in pieces if one.casefold() != own.identifier.casefold() and not one.isalpha()]
+    return [
+        f"'{printable(one)}' is not the word '{printable(own.identifier)}' that was learnt, and draws nothing of it: "
+        f"'{own.text}' was probably meant."
+        for one in strange
+    ]
+
+
+def _without_identifier(words: Sequence[str], learnt: Mapping[str, Words]) -> list[str]:
+    """A subject called by its name alone, in a prompt that holds no identifier at all."""
+    if any(own.identifier and _place(words, own.identifier) is not None for own in learnt.values()):
+        return []
+    return [
+        f"'{printable(name)}' alone is any {own.class_noun}: {{{name}}} or '{own.text}' draws the one that was learnt."
+        for name, own in learnt.items()
+        if own.identifier and _place(words, name) is not None
+    ]
 
 
 def _about_noun(words: list[str], name: str, own: Words, everyone: Mapping[str, Words]) -> list[str]:

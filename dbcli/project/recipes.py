@@ -90,6 +90,9 @@ class Recipe(Record):
         if self.base_hash:
             settings.append(("Model hash", self.base_hash[:10]))
         settings.append(("Model", self.run or self.base_name))
+        clip_skip = self.extras.get("clip_skip")
+        if clip_skip is not None:
+            settings.append(("Clip skip", str(clip_skip)))
         if self.eta:
             settings.append(("Eta", f"{self.eta:g}"))
         if self.version:

@@ -9,6 +9,7 @@ from typing import Any
 from dbcli.errors import DreamboothError
 from dbcli.project.names import check_name, printable
 from dbcli.project.profiles import flattened, known_keys
+from dbcli.project.seeds import RULE, is_seed
 
 RUN_KEYS = ("subject", "identifier", "profile", "settings", "allow_collision")
 STAGE_KEYS = (*RUN_KEYS, "from", "rehearsal")
@@ -58,8 +59,8 @@ def _picture_faults(pictures: Any) -> Iterator[str]:
             yield _unknown(key, PICTURE_KEYS, "pictures")
         elif key == "count" and not (_is_whole(value) and value >= 1):
             yield f"pictures, count: should be a whole number of at least 1{_found(value)}"
-        elif key == "seed" and not (_is_whole(value) and 0 <= value < 2**63):
-            yield f"pictures, seed: should be a whole number of at least 0{_found(value)}"
+        elif key == "seed" and not is_seed(value):
+            yield f"pictures, seed: {RULE}{_found(value)}"
         elif key in ("suite", "prompts") and not _are_texts(_listed_or_none(value, key)):
             yield f"pictures, {key}: should be text or a list of texts{_found(value)}"
 

@@ -14,14 +14,23 @@ from dbcli.project.atomic import write_bytes, write_json, write_text
 from dbcli.project.layout import Layout
 from dbcli.project.recipes import png_bytes
 from dbcli.project.runs import RunRecord
-from dbcli.workflows.evaluate import PICTURES_A_PROMPT, chosen_suites, open_studio, scored
-from dbcli.workflows.generate import chosen_run, profile_of
+from dbcli.project.seeds import next_seed
+from dbcli.workflows.evaluate import (
+    PICTURES_A_PROMPT,
+    check_drawing,
+    check_suites,
+    chosen_suites,
+    open_studio,
+    scored,
+)
+from dbcli.workflows.generate import profile_of
 from dbcli.workflows.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import run_charts
+from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.run_settings import differing_settings
-from dbcli.workflows.settings import default_judge, judge_sources
+from dbcli.workflows.settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -73,15 +82,19 @@ def compare(
     The seed is the first run's unless one is given. Raises UsageError for fewer than two runs, or one named twice,
     and whatever scoring one of them raises.
     """
-    from dbcli.metrics.encoders import load_judges
-
+    check_judge(judge)
     records = _records(layout, runs)
     chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
+    for record in records:
+        seed = check_drawing(layout, record, count=count, seed=seed)
+        check_suites(layout, record, chosen, progress)
+    from dbcli.metrics.encoders import load_judges
+
     profile = profile_of(layout, records[0])
     judges = load_judges(
         judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=_device(profile)
     )
-    first = profile.train.seed if seed is None else seed
+    first = next_seed(profile.train.seed, 0) if seed is None else seed
     parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}
     with computing("a comparison", progress), listening() as wish:
         for record in records:
@@ -89,7 +102,7 @@ def compare(
             studio = open_studio(layout, record, progress, wish, offline=offline, count=count, seed=first)
             for suite in chosen:
                 parts[suite.name].append(_Part(record, *scored(studio, suite, judges)))
-    seeds = [first + index for index in range(count or PICTURES_A_PROMPT)]
+    seeds = [next_seed(first, index) for index in range(PICTURES_A_PROMPT if count is None else count)]
     return [_written(layout, suite, parts[suite.name], seeds) for suite in chosen]
 
 

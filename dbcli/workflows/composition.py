@@ -15,6 +15,7 @@ from dbcli.project.subjects import list_subjects
 from dbcli.project.token_claims import SubjectWord
 from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.run_choice import chosen_run
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -80,18 +81,16 @@ class Composition:
         return {"runs": runs} | ({"allowed_collisions": list(self.collisions)} if self.collisions else {})
 
 
-def compose(layout: Layout, cast: Cast) -> Composition:
-    """Settles which runs draw, with which weights.
+def compose(layout: Layout, cast: Cast, prompts: Sequence[str] = ()) -> Composition:
+    """Settles which runs draw, with which weights; without a named run the newest that knows what `prompts` name.
 
     Raises RunMissing for a run that is not there or not finished, UsageError for weights that do not fit and for a
     full run among several, Refused for runs of different bases or one subject under two words, and Collision where
     subjects of different runs share a token and nobody allowed it.
     """
-    from dbcli.workflows.generate import chosen_run
-
     if cast.checkpoint is not None and (len(cast.runs) > 1 or cast.weights is not None):
         raise UsageError("--checkpoint goes with one run as it is.", hint="leave --weights and the other --run out")
-    records = [chosen_run(layout, name, cast.checkpoint) for name in cast.runs or [None]]
+    records = [chosen_run(layout, name, cast.checkpoint, prompts=prompts) for name in cast.runs or [None]]
     found = tuple(record for record in records if record is not None)
     weights = _weights(cast.weights, len(records))
     if len(records) > 1:
@@ -139,11 +138,13 @@ def _weight(text: str, hint: str) -> float:
         weight = float(text)
     except ValueError:
         weight = math.nan
-    if not 0 <= weight <= MOST_WEIGHT:
+    if not -MOST_WEIGHT <= weight <= MOST_WEIGHT:
         raise UsageError(
-            f"--weights: '{printable(text, 40)}' is no weight; it is a number from 0 to {MOST_WEIGHT:g}.", hint=hint
+            f"--weights: '{printable(text, 40)}' is no weight; it is a number from {-MOST_WEIGHT:g} to "
+            f"{MOST_WEIGHT:g}.",
+            hint=hint,
         )
-    return abs(weight)
+    return weight + 0.0  # makes -0 plain 0
 
 
 def _check_together(records: Sequence[RunRecord | None]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UsageError
-from dbcli.project import runs as store
 from dbcli.project.identifiers import check_identifier
+from dbcli.project.known_runs import run_meant
 from dbcli.project.layout import Layout
 from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.profile_settings import PriorSettings, Profile
@@ -43,7 +43,7 @@ class Continuation:
 
 def parent_run(layout: Layout, text: str) -> RunRecord:
     """The run named by --from. Raises RunMissing, UnsafeFile for damage, Refused for another base or method."""
-    parent = store.find_run(layout, text)
+    parent = run_meant(layout, text)
     weights_seal(layout, parent)
     if parent.method not in METHODS:
         raise Refused(

@@ -14,24 +14,28 @@ from dbcli.project.layout import Layout
 from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.seeds import first_seed
 from dbcli.project.settings import load_settings
 from dbcli.workflows.datasets import open_dataset
-from dbcli.workflows.generate import chosen_run, draw_settings, profile_of
+from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
+from dbcli.workflows.output_folder import check_writable
 from dbcli.workflows.pictures import (
     CHECKPOINT_KEY,
     draw_size,
     drawn_files,
-    read_prompts,
+    in_words,
     recipes_for,
     words_of,
 )
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.prompt_reading import read_prompts
 from dbcli.workflows.report import write_report
-from dbcli.workflows.settings import default_judge, judge_sources
+from dbcli.workflows.run_choice import chosen_run
+from dbcli.workflows.settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.several import announce, check_devices, company
 from dbcli.workflows.signals import listening
 
@@ -99,16 +103,20 @@ def evaluate(
     `checkpoint` scores the run as it was after that step; `processes` draw together, and this one scores. Raises
     JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
     """
-    from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.encoders import load_judges
-    from dbcli.workflows.masked_scores import load_masking
-
+    check_judge(judge)
     record = chosen_run(layout, run, checkpoint)
     if record is None:
         raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
     chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
     for suite in chosen:
         check_no_twin(suite.name, "suite", [*names_in(layout.evals_dir(record.name)), *(one.name for one in chosen)])
+    seed = check_drawing(layout, record, count=count, seed=seed)
+    check_suites(layout, record, chosen, progress)
+    check_writable(layout.evals_dir(record.name))
+    from dbcli.diffusion.devices import pick_device
+    from dbcli.metrics.encoders import load_judges
+    from dbcli.workflows.masked_scores import load_masking
+
     wanted_device = profile_of(layout, record).train.device
     check_devices(processes, wanted_device)
     device = str(pick_device(wanted_device))
@@ -123,6 +131,48 @@ def evaluate(
         studio = open_studio(layout, record, progress, wish, offline=offline, keep_identifier=keep_identifier, **how)
         announce("model", root=str(layout.root), run=record.name, checkpoint=checkpoint, device=wanted_device)
         return [_score_suite(studio, suite, judges, grid) for suite in chosen]
+
+
+def check_drawing(
+    layout: Layout,
+    record: RunRecord,
+    *,
+    count: int | None,
+    seed: int | None,
+    class_pictures: int = CLASS_PICTURES,
+) -> int | None:
+    """The first seed of an evaluation, drawn where it is -1; None where nobody said.
+
+    Raises ConfigError for a count that cannot be, UsageError for a seed out of range or without room for the count.
+    """
+    settings = draw_settings(profile_of(layout, record), {"count": count})
+    pictures = PICTURES_A_PROMPT if count is None else settings.count
+    return None if seed is None else first_seed(seed, count=max(pictures, class_pictures))
+
+
+def check_suites(layout: Layout, record: RunRecord, suites: Sequence[Suite], progress: Progress) -> None:
+    """Warns of prompts that will not be read as they were meant, before anything is loaded.
+
+    Raises PromptError where a suite has no prompt for what the run learnt, or a prompt cannot be rendered or read.
+    """
+    texts: list[str] = []
+    for suite in suites:
+        of_suite = [
+            render_with(one.template, {subject.name: words_of(record)[subject.name]})
+            for subject in record.subjects
+            for one in suite.prompts_for(subject.class_noun)
+        ]
+        if not of_suite:
+            raise _without_prompt(suite, record)
+        texts += of_suite
+    read_prompts(layout, texts, record, progress)
+
+
+def _without_prompt(suite: Suite, record: RunRecord) -> PromptError:
+    return PromptError(
+        f"The suite '{suite.name}' has no prompt for {', '.join(one.class_noun for one in record.subjects)}.",
+        hint="dreambooth eval --suite NAME, or --prompts FILE",
+    )
 
 
 def open_studio(
@@ -144,11 +194,12 @@ def open_studio(
 
     profile = profile_of(layout, record)
     device = pick_device(profile.train.device)
+    settings = draw_settings(profile, {"count": PICTURES_A_PROMPT if count is None else count})
     return _Studio(
         layout,
         record,
         profile,
-        draw_settings(profile, {"count": count or PICTURES_A_PROMPT}),
+        in_words(settings, words_of(record)),
         load_model(layout, record, progress, offline=offline, device=device, checkpoint=checkpoint),
         profile.train.seed if seed is None else seed,
         keep_identifier,
@@ -209,10 +260,7 @@ def scored(studio: _Studio, suite: Suite, judges: Judges) -> tuple[dict[str, Any
     subjects = [_draw_subject(studio, suite, subject, images) for subject in record.subjects]
     drawn = [subject for subject in subjects if subject.prompts]
     if not drawn:
-        raise PromptError(
-            f"The suite '{suite.name}' has no prompt for {', '.join(one.class_noun for one in record.subjects)}.",
-            hint="dreambooth eval --suite NAME, or --prompts FILE",
-        )
+        raise _without_prompt(suite, record)
     scores = score_images(
         drawn,
         judges,
@@ -233,7 +281,6 @@ def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Pa
     words = {subject.name: words_of(studio.record)[subject.name]}
     chosen = suite.prompts_for(subject.class_noun)
     texts = [render_with(one.template, words) for one in chosen]
-    read_prompts(studio.layout, texts, studio.record, studio.progress)
     files = _pictures(studio, texts, studio.settings.count, folder)
     prompts: list[PromptImages] = []
     for one, images in zip(chosen, files, strict=True):

@@ -15,10 +15,12 @@ from dbcli.project.token_claims import SubjectWord
 from dbcli.project.weights import checked_weights
 from dbcli.workflows.export_metadata import Origin, kohya_of, modelspec_of
 from dbcli.workflows.export_proof import check_image, discard, prove
-from dbcli.workflows.generate import chosen_run, profile_of
+from dbcli.workflows.generate import profile_of
 from dbcli.workflows.inversion import INVERSION, export_words, read_words, spellings
+from dbcli.workflows.output_folder import check_writable
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS, Recipient, recipient_of
+from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.tokens import clashes_among
 from dbcli.workflows.tuned import LORA_FILE, load_model
 
@@ -147,6 +149,7 @@ def _order(layout: Layout, run: str, target: str, precision: str, out: Path | No
     if target == "kohya" and profile.lora.dora:
         raise _no_dora(record)
     path = out if out is not None else layout.root / "exports" / _default_name(record, target)
+    check_writable(path.parent)
     import torch
 
     return ExportOrder(record, profile, target, torch.float16 if precision == "fp16" else torch.float32, path, origin)

@@ -19,7 +19,7 @@ from dbcli.errors import Refused
 from dbcli.project.layout import Layout
 from dbcli.project.lineage import parent_of
 from dbcli.project.prior_sets import open_prior_set
-from dbcli.project.profile_settings import Profile
+from dbcli.project.profile_settings import FROZEN, Profile
 from dbcli.project.recipes import Recipe
 from dbcli.project.runs import RunRecord, load_run
 from dbcli.project.settings import load_settings
@@ -171,7 +171,7 @@ class Follower:
     def _take_job(self, root: str, run: str, profile: dict[str, Any], subjects: list[dict[str, Any]]) -> None:
         layout = Layout(Path(root))
         known = [Subject.model_validate(one) for one in subjects]
-        self.job = _Job(layout, load_run(layout, run), Profile.model_validate(profile), known)
+        self.job = _Job(layout, load_run(layout, run), Profile.model_validate(profile, context=FROZEN), known)
 
     def _draw_class_images(self, root: str, key: str, shares: list[list[int]], **drawing: Any) -> dict[str, Any]:
         assert self.base is not None

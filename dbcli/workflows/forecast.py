@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.layout import Layout
-from dbcli.project.profile_settings import Profile
+from dbcli.project.profile_settings import FROZEN, Profile
 from dbcli.project.settings import ProjectSettings, load_settings
 from dbcli.project.subjects import Subject
 from dbcli.workflows.ladder import below, rung_of, rungs
@@ -238,7 +238,7 @@ def _training(base_name: str, revision: str | None, device_name: str, recipe: st
     from dbcli.diffusion.imagined import imagine_base, place
     from dbcli.workflows.training_loop import make_trainable
 
-    profile, device = Profile.model_validate_json(recipe), torch.device(device_name)
+    profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(device_name)
     base = imagine_base(base_name, revision)
     # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES

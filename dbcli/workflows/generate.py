@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbcli.errors import PromptError, UsageError
-from dbcli.project import runs as store
+from dbcli.errors import PromptError
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.runs import RunRecord
-from dbcli.workflows.composition import Cast, compose, load_composition
-from dbcli.workflows.likeness import Asked, filled_in
+from dbcli.project.seeds import first_seed, next_seed
+from dbcli.workflows.composition import Cast, Composition, compose, load_composition
+from dbcli.workflows.likeness import Asked, filled_in, size_for
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.pictures import Picture, draw_recipes, draw_size, read_prompts, recipes_for
+from dbcli.workflows.output_folder import check_output, check_writable
+from dbcli.workflows.pictures import Picture, check_clip_skip, draw_recipes, recipes_for
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.prompt_reading import read_by_base, read_prompts
+from dbcli.workflows.prompt_words import check_quotes, rendered
 from dbcli.workflows.signals import listening
-
-BARE_BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,6 @@ class Drawn:
     title: str = "the bare base"
 
 
-def chosen_run(layout: Layout, run: str | None, checkpoint: int | None = None) -> RunRecord | None:
-    """The finished run meant by --run, the newest if it is left out; None for `--run base`.
-
-    A named run with a checkpoint need not be finished. Raises UsageError for a checkpoint of the bare base.
-    """
-    from dbcli.workflows.train import require_weights
-
-    if run == BARE_BASE:
-        if checkpoint is not None:
-            raise UsageError("The bare base has no checkpoints.", hint="--run NAME --checkpoint STEP")
-        return None
-    if run and checkpoint is not None:
-        return store.find_run(layout, run)
-    record = store.find_run(layout, run) if run else store.newest_run(layout)
-    require_weights(record)
-    return record
-
-
 def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
     """The settings a run was frozen with; the project's own for the bare base."""
     from dbcli.workflows.settings import resolve_profile
@@ -65,7 +49,11 @@ def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
 
 def draw_settings(profile: Profile, flags: Mapping[str, Any]) -> DrawSettings:
     """A profile's drawing settings with the command line's on top; ConfigError names every fault."""
+    from dbcli.diffusion.samplers import check_sampler
+
     given = {f"draw.{key}": value for key, value in flags.items() if value is not None}
+    if "draw.sampler" in given:
+        check_sampler(given["draw.sampler"])
     return resolve([("the run", {"draw": profile.draw.model_dump()}), ("the command line", given)]).draw
 
 
@@ -83,40 +71,77 @@ def generate(
     offline: bool,
     like: Path | None = None,
 ) -> Drawn:
-    """Draws `count` pictures a prompt with a run or several, into the run's images/ or `out`.
+    """Draws `count` images per prompt with a run or several, into the run's images/ or `out`.
 
-    `like` is a picture whose recipe fills in what is left open.
-
-    Raises PromptError without a prompt, DataError for a picture without a recipe, and whatever `compose` raises.
+    `like` is an image whose recipe fills in what is left open. What is known from the words alone is told before
+    anything is loaded. Raises PromptError without a prompt, DataError for an image without a recipe, UsageError for a
+    seed, an option or an output folder that cannot be, and whatever `compose` raises.
     """
-    from dbcli.diffusion.devices import pick_device
-
+    check_quotes(prompts, progress)
+    check_output(out)
     asked = Asked(prompts, cast, flags, seed, size)
     if like is not None:
         asked = filled_in(layout, asked, like, progress)
+    order = _settled(layout, asked, progress)
+    folder = out or images_folder(layout, order.record)
+    check_writable(folder)
+    return _drawn(layout, order, folder, progress, grid=grid, offline=offline)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What shall be drawn, settled before anything is loaded: prompts and negative prompt in the run's words."""
+
+    composition: Composition
+    profile: Profile
+    settings: DrawSettings
+    prompts: Sequence[str]
+    seed: int
+    asked: Asked
+
+    @property
+    def record(self) -> RunRecord | None:
+        return self.composition.whole
+
+
+def _settled(layout: Layout, asked: Asked, progress: Progress) -> _Order:
     wanted = [prompt for prompt in asked.prompts if prompt.strip()]
     if not wanted:
         raise PromptError("There is no prompt to draw.", hint='dreambooth generate "a {dog} in space"')
-    composition = compose(layout, asked.cast)
+    # What an image says in braces names no subject, but words that were learnt are words.
+    named = [re.sub(r"[{}]", " ", prompt) for prompt in wanted] if asked.is_literal else wanted
+    composition = compose(layout, asked.cast, named)
     record = composition.whole
     profile = profile_of(layout, record)
     settings = draw_settings(profile, asked.flags)
+    negative = settings.negative if asked.is_negative_literal else rendered(layout, record, [settings.negative])[0]
+    settings = settings.model_copy(update={"negative": negative})
+    texts = wanted if asked.is_literal else rendered(layout, record, wanted)
+    seed = profile.train.seed if asked.seed is None else first_seed(asked.seed, count=settings.count)
+    read_prompts(layout, texts, record, progress, negative=negative)
+    return _Order(composition, profile, settings, texts, next_seed(seed, 0), asked)
+
+
+def _drawn(layout: Layout, order: _Order, folder: Path, progress: Progress, *, grid: bool, offline: bool) -> Drawn:
+    from dbcli.diffusion.devices import pick_device
+
+    composition, record, settings = order.composition, order.record, order.settings
     with computing("images", progress), listening() as wish:
         with progress.stage("Loading the model", 1) as stage:
-            device = pick_device(profile.train.device)
+            device = pick_device(order.profile.train.device)
             base = load_composition(layout, composition, progress, offline=offline, device=device)
             stage.advance()
+        check_clip_skip(base, settings)
         recipes = recipes_for(
-            wanted,
+            order.prompts,
             settings,
-            seed=profile.train.seed if asked.seed is None else asked.seed,
-            size_px=draw_size(base, *asked.size, profile.images.resolution),
+            seed=order.seed,
+            size_px=size_for(base, order.asked, order.profile, progress),
             base=base,
             record=record,
             extras=composition.extras(),
         )
-        read_prompts(layout, [recipe.prompt for recipe in recipes], record, progress)
-        folder = out or images_folder(layout, record)
+        read_by_base(layout, base, [*order.prompts, settings.negative], record, progress)
         pictures = draw_recipes(
             base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish
         )

@@ -20,6 +20,7 @@ from dbcli.project.names import check_name, printable, slug, without_control_cha
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.subjects import Subject, list_subjects
+from dbcli.workflows.named_files import require_file
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.settings import resolve_profile
@@ -70,12 +71,13 @@ def import_lora(
     the other, BaseMissing for a file that is no LoRA or was made for another base, UnsafeFile for a damaged one, and
     Collision where its words belong to another subject and nobody allowed it.
     """
-    from dbcli.diffusion.formats.lora_files import read_lora
-
     if name is not None:
         check_name(name, "run")
     asked = _asked(token, class_noun)
     source = file.expanduser()
+    require_file(source, "a LoRA file")
+    from dbcli.diffusion.formats.lora_files import read_lora
+
     with progress.stage(f"Reading {printable(source.name)}", 2) as stage:
         base = load_project_base(layout, progress, offline=offline, device="cpu")
         stage.advance()

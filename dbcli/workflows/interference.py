@@ -14,14 +14,17 @@ from dbcli.project.interference_records import FILE_NAME, SUITE_NAME, bleeding_l
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.seeds import next_seed
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
+from dbcli.workflows.evaluate import PICTURES_A_PROMPT, check_drawing
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.grids import photos_of
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.pictures import draw_size, drawn_files, recipes_for, words_of
+from dbcli.workflows.pictures import draw_size, drawn_files, in_words, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import default_judge, judge_sources
+from dbcli.workflows.prompt_reading import read_prompts
+from dbcli.workflows.settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ PROMPTS = (
     "a {identifier} {class} on a wooden table",
     "a {identifier} {class} in front of a blue wall",
 )
-PICTURES_A_PROMPT = 4
 CLASS_PICTURES = 16
 
 
@@ -93,22 +95,29 @@ def measure_interference(
     With one subject only the drift of its class is measured. Raises PromptError for the bare base or a run that
     knows no subject, JudgeMissing, and whatever `compose` raises.
     """
-    from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.encoders import load_judges
-
+    check_judge(judge)
     composition = compose(layout, cast)
     record = composition.whole
     if record is None or not record.subjects:
         raise PromptError("There is no subject here that could interfere.", hint="dreambooth eval --run NAME")
+    seed = check_drawing(layout, record, count=count, seed=seed, class_pictures=CLASS_PICTURES)
+    templates = _templates(record, suites)
+    texts = [text for one in record.subjects for text in _rendered(templates[one.name], one, record).values()]
+    read_prompts(layout, texts, record, progress)
     profile = profile_of(layout, record)
+    from dbcli.diffusion.devices import pick_device
+    from dbcli.metrics.encoders import load_judges
+
     device = str(pick_device(profile.train.device))
     judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
     with computing(f"the interference of {record.name}", progress), listening() as wish:
         folder = layout.eval_dir(record.name, _suite_name(composition))
-        settings = draw_settings(profile, {"count": count or PICTURES_A_PROMPT})
-        start = profile.train.seed if seed is None else seed
+        settings = in_words(
+            draw_settings(profile, {"count": PICTURES_A_PROMPT if count is None else count}), words_of(record)
+        )
+        start = next_seed(profile.train.seed, 0) if seed is None else seed
         easel = _Easel(layout, profile, settings, start, folder / "images", progress, wish)
-        drawn = _draw_all(easel, composition, record, _templates(record, suites), offline=offline)
+        drawn = _draw_all(easel, composition, record, templates, offline=offline)
         report = _judged(layout, record, drawn, judges, wish)
     report |= {
         "run": record.name,

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dbcli.project.contradictions import contradictions
-from dbcli.project.profile_settings import Profile
+from dbcli.project.profile_settings import FROZEN, Profile
 from dbcli.project.profiles import load_profile, resolve
 from dbcli.workflows.settings import default_profile
 
@@ -114,7 +114,7 @@ def on_rung(profile: Profile, rung: Rung, base: str) -> Profile:
     for key, value in rung.settings.items():
         section, _, name = key.partition(".")
         values[section][name] = value
-    return Profile.model_validate(values)
+    return Profile.model_validate(values, context=FROZEN)
 
 
 def _as_shipped(base: str, method: str) -> dict[str, Any]:

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import DataError, RunMissing
+from dbcli.errors import DataError, RunMissing, UsageError
 from dbcli.project import runs as store
 from dbcli.project.a1111 import Parameters, read_parameters
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable
+from dbcli.project.profile_settings import Profile
+from dbcli.project.prompt_syntax import foreign_syntax
 from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
+from dbcli.project.seeds import RULE, SEEDS, is_seed
 from dbcli.project.settings import load_settings
 from dbcli.workflows.composition import Cast
+from dbcli.workflows.named_files import require_file
 from dbcli.workflows.pictures import (
     CHECKPOINT_KEY,
+    CLIP_SKIP_KEY,
     COMPILED_KEY,
     FULL_PRECISION,
+    LAST_LAYER,
     PRECISION_KEY,
     PUBLISHED_TIMESTEPS,
     TIMESTEPS_KEY,
+    draw_size,
+    nearest_size,
 )
 from dbcli.workflows.progress import Progress
 
-# What AUTOMATIC1111 obeys and this program draws as words: (cat:1.2), <lora:x:1>.
-_OTHERS_SYNTAX = re.compile(r"\([^()]*:[0-9.]+\)|<\w+:[^<>]*>")
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+# Extensions write many fields each; they are told by their first word.
+_MOST_OF_ONE = 2
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What shall be drawn and how, None where nobody said; flags are keys of the drawing settings."""
+    """What shall be drawn and how, None where nobody said; flags are keys of the drawing settings.
+
+    Literal prompts, which come from an image, are text as it stands: braces in them name no subject. `size_of` is the
+    image that a size comes from, where nobody typed one.
+    """
 
     prompts: Sequence[str]
     cast: Cast
     flags: Mapping[str, Any]
     seed: int | None
     size: tuple[int | None, int | None]
+    is_literal: bool = False
+    is_negative_literal: bool = False
+    size_of: str | None = None
 
 
 def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -> Asked:
@@ -46,6 +64,7 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
 
     Our own recipe names the run too. Raises DataError for a picture without a recipe that can be read.
     """
+    require_file(picture, "an image")
     chunks = read_text_chunks(picture)
     if RECIPE_KEY in chunks:
         found = _of_ours(layout, read_recipe(picture), asked, progress)
@@ -57,14 +76,39 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
             hint="many sites and messengers take it out; use the file as it was drawn",
         )
     given = {key: value for key, value in asked.flags.items() if value is not None}
-    width, height = (mine or theirs for mine, theirs in zip(asked.size, found.size, strict=True))
+    if asked.seed is None and found.seed is not None and not is_seed(found.seed):
+        raise UsageError(
+            f"{picture.name} was drawn with the seed {found.seed}, which is out of range: {RULE}.",
+            hint=f"add --seed {found.seed % SEEDS}, which is what its lowest 32 bits say",
+        )
+    width, height = (theirs if mine is None else mine for mine, theirs in zip(asked.size, found.size, strict=True))
     return Asked(
         asked.prompts or found.prompts,
         asked.cast if asked.cast.runs else _at(found.cast, asked.cast.checkpoint),
         {"count": 1, **found.flags, **given},
         found.seed if asked.seed is None else asked.seed,
         (width, height),
+        is_literal=not asked.prompts,
+        is_negative_literal="negative" in found.flags and "negative" not in given,
+        size_of=picture.name if asked.size == (None, None) else None,
     )
+
+
+def size_for(base: Base, asked: Asked, profile: Profile, progress: Progress) -> tuple[int, int]:
+    """The size to draw at in px. One that an image has and the base cannot draw becomes the nearest that it can.
+
+    Raises UsageError for one that was typed.
+    """
+    width, height = asked.size
+    if asked.size_of is not None and width is not None and height is not None:
+        fitting = nearest_size(base, (width, height))
+        if fitting != (width, height):
+            progress.warn(
+                f"{asked.size_of} is {width} x {height} px, which this base cannot draw: "
+                f"{fitting[0]} x {fitting[1]} is drawn."
+            )
+        return fitting
+    return draw_size(base, width, height, profile.images.resolution)
 
 
 def _at(cast: Cast, checkpoint: int | None) -> Cast:
@@ -77,6 +121,7 @@ def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -
     flags["precision"] = recipe.extras.get(PRECISION_KEY, FULL_PRECISION)
     flags["timesteps"] = recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)
     flags["compile"] = COMPILED_KEY in recipe.extras
+    flags["clip_skip"] = recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)
     found = Asked([recipe.prompt], Cast(), flags, recipe.seed, (recipe.width, recipe.height))
     return found if asked.cast.runs else replace(found, cast=_cast_of(layout, recipe, progress))
 
@@ -135,18 +180,42 @@ def _of_others(read: Parameters, picture: Path, progress: Progress) -> Asked:
     unread = list(read.unread)
     if read.sampler is not None and sampler is None:
         unread.append(f"Sampler: {read.values['Sampler']}")
+    clip_skip = read.clip_skip
+    if clip_skip is not None and clip_skip < LAST_LAYER:
+        clip_skip = None
+        unread.append(f"Clip skip: {read.clip_skip}")
     if unread:
         values = ", ".join(printable(one, 60) for one in unread)
         progress.warn(f"{picture.name}: not understood, the run's own is used: {values}.")
-    if _OTHERS_SYNTAX.search(f"{read.prompt} {read.negative}"):
-        progress.warn("Weights like (word:1.2) and <lora:…> are AUTOMATIC1111's; here they are drawn as words.")
-    progress.note(f"{picture.name} was drawn by another program: the same settings, not the same pixels.")
+    ignored = _told_shortly(read.ignored)
+    if ignored:
+        progress.warn(f"{picture.name}: not followed, this program does not do it: {', '.join(ignored)}.")
+    bracketed = [one for text in (read.prompt, read.negative) for one in foreign_syntax(text, emphasis=True)]
+    unweighted = [
+        one for one in dict.fromkeys(bracketed) if one not in foreign_syntax(f"{read.prompt} {read.negative}")
+    ]
+    if unweighted:
+        shown = ", ".join(printable(one, 40) for one in unweighted[:5])
+        progress.warn(f"{shown}: emphasis in its program, read as words here.")
+    model = f" with {printable(read.values['Model'], 60)}" if "Model" in read.values else ""
+    followed = "with the settings that this program has" if ignored or unread or bracketed else "with the same settings"
+    progress.note(
+        f"{picture.name} was drawn by another program{model}; it is drawn {followed}, which gives other pixels."
+    )
     flags = {
         "steps": read.steps,
         "guidance": read.guidance,
         "sampler": sampler,
         "eta": read.eta,
         "negative": read.negative,
+        "clip_skip": clip_skip,
     }
     known = {key: value for key, value in flags.items() if value is not None}
     return Asked([read.prompt], Cast(), known, read.seed, read.size_px or (None, None))
+
+
+def _told_shortly(keys: Sequence[str]) -> list[str]:
+    """Keys of fields for a sentence; an extension that writes many of them is told by its name."""
+    firsts = Counter(key.split()[0] for key in keys)
+    told = (f"{first} …" if firsts[first := key.split()[0]] > _MOST_OF_ONE else key for key in keys)
+    return [printable(one, 60) for one in dict.fromkeys(told)]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
+from dbcli.errors import UsageError
 from dbcli.project.identifiers import Words, render_with
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
-from dbcli.project.prompt_reading import slips
 from dbcli.project.recipes import Recipe, save_png
 from dbcli.project.runs import RunRecord
-from dbcli.project.subjects import list_subjects
+from dbcli.project.seeds import next_seed
 from dbcli.workflows.picture_writing import PictureWriter
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import dealt, together
@@ -32,6 +32,9 @@ PRECISION_KEY, FULL_PRECISION = "precision", "fp32"
 COMPILED_KEY = "compiled"
 # And which timesteps were visited, where they were not those of the base's scheduler file.
 TIMESTEPS_KEY, PUBLISHED_TIMESTEPS = "timesteps", "published"
+# And the layer of the text encoder whose output it was, counted from the last, which is 1.
+CLIP_SKIP_KEY, LAST_LAYER = "clip_skip", 1
+MOST_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,16 @@ class Picture:
     recipe: Recipe
 
 
+def in_words(settings: DrawSettings, words: Mapping[str, Words]) -> DrawSettings:
+    """The settings with the negative prompt rendered."""
+    return settings.model_copy(update={"negative": render_with(settings.negative, words)})
+
+
 def words_of(record: RunRecord | None) -> dict[str, Words]:
     """The words of the subjects a run learnt, by subject name; none for a bare base."""
     if record is None:
         return {}
     return {subject.name: Words(subject.identifier or "", subject.class_noun) for subject in record.subjects}
-
-
-def read_prompts(layout: Layout, prompts: Sequence[str], record: RunRecord | None, progress: Progress) -> None:
-    """Warns, a line each, where a prompt probably meant another word than it says."""
-    learnt = words_of(record)
-    project = {one.name: one.words for one in list_subjects(layout)}
-    for prompt in dict.fromkeys(prompts):
-        for line in slips(prompt, learnt, project) if learnt else []:
-            progress.warn(line)
 
 
 def recipes_for(
@@ -68,9 +67,10 @@ def recipes_for(
     record: RunRecord | None,
     extras: Mapping[str, Any] | None = None,
 ) -> list[Recipe]:
-    """`settings.count` recipes a prompt, rendered, with seeds seed, seed + 1, … so that each can be redrawn alone.
+    """`settings.count` recipes a prompt with seeds seed, seed + 1, … so that each can be redrawn alone.
 
-    `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
+    Prompts and negative prompt are rendered already: braces that are left in them are text. After the last seed comes
+    0. `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
     from dbcli.diffusion.arithmetic import drawing_precision
     from dbcli.diffusion.samplers import visited
@@ -84,15 +84,17 @@ def recipes_for(
     timesteps = visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps)
     if timesteps != PUBLISHED_TIMESTEPS:
         kept[TIMESTEPS_KEY] = timesteps
+    if settings.clip_skip != LAST_LAYER:
+        kept[CLIP_SKIP_KEY] = settings.clip_skip
     return [
         Recipe(
-            prompt=render_with(prompt, words),
-            negative=render_with(settings.negative, words),
+            prompt=prompt,
+            negative=settings.negative,
             sampler=settings.sampler,
             eta=settings.eta,
             steps=settings.steps,
             guidance=settings.guidance,
-            seed=seed + index,
+            seed=next_seed(seed, index),
             index=index,
             width=size_px[0],
             height=size_px[1],
@@ -114,6 +116,7 @@ def how_to_draw(recipe: Recipe, batch_size: int) -> How:
 
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
     how = {
+        "clip_skip": int(recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)) - LAST_LAYER,
         "precision": str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION)),
         "timesteps": str(recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)),
     }
@@ -195,17 +198,37 @@ def drawn_files(
 
 def draw_size(base: Base, width: int | None, height: int | None, resolution: int | None) -> tuple[int, int]:
     """The size to draw at in px. Raises UsageError where the autoencoder cannot make it."""
-    from dbcli.errors import UsageError
-
-    size = (width or resolution or base.resolution, height or resolution or base.resolution)
-    # The UNet halves latents three times at most, the autoencoder shrinks by its factor before that.
-    unit = base.vae_factor
-    for option, value in zip(("--width", "--height"), size, strict=True):
-        if value % unit or not 4 * unit <= value <= 4096:
+    usual = resolution or base.resolution
+    size = (usual if width is None else width, usual if height is None else height)
+    asked = zip(("--width", "--height"), (width, height), size, strict=True)
+    for (option, given, value), fitting in zip(asked, nearest_size(base, size), strict=True):
+        if value != fitting:
+            name = "images.resolution" if given is None else option
+            unit = base.vae_factor
             raise UsageError(
-                f"{option} {value} does not suit this base.", hint=f"a multiple of {unit} from {4 * unit} to 4096"
+                f"{name} {value} does not suit this base: multiples of {unit} from {4 * unit} to {MOST_PX} do.",
+                hint=f"{option} {fitting}",
             )
     return size
+
+
+def nearest_size(base: Base, size: tuple[int, int]) -> tuple[int, int]:
+    """The nearest size in px that the base can draw."""
+    # The UNet halves latents three times at most, the autoencoder shrinks by its factor before that.
+    unit = base.vae_factor
+    width, height = (min(max(round(side / unit), 4), MOST_PX // unit) * unit for side in size)
+    return width, height
+
+
+def check_clip_skip(base: Base, settings: DrawSettings) -> None:
+    """Raises UsageError where the text encoder has fewer layers than draw.clip_skip counts."""
+    config: Any = base.text_encoder.config
+    layers = int(config.num_hidden_layers)
+    if settings.clip_skip > layers:
+        raise UsageError(
+            f"--clip-skip {settings.clip_skip} is too much for this base: its text encoder has {layers} layers.",
+            hint=f"1, the last layer, to {layers}",
+        )
 
 
 def preview(
@@ -242,4 +265,6 @@ def _preview_recipe(
     record: RunRecord,
 ) -> Recipe:
     prompt = render_with(template, words)
-    return recipes_for([prompt], settings, seed=seed, size_px=size, base=base, record=record)[0]
+    return recipes_for(
+        [prompt], in_words(settings, words_of(record)), seed=seed, size_px=size, base=base, record=record
+    )[0]

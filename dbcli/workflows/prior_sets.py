@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from dbcli.errors import Refused
 from dbcli.project import prior_sets as store
-from dbcli.project.identifiers import check_class_noun
+from dbcli.project.identifiers import Words, check_class_noun
 from dbcli.project.layout import Layout
 from dbcli.project.prior_sets import PriorSet
+from dbcli.project.seeds import settled
 from dbcli.project.settings import load_settings
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.prior import ClassImages, ensure_class_images
+from dbcli.workflows.prior import ClassImages, class_prompt, ensure_class_images
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.prompt_reading import check_length, max_tokens_of
 from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.several import announce, company
 from dbcli.workflows.signals import listening
@@ -44,10 +46,13 @@ def make_prior_set(
     processes: int = 1,
 ) -> ClassImages:
     """Draws what a run of this class would need, now, on so many GPUs."""
+    noun = check_class_noun(class_noun)
+    settled.begin()
+    settings = resolve_profile(layout, profile=profile, sets=sets, flags={"prior.images": count})[1]
+    prompt = class_prompt(settings.prior.template, noun)
+    check_length([prompt], {noun: Words("", noun)}, progress, max_tokens_of(layout))
     from dbcli.diffusion.devices import pick_device
 
-    noun = check_class_noun(class_noun)
-    settings = resolve_profile(layout, profile=profile, sets=sets, flags={"prior.images": count})[1]
     device = settings.train.device
     with computing("class images", progress), listening() as wish, company(processes, device, wish, progress):
         base = load_project_base(layout, progress, offline=offline, device=pick_device(device))

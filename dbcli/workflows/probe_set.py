@@ -13,7 +13,7 @@ from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.recipes import Recipe
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import load_subject, photo_paths
-from dbcli.workflows.pictures import draw_size, how_to_draw, recipes_for, words_of
+from dbcli.workflows.pictures import draw_size, how_to_draw, in_words, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def probe_items(record: RunRecord, profile: Profile, base: Base, seeds: int) -> 
     """The set of a run: each subject as it was trained and in every scene, and its class, with fixed seeds."""
     probe = profile.probe
     how = {"sampler": probe.sampler, "steps": probe.steps, "eta": 0.0, "compile": False}
-    settings = profile.draw.model_copy(update=how)
+    settings = in_words(profile.draw.model_copy(update=how), words_of(record))
     size = draw_size(base, None, None, profile.images.resolution)
     items: list[Item] = []
     for subject in record.shown:

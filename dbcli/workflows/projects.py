@@ -47,8 +47,6 @@ def init_project(folder: Path, base: str, profile: str | None, *, offline: bool)
 
     Raises Refused if it is one already, UsageError or MissingError for the base, ConfigError for the profile.
     """
-    from dbcli.diffusion.bases import resolve_base
-
     target = folder.expanduser().resolve()
     layout = Layout(target)
     if layout.settings_file.exists():
@@ -57,6 +55,8 @@ def init_project(folder: Path, base: str, profile: str | None, *, offline: bool)
         raise UsageError(f"{target} is a file.", hint="dreambooth init DIR with a folder's name")
     if profile is not None and profile != AUTO:
         resolve([(f"profile '{profile}'", load_profile(profile))])
+    from dbcli.diffusion.bases import resolve_base
+
     reference = resolve_base(base, offline=offline)
     # A path would mean something else from another folder; names and hub ids are kept as typed.
     kept = reference.source if reference.kind in ("folder", "single-file") else base

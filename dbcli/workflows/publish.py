@@ -23,10 +23,11 @@ from dbcli.project.recipes import Recipe, read_recipe
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.export import export_run
 from dbcli.workflows.export_metadata import Origin, settled_origin
-from dbcli.workflows.generate import chosen_run, profile_of
+from dbcli.workflows.generate import profile_of
 from dbcli.workflows.inversion import INVERSION, by_word, spellings
 from dbcli.workflows.pictures import words_of
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.tuned import LORA_FILE
 
 if TYPE_CHECKING:

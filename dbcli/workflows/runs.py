@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dbcli.errors import Refused
 from dbcli.project import interference_records
 from dbcli.project import runs as store
+from dbcli.project.known_runs import run_meant
 from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord
 from dbcli.project.score_files import RunScores, comparable, run_scores
@@ -42,8 +43,13 @@ def scores_of(layout: Layout, name: str) -> list[RunScores]:
 
 
 def one_run(layout: Layout, run: str | None) -> RunRecord:
-    """The run meant, the newest of any state if none is named."""
-    return store.find_run(layout, run) if run else store.newest_run(layout, ANY_STATE)
+    """The run meant by its number, name or subject, the newest of any state if none is named."""
+    return run_meant(layout, run) if run else store.newest_run(layout, ANY_STATE)
+
+
+def exactly(layout: Layout, run: str) -> RunRecord:
+    """The run of this number or name; a subject's name, which could mean several, is none."""
+    return store.find_run(layout, run)
 
 
 def remove(layout: Layout, name: str) -> None:

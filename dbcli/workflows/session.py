@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.seeds import first_seed, next_seed
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.generate import Drawn, draw_settings, images_folder, profile_of
 from dbcli.workflows.grids import picture_grid
-from dbcli.workflows.pictures import draw_recipes, draw_size, read_prompts, recipes_for, words_of
+from dbcli.workflows.output_folder import check_output, check_writable
+from dbcli.workflows.pictures import check_clip_skip, draw_recipes, draw_size, recipes_for, words_of
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.prompt_reading import read_by_base, read_prompts
+from dbcli.workflows.prompt_words import rendered
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -48,8 +52,8 @@ class Session:
 
     @property
     def seed(self) -> int:
-        """The seed that pictures begin with where none is asked for."""
-        return self.profile.train.seed
+        """The seed that images begin with where none is asked for."""
+        return next_seed(self.profile.train.seed, 0)
 
     def settings(self, flags: Mapping[str, Any]) -> DrawSettings:
         """The run's own drawing settings with `flags` on top; ConfigError names every fault."""
@@ -71,12 +75,17 @@ class Session:
         draws as if nothing had been.
         """
         settings = self.settings(flags)
+        text, negative = rendered(self.layout, self.record, [prompt, settings.negative])
+        settings = settings.model_copy(update={"negative": negative})
+        seed = first_seed(seed, count=settings.count, option=":seed")
+        check_clip_skip(self.base, settings)
         size = draw_size(self.base, *self.size, self.profile.images.resolution)
         extras = self.composition.extras()
         recipes = recipes_for(
-            [prompt], settings, seed=seed, size_px=size, base=self.base, record=self.record, extras=extras
+            [text], settings, seed=seed, size_px=size, base=self.base, record=self.record, extras=extras
         )
-        read_prompts(self.layout, list(dict.fromkeys(one.prompt for one in recipes)), self.record, progress)
+        read_prompts(self.layout, [text], self.record, progress, negative=negative)
+        read_by_base(self.layout, self.base, [text, negative], self.record, progress)
         folder = self.out or images_folder(self.layout, self.record)
         with listening() as wish:
             pictures = draw_recipes(
@@ -96,16 +105,20 @@ def open_session(
     layout: Layout,
     cast: Cast,
     *,
+    flags: Mapping[str, Any],
     size: tuple[int | None, int | None],
     out: Path | None,
     progress: Progress,
     offline: bool,
 ) -> Session:
-    """Loads a run, or several, once. Raises whatever `compose` raises."""
-    from dbcli.diffusion.devices import pick_device
-
+    """Loads a run, or several, once. Raises whatever `compose` raises, and before that what `flags` get wrong."""
     composition = compose(layout, cast)
     profile = profile_of(layout, composition.whole)
+    draw_settings(profile, flags)
+    check_output(out)
+    check_writable(out or images_folder(layout, composition.whole))
+    from dbcli.diffusion.devices import pick_device
+
     with progress.stage("Loading the model", 1) as stage:
         device = pick_device(profile.train.device)
         base = load_composition(layout, composition, progress, offline=offline, device=device)

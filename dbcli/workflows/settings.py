@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dbcli.errors import UsageError
 from dbcli.project.layout import Layout
+from dbcli.project.names import printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import load_profile, parse_set, resolve
+from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.workflows.choices import JUDGES
 
 # What a project on this base takes where nobody chose: (method -> profile).
 DEFAULT_PROFILES = {
@@ -42,6 +47,15 @@ def default_judge(layout: Layout) -> str:
     return "tiny" if load_settings(layout).base == "tiny" else "paper"
 
 
+def check_judge(name: str | None, *, also: Sequence[str] = ()) -> None:
+    """Raises UsageError, with the nearest name, for a set of judges that does not exist."""
+    known = [*JUDGES, *also]
+    if name is not None and name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f" Did you mean '{near[0]}'?" if near else ""
+        raise UsageError(f"There is no judge '{printable(name)}'.{guess}", hint=f"--judge {' or '.join(known)}")
+
+
 def judge_sources(layout: Layout) -> dict[str, str]:
     """Where judges and other models that look at pictures lie: the person's settings, the project's on top."""
     return {**load_user_settings().judges, **load_settings(layout).judges}
@@ -67,7 +81,7 @@ def resolve_profile(
     typed = [("--set", dict(parse_set(text) for text in sets)), (origin, given)]
     if carried is not None and profile is None:
         # They were resolved from profile and files when that run began.
-        return carried.profile_name, resolve([(carried.origin, carried.settings), *typed])
+        return carried.profile_name, _settled(resolve([(carried.origin, carried.settings), *typed]))
     method = given.get("method")
     # A method named on the command line asks for the profile made for it, unless a profile is named too.
     chosen = profile or (None if method else settings.profile or user.profile) or default_profile(settings.base, method)
@@ -81,4 +95,22 @@ def resolve_profile(
         *([] if carried is None else [(carried.origin, carried.adapter)]),
         *typed,
     ]
-    return chosen, resolve(layers)
+    return chosen, _settled(resolve(layers))
+
+
+def _settled(profile: Profile) -> Profile:
+    """The settings with every random seed drawn. Raises ConfigError for a sampler that does not exist."""
+    from dbcli.diffusion.samplers import check_sampler
+
+    for key, name in (
+        ("draw.sampler", profile.draw.sampler),
+        ("prior.sampler", profile.prior.sampler),
+        ("probe.sampler", profile.probe.sampler),
+    ):
+        check_sampler(name, key)
+    for section in ("train", "prior"):
+        part = getattr(profile, section)
+        if part.seed == RANDOM:
+            drawn = part.model_copy(update={"seed": settled.value})
+            profile = profile.model_copy(update={section: drawn})
+    return profile

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Interrupted
+from dbcli.project.atomic import write_json
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
 from dbcli.project.names import printable
@@ -92,6 +93,9 @@ def run_plan(
     worker = make_engine(engine, address)
     with hold(layout.sweep_lock(plan.sweep.name), f"the sweep {plan.sweep.name}"):
         _write_suites(layout, plan.suites, plan.sweep.name)
+        if plan.random_seed is not None:
+            progress.note(f"The random seed of {plan.sweep.name} is {plan.random_seed}; started again, it is kept.")
+            write_json(layout.sweep_seed_file(plan.sweep.name), {"schema": 1, "random_seed": plan.random_seed})
         units = _unfinished(plan)
         steps = sum(isinstance(unit, TrainUnit) for unit in units)
         progress.note(

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dbcli.errors import Collision, ConfigError, DreamboothError
+from dbcli.errors import Collision, ConfigError, DreamboothError, UsageError
+from dbcli.project.identifiers import render_with
 from dbcli.project.layout import Layout
 from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject
 from dbcli.project.sweep_cells import CellWish, StageWish, cells_of
-from dbcli.project.sweep_files import SweepFile
+from dbcli.project.sweep_files import PicturesWish, SweepFile
 from dbcli.project.sweep_records import CellRecord, key_of, load_cell, runs_by_key
-from dbcli.workflows.settings import default_judge, resolve_profile
+from dbcli.workflows.evaluate import CLASS_PICTURES
+from dbcli.workflows.prompt_reading import check_length, max_tokens_of
+from dbcli.workflows.settings import check_judge, default_judge, resolve_profile
 from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
+from dbcli.workflows.training_prompts import check_training_prompts
 
 if TYPE_CHECKING:
     from dbcli.metrics.suites import Suite
@@ -82,12 +88,16 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """All cells of a sweep, settled. `suites` are those that do not ship, to be written beside the results."""
+    """All cells of a sweep, settled. `suites` are those that do not ship, to be written beside the results.
+
+    `random_seed` is what -1 became, to be kept for the next start.
+    """
 
     sweep: SweepFile
     kind: Literal["sweep", "bench"]
     cells: tuple[PlannedCell, ...]
     suites: tuple[Suite, ...]
+    random_seed: int | None = None
 
     def units(self) -> list[Unit]:
         """Every piece of work once, each after what it needs: cell by cell, runs before their pictures."""
@@ -111,8 +121,14 @@ def plan_sweep(
     It is a Collision where words clash and nothing else is wrong, else a ConfigError.
     """
     check_no_twin(sweep.name, kind, names_in(layout.sweeps_dir))
+    settled.begin(kept_seed(layout, sweep.name))
     wishes = cells_of(sweep)
     faults: dict[str, None] = {}
+    sweep = replace(sweep, pictures=_seeded(sweep.pictures, faults))
+    try:
+        check_judge(sweep.judge, also=(DRAW_ONLY,))
+    except UsageError as error:
+        faults[f"judge: {error.message}"] = None
     if sweep.interference and sweep.judge == DRAW_ONLY:
         faults["interference: needs a judge, and judge is none"] = None
     suites = _suites(layout, sweep, own_suites or {}, faults)
@@ -126,15 +142,70 @@ def plan_sweep(
         subjects.give_words(wishes)
         clashes = dict.fromkeys(word_faults(layout, wishes, subjects))
         faults.update(dict.fromkeys(_promptless(wishes, subjects, suites)))
+        faults.update(dict.fromkeys(_prompt_faults(layout, wishes, subjects, profiles, suites)))
     if faults or clashes:
         many = f"{len(faults) + len(clashes)} faults" if len(faults) + len(clashes) > 1 else "a fault"
         lines = "\n".join(f"  {line}" for line in (*faults, *clashes))
         error = ConfigError if faults else Collision
         raise error(f"The sweep '{sweep.name}' has {many}:\n{lines}")
     maker = _Maker(layout, sweep, subjects, profiles, suites)
-    return SweepPlan(
-        sweep, kind, tuple(maker.cell(wish) for wish in wishes), tuple(one for one in suites if not _ships(one))
-    )
+    cells = tuple(maker.cell(wish) for wish in wishes)
+    drawn = settled.value if settled.is_used else None
+    return SweepPlan(sweep, kind, cells, tuple(one for one in suites if not _ships(one)), drawn)
+
+
+def kept_seed(layout: Layout, name: str) -> int | None:
+    """The random seed that an earlier start of a sweep drew, so that it can go on; None where there is none."""
+    try:
+        found = json.loads(layout.sweep_seed_file(name).read_text(encoding="utf-8"))["random_seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if is_seed(found) and found != RANDOM else None
+
+
+def _seeded(pictures: PicturesWish, faults: dict[str, None]) -> PicturesWish:
+    """What every cell draws, with a random first seed drawn."""
+    if pictures.seed is None:
+        return pictures
+    seed = settled.value if pictures.seed == RANDOM else pictures.seed
+    try:
+        first_seed(seed, count=max(pictures.count, CLASS_PICTURES), option="pictures, seed:")
+    except UsageError as error:
+        faults[error.message] = None
+    return replace(pictures, seed=seed)
+
+
+def _prompt_faults(
+    layout: Layout,
+    wishes: Sequence[CellWish],
+    subjects: SweepSubjects,
+    profiles: Mapping[_Settings, tuple[str, Profile] | None],
+    suites: Sequence[Suite],
+) -> Iterable[str]:
+    """Prompts that cannot be rendered, or whose subject the text encoder would never read; the rest is warned of."""
+    seen = set()
+    for wish in wishes:
+        for stage in wish.stages:
+            resolved = profiles[_Settings(stage)]
+            assert resolved is not None
+            for name in stage.subjects:
+                word = subjects.word(name, stage)
+                key = (
+                    name,
+                    word,
+                    resolved[1].model_dump_json(exclude={"lora"}),
+                )
+                if key in seen:
+                    continue
+                seen.add(key)
+                subject = subjects.get(name).model_copy(update={"identifier": word})
+                texts = [one.template for suite in suites for one in suite.prompts_for(subject.class_noun)]
+                try:
+                    check_training_prompts(layout, [subject], resolved[1], subjects.progress)
+                    drawn = [render_with(text, {name: subject.words}) for text in texts]
+                    check_length(drawn, {name: subject.words}, subjects.progress, max_tokens_of(layout))
+                except DreamboothError as error:
+                    yield f"{name}: {error.message}"
 
 
 class _Settings:

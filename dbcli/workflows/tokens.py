@@ -13,6 +13,7 @@ from dbcli.project.identifiers import check_class_noun, check_identifier
 from dbcli.project.layout import Layout
 from dbcli.project.registry import TokenCheck
 from dbcli.project.runs import list_runs
+from dbcli.project.seeds import first_seed
 from dbcli.project.subjects import Subject, list_subjects, token_claims, verify_new_words
 from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
 from dbcli.project.word_strengths import remember_strengths
@@ -149,10 +150,11 @@ def suggest(layout: Layout, wish: Wish, progress: Progress, *, offline: bool) ->
 
     if not 1 <= wish.count <= CANDIDATES:
         raise UsageError(f"-n {wish.count}: from 1 to {CANDIDATES} words can be proposed.")
+    seed = first_seed(wish.seed)
     noun = check_class_noun(wish.class_noun or _usual_noun(list_subjects(layout)))
     claims = token_claims(layout, tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]
     if wish.sequences:
-        words = random_sequences(claims, CANDIDATES, seed=wish.seed)
+        words = random_sequences(claims, CANDIDATES, seed=seed)
     else:
         words = free_words(layout, claims, noun, CANDIDATES)
     proposals = _measured(layout, words, noun, progress, offline=offline)

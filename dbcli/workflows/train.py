@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import DreamboothError, Interrupted, MachineError, Refused, RunMissing, TrainingDiverged
+from dbcli.errors import DreamboothError, Interrupted, MachineError, Refused, TrainingDiverged
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
 from dbcli.project.lineage import parent_of
@@ -20,6 +20,7 @@ from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import frozen_profile
 from dbcli.project.renaming import in_words_of
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
+from dbcli.project.seeds import settled
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows import continuing
@@ -28,7 +29,7 @@ from dbcli.workflows.falling_back import give_back, within_memory
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
-from dbcli.workflows.progress import Progress
+from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.settings import resolve_profile
@@ -37,6 +38,7 @@ from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects import identifiers_of, named_subjects
 from dbcli.workflows.teaching import teacher_of
 from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop
+from dbcli.workflows.training_prompts import check_training_prompts
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -69,12 +71,14 @@ def plan_training(
     flags: Mapping[str, Any] | None = None,
     allow_collision: bool = False,
     start_from: str | None = None,
+    progress: Progress | None = None,
 ) -> TrainingPlan:
-    """Settles subjects, identifiers and settings. Raises every usage, config and collision error there is.
+    """Settles subjects, identifiers and settings. Raises every usage, config, prompt and collision error there is.
 
     `token` is the identifier of the only subject, `identifiers` are those of several. `start_from` names the run to go
     on from; without `names` its own subjects are taught on.
     """
+    settled.begin()
     words = identifiers_of(layout, names, [] if token is None else [token]) | dict(identifiers or {})
     parent = None if start_from is None else continuing.parent_run(layout, start_from)
     carried = None if parent is None else continuing.carried_from(layout, parent, names)
@@ -82,6 +86,7 @@ def plan_training(
     require_extras(resolved)
     if parent is None:
         subjects = named_subjects(layout, names, words, allow_collision=allow_collision)
+        check_training_prompts(layout, subjects, resolved, progress or Silence())
         return TrainingPlan(subjects, chosen, resolved, allow_collision)
     continuing.check_settings(layout, parent, resolved)
     if names:
@@ -90,6 +95,7 @@ def plan_training(
     else:
         subjects = continuing.taught_again(layout, parent, allow_collision=allow_collision)
     kept = continuing.continuation(layout, parent, subjects, resolved)
+    check_training_prompts(layout, [*subjects, *kept.rehearsed], resolved, progress or Silence())
     return TrainingPlan(subjects, chosen, resolved, allow_collision or parent.allow_collision, kept)
 
 
@@ -320,12 +326,3 @@ def _describe(record: RunRecord, base: Base, device: str) -> None:
     several = current()
     record.device = device if several is None else f"{several.size} × {device}"
     record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
-
-
-def require_weights(record: RunRecord) -> None:
-    """Raises RunMissing for a run that has no result yet."""
-    if record.state != "finished":
-        raise RunMissing(
-            f"The run {record.name} is {record.state}, it has no weights yet.",
-            hint=f"dreambooth train --resume {record.name}",
-        )

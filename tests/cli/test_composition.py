@@ -124,7 +124,7 @@ def test_prompts_are_read_with_the_words_of_all_runs(run: Run, project: Path) ->
     [
         ([*BOTH, "--weights", "1"], 2, "1 number for 2 runs"),
         ([*BOTH, "--weights", "1,nan"], 2, "'nan' is no weight"),
-        ([*BOTH, "--weights", "1,-0.5"], 2, "'-0.5' is no weight"),
+        ([*BOTH, "--weights", "1,-10.5"], 2, "'-10.5' is no weight"),
         ([*BOTH, "--weights", "1,inf"], 2, "'inf' is no weight"),
         ([*BOTH, "--weights", "1,"], 2, "'' is no weight"),
         ([*BOTH, "--weights", "much,1"], 2, "'much' is no weight"),
@@ -192,3 +192,15 @@ def test_a_run_whose_subjects_clash_is_not_exported_unless_allowed(run: Run, pro
     assert allowed.code == 0, allowed.err
     events = (project / "runs" / "0001-dog" / "events.jsonl").read_text(encoding="utf-8")
     assert "allowed_collisions" in events
+
+
+def test_a_negative_weight_draws_away_from_what_was_learnt(run: Run, project: Path) -> None:
+    away, towards, plain = (
+        image(run, "a sks dog", "--run", 1, "--weights", weight) for weight in ("-0.5", "0.5", "-0")
+    )
+    assert away["extras"]["runs"] == [{"run": "0001-dog", "weight": -0.5}]
+    assert away["document"]["drawn_with"] == "-0.5 x 0001-dog"
+    assert plain["extras"]["runs"] == [{"run": "0001-dog", "weight": 0.0}]
+    assert differs(away, towards) and differs(away, plain)
+    both = image(run, "a {dog} beside a {cat}", *BOTH, "--weights", "-1,0.8")
+    assert [one["weight"] for one in both["extras"]["runs"]] == [-1.0, 0.8]

@@ -40,7 +40,7 @@ def test_a_line_is_a_prompt_or_a_command(line: str, meant: Line) -> None:
     assert understood(line) == meant
 
 
-@pytest.mark.parametrize("line", [":bad", ":", ":seed", ":seed x", ":seed -1", ":steps 1.5", ":grid maybe"])
+@pytest.mark.parametrize("line", [":bad", ":", ":seed", ":seed x", ":seed -2", ":steps 1.5", ":grid maybe"])
 def test_what_is_not_understood_is_told(line: str) -> None:
     with pytest.raises(UsageError):
         understood(line)

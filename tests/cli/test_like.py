@@ -10,20 +10,26 @@ import pytest
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from tests.cli.made_projects import trained_project
+from tests.cli import made_projects
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_project(tmp_path_factory.mktemp("like"), "--method", "lora")
+    return made_projects.trained_project(tmp_path_factory.mktemp("like"), "--method", "lora")
 
 
 @pytest.fixture
 def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(made)
     return made
+
+
+@pytest.fixture
+def made_deep(trained_project: Path) -> Path:
+    """A project whose base's text encoder has several layers."""
+    return trained_project
 
 
 def first(run: Run, *words: object) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def test_a_picture_of_automatic1111_gives_its_settings(run: Run, project: Path, 
     assert (drawn["prompt"], drawn["negative"], drawn["count"]) == ("a cat, (on a mat:1.2)", "blurry", 1)
     assert (drawn["steps"], drawn["sampler"], drawn["guidance"], drawn["seed"]) == (2, "euler-a", 3.0, 11)
     assert (drawn["width"], drawn["height"]) == (64, 96)
-    assert "drawn as words" in drawn["err"]
+    assert "(on a mat:1.2): read as words" in drawn["err"]
 
 
 def test_the_command_line_wins_over_the_recipe(run: Run, project: Path, tmp_path: Path) -> None:
@@ -116,3 +122,69 @@ def test_a_picture_without_a_recipe_is_exit_3(run: Run, project: Path, tmp_path:
 
 def test_like_does_not_go_with_a_conversation(run: Run, project: Path, tmp_path: Path) -> None:
     assert run("generate", "--interactive", "--like", tmp_path / "a.png").code == 2
+
+
+FOREIGN = """{{masterpiece}}, (red:1.3) [cat] of {dog}
+Negative prompt: {bad}, ((ugly))
+Steps: 2, Sampler: Euler a, CFG scale: 3, Seed: 11, Size: 65x96, Clip skip: 1, Model: other, Hires upscale: 2, \
+Variation seed: 4, ADetailer model: face.pt, ADetailer prompt: "a, b", ADetailer confidence: 0.3, Version: v1.10.1"""
+
+
+def test_what_another_program_does_alone_is_listed_and_its_braces_are_text(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    drawn = first(run, "--like", theirs(tmp_path / "a.png", FOREIGN), "--out", tmp_path)
+    assert drawn["prompt"] == "{{masterpiece}}, (red:1.3) [cat] of {dog}"
+    assert drawn["negative"] == "{bad}, ((ugly))"
+    said = " ".join(drawn["err"].split())
+    assert "not followed, this program does not do it: Hires upscale, Variation seed, ADetailer …." in said
+    assert "(red:1.3): read as words" in said
+    assert "{masterpiece}, [cat], {dog}, {bad}, (ugly): emphasis in its program, read as words here" in said
+    assert "the same settings" not in said
+    again = first(run, "--like", drawn["path"], "--out", tmp_path / "again")
+    assert (again["prompt"], again["negative"]) == (drawn["prompt"], drawn["negative"])
+
+
+def test_a_size_that_an_image_has_and_the_base_cannot_draw_is_the_nearest(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    drawn = first(run, "--like", theirs(tmp_path / "a.png", FOREIGN), "--out", tmp_path)
+    assert (drawn["width"], drawn["height"]) == (64, 96)
+    said = " ".join(drawn["err"].split())
+    assert "a.png is 65 x 96 px, which this base cannot draw: 64 x 96 is drawn" in said
+    assert "--width" not in said
+    typed = run("generate", "a {dog}", "--width", 65)
+    assert (typed.code, "--width 65 does not suit this base" in typed.err, "--width 64" in typed.err) == (2, True, True)
+
+
+@pytest.mark.parametrize(("seed", "code"), [(4294967295, 0), (-1, 0), (4294967296, 2), (2**64, 2)])
+def test_a_seed_from_an_image_holds_to_the_rule(run: Run, project: Path, tmp_path: Path, seed: int, code: int) -> None:
+    picture = theirs(tmp_path / "a.png", THEIRS.replace("Seed: 11", f"Seed: {seed}"))
+    done = run("generate", "--like", picture, "--out", tmp_path, "--json")
+    assert done.code == code, done.err
+    if code:
+        assert f"add --seed {seed % 2**32}" in done.err
+    else:
+        found = done.document["images"][0]["seed"]
+        assert 0 <= found < 2**32 and (found == seed or seed == -1)
+
+
+def test_clip_skip_is_drawn_recorded_and_taken_back(run: Run, made_deep: Path, tmp_path: Path) -> None:
+    how = ["a {dog}", "-n", 1, "--steps", 2, "--out", tmp_path]
+    plain, last, skipped = first(run, *how), first(run, *how, "--clip-skip", 1), first(run, *how, "--clip-skip", 2)
+    assert (plain["path"], "clip_skip" in plain["extras"]) == (last["path"], False)
+    assert skipped["extras"] == plain["extras"] | {"clip_skip": 2}
+    with Image.open(plain["path"]) as one, Image.open(skipped["path"]) as other:
+        assert ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is not None
+        assert "Clip skip: 2" in other.text["parameters"]  # type: ignore[attr-defined]
+        assert "Clip skip" not in one.text["parameters"]  # type: ignore[attr-defined]
+    again = first(run, "--like", skipped["path"], "--out", tmp_path / "again")
+    assert (again["extras"], Path(again["path"]).name) == (skipped["extras"], Path(skipped["path"]).name)
+    foreign = theirs(tmp_path / "a.png", THEIRS.replace("Seed: 11", "Seed: 11, Clip skip: 2"))
+    assert first(run, "--like", foreign, "--out", tmp_path)["extras"]["clip_skip"] == 2
+
+
+def test_clip_skip_has_as_many_layers_as_the_text_encoder(run: Run, project: Path) -> None:
+    done = run("generate", "a {dog}", "--clip-skip", 2)
+    assert done.code == 2
+    assert "its text encoder has 1 layers" in done.err

@@ -82,8 +82,10 @@ def changes_by_peft(lora: LoraWeights) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_the_prediction_is_that_of_the_base_and_the_scaled_changes(loras: tuple[LoraWeights, LoraWeights]) -> None:
-    shares = (0.7, 1.3)
+@pytest.mark.parametrize("shares", [(0.7, 1.3), (-0.7, 1.3), (-1.0, -0.5)])
+def test_the_prediction_is_that_of_the_base_and_the_scaled_changes(
+    loras: tuple[LoraWeights, LoraWeights], shares: tuple[float, float]
+) -> None:
     by_hand = fresh()
     for lora, share in zip(loras, shares, strict=True):
         changes = changes_by_peft(lora)

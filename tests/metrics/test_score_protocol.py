@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dbcli.errors import PhotoError
-from dbcli.metrics.encoders import Judges, without_control_words
+from dbcli.metrics.encoders import Judges
 from dbcli.metrics.features_cache import FeatureStore
 from dbcli.metrics.protocol import DEFINITIONS, PromptImages, SubjectImages, score_images
 from tests.metrics.judge_makers import write_pictures
@@ -259,7 +259,3 @@ def test_a_file_that_is_no_picture_is_named(
     broken.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     with pytest.raises(PhotoError, match="broken.png"):
         score_images([replace(subjects[0], photos=(broken,))], judges)
-
-
-def test_control_words_in_a_prompt_are_no_words() -> None:
-    assert without_control_words("a dog<|endoftext|> in space").split() == ["a", "dog", "in", "space"]

@@ -1,4 +1,4 @@
-"""The `parameters` text: ours read by AUTOMATIC1111's grammar, theirs read by us."""
+"""The `parameters` text: ours follows the format, theirs is read by us."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbcli.project.a1111 import MAX_LINE, read_parameters
+from dbcli.project.a1111 import fields_of, read_parameters
 from dbcli.project.names import without_control_characters
 from dbcli.project.recipes import SAMPLER_TITLES, Recipe
 
@@ -28,23 +28,22 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def by_their_grammar(text: str) -> dict[str, str]:
-    """AUTOMATIC1111's reading, written anew from its public grammar: prompts under "Prompt" and "Negative prompt"."""
-    key_value = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-    *lines, fields = text.strip().split("\n")
-    if len(key_value.findall(fields)) < 3:
-        lines, fields = [*lines, fields], ""
-    found: dict[str, list[str]] = {"Prompt": [], "Negative prompt": []}
-    part = "Prompt"
-    for line in lines:
-        line = line.strip()
-        if line.startswith("Negative prompt:"):
-            part, line = "Negative prompt", line[16:].strip()
-        found[part].append(line)
-    read = {name: "\n".join(texts) for name, texts in found.items()}
-    for name, value in key_value.findall(fields):
-        read[name] = json.loads(value) if value[:1] == '"' == value[-1:] else value
-    return read
+def by_the_format(text: str) -> dict[str, str]:
+    """The text read by its format, a character at a time: prompts under "Prompt" and "Negative prompt"."""
+    *lines, line = text.split("\n")
+    found = {"Prompt": lines[0], "Negative prompt": "".join(lines[1:]).removeprefix("Negative prompt: ")}
+    parts, is_quoted, is_escaped = [""], False, False
+    for character in line:
+        if character == "," and not is_quoted:
+            parts.append("")
+            continue
+        is_quoted ^= character == '"' and not is_escaped
+        is_escaped = character == "\\" and not is_escaped
+        parts[-1] += character
+    for part in parts:
+        key, value = part.split(": ", 1)
+        found[key.strip()] = json.loads(value) if value.startswith('"') else value
+    return found
 
 
 # What breaks such a text: its own marks, in any company.
@@ -76,9 +75,9 @@ def folded(text: str) -> str:
 
 
 @given(prompt=TEXTS, negative=TEXTS, base=TEXTS.filter(str.strip), sampler=st.sampled_from(sorted(SAMPLER_TITLES)))
-def test_any_recipe_is_read_by_their_grammar(prompt: str, negative: str, base: str, sampler: str) -> None:
+def test_any_recipe_follows_the_format(prompt: str, negative: str, base: str, sampler: str) -> None:
     recipe = Recipe(**RECIPE | {"prompt": prompt, "negative": negative, "base_name": base, "sampler": sampler})
-    read = by_their_grammar(recipe.a1111_parameters())
+    read = by_the_format(recipe.a1111_parameters())
     assert read["Prompt"] == folded(prompt)
     assert read["Negative prompt"] == folded(negative)
     assert read["Sampler"] == SAMPLER_TITLES[sampler]
@@ -133,7 +132,7 @@ def test_their_samplers_have_our_names(title: str, name: str) -> None:
 def test_values_that_are_none_are_named_and_left_out() -> None:
     read = read_parameters("a\nSteps: many, Sampler: Restart, CFG scale: nan, Seed: 1e3, Size: big")
     assert (read.steps, read.sampler, read.guidance, read.seed, read.size_px) == (None,) * 5
-    assert [line.partition(":")[0] for line in read.unread] == ["Steps", "CFG scale", "Seed", "Size", "Sampler"]
+    assert [line.partition(":")[0] for line in read.unread] == ["Sampler", "Steps", "CFG scale", "Seed", "Size"]
 
 
 def test_a_prompt_without_fields_is_a_prompt() -> None:
@@ -142,4 +141,43 @@ def test_a_prompt_without_fields_is_a_prompt() -> None:
 
 def test_a_line_without_end_takes_no_time() -> None:
     read = read_parameters("a\nSteps: 1, Sampler: Euler, Seed: 5, " + "x" * 900_000)
-    assert (read.seed, MAX_LINE) == (5, 10_000)
+    assert read.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("Steps: 20, Sampler: Euler a", [("Steps", "20"), ("Sampler", "Euler a")]),
+        (
+            "Model hash: ab12, Hires upscaler: R-ESRGAN 4x+",
+            [("Model hash", "ab12"), ("Hires upscaler", "R-ESRGAN 4x+")],
+        ),
+        ("ADetailer model 2nd: x.pt, Eta/ENSD: 1", [("ADetailer model 2nd", "x.pt"), ("Eta/ENSD", "1")]),
+        ('Lora hashes: "a: 1, b: 2", Seed: 3', [("Lora hashes", "a: 1, b: 2"), ("Seed", "3")]),
+        ('Prompt: "say \\"hi, you\\", \\n\\\\", Seed: 3', [("Prompt", 'say "hi, you", \n\\'), ("Seed", "3")]),
+        ('Model: "open, Seed: 3', [("Model", '"open'), ("Seed", "3")]),
+        ('Model: "a" b, Seed: 3', [("Model", '"a" b'), ("Seed", "3")]),
+        ('Model: "", Seed: 3', [("Model", ""), ("Seed", "3")]),
+        ("Model: a: b, Seed: 3", [("Model", "a: b"), ("Seed", "3")]),
+        ("no field, Seed: 3,, ,", [("Seed", "3")]),
+        ("Tiling: , Seed: 3", [("Tiling", ""), ("Seed", "3")]),
+        ("Name of a model: 模型, Größe: 1", [("Name of a model", "模型"), ("Größe", "1")]),
+        ("", []),
+    ],
+)
+def test_fields_of_a_line(line: str, fields: list[tuple[str, str]]) -> None:
+    assert list(fields_of(line)) == fields
+
+
+def test_a_last_line_is_of_fields_by_its_usual_keys() -> None:
+    assert read_parameters("a dog\nSteps: 4, Seed: 2").steps == 4
+    story = "a dog\nSeed: of doubt, mood: dark, light: low"
+    assert read_parameters(story).prompt == story
+
+
+def test_what_is_not_followed_is_told() -> None:
+    more = "Clip skip: 2, Hires upscale: 2, Variation seed: 5, ADetailer model: face.pt, VAE: x.safetensors"
+    read = read_parameters(f"a\nSteps: 1, Sampler: Euler a, Schedule type: Karras, Seed: 1, {more}, Version: v1.10")
+    assert read.clip_skip == 2
+    assert read.ignored == ("Schedule type Karras", "Hires upscale", "Variation seed", "ADetailer model", "VAE")
+    assert read_parameters("a\nSteps: 1, Sampler: DPM++ 2M, Schedule type: Karras, Seed: 1").ignored == ()

@@ -1,0 +1,37 @@
+"""Where results shall go, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from dbcli.errors import MachineError, UsageError
+from dbcli.project.names import printable
+
+_IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+
+
+def check_output(out: Path | None) -> None:
+    """Raises UsageError where --out names an image file: images are named by their recipes, in a folder."""
+    if out is None or out.is_dir() or out.suffix.lower() not in _IMAGE_SUFFIXES:
+        return
+    raise UsageError(
+        f"--out names a folder, and {printable(str(out))} looks like a file.", hint=f"--out {out.with_suffix('')}"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UsageError where a folder cannot be made, MachineError where nothing can be written; makes nothing."""
+    here = folder.expanduser().absolute()
+    while not here.exists() and here != here.parent:
+        here = here.parent
+    if not here.is_dir():
+        raise UsageError(f"{folder} cannot be a folder: {here} is a file.", hint="--out with another folder")
+    try:
+        with tempfile.TemporaryFile(dir=here):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise MachineError(
+            f"Nothing can be written to {folder}: {reason} ({here}).", hint="--out with a folder of your own"
+        ) from error

@@ -1,0 +1,196 @@
+"""What the text encoder makes of prompts: words that it never reads, words that look like slips, syntax it ignores."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import DreamboothError, PromptError
+from dbcli.project.identifiers import Words, says
+from dbcli.project.layout import Layout
+from dbcli.project.names import printable
+from dbcli.project.prompt_reading import slips
+from dbcli.project.prompt_syntax import foreign_syntax
+from dbcli.project.runs import RunRecord
+from dbcli.project.settings import load_settings
+from dbcli.project.subjects import list_subjects
+from dbcli.prompt_text import cleaned, from_word
+from dbcli.workflows.inversion import INVERSION
+from dbcli.workflows.pictures import words_of
+from dbcli.workflows.progress import Progress
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+# Start and end of the text take two of the encoder's places.
+MARKS = 2
+USUAL_TOKENS = 77
+MOST_LINES = 5
+MAX_HEADER_BYTES = 50_000_000
+
+
+def read_prompts(
+    layout: Layout,
+    prompts: Sequence[str],
+    record: RunRecord | None,
+    progress: Progress,
+    *,
+    negative: str = "",
+) -> None:
+    """Warns of what in rendered prompts will not be drawn as it was probably meant; nothing is loaded for it.
+
+    Raises PromptError where a subject's word is among those that the text encoder never reads.
+    """
+    learnt = words_of(record)
+    project = {one.name: one.words for one in list_subjects(layout)}
+    whole = record is not None and record.method == INVERSION
+    for prompt in dict.fromkeys(prompts):
+        for line in slips(prompt, learnt, project, whole_words=whole) if learnt else []:
+            progress.warn(line)
+    check_length([*prompts, negative], learnt, progress, max_tokens_of(layout), vectors_of(record))
+    syntax = list(dict.fromkeys(found for text in [*prompts, negative] for found in foreign_syntax(text)))
+    if syntax:
+        progress.warn(
+            f"{', '.join(printable(one, 40) for one in syntax[:MOST_LINES])}: read as words; weights, BREAK and "
+            "<lora:…> in a prompt are other programs' (--run and --weights choose LoRAs here)."
+        )
+
+
+def read_by_base(
+    layout: Layout, base: Base, texts: Sequence[str], record: RunRecord | None, progress: Progress
+) -> None:
+    """The same look at the length of prompts with the tokenizer of a loaded base, which may have words of its own.
+
+    What `read_prompts` has told is not told again. Raises PromptError as it does.
+    """
+    from dbcli.diffusion.conditioning import unread_part
+
+    room, vectors = max_tokens_of(layout) - MARKS, vectors_of(record)
+    untold = [text for text in texts if not unread_words(text, room, vectors)]
+    read = partial(unread_part, base.tokenizer)
+    check_length(untold, words_of(record), progress, base.max_tokens, unread=read)
+
+
+def check_length(
+    texts: Sequence[str],
+    learnt: Mapping[str, Words],
+    progress: Progress,
+    max_tokens: int,
+    vectors: Mapping[str, int] | None = None,
+    *,
+    where: Callable[[str], str] = lambda text: "",
+    unread: Callable[[str], str] | None = None,
+) -> None:
+    """Warns, naming the words, where texts are longer than the text encoder reads.
+
+    Raises PromptError where a subject's identifier or class noun stands only among the words that are not read.
+    `where` says of a text where it comes from, `unread` which end of it is not read if the project's base does not.
+    """
+    lines = []
+    for text in dict.fromkeys(texts):
+        lost = unread_words(text, max_tokens - MARKS, vectors) if unread is None else unread(text)
+        if not lost:
+            continue
+        read = cleaned(text).removesuffix(lost)
+        for own in learnt.values():
+            for word in (own.identifier, own.class_noun):
+                if word and says([lost], word) and not says([read], word):
+                    raise PromptError(
+                        f"The text encoder reads {max_tokens - MARKS} tokens of a prompt, and '{printable(word)}' "
+                        f"comes after them in '{printable(text)}'{where(text)}; not read: '{printable(lost, 400)}'.",
+                        hint=f"put '{own.text}' at the beginning, or shorten the text",
+                    )
+        lines.append(
+            f"'{printable(text, 60)}'{where(text)} is longer than the {max_tokens - MARKS} tokens that the text "
+            f"encoder reads; not read: '{printable(lost, 400)}'."
+        )
+    for line in lines[:MOST_LINES]:
+        progress.warn(line)
+    if len(lines) > MOST_LINES:
+        progress.warn(f"{len(lines) - MOST_LINES} more texts are longer than the text encoder reads.")
+
+
+def unread_words(text: str, room: int, vectors: Mapping[str, int] | None = None) -> str:
+    """The end of a text, cleaned, that does not fit into `room` tokens, from its first word on; "" where all fits.
+
+    `vectors` says how many tokens a word that was learnt by textual inversion takes.
+    """
+    clean, used = cleaned(text), 0
+    for place, cost in _costs(clean, vectors or {}):
+        used += cost
+        if used > room:
+            return from_word(clean, place)
+    return ""
+
+
+def _costs(clean: str, vectors: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+    """Places in a text, and how many tokens begin at each."""
+    from dbcli.diffusion.vocabulary import placed_tokens
+
+    start = 0
+    if vectors:
+        words = "|".join(re.escape(word) for word in sorted(vectors, key=len, reverse=True))
+        for match in re.finditer(rf"(?<!\w)(?:{words})(?!\w)", clean, re.IGNORECASE):
+            yield from ((start + place, 1) for _, place in placed_tokens(clean[start : match.start()]))
+            yield match.start(), vectors.get(match.group().casefold(), 1)
+            start = match.end()
+    yield from ((start + place, 1) for _, place in placed_tokens(clean[start:]))
+
+
+def vectors_of(record: RunRecord | None) -> dict[str, int]:
+    """How many tokens each word of a run takes that was learnt by textual inversion; none for other runs."""
+    if record is None or record.method != INVERSION:
+        return {}
+    count = record.profile.get("inversion", {}).get("vectors", 1)
+    return {cleaned(one.identifier).casefold(): int(count) for one in record.subjects if one.identifier}
+
+
+def max_tokens_of(layout: Layout) -> int:
+    """How many tokens the project's base reads, start and end included, as its files say without being loaded.
+
+    77, which is CLIP's own, where they do not.
+    """
+    source = load_settings(layout).base
+    folder = Path(source).expanduser()
+    if source == "tiny":
+        from importlib import resources
+
+        folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd"
+    try:
+        if folder.is_dir():
+            return _of_folder(folder)
+        if folder.suffix == ".safetensors" and folder.is_file():
+            return _of_file(folder)
+    except (OSError, ValueError, KeyError, TypeError, DreamboothError):
+        pass
+    return USUAL_TOKENS
+
+
+def _of_folder(folder: Path) -> int:
+    found = [USUAL_TOKENS]
+    for name, key in (
+        ("tokenizer/tokenizer_config.json", "model_max_length"),
+        ("text_encoder/config.json", "max_position_embeddings"),
+    ):
+        path = folder / name
+        value = json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else None
+        # Some tokenizers write 10^30 where they have no limit.
+        found += [value] if isinstance(value, int) and MARKS < value < 10_000 else []
+    return min(found[1:] or found)
+
+
+def _of_file(path: Path) -> int:
+    """From the shape of the text encoder's table of places, in the header of a safetensors file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+    shapes = [
+        one["shape"]
+        for name, one in header.items()
+        if name.endswith(("position_embedding.weight", "positional_embedding"))
+    ]
+    return int(shapes[0][0]) if shapes else USUAL_TOKENS

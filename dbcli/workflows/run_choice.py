@@ -1,0 +1,78 @@
+"""Which run a command means: the one that is named, the one that knows what the prompts name, or the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dbcli.errors import PromptError, RunMissing, UsageError
+from dbcli.project.identifiers import says, subject_fields
+from dbcli.project.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
+from dbcli.project.layout import Layout
+from dbcli.project.runs import RunRecord, list_runs, newest_run
+from dbcli.workflows.prompt_words import check_subjects, quoted
+
+BARE_BASE = "base"
+
+
+def chosen_run(
+    layout: Layout, run: str | None, checkpoint: int | None = None, *, prompts: Sequence[str] = ()
+) -> RunRecord | None:
+    """The finished run meant by --run, a number, a name or a subject; None for `--run base`.
+
+    Without a name it is the newest run that learnt the subjects which `prompts` name, in braces or by their words; the
+    cells of a sweep come after runs made by hand. A named run with a checkpoint need not be finished. Raises UsageError
+    for a checkpoint of the bare base, RunMissing or PromptError, with the runs that would do, where none is found.
+    """
+    if run == BARE_BASE:
+        if checkpoint is not None:
+            raise UsageError("The bare base has no checkpoints.", hint="--run NAME --checkpoint STEP")
+        return None
+    if not run:
+        return _newest(layout, prompts)
+    record = run_meant(layout, run)
+    if checkpoint is None:
+        require_weights(record)
+    return record
+
+
+def require_weights(record: RunRecord) -> None:
+    """Raises RunMissing for a run that has no result yet."""
+    if record.state != "finished":
+        raise RunMissing(
+            f"The run {record.name} is {record.state}, it has no weights yet.",
+            hint=f"dreambooth train --resume {record.name}",
+        )
+
+
+def _newest(layout: Layout, prompts: Sequence[str]) -> RunRecord:
+    finished = newest_first(run for run in list_runs(layout) if run.state in FINISHED)
+    if not finished:
+        return newest_run(layout)  # which says that there is none
+    named = subject_fields(prompts)
+    check_subjects(layout, named, prompts)
+    fitting = [run for run in finished if all(learnt(run, names_of(layout, name)) for name in named)]
+    if not fitting:
+        raise _none_knows(layout, named, prompts)
+    typed = {
+        one.identifier for run in finished for one in run.subjects if one.identifier and says(prompts, one.identifier)
+    }
+    return next(
+        (run for run in fitting if typed <= {one.identifier for one in run.subjects}),
+        max(fitting, key=lambda run: sum(one.identifier in typed for one in run.subjects)),
+    )
+
+
+def _none_knows(layout: Layout, named: Sequence[str], prompts: Sequence[str]) -> PromptError | RunMissing:
+    """Why no run can draw prompts that name these subjects, and what to type instead."""
+    knowing = {name: runs_knowing(layout, name) for name in named}
+    untaught = [name for name, runs in knowing.items() if not runs]
+    if untaught:
+        return RunMissing(
+            f"No finished run has learnt {' and '.join(untaught)}.", hint=f"dreambooth train --subject {untaught[0]}"
+        )
+    lines = "; ".join(f"{name}: {listed(runs)}" for name, runs in knowing.items())
+    loras = [next((run.name for run in runs if run.method == "lora"), None) for runs in knowing.values()]
+    together = " ".join(f"--run {name}" for name in dict.fromkeys(loras))
+    subjects = " ".join(f"--subject {name}" for name in named)
+    hint = f"dreambooth train {subjects}" if None in loras else f"dreambooth generate {quoted(prompts[0])} {together}"
+    return PromptError(f"No run has learnt {' and '.join(named)} together; {lines}.", hint=hint)
