@@ -27,6 +27,18 @@ def init(
         str | None,
         typer.Option("--profile", help="The project's default profile.", autocompletion=completion.profiles),
     ] = None,
+    prediction_type: Annotated[
+        str | None,
+        typer.Option(
+            "--prediction-type",
+            metavar="TYPE",
+            help="epsilon or v_prediction, where the base does not say it of itself or is wrong.",
+        ),
+    ] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option("--vae", metavar="FILE_OR_FOLDER", help="A VAE to use in place of the base's own."),
+    ] = None,
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--no-gpu", help="Propose a profile for a machine with a GPU, or without.")
     ] = None,
@@ -38,7 +50,16 @@ def init(
     call = of(context)
     target = Path(call.wanted(str(folder) if folder else None, "DIR", "Which folder"))
     chosen = base or (call.wanted(None, "--base", "Which base", proposed_base) if call.may_ask else proposed_base())
-    made = init_project(target, chosen, profile or chosen_profile(call, chosen, gpu), offline=call.offline)
+    made = init_project(
+        target,
+        chosen,
+        profile or chosen_profile(call, chosen, gpu),
+        offline=call.offline,
+        prediction_type=prediction_type,
+        vae=vae,
+    )
+    for note in made.notes:
+        call.screen.warn(note)
     call.screen.document(asdict(made))
     call.screen.line(f"Project {made.folder} on {made.base}" + (f" at {made.revision}" if made.revision else ""))
     call.screen.line(f"Profile {made.profile}" if made.profile else "Profile: by base and method")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import resources
@@ -12,15 +14,18 @@ import torch
 from torch import nn
 
 from dbcli.diffusion import hub
-from dbcli.diffusion.assembly import Parts, build_networks
+from dbcli.diffusion.assembly import COMPONENTS, Parts, build_networks, check_config, empty_network, match_names
+from dbcli.diffusion.base_kinds import check_folder
 from dbcli.diffusion.folder import parts_of_folder
 from dbcli.diffusion.narrow_heads import widen_narrow_heads
+from dbcli.diffusion.prediction import checked_prediction, settle
+from dbcli.diffusion.samplers import has_zero_snr
+from dbcli.diffusion.separate_vae import with_vae
 from dbcli.diffusion.single_file import parts_of_file
 from dbcli.diffusion.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
 from dbcli.errors import BaseMissing, UsageError
 
 Kind = Literal["hub", "folder", "single-file", "embedded"]
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 # Short names and the commits they mean for good; docs/bases.md says where each commit was confirmed.
@@ -97,7 +102,7 @@ def resolve_base(source: str, revision: str | None = None, *, offline: bool = Fa
     if path.is_file():
         return BaseReference(path.stem, str(path.resolve()), None, "single-file")
     if _looks_like_a_path(source):
-        raise BaseMissing(f"There is no base model at {path}.", hint=hub.WAYS_OUT)
+        raise BaseMissing(f"There is no base model at {path}.", hint=_ways_out(path))
     if not hub.is_repository(source):
         raise UsageError(
             f"{source!r} is no base model.",
@@ -108,7 +113,19 @@ def resolve_base(source: str, revision: str | None = None, *, offline: bool = Fa
 
 
 def _looks_like_a_path(source: str) -> bool:
-    return source.startswith(("/", "./", "../", "~", "\\")) or source.lower().endswith(SINGLE_FILE_SUFFIXES)
+    """Whether a word that names nothing on this machine was meant as a path rather than as a hub id."""
+    if source.startswith(("/", "./", "../", "~", "\\")) or source.lower().endswith(SINGLE_FILE_SUFFIXES):
+        return True
+    folder, slash, _ = source.partition("/")
+    # models/mine, where there is a folder models; one/two/three and models/ are no hub ids anyway.
+    return bool(slash) and (Path(folder).is_dir() or not hub.is_repository(source))
+
+
+def _ways_out(path: Path) -> str:
+    """What there is instead of a path that leads nowhere: models beside it with a like name, else the usual ways."""
+    beside = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f"Did you mean --base {shlex.quote(str(path.parent / near[0]))}?" if near else hub.WAYS_OUT
 
 
 def load_base(
@@ -119,18 +136,17 @@ def load_base(
     device: str | torch.device = "cpu",
     offline: bool = False,
     prediction_type: str | None = None,
+    vae: str | None = None,
     on_download: Callable[[str], None] | None = None,
 ) -> Base:
     """Loads a base model; see `resolve_base` for what `source` may be.
 
     `prediction_type` overrules what the model says of itself (some Stable Diffusion 2 files say nothing: then it is
-    told from their weights, and `notes` says so). Raises BaseMissing, Unreachable, UnsafeFile, UsageError.
+    told from their weights, and `notes` says so); `vae` is a file or a folder that takes the place of the model's own.
+    Raises BaseMissing, Unreachable, UnsupportedFile, UnsafeFile, UsageError.
     """
-    if prediction_type not in (None, *PREDICTION_TYPES):
-        raise UsageError(f"The prediction type {prediction_type!r} is none of {', '.join(PREDICTION_TYPES)}.")
     reference = source if isinstance(source, BaseReference) else resolve_base(source, revision, offline=offline)
-    parts = parts_of(reference, offline=offline, on_download=on_download)
-    settle_prediction_type(parts, prediction_type)
+    parts = parts_of(reference, offline=offline, on_download=on_download, prediction_type=prediction_type, vae=vae)
     known = remembered_digest(parts.files)
     digest = None if known else WeightsDigest()
     networks = build_networks(parts, dtype=dtype, device=device, digest=digest)
@@ -140,43 +156,71 @@ def load_base(
     return joined(reference, parts, networks, str(known))
 
 
-def latent_shape(source: str, revision: str | None = None) -> tuple[int, int, int]:
+def latent_shape(source: str, revision: str | None = None, **choices: str | None) -> tuple[int, int, int]:
     """Channels of a base's latents, pixels a latent covers, and its resolution in px; only configurations are read.
+    `choices` are those of `parts_of`.
 
     Raises BaseMissing or Unreachable where the base is not on this machine, and for a pickle, which is not opened.
     """
     reference = resolve_base(source, revision, offline=True)
     if reference.kind == "single-file" and not reference.source.endswith(".safetensors"):
         raise BaseMissing(f"{reference.source} does not say its shape without being read.")
-    configs = parts_of(reference, offline=True).configs
+    configs = parts_of(reference, offline=True, **choices).configs
     factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
     return int(configs["vae"]["latent_channels"]), factor, int(configs["unet"].get("sample_size") or 64) * factor
 
 
-def parts_of(reference: BaseReference, *, offline: bool, on_download: Callable[[str], None] | None = None) -> Parts:
+def parts_of(
+    reference: BaseReference,
+    *,
+    offline: bool,
+    on_download: Callable[[str], None] | None = None,
+    prediction_type: str | None = None,
+    vae: str | None = None,
+) -> Parts:
     """Configurations and headers of a base, nothing of its weights; fetches a hub base that is not here.
 
-    Raises BaseMissing, Unreachable, UnsafeFile.
+    For `prediction_type` and `vae` see `load_base`. Raises BaseMissing, Unreachable, UnsupportedFile, UnsafeFile,
+    ConfigError.
     """
+    checked_prediction(prediction_type)
+    needs_vae = vae is None
     if reference.kind == "single-file":
-        return parts_of_file(Path(reference.source))
-    if reference.kind == "hub":
+        parts = parts_of_file(Path(reference.source), prediction_type=prediction_type, needs_vae=needs_vae)
+    elif reference.kind == "hub":
         commit = hub.resolve_revision(reference.source, reference.revision, offline=offline)
         folder = hub.download(reference.source, commit, offline=offline, on_download=on_download)
-        return parts_of_folder(folder)
-    return parts_of_folder(Path(reference.source))
+        parts = parts_of_folder(folder, needs_vae=needs_vae)
+    else:
+        parts = parts_of_folder(Path(reference.source), needs_vae=needs_vae)
+    if vae is not None:
+        with_vae(parts, Path(vae).expanduser())
+    settle(parts.configs["scheduler"], prediction_type, parts.source)
+    return parts
 
 
-def settle_prediction_type(parts: Parts, override: str | None) -> None:
-    """Writes into the parts' scheduler what the base predicts; BaseMissing where that cannot be trained."""
-    scheduler = parts.configs["scheduler"]
-    found = override or scheduler.get("prediction_type") or "epsilon"
-    if found not in PREDICTION_TYPES:
-        raise BaseMissing(
-            f"{parts.source} predicts {found!r}; only {' and '.join(PREDICTION_TYPES)} can be trained.",
-            hint="Choose another base.",
-        )
-    scheduler["prediction_type"] = found
+def judge_base(
+    reference: BaseReference, *, offline: bool, prediction_type: str | None = None, vae: str | None = None
+) -> list[str]:
+    """Tells from configurations and headers whether a base can be loaded, and what there is to say of it.
+
+    No weights are read or fetched; of a hub base that is not here only configurations are, and of a known one not even
+    those. Raises what `load_base` raises of them.
+    """
+    checked_prediction(prediction_type)
+    if reference.kind == "hub":
+        assert reference.revision is not None
+        if reference.name in KNOWN_BASES and not hub.has_part(reference.source, reference.revision):
+            return []
+        if not hub.require_loadable(reference.source, reference.revision, offline=offline):
+            check_folder(hub.download_configs(reference.source, reference.revision))
+            return []
+    parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
+    for component in COMPONENTS:
+        check_config(parts.configs[component], f"{parts.source} ({component})")
+        network = empty_network(component, parts.configs[component])
+        match_names(network, parts.entries[component], f"{parts.source} ({component})")
+    return parts.notes
 
 
 def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str) -> Base:
@@ -188,8 +232,9 @@ def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module
     text_config: Any = text_encoder.config
     tokenizer = parts.tokenizer()
     vae_factor = 2 ** (len(vae_config.block_out_channels) - 1)
+    scheduler = parts.configs["scheduler"]
     facts = {
-        "prediction_type": parts.configs["scheduler"]["prediction_type"],
+        "prediction_type": scheduler["prediction_type"],
         "latent_scale": float(vae_config.scaling_factor),
         "max_tokens": min(int(tokenizer.model_max_length), int(text_config.max_position_embeddings)),
     }
@@ -198,12 +243,12 @@ def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module
         source=reference.source,
         revision=reference.revision,
         kind=reference.kind,
-        hash=base_hash(weights_digest, facts),
+        hash=base_hash(weights_digest, facts | ({"zero_snr": True} if has_zero_snr(scheduler) else {})),
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=vae,
         unet=unet,
-        scheduler_config=parts.configs["scheduler"],
+        scheduler_config=scheduler,
         resolution=int(parts.configs["unet"].get("sample_size") or unet_config.sample_size) * vae_factor,
         vae_factor=vae_factor,
         latent_channels=int(vae_config.latent_channels),

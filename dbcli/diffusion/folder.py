@@ -2,56 +2,57 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dbcli.diffusion.assembly import COMPONENTS, Entry, Parts, quiet_libraries
-from dbcli.diffusion.model_files import WeightFile, open_weights, read_json
-from dbcli.errors import BaseMissing, UnsafeFile
-
-# In order of preference: whole before half precision, safetensors before pickles.
-WEIGHT_NAMES = {
-    "text_encoder": (
-        "model.safetensors",
-        "model.fp16.safetensors",
-        "pytorch_model.bin",
-        "pytorch_model.fp16.bin",
-    ),
-    "unet": (
-        "diffusion_pytorch_model.safetensors",
-        "diffusion_pytorch_model.fp16.safetensors",
-        "diffusion_pytorch_model.bin",
-        "diffusion_pytorch_model.fp16.bin",
-    ),
-}
-WEIGHT_NAMES["vae"] = WEIGHT_NAMES["unet"]
+from dbcli.diffusion.base_kinds import ONLY, check_folder
+from dbcli.diffusion.damaged_files import how_to_get_again
+from dbcli.diffusion.model_files import open_weights, read_json
+from dbcli.diffusion.weight_choice import STEMS, chosen_weights, files_of
+from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+
+# For a folder without a VAE, where one is given beside it.
+VAE_OF_V1 = {"scaling_factor": 0.18215, "latent_channels": 4}
 
 # diffusers renamed the layers of the autoencoder's attention in 2023; older repositories keep the old names.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def parts_of_folder(folder: Path) -> Parts:
-    """Reads the configurations and headers of a diffusers folder.
+def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
+    """Reads the configurations and headers of a diffusers folder; of its VAE only if it is needed.
 
-    Raises BaseMissing when a part is absent, UnsafeFile when one is not what it says.
+    Raises UnsupportedFile for another kind of model, BaseMissing when a part is absent, UnsafeFile when one is not
+    what it says.
     """
-    configs, entries, files = {}, {}, []
+    check_folder(folder)
+    configs: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Entry]] = {}
+    files: list[Path] = []
+    notes: list[str] = []
     for component in COMPONENTS:
-        config = read_json(_existing(folder, f"{component}/config.json"))
-        _check_class(config, component, folder)
-        configs[component] = config
-        weights = open_weights(_weights_path(folder, component))
-        files.append(weights.path)
-        entries[component] = _entries(weights)
+        if component == "vae" and not needs_vae and not (folder / "vae" / "config.json").is_file():
+            configs[component], entries[component] = dict(VAE_OF_V1), {}
+            continue
+        configs[component] = read_json(_existing(folder, f"{component}/config.json"))
+        _check_class(configs[component], component, folder)
+        if component == "vae" and not needs_vae:
+            entries[component] = {}
+            continue
+        found, told = weight_files(folder / component, component)
+        files += found
+        notes += told
+        entries[component] = entries_of(found)
     configs["scheduler"] = read_json(_existing(folder, "scheduler/scheduler_config.json"))
     tokenizer = _existing(folder, "tokenizer")
-    small = [folder / component / "config.json" for component in COMPONENTS]
+    small = [folder / component / "config.json" for component in COMPONENTS if component != "vae" or needs_vae]
     small.append(folder / "scheduler/scheduler_config.json")
     small += sorted(path for path in tokenizer.iterdir() if path.is_file())
-    return Parts(configs, entries, files, partial(read_tokenizer, tokenizer), str(folder), small_files=small)
+    return Parts(configs, entries, files, partial(read_tokenizer, tokenizer), str(folder), notes, small)
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -64,7 +65,18 @@ def read_tokenizer(folder: Path) -> Any:
         with quiet_libraries():
             return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizer library raises bare Exceptions for a damaged file
-        raise UnsafeFile(f"The tokenizer in {folder} cannot be read ({str(error)[:200]}).") from error
+        damaged = next((path for path in sorted(folder.glob("*.json")) if not _is_json(path)), folder)
+        raise UnsafeFile(
+            f"The tokenizer in {folder} cannot be read ({str(error)[:200]}).", hint=how_to_get_again(damaged)
+        ) from error
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _existing(folder: Path, name: str) -> Path:
@@ -80,21 +92,33 @@ def _existing(folder: Path, name: str) -> Path:
 def _check_class(config: dict[str, Any], component: str, folder: Path) -> None:
     found = config.get("_class_name") or (config.get("architectures") or [CLASSES[component]])[0]
     if found != CLASSES[component]:
+        raise UnsupportedFile(f"{folder} has a {component} of the class {found}, not {CLASSES[component]}.", hint=ONLY)
+
+
+def weight_files(folder: Path, component: str) -> tuple[list[Path], list[str]]:
+    """The files with a component's weights, and a sentence where they are not the ones of the plain name.
+
+    Raises BaseMissing where there is none, or where shards are lacking.
+    """
+    choice = chosen_weights(component, (path.name for path in folder.iterdir() if path.is_file()))
+    if choice is None:
+        stem = STEMS[component]["safetensors"]
         raise BaseMissing(
-            f"{folder} has a {component} of the class {found}, not {CLASSES[component]}.",
-            hint="Only Stable Diffusion 1.x and 2.x models can be a base.",
+            f"{folder} holds no weights ({stem}.safetensors, or in shards with {stem}.safetensors.index.json).",
+            hint="Download or copy the folder again, whole.",
         )
+    name = choice.index or choice.files[0]
+    notes = [f"{component}: the weights in {name} are used."] if choice.variant else []
+    return files_of(folder, choice), notes
 
 
-def _weights_path(folder: Path, component: str) -> Path:
-    for name in WEIGHT_NAMES[component]:
-        if (folder / component / name).is_file():
-            return folder / component / name
-    raise BaseMissing(f"{folder / component} holds no weights ({WEIGHT_NAMES[component][0]}).")
-
-
-def _entries(weights: WeightFile) -> dict[str, Entry]:
-    return {_today_name(name): Entry(weights.shape(name), partial(weights.read, name)) for name in weights.names()}
+def entries_of(files: list[Path]) -> dict[str, Entry]:
+    """The tensors of a network's files by today's diffusers names."""
+    entries = {}
+    for weights in map(open_weights, files):
+        for name in weights.names():
+            entries[_today_name(name)] = Entry(weights.shape(name), partial(weights.read, name))
+    return entries
 
 
 def _today_name(name: str) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.folder import WEIGHT_NAMES
-from dbcli.errors import BaseMissing, Unreachable
+from dbcli.diffusion.weight_choice import STEMS, chosen_weights, files_of
+from dbcli.errors import BaseMissing, DreamboothError, Unreachable
 
 REVISION_PATTERN = re.compile(r"[0-9a-f]{40}")
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -78,7 +78,7 @@ def download(
     if offline or _library_is_offline():
         if cached is not None and _is_complete(cached, half_precision_counts=True):
             return cached
-        raise _offline(repository)
+        raise _offline(repository) if cached is None else _incomplete(repository, cached)
     wanted = wanted_files(sibling.rfilename for sibling in _ask(repository, revision).siblings)
     if on_download is not None:
         on_download(f"Downloading {repository} at {revision[:12]} ({len(wanted)} files) …")
@@ -86,24 +86,77 @@ def download(
 
 
 def wanted_files(available: Iterable[str]) -> list[str]:
-    """Of a repository's files the configurations and, for each network, its one preferred weights file."""
+    """Of a repository's files the configurations and, for each network, its preferred weights, in shards or not."""
     present = set(available)
     wanted = [name for name in CONFIG_FILES if name in present]
-    for component, choices in WEIGHT_NAMES.items():
-        wanted += [f"{component}/{name}" for name in choices if f"{component}/{name}" in present][:1]
+    for component in STEMS:
+        inside = (name.removeprefix(f"{component}/") for name in present if name.startswith(f"{component}/"))
+        choice = chosen_weights(component, inside)
+        if choice is not None:
+            listed = choice.files if choice.index is None else (choice.index, *choice.files)
+            wanted += [f"{component}/{name}" for name in listed]
     return wanted
+
+
+def has_part(repository: str, revision: str) -> bool:
+    """Whether anything of a repository at a 40-hex revision is in the hub's cache."""
+    return _cached_folder(repository, revision) is not None
+
+
+def require_loadable(repository: str, revision: str, *, offline: bool) -> bool:
+    """Whether a repository at a 40-hex revision is complete in the cache; no question is asked of the hub.
+
+    Raises Unreachable naming what is lacking where it cannot be fetched either.
+    """
+    cached = _cached_folder(repository, revision)
+    is_offline = offline or _library_is_offline()
+    if cached is not None and _is_complete(cached, half_precision_counts=is_offline):
+        return True
+    if is_offline:
+        raise _offline(repository) if cached is None else _incomplete(repository, cached)
+    return False
+
+
+def download_configs(repository: str, revision: str) -> Path:
+    """The folder with a repository's configurations, kilobytes of JSON. Raises Unreachable or BaseMissing."""
+    present = {sibling.rfilename for sibling in _ask(repository, revision).siblings}
+    return _fetch(
+        repository,
+        revision,
+        sorted(name for name in present if name.endswith("config.json") or name == "model_index.json"),
+    )
+
+
+def _incomplete(repository: str, folder: Path) -> Unreachable:
+    lacking = _lacking(folder, half_precision_counts=True)
+    return Unreachable(
+        f"Of {repository} only a part is on this machine ({folder} lacks {lacking}), and --offline forbids a download.",
+        hint="the same command without --offline downloads the rest",
+    )
 
 
 def _is_complete(folder: Path, *, half_precision_counts: bool = False) -> bool:
     """Whether a base can be loaded; a cache that only holds the rounded fp16 files is no substitute for the whole."""
+    return _lacking(folder, half_precision_counts=half_precision_counts) is None
 
-    def has_weights(component: str) -> bool:
-        names = (name for name in WEIGHT_NAMES[component] if half_precision_counts or ".fp16." not in name)
-        return any((folder / component / name).is_file() for name in names)
 
-    has_tokenizer = any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-    has_configs = all((folder / name).is_file() for name in NEEDED_FILES)
-    return has_tokenizer and has_configs and all(has_weights(component) for component in WEIGHT_NAMES)
+def _lacking(folder: Path, *, half_precision_counts: bool) -> str | None:
+    """The first part of a base that a folder does not have, None where it has all."""
+    for name in NEEDED_FILES:
+        if not (folder / name).is_file():
+            return name
+    if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return "tokenizer/vocab.json"
+    for component in STEMS:
+        names = [path.name for path in (folder / component).iterdir() if path.is_file()]
+        choice = chosen_weights(component, names)
+        if choice is None or (choice.is_rounded and not half_precision_counts):
+            return f"the weights of {component}"
+        try:
+            files_of(folder / component, choice)
+        except DreamboothError:
+            return f"shards of {component}"
+    return None
 
 
 def _library_is_offline() -> bool:
@@ -138,7 +191,9 @@ def _ask(repository: str, revision: str | None) -> Any:
     except RevisionNotFoundError as error:
         raise BaseMissing(f"{repository} has no revision {revision}.") from error
     except RepositoryNotFoundError as error:
-        raise BaseMissing(f"The hub has no public model {repository}.", hint=WAYS_OUT) from error
+        raise BaseMissing(
+            f"The hub has no public model {repository}, and here is no folder of that name.", hint=WAYS_OUT
+        ) from error
     except Exception as error:  # sockets, proxies, certificates and the hub itself fail in many types
         raise _unreachable(repository, error) from error
 
@@ -186,4 +241,8 @@ def _unreachable(repository: str, error: Exception) -> Unreachable:
 
 
 def _offline(repository: str) -> Unreachable:
-    return Unreachable(f"{repository} is not on this machine, and --offline forbids a download.", hint=WAYS_OUT)
+    return Unreachable(
+        f"{repository} is not on this machine, neither as a folder nor in the hub's cache, and --offline forbids a "
+        "download.",
+        hint=WAYS_OUT,
+    )

@@ -18,7 +18,6 @@ from dbcli.diffusion.bases import (
     joined,
     parts_of,
     resolve_base,
-    settle_prediction_type,
 )
 from dbcli.diffusion.folder import read_tokenizer
 from dbcli.diffusion.single_file import shipped_configs
@@ -26,20 +25,21 @@ from dbcli.diffusion.small_base import Packed
 from dbcli.errors import Unreachable
 
 
-def imagine_base(source: str, revision: str | None) -> Base:
+def imagine_base(source: str, revision: str | None, **choices: str | None) -> Base:
     """A base on the meta device, float32: adapters can be added to it; `put` and `place` make it able to work.
+
+    `choices` are those of `parts_of`: the prediction type and a separate VAE.
 
     Nothing is fetched: of a known base that is not here yet the shipped configuration is taken. Raises Unreachable
     for any other that is not on this machine, BaseMissing and UnsafeFile as `load_base` does.
     """
     reference = resolve_base(source, revision, offline=True)
     try:
-        parts = parts_of(reference, offline=True)
+        parts = parts_of(reference, offline=True, **choices)
     except Unreachable:
         if reference.name not in KNOWN_BASES:
             raise
         parts = _shipped_parts(reference)
-    settle_prediction_type(parts, None)
     for component in COMPONENTS:
         check_config(parts.configs[component], f"{parts.source} ({component})")
     networks = {name: empty_network(name, parts.configs[name]) for name in COMPONENTS}

@@ -16,8 +16,10 @@ from typing import Any, Protocol
 
 import torch
 
+from dbcli.diffusion.damaged_files import how_to_get_again, is_in_hub_cache
 from dbcli.diffusion.pickle_files import PickleFile
-from dbcli.errors import BaseMissing, UnsafeFile
+from dbcli.diffusion.scaled_files import unscaled
+from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_JSON_BYTES = 16 * 2**20
@@ -81,17 +83,35 @@ def open_weights(path: Path) -> WeightFile:
     if not path.is_file():
         raise BaseMissing(f"There is no model file {path}.")
     with path.open("rb") as handle:
-        magic = handle.read(4)
-    if magic == b"PK\x03\x04":
+        start = handle.read(64)
+    _refuse_other_containers(path, start)
+    if start.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".safetensors":
             raise UnsafeFile(f"{path} is a pickle under the name of a safetensors file.")
-        return PickleFile(path)
+        return unscaled(PickleFile(path))
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnsafeFile(
             f"{path} is not a checkpoint of today's torch (a zip archive).",
-            hint="Files older than torch 1.6 or cut short cannot be read safely; look for the model as .safetensors.",
+            hint=how_to_get_again(path)
+            if is_in_hub_cache(path)
+            else "Files older than torch 1.6 or cut short cannot be read safely; look for the model as .safetensors.",
         )
-    return SafetensorsFile(path)
+    return unscaled(SafetensorsFile(path))
+
+
+def _refuse_other_containers(path: Path, start: bytes) -> None:
+    """Names what people take for a model file by its first bytes."""
+    if start.startswith(b"GGUF"):
+        raise UnsupportedFile(
+            f"{path} is a GGUF file, whose weights are quantised.",
+            hint="Use the model as .safetensors in fp16 or fp32.",
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise BaseMissing(
+            f"{path} is a pointer of Git LFS; the model itself was not fetched.", hint="git lfs pull, in that folder"
+        )
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise BaseMissing(f"{path} is a web page, not a model.", hint="Download it again, perhaps after signing in.")
 
 
 class SafetensorsFile:
@@ -164,7 +184,10 @@ def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorIn
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise _unsound(path, f"the entry of {name!r} is malformed")
     if entry["dtype"] not in DTYPES:
-        raise _unsound(path, f"{name!r} has the unknown type {entry['dtype']!r}")
+        raise UnsafeFile(
+            f"{path} cannot be read: {name!r} has the unknown type {entry['dtype']!r}.",
+            hint="Use the model in fp16, bf16 or fp32.",
+        )
     dtype, width = DTYPES[entry["dtype"]]
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
@@ -194,7 +217,7 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_start: int
 def _unsound(path: Path, reason: str) -> UnsafeFile:
     return UnsafeFile(
         f"{path} is not a sound safetensors file: {reason}.",
-        hint="Download or copy it again; it may be cut short.",
+        hint=how_to_get_again(path),
     )
 
 
@@ -207,7 +230,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UnsafeFile(f"{path} is not JSON.") from error
+        raise UnsafeFile(f"{path} is not JSON.", hint=how_to_get_again(path)) from error
     if not isinstance(table, dict):
         raise UnsafeFile(f"{path} is not a table.")
     return table

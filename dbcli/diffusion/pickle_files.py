@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.damaged_files import how_to_get_again
 from dbcli.errors import UnsafeFile
 
 MAX_PICKLE_BYTES = 64 * 2**20
@@ -79,9 +80,7 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UnsafeFile(
-            f"{path} is a damaged archive.", hint="Download or copy it again; it may be cut short."
-        ) from error
+        raise UnsafeFile(f"{path} is a damaged archive.", hint=how_to_get_again(path)) from error
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise UnsafeFile(f"{path} is compressed or encrypted inside, which no torch checkpoint is.")

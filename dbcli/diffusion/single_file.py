@@ -9,6 +9,8 @@ they are the ones to train on.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -17,27 +19,34 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.assembly import Entry, Parts, check_config
+from dbcli.diffusion.base_kinds import ONLY, check_channels, check_single_file
+from dbcli.diffusion.checkpoint_names import RenamedFile
 from dbcli.diffusion.formats import original_names as names
 from dbcli.diffusion.model_files import WeightFile, open_weights
+from dbcli.diffusion.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
 from dbcli.errors import BaseMissing, UnsafeFile
 
 METADATA_KEY = "dreambooth.configs"
 V2_BASE_GLOBAL_STEP = "875000"  # what 512-base-ema.ckpt (Stable Diffusion 2.0 base, epsilon) says of itself
 TELLING_NAME = f"{names.UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 TELLING_SPREAD = 0.09
-HINT = "Only complete Stable Diffusion 1.x and 2.x text-to-image models can be a base."
+ZERO_SNR_SETTINGS = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+# Beside the averages these stand in a file; some keep them where the averages themselves were taken out.
+EMA_COUNTERS = ("model_ema.decay", "model_ema.num_updates")
 
 
-def parts_of_file(path: Path) -> Parts:
+def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: bool = True) -> Parts:
     """Reads the header of a single-file model, finds its architecture and maps its names.
 
-    Raises BaseMissing when it is another kind of model, UnsafeFile when it is not sound.
+    `prediction_type` is a person's word against the file's own; of its VAE nothing is read if none is needed. Raises
+    UnsupportedFile for another kind of model, BaseMissing when a part is absent, UnsafeFile when it is not sound.
     """
-    weights = open_weights(path)
-    _check_kind(weights)
+    stored = open_weights(path)
+    weights = RenamedFile(stored)
+    check_single_file(weights, stored, needs_vae=needs_vae)
     own = _own_configs(weights)
-    version = _version(weights)
-    configs = own or fitted_configs(weights, version)
+    version = _version(stored)
+    configs = own or fitted_configs(weights, version, with_vae=needs_vae)
     facts = shipped_configs(version)
     pad_token = configs.pop("pad_token", facts["pad_token"])
     max_tokens = int(configs.pop("max_tokens", 77))
@@ -47,16 +56,16 @@ def parts_of_file(path: Path) -> Parts:
         configs=configs,
         entries={
             "unet": _unet_entries(weights, configs["unet"]),
-            "vae": _vae_entries(weights, configs["vae"]),
-            "text_encoder": _text_entries(weights, version, configs["text_encoder"]),
+            "vae": _vae_entries(weights, configs["vae"]) if needs_vae else {},
+            "text_encoder": _text_entries(weights, configs["text_encoder"]),
         },
         files=[path],
         tokenizer=partial(shipped_tokenizer, pad_token=pad_token, max_tokens=max_tokens),
         source=str(path),
     )
-    if own is None and version == "sd-v2":
-        _settle_prediction_type(parts, weights)
-    if any(name.startswith("model_ema.") for name in weights.names()):
+    if own is None:
+        _settle_prediction(parts, weights, version, prediction_type)
+    if any(name.startswith("model_ema.") and name not in EMA_COUNTERS for name in weights.names()):
         parts.notes.append(f"{path.name} holds trained and averaged weights; the trained ones are used.")
     return parts
 
@@ -80,26 +89,13 @@ def shipped_tokenizer(pad_token: str, max_tokens: int) -> Any:
     return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **settings)
 
 
-def _check_kind(weights: WeightFile) -> None:
-    keys, path = set(weights.names()), weights.path
-    if any("lora_" in key or ".lora" in key for key in keys):
-        raise BaseMissing(f"{path} is a LoRA, not a base model.", hint="Give the base it was trained on.")
-    if any(key.startswith("conditioner.embedders.") for key in keys):
-        raise BaseMissing(f"{path} is a Stable Diffusion XL model.", hint=HINT)
-    first = f"{names.UNET_PREFIX}input_blocks.0.0.weight"
-    if first not in keys:
-        raise BaseMissing(f"{path} is not a Stable Diffusion checkpoint in the original layout.", hint=HINT)
-    for prefix, what in ((names.VAE_PREFIX, "autoencoder"), ("cond_stage_model.", "text encoder")):
-        if not any(key.startswith(prefix) for key in keys):
-            raise BaseMissing(f"{path} holds no {what}.", hint=HINT)
-    taken, given = _size(weights, first, 1), _size(weights, f"{names.UNET_PREFIX}out.2.weight", 0)
-    if taken != given:
-        raise BaseMissing(f"{path} takes {taken} channels: an inpainting or editing model.", hint=HINT)
+def _version(stored: WeightFile) -> str:
+    marks = (names.OPEN_CLIP_PREFIX, "text_encoders.clip_h.", "cond_stage_model.clip_h.")
+    return "sd-v2" if any(name.startswith(marks) for name in stored.names()) else "sd-v1"
 
 
-def _version(weights: WeightFile) -> str:
-    open_clip = any(key.startswith(names.OPEN_CLIP_PREFIX) for key in weights.names())
-    return "sd-v2" if open_clip else "sd-v1"
+def _is_open_clip(weights: WeightFile) -> bool:
+    return any(name.startswith(names.OPEN_CLIP_PREFIX) for name in weights.names())
 
 
 def _own_configs(weights: WeightFile) -> dict[str, Any] | None:
@@ -116,14 +112,15 @@ def _own_configs(weights: WeightFile) -> dict[str, Any] | None:
     raise UnsafeFile(f"{weights.path}: the configuration in its metadata cannot be read.")
 
 
-def fitted_configs(weights: WeightFile, version: str) -> dict[str, Any]:
+def fitted_configs(weights: WeightFile, version: str, *, with_vae: bool = True) -> dict[str, Any]:
     """The shipped configuration with the widths that the file's shapes show (fine-tunes never change them)."""
     configs = shipped_configs(version)
     unet, vae, text = configs["unet"], configs["vae"], configs["text_encoder"]
     stride = unet["layers_per_block"] + 1
     blocks = range(len(unet["block_out_channels"]))
     unet["in_channels"] = _size(weights, f"{names.UNET_PREFIX}input_blocks.0.0.weight", 1)
-    unet["out_channels"] = unet["in_channels"]
+    unet["out_channels"] = _size(weights, f"{names.UNET_PREFIX}out.2.weight", 0)
+    check_channels(unet["in_channels"], unet["out_channels"], str(weights.path))
     unet["block_out_channels"] = [
         _size(weights, f"{names.UNET_PREFIX}input_blocks.{1 + stride * block}.0.in_layers.2.weight", 0)
         for block in blocks
@@ -132,28 +129,29 @@ def fitted_configs(weights: WeightFile, version: str) -> dict[str, Any]:
     unet["cross_attention_dim"] = _size(weights, context, 1)
     if version == "sd-v2":
         unet["attention_head_dim"] = [max(1, width // 64) for width in unet["block_out_channels"]]
-    vae["latent_channels"] = _size(weights, f"{names.VAE_PREFIX}post_quant_conv.weight", 0)
-    vae["block_out_channels"] = [
-        _size(weights, f"{names.VAE_PREFIX}encoder.down.{block}.block.0.conv1.weight", 0) for block in blocks
-    ]
-    _fit_text(text, weights, version)
+    if with_vae:
+        vae["latent_channels"] = _size(weights, f"{names.VAE_PREFIX}post_quant_conv.weight", 0)
+        vae["block_out_channels"] = [
+            _size(weights, f"{names.VAE_PREFIX}encoder.down.{block}.block.0.conv1.weight", 0) for block in blocks
+        ]
+    _fit_text(text, weights)
     return configs
 
 
-def _fit_text(text: dict[str, Any], weights: WeightFile, version: str) -> None:
-    mapped = _text_names(weights, version)
+def _fit_text(text: dict[str, Any], weights: WeightFile) -> None:
+    mapped = _text_names(weights)
     text["vocab_size"], text["hidden_size"] = mapped("embeddings.token_embedding.weight")
     text["intermediate_size"] = mapped("encoder.layers.0.mlp.fc1.weight")[0]
     text["num_attention_heads"] = max(1, text["hidden_size"] // 64)
 
 
-def _text_names(weights: WeightFile, version: str) -> Any:
-    prefix = _clip_prefix(weights)
+def _text_names(weights: WeightFile) -> Any:
+    prefix, is_open_clip = _clip_prefix(weights), _is_open_clip(weights)
 
     def shape(name: str) -> tuple[int, ...]:
-        original = names.open_clip_name(name)[0] if version == "sd-v2" else prefix + name
+        original = names.open_clip_name(name)[0] if is_open_clip else prefix + name
         if original not in set(weights.names()):
-            raise BaseMissing(f"{weights.path} lacks {original}.", hint=HINT)
+            raise BaseMissing(f"{weights.path} lacks {original}.", hint=ONLY)
         found = weights.shape(original)
         if len(found) != 2:
             raise UnsafeFile(f"{weights.path}: {original} has the shape {list(found)}.")
@@ -164,7 +162,7 @@ def _text_names(weights: WeightFile, version: str) -> Any:
 
 def _size(weights: WeightFile, name: str, axis: int) -> int:
     if name not in set(weights.names()):
-        raise BaseMissing(f"{weights.path} lacks {name}.", hint=HINT)
+        raise BaseMissing(f"{weights.path} lacks {name}.", hint=ONLY)
     shape = weights.shape(name)
     if len(shape) <= axis:
         raise UnsafeFile(f"{weights.path}: {name} has the shape {list(shape)}.")
@@ -210,12 +208,12 @@ def _strange(names_left: set[str]) -> list[str]:
     return sorted(name for name in names_left if not name.startswith(f"{names.VAE_PREFIX}loss."))
 
 
-def _text_entries(weights: WeightFile, version: str, config: dict[str, Any]) -> dict[str, Entry]:
+def _text_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
     present = set(weights.names())
-    prefix = _clip_prefix(weights)
+    prefix, is_open_clip = _clip_prefix(weights), _is_open_clip(weights)
     entries = {}
     for name in _wanted("text_encoder", config):
-        original, third = names.open_clip_name(name) if version == "sd-v2" else (prefix + name, None)
+        original, third = names.open_clip_name(name) if is_open_clip else (prefix + name, None)
         if original not in present:
             continue
         shape = weights.shape(original)
@@ -232,26 +230,46 @@ def _read_third(weights: WeightFile, name: str, third: int) -> torch.Tensor:
     return weights.read(name).chunk(3)[third]
 
 
-def _settle_prediction_type(parts: Parts, weights: WeightFile) -> None:
+def _settle_prediction(parts: Parts, weights: WeightFile, version: str, override: str | None) -> None:
+    """What the person says, else what the file says of itself; Stable Diffusion 2 that says nothing is looked at."""
+    where = weights.path.name
+    said = Said(override, False) if override else said_by(set(weights.names()), weights.metadata, str(weights.path))
+    if override == V:
+        said = replace(said, zero_snr=ZERO_SNR_MARK in weights.names())
+    found = said.prediction
+    if version == "sd-v2":
+        found = found or _of_architecture(weights.metadata) or _of_spread(parts, weights)
+        set_prediction_type(parts.configs, found)
+    parts.configs["scheduler"]["prediction_type"] = found or EPSILON
+    if said.zero_snr:
+        # diffusers' PNDM knows nothing of it, and only trailing timesteps begin in pure noise.
+        parts.configs["scheduler"] |= {"_class_name": "DDIMScheduler"} | ZERO_SNR_SETTINGS
+    if override is None and (said.zero_snr or (version == "sd-v1" and found == V)):
+        schedule = " with zero terminal SNR" if said.zero_snr else ""
+        parts.notes.append(f"{where} says that it predicts v{schedule}; --prediction-type at init says otherwise.")
+
+
+def _of_architecture(metadata: Mapping[str, str]) -> str | None:
+    architecture = metadata.get("modelspec.architecture", "")
+    if metadata.get("global_step") == V2_BASE_GLOBAL_STEP or "-512" in architecture:
+        return EPSILON
+    return V if "768-v" in architecture else None
+
+
+def _of_spread(parts: Parts, weights: WeightFile) -> str:
     """Stable Diffusion 2 files have the same names and shapes whether they predict noise or v.
 
-    What the file says of itself counts first. Else one layer tells them apart: the biases of the last block's first
-    norm spread by 0.06 in the 512 px base and by 0.53 in the 768 px v model (ComfyUI draws the line at 0.09 too).
+    One layer tells them apart: the biases of the last block's first norm spread by 0.06 in the 512 px base and by 0.53
+    in the 768 px v model (ComfyUI draws the line at 0.09 too).
     """
-    said = weights.metadata.get("modelspec.prediction_type", "")
-    architecture = weights.metadata.get("modelspec.architecture", "")
-    if weights.metadata.get("global_step") == V2_BASE_GLOBAL_STEP or said == "epsilon" or "-512" in architecture:
-        found = "epsilon"
-    elif said.startswith("v") or "768-v" in architecture:
-        found = "v_prediction"
-    else:
-        spread = weights.read(TELLING_NAME).float().std(correction=0).item()
-        found = "v_prediction" if spread > TELLING_SPREAD else "epsilon"
-        parts.notes.append(
-            f"{weights.path.name} does not say what it predicts; its weights look like {found}. "
-            "If pictures are noise, give the other prediction type."
-        )
-    set_prediction_type(parts.configs, found)
+    spread = weights.read(TELLING_NAME).float().std(correction=0).item()
+    found = V if spread > TELLING_SPREAD else EPSILON
+    other = EPSILON if found == V else V
+    parts.notes.append(
+        f"{weights.path.name} does not say what it predicts; its weights look like {found}. "
+        f"If images are noise, make the project anew with init --prediction-type {other}."
+    )
+    return found
 
 
 def set_prediction_type(configs: dict[str, Any], prediction_type: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -32,6 +32,13 @@ class ProjectSettings(Record):
     base: str = Field(min_length=1, description="a known name, a hub id, a diffusers folder or a single file")
     revision: str | None = Field(default=None, description="the hub's commit, resolved once and then kept")
     base_hash: str | None = Field(default=None, description="SHA-256 over the base's weights, once known")
+    prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
+        default=None, description="what the base's UNet predicts; what the base says of itself if left out"
+    )
+    vae: str | None = Field(
+        default=None, min_length=1, description="a VAE in place of the base's own: a file or a diffusers folder"
+    )
+    vae_hash: str | None = Field(default=None, description="SHA-256 of that VAE's weights file")
     profile: str | None = Field(default=None, description="the default profile: a shipped name or a file")
     resolution: Whole | None = Field(
         default=None, ge=32, le=4096, multiple_of=8, description="pixels a side; the base's own if left out"
@@ -42,6 +49,11 @@ class ProjectSettings(Record):
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="profile settings, nested or dotted: {train: {steps: 400}}"
     )
+
+    @property
+    def base_choices(self) -> dict[str, str | None]:
+        """What was chosen about the base beside its name, as the loaders of bases take it."""
+        return {"prediction_type": self.prediction_type, "vae": self.vae}
 
     @field_validator("revision")
     @classmethod

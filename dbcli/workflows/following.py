@@ -156,7 +156,8 @@ class Follower:
         gc.collect()
         settings = load_settings(Layout(Path(root)))
         # Process 0 has it by now, downloaded if need be.
-        self.base = load_base(settings.base, settings.revision, offline=True, device=pick_device(device))
+        how: dict[str, Any] = {"offline": True, "device": pick_device(device), **settings.base_choices}
+        self.base = load_base(settings.base, settings.revision, **how)
         if self.base.hash != base_hash:
             raise Refused(f"The base {settings.base} has other weights than process 0's.")
 

@@ -204,7 +204,7 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
     pictures = photos * _views(profile) + (prior.images if prior.enabled else 0)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
     at_once = (min(prior.batch_size, drawn or 1), min(ENCODED_AT_ONCE, pictures))
-    model = (settings.base, settings.revision, str(device))
+    model = (settings.base, settings.revision, tuple(settings.base_choices.items()), str(device))
     done = _training(*model, neutral.model_dump_json())
     before = _before(*model, profile.images.resolution, prior.precision, at_once)
     is_cpu = device.type != "cuda"
@@ -231,7 +231,9 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
 
 # Rungs that differ in their optimiser alone share their steps.
 @lru_cache(maxsize=16)
-def _training(base_name: str, revision: str | None, device_name: str, recipe: str) -> _Training:
+def _training(
+    base_name: str, revision: str | None, choices: tuple[tuple[str, str | None], ...], device_name: str, recipe: str
+) -> _Training:
     import torch
 
     from dbcli.diffusion.devices import resident_bytes
@@ -239,7 +241,7 @@ def _training(base_name: str, revision: str | None, device_name: str, recipe: st
     from dbcli.workflows.training_loop import make_trainable
 
     profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(device_name)
-    base = imagine_base(base_name, revision)
+    base = imagine_base(base_name, revision, **dict(choices))
     # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion import footprint
@@ -264,6 +266,7 @@ def _training(base_name: str, revision: str | None, device_name: str, recipe: st
 def _before(
     base_name: str,
     revision: str | None,
+    choices: tuple[tuple[str, str | None], ...],
     device_name: str,
     resolution: int | None,
     precision: str,
@@ -277,7 +280,7 @@ def _before(
     from dbcli.diffusion.imagined import imagine_base, put
     from dbcli.diffusion.rehearsal import without_memory
 
-    device, base = torch.device(device_name), imagine_base(base_name, revision)
+    device, base = torch.device(device_name), imagine_base(base_name, revision, **dict(choices))
     plain, size = footprint.weights_bytes(base), resolution or base.resolution
     unet: Any = base.unet
     with without_memory():

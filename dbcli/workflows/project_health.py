@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from dbcli.errors import DreamboothError
 from dbcli.project import prior_sets, runs
@@ -58,6 +59,9 @@ def _base(layout: Layout) -> Iterator[Check]:
         reference = resolve_base(settings.base, settings.revision, offline=True)
         if reference.kind == "hub":
             hub.download(reference.source, str(reference.revision), offline=True)
+        if settings.vae is not None and not Path(settings.vae).exists():
+            yield fault("project", "base", f"its VAE {settings.vae} is gone", "put it back, or make a new project")
+            return
     except Unreachable:
         yield note("project", "base", f"{settings.base} is not on this machine yet", "the first run downloads it")
         return

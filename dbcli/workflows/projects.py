@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused, UsageError
+from dbcli.project.atomic import sha256_of
 from dbcli.project.layout import Layout, find_project
 from dbcli.project.profiles import load_profile, resolve
 from dbcli.project.settings import ProjectSettings, load_settings, load_user_settings, save_settings
@@ -28,6 +30,10 @@ class NewProject:
     base: str
     revision: str | None
     profile: str | None
+    prediction_type: str | None = None
+    vae: str | None = None
+    vae_hash: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_project(folder: Path | None) -> Layout:
@@ -42,10 +48,20 @@ def proposed_base() -> str:
     return load_user_settings().base or DEFAULT_BASE
 
 
-def init_project(folder: Path, base: str, profile: str | None, *, offline: bool) -> NewProject:
-    """Makes `folder` a project on `base`, its hub revision frozen; nothing is made if the base does not exist.
+def init_project(
+    folder: Path,
+    base: str,
+    profile: str | None,
+    *,
+    offline: bool,
+    prediction_type: str | None = None,
+    vae: Path | None = None,
+) -> NewProject:
+    """Makes `folder` a project on `base`, its hub revision frozen; nothing is made if the base cannot be loaded.
 
-    Raises Refused if it is one already, UsageError or MissingError for the base, ConfigError for the profile.
+    That is judged from configurations and headers, before any weights are read or fetched. Raises Refused if it is a
+    project already, UnsupportedFile, UsageError or MissingError for the base and the VAE, ConfigError for the profile
+    and the prediction type.
     """
     target = folder.expanduser().resolve()
     layout = Layout(target)
@@ -55,15 +71,30 @@ def init_project(folder: Path, base: str, profile: str | None, *, offline: bool)
         raise UsageError(f"{target} is a file.", hint="dreambooth init DIR with a folder's name")
     if profile is not None and profile != AUTO:
         resolve([(f"profile '{profile}'", load_profile(profile))])
-    from dbcli.diffusion.bases import resolve_base
+    from dbcli.diffusion.bases import judge_base, resolve_base
 
     reference = resolve_base(base, offline=offline)
+    vae = None if vae is None else vae.expanduser().resolve()
+    choices = {"prediction_type": prediction_type, "vae": None if vae is None else str(vae)}
+    notes: list[str] = []
+    if reference.kind != "embedded" or any(choices.values()):
+        notes = judge_base(reference, offline=offline, **choices)
+    vae_hash = None if vae is None else _vae_hash(vae)
     # A path would mean something else from another folder; names and hub ids are kept as typed.
     kept = reference.source if reference.kind in ("folder", "single-file") else base
     for made in (layout.subjects_dir, layout.prior_dir, layout.runs_dir):
         made.mkdir(parents=True, exist_ok=True)
-    save_settings(layout, ProjectSettings(base=kept, revision=reference.revision, profile=profile))
-    return NewProject(target, kept, reference.revision, profile)
+    facts = {"base": kept, "revision": reference.revision, "profile": profile, **choices, "vae_hash": vae_hash}
+    save_settings(layout, ProjectSettings.model_validate(facts))
+    return NewProject(target, kept, reference.revision, profile, *choices.values(), vae_hash, tuple(notes))
+
+
+def _vae_hash(vae: Path) -> str:
+    """SHA-256 of the file that a VAE's weights come from; over those of its shards in order, where it has some."""
+    from dbcli.diffusion.separate_vae import files_of_vae
+
+    hashes = [sha256_of(file) for file in files_of_vae(vae)]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **loading: Any) -> Base:
@@ -76,7 +107,15 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **lo
     settings = load_settings(layout)
     if settings.base_hash is not None:
         check_base_files(layout, settings.base_hash)
-    base = load_base(settings.base, settings.revision, offline=offline, on_download=progress.note, **loading)
+    elif (
+        settings.vae is not None and Path(settings.vae).exists() and _vae_hash(Path(settings.vae)) != settings.vae_hash
+    ):
+        raise Refused(
+            f"The VAE {settings.vae} has other weights than when this project began.",
+            hint=f"put the old file back, or make a new project, or delete vae_hash from {layout.settings_file}",
+        )
+    how = {"on_download": progress.note, **settings.base_choices, **loading}
+    base = load_base(settings.base, settings.revision, offline=offline, **how)
     for note in base.notes:
         progress.warn(note)
     if settings.base_hash is None:

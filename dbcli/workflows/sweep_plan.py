@@ -304,12 +304,18 @@ class _Maker:
         content = {
             "base": self.settings.base,
             "revision": self.settings.revision,
+            **self._base_choices(),
             "profile": profile.model_dump(mode="json"),
             "subjects": [self._subject(self.subjects.get(one), word, profile) for one, word in words],
             "after": after,
         }
         title = f"{wish.label}: {' + '.join(stage.subjects)}" if len(wish.stages) > 1 else wish.label
         return TrainUnit(key_of(content), title, words, name, profile, after, stage.allow_collision)
+
+    def _base_choices(self) -> dict[str, str]:
+        """What was chosen about the base beside its name; nothing where nothing was, so that older keys stay."""
+        choices = {"prediction_type": self.settings.prediction_type, "vae": self.settings.vae_hash}
+        return {name: value for name, value in choices.items() if value is not None}
 
     def _subject(self, subject: Subject, word: str, profile: Profile) -> dict[str, Any]:
         is_here = self.layout.subject_file(subject.name).exists()

@@ -142,7 +142,7 @@ def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str])
         return None
     settings = load_settings(layout)
     try:
-        channels, factor, resolution = latent_shape(settings.base, settings.revision)
+        channels, factor, resolution = latent_shape(settings.base, settings.revision, **settings.base_choices)
     except DreamboothError:
         channels, factor, resolution = USUAL_SHAPE
     side = (profile.images.resolution or resolution) // factor

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion import weights_hash
 from dbcli.diffusion.bases import load_base, resolve_base
-from dbcli.errors import BaseMissing, UnsafeFile, UsageError
+from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile, UsageError
 from tests.diffusion import tiny_models
 
 
@@ -247,13 +247,13 @@ def test_a_configuration_cannot_name_code_to_fetch(folder: Path) -> None:
 
 def test_another_kind_of_model_is_told(folder: Path) -> None:
     change_json(folder / "unet" / "config.json", _class_name="SD3Transformer2DModel")
-    with pytest.raises(BaseMissing, match="SD3Transformer2DModel"):
+    with pytest.raises(UnsupportedFile, match="SD3Transformer2DModel"):
         load_base(str(folder))
 
 
 def test_a_prediction_that_cannot_be_trained_is_told(folder: Path) -> None:
     change_json(folder / "scheduler" / "scheduler_config.json", prediction_type="sample")
-    with pytest.raises(BaseMissing, match="sample"):
+    with pytest.raises(UnsupportedFile, match="sample"):
         load_base(str(folder))
 
 

@@ -13,7 +13,7 @@ from dbcli.diffusion.bases import load_base
 from dbcli.diffusion.formats.checkpoint import METADATA_KEY, original_tensors
 from dbcli.diffusion.model_files import read_header
 from dbcli.diffusion.single_file import TELLING_NAME
-from dbcli.errors import BaseMissing, UnsafeFile
+from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models
 
 
@@ -139,25 +139,50 @@ def test_the_person_has_the_last_word_on_the_prediction_type(bare) -> None:
     )
 
 
-FIRST = "model.diffusion_model.input_blocks.0.0.weight"
+UNET = "model.diffusion_model."
+FIRST = f"{UNET}input_blocks.0.0.weight"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: {**t, "conditioner.embedders.0.x": torch.zeros(1)}, "XL"),
+        (lambda t: {**t, "conditioner.embedders.0.x": torch.zeros(1)}, "Stable Diffusion XL model"),
+        (lambda t: {**t, "conditioner.embedders.0.model.ln_final.bias": torch.zeros(1)}, "refiner"),
+        (lambda t: {**t, f"{UNET}label_emb.0.0.weight": torch.zeros(1)}, "unCLIP"),
         (lambda t: {**t, "lora_unet_x.lora_down.weight": torch.zeros(1)}, "LoRA"),
-        (lambda t: {**t, FIRST: torch.zeros(32, 9, 3, 3)}, "inpainting"),
+        (lambda t: {"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 32)}, "a LoRA"),
+        (lambda t: {"emb_params": torch.zeros(2, 768)}, "textual inversion"),
+        (lambda t: {**t, "control_model.zero_convs.0.0.weight": torch.zeros(1)}, "ControlNet"),
+        (lambda t: {**t, FIRST: torch.zeros(32, 9, 3, 3)}, "9 input channels, not 4: an inpainting model"),
+        (lambda t: {**t, FIRST: torch.zeros(32, 8, 3, 3)}, "InstructPix2Pix"),
+        (lambda t: {f"{UNET}joint_blocks.0.x_block.attn.qkv.weight": torch.zeros(1)}, "Stable Diffusion 3 model"),
+        (lambda t: {f"{UNET}double_blocks.0.img_attn.qkv.weight": torch.zeros(1)}, "Flux model"),
+        (lambda t: {f"{UNET}noise_refiner.0.attention.qkv.weight": torch.zeros(1)}, "Z-Image model"),
+        (lambda t: {**t, f"{UNET}out.2.weight.absmax": torch.zeros(1)}, "quantised"),
+        (lambda t: {n: v for n, v in t.items() if n.startswith("first_stage_model.")}, r"autoencoder \(VAE\).* alone"),
+        (lambda t: {"something": torch.zeros(1)}, "original layout"),
+    ],
+)
+def test_what_is_no_base_is_refused_by_name(bare, tmp_path: Path, change, words: str) -> None:
+    path = rewrite(bare["sd-v1"], tmp_path / "other.safetensors", change)
+    with pytest.raises(UnsupportedFile, match=words) as caught:
+        load_base(str(path))
+    assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
         (lambda t: {n: v for n, v in t.items() if not n.startswith("first_stage_model.")}, "no autoencoder"),
         (lambda t: {n: v for n, v in t.items() if not n.startswith("cond_stage_model.")}, "no text encoder"),
         (
             lambda t: {n: v for n, v in t.items() if n != "model.diffusion_model.out.2.weight"},
             "out.2.weight",
         ),
-        (lambda t: {"something": torch.zeros(1)}, "original layout"),
+        (lambda t: {n: v for n, v in t.items() if n.startswith(UNET)}, "no autoencoder .* and no text encoder"),
     ],
 )
-def test_what_is_no_base_is_told_apart(bare, tmp_path: Path, change, words: str) -> None:
+def test_what_a_file_lacks_is_told(bare, tmp_path: Path, change, words: str) -> None:
     path = rewrite(bare["sd-v1"], tmp_path / "other.safetensors", change)
     with pytest.raises(BaseMissing, match=words) as caught:
         load_base(str(path))

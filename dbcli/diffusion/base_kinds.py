@@ -1,0 +1,176 @@
+"""Kinds of models that are no base here, told from headers and configurations and refused by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dbcli.diffusion.file_kinds import SD, SDXL, FileKind, kind_of
+from dbcli.diffusion.formats.original_names import UNET_PREFIX, VAE_PREFIX
+from dbcli.diffusion.model_files import WeightFile, read_json
+from dbcli.errors import BaseMissing, UnsupportedFile
+
+ONLY = "Only Stable Diffusion 1.x and 2.x text-to-image models can be a base."
+# What UNets with more input channels than latents have are made for.
+CHANNELS = {
+    5: "a depth-to-image model",
+    7: "an upscaler",
+    8: "an InstructPix2Pix model",
+    9: "an inpainting model",
+}
+_QUANTISED = re.compile(r"\.(absmax|quant_map|quant_state\..+|nested_absmax|qweight|qzeros)$")
+# Settings of a UNet that ask for more than a prompt, and what such models are.
+_UNET_SETTINGS = (
+    ("class_embed_type", "a UNet that is conditioned on classes or images (unCLIP, upscalers)"),
+    ("num_class_embeds", "a UNet that is conditioned on classes (upscalers)"),
+    ("encoder_hid_dim_type", "a UNet that is conditioned on images (Kandinsky, IP-Adapter)"),
+    ("time_cond_proj_dim", "a latent consistency model"),
+)
+_FAMILIES = (
+    ("StableDiffusionXL", SDXL),
+    ("StableDiffusion3", "Stable Diffusion 3"),
+    ("SD3", "Stable Diffusion 3"),
+    ("Flux", "Flux"),
+    ("ZImage", "Z-Image"),
+    ("StableCascade", "Stable Cascade"),
+    ("Wuerstchen", "Würstchen"),
+    ("Kandinsky", "Kandinsky"),
+    ("PixArt", "PixArt"),
+    ("QwenImage", "Qwen-Image"),
+)
+_ALONE = {
+    "AutoencoderKL": "an autoencoder (VAE) alone",
+    "UNet2DConditionModel": "a UNet alone",
+    "ControlNetModel": "a ControlNet",
+    "T2IAdapter": "a T2I-Adapter",
+    "MotionAdapter": "a motion module of AnimateDiff",
+}
+
+
+def check_channels(taken: int, given: int, where: str) -> None:
+    """Raises UnsupportedFile for a UNet that takes more channels than it gives."""
+    if taken != given:
+        what = CHANNELS.get(taken, "made for editing")
+        raise UnsupportedFile(f"{where} takes {taken} input channels, not {given}: {what}.", hint=ONLY)
+
+
+def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: bool) -> None:
+    """Raises UnsupportedFile for a file that is something else than a base, BaseMissing for one that lacks a part.
+
+    `weights` goes by the original names, `stored` by those of the file.
+    """
+    path, names = stored.path, set(weights.names())
+    kind = kind_of(stored)
+    if any(_QUANTISED.search(name) for name in names):
+        raise UnsupportedFile(f"{path} is quantised (bitsandbytes or GPTQ).", hint="Use the model in fp16 or fp32.")
+    if kind.kind == "adapter" or any("lora_" in name or ".lora" in name for name in names):
+        what = kind.title if kind.kind == "adapter" else "a model with the layers of a LoRA in it"
+        raise UnsupportedFile(
+            f"{path} is {what}, not a base model.",
+            hint="Give the base it was trained on; in its project, dreambooth import-lora takes LoRA files.",
+        )
+    family = _family_of(kind, names)
+    if family:
+        raise UnsupportedFile(f"{path} is {family}.", hint=ONLY)
+    if f"{UNET_PREFIX}input_blocks.0.0.weight" not in names:
+        raise _without_unet(path, kind)
+    lacking = []
+    if needs_vae and not any(name.startswith(VAE_PREFIX) for name in names):
+        lacking.append("no autoencoder (VAE)")
+    if not any(name.startswith("cond_stage_model.") for name in names):
+        lacking.append("no text encoder")
+    if lacking:
+        only_vae = lacking == ["no autoencoder (VAE)"]
+        raise BaseMissing(
+            f"{path} holds {' and '.join(lacking)}.",
+            hint="--vae FILE_OR_FOLDER gives one beside it." if only_vae else "Use the whole checkpoint.",
+        )
+
+
+def _family_of(kind: FileKind, names: set[str]) -> str:
+    """What to call a model of another family, "" for Stable Diffusion 1 and 2."""
+    if kind.kind == "embedding":
+        return f"{kind.title}, no checkpoint in the original layout"
+    if kind.kind in ("controlnet", "motion-module"):
+        return kind.title
+    has_classes = any(name.startswith(f"{UNET_PREFIX}label_emb.") for name in names)
+    if has_classes and any(name.startswith("cond_stage_model.") for name in names):
+        return "a Stable Diffusion model conditioned on images (unCLIP)"
+    if any(name.startswith("conditioner.embedders.0.model.") for name in names) and not any(
+        name.startswith("conditioner.embedders.1.") for name in names
+    ):
+        return f"the refiner of {SDXL}"
+    return f"a {kind.family} model" if kind.family not in ("", SD) else ""
+
+
+def _without_unet(path: Path, kind: FileKind) -> UnsupportedFile | BaseMissing:
+    if kind.kind == "vae":
+        return UnsupportedFile(
+            f"{path} is {kind.title} alone.", hint="--vae takes it; --base takes the model it goes with."
+        )
+    if kind.kind in ("unet", "checkpoint"):
+        return BaseMissing(f"{path} is no whole checkpoint in the original layout: it lacks parts.", hint=ONLY)
+    if kind.kind == "unknown":
+        return UnsupportedFile(f"{path} is not a Stable Diffusion checkpoint in the original layout.", hint=ONLY)
+    return UnsupportedFile(f"{path} is {kind.title}, not a base model.", hint=ONLY)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UnsupportedFile for a folder whose configurations name another kind of model; only JSON is read."""
+    if (folder / "model_index.json").is_file():
+        pipeline = str(read_json(folder / "model_index.json").get("_class_name", ""))
+        family = next((family for start, family in _FAMILIES if pipeline.startswith(start)), None)
+        what = f"a {family} model" if family else _task_of(pipeline)
+        if what is not None:
+            raise UnsupportedFile(f"{folder} is {what} ({pipeline}).", hint=ONLY)
+    if (folder / "unet" / "config.json").is_file():
+        check_unet_config(read_json(folder / "unet" / "config.json"), f"{folder}")
+        return
+    if (folder / "adapter_config.json").is_file() or (folder / "pytorch_lora_weights.safetensors").is_file():
+        raise UnsupportedFile(
+            f"{folder} is a LoRA, not a base model.",
+            hint="Give the base it was trained on; in its project, dreambooth import-lora takes LoRA files.",
+        )
+    for name, said in (("transformer/config.json", "a transformer instead of a UNet"), ("config.json", None)):
+        if (folder / name).is_file():
+            found = str(read_json(folder / name).get("_class_name", ""))
+            family = next((family for start, family in _FAMILIES if found.startswith(start)), None)
+            what = f"a {family} model" if family else said or _ALONE.get(found)
+            if what is not None:
+                raise UnsupportedFile(f"{folder} is {what} ({found}).", hint=ONLY)
+
+
+def _task_of(pipeline: str) -> str | None:
+    """What a pipeline of Stable Diffusion 1 and 2 is made for, where it is not text to image."""
+    for mark, what in (
+        ("Inpaint", "an inpainting model"),
+        ("InstructPix2Pix", "an InstructPix2Pix model"),
+        ("LatentConsistency", "a latent consistency model"),
+        ("Upscale", "an upscaler"),
+        ("Depth2Img", "a depth-to-image model"),
+        ("UnCLIP", "a model conditioned on images (unCLIP)"),
+        ("ControlNet", "a model with a ControlNet"),
+        ("AltDiffusion", "an AltDiffusion model"),
+    ):
+        if mark.lower() in pipeline.lower():
+            return what
+    return None
+
+
+def check_unet_config(config: Mapping[str, Any], where: str) -> None:
+    """Raises UnsupportedFile for the configuration of a UNet that asks for more than a prompt."""
+    added = config.get("addition_embed_type")
+    if added == "text_time":
+        # The refiner alone reads the larger of the two text encoders and nothing else.
+        what = f"the refiner of {SDXL}" if config.get("cross_attention_dim") == 1280 else f"a {SDXL} model"
+        raise UnsupportedFile(f"{where} is {what} (addition_embed_type text_time).", hint=ONLY)
+    if added is not None:
+        raise UnsupportedFile(f"{where} has a UNet with addition_embed_type {added}.", hint=ONLY)
+    for key, what in _UNET_SETTINGS:
+        if config.get(key) is not None:
+            raise UnsupportedFile(f"{where} has {what} ({key} {config[key]}).", hint=ONLY)
+    taken, given = config.get("in_channels", 4), config.get("out_channels", 4)
+    if isinstance(taken, int) and isinstance(given, int):
+        check_channels(taken, given, where)

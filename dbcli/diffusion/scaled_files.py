@@ -1,0 +1,80 @@
+"""Files whose weights are 8-bit floats with scales beside them, read as the products that they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from dbcli.errors import UnsupportedFile
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.model_files import WeightFile
+
+EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
+# A weight `x.weight` is multiplied by `x.<one of these>`: what ComfyUI has written, before and since 2025.
+SCALES = ("scale_weight", "weight_scale")
+# Of no use here: scales of activations, and the marks by which programs know such files.
+OTHERS = ("scale_input", "input_scale", "comfy_quant")
+MARK = "scaled_fp8"
+
+
+class ScaledFile:
+    """A file seen without its scales; `read` gives weights that have one multiplied by it, in float32."""
+
+    def __init__(self, weights: WeightFile) -> None:
+        self.path: Path = weights.path
+        self.metadata = weights.metadata
+        self._weights = weights
+        present = set(weights.names())
+        self._scales = {
+            f"{stem}.weight": name
+            for name in present
+            for stem, _, last in [name.rpartition(".")]
+            if last in SCALES and f"{stem}.weight" in present
+        }
+        beside = set(self._scales.values())
+        self._names = [
+            name for name in weights.names() if name not in beside and name != MARK and not name.endswith(OTHERS)
+        ]
+        for name, scale in self._scales.items():
+            shape = weights.shape(scale)
+            if shape not in ((), (1,)) and _count(shape) != weights.shape(name)[0]:
+                raise UnsupportedFile(
+                    f"{self.path} holds 8-bit floats with a scale of the shape {list(shape)} for {name}.",
+                    hint="Use the model in fp16, bf16 or fp32.",
+                )
+
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._weights.shape(name)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return torch.float32 if name in self._scales else self._weights.dtype(name)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor in memory of its own; a scale is one for all, or one a row."""
+        tensor = self._weights.read(name)
+        if name not in self._scales:
+            return tensor
+        scale = self._weights.read(self._scales[name]).float()
+        return tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def unscaled(weights: WeightFile) -> WeightFile:
+    """The file itself, or what its 8-bit floats stand for where scales lie beside them."""
+    names = weights.names()
+    has_scales = any(name == MARK or name.endswith(SCALES) for name in names)
+    if has_scales and any(weights.dtype(name) in EIGHT_BIT_FLOATS for name in names):
+        return ScaledFile(weights)
+    return weights

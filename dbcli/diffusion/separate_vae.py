@@ -1,0 +1,110 @@
+"""A VAE that is given beside a base: a diffusers folder, or one file in the original layout or in diffusers' names."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dbcli.diffusion.assembly import Entry, Parts, check_config
+from dbcli.diffusion.checkpoint_names import RenamedFile
+from dbcli.diffusion.folder import entries_of, weight_files
+from dbcli.diffusion.formats import original_names as names
+from dbcli.diffusion.model_files import WeightFile, open_weights, read_json
+from dbcli.errors import BaseMissing, UnsupportedFile
+
+
+@dataclass(frozen=True)
+class VaeParts:
+    """A VAE before it takes memory: configuration, tensors by diffusers name, and the files they come from."""
+
+    config: dict[str, Any]
+    entries: dict[str, Entry]
+    files: list[Path]
+    notes: list[str]
+
+
+def with_vae(parts: Parts, path: Path) -> None:
+    """Puts a VAE into the parts of a base that were read without one, in place.
+
+    Raises BaseMissing where there is none, UnsupportedFile for one whose latents the base's UNet cannot read.
+    """
+    found = vae_parts(path, parts.configs["vae"])
+    wanted = int(parts.configs["unet"].get("in_channels", 4))
+    latents = int(found.config.get("latent_channels", 4))
+    if latents != wanted:
+        raise UnsupportedFile(
+            f"{path} is a VAE with {latents} latent channels; the base's UNet takes {wanted}.",
+            hint="--vae takes a VAE of Stable Diffusion 1.x or 2.x, such as vae-ft-mse-840000-ema-pruned.safetensors.",
+        )
+    ours, theirs = (float(config.get("scaling_factor", 0.18215)) for config in (parts.configs["vae"], found.config))
+    if abs(ours - theirs) > 1e-6:
+        raise UnsupportedFile(
+            f"{path} is a VAE with the scaling factor {theirs:g}; the base's latents have {ours:g}.",
+            hint="0.13025 is that of Stable Diffusion XL, whose latents are others.",
+        )
+    parts.files += found.files
+    parts.configs["vae"], parts.entries["vae"] = found.config, found.entries
+    parts.notes += found.notes
+
+
+def files_of_vae(path: Path) -> list[Path]:
+    """The files that a VAE's weights come from. Raises BaseMissing where there are none."""
+    return [path] if path.is_file() else weight_files(_inner(path), "vae")[0]
+
+
+def vae_parts(path: Path, base_config: dict[str, Any]) -> VaeParts:
+    """Configuration and header of a VAE; for a file the configuration is the base's, fitted to the file's shapes."""
+    if path.is_dir():
+        return _of_folder(path)
+    if not path.is_file():
+        raise BaseMissing(f"There is no VAE at {path}.", hint="--vae takes a file or a diffusers folder.")
+    weights = RenamedFile(open_weights(path))
+    prefix = names.VAE_PREFIX if any(name.startswith(names.VAE_PREFIX) for name in weights.names()) else ""
+    present = {name.removeprefix(prefix): name for name in weights.names() if name.startswith(prefix)}
+    if "decoder.conv_in.weight" not in present or "encoder.conv_in.weight" not in present:
+        raise UnsupportedFile(f"{path} is no VAE (autoencoder).", hint="--vae takes a file or a diffusers folder.")
+    is_diffusers = any(name.startswith("encoder.down_blocks.") for name in present)
+    config = copy.deepcopy(base_config)
+    config["latent_channels"] = weights.shape(present["decoder.conv_in.weight"])[1]
+    if "post_quant_conv.weight" not in present:
+        raise UnsupportedFile(
+            f"{path} is a VAE with {config['latent_channels']} latent channels, of another family.",
+            hint="--vae takes a VAE of Stable Diffusion 1.x or 2.x, such as vae-ft-mse-840000-ema-pruned.safetensors.",
+        )
+    block = "encoder.down_blocks.{}.resnets.0.conv1.weight" if is_diffusers else "encoder.down.{}.block.0.conv1.weight"
+    widths = [present[block.format(index)] for index in range(8) if block.format(index) in present]
+    config["block_out_channels"] = [weights.shape(name)[0] for name in widths]
+    return VaeParts(config, _entries(weights, present, config, is_diffusers=is_diffusers), [path], [])
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or the part of a whole model in it."""
+    return folder / "vae" if (folder / "vae" / "config.json").is_file() else folder
+
+
+def _of_folder(folder: Path) -> VaeParts:
+    inner = _inner(folder)
+    config = read_json(inner / "config.json")
+    if config.get("_class_name") != "AutoencoderKL":
+        raise UnsupportedFile(f"{inner} is a {config.get('_class_name')}, not an AutoencoderKL.")
+    files, notes = weight_files(inner, "vae")
+    return VaeParts(config, entries_of(files), files, notes)
+
+
+def _entries(
+    weights: WeightFile, present: dict[str, str], config: dict[str, Any], *, is_diffusers: bool
+) -> dict[str, Entry]:
+    from dbcli.diffusion.assembly import empty_network
+
+    if is_diffusers:
+        return entries_of([weights.path])
+    check_config(config, f"{weights.path} (vae)")
+    found = {}
+    for name in empty_network("vae", config).state_dict():
+        stored = present.get(names.vae_name(name, config).removeprefix(names.VAE_PREFIX))
+        if stored is not None:
+            found[name] = Entry(weights.shape(stored), partial(weights.read, stored))
+    return found

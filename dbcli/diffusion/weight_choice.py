@@ -1,0 +1,90 @@
+"""Which of a network's weight files are taken: whole or rounded, in one piece or in shards, safetensors or pickles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dbcli.diffusion.model_files import read_json
+from dbcli.errors import BaseMissing, UnsafeFile
+
+STEMS = {
+    "text_encoder": {"safetensors": "model", "bin": "pytorch_model"},
+    "unet": {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"},
+    "vae": {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"},
+}
+# In order of preference after the plain name: the trained weights before their average, as they are the ones to go on
+# training, then what was rounded, with more bits before fewer.
+VARIANTS = ("", "fp32", "non_ema", "ema", "fp16", "bf16")
+ROUNDED = ("fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """The files of one network: one, or shards with the index that lists them; `variant` is "" for the plain name."""
+
+    files: tuple[str, ...]
+    index: str | None
+    variant: str
+
+    @property
+    def is_rounded(self) -> bool:
+        return any(word in ROUNDED for word in self.variant.split("."))
+
+
+def chosen_weights(component: str, names: Iterable[str]) -> WeightChoice | None:
+    """The preferred one among the file names of a component's folder, None where there is none.
+
+    Safetensors come before pickles, then VARIANTS in their order, then one file before shards.
+    """
+    present = sorted(names)
+    found: list[tuple[tuple[int, int, str, int], WeightChoice]] = []
+    for rank, (ending, stem) in enumerate(STEMS[component].items()):
+        whole = re.compile(rf"{stem}(?:\.([A-Za-z0-9_.]+))?\.{ending}")
+        index = re.compile(rf"{stem}\.{ending}\.index(?:\.([A-Za-z0-9_]+))?\.json")
+        for name in present:
+            if match := whole.fullmatch(name):
+                variant = match[1] or ""
+                found.append(((rank, _order(variant), variant, 0), WeightChoice((name,), None, variant)))
+            elif match := index.fullmatch(name):
+                variant = match[1] or ""
+                shards = tuple(one for one in present if _is_shard(one, stem, ending, variant))
+                found.append(((rank, _order(variant), variant, 1), WeightChoice(shards, name, variant)))
+    return min(found, key=lambda one: one[0])[1] if found else None
+
+
+def _order(variant: str) -> int:
+    return VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
+
+
+def _is_shard(name: str, stem: str, ending: str, variant: str) -> bool:
+    """diffusers has written the variant before the number, and after it."""
+    said = re.escape(f".{variant}") if variant else ""
+    return bool(re.fullmatch(rf"{stem}({said}-\d{{5}}-of-\d{{5}}|-\d{{5}}-of-\d{{5}}{said})\.{ending}", name))
+
+
+def files_of(folder: Path, choice: WeightChoice) -> list[Path]:
+    """Where a choice's weights lie: what the index lists, where there is one.
+
+    Raises BaseMissing naming a shard that is not there, UnsafeFile for an index that is none.
+    """
+    if choice.index is None:
+        return [folder / name for name in choice.files]
+    index = folder / choice.index
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(_is_plain(name) for name in listed.values()):
+        raise UnsafeFile(f"{index} does not list the files of a model.")
+    files = [folder / name for name in sorted(set(listed.values()))]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise BaseMissing(
+            f"{folder} lacks {len(missing)} of {len(files)} files with weights, the first is {missing[0].name}.",
+            hint="Download or copy the folder again, whole.",
+        )
+    return files
+
+
+def _is_plain(name: object) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}", name) is not None
