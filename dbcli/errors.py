@@ -31,14 +31,26 @@ from __future__ import annotations
 
 
 class DreamboothError(Exception):
-    """An error with a sentence for a person, the next thing to type, and an exit code."""
+    """An error with a sentence for a person, the next thing to type, and an exit code.
+
+    `meant` is a name that was given and the one that was most likely meant: the command line with the second in place
+    of the first becomes the hint.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None, exit_code: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str | None = None,
+        exit_code: int | None = None,
+        *,
+        meant: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.meant = meant
         if exit_code is not None:
             self.exit_code = exit_code
 

@@ -104,11 +104,11 @@ def main(given: list[str] | None = None) -> None:
         try:
             ended = app(args=arguments.arranged(words), prog_name="dreambooth", standalone_mode=False)
         except DreamboothError as error:
-            _end(screen, error.message, error.hint, error.exit_code)
+            _end(screen, error.message, _way_on(words, error), error.exit_code)
         except typer.Abort:
             _end(screen, "A question was left without an answer.", "give the answer as an option, or --yes", 2)
         except Exception as error:
-            _end_by_fault(screen, error)
+            _end_by_fault(screen, words, error)
         sys.exit(ended if isinstance(ended, int) else 0)
     except StopNow as stop:
         _end(screen, "Stopped.", None, stop.exit_code)
@@ -116,11 +116,17 @@ def main(given: list[str] | None = None) -> None:
         _hear_signals(_end_at_once)
 
 
-def _end_by_fault(screen: Screen, error: Exception) -> NoReturn:
+def _way_on(words: list[str], error: DreamboothError) -> str | None:
+    from dbcli.cli.corrections import with_word_replaced
+
+    return (with_word_replaced(words, *error.meant) if error.meant else None) or error.hint
+
+
+def _end_by_fault(screen: Screen, words: list[str], error: Exception) -> NoReturn:
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    code, message, hint = usage_fault(error) or machine_fault(error) or bug(error)
+    code, message, hint = usage_fault(error, words) or machine_fault(error) or bug(error)
     _end(screen, message, hint, code)
 
 

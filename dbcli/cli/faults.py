@@ -8,8 +8,11 @@ import shutil
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from dbcli.cli.corrections import corrected
 
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -71,14 +74,15 @@ def _free_bytes(path: str) -> int:
         return 0
 
 
-def usage_fault(error: BaseException) -> Fault | None:
-    """A slip in the command line, as the parser found it: its message, its exit code, and where help is."""
+def usage_fault(error: BaseException, words: Sequence[str] = ()) -> Fault | None:
+    """A slip in the command line, as the parser found it: its message, its exit code, and what was meant or helps."""
     speak: Any = getattr(error, "format_message", None)
     if speak is None:
         return None
     context: Any = getattr(error, "ctx", None)
-    hint = f"{context.command_path} --help" if context is not None else "dreambooth --help"
-    return int(getattr(error, "exit_code", 2)), str(speak()), hint
+    path, message = "dreambooth" if context is None else str(context.command_path), str(speak())
+    hint = corrected(words, path, message) or f"{path} --help"
+    return int(getattr(error, "exit_code", 2)), message, hint
 
 
 def bug(error: BaseException) -> Fault:

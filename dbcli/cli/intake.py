@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbcli.cli.dropped import dropped_paths
 from dbcli.cli.guidance import review_document
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.listings import added_document, show_added
@@ -67,6 +69,7 @@ def bring_in(call: Invocation, wanted: Wanted) -> None:
 
 def _subjects(call: Invocation, layout: Layout, wanted: Wanted) -> Sequence[NewSubject]:
     from dbcli.workflows.intake import NewSubject, dataset_subjects, repeats_of_folders, words_of_folders
+    from dbcli.workflows.subjects import check_new_name, check_new_noun
 
     if wanted.dataset is not None:
         if wanted.photos:
@@ -80,17 +83,32 @@ def _subjects(call: Invocation, layout: Layout, wanted: Wanted) -> Sequence[NewS
             progress=call.screen,
         )
         return found
-    name = call.wanted(wanted.name, "NAME", "A short name for the subject")
-    photos = wanted.photos or [Path(call.wanted(None, "PHOTO", "Where are its photos (a folder is fine)"))]
+    name = call.wanted(
+        wanted.name, "NAME", "A short name for the subject, like rex", check=partial(check_new_name, layout)
+    )
+    photos = wanted.photos or _asked_photos(call)
     token, noun = words_of_folders(photos, wanted.class_noun)
     question = f"What kind of thing is {name} (its class noun)"
-    class_noun = call.wanted(wanted.class_noun or noun, "--class", question, lambda: name)
+    class_noun = call.wanted(
+        wanted.class_noun or noun, "--class", question, lambda: name, check=partial(check_new_noun, layout, name)
+    )
     if token or noun:
         call.screen.note(f"From the folder's name: {wanted.token or token or ''} {class_noun}".replace("  ", " "))
     repeats = repeats_of_folders(photos)
     if repeats:
         call.screen.note(repeats)
     return [NewSubject(name, class_noun, photos, token if wanted.token is None else wanted.token)]
+
+
+def _asked_photos(call: Invocation) -> list[Path]:
+    from dbcli.workflows.intake import check_photos
+
+    def check(answer: str) -> None:
+        check_photos(dropped_paths(answer))
+
+    return dropped_paths(
+        call.wanted(None, "PHOTO", "Where are its photos (a folder, or files dropped here)", check=check)
+    )
 
 
 def _add(call: Invocation, layout: Layout, one: NewSubject, wanted: Wanted) -> tuple[Any, list[str], Any]:

@@ -10,6 +10,7 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.invocation import of
+from dbcli.hints import inside
 
 
 def init(
@@ -44,12 +45,12 @@ def init(
     ] = None,
 ) -> None:
     """Make a project folder on a base model."""
-    from dbcli.cli.questions import chosen_profile
-    from dbcli.workflows.projects import init_project, proposed_base
+    from dbcli.cli.questions import chosen_base, chosen_folder, chosen_profile
+    from dbcli.workflows.projects import init_project
 
     call = of(context)
-    target = Path(call.wanted(str(folder) if folder else None, "DIR", "Which folder"))
-    chosen = base or (call.wanted(None, "--base", "Which base", proposed_base) if call.may_ask else proposed_base())
+    target = chosen_folder(call, folder)
+    chosen = base or chosen_base(call, gpu)
     made = init_project(
         target,
         chosen,
@@ -63,7 +64,7 @@ def init(
     call.screen.document(asdict(made))
     call.screen.line(f"Project {made.folder} on {made.base}" + (f" at {made.revision}" if made.revision else ""))
     call.screen.line(f"Profile {made.profile}" if made.profile else "Profile: by base and method")
-    call.screen.line(f"Next: cd {target}; dreambooth add-subject dog --class dog PHOTOS", style="dim")
+    call.screen.line(f"Next: {inside(target, 'dreambooth add-subject')}", style="dim")
 
 
 def add_subject(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
+from dbcli.cli.dropped import dropped_path
 from dbcli.cli.invocation import Invocation
 from dbcli.errors import UsageError
 from dbcli.hints import nearest
@@ -16,8 +16,45 @@ if TYPE_CHECKING:
     from dbcli.project.subjects import Subject
 
 
+def chosen_folder(call: Invocation, given: Path | None) -> Path:
+    """The folder that becomes a project; one that cannot is told at once."""
+    from dbcli.workflows.projects import check_project_folder
+
+    def check(answer: str) -> None:
+        check_project_folder(dropped_path(answer))
+
+    return given or dropped_path(call.wanted(None, "DIR", "Which folder, new or empty", check=check))
+
+
+def chosen_base(call: Invocation, gpu: bool | None) -> str:
+    """The base of a new project: asked for with what there is to choose from, or the usual one."""
+    from dbcli.workflows.choices import BASES
+    from dbcli.workflows.projects import check_base, proposed_base
+    from dbcli.workflows.proposals import seen_gpu
+
+    if not (call.may_ask or call.yes):
+        return str(proposed_base())
+    has_gpu = seen_gpu() is not None if gpu is None else gpu
+    if call.may_ask:
+        call.screen.note("  tiny      embedded, images of 64 px: minutes on any machine, to try everything")
+        call.screen.note("  sd-v1-4   Stable Diffusion, 512 px, 4 GB to download: for a GPU; sd-v1-5 likewise")
+        call.screen.note("  or a hub id like owner/name, a diffusers folder, a .safetensors or .ckpt file")
+
+    def check(answer: str) -> None:
+        # The short names need no look, which takes seconds.
+        if answer not in BASES:
+            check_base(_base_of(answer), offline=call.offline)
+
+    return _base_of(call.wanted(None, "--base", "Which base", lambda: proposed_base(has_gpu=has_gpu), check=check))
+
+
+def _base_of(answer: str) -> str:
+    path = dropped_path(answer)
+    return str(path) if path.exists() else answer
+
+
 def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
-    """The profile a new project begins with: proposed by base and machine, and confirmed by a person on a terminal.
+    """The profile a new project begins with: the one that suits base and machine, which no person has to be asked.
 
     None, for the usual one of base and method, where neither a person nor an option says anything of the machine.
     """
@@ -26,16 +63,14 @@ def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
     if gpu is None and not (call.may_ask or call.yes):
         return None
     seen = seen_gpu()
-    found = f"found: {seen.name}" if seen else "none was found"
-    if gpu is None:
-        gpu = seen is not None
-        if call.may_ask and base != "tiny":
-            gpu = typer.confirm(f"Train on a GPU of this machine ({found})", default=gpu, err=True)
-    proposal = proposed_profile(base, has_gpu=gpu, memory_mib=seen.memory_mib if seen else None)
-    call.screen.note(f"Profile {proposal.profile}: {proposal.reason}.")
-    if not call.may_ask:
-        return str(proposal.profile)
-    return call.wanted(None, "--profile", "Which profile", lambda: proposal.profile)
+    has_gpu = seen is not None if gpu is None else gpu
+    proposal = proposed_profile(base, has_gpu=has_gpu, memory_mib=seen.memory_mib if seen else None)
+    if base != "tiny" and gpu is None:
+        call.screen.note(
+            f"GPU of this machine: {seen.name}" if seen else "This machine has no GPU; --gpu: another has."
+        )
+    call.screen.note(f"Profile {proposal.profile}: {proposal.reason}. --profile chooses another.")
+    return str(proposal.profile)
 
 
 def check_start(start_from: str | None, no_rehearsal: bool, resume: str | None) -> None:
@@ -70,7 +105,8 @@ def subjects_and_identifiers(
     untaught = [name for name, one in known.items() if one.identifier is None]
     first = next(iter([*untaught, *known]), None)
     question = f"Which subject ({', '.join(known)})"
-    chosen = list(names) or [call.wanted(None, "--subject", question, lambda: first, check=among(known, "subject"))]
+    chosen = list(names) or (list(known) if len(known) == 1 and call.may_ask else [])
+    chosen = chosen or [call.wanted(None, "--subject", question, lambda: first, check=among(known, "subject"))]
     identifiers = identifiers_of(layout, chosen, tokens)
     missing = [known[name] for name in chosen if name in untaught and name not in identifiers]
     if not missing or not (call.may_ask or call.yes):

@@ -40,7 +40,7 @@ def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str
     if runs:
         screen.table(None, COLUMNS, [_row(one, with_suite=with_suite) for one in runs])
     else:
-        screen.line("No runs yet. Next: dreambooth train --subject NAME")
+        screen.line("No runs yet. Next: dreambooth train")
     if measured and not with_suite:
         screen.line(f"Scores: suite {measured[0].suite}, by {measured[0].judges}.", style="dim")
     for line in damaged:

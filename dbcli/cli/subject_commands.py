@@ -68,10 +68,12 @@ def set_words(
 @subjects_app.command("remove")
 def remove(context: typer.Context, name: Name) -> None:
     """Remove a subject with its photos; runs keep what they learnt, and its word stays theirs."""
+    from dbcli.workflows.subjects import current_name
     from dbcli.workflows.subjects import remove as take_away
 
     call = of(context)
     layout = call.layout()
+    name = current_name(layout, name)
     if not call.sure(f"Remove the subject {name} with its photos?"):
         raise Refused(f"{name} is kept.", hint="add --yes to remove it without being asked")
     take_away(layout, name)

@@ -77,7 +77,7 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
         )
         screen.table(None, columns, rows)
     else:
-        screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+        screen.line("No subjects yet. Next: dreambooth add-subject")
     for one in holders:
         if one.clash:
             screen.warn(f"{one.identifier}: {one.clash}")
@@ -107,7 +107,7 @@ def show_subjects(screen: Screen, entries: Sequence[Entry], damaged: Sequence[st
         )
         screen.table(None, columns, rows)
     else:
-        screen.line("No subjects yet. Next: dreambooth add-subject dog --class dog PHOTOS")
+        screen.line("No subjects yet. Next: dreambooth add-subject")
     for line in damaged:
         screen.warn(line)
 

@@ -201,6 +201,14 @@ def _walk(folder: Path) -> Iterable[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
+def looks_like_a_photo(path: Path) -> bool:
+    """Whether a file claims to be a photo, by its name or its beginning."""
+    try:
+        return _stray_reason(path) is None
+    except OSError:
+        return False
+
+
 def _stray_reason(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if path.name.startswith("."):

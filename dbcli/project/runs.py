@@ -176,7 +176,7 @@ def newest_run(layout: Layout, states: Collection[str] = ("finished",)) -> RunRe
             return record
     raise RunMissing(
         f"There is no {' or '.join(sorted(states))} run in {layout.root}.",
-        hint="dreambooth train --subject NAME makes one; dreambooth runs list shows all",
+        hint="dreambooth train makes one; dreambooth runs list shows all",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from dbcli.errors import ConfigError, UsageError
+from dbcli.hints import inside
 from dbcli.project.layout import Layout
 from dbcli.project.records import Record, Whole, load_record
 from dbcli.project.yaml_files import write_yaml
@@ -71,7 +72,7 @@ def load_settings(layout: Layout) -> ProjectSettings:
     try:
         return load_record(ProjectSettings, path, "settings file")
     except FileNotFoundError as error:
-        raise UsageError(f"{path} is not there.", hint="dreambooth init DIR") from error
+        raise UsageError(f"{path} is not there.", hint=inside(path.parent, "dreambooth init .")) from error
 
 
 def save_settings(layout: Layout, settings: ProjectSettings) -> None:

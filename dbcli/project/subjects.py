@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dbcli.errors import DreamboothError, Refused, SubjectError, UsageError
-from dbcli.hints import command
+from dbcli.hints import command, nearest
 from dbcli.project.atomic import (
     commit_folder,
     remove_folder,
@@ -109,22 +109,14 @@ def add_subject(
     Raises UsageError for bad words, Refused if the subject exists, Collision for a taken identifier,
     SubjectError without a single usable photo.
     """
-    check_name(name, "subject")
-    if name in RESERVED_FIELDS:
-        raise Refused(f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates.")
-    subject = Subject(name=name, class_noun=check_class_noun(class_noun))
     final = layout.subject_dir(name)
+    check_new_name(layout, name, _way_on(name, class_noun, identifier))
+    subject = Subject(name=name, class_noun=check_class_noun(class_noun))
     layout.subjects_dir.mkdir(parents=True, exist_ok=True)
     with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
         remove_leftovers(layout.subjects_dir)
-        if final.exists():
-            raise Refused(
-                f"The subject '{name}' is there already ({layout.shown(final)}).",
-                hint=_way_on(name, class_noun, identifier),
-            )
-        check_no_twin(name, "subject", names_in(layout.subjects_dir))
+        check_new_name(layout, name, _way_on(name, class_noun, identifier))
         registry = _registry(layout)
-        registry.check_name(name)
         registry.check_noun(subject, tokens)
         if identifier is not None:
             subject.identifier = registry.check_identifier(subject, identifier, tokens)
@@ -134,6 +126,23 @@ def add_subject(
             give_up_name(layout, name)
             commit_folder(folder, final)
     return AddedSubject(subject, skipped, notes, names)
+
+
+def check_new_name(layout: Layout, name: str, way_on: str | None = None) -> None:
+    """Raise UsageError or Refused for a name that no new subject can have; `way_on` is the hint where it is taken."""
+    check_name(name, "subject")
+    if name in RESERVED_FIELDS:
+        raise Refused(f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates.")
+    if layout.subject_dir(name).exists():
+        where = layout.shown(layout.subject_dir(name))
+        raise Refused(f"The subject '{name}' is there already ({where}).", hint=way_on or "choose another name")
+    check_no_twin(name, "subject", names_in(layout.subjects_dir))
+    _registry(layout).check_name(name)
+
+
+def check_new_noun(layout: Layout, name: str, class_noun: str, *, tokens: TokenCheck | None = None) -> None:
+    """Raise UsageError for what is no class noun, Collision where a token of it is an identifier already."""
+    _registry(layout).check_noun(Subject(name=name, class_noun=check_class_noun(class_noun)), tokens)
 
 
 def _way_on(name: str, class_noun: str, identifier: str | None) -> str:
@@ -154,10 +163,13 @@ def load_subject(layout: Layout, name: str) -> Subject:
         renamed = next((one for one in list_subjects(layout) if name in one.formerly), None)
         if renamed is not None:
             return renamed
-        known = ", ".join(names_in(layout.subjects_dir)) or "none yet"
+        known = names_in(layout.subjects_dir)
+        meant = nearest(name, known)
+        guess = "" if meant is None else f" Did you mean {meant}?"
         raise SubjectError(
-            f"There is no subject '{name}' here. Known: {known}.",
-            hint=f"dreambooth add-subject {name} --class NOUN PHOTO...",
+            f"There is no subject '{name}' here. Known: {', '.join(known) or 'none yet'}.{guess}",
+            hint=f"dreambooth add-subject {name}",
+            meant=None if meant is None else (name, meant),
         ) from error
 
 

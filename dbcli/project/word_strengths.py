@@ -8,7 +8,7 @@ to begin with until the project has measured its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ EMBEDDED = "tiny"
 def ranked_words(base: str, class_noun: str, measured: Mapping[str, float]) -> list[str]:
     """The words with a known strength beside a class noun, the weakest first; `measured` ones before all others."""
     shipped = _shipped()
-    usual = _means(shipped)
-    known = shipped.get(class_noun.casefold(), usual) if base == EMBEDDED else usual
+    known: Collection[str] = shipped.get(class_noun.casefold()) or _means(shipped)
+    if base != EMBEDDED:
+        # A larger base has met words of many languages; what nobody can say is hardly one of them.
+        known = sorted(_means(shipped), key=lambda word: bool(set(word) & set("aeiouy")))
     return [
         *sorted(measured, key=lambda word: (measured[word], word)),
         *(word for word in known if word not in measured),

@@ -43,7 +43,7 @@ def plan_bench(
     found = SweepSubjects(layout, data, progress, dry=dry)
     names = list(subjects) or found.names()
     if not names:
-        raise UsageError("There is no subject to train.", hint="dreambooth add-subject, or --dataset DIR")
+        raise UsageError("There is no subject to train.", hint="dreambooth add-subject; or bring some with --dataset")
     project = load_settings(layout)
     is_tiny = project.base == "tiny"
     own = {data.suite.name: data.suite} if data is not None else {}

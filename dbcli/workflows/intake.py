@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbcli.errors import DataError, UsageError
+from dbcli.errors import DataError, SubjectError, UsageError
+from dbcli.hints import command
 from dbcli.project import subjects as store
 from dbcli.project.kohya_folders import KohyaFolder, kohya_folders
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable, slug
+from dbcli.project.photos import list_files, looks_like_a_photo
+from dbcli.project.pixels import FORMATS
 from dbcli.project.subjects import Subject
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
@@ -37,7 +40,7 @@ def words_of_folders(photos: Sequence[Path], class_noun: str | None) -> tuple[st
         shown = ", ".join(printable(one) for one in words[:5])
         raise UsageError(
             f"These folders show {len(words)} things: {shown}.",
-            hint=f"name one folder, or take them all: dreambooth add-subject --dataset {photos[0]}",
+            hint=f"name one folder, or take them all: {command('dreambooth', 'add-subject', '--dataset', photos[0])}",
         )
     return folders[0].identifier_and_class(class_noun) if folders else (None, None)
 
@@ -85,6 +88,14 @@ def dataset_subjects(
         if one.name in known:
             progress.note(f"{one.name} is there already and was passed over.")
     return [one for one in found if one.name not in known]
+
+
+def check_photos(sources: Sequence[Path]) -> None:
+    """Raises PhotoError for a source that is not there, SubjectError where nothing among them looks like a photo."""
+    files = list_files(sources)
+    if not any(looks_like_a_photo(path) for path in files):
+        shown = ", ".join(printable(str(source), 200) for source in sources)
+        raise SubjectError(f"No photo is in {shown}.", hint=f"three to six photos ({', '.join(FORMATS)})")
 
 
 def known_subject(layout: Layout, name: str) -> Subject | None:

@@ -80,7 +80,7 @@ def _photos(layout: Layout) -> Iterator[Check]:
         except DreamboothError as error:
             yield fault("project", "subject", error.message, error.hint or "add the subject again")
     if not subjects:
-        yield note("project", "subjects", "none yet", "dreambooth add-subject NAME --class NOUN PHOTO...")
+        yield note("project", "subjects", "none yet", "dreambooth add-subject")
 
 
 def _recipe(layout: Layout) -> Iterator[Check]:

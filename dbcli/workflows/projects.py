@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused, UsageError
+from dbcli.hints import command, inside
 from dbcli.project.atomic import sha256_of
 from dbcli.project.layout import Layout, find_project
 from dbcli.project.profiles import load_profile, resolve
@@ -39,13 +40,32 @@ class NewProject:
 def open_project(folder: Path | None) -> Layout:
     """The project in `folder` or above it; in or above the current folder if None is given."""
     if folder is not None and not folder.expanduser().is_dir():
-        raise UsageError(f"-C {folder}: there is no such folder.", hint="dreambooth init DIR makes a project")
+        raise UsageError(
+            f"-C {folder}: there is no such folder.", hint=f"{command('dreambooth', 'init', folder)} makes one"
+        )
     return find_project(folder if folder is not None else Path.cwd())
 
 
-def proposed_base() -> str:
-    """The base that `init` proposes: the person's own default, else Stable Diffusion v1.4."""
-    return load_user_settings().base or DEFAULT_BASE
+def proposed_base(*, has_gpu: bool = True) -> str:
+    """The base that `init` proposes: the person's own default, else Stable Diffusion v1.4, or tiny without a GPU."""
+    return load_user_settings().base or (DEFAULT_BASE if has_gpu else "tiny")
+
+
+def check_base(base: str, *, offline: bool) -> None:
+    """Raises UsageError, MissingError or Refused for what cannot be a project's base."""
+    from dbcli.diffusion.bases import judge_base, resolve_base
+
+    judge_base(resolve_base(base, offline=offline), offline=offline)
+
+
+def check_project_folder(folder: Path) -> Path:
+    """The folder, whole, that can become a project. Raises Refused if it is one already, UsageError for a file."""
+    target = folder.expanduser().resolve()
+    if Layout(target).settings_file.exists():
+        raise Refused(f"{target} is a project already.", hint=inside(target, "dreambooth"))
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target} is a file.", hint=command("dreambooth", "init", f"{folder}-project"))
+    return target
 
 
 def init_project(
@@ -63,12 +83,8 @@ def init_project(
     project already, UnsupportedFile, UsageError or MissingError for the base and the VAE, ConfigError for the profile
     and the prediction type.
     """
-    target = folder.expanduser().resolve()
+    target = check_project_folder(folder)
     layout = Layout(target)
-    if layout.settings_file.exists():
-        raise Refused(f"{target} is a project already.", hint=f"cd {folder}, then dreambooth add-subject")
-    if target.exists() and not target.is_dir():
-        raise UsageError(f"{target} is a file.", hint="dreambooth init DIR with a folder's name")
     if profile is not None and profile != AUTO:
         resolve([(f"profile '{profile}'", load_profile(profile))])
     from dbcli.diffusion.bases import judge_base, resolve_base

@@ -95,7 +95,7 @@ def next_steps(
     if training is not None:
         return [Step(f"{training} is training now", f"dreambooth runs show {training}")]
     if not subjects and not runs:
-        return [Step("bring in three to six photos", "dreambooth add-subject dog --class dog PHOTOS")]
+        return [Step("bring in three to six photos", "dreambooth add-subject")]
     learnt = {subject.name for run in runs for subject in run.subjects}
     steps = [_resume(runs[-1])] if runs and runs[-1].state in UNFINISHED else []
     teach = [_teach(subject, words) for subject in subjects if subject.name not in learnt]

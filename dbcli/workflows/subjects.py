@@ -41,6 +41,21 @@ def add_subject(
     return added, advice
 
 
+def check_new_name(layout: Layout, name: str) -> None:
+    """Raises UsageError or Refused for a name that no new subject can have."""
+    store.check_new_name(layout, name)
+
+
+def check_new_noun(layout: Layout, name: str, class_noun: str) -> None:
+    """Raises UsageError or Collision for what cannot be the class noun of a new subject."""
+    store.check_new_noun(layout, name, class_noun, tokens=token_check(layout))
+
+
+def current_name(layout: Layout, name: str) -> str:
+    """What a subject is called now, by this or an earlier name. Raises SubjectError if it is not there."""
+    return store.load_subject(layout, name).name
+
+
 def known_subjects(layout: Layout) -> list[Subject]:
     """Every subject of the project that can be read."""
     return store.list_subjects(layout)
@@ -54,7 +69,7 @@ def named_subjects(
     Raises UsageError where a subject has no identifier and none is given, Collision for a taken one.
     """
     if not names:
-        raise UsageError("--subject is missing.", hint="add --subject NAME")
+        raise UsageError("--subject is missing.", hint="dreambooth subjects list")
     if len(set(names)) < len(names):
         raise UsageError("The same --subject is named twice.")
     check = token_check(layout, allow_collision=allow_collision)
@@ -83,7 +98,7 @@ def identifiers_of(layout: Layout, names: Sequence[str], tokens: Sequence[str]) 
     """
     found: dict[str, str] = {}
     if tokens and not names:
-        raise UsageError("--subject is missing.", hint="add --subject NAME")
+        raise UsageError("--subject is missing.", hint="dreambooth subjects list")
     for token in tokens:
         name, has_name, word = token.partition("=")
         if not has_name and len(names) == 1:

@@ -183,7 +183,7 @@ def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: P
         if now[what] != then:
             raise Refused(
                 f"The {what} of '{subject.name}' are not those the run {record.name} began with.",
-                hint="dreambooth train --subject NAME starts a new run",
+                hint=f"{_anew(record)} starts a new run",
             )
     subject.identifier, subject.class_noun = before.identifier, before.class_noun
     for entry, caption in zip(subject.photos, before.captions, strict=False):
@@ -191,9 +191,15 @@ def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: P
     return subject
 
 
+def _anew(record: RunRecord) -> str:
+    """The command that teaches a run's subjects in a new run."""
+    taught = ",".join(one.name for one in record.subjects if one.learnt_in is None)
+    return f"dreambooth train --subject {taught}" if taught else "dreambooth train"
+
+
 def _refuse_finished(record: RunRecord) -> None:
     if record.state == "finished":
-        raise Refused(f"The run {record.name} is finished.", hint="dreambooth train --subject NAME starts a new one")
+        raise Refused(f"The run {record.name} is finished.", hint=f"{_anew(record)} starts a new one")
 
 
 def _carry_out(
@@ -273,7 +279,7 @@ def _train(
     if record.base.hash not in (None, base.hash):
         raise Refused(
             f"The run {record.name} began on another base ({record.base.name}).",
-            hint="dreambooth train --subject NAME starts a new run",
+            hint=f"{_anew(record)} starts a new run",
         )
     _describe(record, base, device_name(device))
     store.save_run(layout, record)

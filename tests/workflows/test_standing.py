@@ -30,7 +30,7 @@ def commands(*given: object, training: str | None = None, pictures: int = 0, sui
 
 
 def test_an_empty_project_needs_photos() -> None:
-    assert commands() == ["dreambooth add-subject dog --class dog PHOTOS"]
+    assert commands() == ["dreambooth add-subject"]
 
 
 def test_a_new_subject_is_taught_and_asked_for_its_word_only_where_it_has_none() -> None:

@@ -1,0 +1,67 @@
+"""What was most likely meant where a command line has a slip: the whole line again, to be copied."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dbcli.hints import command, nearest
+
+# Which option a name without one belongs to.
+NAMED_BY = {"train": "--subject", "bench": "--subject", "eval": "--run", "reg make": "--class"}
+_STRAY = re.compile(r"unexpected extra argument\S* \((.*)\)")
+_POSSIBLE = re.compile(r"No such option:? (\S+) \(Possible options: (.*)\)")
+_NEAR = re.compile(r"No such (?:command|option):? '?([^\s'.]+)'?\.?\s+\(?Did you mean:? '?([^\s'?,)]+)")
+
+
+def with_word_replaced(words: Sequence[str], given: str, meant: str) -> str | None:
+    """The command line with a name corrected wherever it stands: alone, in a list, behind `=` or in braces."""
+    whole = re.compile(rf"(?<![A-Za-z0-9._-]){re.escape(given)}(?![A-Za-z0-9._-])")
+    # Not the command itself: `train` may be a subject's name too.
+    corrected = [*words[:1], *(whole.sub(meant.replace("\\", r"\\"), word) for word in words[1:])]
+    return command("dreambooth", *corrected) if list(words) != corrected else None
+
+
+def corrected(words: Sequence[str], path: str, message: str) -> str | None:
+    """The command line without the slip that the parser found; `path` is the command as called, "dreambooth train"."""
+    near, possible = _NEAR.search(message), _POSSIBLE.search(message)
+    if near is not None:
+        given, meant = near.groups()
+    elif possible is not None:
+        given, options = possible[1], possible[2].split(", ")
+        # The parser sorts them by the alphabet: the nearest one, and of two as near the shorter.
+        meant = nearest(given, sorted(options, key=len)) or options[0]
+    else:
+        return _with_option_added(words, path, message)
+    return command("dreambooth", *[meant + word[len(given) :] if _is(word, given) else word for word in words])
+
+
+def _is(word: str, given: str) -> bool:
+    return word == given or word.startswith(f"{given}=")
+
+
+def _with_option_added(words: Sequence[str], path: str, message: str) -> str | None:
+    """The command line with its option before each name that stands alone, `train rex`; None for any other slip."""
+    found = _STRAY.search(message)
+    called = path.partition(" ")[2]
+    option = NAMED_BY.get(called)
+    if found is None or option is None:
+        return None
+    strays = found[1].split()
+    if option == "--subject":
+        known = _subjects(words)
+        names = [stray if stray in known else nearest(stray, known) or stray for stray in strays]
+    else:
+        names = strays
+    rest = [word for word in words if word not in strays]
+    return command("dreambooth", *rest, option, ",".join(names))
+
+
+def _subjects(words: Sequence[str]) -> list[str]:
+    from dbcli.workflows.choices import subject_names
+
+    place = next((index for index, word in enumerate(words) if word in ("-C", "--project")), None)
+    folder = Path(words[place + 1]) if place is not None and place + 1 < len(words) else None
+    found: list[str] = subject_names(folder)
+    return found

@@ -1,0 +1,90 @@
+"""Slips in a command line: the hint is the whole line as it was meant, and it works."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbcli.cli.dropped import dropped_path, dropped_paths
+
+Run = Callable[..., Any]
+
+
+def hinted(err: str) -> str:
+    return str(err.split("→ ")[1].splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train dog --steps 3", "dreambooth train --steps 3 --subject dog"),
+        ("train dgo", "dreambooth train --subject dog"),
+        ("train --subject Dog --dry-run", "dreambooth train --subject dog --dry-run"),
+        ("train --subject=dog,Dog", "dreambooth train --subject=dog,dog"),
+        ("-C . subjects remove Dog --yes", "dreambooth -C . subjects remove dog --yes"),
+        ("subjects set dgo --token tich", "dreambooth subjects set dog --token tich"),
+        ("trian --subject dog", "dreambooth train --subject dog"),
+        ("subjects lits", "dreambooth subjects list"),
+        ("train --subjct dog", "dreambooth train --subject dog"),
+        ("train --subjct=dog", "dreambooth train --subject=dog"),
+        ("eval 1", "dreambooth eval --run 1"),
+    ],
+)
+def test_the_hint_is_the_line_that_was_meant(run: Run, project: Path, typed: str, meant: str) -> None:
+    ended = run(*shlex.split(typed))
+    assert ended.code in (2, 3), ended.err
+    assert hinted(ended.err) == meant
+
+
+def test_a_name_that_is_near_nothing_is_no_slip(run: Run, project: Path) -> None:
+    ended = run("train", "--subject", "zebra")
+    assert "Did you mean" not in ended.err
+    assert hinted(ended.err) == "dreambooth add-subject zebra"
+
+
+def test_paths_in_hints_are_quoted_and_nobody_is_sent_where_they_are(
+    run: Run, tmp_path: Path, base_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = run("init", "Rex & Co's", "--base", base_folder)
+    line = made.out.split("Next: ")[1].strip()
+    assert shlex.split(line.split("; ")[0]) == ["cd", "Rex & Co's"]
+    assert line.endswith("; dreambooth add-subject")
+    again = run("init", "Rex & Co's", "--base", base_folder)
+    assert again.code == 6
+    assert shlex.split(hinted(again.err).split("; ")[0]) == ["cd", str(tmp_path / "Rex & Co's")]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("init", ".", "--base", base_folder).out.split("Next: ")[1].strip() == "dreambooth add-subject"
+    folders = [tmp_path / "a & b" / name for name in ("1_sks dog", "1_zwx cat")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "0.jpg").write_bytes((photos / "dog00.jpg").read_bytes())
+    told = run("add-subject", "rex", tmp_path / "a & b")
+    assert told.code == 2
+    assert shlex.split(hinted(told.err).split(": ")[1])[-1] == str(tmp_path / "a & b")
+
+
+def test_what_a_terminal_writes_for_a_dropped_file_is_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "Rex & Co (1)"
+    folder.mkdir()
+    text = str(folder)
+    escaped = "".join("\\" + character if character in " &()" else character for character in text)
+    for answer in (text, f"'{text}'", f'"{text}"', escaped, f" {escaped} ", folder.as_uri()):
+        assert dropped_path(answer) == folder, answer
+
+
+def test_several_dropped_files_are_several_photos(tmp_path: Path) -> None:
+    files = [tmp_path / "a b.jpg", tmp_path / "c.jpg"]
+    for file in files:
+        file.touch()
+    assert dropped_paths(f"'{files[0]}' {files[1]}") == files
+
+
+def test_words_that_name_no_two_files_stay_one_path() -> None:
+    assert dropped_paths("my photos") == [Path("my photos")]
+    assert dropped_paths("it's") == [Path("it's")]
