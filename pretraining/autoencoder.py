@@ -109,6 +109,8 @@ class Trainer:
 
     def __init__(self, run: Run, vae: AutoencoderKL) -> None:
         self.run, self.step, self.used_seconds = run, 0, 0.0
+        # What has begun stays, also when a larger budget makes the share that is used smaller.
+        self.encoder_rests, self.adversarial = False, 0.0
         # Channels last is a fifth faster on processors.
         self.vae = vae.to(run.device, memory_format=torch.channels_last).train()
         self.discriminator = patch_discriminator().to(run.device, memory_format=torch.channels_last)
@@ -137,6 +139,8 @@ class Trainer:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.step, self.used_seconds = saved["step"], saved["used_seconds"]
+        self.encoder_rests, self.adversarial = saved["encoder_rests"], saved["adversarial"]
+        self.rest_encoder(self.encoder_rests)
         return True
 
     def save(self, used_seconds: float) -> None:
@@ -147,56 +151,70 @@ class Trainer:
             "targets": self.targets.components(),
             "average": self.average.state(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "encoder_rests": self.encoder_rests,
+            "adversarial": self.adversarial,
         }
         save_checkpoint(self.run.path("autoencoder.pt"), {**state, "step": self.step, "used_seconds": used_seconds})
 
-    def freeze_encoder(self) -> None:
-        """Let the encoder be the average of what it was, and learn no more."""
-        if next(iter(encoder_weights(self.vae))).requires_grad:
+    def rest_encoder(self, rests: bool) -> None:
+        """Let the encoder learn no more, or go on."""
+        self.encoder_rests = rests
+        for weight in encoder_weights(self.vae):
+            weight.requires_grad_(not rests)
+            weight.grad = None
+
+    def stage(self, fraction: float) -> None:
+        """Begin what is to begin at this share of the budget."""
+        if fraction >= ENCODER_SHARE and not self.encoder_rests:
             kept = {k: v for k, v in self.average.weights.items() if k.startswith(("encoder.", "quant_conv."))}
             self.vae.load_state_dict(kept, strict=False)
-            for weight in encoder_weights(self.vae):
-                weight.requires_grad_(False)
-                weight.grad = None
+            self.rest_encoder(True)
+        self.adversarial = max(self.adversarial, min(1.0, (fraction - ADVERSARIAL_SHARE) / 0.1))
 
     def latents(self, pixels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
         """Return the latents the decoder is to see, and the loss of the encoder."""
-        if fraction >= ENCODER_SHARE:
-            with torch.no_grad():
-                return self.vae.encode(pixels).latent_dist.mode(), pixels.new_zeros(())
+        if self.encoder_rests:
+            with torch.no_grad(), self.run.autocast():
+                return self.vae.encode(pixels).latent_dist.mode().float(), pixels.new_zeros(())
         targets = self.targets(pixels)
-        coded = self.vae.encode(pixels).latent_dist
-        held = tether_loss(coded.mean, targets) + 0.001 * (coded.logvar + 8).square().mean()
+        with self.run.autocast():
+            coded = self.vae.encode(pixels).latent_dist
+        mean, logvar = coded.mean.float(), coded.logvar.float()
+        held = tether_loss(mean, targets) + 0.001 * (logvar + 8).square().mean()
         if fraction < TARGETS_SHARE:
             return targets, held
         # The first channels are their targets' alone; the decoder may move the others.
-        return torch.cat([coded.mean[:, :FIRST_CHANNELS].detach(), coded.mean[:, FIRST_CHANNELS:]], 1), held
+        return torch.cat([mean[:, :FIRST_CHANNELS].detach(), mean[:, FIRST_CHANNELS:]], 1), held
 
     def advance(self, pixels: Tensor, fraction: float, generator: torch.Generator) -> dict[str, float]:
         """Take one step on pixels [B, 3, 64, 64]; return its terms."""
-        if fraction >= ENCODER_SHARE:
-            self.freeze_encoder()
+        self.stage(fraction)
         rate = falling_rate(1.0, fraction, self.step, hold=0.35, warmup_steps=100)
         set_rate(self.optimizers[0], PEAK_RATE * max(0.02, rate))
         latents, held = self.latents(pixels, fraction)
-        drawn = self.vae.decode(roughen(latents, generator)).sample
+        with self.run.autocast():
+            drawn = self.vae.decode(roughen(latents, generator)).sample.float()
         terms = {"pixels": pixel_loss(drawn, pixels, BLOCK_PX), "held": held, "seen": self.perceptual(drawn, pixels)}
         loss = terms["pixels"] + held + PERCEPTUAL_WEIGHT * terms["seen"]
-        if fraction > ADVERSARIAL_SHARE:
+        if self.adversarial > 0:
             terms["fooled"] = -self.discriminator(drawn).mean()
-            loss = loss + ADVERSARIAL_WEIGHT * min(1.0, (fraction - ADVERSARIAL_SHARE) / 0.1) * terms["fooled"]
+            loss = loss + ADVERSARIAL_WEIGHT * self.adversarial * terms["fooled"]
         self.optimizers[0].zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
         self.optimizers[0].step()
-        if fraction > DISCRIMINATOR_SHARE:
-            terms["told"] = hinge(self.discriminator(pixels), self.discriminator(drawn.detach()))
-            self.optimizers[1].zero_grad()
-            terms["told"].backward()
-            self.optimizers[1].step()
+        if fraction > DISCRIMINATOR_SHARE or self.adversarial > 0:
+            self.teach_discriminator(pixels, drawn.detach(), terms)
         self.step += 1
         self.average.update(self.vae)
         return {name: float(term.detach()) for name, term in terms.items()}
+
+    def teach_discriminator(self, pixels: Tensor, drawn: Tensor, terms: dict[str, Tensor]) -> None:
+        """Take one step of the discriminator on real and drawn pixels."""
+        terms["told"] = hinge(self.discriminator(pixels), self.discriminator(drawn))
+        self.optimizers[1].zero_grad()
+        terms["told"].backward()
+        self.optimizers[1].step()
 
 
 def averaged(run: Run, trainer: Trainer) -> AutoencoderKL:
@@ -280,32 +298,6 @@ def make_autoencoder(run: Run, seconds: float | None = None) -> None:
     make_photographs(run)
     torch.manual_seed(run.seed)
     train(run, Trainer(run, new_autoencoder(run)), seconds or run.size.autoencoder_seconds)
-
-
-def load_autoencoder(run: Run) -> AutoencoderKL:
-    """Return the finished autoencoder in float32."""
-    return AutoencoderKL.from_pretrained(autoencoder_folder(run), torch_dtype=torch.float32).to(run.device).eval()
-
-
-@torch.no_grad()
-def encode_corpus(run: Run) -> Tensor:
-    """Return the latents float16 [N, 16, 16, 16] of every picture; computed once and kept on disk."""
-    path = run.path("latents.npy")
-    if not path.exists():
-        vae, pictures = load_autoencoder(run), np.load(run.path("pictures.npy"), mmap_mode="r")
-        coded = [
-            vae.encode(to_pixels(pictures[i : i + 50]).to(run.device)).latent_dist.mode().half().cpu().numpy()
-            for i in range(0, len(pictures), 50)
-        ]
-        np.save(path, np.concatenate(coded))
-    return torch.from_numpy(np.load(path))
-
-
-@torch.no_grad()
-def decode(run: Run, latents: Tensor) -> Tensor:
-    """Return pictures float32 [N, 3, 128, 128] in [-1, 1] of latents."""
-    vae = load_autoencoder(run)
-    return torch.cat([vae.decode(part).sample.clamp(-1, 1).float().cpu() for part in latents.split(16)])
 
 
 def main() -> None:

@@ -27,8 +27,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from pretraining.autoencoder import autoencoder_folder, decode, encode_corpus
+from pretraining.autoencoder import autoencoder_folder
 from pretraining.clip import encode_captions, load_text_tower
+from pretraining.corpus_latents import CorpusLatents, decode
 from pretraining.naming import Names, naming_loss, read_labels
 from pretraining.nouns import NOUNS
 from pretraining.progress import (
@@ -144,9 +145,9 @@ def masked_error(prediction: Tensor, target: Tensor, alpha: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Training:
-    """The corpus as the UNet sees it: latents and alphas in float16, ids [U, 16] and labels [U, 3] of captions."""
+    """The corpus as the UNet sees it: latents, alphas [N, 1, 16, 16], ids [U, 16] and labels [U, 4] of captions."""
 
-    latents: Tensor
+    latents: CorpusLatents
     alphas: Tensor
     captions: Tensor
     swapped: Tensor
@@ -165,7 +166,7 @@ def load_training(run: Run) -> Training:
     unique = sorted({"", *captions, *swapped[:1024]})
     index = {caption: row for row, caption in enumerate(unique)}
     return Training(
-        latents=encode_corpus(run),
+        latents=CorpusLatents(run),
         alphas=torch.from_numpy(np.load(run.path("alphas.npy")))[:, None],
         captions=torch.tensor([index[caption] for caption in captions]),
         swapped=torch.tensor([index[caption] for caption in swapped[:1024]]),

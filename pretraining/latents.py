@@ -91,6 +91,18 @@ class Targets(nn.Module):
         shape = (len(pixels), first.shape[2], first.shape[3], len(self.rest))
         return torch.cat([first, rest.reshape(shape).permute(0, 3, 1, 2)], 1)
 
+    @torch.no_grad()
+    def linear_reading(self, pixels: Tensor, count: int) -> Tensor:
+        """Return pixels [N, 3, H, W] as a linear reading of the first channels and `count` others gives them back.
+
+        The others are as many components as asked for, of these very pixels: what so many channels can be worth.
+        """
+        unsaid = self.unsaid(pixels, torch.cat([self.first_channels(part) for part in pixels.split(64)]))
+        vectors = torch.linalg.svd(torch.cov(unsaid.T))[0][:, :count]
+        blocks = blocks_of(pixels, BLOCK_PX) - unsaid + unsaid @ vectors @ vectors.T
+        side = (len(pixels), pixels.shape[2] // BLOCK_PX, pixels.shape[3] // BLOCK_PX, -1)
+        return F.pixel_shuffle(blocks.reshape(side).permute(0, 3, 1, 2), BLOCK_PX)
+
     def components(self) -> dict[str, Tensor]:
         """Return what `fit` found, to be saved."""
         return {name: value for name, value in self.state_dict().items() if not name.startswith("first_edition.")}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from pretraining.classifier import (
 )
 from pretraining.clip import to_pixels
 from pretraining.compose import with_article
+from pretraining.measure_autoencoder import gradient_energy
 from pretraining.naming import COLOUR_NAMES, NOUN_NAMES
 from pretraining.scenes import SCENES
 from pretraining.settings import Run, parser, run_from
@@ -122,6 +124,15 @@ def mean(shares: dict[str, float]) -> float:
     return sum(shares.values()) / len(shares)
 
 
+def crispness(run: Run, pictures: Tensor) -> dict[str, float]:
+    """Return the gradient energy of drawn pictures [N, 3, H, W], of pictures of the corpus, and their ratio."""
+    corpus = to_pixels(np.load(run.path("pictures.npy"), mmap_mode="r")[: len(pictures)])
+    if corpus.shape != pictures.shape:
+        corpus = F.interpolate(corpus, size=pictures.shape[2:], mode="area")
+    drawn, real = gradient_energy(pictures), gradient_energy(corpus)
+    return {"gradient": drawn, "gradient_of_corpus": real, "crispness": drawn / real}
+
+
 def figures_of(run: Run, base: Path, model: Classifier, each: int) -> tuple[dict[str, Any], Tensor]:
     """Return every figure of a packed base, and the first pictures of every noun."""
     best = ceiling(run, model)
@@ -144,6 +155,7 @@ def figures_of(run: Run, base: Path, model: Classifier, each: int) -> tuple[dict
         "scene": mean(scenes),
         "colour": mean(colours),
         "style": mean(styles),
+        **crispness(run, shown),
         "load_seconds": loading,
         "eight_pictures_seconds": drawing,
         "nouns": nouns,
@@ -170,7 +182,7 @@ def main() -> None:
     (arguments.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     labels = [with_article(noun) for noun in NOUN_NAMES for _ in range(min(8, arguments.each))]
     labelled_grid(shown, labels, 16, 64).save(arguments.out / "nouns.png", optimize=True)
-    print(json.dumps({name: figures[name] for name in ("noun", "scene", "colour", "style")}))
+    print(json.dumps({name: figures[name] for name in ("noun", "scene", "colour", "style", "crispness")}))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from pretraining.autoencoder import HELD_OUT, psnr, reconstruct
 from pretraining.clip import to_pixels
-from pretraining.photographs import centre_square, held_out_photographs
-from pretraining.settings import PICTURE_PX, Run, parser, run_from
+from pretraining.latents import Targets
+from pretraining.photographs import Crops, centre_square, held_out_photographs
+from pretraining.settings import FIRST_CHANNELS, PICTURE_PX, Run, parser, run_from
 
 PHOTO_ENDINGS = {".jpg", ".jpeg", ".png", ".webp"}
 SHOWN = 10
@@ -81,6 +82,17 @@ def figures_of(vae: AutoencoderKL, known: dict[str, Tensor]) -> dict[str, float]
     return figures
 
 
+def worth_of_channels(run: Run, known: dict[str, Tensor], first_edition: Path | None) -> dict[str, dict[int, float]]:
+    """Return, for sets of pixels, the signal-to-noise ratio of a linear reading of 8, 12, 16 and 24 channels."""
+    targets = Targets(first_edition)
+    targets.fit(Crops(run)(3000, PICTURE_PX // 2, torch.Generator().manual_seed(run.seed)))
+    totals = (8, 12, 16, 24)
+    return {
+        name: {count: psnr(targets.linear_reading(pixels, count - FIRST_CHANNELS), pixels) for count in totals}
+        for name, pixels in known.items()
+    }
+
+
 def measure(run: Run, folders: list[Path], photos: Path | None, out: Path) -> None:
     """Write figures.json and contact sheets of autoencoders, given by folder."""
     known = {
@@ -94,6 +106,10 @@ def measure(run: Run, folders: list[Path], photos: Path | None, out: Path) -> No
     figures = {name: figures_of(vae, known) for name, vae in vaes.items()}
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
+    first = run.folder / "first_edition" / "vae"
+    worth = worth_of_channels(run, known, first if first.exists() else None)
+    (out / "channels.json").write_text(json.dumps(worth, indent=2) + "\n")
+    print("linear reading of so many channels, dB:", json.dumps(worth))
     for name, pixels in known.items():
         some = pixels[:: max(1, len(pixels) // SHOWN)][:SHOWN]
         sheet([some, *(as_seen(vae, some) for vae in vaes.values())]).save(out / f"{name}.png")

@@ -72,7 +72,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--toy", action="store_true", help="toy size: minutes on two cores, no network")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options.add_argument("--fp32", action="store_true", help="no bfloat16 autocast")
+    options.add_argument("--fp32", action="store_true", help="no bfloat16 autocast on a GPU")
+    options.add_argument("--bf16", action="store_true", help="bfloat16 autocast on a processor made for it")
     options.add_argument("--threads", type=int, default=min(8, os.cpu_count() or 1))
     return options
 
@@ -81,6 +82,7 @@ def run_from(arguments: argparse.Namespace) -> Run:
     """Turn parsed options into a Run, and fix the number of threads."""
     torch.set_num_threads(arguments.threads)
     size = TOY if arguments.toy else REAL
-    # On processors without matrix units for it, bfloat16 makes the backward pass of convolutions three times slower.
-    bfloat16 = arguments.device.startswith("cuda") and not arguments.fp32
+    # On processors without instructions for it, bfloat16 makes the backward pass of convolutions three times slower;
+    # on those that have them (avx512_bf16) a step of the autoencoder is a quarter faster.
+    bfloat16 = arguments.bf16 or (arguments.device.startswith("cuda") and not arguments.fp32)
     return Run(arguments.work, size, arguments.seed, torch.device(arguments.device), bfloat16)

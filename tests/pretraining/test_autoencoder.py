@@ -81,6 +81,13 @@ def test_the_other_channels_say_what_the_first_leave_unsaid() -> None:
     assert left.square().mean() < 0.5 * unsaid.square().mean()
 
 
+def test_a_linear_reading_of_every_component_gives_the_pixels_back() -> None:
+    pixels, targets = smooth_pixels(16, 64), Targets()
+    targets.fit(pixels)
+    torch.testing.assert_close(targets.linear_reading(pixels, 192), pixels, atol=1e-4, rtol=0)
+    assert psnr(targets.linear_reading(pixels, 8), pixels) > psnr(targets.linear_reading(pixels, 0), pixels)
+
+
 def test_what_was_found_is_restored_without_fitting() -> None:
     pixels, targets, restored = smooth_pixels(16, 64), Targets(), Targets()
     targets.fit(pixels)

@@ -14,10 +14,12 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPTextModel
 
+from pretraining import autoencoder
 from pretraining.all import make_all
 from pretraining.base import Base, Plan, Trainer, make_base, new_unet
-from pretraining.clip import load_text_tower
+from pretraining.clip import load_text_tower, to_pixels
 from pretraining.corpus import compose_pictures
+from pretraining.corpus_latents import CorpusLatents, load_autoencoder
 from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
 from pretraining.warm import adopt
@@ -152,3 +154,24 @@ def test_the_earlier_base_gives_its_text_encoder_and_what_its_latents_say(run: R
     channels = json.loads((first / "vae" / "config.json").read_text())["latent_channels"]
     folder = tmp_path / ("first_edition/vae" if channels == 8 else "vae")
     assert (folder / "diffusion_pytorch_model.safetensors").exists()
+
+
+def test_latents_are_encoded_when_first_asked_for_and_kept(run: Run) -> None:
+    rows = torch.tensor([5, 190, 5, 17])
+    pictures = np.load(run.folder / "pictures.npy", mmap_mode="r")
+    with torch.no_grad():
+        expected = load_autoencoder(run).encode(to_pixels(pictures[rows.numpy()])).latent_dist.mode()
+    torch.testing.assert_close(CorpusLatents(run)[rows].float(), expected, atol=2e-2, rtol=1e-2)
+    (kept,) = run.folder.glob("latents-*-known.npy")
+    assert np.load(kept)[rows.numpy()].all()
+    torch.testing.assert_close(CorpusLatents(run)[rows], CorpusLatents(run)[rows])
+
+
+def test_an_encoder_that_rests_stays_at_rest_when_more_time_is_given(run: Run) -> None:
+    trainer = autoencoder.Trainer(run, autoencoder.new_autoencoder(run))
+    assert trainer.encoder_rests
+    assert trainer.adversarial == 1
+    before = [weight.detach().clone() for weight in autoencoder.encoder_weights(trainer.vae)]
+    trainer.advance(torch.rand(4, 3, 64, 64), 0.0, torch.Generator().manual_seed(0))
+    assert all(map(torch.equal, autoencoder.encoder_weights(trainer.vae), before))
+    assert trainer.adversarial == 1
