@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
@@ -12,6 +13,7 @@ from dbcli.cli.tables import Column
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
     from dbcli.workflows.sweep import SweepResult
+    from dbcli.workflows.sweep_left import Left
     from dbcli.workflows.sweep_plan import SweepPlan
 
 MAIN_SCORES = ("DINO", "CLIP-T", "right")
@@ -29,10 +31,13 @@ def carry_out(
     call: Invocation, layout: Layout, plan: SweepPlan, *, engine: str, address: str | None, dry_run: bool
 ) -> int:
     """Lists a plan, or does it and shows what came of it; returns the exit code."""
-    from dbcli.workflows.sweep import run_plan
+    from dbcli.workflows.sweep import run_plan, work_left
 
     if dry_run:
-        show_plan(call.screen, plan)
+        with call.screen.stage("Estimating the time", 1) as stage:
+            left = work_left(layout, plan)
+            stage.advance()
+        show_plan(call.screen, plan, left)
         return 0
     result: SweepResult = run_plan(
         layout, plan, engine=engine, address=address, progress=call.screen, offline=call.offline
@@ -42,7 +47,7 @@ def carry_out(
     return code
 
 
-def show_plan(screen: Screen, plan: SweepPlan) -> None:
+def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
     """Every cell with its runs, their words and steps, and how far it is."""
     cells = [
         {
@@ -66,7 +71,7 @@ def show_plan(screen: Screen, plan: SweepPlan) -> None:
         }
         for cell in plan.cells
     ]
-    screen.document({"sweep": plan.sweep.name, "kind": plan.kind, "cells": cells})
+    screen.document({"sweep": plan.sweep.name, "kind": plan.kind, "cells": cells, "left": asdict(left)})
     rows = [
         (
             cell.wish.label,
@@ -76,8 +81,8 @@ def show_plan(screen: Screen, plan: SweepPlan) -> None:
         )
         for cell in plan.cells
     ]
-    left = sum(cell.state != "finished" for cell in plan.cells)
-    title = f"{plan.sweep.name}: {len(rows)} cells, {left} of them still to finish"
+    unfinished = sum(cell.state != "finished" for cell in plan.cells)
+    title = f"{plan.sweep.name}: {len(rows)} cells, {unfinished} of them still to finish"
     columns = (
         Column("cell", wraps=True, least=12),
         "state",
@@ -85,6 +90,7 @@ def show_plan(screen: Screen, plan: SweepPlan) -> None:
         Column("steps", wraps=True, least=8),
     )
     screen.table(title, columns, rows)
+    screen.line(f"Left in all: {left}.")
 
 
 def _metric_column(title: str) -> Column:

@@ -120,7 +120,8 @@ def read_prompts(path: Path) -> Suite:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise PromptError(f"There is no file of prompts at {path}.", hint="one prompt a line, UTF-8") from None
+        hint = _files_beside(path, "*.txt") or "one prompt a line, UTF-8"
+        raise PromptError(f"There is no file of prompts at {path}.", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"{path} cannot be read as UTF-8 text: {error}", hint="one prompt a line") from error
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")))
@@ -152,11 +153,19 @@ def _shipped_folder() -> Path:
     return Path(__file__).parent / "suites"
 
 
+def _files_beside(path: Path, pattern: str) -> str:
+    """The files that lie where one was looked for, in words; nothing where there are none."""
+    files = sorted(one.name for one in path.parent.glob(pattern) if one.name != "dreambooth.yaml")
+    return f"in {path.parent}: {', '.join(files)}" if files else ""
+
+
 def _read_suite(path: Path) -> Suite:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"There is no suite at {path}.", hint="shipped: " + ", ".join(shipped_suites())) from None
+        beside = _files_beside(path, "*.y*ml")
+        hint = f"shipped: {', '.join(shipped_suites())}" + (f"; {beside}" if beside else "")
+        raise ConfigError(f"There is no suite at {path}.", hint=hint) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not a readable YAML suite: {error}") from error
     faults = list(_faults(found))

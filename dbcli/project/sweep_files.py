@@ -99,7 +99,7 @@ def load_sweep(name_or_path: str) -> SweepFile:
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
-            raise UsageError(f"The sweep {printable(name_or_path)} is not there.", hint=_shipped_hint())
+            raise UsageError(f"The sweep {printable(name_or_path)} is not there.", hint=_shipped_hint(path.parent))
         return read_sweep(path)
     near = difflib.get_close_matches(name_or_path, shipped_sweeps(), n=1)
     guess = f" Did you mean '{near[0]}'?" if near else ""
@@ -151,5 +151,8 @@ def _shipped_folder() -> Path:
     return packaged if packaged.is_dir() else here.parent.parent / "profiles" / "sweeps"
 
 
-def _shipped_hint() -> str:
-    return f"shipped: {', '.join(shipped_sweeps())}; or a path to a .yaml file"
+def _shipped_hint(folder: Path = Path(".")) -> str:
+    """The sweeps that ship, and the files that lie where one was looked for."""
+    files = sorted(path.name for path in folder.glob("*.y*ml") if path.name != "dreambooth.yaml")
+    beside = f"; in {folder}: {', '.join(files)}" if files else "; or a path to a .yaml file"
+    return f"shipped: {', '.join(shipped_sweeps())}{beside}"

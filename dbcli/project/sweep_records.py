@@ -12,9 +12,10 @@ from dbcli.errors import DataError
 from dbcli.project.atomic import json_text, write_json
 from dbcli.project.layout import Layout
 from dbcli.project.records import Record, load_record
-from dbcli.project.runs import RunRecord, list_runs
+from dbcli.project.runs import RunRecord, list_runs, now
 
 KEY_DIGITS = 24
+SWEEP_FILE = "sweep.json"
 
 
 class CellRecord(Record):
@@ -27,6 +28,37 @@ class CellRecord(Record):
     pictures: list[dict[str, Any]] = Field(default_factory=list, description="subject, label and files of each prompt")
     interference: dict[str, Any] | None = Field(default=None, description="as in interference.json")
     error: dict[str, Any] | None = Field(default=None, description="message, hint and exit code of a failure")
+
+
+class SweepRecord(Record):
+    """The contents of `sweeps/NAME/sweep.json`: what was typed, and how far it came when it was last written."""
+
+    name: str
+    command: str
+    state: Literal["running", "interrupted", "failed", "finished"]
+    cells: int
+    finished: int
+    begun: str = Field(default_factory=lambda: now())
+
+
+def save_sweep(layout: Layout, record: SweepRecord) -> None:
+    """Replace the record of a sweep in one step."""
+    path = layout.sweep_dir(record.name) / SWEEP_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record.to_plain())
+
+
+def list_sweeps(layout: Layout) -> list[SweepRecord]:
+    """Return the sweeps that were ever begun, oldest first; those without a readable record are left out."""
+    found = []
+    for path in sorted(layout.sweeps_dir.glob(f"*/{SWEEP_FILE}")):
+        try:
+            record = load_record(SweepRecord, path, f"record of the sweep {path.parent.name}", DataError)
+        except (FileNotFoundError, DataError):
+            continue
+        if record.name == path.parent.name:
+            found.append(record)
+    return sorted(found, key=lambda record: record.begun)
 
 
 def key_of(content: Mapping[str, Any]) -> str:

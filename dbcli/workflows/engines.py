@@ -10,7 +10,7 @@ from typing import Protocol
 
 from dbcli.errors import UsageError
 from dbcli.workflows.choices import ENGINES
-from dbcli.workflows.progress import Progress
+from dbcli.workflows.progress import Progress, Titled
 from dbcli.workflows.sweep_plan import Unit
 from dbcli.workflows.sweep_work import Outcome, carry_out
 
@@ -29,9 +29,10 @@ class LocalEngine:
 
     def carry_out(self, root: Path, units: Sequence[Unit], progress: Progress, *, offline: bool) -> Iterator[Outcome]:
         ended: dict[str, Outcome] = {}
-        for unit in units:
+        for number, unit in enumerate(units, start=1):
             before = ended[unit.after] if unit.after is not None else None
-            ended[unit.key] = carry_out(root, unit, before, progress, offline=offline)
+            titled = Titled(progress, f"[{number}/{len(units)}]")
+            ended[unit.key] = carry_out(root, unit, before, titled, offline=offline)
             # Models hold each other in circles; the next one needs their memory.
             gc.collect()
             yield ended[unit.key]

@@ -13,13 +13,13 @@ from dbcli.errors import DreamboothError
 from dbcli.project.locks import hold, holder, is_held
 from dbcli.workflows.progress import Progress
 
-_told: set[Path] = set()
+_told: list[Path] = []
 _ours: list[Path] = []
 
 
 @contextmanager
 def computing(what: str, progress: Progress) -> Iterator[None]:
-    """Tells of commands that compute on this machine as well, once each, and lets later ones tell of this one.
+    """Tells, once, of a command that computes on this machine as well, and lets later ones tell of this one.
 
     `what` is what this command does: "the run 0003-dog". Where no note of it can be kept, nothing is told.
     """
@@ -29,8 +29,8 @@ def computing(what: str, progress: Progress) -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(OSError, DreamboothError):
             folder = _folder()
-            for other in _others(folder):
-                _told.add(other)
+            for other in [] if _told else _others(folder)[:1]:
+                _told.append(other)
                 progress.note(f"Another run is computing on this machine, and both take longer: {holder(other)}.")
             own = folder / f"{_host()}-{os.getpid()}.lock"
             stack.enter_context(hold(own, what))
@@ -52,7 +52,7 @@ def _others(folder: Path) -> list[Path]:
         else:
             for file in folder.glob(f"{path.name}*"):
                 file.unlink(missing_ok=True)
-    return [path for path in found if path not in _told]
+    return found
 
 
 def _folder() -> Path:

@@ -40,6 +40,24 @@ class Progress(Protocol):
         """One line a person must not miss."""
 
 
+class Titled:
+    """A Progress whose bars begin with the same words: "[2/7] Training 0003-dog"."""
+
+    def __init__(self, progress: Progress, prefix: str) -> None:
+        self._progress, self._prefix = progress, prefix
+
+    @contextmanager
+    def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Stage]:
+        with self._progress.stage(f"{self._prefix} {title}", total, parts) as stage:
+            yield stage
+
+    def note(self, text: str) -> None:
+        self._progress.note(text)
+
+    def warn(self, text: str) -> None:
+        self._progress.warn(text)
+
+
 class _SilentStage:
     def advance(self, amount: int = 1) -> None:
         return

@@ -13,6 +13,7 @@ from dbcli.project.locks import is_held
 from dbcli.project.runs import RunRecord
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, damaged_subjects, list_subjects
+from dbcli.project.sweep_records import SweepRecord, list_sweeps
 from dbcli.workflows.free_words import proposed_words
 from dbcli.workflows.projects import open_project
 
@@ -64,7 +65,7 @@ def where_one_stands(folder: Path | None) -> Standing:
     training = next((run.name for run in reversed(runs) if _is_training(layout, run)), None)
     return Standing(
         str(layout.root),
-        next_steps(subjects, runs, training, pictures, suites, _words(layout, subjects)),
+        next_steps(subjects, runs, training, pictures, suites, _words(layout, subjects), _stopped_sweep(layout)),
         settings.base,
         settings.profile,
         subjects,
@@ -87,17 +88,21 @@ def next_steps(
     pictures: int,
     suites: Sequence[str],
     words: Mapping[str, str],
+    sweep: SweepRecord | None = None,
 ) -> list[Step]:
     """What to type next, the best first; `pictures` and `suites` are those of the newest finished run.
 
-    `words` are the identifiers proposed for the subjects that have none.
+    `words` are the identifiers proposed for the subjects that have none; `sweep` is the newest that was stopped.
     """
     if training is not None:
         return [Step(f"{training} is training now", f"dreambooth runs show {training}")]
     if not subjects and not runs:
         return [Step("bring in three to six photos", "dreambooth add-subject")]
     learnt = {subject.name for run in runs for subject in run.subjects}
-    steps = [_resume(runs[-1])] if runs and runs[-1].state in UNFINISHED else []
+    steps = [] if sweep is None else [_go_on(sweep)]
+    # A run of a sweep is gone on with by the sweep, which also scores it and makes the runs after it.
+    if runs and runs[-1].state in UNFINISHED and not (sweep is not None and runs[-1].work_key):
+        steps.insert(0, _resume(runs[-1]))
     teach = [_teach(subject, words) for subject in subjects if subject.name not in learnt]
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
@@ -107,6 +112,16 @@ def next_steps(
     if not suites:
         return [*steps, _measure(finished[-1]), *teach]
     return [*steps, *teach, _take_elsewhere(finished[-1]), _draw(finished[-1])]
+
+
+def _go_on(sweep: SweepRecord) -> Step:
+    return Step(f"{sweep.name} stopped with {sweep.finished} of {sweep.cells} cells finished", sweep.command)
+
+
+def _stopped_sweep(layout: Layout) -> SweepRecord | None:
+    """The newest sweep that was stopped or killed before its end, and that nothing carries out now."""
+    stopped = [one for one in list_sweeps(layout) if one.state in ("running", "interrupted")]
+    return next((one for one in reversed(stopped) if not is_held(layout.sweep_lock(one.name))), None)
 
 
 def _resume(run: RunRecord) -> Step:

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import Interrupted
+from dbcli.errors import Interrupted, MachineError
 from dbcli.project.atomic import write_json
 from dbcli.project.layout import Layout
 from dbcli.project.locks import hold
 from dbcli.project.names import printable
 from dbcli.project.profiles import parse_set
 from dbcli.project.sweep_files import load_sweep
-from dbcli.project.sweep_records import CellRecord, load_cell
+from dbcli.project.sweep_records import CellRecord, SweepRecord, load_cell, save_sweep
 from dbcli.project.yaml_files import write_yaml
 from dbcli.workflows.datasets import open_dataset
-from dbcli.workflows.engines import make_engine
+from dbcli.workflows.engines import Engine, make_engine
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.sweep_plan import PlannedCell, SweepPlan, TrainUnit, Unit, plan_sweep, suites_folder
+from dbcli.workflows.sweep_left import Left, Pace
+from dbcli.workflows.sweep_plan import (
+    DRAW_ONLY,
+    PlannedCell,
+    SweepPlan,
+    TrainUnit,
+    Unit,
+    is_finished,
+    plan_sweep,
+    suites_folder,
+)
 from dbcli.workflows.sweep_subjects import SweepSubjects
+from dbcli.workflows.sweep_work import Outcome
 
 if TYPE_CHECKING:
     from dbcli.metrics.suites import Suite
@@ -96,21 +110,69 @@ def run_plan(
         if plan.random_seed is not None:
             progress.note(f"The random seed of {plan.sweep.name} is {plan.random_seed}; started again, it is kept.")
             write_json(layout.sweep_seed_file(plan.sweep.name), {"schema": 1, "random_seed": plan.random_seed})
-        units = _unfinished(plan)
-        steps = sum(isinstance(unit, TrainUnit) for unit in units)
-        progress.note(
-            f"{plan.sweep.name}: {len(plan.cells)} cells, {_states(plan)}; {steps} runs and "
-            f"{len(units) - steps} cells to look after."
-        )
-        try:
-            for number, outcome in enumerate(worker.carry_out(layout.root, units, progress, offline=offline), start=1):
-                progress.note(f"[{number}/{len(units)}] {printable(outcome.title, 200)}: {_ended(outcome.error)}")
-        except Interrupted as stopped:
-            stopped.hint = "the same command goes on from there"
-            raise
-        cells = tuple(CellResult(cell, _record(layout, cell)) for cell in plan.cells)
+        with _on_record(layout, plan) as record:
+            _work(layout, plan, worker, progress, offline=offline)
+            cells = tuple(CellResult(cell, _record(layout, cell)) for cell in plan.cells)
+            record.state = "finished" if all(is_finished(one.record) for one in cells) else "failed"
         scores, files = write_reports(layout, plan, [(one.cell, one.record) for one in cells])
     return SweepResult(plan, cells, scores, files)
+
+
+def _work(layout: Layout, plan: SweepPlan, worker: Engine, progress: Progress, *, offline: bool) -> None:
+    """Does every unit that is left, and says after each how much is left in all."""
+    units = unfinished_units(plan)
+    left, pace = {unit.key: unit for unit in units}, Pace(layout, plan)
+    progress.note(f"{plan.sweep.name}: {len(plan.cells)} cells, {_states(plan)}.")
+    if units:
+        progress.note(f"Left in all: {pace.left(units)}.")
+    for number, outcome in enumerate(worker.carry_out(layout.root, units, progress, offline=offline), start=1):
+        unit = left.pop(outcome.key)
+        if outcome.is_fresh and outcome.error is None:
+            pace.measured(unit, outcome.seconds)
+        rest = f"; left in all: {pace.left(left.values())}" if left else ""
+        progress.note(f"[{number}/{len(units)}] {printable(outcome.title, 200)}: {_ended(unit, outcome)}{rest}")
+
+
+@contextmanager
+def _on_record(layout: Layout, plan: SweepPlan) -> Iterator[SweepRecord]:
+    """Keeps what was typed and how it ended: a sweep that was stopped or killed goes on with the same words."""
+    done = sum(cell.state == "finished" for cell in plan.cells)
+    record = SweepRecord(
+        name=plan.sweep.name, command=typed_command(sys.argv[1:]), state="running", cells=len(plan.cells), finished=done
+    )
+    save_sweep(layout, record)
+    try:
+        yield record
+    except Interrupted as stopped:
+        record.state, stopped.hint = "interrupted", record.command
+        raise
+    except Exception:
+        record.state = "failed"
+        raise
+    except BaseException:  # a signal while nothing was under way that could be finished first
+        record.state = "interrupted"
+        raise
+    finally:
+        record.finished = sum(is_finished(_record(layout, cell)) for cell in plan.cells)
+        with suppress(OSError, MachineError):
+            save_sweep(layout, record)
+
+
+def typed_command(words: Sequence[str]) -> str:
+    """A command line that can be pasted into a shell, without the project's folder: it is typed inside."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word in ("-C", "--project"):
+            next(rest, None)
+        elif not word.startswith(("--project=", "-C")):
+            kept.append(word)
+    return printable(shlex.join(["dreambooth", *kept]), 2000)
+
+
+def work_left(layout: Layout, plan: SweepPlan) -> Left:
+    """What is left of a plan, with an estimate of the time where this machine has not run it before."""
+    return Pace(layout, plan, may_estimate=True).left(unfinished_units(plan))
 
 
 def _states(plan: SweepPlan) -> str:
@@ -118,11 +180,15 @@ def _states(plan: SweepPlan) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in ("finished", "begun", "failed", "to do") if counts[state])
 
 
-def _ended(error: Mapping[str, Any] | None) -> str:
-    return "done" if error is None else f"FAILED: {error['message']}"
+def _ended(unit: Unit, outcome: Outcome) -> str:
+    """ "trained", "scored" or "drawn": each said of what it is, and whether that was before."""
+    if outcome.error is not None:
+        return f"FAILED: {outcome.error['message']}"
+    what = "trained" if isinstance(unit, TrainUnit) else "drawn" if unit.judge == DRAW_ONLY else "scored"
+    return what if outcome.is_fresh else f"{what} before"
 
 
-def _unfinished(plan: SweepPlan) -> list[Unit]:
+def unfinished_units(plan: SweepPlan) -> list[Unit]:
     """The units of cells that are not finished, each once and in order."""
     wanted = {unit.key for cell in plan.cells if cell.state != "finished" for unit in (*cell.stages, cell.score)}
     return [unit for unit in plan.units() if unit.key in wanted]

@@ -128,7 +128,7 @@ def plan_sweep(
     try:
         check_judge(sweep.judge, also=(DRAW_ONLY,))
     except UsageError as error:
-        faults[f"judge: {error.message}"] = None
+        faults[f"judge: {_with_hint(error)}"] = None
     if sweep.interference and sweep.judge == DRAW_ONLY:
         faults["interference: needs a judge, and judge is none"] = None
     suites = _suites(layout, sweep, own_suites or {}, faults)
@@ -234,7 +234,7 @@ def _profile(
         return resolve_profile(layout, profile=profile, flags=settings, origin=f"the sweep '{sweep.name}'")
     except DreamboothError as error:
         first, *rest = error.message.splitlines()
-        faults.update(dict.fromkeys([line.strip() for line in rest] or [first]))
+        faults.update(dict.fromkeys([line.strip() for line in rest] or [_with_hint(error)]))
         return None
 
 
@@ -252,11 +252,15 @@ def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: 
         try:
             found.append(own[name] if name in own else load_suite(beside if beside.is_file() else name))
         except DreamboothError as error:
-            faults[f"pictures, suite: {error.message}"] = None
+            faults[f"pictures, suite: {_with_hint(error)}"] = None
     if wish.prompts:
         prompts = tuple(SuitePrompt(text, short_label(text), sweep.name) for text in dict.fromkeys(wish.prompts))
         found.append(Suite(sweep.name, sweep.name, f"the prompts of the sweep {sweep.name}", prompts))
     return tuple(found)
+
+
+def _with_hint(error: DreamboothError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def _ships(suite: Suite) -> bool:

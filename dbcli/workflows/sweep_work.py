@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class Outcome:
     key: str
     title: str
     is_fresh: bool
+    seconds: float = 0.0
     error: dict[str, Any] | None = None
 
 
@@ -38,7 +40,7 @@ def carry_out(root: Path, unit: Unit, before: Outcome | None, progress: Progress
     `before` is the outcome of the unit this one needs. Raises Interrupted after a signal: the work goes on from its
     last checkpoint the next time.
     """
-    layout = Layout(root)
+    layout, began = Layout(root), time.monotonic()
     try:
         if before is not None and before.error is not None:
             return _failed(layout, unit, before.error, is_fresh=False)
@@ -47,7 +49,7 @@ def carry_out(root: Path, unit: Unit, before: Outcome | None, progress: Progress
                 is_fresh = _train(layout, unit, progress, offline=offline)
             else:
                 is_fresh = _score(layout, unit, progress, offline=offline)
-        return Outcome(unit.key, unit.title, is_fresh)
+        return Outcome(unit.key, unit.title, is_fresh, time.monotonic() - began)
     except Interrupted:
         raise
     except Exception as error:
@@ -75,7 +77,7 @@ def give_up(root: Path, unit: Unit, error: Exception) -> Outcome:
 def _failed(layout: Layout, unit: Unit, error: dict[str, Any], *, is_fresh: bool) -> Outcome:
     if isinstance(unit, ScoreUnit):
         save_cell(layout, CellRecord(key=unit.key, state="failed", error=error))
-    return Outcome(unit.key, unit.title, is_fresh, error)
+    return Outcome(unit.key, unit.title, is_fresh, error=error)
 
 
 def finished_run(layout: Layout, key: str) -> RunRecord | None:

@@ -151,3 +151,21 @@ def test_words_are_never_broken_in_the_middle(project: Path, columns: int) -> No
         assert terminal.end() in (2, 130)
         assert all(len(line) <= columns for line in terminal.lines)
         assert "shares a token with the class noun 'dog'" in terminal.text.replace("\n", " ")
+
+
+def test_a_stopped_sweep_is_proposed_again_and_says_what_is_left(project: Path) -> None:
+    shared = "{train: {steps: 100000}, prior: {enabled: false}, draw: {steps: 1}}"
+    grid = "{train.learning_rate: [1e-4, 2e-4]}"
+    prompts = "{prompts: ['a {identifier} {class}'], count: 1}"
+    text = f"name: long\nsubject: dog\nidentifier: sks\nsettings: {shared}\njudge: none\n"
+    (project / "long.yaml").write_text(f"{text}pictures: {prompts}\ngrid: {grid}\n")
+    with Terminal(["sweep", "long.yaml"], project) as terminal:
+        terminal.wait_for("[1/4] Training 0001-dog")
+        assert "200,000 training steps in 2 runs, 2 images in 2 cells" in terminal.text
+        terminal.type(CTRL_C)
+        assert terminal.end() == 130
+        assert "dreambooth sweep long.yaml" in terminal.text
+    with Terminal([], project) as terminal:
+        assert terminal.end() == 0
+        assert "Next: long stopped with 0 of 2 cells finished\n  dreambooth sweep long.yaml" in terminal.text
+        assert "--resume" not in terminal.text

@@ -24,6 +24,11 @@ with computing("the run 0001-dog", Silence()):
 """
 
 
+@pytest.fixture(autouse=True)
+def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_use, "_told", [])
+
+
 @pytest.fixture
 def other() -> Iterator[subprocess.Popen[str]]:
     """Another process of this machine that computes until it is told to end."""
@@ -49,15 +54,12 @@ def test_a_second_command_says_that_another_computes_once(other: subprocess.Pope
 
 
 @pytest.mark.parametrize("end", ["well", "killed"])
-def test_one_that_has_ended_however_is_not_told_of(
-    other: subprocess.Popen[str], end: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_has_ended_however_is_not_told_of(other: subprocess.Popen[str], end: str) -> None:
     if end == "killed":
         other.kill()
     else:
         other.communicate("")
     other.wait()
-    monkeypatch.setattr(machine_use, "_told", set())
     assert notes_of("the run 0002-dog") == []
 
 

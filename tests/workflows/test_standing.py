@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.subjects import Subject
+from dbcli.project.sweep_records import SweepRecord
 from dbcli.workflows.standing import next_steps
 
 
@@ -23,10 +24,16 @@ def run(number: int, state: str, name: str = "dog", method: str = "full") -> Run
     )
 
 
-def commands(*given: object, training: str | None = None, pictures: int = 0, suites: tuple[str, ...] = ()) -> list[str]:
+def commands(
+    *given: object,
+    training: str | None = None,
+    pictures: int = 0,
+    suites: tuple[str, ...] = (),
+    sweep: SweepRecord | None = None,
+) -> list[str]:
     subjects = [one for one in given if isinstance(one, Subject)]
     runs = [one for one in given if isinstance(one, RunRecord)]
-    return [step.command for step in next_steps(subjects, runs, training, pictures, suites, {"dog": "mwf"})]
+    return [step.command for step in next_steps(subjects, runs, training, pictures, suites, {"dog": "mwf"}, sweep)]
 
 
 def test_an_empty_project_needs_photos() -> None:
@@ -40,6 +47,24 @@ def test_a_new_subject_is_taught_and_asked_for_its_word_only_where_it_has_none()
 
 def test_an_unfinished_run_goes_on_first() -> None:
     assert commands(subject("dog"), run(1, "interrupted"))[0] == "dreambooth train --resume 0001-dog"
+
+
+STOPPED = SweepRecord(name="bench-tiny", command="dreambooth bench -n 1", state="interrupted", cells=3, finished=1)
+
+
+def test_a_stopped_sweep_goes_on_and_not_the_run_that_it_was_at() -> None:
+    of_sweep = run(1, "interrupted").model_copy(update={"work_key": "abc"})
+    assert commands(subject("dog"), of_sweep, sweep=STOPPED)[0] == "dreambooth bench -n 1"
+    assert "dreambooth train --resume 0001-dog" not in commands(subject("dog"), of_sweep, sweep=STOPPED)
+
+
+def test_a_sweep_stopped_between_its_runs_goes_on_too() -> None:
+    assert commands(subject("dog"), run(1, "finished"), sweep=STOPPED)[0] == "dreambooth bench -n 1"
+
+
+def test_a_run_of_its_own_goes_on_before_a_stopped_sweep() -> None:
+    both = commands(subject("dog"), run(1, "interrupted"), sweep=STOPPED)
+    assert both[:2] == ["dreambooth train --resume 0001-dog", "dreambooth bench -n 1"]
 
 
 def test_an_old_failure_before_a_finished_run_is_left_alone() -> None:

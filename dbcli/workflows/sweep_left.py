@@ -1,0 +1,193 @@
+"""What is left of a sweep: training steps and images in all, and about how long they take on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from dbcli.errors import DreamboothError
+from dbcli.project.layout import Layout
+from dbcli.project.names import slug
+from dbcli.project.profile_settings import DrawSettings, PriorSettings, Profile
+from dbcli.project.runs import RunRecord, list_runs
+from dbcli.project.subjects import list_subjects, load_subject
+from dbcli.workflows.evaluate import CLASS_PICTURES
+from dbcli.workflows.inversion import has_prior
+from dbcli.workflows.probe_plan import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
+from dbcli.workflows.sweep_plan import DRAW_ONLY, SweepPlan, TrainUnit, Unit
+
+
+@dataclass(frozen=True)
+class Left:
+    """Work that is left, all of it together; `seconds` is None where nothing is known of this machine yet."""
+
+    runs: int
+    steps: int
+    cells: int
+    images: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        parts = [f"{_count(self.steps, 'training step')} in {_count(self.runs, 'run')}"] if self.runs else []
+        parts += [f"{_count(self.images, 'image')} in {_count(self.cells, 'cell')}"] if self.cells else []
+        if not parts:
+            return "nothing"
+        how_long = (
+            "the time is known after the first run" if self.seconds is None else f"about {duration(self.seconds)}"
+        )
+        return f"{', '.join(parts)}; {how_long}"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+@dataclass
+class Pace:
+    """How fast this machine works: as measured in this sweep, else in earlier runs, else as estimated beforehand."""
+
+    layout: Layout
+    plan: SweepPlan
+    may_estimate: bool = False
+    _steps: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    _images: list[tuple[float, int]] = field(default_factory=list)
+    _known: dict[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._runs = list_runs(self.layout)
+        self._profiles = {unit.key: unit.profile for unit in self.plan.units() if isinstance(unit, TrainUnit)}
+
+    def measured(self, unit: Unit, seconds: float) -> None:
+        """Takes how long a unit took from its beginning to its end."""
+        if isinstance(unit, TrainUnit):
+            self._steps.setdefault(unit.profile.method, []).append((seconds, self.steps(unit)))
+        else:
+            self._images.append((seconds, self.images(unit)))
+
+    def left(self, units: Iterable[Unit]) -> Left:
+        """What is left where these units are."""
+        units = list(units)
+        training = [unit for unit in units if isinstance(unit, TrainUnit) and self._steps_left(unit)]
+        scoring = [unit for unit in units if not isinstance(unit, TrainUnit)]
+        seconds: float | None = 0.0
+        drawn: set[str] = set()
+        for unit in units:
+            taken = self._training_seconds(unit, drawn) if isinstance(unit, TrainUnit) else self._image_seconds(unit)
+            seconds = None if seconds is None or taken is None else seconds + taken
+        steps = sum(map(self._steps_left, training))
+        return Left(len(training), steps, len(scoring), sum(map(self.images, scoring)), seconds)
+
+    def steps(self, unit: TrainUnit) -> int:
+        """The training steps of a run."""
+        return unit.profile.train.steps
+
+    def images(self, unit: Unit) -> int:
+        """The images that a cell draws."""
+        from dbcli.metrics.suites import load_suite
+
+        assert not isinstance(unit, TrainUnit)
+        own = {suite.name: suite for suite in self.plan.suites}
+        total = 0
+        for noun in self._nouns(unit.after):
+            for suite in unit.suites:
+                name = suite.rpartition("/")[2].removesuffix(".yaml")
+                total += len((own.get(name) or load_suite(suite)).prompts_for(noun)) * unit.count
+            # Beside its suites every scored subject is drawn as its class alone.
+            total += 0 if unit.judge == DRAW_ONLY else CLASS_PICTURES
+        return total
+
+    def _nouns(self, key: str) -> list[str]:
+        """The class nouns of the subjects of a planned run; "thing" for one that a dry run has not brought in."""
+        nouns = []
+        for unit in self.plan.units():
+            if isinstance(unit, TrainUnit) and unit.key == key:
+                for name, _ in unit.words:
+                    try:
+                        nouns.append(load_subject(self.layout, name).class_noun)
+                    except DreamboothError:
+                        nouns.append("thing")
+        return nouns
+
+    def _steps_left(self, unit: TrainUnit) -> int:
+        begun = next((run for run in reversed(self._runs) if run.work_key == unit.key), None)
+        if begun is None:
+            return self.steps(unit)
+        return 0 if begun.state == "finished" else self.steps(unit) - begun.step
+
+    def _training_seconds(self, unit: TrainUnit, drawn: set[str]) -> float | None:
+        if not self._steps_left(unit):
+            return 0.0
+        step = self._step_seconds(unit.profile)
+        if step is None:
+            return None
+        return step * self._steps_left(unit) + self._class_image_seconds(unit, step, drawn)
+
+    def _class_image_seconds(self, unit: TrainUnit, step: float, drawn: set[str]) -> float:
+        """What the class images take that no earlier run has drawn."""
+        prior = unit.profile.prior
+        if not has_prior(unit.profile) or prior.folder is not None:
+            return 0.0
+        missing = [noun for noun in self._nouns(unit.key) if noun not in drawn and not self._has_images(noun)]
+        drawn.update(missing)
+        return len(missing) * prior.images * step * _passes(prior) / _passes_of_a_step(unit.profile)
+
+    def _has_images(self, noun: str) -> bool:
+        return any(self.layout.prior_dir.glob(f"{slug(noun, 'class')}-*/*.png"))
+
+    def _image_seconds(self, unit: Unit) -> float | None:
+        assert not isinstance(unit, TrainUnit)
+        count = self.images(unit)
+        if self._images:
+            return count * _mean(self._images)
+        profile = self._profiles[unit.after]
+        step = self._step_seconds(profile)
+        return None if step is None else count * step * _passes(profile.draw) / _passes_of_a_step(profile)
+
+    def _step_seconds(self, profile: Profile) -> float | None:
+        if profile.method in self._steps:
+            return _mean(self._steps[profile.method])
+        if profile.method not in self._known:
+            self._known[profile.method] = _before(self._runs, profile) or self._estimated(profile)
+        return self._known[profile.method]
+
+    def _estimated(self, profile: Profile) -> float | None:
+        from dbcli.workflows.forecast import METHODS, look_ahead
+
+        if not self.may_estimate or profile.method not in METHODS:
+            return None
+        known = [one for one in list_subjects(self.layout) if one.photos][:1]
+        outlook = look_ahead(self.layout, known, profile) if known else None
+        return None if outlook is None else outlook.forecasts[0].step_seconds
+
+
+def _before(runs: Sequence[RunRecord], profile: Profile) -> float | None:
+    """Seconds a step, with all that a run takes beside its steps, in the newest run of the same method and batch."""
+    for run in reversed(runs):
+        train = run.profile.get("train", {})
+        same = run.method == profile.method and train.get("batch_size") == profile.train.batch_size
+        if same and run.state == "finished" and run.step and run.timings.get("train"):
+            rest = {phase: spent for phase, spent in run.timings.items() if phase not in ("class_images", "probe")}
+            return sum(rest.values()) / run.step
+    return None
+
+
+def _mean(measured: Sequence[tuple[float, int]]) -> float:
+    return sum(seconds for seconds, _ in measured) / max(1, sum(count for _, count in measured))
+
+
+def _passes(draw: DrawSettings | PriorSettings) -> int:
+    """Forward passes of one image through the UNet."""
+    return draw.steps * (2 if draw.guidance != 1.0 else 1) + PASSES_TO_DECODE
+
+
+def _passes_of_a_step(profile: Profile) -> int:
+    train = profile.train
+    return train.batch_size * (2 if has_prior(profile) else 1) * train.accumulation * PASSES_A_TRAINING_ROW
