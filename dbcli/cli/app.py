@@ -31,7 +31,7 @@ from dbcli.cli.subject_commands import subjects_app
 from dbcli.cli.sweep_commands import bench, sweep
 from dbcli.cli.token_commands import tokens_app
 from dbcli.cli.train_commands import train
-from dbcli.errors import DreamboothError
+from dbcli.errors import DreamboothError, Interrupted
 
 EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, before or after the command."
 
@@ -103,6 +103,8 @@ def main(given: list[str] | None = None) -> None:
         _prepare_environment(words)
         try:
             ended = app(args=arguments.arranged(words), prog_name="dreambooth", standalone_mode=False)
+        except Interrupted as stopped:
+            _end_as_asked(screen, stopped.message, stopped.hint, stopped.exit_code)
         except DreamboothError as error:
             _end(screen, error.message, _way_on(words, error), error.exit_code)
         except typer.Abort:
@@ -111,7 +113,7 @@ def main(given: list[str] | None = None) -> None:
             _end_by_fault(screen, words, error)
         sys.exit(ended if isinstance(ended, int) else 0)
     except StopNow as stop:
-        _end(screen, "Stopped.", None, stop.exit_code)
+        _end_as_asked(screen, "Stopped.", None, stop.exit_code)
     finally:
         _hear_signals(_end_at_once)
 
@@ -157,6 +159,13 @@ def _stop_now(number: int, frame: FrameType | None) -> None:
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
+
+
+def _end_as_asked(screen: Screen, message: str, hint: str | None, exit_code: int) -> NoReturn:
+    """Ends by a signal: somebody wanted that, and nothing went wrong."""
+    screen.document({"stopped": {"message": message, "hint": hint, "exit_code": exit_code}})
+    screen.stopped(message, hint)
+    sys.exit(exit_code)
 
 
 def _end(screen: Screen, message: str, hint: str | None, exit_code: int) -> NoReturn:

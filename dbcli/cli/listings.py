@@ -7,12 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.guidance import show_review
-from dbcli.cli.outlook import outlook_document, show_outlook
 from dbcli.cli.screen import Screen
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.project.layout import Layout
     from dbcli.project.subjects import AddedSubject
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluate import Evaluation
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from dbcli.workflows.generate import Drawn
     from dbcli.workflows.photo_review import PhotoReview
     from dbcli.workflows.prior_sets import SetSummary
-    from dbcli.workflows.train import TrainingPlan
 
 SHOWN_PICTURES = 8
 
@@ -55,38 +52,6 @@ def show_added(
     screen.line(f"Next: {next_command}", style="dim")
 
 
-def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout) -> None:
-    """The settings a run would have, what it would go on from, and what a teacher's predictions would take."""
-    from dbcli.workflows.forecast import METHODS
-    from dbcli.workflows.teaching import stored_bytes
-
-    settings = plan.profile.model_dump(mode="json")
-    names = [subject.name for subject in plan.subjects]
-    document: dict[str, object] = {"subjects": names, "profile": plan.profile_name, "settings": settings}
-    if plan.continuation is not None:
-        earlier = {one.name: one.rehearsed for one in plan.continuation.earlier}
-        document |= {"from": plan.continuation.parent.name, "earlier": earlier}
-        shown = [name if rehearsed else f"{name} (not rehearsed)" for name, rehearsed in earlier.items()]
-        screen.note(f"Goes on from {plan.continuation.parent.name}; earlier subjects: {', '.join(shown) or 'none'}.")
-    shown_subjects = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
-    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in shown_subjects])
-    if taken is not None:
-        document["teacher_bytes"] = taken
-        screen.note(f"The teacher's predictions take at most {taken / 1e6:,.1f} MB in reg/.")
-    screen.document(document | {"outlook": None if plan.outlook is None else outlook_document(plan.outlook)})
-    rows = [
-        (f"{section}.{key}" if isinstance(values, dict) else section, value)
-        for section, values in settings.items()
-        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
-    ]
-    columns = ("setting", Column("value", wraps=True, least=16))
-    screen.table(f"{', '.join(names)} with the profile {plan.profile_name}", columns, rows)
-    if plan.outlook is not None:
-        show_outlook(screen, plan.outlook)
-    else:
-        method = plan.profile.method
-        why = "known once the base is on this machine" if method in METHODS else f"not foretold for {method}"
-        screen.line(f"Memory and time: {why}.")
 
 
 def show_drawn(screen: Screen, drawn: Drawn) -> None:

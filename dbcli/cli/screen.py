@@ -105,7 +105,14 @@ class Screen:
 
     def error(self, message: str, hint: str | None) -> None:
         """What went wrong and what to type next."""
-        self._tell(Text("Error: ", style="red bold") + Text(visible(message)))
+        self._end(Text("Error: ", style="red bold") + Text(visible(message)), hint)
+
+    def stopped(self, message: str, hint: str | None) -> None:
+        """That the work was stopped on purpose, and what goes on with it; said even when quiet."""
+        self._end(Text(visible(message)), hint)
+
+    def _end(self, text: Text, hint: str | None) -> None:
+        self._tell(text)
         if hint:
             # A hint is mostly a command to copy: whole, wherever the line ends.
             self.err.print(Text("  → ", style="bold") + Text(visible(hint)))

@@ -9,6 +9,7 @@ import typer
 from dbcli.cli import completion
 from dbcli.cli.arguments import NEWEST, names_in
 from dbcli.cli.processes import Gpus, called_with
+from dbcli.errors import UsageError
 
 
 def train(
@@ -77,7 +78,7 @@ def train(
         typer.Option(
             "--resume",
             metavar="[RUN]",
-            help="Go on with an unfinished run, the newest by default.",
+            help="Go on with an unfinished run, the newest by default; --steps and --set may change how.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -94,34 +95,47 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show the settings that hold, the memory and time they take, and train nothing."
+            "--dry-run", help="Check everything, show the memory and time that it would take, and train nothing."
         ),
+    ] = False,
+    all_settings: Annotated[
+        bool, typer.Option("--all-settings", help="With --dry-run: list every setting, not only those that differ.")
     ] = False,
 ) -> None:
     """Teach the base a subject."""
-    from dbcli.cli.listings import show_plan
+    from dbcli.cli.plan_listing import show_headline, show_plan
     from dbcli.cli.questions import check_start, subjects_and_identifiers
     from dbcli.cli.run_listings import show_run
-    from dbcli.workflows.forecast import with_outlook
+    from dbcli.workflows.forecast import resumed_outlook, with_outlook
     from dbcli.workflows.logs import logged
-    from dbcli.workflows.train import plan_training, resume_training, start_training
+    from dbcli.workflows.resuming import Asked, plan_resume
+    from dbcli.workflows.train import check_plan, plan_training, resume_training, start_training
 
     call, processes = called_with(context, gpus, dry_run=dry_run)
     layout, how_run = call.layout(), {"offline": call.offline, "processes": processes}
     check_start(start_from, no_rehearsal, resume)
+    if all_settings and not dry_run:
+        raise UsageError("--all-settings is about --dry-run, which is missing.", hint="add --dry-run")
+    flags: dict[str, object] = {"method": method, "train.steps": steps, "train.seed": seed, "probe.stop": stop}
     with logged(call.screen, layout, log_to or [], offline=call.offline) as progress:
         if resume is not None:
-            run = None if resume == NEWEST else resume
-            return show_run(call.screen, resume_training(layout, run, progress, **how_run), layout)
+            asked = Asked(names_in(subject), token or [], profile, sets or [], flags, allow_collision)
+            resumed = plan_resume(layout, None if resume == NEWEST else resume, asked, progress)
+            if dry_run:
+                plan = resumed_outlook(layout, resumed)
+                show_headline(call.screen, plan)
+                return show_plan(call.screen, plan, layout, every_setting=all_settings)
+            return show_run(call.screen, resume_training(layout, resumed, progress, **how_run), layout)
         names, words = subjects_and_identifiers(
             call, layout, names_in(subject), token or [], start_from, allow_collision=allow_collision
         )
-        share = 0.0 if no_rehearsal else None
-        flags = {"method": method, "train.steps": steps, "train.seed": seed, "train.rehearsal_share": share}
-        flags["probe.stop"] = stop
+        flags |= {"train.rehearsal_share": 0.0} if no_rehearsal else {}
         how = {"profile": profile, "sets": sets or [], "flags": flags, "allow_collision": allow_collision}
         plan = plan_training(layout, names, identifiers=words, start_from=start_from, progress=progress, **how)
+        if dry_run:
+            check_plan(layout, plan)
+            show_headline(call.screen, plan)
         plan = with_outlook(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
         if dry_run:
-            return show_plan(call.screen, plan, layout)
+            return show_plan(call.screen, plan, layout, every_setting=all_settings)
         return show_run(call.screen, start_training(layout, plan, progress, **how_run), layout)

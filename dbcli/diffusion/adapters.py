@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.formats.lora import LoraWeights, lora_to_peft
+from dbcli.diffusion.layer_targets import expanded
 
 LORA_NAME = "default"
 
@@ -97,7 +98,8 @@ def add_lora(
 def _inject(network: Any, targets: Sequence[str], *, rank: int, alpha: float, dropout: float, dora: bool) -> None:
     from peft import inject_adapter_in_model
 
-    config = _config(r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=dropout, use_dora=dora)
+    names = expanded(network, targets)
+    config = _config(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=dropout, use_dora=dora)
     inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
 
 

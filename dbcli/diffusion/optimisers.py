@@ -16,14 +16,14 @@ SCHEDULES = {
     "constant": "constant_with_warmup",
     "linear": "linear",
     "cosine": "cosine",
-    "cosine-restarts": "cosine_with_restarts",
-    "polynomial": "polynomial",
 }
 
 
 @dataclass(frozen=True)
 class Optimisation:
     """How weights follow their gradients. Rates are a step's, betas and decay as in AdamW (Loshchilov 2019).
+
+    schedule_cycles is that of cosine-restarts; polynomial goes from 1 to schedule_end as (1 - t)^schedule_power.
 
     fused_backward and stochastic_rounding take the weights one by one (see WeightByWeight); seed is the rounding's.
     """
@@ -36,6 +36,9 @@ class Optimisation:
     weight_decay: float = 1e-2
     epsilon: float = 1e-8
     schedule: str = "constant"
+    schedule_cycles: int = 3
+    schedule_power: float = 2.0
+    schedule_end: float = 0.0
     warmup_steps: int = 0
     gradient_clip: float = 1.0
     fused_backward: bool = False
@@ -96,15 +99,31 @@ def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisatio
     )
 
 
-def rate_factor(optimiser: torch.optim.Optimizer, plan: Optimisation, steps: int) -> Callable[[int], float]:
+def rate_factor(plan: Optimisation, steps: int) -> Callable[[int], float]:
     """The schedule as a function of the step: what the learning rates are multiplied by, 1.0 at full rate."""
-    from diffusers.optimization import get_scheduler
-
-    schedule = get_scheduler(
-        SCHEDULES[plan.schedule], optimizer=optimiser, num_warmup_steps=plan.warmup_steps, num_training_steps=steps
+    from diffusers.optimization import (
+        get_cosine_with_hard_restarts_schedule_with_warmup,
+        get_polynomial_decay_schedule_with_warmup,
+        get_scheduler,
     )
-    # Only the shape is wanted; the library's own step counter would be one more thing to save and restore.
-    return schedule.lr_lambdas[0]
+
+    # Only the shape is wanted. The library reads a rate from its optimiser, which none of ours has at 1.0, and its own
+    # step counter would be one more thing to save and restore.
+    bare = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    if plan.schedule == "cosine-restarts":
+        schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
+            bare, plan.warmup_steps, steps, num_cycles=plan.schedule_cycles
+        )
+    elif plan.schedule == "polynomial":
+        schedule = get_polynomial_decay_schedule_with_warmup(
+            bare, plan.warmup_steps, steps, lr_end=plan.schedule_end, power=plan.schedule_power
+        )
+    else:
+        schedule = get_scheduler(
+            SCHEDULES[plan.schedule], optimizer=bare, num_warmup_steps=plan.warmup_steps, num_training_steps=steps
+        )
+    factor: Callable[[int], float] = schedule.lr_lambdas[0]
+    return factor
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, torch.Tensor]:

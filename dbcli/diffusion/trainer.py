@@ -29,11 +29,6 @@ from dbcli.diffusion.shares import Alone
 from dbcli.diffusion.teacher import Teacher
 from dbcli.errors import TrainingDiverged
 
-DIVERGED_HINT = (
-    "lower train.learning_rate, use train.precision=bf16 or fp32, or --set train.on_divergence=lower-rate; "
-    "the last checkpoint is sound"
-)
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -119,7 +114,7 @@ class Trainer:
         self.rate_scale = 1.0
         self.parameters = list(trainable.tensors.values())
         self.optimiser = build_optimiser(trainable.tensors, optimisation)
-        self.rate_factor = rate_factor(self.optimiser, optimisation, schedule.steps)
+        self.rate_factor = rate_factor(optimisation, schedule.steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=schedule.precision == "fp16")
         self.averages = (
             {name: tensor.detach().clone() for name, tensor in trainable.tensors.items()}
@@ -194,9 +189,7 @@ class Trainer:
         for what, part in (("weights", state.weights), ("optimiser", state.optimiser), ("averages", state.ema)):
             broken = next((name for name, value in part.items() if not bool(torch.isfinite(value).all())), None)
             if broken is not None:
-                raise TrainingDiverged(
-                    f"After step {self.done} the {what} are no longer finite ({broken}).", hint=DIVERGED_HINT
-                )
+                raise TrainingDiverged(f"After step {self.done} the {what} are no longer finite ({broken}).")
         return state
 
     def load_state(self, state: TrainingState) -> None:
@@ -323,10 +316,7 @@ def train(
     while trainer.done < trainer.schedule.steps:
         result = trainer.step()
         if not math.isfinite(result.loss):
-            raise TrainingDiverged(
-                f"The loss became {result.loss} at step {result.step}.",
-                hint=DIVERGED_HINT,
-            )
+            raise TrainingDiverged(f"The loss became {result.loss} at step {result.step}.")
         on_step(result)
         after_step(result.step)
         if should_stop() and trainer.done < trainer.schedule.steps:

@@ -14,9 +14,18 @@ FOLDER_PATTERN = re.compile(r"step-(\d{6,9})")
 
 
 def save_checkpoint(
-    layout: Layout, run: str, step: int, write: Callable[[Path], None], *, keep: int, needed_bytes: int = 0
+    layout: Layout,
+    run: str,
+    step: int,
+    write: Callable[[Path], None],
+    *,
+    keep: int,
+    keep_first: bool = False,
+    needed_bytes: int = 0,
 ) -> Path:
     """Lets `write` fill a hidden folder, then makes it the run's checkpoint of `step`; older ones go after it is there.
+
+    The newest `keep` stay, and with `keep_first` the oldest of all.
 
     Raises DiskFull, with everything that was there before still there; before the first byte where the disk has
     not `needed_bytes` free.
@@ -28,7 +37,7 @@ def save_checkpoint(
     if is_complete(final):
         return final
     write_step(folder, step, write, needed_bytes=needed_bytes)
-    for old in checkpoints(layout, run)[:-keep]:
+    for old in checkpoints(layout, run)[1 if keep_first else 0 : -keep]:
         remove_folder(old)
     return final
 

@@ -43,6 +43,13 @@ def render_with(template_or_prompt: str, subjects: Mapping[str, Words]) -> str:
     return _fill(template_or_prompt, subjects, lambda words: words.text, lambda words: words.identifier)
 
 
+def render_for(template: str, subject: str, subjects: Mapping[str, Words]) -> str:
+    """Return the text as `render_with` does, `{identifier}` and `{class}` being those of one of several subjects."""
+    own = subjects[subject]
+    text = template.replace("{identifier}", own.identifier).replace("{class}", own.class_noun)
+    return render_with(text, subjects)
+
+
 def render_without(template_or_prompt: str, subjects: Mapping[str, Words]) -> str:
     """Return the text to score with: the same as `render_with`, less every identifier.
 

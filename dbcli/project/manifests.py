@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,16 @@ def write_manifest(folder: Path, **facts: Any) -> None:
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in files
     }
     write_text(folder / MANIFEST_NAME, _sealed({"schema": 1, **facts, "files": table}))
+
+
+def drop_files(folder: Path, names: Collection[str]) -> None:
+    """Removes files of a sound folder and their lines in its manifest; cut short, the folder is sound all the same."""
+    table = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    table.pop("seal")
+    table["files"] = {name: entry for name, entry in table["files"].items() if name not in names}
+    write_text(folder / MANIFEST_NAME, _sealed(table))
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def first_fault(folder: Path) -> str | None:

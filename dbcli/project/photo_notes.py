@@ -46,6 +46,12 @@ def mask_hashes(layout: Layout, subject: Subject) -> list[str | None]:
     return [None if path is None else sha256_of(path) for path in mask_paths(layout, subject)]
 
 
+def masks_in_use(layout: Layout, subject: Subject, mask_loss: float) -> list[str | None]:
+    """Return what a run records of a subject's masks: nothing where there are none, or `mask_loss` is 1."""
+    found = mask_hashes(layout, subject) if mask_loss < 1 else []
+    return found if any(found) else []
+
+
 def captions_of(layout: Layout, subject: Subject) -> list[str | None]:
     """Return each photo's caption: of the text file beside it if there is one, else of the record."""
     files = caption_files(layout, subject)
@@ -65,6 +71,15 @@ def caption_files(layout: Layout, subject: Subject) -> list[Path | None]:
     found, folder = CaptionFiles(), layout.photos_dir(subject.name)
     files = [found.beside(folder / entry.file) for entry in subject.photos]
     return [None if file is None or file.is_symlink() else file for file in files]
+
+
+def caption_places(layout: Layout, subject: Subject) -> list[str]:
+    """Return where each photo's caption stands, for a person: the text file beside it, else the subject's record."""
+    record = layout.subject_file(subject.name)
+    return [
+        f"the caption of {entry.file} of {subject.name}, in {layout.shown(file or record)}"
+        for entry, file in zip(subject.photos, caption_files(layout, subject), strict=True)
+    ]
 
 
 def write_captions(layout: Layout, subject: Subject, captions: Sequence[str | None]) -> list[Path]:

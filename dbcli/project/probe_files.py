@@ -84,6 +84,13 @@ def save_probes(layout: Layout, run: str, record: ProbeRecord) -> None:
     write_json(layout.probes_dir(run) / "probes.json", record.to_plain())
 
 
+def drop_probes(layout: Layout, run: str) -> None:
+    """Forgets what a run's probes found, with their images and the weights kept for the choice."""
+    folder = layout.probes_dir(run)
+    if folder.is_dir():
+        remove_folder(folder)
+
+
 def probe_picture(layout: Layout, run: str, step: int, index: int) -> Path:
     """Where the picture `index` of the probe after `step` lies."""
     return layout.probes_dir(run) / "pictures" / f"step-{step:06d}-{index:03d}.png"

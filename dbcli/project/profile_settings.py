@@ -52,6 +52,15 @@ class TrainSettings(Section):
     schedule: Literal["constant", "linear", "cosine", "cosine-restarts", "polynomial"] = Field(
         default="constant", description="how the learning rate changes after the warm-up"
     )
+    schedule_cycles: Positive = Field(
+        default=3, le=10_000, description="with schedule=cosine-restarts: how often the rate falls from full to 0"
+    )
+    schedule_power: float = Field(
+        default=2.0, gt=0, le=10, description="with schedule=polynomial: power of the decay; 1 is linear"
+    )
+    schedule_end: float = Field(
+        default=0.0, ge=0, lt=1, description="with schedule=polynomial: share of the learning rate at the last step"
+    )
     warmup_steps: Whole = Field(default=0, ge=0, description="steps in which the learning rate rises from 0")
     gradient_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
@@ -79,6 +88,11 @@ class TrainSettings(Section):
     )
     checkpoint_every: Whole = Field(default=200, ge=0, description="steps between checkpoints; 0: only at the end")
     keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
+    keep_finished: Literal["weights", "all"] = Field(
+        default="weights",
+        description="what a finished run keeps of its checkpoints: weights to generate with, or all that resuming "
+        "would need, three times as much",
+    )
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview pictures; 0: none")
     preview_prompt: str | None = Field(default=None, description="what a preview shows; the photos' template if none")
     seed: Seed = Field(default=0, description="random seed for noise, order and crops; -1: a random one, recorded")
@@ -124,10 +138,11 @@ class LoraSettings(Section):
     rank: Positive = Field(default=4, le=4096, description="rank of the update")
     alpha: float = Field(default=4.0, gt=0, description="the update is scaled by alpha / rank")
     targets: Targets = Field(
-        default=["to_q", "to_k", "to_v", "to_out.0"], description="modules of the UNet that get an adapter"
+        default=["to_q", "to_k", "to_v", "to_out.0"],
+        description="layers of the UNet that get an adapter, by the ends of their names; all-linear: every linear one",
     )
     text_targets: Targets = Field(
-        default=["q_proj", "k_proj", "v_proj", "out_proj"], description="modules of the text encoder"
+        default=["q_proj", "k_proj", "v_proj", "out_proj"], description="layers of the text encoder, likewise"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in the adapter")
     dora: bool = Field(default=False, description="weight-decomposed adapters (DoRA)")

@@ -71,6 +71,14 @@ class Fallback(_Part):
     optimiser_is_new: bool = False
 
 
+class SettingsChange(_Part):
+    """Settings that a run was resumed with: from which step on, and dotted key -> [value before, value after]."""
+
+    step: int
+    time: str = Field(default_factory=lambda: now())
+    settings: dict[str, list[Any]] = Field(default_factory=dict)
+
+
 class RunRecord(Record):
     """The contents of `run.json`."""
 
@@ -101,6 +109,7 @@ class RunRecord(Record):
     command: str | None = None
     error: str | None = None
     fallbacks: list[Fallback] = Field(default_factory=list, description="where the memory was full")
+    changes: list[SettingsChange] = Field(default_factory=list, description="settings it was resumed with, in order")
 
     @property
     def result_step(self) -> int:

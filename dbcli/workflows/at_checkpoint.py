@@ -12,6 +12,7 @@ from dbcli.project.lineage import parent_of
 from dbcli.project.manifests import first_fault
 from dbcli.project.profiles import frozen_profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.weights import checked_weights
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -22,13 +23,22 @@ def checkpoint_steps(layout: Layout, run: str) -> list[int]:
     return [int(path.name.removeprefix("step-")) for path in checkpoints(layout, run)]
 
 
-def require_checkpoint(layout: Layout, record: RunRecord, step: int) -> Path:
-    """The folder of a checkpoint, whole. Raises RunMissing naming those that are there."""
+def is_result(layout: Layout, record: RunRecord, step: int) -> bool:
+    """Whether the weights of a step are the finished run's result, which then are kept only once."""
     folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
+    return record.state == "finished" and step == record.result_step and not folder.exists()
+
+
+def require_checkpoint(layout: Layout, record: RunRecord, step: int) -> Path:
+    """The folder of a checkpoint, whole; of a result kept only once, its own. RunMissing names those that are there."""
+    folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
+    if is_result(layout, record, step):
+        return checked_weights(layout, record)
     fault = first_fault(folder)
     if fault is None:
         return folder
-    known = ", ".join(str(one) for one in checkpoint_steps(layout, record.name)) or "none"
+    steps = {*checkpoint_steps(layout, record.name), *([record.result_step] if record.state == "finished" else [])}
+    known = ", ".join(str(one) for one in sorted(steps)) or "none"
     raise RunMissing(
         f"The run {record.name} has no whole checkpoint of step {step} ({fault}); there: {known}.",
         hint="--set train.keep_checkpoints=N keeps more of the next run's",

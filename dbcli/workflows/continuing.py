@@ -60,9 +60,15 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
 
 
 def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Carried:
-    """The settings of a run as another one begins with them; `names` are the subjects that it is to teach."""
+    """The settings of a run as another one begins with them; `names` are the subjects that it is to teach.
+
+    Each of them gets as many steps as each had in that run.
+    """
     profile = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name)))
     settings = profile.model_dump(mode="json")
+    taught = sum(one.learnt_in is None for one in parent.subjects)
+    if names and taught and len(names) != taught:
+        settings["train"]["steps"] = -(-settings["train"]["steps"] * len(names) // taught)
     known = {subject.name for subject in parent.subjects}
     if not all(known & load_subject(layout, name).names for name in names):
         # Photos of one class would be taken for another's.
@@ -161,7 +167,8 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
     if parent.method != "lora":
         return
     before = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name))).lora
-    for key in ADAPTER_KEYS:
+    has_text = profile.train.text_encoder and parent.profile.get("train", {}).get("text_encoder")
+    for key in (*ADAPTER_KEYS, *(["text_targets"] if has_text else [])):
         wanted, found = getattr(profile.lora, key), getattr(before, key)
         if wanted != found:
             raise UsageError(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.rehearsal import Effort
     from dbcli.diffusion.speed import Speed
+    from dbcli.workflows.resuming import ResumePlan
     from dbcli.workflows.train import TrainingPlan
 
 METHODS = ("full", "lora")
@@ -85,8 +86,22 @@ def with_outlook(
         progress.note(f"This machine has room for: {outlook.chosen.rung}.")
         return replace(plan, profile=outlook.chosen.profile, outlook=outlook)
     if asked and plan.profile.method in METHODS:
-        return replace(plan, outlook=look_ahead(layout, plan.subjects, plan.profile))
+        with progress.stage("Estimating memory and time", 1) as stage:
+            outlook = look_ahead(layout, plan.subjects, plan.profile)
+            stage.advance()
+        return replace(plan, outlook=outlook)
     return plan
+
+
+def resumed_outlook(layout: Layout, resumed: ResumePlan) -> TrainingPlan:
+    """An unfinished run with the settings it would go on with, and what they will take of this machine."""
+    from dbcli.workflows.train import TrainingPlan
+
+    record, profile = resumed.record, resumed.profile
+    taught = [one for one, entry in zip(resumed.subjects, record.shown, strict=True) if entry.learnt_in is None]
+    lines = (f"Resumes {record.name} at step {record.step} of {profile.train.steps}.", *resumed.lines)
+    outlook = look_ahead(layout, resumed.subjects, profile) if profile.method in METHODS else None
+    return TrainingPlan(taught, str(record.profile.get("name")), profile, outlook=outlook, resumes=lines)
 
 
 def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> Outlook | None:
@@ -133,7 +148,8 @@ def look_for(
                 continue
             named = default_profile(base, rung.method)
             try:
-                profile = resolve_profile(layout, profile=named, sets=[*own, *sets], flags=flags)[1]
+                how: dict[str, Any] = {"flags": flags, "subjects": max(1, len(subjects))}
+                profile = resolve_profile(layout, profile=named, sets=[*own, *sets], **how)[1]
             except ConfigError as fault:
                 faults.append(fault)
                 continue

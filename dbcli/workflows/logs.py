@@ -12,6 +12,7 @@ from dbcli.errors import UsageError
 from dbcli.hints import installing
 from dbcli.project.layout import Layout
 from dbcli.workflows.progress import Progress, Stage
+from dbcli.workflows.side_work import attempted
 
 LOGS = ("tensorboard", "wandb")
 
@@ -50,7 +51,7 @@ def logged(progress: Progress, layout: Layout, names: Sequence[str], *, offline:
 class _LoggedProgress:
     def __init__(self, progress: Progress, layout: Layout, names: Sequence[str], offline: bool) -> None:
         self._progress, self._layout, self._names, self._offline = progress, layout, names, offline
-        self._open: dict[str, list[Log]] = {}
+        self._open: dict[str, dict[str, Log]] = {}
 
     @contextmanager
     def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Stage]:
@@ -64,17 +65,28 @@ class _LoggedProgress:
         self._progress.warn(text)
 
     def close(self) -> None:
-        for log in [log for opened in self._open.values() for log in opened]:
-            log.close()
+        for opened in self._open.values():
+            for name, log in opened.items():
+                self._attempted(name, log.close)
 
     def _write(self, run: str, step: int, values: Mapping[str, float]) -> None:
         if run not in self._open:
-            # Known only now: a run takes its number when it begins.
-            folder = self._layout.run_dir(run)
-            self._open[run] = [OPENERS[name](folder, run, self._offline) for name in self._names]
-            self._progress.note(f"Logging {run} to {' and '.join(self._names)} ({folder / 'logs'}).")
-        for log in self._open[run]:
-            log.write(step, values)
+            self._open[run] = self._opened(run)
+        for name, log in list(self._open[run].items()):
+            if not self._attempted(name, lambda log=log: log.write(step, values)):  # type: ignore[misc]
+                del self._open[run][name]
+
+    def _opened(self, run: str) -> dict[str, Log]:
+        """The logs of a run, known only once it has its number; those that cannot be opened are left out."""
+        folder, opened = self._layout.run_dir(run), dict[str, Log]()
+        for name in self._names:
+            self._attempted(name, lambda name=name: opened.update({name: OPENERS[name](folder, run, self._offline)}))  # type: ignore[misc]
+        if opened:
+            self._progress.note(f"Logging {run} to {' and '.join(opened)} ({folder / 'logs'}).")
+        return opened
+
+    def _attempted(self, name: str, work: Callable[[], object]) -> bool:
+        return attempted(f"Logging to {name}", self._progress, lambda: [work()]) is not None
 
 
 class _LoggedStage:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
 from dbcli.errors import UsageError
-from dbcli.project.identifiers import Words, render_with
+from dbcli.project.identifiers import Words, render_for, render_with
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.recipes import Recipe, save_png
@@ -247,24 +247,12 @@ def preview(
     folder.mkdir(parents=True, exist_ok=True)
     size = draw_size(base, None, None, profile.images.resolution)
     settings = profile.draw.model_copy(update={"count": 1, "compile": False})
-    for name, words in words_of(record).items():
-        template = profile.train.preview_prompt or profile.images.template
-        recipe = _preview_recipe(template, {name: words}, settings, profile.train.seed, size, base, record)
+    words = words_of(record)
+    settings = in_words(settings, words)
+    template = profile.train.preview_prompt or profile.images.template
+    for name in words:
+        prompt = render_for(template, name, words)
+        recipe = recipes_for([prompt], settings, seed=profile.train.seed, size_px=size, base=base, record=record)[0]
         order = Order(recipe.prompt, recipe.seed, recipe.negative)
         for _, pixels in draw(base, [order], how_to_draw(recipe, 1), should_stop=should_stop):
             save_png(folder / f"step-{step:06d}-{name}.png", to_image(pixels), recipe)
-
-
-def _preview_recipe(
-    template: str,
-    words: Mapping[str, Words],
-    settings: DrawSettings,
-    seed: int,
-    size: tuple[int, int],
-    base: Base,
-    record: RunRecord,
-) -> Recipe:
-    prompt = render_with(template, words)
-    return recipes_for(
-        [prompt], in_words(settings, words_of(record)), seed=seed, size_px=size, base=base, record=record
-    )[0]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import Interrupted, JudgeMissing
+from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project import runs as store
 from dbcli.project.atomic import write_bytes
 from dbcli.project.layout import Layout
@@ -36,6 +36,7 @@ from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear
 from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items
 from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.settings import default_judge, judge_sources
+from dbcli.workflows.side_work import attempted
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
@@ -62,6 +63,10 @@ def open_probing(layout: Layout, record: RunRecord, base: Base, profile: Profile
             reason = f"the judges are not on this machine. {error.message}"
             if _asked_for(profile):
                 raise JudgeMissing(f"Probes were asked for, and {reason}", hint=error.hint) from error
+        except DreamboothError as error:
+            if _asked_for(profile):
+                raise
+            reason = f"the judges cannot be used. {error.message}"
     if panel is None:
         record.probing = {"line": f"probes OFF: {reason}"}
         progress.note(record.probing["line"])
@@ -84,8 +89,11 @@ def _plan(layout: Layout, record: RunRecord, profile: Profile) -> ProbePlan:
     if profile.probe.judge == "off":
         return ProbePlan(why="switched off (probe.judge=off)")
     before = load_probes(layout, record.name)
-    if before is not None:
-        return before.plan
+    return plan_of(record, profile) if before is None else before.plan
+
+
+def plan_of(record: RunRecord, profile: Profile) -> ProbePlan:
+    """The probes that a run's settings ask for."""
     classes = len({subject.class_noun for subject in record.shown})
     return plan_probes(profile, subjects=len(record.shown), classes=classes)
 
@@ -136,18 +144,30 @@ class Probing:
             return
         reason = self._too_dear(step)
         if reason is not None:
-            self.record.skipped.append(SkippedProbe(step=step, why=reason))
-            save_probes(self.layout, self.run.name, self.record)
-            self._event("probe left out", step=step, why=reason)
+            self._leave_out(step, reason)
             self.progress.note(f"probe after step {step} left out: {reason}")
             return
         try:
-            entry = self._probe(trainer, stage, should_stop)
+            made = attempted(
+                f"The probe of step {step}", self.progress, lambda: self._made(trainer, stage, should_stop)
+            )
         except Interrupted:
             return
-        self._keep(trainer, entry)
-        stage.measure(self.run.name, step, {"fidelity": entry.fidelity, "editability": entry.editability})
+        if made is None:
+            self._leave_out(step, "it failed")
+            return
+        stage.measure(self.run.name, step, {"fidelity": made.fidelity, "editability": made.editability})
         self._settle_stop(step)
+
+    def _made(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> ProbeEntry:
+        entry = self._probe(trainer, stage, should_stop)
+        self._keep(trainer, entry)
+        return entry
+
+    def _leave_out(self, step: int, reason: str) -> None:
+        self.record.skipped.append(SkippedProbe(step=step, why=reason))
+        save_probes(self.layout, self.run.name, self.record)
+        self._event("probe left out", step=step, why=reason)
 
     def rolled_back(self, step: int) -> None:
         """Steps after `step` will be made anew at another rate: what was measured of them no longer holds."""
@@ -185,7 +205,8 @@ class Probing:
 
         drop_weights(self.layout, self.run.name, but=())
         if self.record.probes:
-            write_bytes(self.layout.probes_dir(self.run.name) / "chart.png", probe_curve(self.record))
+            chart = self.layout.probes_dir(self.run.name) / "chart.png"
+            attempted("The chart of the probes", self.progress, lambda: write_bytes(chart, probe_curve(self.record)))
 
     def _probe(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> ProbeEntry:
         from dbcli.diffusion.as_result import as_result

@@ -11,7 +11,8 @@ from dbcli.errors import UsageError
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable
 from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import load_profile, parse_set, resolve
+from dbcli.project.profiles import load_profile, parse_set, resolve, shipped_profiles
+from dbcli.project.resumable import Change, changed_settings
 from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.choices import JUDGES
@@ -69,8 +70,11 @@ def resolve_profile(
     flags: Mapping[str, Any] | None = None,
     carried: Carried | None = None,
     origin: str = "the command line",
+    subjects: int = 1,
 ) -> tuple[str, Profile]:
-    """The profile's name and the settings that hold.
+    """The profile's name and the settings that hold for a run that teaches so many subjects.
+
+    The steps of a shipped profile are those of one subject; what a person set is taken as it stands.
 
     `sets` are "key=value" texts, `flags` dotted keys that came from `origin`; flags whose value is None were not
     given. What is `carried` over from a run stands in the place of profile and files, unless a profile is named.
@@ -89,7 +93,7 @@ def resolve_profile(
     named = default_profile(settings.base, method) if chosen == AUTO else chosen
     layers = [
         *([] if carried is None else [(carried.origin, {"method": carried.settings["method"]})]),
-        (f"profile '{named}'", load_profile(named)),
+        (f"profile '{named}'", _for_subjects(named, subjects)),
         ("your settings file", user.overrides),
         ("dreambooth.yaml", own_resolution | settings.overrides),
         *([] if carried is None else [(carried.origin, carried.adapter)]),
@@ -114,3 +118,17 @@ def _settled(profile: Profile) -> Profile:
             drawn = part.model_copy(update={"seed": settled.value})
             profile = profile.model_copy(update={section: drawn})
     return profile
+
+
+def settings_beside(layout: Layout, name: str, profile: Profile) -> dict[str, Change]:
+    """The settings of a run that are not as its profile has them: dotted key -> (the profile's value, the run's)."""
+    known = name if name in shipped_profiles() else default_profile(load_settings(layout).base, profile.method)
+    return changed_settings(resolve([("", load_profile(known))]), profile)
+
+
+def _for_subjects(profile: str, subjects: int) -> dict[str, Any]:
+    """A profile's own settings; the steps of a shipped one as often as there are subjects."""
+    found = load_profile(profile)
+    if profile in shipped_profiles() and "steps" in found.get("train", {}):
+        found["train"]["steps"] *= subjects
+    return found

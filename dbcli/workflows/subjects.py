@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbcli.errors import LockHeld, UsageError
+from dbcli.errors import LockHeld, PromptError, UsageError
 from dbcli.hints import command, nearest
 from dbcli.project import subjects as store
+from dbcli.project.identifiers import render_with
 from dbcli.project.layout import Layout
 from dbcli.project.locks import is_held
+from dbcli.project.names import printable
 from dbcli.project.renaming import rename_subject
 from dbcli.project.runs import list_runs
 from dbcli.project.subjects import AddedSubject, Subject
@@ -38,7 +40,22 @@ def add_subject(
         advice.append(f"{count} photo{'s' if count > 1 else ''}: three to six, from several sides, teach more.")
     if count > MANY:
         advice.append(f"{count} photos: a handful of the best usually teaches better than many.")
-    return added, advice
+    return added, advice + _caption_faults(layout, added)
+
+
+def _caption_faults(layout: Layout, added: AddedSubject) -> list[str]:
+    """A line for each caption that names a subject it cannot mean, with the file it came with."""
+    subject, lines = added.subject, []
+    for entry, name in zip(subject.photos, added.source_names, strict=False):
+        try:
+            render_with(entry.caption or "", {subject.name: subject.words})
+        except PromptError as error:
+            beside = layout.shown((layout.photos_dir(subject.name) / entry.file).with_suffix(".txt"))
+            lines.append(
+                f"The caption of {printable(name)}, '{printable(entry.caption or '', 120)}': {error.message} "
+                f"Training refuses it until another is written into {beside}."
+            )
+    return lines
 
 
 def check_new_name(layout: Layout, name: str) -> None:

@@ -14,7 +14,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.profile_settings import Profile
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject
@@ -25,7 +25,7 @@ from dbcli.workflows.evaluate import CLASS_PICTURES
 from dbcli.workflows.prompt_reading import check_length, max_tokens_of
 from dbcli.workflows.settings import check_judge, default_judge, resolve_profile
 from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
-from dbcli.workflows.training_prompts import check_training_prompts
+from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
 
 if TYPE_CHECKING:
     from dbcli.metrics.suites import Suite
@@ -188,11 +188,16 @@ def _prompt_faults(
         for stage in wish.stages:
             resolved = profiles[_Settings(stage)]
             assert resolved is not None
-            for name in stage.subjects:
-                word = subjects.word(name, stage)
+            words = {name: subjects.word(name, stage) for name in stage.subjects}
+            beside = [
+                RunSubject(name=name, class_noun=subjects.get(name).class_noun, identifier=word)
+                for name, word in words.items()
+            ]
+            for name, word in words.items():
                 key = (
                     name,
                     word,
+                    *words,
                     resolved[1].model_dump_json(exclude={"lora"}),
                 )
                 if key in seen:
@@ -201,7 +206,8 @@ def _prompt_faults(
                 subject = subjects.get(name).model_copy(update={"identifier": word})
                 texts = [one.template for suite in suites for one in suite.prompts_for(subject.class_noun)]
                 try:
-                    check_training_prompts(layout, [subject], resolved[1], subjects.progress)
+                    settle_captions(layout, [subject])
+                    check_training_prompts(layout, [subject], resolved[1], subjects.progress, beside)
                     drawn = [render_with(text, {name: subject.words}) for text in texts]
                     check_length(drawn, {name: subject.words}, subjects.progress, max_tokens_of(layout))
                 except DreamboothError as error:
@@ -213,7 +219,8 @@ class _Settings:
 
     def __init__(self, stage: StageWish) -> None:
         self.stage = stage
-        self._key = (stage.profile, tuple(sorted((key, repr(value)) for key, value in stage.settings.items())))
+        settings = tuple(sorted((key, repr(value)) for key, value in stage.settings.items()))
+        self._key = (stage.profile, settings, len(stage.subjects))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Settings) and self._key == other._key
@@ -231,7 +238,8 @@ def _profile(
         profile = str(sweep.folder / profile)
     try:
         settings = USUAL_SETTINGS | dict(stage.settings)
-        return resolve_profile(layout, profile=profile, flags=settings, origin=f"the sweep '{sweep.name}'")
+        how: dict[str, Any] = {"origin": f"the sweep '{sweep.name}'", "subjects": len(stage.subjects)}
+        return resolve_profile(layout, profile=profile, flags=settings, **how)
     except DreamboothError as error:
         first, *rest = error.message.splitlines()
         faults.update(dict.fromkeys([line.strip() for line in rest] or [_with_hint(error)]))

@@ -88,13 +88,14 @@ def finished_run(layout: Layout, key: str) -> RunRecord | None:
 
 def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool) -> bool:
     from dbcli.workflows import continuing
+    from dbcli.workflows.resuming import plan_resume
     from dbcli.workflows.train import TrainingPlan, resume_training, start_training
 
     if finished_run(layout, unit.key) is not None:
         return False
     run = runs_by_key(layout).get(unit.key)
     if run is not None and run.state != "finished":
-        resume_training(layout, run.name, progress, offline=offline)
+        resume_training(layout, plan_resume(layout, run.name), progress, offline=offline)
         return True
     subjects = [_subject(layout, name, word) for name, word in unit.words]
     kept, allowed = None, unit.allow_collision

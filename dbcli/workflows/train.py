@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import DreamboothError, Interrupted, MachineError, Refused, TrainingDiverged
 from dbcli.project import runs as store
+from dbcli.project.cautions import cautions
 from dbcli.project.layout import Layout
 from dbcli.project.lineage import parent_of
 from dbcli.project.locks import hold
 from dbcli.project.names import printable
-from dbcli.project.photo_notes import captions_of, mask_hashes
+from dbcli.project.photo_notes import masks_in_use
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import frozen_profile
-from dbcli.project.renaming import in_words_of
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.seeds import settled
 from dbcli.project.settings import load_settings
-from dbcli.project.subjects import Subject, load_subject
+from dbcli.project.subjects import Subject
 from dbcli.workflows import continuing
+from dbcli.workflows.divergence import BeginAgain, explain_divergence
 from dbcli.workflows.extras import require_extras
 from dbcli.workflows.falling_back import give_back, within_memory
 from dbcli.workflows.machine_use import computing
@@ -31,25 +33,27 @@ from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.resuming import ResumePlan, anew, apply_changes, refuse_finished
+from dbcli.workflows.run_checkpoints import tidy_checkpoints
 from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
+from dbcli.workflows.side_work import attempted
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects import identifiers_of, named_subjects
+from dbcli.workflows.targets import check_targets
 from dbcli.workflows.teaching import teacher_of
 from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop
-from dbcli.workflows.training_prompts import check_training_prompts
+from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
     from dbcli.workflows.forecast import Outlook
 
-RESUMABLE = ("interrupted", "failed", "running", "created")
-
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a run would do, before it does it."""
+    """What a run would do, before it does it; `resumes` says of an unfinished run how it would go on."""
 
     subjects: list[Subject]
     profile_name: str
@@ -58,6 +62,28 @@ class TrainingPlan:
     continuation: continuing.Continuation | None = None
     work_key: str | None = None
     outlook: Outlook | None = None
+    resumes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the run before it begins, a line each."""
+        lines, steps, count = list(self.resumes), self.profile.train.steps, len(self.subjects)
+        if self.continuation is not None:
+            earlier = [
+                one.name if one.rehearsed else f"{one.name} (not rehearsed)" for one in self.continuation.earlier
+            ]
+            parent = self.continuation.parent.name
+            lines.append(f"Goes on from {parent}; earlier subjects: {', '.join(earlier) or 'none'}.")
+        if count > 1 and not self.resumes:
+            lines.append(
+                f"{count} subjects share {steps} steps, about {steps / count:.0f} each; --steps sets another number."
+            )
+        return lines
+
+    @property
+    def cautions(self) -> list[str]:
+        """Settings that a person hardly means, a line each."""
+        return cautions(self.profile)
 
 
 def plan_training(
@@ -82,10 +108,12 @@ def plan_training(
     words = identifiers_of(layout, names, [] if token is None else [token]) | dict(identifiers or {})
     parent = None if start_from is None else continuing.parent_run(layout, start_from)
     carried = None if parent is None else continuing.carried_from(layout, parent, names)
-    chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags, carried=carried)
+    how: dict[str, Any] = {"carried": carried, "subjects": max(1, len(names))}
+    chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags, **how)
     require_extras(resolved)
     if parent is None:
         subjects = named_subjects(layout, names, words, allow_collision=allow_collision)
+        settle_captions(layout, subjects)
         check_training_prompts(layout, subjects, resolved, progress or Silence())
         return TrainingPlan(subjects, chosen, resolved, allow_collision)
     continuing.check_settings(layout, parent, resolved)
@@ -95,7 +123,8 @@ def plan_training(
     else:
         subjects = continuing.taught_again(layout, parent, allow_collision=allow_collision)
     kept = continuing.continuation(layout, parent, subjects, resolved)
-    check_training_prompts(layout, [*subjects, *kept.rehearsed], resolved, progress or Silence())
+    settle_captions(layout, shown := [*subjects, *kept.rehearsed])
+    check_training_prompts(layout, shown, resolved, progress or Silence(), kept.earlier)
     return TrainingPlan(subjects, chosen, resolved, allow_collision or parent.allow_collision, kept)
 
 
@@ -105,6 +134,11 @@ def start_training(
     """Makes a run of a plan and carries it out to the end, on so many GPUs; returns its finished record."""
     check_several(processes, plan.profile)
     settings = load_settings(layout)
+    subjects = check_plan(layout, plan)
+    for line in plan.notes:
+        progress.note(line)
+    for line in plan.cautions:
+        progress.warn(line)
 
     def first_record(name: str) -> RunRecord:
         return RunRecord(
@@ -119,30 +153,40 @@ def start_training(
             command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
         )
 
-    subjects = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
-    for subject in subjects:
-        for entry, caption in zip(subject.photos, captions_of(layout, subject), strict=True):
-            entry.caption = caption
     slug = "-".join(subject.name for subject in plan.subjects)
     name = store.create_run(layout, slug, lambda name: _descended(layout, first_record(name), plan))
     return _carry_out(layout, name, subjects, plan.profile, progress, offline=offline, processes=processes)
 
 
-def resume_training(
-    layout: Layout, run: str | None, progress: Progress, *, offline: bool, processes: int = 1
-) -> RunRecord:
-    """Goes on with an unfinished run, the newest one if none is named, as if it had never stopped.
+def check_plan(layout: Layout, plan: TrainingPlan) -> list[Subject]:
+    """The subjects whose photos a planned run will see, with their captions settled.
 
-    Any number of processes may have begun it. Raises Refused if the run is finished or its photos are no longer those
-    it began with.
+    Raises ConfigError where adapters are asked for in layers that the base does not have.
     """
-    record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
-    _refuse_finished(record)
-    profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
-    check_several(processes, profile)
-    subjects = [_as_before(layout, record, before, profile) for before in record.shown]
-    progress.note(f"Resuming {record.name} at step {record.step} of {record.total_steps}.")
-    return _carry_out(layout, record.name, subjects, profile, progress, offline=offline, processes=processes)
+    kept = plan.continuation
+    subjects = [*plan.subjects, *(kept.rehearsed if kept else [])]
+    settle_captions(layout, subjects)
+    if kept is None:  # the adapter of a run that is gone on from has its layers already
+        check_targets(load_settings(layout), plan.profile)
+    return subjects
+
+
+def resume_training(
+    layout: Layout, plan: ResumePlan, progress: Progress, *, offline: bool, processes: int = 1
+) -> RunRecord:
+    """Goes on with an unfinished run as if it had never stopped, but for the settings that the plan changes.
+
+    Any number of processes may have begun it.
+    """
+    record = plan.record
+    check_several(processes, plan.profile)
+    progress.note(f"Resuming {record.name} at step {record.step} of {plan.profile.train.steps}.")
+    for line in plan.lines:
+        progress.note(f"From here on {line}")
+    for line in cautions(plan.profile) if plan.changes else []:
+        progress.warn(line)
+    how: dict[str, Any] = {"offline": offline, "processes": processes, "resumed": plan}
+    return _carry_out(layout, record.name, plan.subjects, plan.profile, progress, **how)
 
 
 def _descended(layout: Layout, record: RunRecord, plan: TrainingPlan) -> RunRecord:
@@ -166,40 +210,8 @@ def _recorded(layout: Layout, subject: Subject, profile: Profile) -> RunSubject:
         identifier=subject.identifier,
         photo_hashes=[photo.sha256 for photo in subject.photos],
         captions=[photo.caption for photo in subject.photos],
-        mask_hashes=_masks(layout, subject, profile),
+        mask_hashes=masks_in_use(layout, subject, profile.images.mask_loss),
     )
-
-
-def _masks(layout: Layout, subject: Subject, profile: Profile) -> list[str | None]:
-    found = mask_hashes(layout, subject) if profile.images.mask_loss < 1 else []
-    return found if any(found) else []
-
-
-def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: Profile) -> Subject:
-    """A subject as the run began with it; Refused where its photos or masks are others now."""
-    subject = load_subject(layout, before.name)
-    now = {"photos": [photo.sha256 for photo in subject.photos], "masks": _masks(layout, subject, profile)}
-    for what, then in (("photos", before.photo_hashes), ("masks", before.mask_hashes)):
-        if now[what] != then:
-            raise Refused(
-                f"The {what} of '{subject.name}' are not those the run {record.name} began with.",
-                hint=f"{_anew(record)} starts a new run",
-            )
-    subject.identifier, subject.class_noun = before.identifier, before.class_noun
-    for entry, caption in zip(subject.photos, before.captions, strict=False):
-        entry.caption = in_words_of(caption, before.name, subject.name)
-    return subject
-
-
-def _anew(record: RunRecord) -> str:
-    """The command that teaches a run's subjects in a new run."""
-    taught = ",".join(one.name for one in record.subjects if one.learnt_in is None)
-    return f"dreambooth train --subject {taught}" if taught else "dreambooth train"
-
-
-def _refuse_finished(record: RunRecord) -> None:
-    if record.state == "finished":
-        raise Refused(f"The run {record.name} is finished.", hint=f"{_anew(record)} starts a new one")
 
 
 def _carry_out(
@@ -211,13 +223,16 @@ def _carry_out(
     *,
     offline: bool,
     processes: int,
+    resumed: ResumePlan | None = None,
 ) -> RunRecord:
     """Holds the run, trains it, and leaves a record that says truly how it ended."""
     way_on = f"dreambooth train --resume {name}"
     with hold(layout.run_lock(name), f"the run {name}"), computing(f"the run {name}", progress), listening() as wish:
         # Read only now: until the lock was ours, another process may have brought the run to its end.
         record = store.load_run(layout, name)
-        _refuse_finished(record)
+        refuse_finished(record)
+        if resumed is not None:
+            apply_changes(layout, record, resumed)
         record.state, record.error = "running", None
         store.save_run(layout, record)
         try:
@@ -227,22 +242,39 @@ def _carry_out(
                     record,
                     profile,
                     progress,
-                    lambda rung: _train(layout, record, subjects, rung, progress, wish, offline=offline),
+                    lambda rung: _from_sound_weights(
+                        partial(_train, layout, record, subjects, rung, progress, wish, offline=offline)
+                    ),
                 )
         except Interrupted as error:
             _close(layout, record, "interrupted", error.message)
             error.hint = way_on
             raise
         except BaseException as error:
-            if isinstance(error, MachineError) and not isinstance(error, TrainingDiverged):
+            if isinstance(error, TrainingDiverged):
+                explain_divergence(error, layout, record, frozen_profile(record.profile, record.name))
+            elif isinstance(error, MachineError):
                 error.hint = f"{error.hint}; then {way_on}" if error.hint else way_on
             # On a full disk even this may fail; what went wrong first is what a person has to hear.
             with suppress(OSError, MachineError):
                 _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))
             raise
         _close(layout, record, "finished", None)
+        settings = frozen_profile(record.profile, record.name)
+        attempted("Tidying the checkpoints", progress, partial(tidy_checkpoints, layout, record, settings, progress))
     give_back()
     return record
+
+
+def _from_sound_weights(train: Callable[..., None]) -> None:
+    """Trains, from the base once more as often as no checkpoint is left to go back to."""
+    rate_scale = 1.0
+    while True:
+        try:
+            return train(rate_scale=rate_scale)
+        except BeginAgain as again:
+            rate_scale = again.rate_scale
+        give_back()
 
 
 def _close(layout: Layout, record: RunRecord, state: store.RunState, error: str | None) -> None:
@@ -268,6 +300,7 @@ def _train(
     wish: StopWish,
     *,
     offline: bool,
+    rate_scale: float = 1.0,
 ) -> None:
     from dbcli.diffusion.devices import device_name, keep_freed_memory, peak_memory_bytes, pick_device
     from dbcli.workflows.tuned import save_tuned
@@ -279,7 +312,7 @@ def _train(
     if record.base.hash not in (None, base.hash):
         raise Refused(
             f"The run {record.name} began on another base ({record.base.name}).",
-            hint=f"{_anew(record)} starts a new run",
+            hint=f"{anew(record)} starts a new run",
         )
     _describe(record, base, device_name(device))
     store.save_run(layout, record)
@@ -305,7 +338,7 @@ def _train(
     if not record.fallbacks:
         keep_freed_memory()
     with _timed(record, "train"):
-        finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing)
+        finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing, rate_scale)
     if probing is not None:
         probing.account()
     record.peak_memory_bytes = peak_memory_bytes(device)
@@ -317,11 +350,11 @@ def _train(
     with _timed(record, "save"):
         trainer.use_averages()
         if probing is not None:
-            probing.settle(trainer)
+            attempted("Choosing among the probes", progress, partial(probing.settle, trainer))
         save_tuned(layout, record, base, trainable)
     if probing is not None:
         with _timed(record, "probe"):
-            probing.close()
+            attempted("Tidying up after the probes", progress, probing.close)
 
 
 def _describe(record: RunRecord, base: Base, device: str) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project import runs as store
-from dbcli.project.checkpoints import newest_checkpoint, save_checkpoint
 from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord, RunSubject
@@ -18,7 +17,9 @@ from dbcli.workflows.inversion import INVERSION, open_words
 from dbcli.workflows.material import Lesson
 from dbcli.workflows.probing import Probing
 from dbcli.workflows.progress import Progress, Stage
-from dbcli.workflows.several import announce
+from dbcli.workflows.run_checkpoints import Checkpoints
+from dbcli.workflows.side_work import attempted
+from dbcli.workflows.targets import require_layers
 
 if TYPE_CHECKING:
     from dbcli.diffusion.adapters import Trainable
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from dbcli.diffusion.teacher import Teacher
     from dbcli.diffusion.trainer import StepResult, Trainer
 
-# Six halvings: a run that still diverges has another fault than its rate.
-LEAST_RATE_SCALE = 1 / 64
 OPTIMISATION_KEYS = (
     "learning_rate",
     "optimizer",
@@ -39,6 +38,9 @@ OPTIMISATION_KEYS = (
     "weight_decay",
     "epsilon",
     "schedule",
+    "schedule_cycles",
+    "schedule_power",
+    "schedule_end",
     "warmup_steps",
     "gradient_clip",
     "fused_backward",
@@ -66,6 +68,8 @@ def make_trainable(
         return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder, dtype=dtype)
     if profile.method == INVERSION:
         return open_words(base, profile, subjects)
+    if lora is None:
+        require_layers(base.unet, base.text_encoder, profile.lora)
     if profile.lora.base != "full":
         shrink(base.unet, profile.lora.base, away=profile.lora.offload)
     how = profile.lora.model_dump(exclude={"base", "offload"})
@@ -154,18 +158,22 @@ def run_loop(
     progress: Progress,
     wish: Callable[[], bool],
     probing: Probing | None = None,
+    rate_scale: float = 1.0,
 ) -> bool:
     """The steps, from the newest checkpoint on; True at the end, False after a wish to stop, with a checkpoint written.
 
-    The end is the last step, or where `probing` finds that nothing rises any longer.
+    The end is the last step, or where `probing` finds that nothing rises any longer. A run that has no checkpoint yet
+    begins at `rate_scale` of its learning rates.
 
-    Raises TrainingDiverged by the profile's policy, with the last sound checkpoint still there.
+    Raises TrainingDiverged or BeginAgain by the profile's policy, with the last sound checkpoint still there.
     """
-    keeper = Keeper(layout, record, trainer, profile.train.keep_checkpoints, progress)
+    keeper = Checkpoints(layout, record, trainer, profile, progress)
     if keeper.load_newest():
         store.append_event(layout, record.name, {"event": "resumed", "step": trainer.done})
-    elif profile.train.on_divergence == "lower-rate":
-        keeper.save()  # the beginning is a place to go back to as well
+    else:
+        trainer.rate_scale = rate_scale
+        if profile.train.on_divergence == "lower-rate":
+            keeper.save()  # the beginning is a place to go back to as well
 
     def after_step(step: int) -> None:
         every = profile.train.checkpoint_every
@@ -175,7 +183,7 @@ def run_loop(
             probing.after_step(trainer, stage, wish)
             on_step.tell()  # the probe's own words are over with the probe
         if profile.train.preview_every and step % profile.train.preview_every == 0:
-            _preview(layout, record, base, trainer, profile, wish)
+            _preview(layout, record, base, trainer, profile, progress, wish)
 
     with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
         stage.advance(trainer.done)
@@ -189,7 +197,7 @@ def run_loop(
 
 
 def _to_the_end(
-    keeper: Keeper,
+    keeper: Checkpoints,
     profile: Profile,
     probing: Probing | None,
     on_step: Callable[[StepResult], None],
@@ -201,6 +209,10 @@ def _to_the_end(
 
     trainer = keeper.trainer
 
+    def step_made(result: StepResult) -> None:
+        on_step(result)
+        keeper.add(result)
+
     def is_over() -> bool:
         if probing is None:
             return trainer.done >= profile.train.steps
@@ -210,10 +222,9 @@ def _to_the_end(
 
     while not is_over() and not wish():
         try:
-            train(trainer, on_step=on_step, after_step=after_step, should_stop=lambda: wish() or is_over())
+            train(trainer, on_step=step_made, after_step=after_step, should_stop=lambda: wish() or is_over())
         except TrainingDiverged as error:
-            if profile.train.on_divergence == "stop" or not keeper.roll_back(error.message):
-                raise
+            keeper.recover(error)
             if probing is not None:
                 probing.rolled_back(trainer.done)
         except Exception as error:
@@ -221,71 +232,6 @@ def _to_the_end(
                 keeper.rescue()
             raise
     return is_over()
-
-
-@dataclass
-class Keeper:
-    """A run's checkpoints: written, found again, and gone back to at a lower rate."""
-
-    layout: Layout
-    record: RunRecord
-    trainer: Trainer
-    keep: int
-    progress: Progress
-
-    def save(self) -> None:
-        """Makes a checkpoint of this step, if there is none, and says so in the record."""
-        from dbcli.diffusion.state_files import write_state
-
-        state = self.trainer.state()
-        save_checkpoint(
-            self.layout,
-            self.record.name,
-            state.step,
-            lambda folder: write_state(folder, state),
-            keep=self.keep,
-            needed_bytes=state.size_bytes,
-        )
-        self.record.step = state.step
-        store.save_run(self.layout, self.record)
-
-    def rescue(self) -> None:
-        """A checkpoint of the last whole step after the memory was full, if there is the memory for that."""
-        self.trainer.optimiser.zero_grad(set_to_none=True)
-        if self.trainer.is_between_steps and self.trainer.done > self.record.step:
-            with suppress(Exception):  # the checkpoint before it stands
-                self.save()
-
-    def load_newest(self) -> bool:
-        """Puts the newest sound checkpoint into the trainer; False where there is none."""
-        from dbcli.diffusion.state_files import read_state
-
-        found = newest_checkpoint(
-            self.layout,
-            self.record.name,
-            on_damage=lambda fault: self.progress.warn(f"{fault}; an earlier checkpoint is used."),
-        )
-        if found is None:
-            return False
-        state = read_state(found)
-        if any(state.step <= one.step and one.optimiser_is_new for one in self.record.fallbacks):
-            state.optimiser = {}  # another kind of optimiser's numbers mean nothing to this one
-        announce("load", folder=str(found), with_optimiser=bool(state.optimiser))
-        self.trainer.load_state(state)
-        self.record.step = self.trainer.done
-        return True
-
-    def roll_back(self, reason: str) -> bool:
-        """Goes back to the newest checkpoint at half the learning rate; False where halving has not helped."""
-        scale, diverged_at = self.trainer.rate_scale / 2, self.trainer.done
-        if scale < LEAST_RATE_SCALE or not self.load_newest():
-            return False
-        self.trainer.rate_scale = scale
-        step = self.trainer.done
-        self.progress.warn(f"{reason} Back to step {step}, at {scale:g} of the learning rate.")
-        event = {"event": "rolled back", "from": diverged_at, "step": step, "rate_scale": scale}
-        store.append_event(self.layout, self.record.name, event)
-        return True
 
 
 @dataclass
@@ -325,14 +271,21 @@ class _Reporter:
 
 
 def _preview(
-    layout: Layout, record: RunRecord, base: Base, trainer: Trainer, profile: Profile, wish: Callable[[], bool]
+    layout: Layout,
+    record: RunRecord,
+    base: Base,
+    trainer: Trainer,
+    profile: Profile,
+    progress: Progress,
+    wish: Callable[[], bool],
 ) -> None:
     """One picture of each subject as the model stands, into the run's previews; left out once a signal came."""
     from dbcli.workflows.pictures import preview
 
+    step = trainer.done
     for module in trainer.trainable.modules:
         module.eval()
     with suppress(Interrupted):
-        preview(layout, record, base, profile, trainer.done, wish)
+        attempted(f"The preview of step {step}", progress, lambda: preview(layout, record, base, profile, step, wish))
     for module in trainer.trainable.modules:
         module.train()

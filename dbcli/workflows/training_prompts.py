@@ -2,45 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from dbcli.errors import ConfigError, PromptError
-from dbcli.project.identifiers import render_with
+from dbcli.project.identifiers import Words, render_for
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable
-from dbcli.project.photo_notes import captions_of
+from dbcli.project.photo_notes import caption_places, captions_of
 from dbcli.project.profile_settings import Profile
+from dbcli.project.runs import RunSubject
 from dbcli.project.subjects import Subject
 from dbcli.prompt_text import cleaned
 from dbcli.workflows.inversion import INVERSION, has_prior
 from dbcli.workflows.material import instance_prompt
-from dbcli.workflows.prior import class_prompt
-from dbcli.workflows.progress import Progress
+from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.prompt_reading import MARKS, check_length, max_tokens_of
 
 
-def check_training_prompts(layout: Layout, subjects: Sequence[Subject], profile: Profile, progress: Progress) -> None:
-    """Warns of prompts that are longer than the text encoder reads.
+@dataclass(frozen=True)
+class RunPrompt:
+    """One prompt of a run: the setting or file it comes from, as it is written there, and whom it is for.
 
-    Raises PromptError, naming the photo or the setting, for a prompt that cannot be rendered or whose subject would
-    not be read, and ConfigError where only the vectors of textual inversion leave it no room.
+    `words` are those that it may name; `caption_of` is the subject of a photo's caption, which is read behind
+    `before`, the usual prompt, where it does not name its subject.
     """
-    max_tokens = max_tokens_of(layout)
+
+    where: str
+    template: str
+    subject: str
+    words: Mapping[str, Words]
+    caption_of: Subject | None = None
+    before: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the text encoder will be given. Raises PromptError for a field that is not there."""
+        if self.caption_of is not None:
+            return instance_prompt(self.caption_of, self.template, self.before)
+        return render_for(self.template, self.subject, self.words)
+
+
+def settle_captions(layout: Layout, subjects: Sequence[Subject]) -> None:
+    """Gives the photos of subjects, in place, the captions that a run takes now: of text files before the record's."""
+    for subject in subjects:
+        # A subject that a sweep made up in a dry run has no folder yet.
+        if layout.subject_file(subject.name).exists():
+            for entry, caption in zip(subject.photos, captions_of(layout, subject), strict=True):
+                entry.caption = caption
+
+
+def prompts_of_run(
+    layout: Layout, subjects: Sequence[Subject], profile: Profile, earlier: Sequence[RunSubject] = ()
+) -> Iterator[RunPrompt]:
+    """The prompts of photos, class images, previews and probes.
+
+    `subjects` are those whose photos are shown, with their captions settled; `earlier` others that the run knows.
+    """
+    shown = {one.name: one.words for one in subjects}
+    everyone = {one.name: Words(one.identifier or "", one.class_noun) for one in earlier} | shown
+    images = profile.images.template
+    for subject in subjects:
+        name, own = subject.name, {subject.name: subject.words}
+        yield RunPrompt("images.template", images, name, own)
+        for entry, place in zip(subject.photos, caption_places(layout, subject), strict=True):
+            if entry.caption is not None:
+                yield RunPrompt(place, entry.caption, name, own, subject, images)
+        if has_prior(profile):
+            yield RunPrompt("prior.template", profile.prior.template, name, own)
+        for template in profile.probe.prompts if profile.probe.judge != "off" else []:
+            yield RunPrompt("probe.prompts", template, name, own)
+    for name in everyone:
+        yield RunPrompt("draw.negative", profile.draw.negative, name, everyone)
+        if profile.train.preview_every:
+            yield RunPrompt("train.preview_prompt", profile.train.preview_prompt or images, name, everyone)
+
+
+def check_training_prompts(
+    layout: Layout,
+    subjects: Sequence[Subject],
+    profile: Profile,
+    progress: Progress,
+    earlier: Sequence[RunSubject] = (),
+) -> None:
+    """Warns of prompts that are longer than the text encoder reads; captions have to be settled.
+
+    Raises PromptError with every prompt that cannot be rendered, or where a subject would not be read, and ConfigError
+    where only the vectors of textual inversion leave it no room.
+    """
+    prompts = list(prompts_of_run(layout, subjects, profile, earlier))
+    _check_fields(prompts)
+    max_tokens, count = max_tokens_of(layout), profile.inversion.vectors
     for subject in subjects:
         origins: dict[str, str] = {}
-        for text, origin in _prompts(layout, subject, profile):
-            origins.setdefault(text, origin)
-        learnt = {subject.name: subject.words}
+        for one in prompts:
+            if one.subject == subject.name and one.template:
+                origins.setdefault(one.text, one.where)
         where = {"where": lambda text, origins=origins: f" ({origins[text]})"}
-        check_length(list(origins), learnt, progress, max_tokens, **where)
-        count = profile.inversion.vectors
+        check_length(list(origins), {subject.name: subject.words}, progress, max_tokens, **where)
         if profile.method == INVERSION and count > 1 and subject.identifier:
             _check_vectors(list(origins), subject, count, max_tokens)
 
 
-def _check_vectors(texts: Sequence[str], subject: Subject, count: int, max_tokens: int) -> None:
-    from dbcli.workflows.progress import Silence
+def _check_fields(prompts: Sequence[RunPrompt]) -> None:
+    faults: dict[str, None] = {}
+    for one in prompts:
+        try:
+            _ = one.text
+        except PromptError as error:
+            faults[f"{one.where}, '{printable(one.template, 120)}': {error.message}"] = None
+    if faults:
+        many = "A prompt" if len(faults) == 1 else f"{len(faults)} prompts"
+        raise PromptError(f"{many} of this run cannot be read:\n" + "\n".join(f"  {line}" for line in faults))
 
+
+def _check_vectors(texts: Sequence[str], subject: Subject, count: int, max_tokens: int) -> None:
     vectors = {cleaned(str(subject.identifier)).casefold(): count}
     try:
         check_length(texts, {subject.name: subject.words}, Silence(), max_tokens, vectors)
@@ -50,31 +126,3 @@ def _check_vectors(texts: Sequence[str], subject: Subject, count: int, max_token
             f"tokens. {error.message}",
             hint=f"--set inversion.vectors={max(1, max_tokens // 4)}",
         ) from error
-
-
-def _prompts(layout: Layout, subject: Subject, profile: Profile) -> Iterator[tuple[str, str]]:
-    """Rendered prompts, each with where it comes from."""
-    words = {subject.name: subject.words}
-    # A subject that a sweep made up in a dry run has no folder yet.
-    is_here = layout.subject_file(subject.name).exists()
-    captions = captions_of(layout, subject) if is_here else [photo.caption for photo in subject.photos]
-    for photo, caption in zip(subject.photos, captions, strict=True):
-        place = "images.template" if caption is None else f"the caption of {photo.file} of {subject.name}"
-        try:
-            yield instance_prompt(subject, caption, profile.images.template), place
-        except PromptError as error:
-            raise PromptError(f"{place[0].upper()}{place[1:]}: {error.message}", hint=error.hint) from error
-    if has_prior(profile):
-        yield class_prompt(profile.prior.template, subject.class_noun), "prior.template"
-    templates = [("draw.negative", profile.draw.negative)]
-    if profile.train.preview_every:
-        templates.append(("train.preview_prompt", profile.train.preview_prompt or profile.images.template))
-    if profile.probe.judge != "off":
-        templates += [("probe.prompts", template) for template in profile.probe.prompts]
-    for setting, template in templates:
-        try:
-            yield render_with(template, words), setting
-        except PromptError as error:
-            raise PromptError(
-                f"{setting} '{printable(template)}': {error.message}", hint=f"--set {setting}=..."
-            ) from error

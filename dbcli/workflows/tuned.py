@@ -11,7 +11,7 @@ from dbcli.project.layout import Layout
 from dbcli.project.manifests import write_whole
 from dbcli.project.runs import RunRecord
 from dbcli.project.weights import checked_weights
-from dbcli.workflows.at_checkpoint import put_checkpoint, require_checkpoint
+from dbcli.workflows.at_checkpoint import is_result, put_checkpoint, require_checkpoint
 from dbcli.workflows.inversion import INVERSION, attach_words, write_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
@@ -81,7 +81,7 @@ def load_model(
     """
     if record is None:
         return load_project_base(layout, progress, offline=offline, device=device)
-    if checkpoint is not None:
+    if checkpoint is not None and not is_result(layout, record, checkpoint):
         require_checkpoint(layout, record, checkpoint)
         base = load_project_base(layout, progress, offline=offline, device=device)
         put_checkpoint(layout, record, checkpoint, base)

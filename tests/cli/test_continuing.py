@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from tests.cli.made_projects import command, trained_project
 
 Run = Callable[..., Any]
-FAST = ["--steps", 4, "--set=train.checkpoint_every=1", "--set=train.keep_checkpoints=9", "--json"]
+KEPT = ["--set=train.checkpoint_every=1", "--set=train.keep_checkpoints=9", "--set=train.keep_finished=all"]
+FAST = ["--steps", 4, *KEPT, "--json"]
 BARE = ["--set=prior.enabled=false"]
 PRIOR = ["--set=prior.enabled=true", "--set=prior.images=2", "--set=prior.steps=1"]
 FULL, LORA = "0001-dog", "0002-dog"

@@ -23,6 +23,7 @@ TEACHER = [
         "--set=prior.steps=1",
         "--set=train.checkpoint_every=2",
         "--set=train.keep_checkpoints=9",
+        "--set=train.keep_finished=all",
     ),
     *("--set=train.learning_rate=0.003", "--set=draw.steps=2", "--json"),
 ]

@@ -23,7 +23,8 @@ from dbcli.workflows.tuned import load_model
 
 Run = Callable[..., Any]
 RUN = "0001-dog"
-FAST = ["--set=train.learning_rate=0.05", "--set=train.checkpoint_every=1", "--set=train.keep_checkpoints=9"]
+KEPT = ["--set=train.checkpoint_every=1", "--set=train.keep_checkpoints=9", "--set=train.keep_finished=all"]
+FAST = ["--set=train.learning_rate=0.05", *KEPT]
 
 
 @pytest.fixture(scope="module")

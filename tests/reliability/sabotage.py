@@ -234,9 +234,9 @@ def stop_twice(step: int) -> None:
     """Two signals, one after the other, while a checkpoint is being written."""
     import signal
 
-    from dbcli.workflows import training_loop
+    from dbcli.workflows import run_checkpoints
 
-    save = training_loop.save_checkpoint
+    save = run_checkpoints.save_checkpoint
 
     def watched(layout: Any, run: str, at: int, write: Any, **options: Any) -> Any:
         def writing(folder: Path) -> None:
@@ -247,7 +247,7 @@ def stop_twice(step: int) -> None:
 
         return save(layout, run, at, writing, **options)
 
-    training_loop.save_checkpoint = watched
+    run_checkpoints.save_checkpoint = watched
 
 
 def stop_in(phase: str) -> None:

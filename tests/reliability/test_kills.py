@@ -91,8 +91,14 @@ def test_resumed_at_any_step_of_twenty_not_one_bit_differs(
 ) -> None:
     project = new_project()
     job = [word if word != "lora" else method for word in JOB]
-    kept = ["--steps", 20, "--set=train.checkpoint_every=1", "--set=train.keep_checkpoints=30"]
-    server.run(project, *job, *kept).check(0)
+    kept = [
+        "--steps",
+        20,
+        "--set=train.checkpoint_every=1",
+        "--set=train.keep_checkpoints=30",
+        "--set=train.keep_finished=all",
+    ]
+    server.run(project, *job, "--steps", 20, *kept).check(0)
     expected = state_of(project)
     different = 0
     for step in places:
@@ -123,7 +129,7 @@ def forget_after(run: Path, step: int) -> None:
 
 
 SAVES = {
-    "checkpoint": {"function": "dbcli.workflows.training_loop.save_checkpoint", "step": 4},
+    "checkpoint": {"function": "dbcli.workflows.run_checkpoints.save_checkpoint", "step": 4},
     "weights": {"function": "dbcli.workflows.tuned.save_tuned"},
     "first record": {"function": "dbcli.project.runs.create_run"},
     "record": {"function": "dbcli.project.runs.save_run"},

@@ -38,6 +38,7 @@ from dbcli.workflows.composition import Cast, compose
 from dbcli.workflows.import_lora import import_lora
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.projects import init_project
+from dbcli.workflows.resuming import plan_resume
 from dbcli.workflows.runs import remove as remove_run
 from dbcli.workflows.subjects import add_subject
 from dbcli.workflows.subjects import remove as remove_subject
@@ -201,7 +202,7 @@ class Identifiers(RuleBasedStateMachine):
     def resume(self) -> None:
         with self.tried("resume") as accepted:
             try:
-                resume_training(self.layout, None, StopsAtOnce(), offline=True)
+                resume_training(self.layout, plan_resume(self.layout, None), StopsAtOnce(), offline=True)
             except Interrupted:
                 accepted()
 

@@ -43,6 +43,26 @@ def test_every_measured_step_is_written_and_the_log_is_closed(tmp_path: Path, mo
     assert Kept.closed == 1
 
 
+@pytest.mark.parametrize("failing", ["__init__", "write", "close"])
+def test_a_log_that_fails_is_a_warning_and_is_left_alone_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(logs, "check_logs", lambda names: list(names))
+    monkeypatch.setitem(logs.OPENERS, "wandb", type("Failing", (Kept,), {failing: fail}))
+    monkeypatch.setitem(logs.OPENERS, "tensorboard", type("Sound", (Kept,), {}))
+    silence = Silence()
+    names = ["wandb", "tensorboard"]
+    with logs.logged(silence, Layout(tmp_path), names, offline=True) as progress, progress.stage("", 2) as stage:
+        for step in (1, 2):
+            stage.measure("0001-dog", step, {"loss": 0.5})
+    assert len(silence.warnings) == 1
+    assert "Logging to wandb failed" in silence.warnings[0] and "the server is gone" in silence.warnings[0]
+    assert (2, {"loss": 0.5}) in Kept.written
+
+
 def test_without_a_log_the_progress_is_passed_through(tmp_path: Path) -> None:
     progress = Silence()
     with logs.logged(progress, Layout(tmp_path), [], offline=True) as passed:

@@ -32,7 +32,7 @@ STEPS = 6
 SETS = [
     *("method=lora", f"train.steps={STEPS}", "train.text_encoder=true", "train.ema=0.9", "lora.dropout=0.1"),
     *("train.accumulation=2", "train.learning_rate=0.01", "prior.enabled=false", "draw.steps=2"),
-    *("train.checkpoint_every=2", "train.keep_checkpoints=9"),
+    *("train.checkpoint_every=2", "train.keep_checkpoints=9", "train.keep_finished=all"),
     *("probe.judge=tiny", "probe.steps=2", "probe.seeds=1", "probe.every=2"),
 ]
 
@@ -273,3 +273,19 @@ def test_the_record_of_probes_is_plain_json(layout: Layout, probed: RunRecord) -
     assert table["schema"] == 1
     assert table["plan"]["steps"] == [2, 4, 6]
     assert table["chosen"] == 6
+
+
+def test_a_probe_that_fails_is_a_warning_and_the_run_ends_with_the_same_weights(
+    layout: Layout, plain: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, items: Any, images: Any) -> Any:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(probing.Panel, "score", fail)
+    quiet = Silence()
+    record = trained(layout, progress=quiet)
+    assert record.state == "finished"
+    assert [line.split(" failed")[0] for line in quiet.warnings] == [f"The probe of step {step}" for step in (2, 4, 6)]
+    found = load_probes(layout, record.name)
+    assert found is not None and [one.step for one in found.skipped] == [2, 4, 6]
+    assert same(weights(layout, plain.name), weights(layout, record.name))

@@ -1,0 +1,91 @@
+"""What a run would do and take, before it does it: what decides first, every setting on request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dbcli.cli.outlook import outlook_document, show_outlook
+from dbcli.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from dbcli.project.layout import Layout
+    from dbcli.workflows.train import TrainingPlan
+
+
+def show_headline(screen: Screen, plan: TrainingPlan) -> None:
+    """Who is taught how, in a line: known long before memory and time are."""
+    screen.line(_headline(plan), style="bold")
+
+
+def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:
+    """Memory and time, what to know of the run, the settings that are not the profile's; all of them if wanted."""
+    from dbcli.workflows.teaching import stored_bytes
+
+    shown = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
+    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in shown])
+    screen.document(_document(plan, taken))
+    _show_needs(screen, plan)
+    for line in plan.notes:
+        screen.note(line)
+    if taken is not None:
+        screen.note(f"The teacher's predictions take at most {taken / 1e6:,.1f} MB in reg/.")
+    for line in plan.cautions:
+        screen.warn(line)
+    _show_settings(screen, plan, layout, every_setting=every_setting)
+
+
+def _document(plan: TrainingPlan, teacher_bytes: int | None) -> dict[str, object]:
+    document: dict[str, object] = {
+        "subjects": [subject.name for subject in plan.subjects],
+        "profile": plan.profile_name,
+        "settings": plan.profile.model_dump(mode="json"),
+        "outlook": None if plan.outlook is None else outlook_document(plan.outlook),
+    }
+    if plan.continuation is not None:
+        document["from"] = plan.continuation.parent.name
+        document["earlier"] = {one.name: one.rehearsed for one in plan.continuation.earlier}
+    if teacher_bytes is not None:
+        document["teacher_bytes"] = teacher_bytes
+    return document
+
+
+def _headline(plan: TrainingPlan) -> str:
+    train, prior = plan.profile.train, plan.profile.prior
+    names = ", ".join(subject.name for subject in plan.subjects)
+    rows = train.batch_size * train.accumulation
+    photos = f"{train.steps} steps of {rows} photo{'' if rows == 1 else 's'}"
+    classes = f" and as many of {prior.images} class images" if prior.enabled else ""
+    return f"{names}: {plan.profile.method}, profile {plan.profile_name}, {photos}{classes}"
+
+
+def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
+    from dbcli.workflows.forecast import METHODS
+
+    if plan.outlook is not None:
+        show_outlook(screen, plan.outlook)
+        return
+    method = plan.profile.method
+    why = "known once the base is on this machine" if method in METHODS else f"not estimated for {method}"
+    screen.line(f"Memory and time: {why}.")
+
+
+def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:
+    from dbcli.workflows.settings import settings_beside
+
+    if every_setting:
+        settings = plan.profile.model_dump(mode="json")
+        screen.table(f"Every setting, profile {plan.profile_name}", ("setting", "value"), _rows(settings))
+        return
+    others = settings_beside(layout, plan.profile_name, plan.profile)
+    if others:
+        title = f"Other than in the profile {plan.profile_name}"
+        screen.table(title, ("setting", "value", "profile"), [(key, new, old) for key, (old, new) in others.items()])
+    screen.line("--all-settings lists every setting.", style="dim")
+
+
+def _rows(settings: dict[str, Any]) -> list[tuple[str, object]]:
+    return [
+        (f"{section}.{key}" if isinstance(values, dict) else section, value)
+        for section, values in settings.items()
+        for key, value in (values.items() if isinstance(values, dict) else [("", values)])
+    ]

@@ -1,0 +1,194 @@
+"""Going on with an unfinished run: as it was, or with other settings where that leaves it the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbcli.errors import Refused, UsageError
+from dbcli.project import runs as store
+from dbcli.project.checkpoints import checkpoints
+from dbcli.project.layout import Layout
+from dbcli.project.names import printable
+from dbcli.project.photo_notes import masks_in_use
+from dbcli.project.probe_files import drop_probes, drop_weights, load_probes, save_probes
+from dbcli.project.profile_settings import Profile
+from dbcli.project.profiles import frozen_profile, parse_set, resolve
+from dbcli.project.renaming import in_words_of
+from dbcli.project.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
+from dbcli.project.runs import RunRecord, RunSubject, SettingsChange
+from dbcli.project.subjects import Subject, load_subject
+from dbcli.workflows.continuing import METHODS
+from dbcli.workflows.extras import require_extras
+from dbcli.workflows.probing import plan_of
+from dbcli.workflows.progress import Progress, Silence
+from dbcli.workflows.training_prompts import check_training_prompts
+
+RESUMABLE = ("interrupted", "failed", "running", "created")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed beside --resume; flags whose value is None were not."""
+
+    subjects: Sequence[str] = ()
+    tokens: Sequence[str] = ()
+    profile: str | None = None
+    sets: Sequence[str] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    allow_collision: bool = False
+
+
+@dataclass(frozen=True)
+class ResumePlan:
+    """An unfinished run, the settings it goes on with, and those among them that are not what they were."""
+
+    record: RunRecord
+    profile: Profile
+    subjects: list[Subject]
+    changes: dict[str, Change]
+
+    @property
+    def lines(self) -> list[str]:
+        """The changed settings, a line each."""
+        return [f"{key}: {_shown(before)} → {_shown(after)}" for key, (before, after) in self.changes.items()]
+
+
+def plan_resume(
+    layout: Layout, run: str | None, asked: Asked | None = None, progress: Progress | None = None
+) -> ResumePlan:
+    """Settles how an unfinished run, the newest one if none is named, goes on.
+
+    Raises UsageError for options that would make another run of it, ConfigError for settings with faults, Refused if
+    the run is finished or its photos are no longer those it began with.
+    """
+    record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
+    refuse_finished(record)
+    before = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
+    profile, asked = before, asked or Asked()
+    flags = {key: value for key, value in asked.flags.items() if value is not None}
+    if flags or asked.sets:
+        typed = [("--set", dict(map(parse_set, asked.sets))), ("the command line", flags)]
+        profile = resolve([(f"the run {record.name}", before.model_dump(mode="json")), *typed])
+        require_extras(profile)
+    changes = changed_settings(before, profile)
+    faults = [*_other_run(layout, record, asked), *_not_on_the_way(layout, record, changes)]
+    if faults:
+        raise UsageError(
+            f"The run {record.name} cannot be resumed like that:\n" + "\n".join(f"  {line}" for line in faults),
+            hint=f"dreambooth train --resume {record.name} goes on as it began; a new run goes on from a finished one "
+            "by --from",
+        )
+    subjects = [_as_before(layout, record, one, profile) for one in record.shown]
+    check_training_prompts(layout, subjects, profile, progress or Silence(), record.subjects)
+    return ResumePlan(record, profile, subjects, changes)
+
+
+def apply_changes(layout: Layout, record: RunRecord, plan: ResumePlan) -> None:
+    """Puts a plan's changed settings into the run's record, and sets its probes right. The run is held meanwhile."""
+    if not plan.changes:
+        return
+    step, settings = _steps_done(layout, record), {key: list(pair) for key, pair in plan.changes.items()}
+    _revise_probes(layout, record, plan, step)
+    record.profile = plan.profile.model_dump(mode="json") | {"name": record.profile.get("name")}
+    record.total_steps = plan.profile.train.steps
+    record.changes.append(SettingsChange(step=step, settings=settings))
+    # It is no longer the run that a sweep planned.
+    record.work_key = None
+    store.save_run(layout, record)
+    store.append_event(layout, record.name, {"event": "settings changed", "step": step, "settings": settings})
+
+
+def anew(record: RunRecord) -> str:
+    """The command that teaches a run's subjects in a new run."""
+    taught = ",".join(one.name for one in record.subjects if one.learnt_in is None)
+    return f"dreambooth train --subject {taught}" if taught else "dreambooth train"
+
+
+def refuse_finished(record: RunRecord) -> None:
+    """Raises Refused for a run that is finished."""
+    if record.state == "finished":
+        start = f"dreambooth train --from {record.name}" if record.method in METHODS else anew(record)
+        raise Refused(f"The run {record.name} is finished.", hint=f"{start} starts a new one")
+
+
+def _other_run(layout: Layout, record: RunRecord, asked: Asked) -> Iterator[str]:
+    """A line for each option, settings apart, that is not what the run began with."""
+    taught = {one.name: one for one in record.subjects if one.learnt_in is None}
+    named = [load_subject(layout, name).names & taught.keys() for name in asked.subjects]
+    if named and (not all(named) or set().union(*named) != taught.keys()):
+        yield f"--subject {printable(', '.join(asked.subjects))}: it teaches {', '.join(taught)}"
+    words = {one.name: one.identifier for one in taught.values()}
+    for token in asked.tokens:
+        name, has_name, word = token.partition("=")
+        if not (words.get(name) == word if has_name else [token] == list(words.values())):
+            known = ", ".join(f"{name}={word or '?'}" for name, word in words.items())
+            yield f"--token {printable(token)}: its identifiers are {known}"
+    name = record.profile.get("name")
+    if asked.profile is not None and asked.profile != name:
+        yield f"--profile {printable(asked.profile)}: it began with {name}; single settings change by --set KEY=VALUE"
+    if asked.allow_collision and not record.allow_collision:
+        yield "--allow-collision: whether words may clash is settled when a run begins"
+
+
+def _not_on_the_way(layout: Layout, record: RunRecord, changes: Mapping[str, Change]) -> Iterator[str]:
+    for key, (before, after) in changes.items():
+        if not may_change(key):
+            yield f"{key} is {_shown(before)} for the whole run; {_shown(after)} was asked for"
+    done = _steps_done(layout, record)
+    if "train.steps" in changes and changes["train.steps"][1] < done:
+        yield f"train.steps: {changes['train.steps'][1]} was asked for, and {done} steps are done"
+
+
+def _steps_done(layout: Layout, record: RunRecord) -> int:
+    """The step of the newest checkpoint."""
+    found = checkpoints(layout, record.name)
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
+def _revise_probes(layout: Layout, record: RunRecord, plan: ResumePlan, step: int) -> None:
+    """Steps after `step` will be made otherwise than those that were probed: what was measured of them goes."""
+    found = load_probes(layout, record.name)
+    if found is None:
+        return
+    if any(key in OF_PROBE_IMAGES for key in plan.changes):
+        drop_probes(layout, record.name)
+        return
+    found.forget_after(step)
+    found.stopped_at = None
+    if any(key.startswith("probe.") or key == "train.steps" for key in plan.changes):
+        new = plan_of(record, plan.profile)
+        if found.probes and new.seeds != found.plan.seeds:
+            drop_probes(layout, record.name)
+            return
+        found.plan = new
+    save_probes(layout, record.name, found)
+    drop_weights(layout, record.name, but=[one.step for one in found.probes])
+
+
+def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: Profile) -> Subject:
+    """A subject as the run began with it; Refused where its photos or masks are others now."""
+    subject = load_subject(layout, before.name)
+    now = {
+        "photos": [photo.sha256 for photo in subject.photos],
+        "masks": masks_in_use(layout, subject, profile.images.mask_loss),
+    }
+    for what, then in (("photos", before.photo_hashes), ("masks", before.mask_hashes)):
+        if now[what] != then:
+            raise Refused(
+                f"The {what} of '{subject.name}' are not those the run {record.name} began with.",
+                hint=f"{anew(record)} starts a new run",
+            )
+    subject.identifier, subject.class_noun = before.identifier, before.class_noun
+    for entry, caption in zip(subject.photos, before.captions, strict=False):
+        entry.caption = in_words_of(caption, before.name, subject.name)
+    return subject
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else printable(str(value), 120)

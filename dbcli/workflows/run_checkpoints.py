@@ -1,0 +1,164 @@
+"""A run's checkpoints: written, found again, gone back to, and made small when the run is finished."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dbcli.errors import TrainingDiverged
+from dbcli.project import runs as store
+from dbcli.project.atomic import remove_folder
+from dbcli.project.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
+from dbcli.project.layout import Layout
+from dbcli.project.manifests import drop_files, first_fault
+from dbcli.project.profile_settings import Profile
+from dbcli.project.runs import RunRecord
+from dbcli.workflows.divergence import (
+    LARGEST_ERROR,
+    BeginAgain,
+    error_of,
+    last_sound_step,
+    least_rate_scale,
+    recorded_errors,
+)
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.several import announce
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.trainer import StepResult, Trainer, TrainingState
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of a run that is training, and the errors of its steps, by which they are judged."""
+
+    layout: Layout
+    record: RunRecord
+    trainer: Trainer
+    profile: Profile
+    progress: Progress
+    errors: dict[int, float] = field(default_factory=dict)
+    loaded: int = 0
+
+    def save(self) -> None:
+        """Makes a checkpoint of this step, if there is none, and says so in the record."""
+        from dbcli.diffusion.state_files import write_state
+
+        state = self.trainer.state()
+        save_checkpoint(
+            self.layout,
+            self.record.name,
+            state.step,
+            lambda folder: write_state(folder, state),
+            keep=self.profile.train.keep_checkpoints,
+            # Where lower rates are tried, the beginning is a place to go back to as well.
+            keep_first=self.profile.train.on_divergence == "lower-rate",
+            needed_bytes=state.size_bytes,
+        )
+        self.record.step = state.step
+        store.save_run(self.layout, self.record)
+
+    def rescue(self) -> None:
+        """A checkpoint of the last whole step after the memory was full, if there is the memory for that."""
+        self.trainer.optimiser.zero_grad(set_to_none=True)
+        if self.trainer.is_between_steps and self.trainer.done > self.record.step:
+            with suppress(Exception):  # the checkpoint before it stands
+                self.save()
+
+    def load_newest(self) -> bool:
+        """Puts the newest sound checkpoint into the trainer; False where there is none."""
+        from dbcli.diffusion.state_files import read_state
+
+        found = newest_checkpoint(
+            self.layout,
+            self.record.name,
+            on_damage=lambda fault: self.progress.warn(f"{fault}; an earlier checkpoint is used."),
+        )
+        if found is None:
+            return False
+        state = self._as_settings_are_now(read_state(found))
+        announce("load", folder=str(found), with_optimiser=bool(state.optimiser))
+        self.trainer.load_state(state)
+        self.record.step = self.loaded = self.trainer.done
+        self.errors = recorded_errors(store.read_events(self.layout, self.record.name), self.trainer.done)
+        return True
+
+    def add(self, result: StepResult) -> None:
+        """Takes the error of a step. Raises TrainingDiverged where a lowered rate left an error as bad as before."""
+        self.errors[result.step] = error_of(result)
+        if self.trainer.rate_scale < 1 and self.errors[result.step] > LARGEST_ERROR:
+            raise TrainingDiverged(f"The loss grew to {result.loss:.4g} at step {result.step}.")
+
+    def recover(self, error: TrainingDiverged) -> None:
+        """After a divergence: back to weights that were good, at half the rate if that is the run's policy.
+
+        Raises the error where the run has to stop, BeginAgain where only the base is left to go back to.
+        """
+        at_once = self.loaded > 0 and max(self.errors, default=0) <= self.loaded
+        self._drop_unsound(at_once=at_once)
+        if self.profile.train.on_divergence == "lower-rate":
+            self._roll_back(error)
+        elif at_once:
+            # It was written by other settings, or by a machine that failed: not these are at fault, but its weights.
+            self._go_back(error.message, 1.0)
+        else:
+            raise error
+
+    def _as_settings_are_now(self, state: TrainingState) -> TrainingState:
+        """The state of a checkpoint without what settings that changed after it have made meaningless."""
+        later = [one for one in self.record.changes if state.step <= one.step]
+        fallbacks = [one for one in self.record.fallbacks if state.step <= one.step]
+        if any("train.optimizer" in one.settings for one in later) or any(one.optimiser_is_new for one in fallbacks):
+            state.optimiser = {}  # another kind of optimiser's numbers mean nothing to this one
+        if any("train.learning_rate" in one.settings for one in later):
+            state.rate_scale = 1.0  # a rate that somebody typed is the rate
+        return state
+
+    def _drop_unsound(self, *, at_once: bool) -> None:
+        """Removes the checkpoints whose weights led to a divergence; that of step 0 is the base, which stays."""
+        limit = min(last_sound_step(self.errors), self.loaded - 1 if at_once else self.trainer.done)
+        found = checkpoints(self.layout, self.record.name)
+        for path in found:
+            if int(path.name.removeprefix("step-")) > limit:
+                remove_folder(path)
+        left = [path for path in found if path.exists()]
+        self.record.step = int(left[-1].name.removeprefix("step-")) if left else 0
+
+    def _roll_back(self, error: TrainingDiverged) -> None:
+        scale = self.trainer.rate_scale / 2
+        if scale < least_rate_scale(self.record.base.name, self.profile):
+            raise error
+        self._go_back(error.message, scale)
+
+    def _go_back(self, reason: str, scale: float) -> None:
+        diverged_at = self.trainer.done
+        is_loaded = self.load_newest()
+        step = self.trainer.done if is_loaded else 0
+        rate = "" if scale == 1 else f", at {scale:g} of the learning rate"
+        self.progress.warn(f"{reason} Back to step {step}{rate}.")
+        event = {"event": "rolled back", "from": diverged_at, "step": step, "rate_scale": scale}
+        store.append_event(self.layout, self.record.name, event)
+        if not is_loaded:
+            raise BeginAgain(scale)
+        self.trainer.rate_scale = scale
+
+
+def tidy_checkpoints(layout: Layout, record: RunRecord, profile: Profile, progress: Progress) -> None:
+    """Takes out of a finished run's checkpoints what only resuming needs, and those that its result holds anyway."""
+    from dbcli.diffusion.state_files import TENSOR_FILES
+
+    if profile.train.keep_finished == "all":
+        return
+    kept = []
+    for path in checkpoints(layout, record.name):
+        step = int(path.name.removeprefix("step-"))
+        if step in (0, record.result_step) or first_fault(path) is not None:
+            remove_folder(path)
+            continue
+        has_averages = (path / TENSOR_FILES["ema"]).exists()
+        drop_files(path, [TENSOR_FILES["optimiser"], *([TENSOR_FILES["weights"]] if has_averages else [])])
+        kept.append(step)
+    if kept:
+        steps = ", ".join(map(str, kept))
+        progress.note(f"Kept beside the result: the weights of step {steps}, for --checkpoint.")

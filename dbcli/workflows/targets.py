@@ -1,0 +1,49 @@
+"""The layers that a run's adapters are asked for, held against those of its base."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbcli.errors import BaseMissing, ConfigError, Unreachable
+from dbcli.project.names import printable
+from dbcli.project.profile_settings import LoraSettings, Profile
+from dbcli.project.settings import ProjectSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def check_targets(settings: ProjectSettings, profile: Profile) -> None:
+    """Raises ConfigError where lora.targets or lora.text_targets name layers that the project's base does not have.
+
+    Its configuration is read, not its weights; a base that is not on this machine yet is judged once it is loaded.
+    """
+    usual = LoraSettings()
+    is_usual = (profile.lora.targets, profile.lora.text_targets) == (usual.targets, usual.text_targets)
+    if profile.method != "lora" or is_usual:
+        return
+    from dbcli.diffusion.imagined import imagine_base
+
+    try:
+        base = imagine_base(settings.base, settings.revision)
+    except (Unreachable, BaseMissing):
+        return
+    require_layers(base.unet, base.text_encoder, profile.lora)
+
+
+def require_layers(unet: nn.Module, text_encoder: nn.Module, lora: LoraSettings) -> None:
+    """Raises ConfigError for names of layers that are not there, with those that are."""
+    from dbcli.diffusion.layer_targets import layer_names, unusable
+
+    faults = []
+    for key, targets, network, title in (
+        ("lora.targets", lora.targets, unet, "UNet"),
+        ("lora.text_targets", lora.text_targets, text_encoder, "text encoder"),
+    ):
+        wrong = unusable(network, targets)
+        if wrong:
+            named = ", ".join(printable(one) for one in wrong)
+            known, verb = ", ".join([*layer_names(network), "all-linear"]), "is" if len(wrong) == 1 else "are"
+            faults.append(f"{key}: {named} {verb} no layer of this {title}; it has {known}")
+    if faults:
+        raise ConfigError("\n".join(faults))

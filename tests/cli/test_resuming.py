@@ -1,0 +1,136 @@
+"""What may be typed beside --resume: what leaves it the same run is taken and recorded, all else is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dbcli.cli.app import main
+from tests.cli.made_projects import command, trained_project
+
+Run = Callable[..., Any]
+# Weights move by ten a step: the first steps leave nothing that predicts, and soon nothing that is finite.
+TOO_FAST = ["--set=train.learning_rate=10", "--set=train.gradient_clip=0", "--set=train.checkpoint_every=1"]
+BARE = ["--set=prior.enabled=false", "--set=draw.steps=2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a finished run, 0001-dog, and one that diverged, 0002-dog."""
+    project = trained_project(tmp_path_factory.mktemp("made"))
+    words = ["train", "--subject", "dog", "--method", "full", "--steps", "6", *TOO_FAST, *BARE]
+    with pytest.raises(SystemExit) as ended:
+        main(["-C", str(project), *words])
+    assert ended.value.code == 5
+    return project
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy = Path(shutil.copytree(made, tmp_path / "p"))
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def record_of(project: Path, run: str = "0002-dog") -> dict[str, Any]:
+    return dict(json.loads((project / "runs" / run / "run.json").read_text()))
+
+
+def rates_of(project: Path) -> list[float]:
+    lines = (project / "runs" / "0002-dog" / "events.jsonl").read_text().splitlines()
+    return [event["lr"] for event in map(json.loads, lines) if "lr" in event]
+
+
+def typed_hint(error: str) -> list[str]:
+    """The command of a hint, as a person would type it."""
+    line = next(line for line in error.splitlines() if line.startswith("  → dreambooth "))
+    return shlex.split(line.removeprefix("  → dreambooth "))
+
+
+def test_the_hint_of_a_run_that_diverged_ends_it_when_typed(run: Run, project: Path) -> None:
+    again = run("train", "--resume", 2)
+    assert again.code == 5
+    assert "nan" in again.err or "no longer finite" in again.err
+    done = run(*typed_hint(again.err))
+    assert done.code == 0, done.err
+    record = record_of(project)
+    assert (record["state"], record["step"]) == ("finished", 6)
+    # The usual rate of full fine-tuning, which the hint names where a run's own is higher.
+    assert record["profile"]["train"]["learning_rate"] == 1e-6
+    assert record["changes"][0]["settings"] == {"train.learning_rate": [10.0, 1e-6]}
+    assert rates_of(project)[-6:] == [1e-6] * 6
+
+
+def test_a_run_that_diverged_comes_to_its_end_with_lower_rates(run: Run, project: Path) -> None:
+    done = run("train", "--resume", 2, "--set=train.on_divergence=lower-rate")
+    assert done.code == 0, done.err
+    assert record_of(project)["state"] == "finished"
+    last = rates_of(project)[-1]
+    # A mantissa of one half: the rate was halved so and so often, and never otherwise.
+    assert last < 10 and math.frexp(10 / last)[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set=lora.rank=8"], "lora.rank is 4"),
+        (["--method", "lora"], "method is full"),
+        (["--seed", 7], "train.seed is 0"),
+        (["--set=prior.images=3"], "prior.images is"),
+        (["--set=train.text_encoder=false"], "train.text_encoder is true"),
+        (["--set=images.resolution=32"], "images.resolution is none"),
+        (["--profile", "lora"], "--profile lora"),
+        (["--token", "zwx"], "--token zwx"),
+        (["--allow-collision"], "--allow-collision"),
+        (["--steps", 0], "train.steps"),
+    ],
+)
+def test_what_would_make_another_run_of_it_is_refused(run: Run, project: Path, words: list[Any], said: str) -> None:
+    before = record_of(project)
+    ended = run("train", "--resume", 2, *words)
+    assert ended.code == 2
+    assert said in ended.err
+    assert "--from" in ended.err or words[0] == "--steps"
+    assert record_of(project) == before
+
+
+def test_another_subject_is_refused(run: Run, project: Path) -> None:
+    photos = project / "subjects" / "dog" / "photos"
+    command("add-subject", "cat", "--class", "cat", "--token", "zwx", photos, "--quiet")
+    ended = run("train", "--resume", 2, "--subject", "cat")
+    assert ended.code == 2
+    assert "--subject cat: it teaches dog" in ended.err
+
+
+def test_the_whole_command_may_be_repeated_and_memory_settings_changed(run: Run, project: Path) -> None:
+    words = ["--subject", "dog", "--token", "sks", "--method", "full", "--set=prior.enabled=false"]
+    smaller = ["--set=train.optimizer=adafactor", "--set=train.gradient_checkpointing=true"]
+    done = run("train", "--resume", 2, *words, *smaller, "--steps", 3, "--set=train.learning_rate=1e-6")
+    assert done.code == 0, done.err
+    record = record_of(project)
+    assert set(record["changes"][0]["settings"]) == {
+        *("train.optimizer", "train.gradient_checkpointing", "train.steps", "train.learning_rate")
+    }
+    assert (record["step"], record["total_steps"]) == (3, 3)
+
+
+def test_a_dry_run_of_a_resumed_run_says_what_would_change_and_trains_nothing(run: Run, project: Path) -> None:
+    before = record_of(project)
+    done = run("train", "--resume", 2, "--steps", 9, "--dry-run")
+    assert done.code == 0, done.err
+    assert "train.steps: 6 → 9" in done.err
+    assert "memory at its peak" in done.out
+    assert record_of(project) == before
+
+
+def test_a_finished_run_is_refused_with_the_way_that_goes_on(run: Run, project: Path) -> None:
+    ended = run("train", "--resume", 1, "--steps", 9)
+    assert ended.code == 6
+    assert "dreambooth train --from 0001-dog" in ended.err

@@ -1,0 +1,39 @@
+"""Settings that are allowed and hardly meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dbcli.project.cautions import cautions
+from dbcli.project.profiles import load_profile, resolve, shipped_profiles
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"train.learning_rate": 0.0}, ["train.learning_rate is 0: nothing is learnt."]),
+        (
+            {"train.steps": 100, "train.warmup_steps": 200, "train.learning_rate": 1e-4},
+            # The rate of the last step, the 100th: 99/200 of it.
+            ["train.warmup_steps is 200 and the run has 100 steps: the learning rate gets to 4.95e-05"],
+        ),
+        ({"train.text_encoder_learning_rate": 0.0}, ["text_encoder_learning_rate is 0: the text encoder learns"]),
+        ({"train.text_encoder": False, "train.text_encoder_learning_rate": 1e-6}, ["text_encoder is off"]),
+        ({"train.schedule_cycles": 4}, ["train.schedule_cycles is 4 and is for train.schedule=cosine-restarts"]),
+        ({"train.schedule": "cosine-restarts", "train.schedule_cycles": 1}, ["without a restart is cosine"]),
+        ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
+        ({"train.preview_every": 900}, ["train.preview_every is 900 and the run has 800 steps"]),
+        ({"train.warmup_steps": 799}, []),
+    ],
+)
+def test_what_is_hardly_meant_is_said_with_its_key(settings: dict[str, Any], said: list[str]) -> None:
+    found = cautions(resolve([("test", settings)]))
+    assert len(found) == len(said)
+    assert all(part in line for part, line in zip(said, found, strict=True)), found
+
+
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_of_a_shipped_profile_there_is_nothing_to_say(name: str) -> None:
+    assert cautions(resolve([(name, load_profile(name))])) == []

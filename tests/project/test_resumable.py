@@ -1,0 +1,30 @@
+"""Which settings of a run may change while it is under way."""
+
+from __future__ import annotations
+
+from dbcli.project.profiles import known_keys, resolve
+from dbcli.project.resumable import MAY_CHANGE, changed_settings, may_change
+
+# What decides the images, words and weights that a run is about; a new setting has to be put on one side or the other.
+FOR_GOOD = {
+    "method",
+    *("train.text_encoder", "train.ema", "train.min_snr_gamma", "train.offset_noise", "train.rehearsal_share"),
+    "train.seed",
+    *(f"prior.{key}" for key in ("enabled", "source", "teacher_draws", "weight", "images", "template", "steps")),
+    *(f"prior.{key}" for key in ("guidance", "sampler", "seed", "precision", "folder")),
+    *(f"lora.{key}" for key in ("rank", "alpha", "targets", "text_targets", "dropout", "dora")),
+    *("inversion.vectors", "inversion.initializer"),
+    *(f"images.{key}" for key in ("resolution", "crop", "flip", "template", "mask_loss")),
+}
+
+
+def test_every_setting_either_may_change_or_holds_for_the_whole_run() -> None:
+    assert {key for key in known_keys() if not may_change(key)} == FOR_GOOD
+    assert known_keys().keys() >= MAY_CHANGE
+
+
+def test_what_changed_is_told_by_dotted_key_with_both_values() -> None:
+    before = resolve([("a", {"train.steps": 5})])
+    after = resolve([("b", {"train.steps": 7, "lora": {"rank": 8}})])
+    assert changed_settings(before, after) == {"train.steps": (5, 7), "lora.rank": (4, 8)}
+    assert changed_settings(before, before) == {}
