@@ -21,7 +21,7 @@ from dbcli.cli.draw_commands import generate
 from dbcli.cli.evaluate_commands import evaluate
 from dbcli.cli.export_commands import export
 from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
-from dbcli.cli.import_commands import import_lora
+from dbcli.cli.import_commands import import_embedding, import_lora
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.prior_commands import prior_app
 from dbcli.cli.project_commands import add_subject, init
@@ -85,6 +85,7 @@ app.command("generate")(generate)
 app.command("eval", short_help="Score a run, beside the photos' own values.")(evaluate)
 app.command("export", short_help="Write a run in another tool's format, and prove it.")(export)
 app.command("import-lora", short_help="Make a finished run of a LoRA file.")(import_lora)
+app.command("import-embedding", short_help="Make a finished run of an embedding.")(import_embedding)
 app.add_typer(prior_app, name="reg")
 app.add_typer(runs_app, name="runs")
 app.add_typer(subjects_app, name="subjects")

@@ -112,8 +112,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     for line in warnings:
         screen.warn(line)
     if record.state == "finished" and record.subjects:
-        words = f"{record.subjects[0].identifier} {record.subjects[0].class_noun}"
-        screen.line(f'Next: dreambooth generate "a {words} in space"', style="dim")
+        screen.line(f'Next: dreambooth generate "a {record.subjects[0].text} in space"', style="dim")
 
 
 def _score_line(scores: RunScores) -> str:
@@ -130,7 +129,7 @@ def _rate(record: RunRecord) -> str | None:
 
 def _learnt(subject: RunSubject) -> str:
     """A subject of a run: its words, and whether an earlier run taught it."""
-    text = f"{subject.name} = {subject.identifier or '?'} {subject.class_noun}"
+    text = f"{subject.name} = {subject.identifier or '?'} {subject.class_noun}".rstrip()
     if subject.learnt_in is None:
         return text
     return f"{text} (learnt in {subject.learnt_in}, {'rehearsed' if subject.rehearsed else 'not rehearsed'})"

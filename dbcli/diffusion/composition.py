@@ -19,7 +19,7 @@ def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
     """What one LoRA layer changes, float32 of `weight`'s shape.
 
     Plain: dW = (alpha / rank) up down (Hu et al. 2022, section 4.1). DoRA: dW = m V / |V| - W with V = W + that, the
-    length taken over everything but the outputs (Liu et al. 2024, equation 5).
+    length taken over everything but the outputs (Liu et al. 2024, equation 5), or over everything but the inputs.
     """
     original = weight.detach().float()
     up, down = (half.to(original.device).float().flatten(1) for half in (layer.up, layer.down))
@@ -27,9 +27,11 @@ def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
     if layer.magnitude is None:
         return change
     turned = original + change
-    lengths = turned.flatten(1).norm(dim=1)
-    factor = layer.magnitude.to(original.device).float() / lengths
-    return turned * factor.reshape(-1, *([1] * (turned.dim() - 1))) - original
+    # Rows are outputs, or inputs where those are what has a length.
+    rows = turned.transpose(0, 1) if layer.by_input else turned
+    factor = layer.magnitude.to(original.device).float() / rows.flatten(1).norm(dim=1)
+    scaled = rows * factor.reshape(-1, *([1] * (rows.dim() - 1)))
+    return (scaled.transpose(0, 1) if layer.by_input else scaled) - original
 
 
 @torch.no_grad()

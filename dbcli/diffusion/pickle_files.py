@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.damaged_files import how_to_get_again
-from dbcli.errors import UnsafeFile
+from dbcli.errors import UnsafeFile, UnsupportedFile
 
 MAX_PICKLE_BYTES = 64 * 2**20
 
@@ -36,6 +36,20 @@ LIGHTNING_NAMES = (
 )
 
 
+class NamedParameters:
+    """Stands in for torch's ParameterDict, in which the first textual inversions were saved."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.named: dict[str, torch.Tensor] = {}
+
+    def __setstate__(self, state: object) -> None:
+        parameters = state.get("_parameters") if isinstance(state, dict) else None
+        self.named = dict(parameters) if isinstance(parameters, dict) else {}
+
+
+PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
+
+
 class PickleFile:
     """A torch zip checkpoint read without running code; tensors stay memory-mapped until `read`."""
 
@@ -43,8 +57,8 @@ class PickleFile:
         self.path = path
         _check_archive(path)
         content = _read_pickle(path)
-        nested = content.get("state_dict") if isinstance(content, dict) else None
-        tensors = nested if isinstance(nested, dict) else content
+        _check_numbered(path, content)
+        tensors = _named_vectors(content) or _nested(content)
         if not isinstance(tensors, dict):
             raise UnsafeFile(f"{path} holds no table of tensors.")
         self._tensors = {name: value for name, value in tensors.items() if isinstance(name, str) and _is_plain(value)}
@@ -65,6 +79,29 @@ class PickleFile:
     def read(self, name: str) -> torch.Tensor:
         """One tensor as stored, contiguous, in memory of its own."""
         return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
+
+
+def _nested(content: Any) -> Any:
+    nested = content.get("state_dict") if isinstance(content, dict) else None
+    return nested if isinstance(nested, dict) else content
+
+
+def _named_vectors(content: Any) -> dict[str, Any]:
+    """The table of an embedding that AUTOMATIC1111 or the first trainers pickled, its names as in a LoRA's bundle."""
+    found = content.get("string_to_param") if isinstance(content, dict) else None
+    table = found.named if isinstance(found, NamedParameters) else found
+    return {f"string_to_param.{name}": value for name, value in table.items()} if isinstance(table, dict) else {}
+
+
+def _check_numbered(path: Path, content: Any) -> None:
+    """Refuses by name what two early programs wrote: tensors that only a number tells apart."""
+    if isinstance(content, list) and content and all(isinstance(one, torch.Tensor) for one in content):
+        raise UnsupportedFile(
+            f"{path} is a LoRA of the first trainers: a list of matrices that does not say which layers they are for.",
+            hint="look for it as .safetensors under kohya's or diffusers' names, or convert it with its own trainer",
+        )
+    if isinstance(content, dict) and any(isinstance(key, int) for key in content):
+        raise UnsupportedFile(f"{path} is a hypernetwork, which changes a model in a way that no run can hold.")
 
 
 def _is_plain(value: Any) -> bool:
@@ -92,7 +129,7 @@ def _check_archive(path: Path) -> None:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with _lightning_stub():
+        with _stubs():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged file; none may reach a person
         raise UnsafeFile(
@@ -116,8 +153,9 @@ def _check_sizes(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 @contextmanager
-def _lightning_stub() -> Iterator[None]:
-    with torch.serialization.safe_globals([(LightningModelCheckpoint, name) for name in LIGHTNING_NAMES]):
+def _stubs() -> Iterator[None]:
+    stubs: list[Any] = [(LightningModelCheckpoint, name) for name in LIGHTNING_NAMES]
+    with torch.serialization.safe_globals([*stubs, (NamedParameters, PARAMETER_DICT)]):
         yield
 
 

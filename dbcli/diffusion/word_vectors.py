@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from dbcli.errors import BaseMissing
+from dbcli.errors import BaseMissing, UnsupportedFile
 from dbcli.prompt_text import cleaned
 
 CONTROL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
@@ -65,10 +65,13 @@ def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[nn.Paramet
     """Teaches a model words; returns their vectors as they now lie in it, float32 on its device, not yet learning.
 
     The model gets a tokenizer of its own. A word is matched as a whole and in any case, as the tokenizer folds it.
-    Raises BaseMissing for vectors of another width than the text encoder's, or a tokenizer that does not fit it.
+    Raises UnsupportedFile for vectors of another width than the text encoder's, BaseMissing for a tokenizer that does
+    not fit it.
     """
     from transformers import AddedToken
 
+    if not words:
+        return []
     tokenizer = copy.deepcopy(model.tokenizer)
     embedding = model.text_encoder.get_input_embeddings()
     if not isinstance(embedding, WidenedEmbedding):
@@ -79,7 +82,7 @@ def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[nn.Paramet
     for one in words:
         width = embedding.table.embedding_dim
         if one.vectors.ndim != 2 or one.vectors.shape[1] != width:
-            raise BaseMissing(
+            raise UnsupportedFile(
                 f"The vectors of '{one.word}' have the shape {list(one.vectors.shape)}, not {width} numbers each.",
                 hint="Choose the base that they were learnt on.",
             )

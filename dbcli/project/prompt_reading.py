@@ -26,7 +26,8 @@ def slips(
         return found
     found = _without_identifier(words, learnt)
     for name, own in learnt.items():
-        if own.identifier:
+        # An imported embedding may be no thing at all, and have no noun.
+        if own.identifier and own.class_noun:
             found += _about_noun(words, name, own, {**project, **learnt})
     known = {own.identifier.casefold() for own in learnt.values()}
     strangers = {

@@ -51,6 +51,11 @@ class RunSubject(_Part):
         default=None, description="of an earlier subject: the prior's settings in the run that taught it"
     )
 
+    @property
+    def text(self) -> str:
+        """Its words as a prompt has them: "sks dog"; an imported embedding may have no noun."""
+        return f"{self.identifier or ''} {self.class_noun}".strip()
+
 
 class RunBase(_Part):
     """The base a run started from; `hash` is over its weights and identifies it."""

@@ -99,7 +99,7 @@ def _about(facts: CardFacts) -> str:
         "the small base inside dreambooth-cli" if facts.base_name == "tiny" else facts.base_name
     )
     shown = [(_plain(f"{identifier} {noun}".strip()), _plain(noun)) for identifier, noun in facts.words]
-    words = ", ".join(f"**{both}** (a {noun})" for both, noun in shown)
+    words = ", ".join(f"**{both}** (a {noun})" if noun else f"**{both}**" for both, noun in shown)
     source = "textual inversion (Gal et al., 2023)" if facts.embeddings else "DreamBooth (Ruiz et al., CVPR 2023)"
     how = f"was taught {{}} with {source}" if facts.is_trained_here else "answers to {}"
     taught = f" It {how.format(words)}." if words else ""

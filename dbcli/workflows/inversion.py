@@ -80,13 +80,24 @@ def by_word(subject: RunSubject) -> str:
 
 def write_words(folder: Path, subjects: Sequence[RunSubject], base: Base, trainable: Trainable) -> None:
     """Writes what a run has learnt, one embedding file a subject, in full precision."""
-    from dbcli.diffusion.formats.embedding_files import write_embedding
     from dbcli.diffusion.inversion import learnt_vectors
-    from dbcli.diffusion.word_vectors import WordVectors, placeholder_of
+
+    learnt = learnt_vectors(trainable)
+    write_vectors(folder, subjects, base, {str(one.identifier): learnt[one.name] for one in subjects})
+
+
+def write_vectors(
+    folder: Path, subjects: Sequence[RunSubject], base: Base, vectors: Mapping[str, torch.Tensor]
+) -> None:
+    """Writes one embedding file a subject, `vectors` by identifier, under the spelling that this base can add."""
+    from dbcli.diffusion.formats.embedding_files import write_embedding
+    from dbcli.diffusion.word_vectors import WordVectors, placeholder_for, placeholder_of
 
     for subject in subjects:
-        word = placeholder_of(base.tokenizer, str(subject.identifier))
-        write_embedding(folder / by_subject(subject), WordVectors(word, learnt_vectors(trainable)[subject.name]))
+        word = str(subject.identifier)
+        known = placeholder_of(base.tokenizer, word)
+        spelt = known if known in base.tokenizer.added_tokens_encoder else placeholder_for(base.tokenizer, word)
+        write_embedding(folder / by_subject(subject), WordVectors(spelt, vectors[word]))
 
 
 def read_words(

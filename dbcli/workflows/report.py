@@ -97,7 +97,7 @@ def _steps(record: RunRecord) -> str:
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
-    words = ", ".join(f"{one.identifier} {one.class_noun}" for one in record.subjects)
+    words = ", ".join(one.text for one in record.subjects)
     return [
         ("Run", record.name),
         ("Words", words),

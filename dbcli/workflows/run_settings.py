@@ -81,7 +81,7 @@ def _origin(record: RunRecord) -> list[str]:
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
-    words = ", ".join(f"{one.identifier} {one.class_noun}" for one in record.subjects)
+    words = ", ".join(one.text for one in record.subjects)
     photos = ", ".join(sorted(digest[:8] for one in record.subjects for digest in one.photo_hashes))
     return {
         "words": words,

@@ -203,7 +203,8 @@ def holders(layout: Layout, *, measure: bool, progress: Progress, offline: bool)
     for (name, noun, identifier), names in learnt.items():
         if (name, noun, identifier) not in words:
             formerly = next((one.formerly for one in here if name in one.names), [])
-            subject = Subject(name=name, class_noun=noun, identifier=identifier, formerly=formerly)
+            # An imported embedding may have no noun, which a subject of the project may not.
+            subject = Subject.model_construct(name=name, class_noun=noun, identifier=identifier, formerly=formerly)
             found.append(_holder(layout, subject, names))
     if measure:
         found = [_with_strength(layout, one, progress, offline=offline) for one in found]

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from dbcli.diffusion.adapters import Trainable
     from dbcli.diffusion.bases import Base
     from dbcli.diffusion.formats.lora import LoraWeights
+    from dbcli.diffusion.word_vectors import WordVectors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+# Embeddings that came with a LoRA, a file each, beside it.
+BUNDLED_WORDS = "words"
 
 
 def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainable) -> None:
@@ -66,6 +69,42 @@ def _write_lora(file: Path, base: Base) -> None:
     write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
 
 
+def write_imported_lora(folder: Path, lora: LoraWeights, base: Base) -> None:
+    """Writes a LoRA of another program as a run keeps it, in full precision, with the embeddings that came with it."""
+    import torch
+
+    from dbcli.diffusion.formats.embedding_files import write_embedding
+    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
+
+    if lora.by_input:
+        # diffusers' form has no place for such lengths; ours reads both.
+        write_kohya_lora(folder / LORA_FILE, lora, dtype=torch.float32)
+    else:
+        networks = {"unet": base.unet, "text_encoder": base.text_encoder}
+        write_diffusers_lora(folder / LORA_FILE, lora, **networks, dtype=torch.float32)
+    for number, one in enumerate(lora.words, start=1):
+        (folder / BUNDLED_WORDS).mkdir(exist_ok=True)
+        write_embedding(folder / BUNDLED_WORDS / f"{number:04d}.safetensors", one)
+
+
+def bundled_words(folder: Path) -> list[WordVectors]:
+    """The embeddings that came with an imported LoRA, from the folder of its run's weights."""
+    from dbcli.diffusion.formats.embedding_files import read_embedding
+
+    return [read_embedding(file) for file in sorted((folder / BUNDLED_WORDS).glob("*.safetensors"))]
+
+
+def put_lora(base: Base, lora: LoraWeights) -> None:
+    """Makes a base draw with a finished LoRA; DoRA along the inputs, which PEFT does not know, is merged into it."""
+    from dbcli.diffusion.adapters import attach_lora
+    from dbcli.diffusion.composition import merge_loras
+
+    if lora.by_input:
+        merge_loras(base.unet, base.text_encoder, [(lora, 1.0)])
+    else:
+        attach_lora(base.unet, base.text_encoder, lora)
+
+
 def load_model(
     layout: Layout,
     record: RunRecord | None,
@@ -90,7 +129,7 @@ def load_model(
         from dbcli.diffusion.bases import load_base
 
         return load_base(str(checked_weights(layout, record)), device=device, offline=True)
-    from dbcli.diffusion.adapters import attach_lora
+    from dbcli.diffusion.word_vectors import add_words
 
     folder = checked_weights(layout, record)
     base = load_project_base(layout, progress, offline=offline, device=device)
@@ -98,7 +137,8 @@ def load_model(
         _require_base(record, base)
         attach_words(folder, record.subjects, base)
     else:
-        attach_lora(base.unet, base.text_encoder, _lora_of(record, folder / LORA_FILE, base))
+        put_lora(base, _lora_of(record, folder / LORA_FILE, base))
+        add_words(base, bundled_words(folder))
     return base
 
 
@@ -115,11 +155,18 @@ def load_with_loras(
     Raises RunMissing where weights are gone, Refused where the base is no longer that of a run.
     """
     from dbcli.diffusion.composition import merge_loras
+    from dbcli.diffusion.word_vectors import add_words
 
-    files = [checked_weights(layout, record) / LORA_FILE for record, _ in runs]
+    folders = [checked_weights(layout, record) for record, _ in runs]
     base = load_project_base(layout, progress, offline=offline, device=device)
-    loras = [(_lora_of(record, file, base), weight) for (record, weight), file in zip(runs, files, strict=True)]
+    loras = [
+        (_lora_of(record, folder / LORA_FILE, base), weight)
+        for (record, weight), folder in zip(runs, folders, strict=True)
+    ]
     merge_loras(base.unet, base.text_encoder, loras)
+    # One word is one thing: where two runs bring it along, the first one's vectors stand for it.
+    words = {one.word: one for folder in reversed(folders) for one in bundled_words(folder)}
+    add_words(base, list(words.values()))
     return base
 
 

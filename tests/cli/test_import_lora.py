@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def not_finite(tensors: dict[str, torch.Tensor]) -> None:
     next(tensor for name, tensor in tensors.items() if name.endswith("up.weight")).fill_(torch.nan)
 
 
-@pytest.mark.parametrize(("change", "code"), [(wider, 4), (not_finite, 6), (lambda tensors: tensors.clear(), 4)])
+@pytest.mark.parametrize(("change", "code"), [(wider, 6), (not_finite, 6), (lambda tensors: tensors.clear(), 4)])
 def test_a_file_that_cannot_be_used_leaves_no_run(
     run: Run, project: Path, tmp_path: Path, lora: Path, change: Callable[..., None], code: int
 ) -> None:
@@ -99,3 +100,98 @@ def test_a_file_that_cannot_be_used_leaves_no_run(
 
 def test_one_word_needs_the_other(run: Run, lora: Path) -> None:
     assert run("import-lora", lora, "--token", "sks").code == 2
+
+
+PAIRS = ["--token", "sks", "--class", "dog", "--token", "gote", "--class", "shades"]
+
+
+def words_in(record: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [(one["name"], one["identifier"], one["class_noun"]) for one in record["subjects"]]
+
+
+def test_a_repeated_token_and_class_are_pairs(run: Run, lora: Path) -> None:
+    record = run("import-lora", lora, *PAIRS, "--json").document
+    assert words_in(record) == [("dog", "sks", "dog"), ("shades", "gote", "shades")]
+    named = ["--token", "rex=soca", "--class", "cat", "--token", "glasses=dbz", "--class", "glasses=lamp"]
+    record = run("import-lora", lora, *named, "--json").document
+    assert words_in(record) == [("rex", "soca", "cat"), ("glasses", "dbz", "lamp")]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--token", "sks", "--token", "zwx", "--class", "dog"], "2 of one and 1 of the other"),
+        (["--token", "sks", "--class", "dog", "--token", "SKS", "--class", "cat"], "is given to two subjects"),
+        (["--token", "a=sks", "--class", "b=dog"], "name two subjects"),
+    ],
+)
+def test_words_that_make_no_pairs_are_told(run: Run, lora: Path, words: list[str], said: str) -> None:
+    ended = run("import-lora", lora, *words)
+    assert (ended.code, said in ended.err) == (2, True), ended.err
+
+
+def test_all_subjects_that_a_file_names_come_back_with_their_names(run: Run, tmp_path: Path, lora: Path) -> None:
+    subjects = [{"name": "wolf", "word": "waj", "class": "cat"}, {"name": "beam", "word": "zawa", "class": "lamp"}]
+    save_file(load_file(lora), tmp_path / "both.safetensors", metadata={"dreambooth.subjects": json.dumps(subjects)})
+    record = run("import-lora", tmp_path / "both.safetensors", "--json").document
+    assert words_in(record) == [("wolf", "waj", "cat"), ("beam", "zawa", "lamp")]
+    one = run("import-lora", tmp_path / "both.safetensors", "--token", "onex", "--class", "toy", "--json")
+    assert "names 2 subjects (waj cat, zawa lamp)" in one.err
+
+
+def test_bundled_embeddings_come_along_and_are_drawn_with_by_their_word(run: Run, tmp_path: Path, lora: Path) -> None:
+    vectors = torch.randn(2, 16, generator=torch.Generator().manual_seed(1)) * 3
+    bundle = {"bundle_emb.zqv.string_to_param.*": vectors}
+    save_file(load_file(lora) | bundle, tmp_path / "bundle.safetensors")
+    done = run("import-lora", tmp_path / "bundle.safetensors", "--token", "sks", "--class", "dog", "--json")
+    assert done.code == 0, done.err
+    assert "embedding 'zqv'" in done.err
+    name = done.document["name"]
+    assert ImageChops.difference(drawn(run, "1"), drawn(run, name)).getbbox() is None
+    how = [*DRAW, "--weights", "1"]
+    with_word = [pixels(run("generate", "a zqv", "--run", name, *more)) for more in (DRAW, how)]
+    assert with_word[0] == with_word[1] != pixels(run("generate", "a zqv", "--run", 1, *DRAW))
+    alone = run("import-embedding", tmp_path / "bundle.safetensors", "--json").document
+    assert words_in(alone) == [("zqv", "zqv", "")]
+
+
+def pixels(done: Any) -> bytes:
+    assert done.code == 0, done.err
+    with Image.open(done.document["images"][0]["path"]) as picture:
+        return picture.convert("RGB").tobytes()
+
+
+def test_dora_along_the_inputs_is_drawn_with_and_exported_merged(run: Run, tmp_path: Path, lora: Path) -> None:
+    def with_lengths(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if name.endswith("lora_down.weight")]:
+            stem = name.removesuffix(".lora_down.weight")
+            tensors[f"{stem}.dora_scale"] = torch.full((1, tensors[name].shape[1]), 1.5)
+
+    done = run("import-lora", stripped(lora, tmp_path / "dora.safetensors", with_lengths), *PAIRS[:4], "--json")
+    assert done.code == 0, done.err
+    name = done.document["name"]
+    assert ImageChops.difference(drawn(run, "1"), drawn(run, name)).getbbox() is not None
+    refused = run("export", name, "--to", "lora")
+    assert (refused.code, "along the inputs" in refused.err) == (6, True), refused.err
+    merged = run("export", name, "--to", "diffusers", "--precision", "fp32", "--json")
+    assert merged.code == 0, merged.err
+
+
+def test_a_folder_that_pefts_tools_wrote_is_taken_whole(run: Run, project: Path, tmp_path: Path, lora: Path) -> None:
+    weights = load_file(project / "runs" / "0001-dog" / "weights" / "pytorch_lora_weights.safetensors")
+    plain = {name.replace("unet.", "base_model.model."): tensor for name, tensor in weights.items()}
+    save_file(plain, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 4, "use_rslora": True}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    record = run("import-lora", tmp_path, *PAIRS[:4], "--json").document
+    assert record["profile"]["lora"]["alpha"] == 8.0  # 4 by the root of 4, as 8 by 4
+
+
+def test_other_kinds_are_told_before_the_base_is_loaded(run: Run, project: Path, tmp_path: Path, lora: Path) -> None:
+    torch.save([torch.ones(4, 8), torch.ones(8, 4)], tmp_path / "lora_weight.pt")
+    save_file({"emb_params": torch.ones(1, 16)}, tmp_path / "word.safetensors")
+    for file, said in (("lora_weight.pt", "first trainers"), ("word.safetensors", "import-embedding")):
+        ended = run("import-lora", tmp_path / file)
+        assert (ended.code, said in ended.err) == (6, True), ended.err
+    ended = run("import-embedding", lora)
+    assert (ended.code, "import-lora" in ended.err) == (6, True), ended.err

@@ -1,24 +1,28 @@
 """Word vectors in the one file format that diffusers, AUTOMATIC1111 and ComfyUI read: a single tensor `[n, D]`.
 
 diffusers takes the word from the tensor's name, the other two from the name of the file. InvokeAI takes it from the
-file's name as well, and reads a tensor of one name only.
+file's name as well, and reads a tensor of one name only. Others' files are read too: AUTOMATIC1111's and the first
+trainers' pickles, files of several words, and LoRAs that bring words along.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from dbcli.diffusion.file_kinds import SD, kind_of
+from dbcli.diffusion.formats.lora_names import BUNDLED
 from dbcli.diffusion.formats.writing import save_tensors
-from dbcli.diffusion.model_files import open_weights
+from dbcli.diffusion.model_files import WeightFile, open_weights
 from dbcli.diffusion.word_vectors import WordVectors
-from dbcli.errors import BaseMissing, UnsafeFile
+from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 INVOKEAI_NAME = "emb_params"
-# Names that say nothing: AUTOMATIC1111's, kohya's and the one of its older pickled files.
-NAMELESS = (INVOKEAI_NAME, "*", "string_to_param.*", "string_to_param")
+# Names that say nothing: AUTOMATIC1111's and InvokeAI's, kohya's, and that of AUTOMATIC1111's pickled files.
+NAMELESS = (INVOKEAI_NAME, "*", "string_to_param.*", "string_to_param", "clip_l")
 MOST_VECTORS = 75
 
 
@@ -30,19 +34,49 @@ def write_embedding(
 
 
 def read_embedding(path: Path) -> WordVectors:
-    """Reads vectors as float32; the word is the tensor's name, or the file's where that says nothing.
+    """Reads the vectors of one word, as this program writes them. Raises what `read_embeddings` raises."""
+    words = read_embeddings(path)
+    if len(words) != 1:
+        raise UnsupportedFile(f"{path} holds {len(words)} words, not one.")
+    return words[0]
 
-    Raises BaseMissing where the file is not an embedding for Stable Diffusion 1 or 2, UnsafeFile where it is damaged.
+
+def read_embeddings(path: Path) -> list[WordVectors]:
+    """Reads the vectors of every word in a file as float32: alone, or bundled with a LoRA.
+
+    A word is its tensor's name, or the file's where that says nothing, which is how AUTOMATIC1111 and ComfyUI take it.
+    Raises UnsupportedFile where it is not an embedding for Stable Diffusion 1 or 2, BaseMissing where vectors are
+    missing, UnsafeFile where it is damaged.
     """
     weights = open_weights(path)
-    names = weights.names()
-    if len(names) != 1 or len(weights.shape(names[0])) not in (1, 2):
-        raise BaseMissing(f"{path} is not an embedding for Stable Diffusion 1 or 2: that is one tensor of vectors.")
-    shape = weights.shape(names[0])
+    if not weights.names():
+        raise BaseMissing(f"{path} holds no vectors.", hint="Download it again, or look for another file.")
+    bundled = {match["word"]: name for name in weights.names() if (match := BUNDLED.fullmatch(name))}
+    if not bundled:
+        _check_kind(weights)
+    nameless = [name for name in weights.names() if name in NAMELESS]
+    if len(nameless) > 1:
+        raise UnsupportedFile(f"{path} holds vectors for several text encoders ({', '.join(nameless)}).")
+    words = bundled or {path.stem if name in NAMELESS else name: name for name in weights.names()}
+    # AUTOMATIC1111's pickles name a parameter for every word.
+    return [WordVectors(word.removeprefix("string_to_param."), _vectors(weights, name)) for word, name in words.items()]
+
+
+def _check_kind(weights: WeightFile) -> None:
+    kind = kind_of(weights)
+    if kind.kind == "embedding" and kind.family in ("", SD):
+        return
+    hint = f"dreambooth import-lora {shlex.quote(str(weights.path))}" if kind.kind == "adapter" else None
+    raise UnsupportedFile(f"{weights.path} is {kind.title}, not an embedding for Stable Diffusion 1 or 2.", hint=hint)
+
+
+def _vectors(weights: WeightFile, name: str) -> torch.Tensor:
+    shape, path = weights.shape(name), weights.path
+    if len(shape) not in (1, 2) or shape[-1] == 0:
+        raise UnsafeFile(f"{path}: {name} has the shape {list(shape)}, which is no table of vectors.")
     if len(shape) == 2 and not 1 <= shape[0] <= MOST_VECTORS:
         raise UnsafeFile(f"{path} holds {shape[0]} vectors; a prompt has room for {MOST_VECTORS} at most.")
-    vectors = weights.read(names[0]).float()
+    vectors = weights.read(name).float()
     if not bool(vectors.isfinite().all()):
-        raise UnsafeFile(f"{path} holds numbers that are not finite; every picture would be black.")
-    word = path.stem if names[0] in NAMELESS else names[0]
-    return WordVectors(word, vectors.reshape(-1, shape[-1]))
+        raise UnsafeFile(f"{path} holds numbers that are not finite; every image would be black.")
+    return vectors.reshape(-1, shape[-1])

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from dbcli.errors import BaseMissing, UnsafeFile
+from dbcli.diffusion.word_vectors import WordVectors
+from dbcli.errors import UnsafeFile, UnsupportedFile
 
 PARTS = ("unet", "text_encoder")
 
@@ -19,13 +20,15 @@ class LoraLayer:
     """One low-rank addition: W + (alpha / rank) · up · down (Hu et al. 2022, section 4.1).
 
     `down` is `[rank, in]` and `up` `[out, rank]`, with the kernel behind for convolutions. With `magnitude`
-    `[out]` it is DoRA: the sum's columns are rescaled to that length (Liu et al. 2024, equation 5).
+    `[out]` it is DoRA: what leads to each output is rescaled to that length (Liu et al. 2024, equation 5, as PEFT
+    has it). Other trainers rescale what comes from each input: then `by_input` is set and `magnitude` is `[in]`.
     """
 
     down: torch.Tensor
     up: torch.Tensor
     alpha: float
     magnitude: torch.Tensor | None = None
+    by_input: bool = False
 
     @property
     def rank(self) -> int:
@@ -34,11 +37,21 @@ class LoraLayer:
 
 @dataclass
 class LoraWeights:
-    """A whole LoRA. Layer names are module paths without `text_model.`; `metadata` is the file's own, if any."""
+    """A whole LoRA. Layer names are module paths without `text_model.`; `metadata` is the file's own, if any.
+
+    `words` are embeddings that lay in the same file; `left_out` says, a sentence each, what else lay in it.
+    """
 
     unet: dict[str, LoraLayer]
     text_encoder: dict[str, LoraLayer]
     metadata: dict[str, str] = field(default_factory=dict)
+    words: list[WordVectors] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def by_input(self) -> bool:
+        """Whether a layer's DoRA lengths are those of its inputs, which only a merge into the base can follow."""
+        return any(layer.by_input for name in PARTS for layer in self.part(name).values())
 
     def part(self, name: str) -> dict[str, LoraLayer]:
         return self.unet if name == "unet" else self.text_encoder
@@ -91,8 +104,14 @@ def _layers(tensors: Mapping[str, torch.Tensor], alpha: float | Mapping[str, flo
 def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, PeftLora]:
     """For `unet` and `text_encoder`, where the LoRA has layers for them, what PEFT needs to take it in.
 
-    Layers may differ in rank and alpha; PEFT hears the commonest of each and the exceptions by name.
+    Layers may differ in rank and alpha; PEFT hears the commonest of each and the exceptions by name. Raises
+    UnsupportedFile for DoRA along the inputs, which PEFT does not know.
     """
+    if lora.by_input:
+        raise UnsupportedFile(
+            "This DoRA keeps its lengths along the inputs, which PEFT and diffusers do not know.",
+            hint="dreambooth export --to checkpoint merges it into its base",
+        )
     networks = {"unet": unet, "text_encoder": text_encoder}
     return {
         part: _peft(lora.part(part), path_prefix(networks[part]), networks[part]) for part in PARTS if lora.part(part)
@@ -143,11 +162,11 @@ def module_shapes(network: Any) -> dict[str, tuple[int, ...]]:
 
 
 def check_layer(name: str, down: tuple[int, ...], up: tuple[int, ...], weight: tuple[int, ...], file: str) -> None:
-    """Refuses a layer whose halves do not multiply to the module's shape. Raises UnsafeFile or BaseMissing."""
+    """Refuses a layer whose halves do not multiply to the module's shape. Raises UnsafeFile or UnsupportedFile."""
     if len(down) < 2 or len(up) < 2 or down[0] != up[1] or down[0] == 0 or any(size != 1 for size in up[2:]):
         raise UnsafeFile(f"{file}: the halves of {name} do not fit each other ({list(down)}, {list(up)}).")
     if (up[0], down[1]) != weight[:2]:
-        raise BaseMissing(
+        raise UnsupportedFile(
             f"{file} was made for another base: {name} is {list(weight[:2])} here and {[up[0], down[1]]} there.",
             hint="Choose the base that the LoRA was trained on.",
         )

@@ -1,186 +1,251 @@
-"""LoRA files in: kohya's names (which AUTOMATIC1111 and ComfyUI write) and diffusers' names.
+"""LoRA files of other programs in: what is in them is used, named where it is left out, or refused by name.
 
 Read with a base at hand, so that each name is looked up among the base's own layers and never guessed.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.formats import original_names
+import torch
+
+from dbcli.diffusion.file_kinds import SD, kind_of
+from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, check_layer, module_shapes
+from dbcli.diffusion.formats.lora_names import (
+    BUNDLED,
+    DIFFERENCES,
+    MARKERS,
+    LoraName,
+    Part,
+    layers_by_name,
+    spelled,
+    split_name,
+)
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
 from dbcli.diffusion.model_files import WeightFile, open_weights
-from dbcli.errors import BaseMissing, UnsafeFile
+from dbcli.diffusion.word_vectors import WordVectors
+from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
-KOHYA_PREFIXES = {"unet": ("lora_unet_",), "text_encoder": ("lora_te_", "lora_te1_")}
+READABLE = ("LoRA", "DoRA")
+HALVES: frozenset[Part] = frozenset({"down", "up"})
+PartNames = dict[Part, str]
 
-# How diffusers of 2023 spelled the halves; a name is cut at the first of these.
-HALVES = {
-    ".lora_A.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora.down.weight": "down",
-    ".lora.up.weight": "up",
-    ".lora_linear_layer.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up",
-    "_lora.down.weight": "down",
-    "_lora.up.weight": "up",
-    ".lora_down.weight": "down",
-    ".lora_up.weight": "up",
-    ".lora_magnitude_vector.weight": "magnitude",
-    ".lora_magnitude_vector": "magnitude",
-    ".dora_scale": "magnitude",
-    ".alpha": "alpha",
-}
-OTHER_KINDS = {"hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_mid": "LoCon with a Tucker core"}
+
+def check_lora(path: Path) -> None:
+    """Raises what `read_lora` would raise for a file of another kind or family: its header alone is read."""
+    _check_kind(open_weights(path))
 
 
 def read_lora(path: Path, *, unet: Any, text_encoder: Any) -> LoraWeights:
-    """Reads a LoRA in kohya's, diffusers' or PEFT's names and fits it to these networks (without adapters).
+    """Reads a LoRA in kohya's, diffusers', PEFT's or ComfyUI's names and fits it to these networks (without adapters).
 
     Ranks come from the shapes; alphas from the file, or equal to the rank where it has none, which is how other
-    tools read it too. Raises BaseMissing (not a LoRA, or one for another base) or UnsafeFile.
+    tools read it too. Raises UnsupportedFile (another kind of adapter, or one for another base), BaseMissing (a part
+    is missing) or UnsafeFile (it contradicts itself).
     """
     weights = open_weights(path)
     _check_kind(weights)
     shapes = {"unet": module_shapes(unet), "text_encoder": module_shapes(text_encoder)}
-    lookup = _lookup(shapes, unet.config)
-    found: dict[tuple[str, str], dict[str, str]] = {}
-    for name in weights.names():
-        stem, half = _split(name, path)
-        module = lookup.get(_key(stem))
-        if module is None:
-            raise BaseMissing(
-                f"{path} has a layer for {stem}, which this base does not have.",
-                hint="Choose the base that the LoRA was trained on.",
-            )
-        if half in found.setdefault(module, {}):
-            raise UnsafeFile(f"{path} holds {name} twice under different names.")
-        found[module][half] = name
-    defaults = _declared_alphas(weights)
-    lora = LoraWeights({}, {}, dict(weights.metadata))
-    for (part, module), names in found.items():
-        layer = _read_layer(weights, module, names, shapes[part][module], defaults.get(part, {}))
-        lora.part(part)[module] = layer
+    lookup = layers_by_name(shapes, unet.config)
+    lora = LoraWeights({}, {}, dict(weights.metadata), words=bundled_words(weights))
+    parts, zeros = _parts_by_stem(weights)
+    if zeros:
+        lora.left_out.append(f"{zeros} differences that are zero")
+    configs = adapter_configs(weights)
+    for (network, module), names in _by_module(weights, parts, lookup, lora).items():
+        config = configs.get(network)
+        # In a UNet diffusers gives every layer of the file its adapter; transformers goes by the configuration.
+        if network == "text_encoder" and config is not None and not config.has_layer(_paths(network, module)):
+            lora.left_out.append(f"the layer {network}.{module}, which its own {DIFFUSERS_METADATA_KEY} excludes")
+            continue
+        layer = _Layer(weights, module, names, shapes[network][module])
+        lora.part(network)[module] = layer.read(config, _paths(network, module))
     return lora
 
 
+def bundled_words(weights: WeightFile) -> list[WordVectors]:
+    """The embeddings inside a LoRA file, float32 `[n, D]` each."""
+    found = [(match["word"], name) for name in weights.names() if (match := BUNDLED.fullmatch(name))]
+    words = []
+    for word, name in found:
+        vectors = weights.read(name).float()
+        words.append(WordVectors(word, vectors.reshape(-1, vectors.shape[-1] if vectors.ndim else 1)))
+    return words
+
+
 def _check_kind(weights: WeightFile) -> None:
-    names = weights.names()
-    for mark, kind in OTHER_KINDS.items():
-        if any(mark in name for name in names):
-            raise BaseMissing(f"{weights.path} is a {kind}; only plain LoRA and DoRA can be read.")
-    if any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in names):
-        raise BaseMissing(f"{weights.path} is a LoRA for Stable Diffusion XL.")
-    if not any("lora" in name for name in names):
-        raise BaseMissing(f"{weights.path} is not a LoRA.")
+    """Refuses what is no LoRA for Stable Diffusion 1 or 2, by its name."""
+    if not weights.names():
+        raise BaseMissing(f"{weights.path} holds no layers.", hint="Download it again, or look for another file.")
+    kind = kind_of(weights)
+    if kind.kind == "embedding":
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}, not a LoRA.",
+            hint=f"dreambooth import-embedding {shlex.quote(str(weights.path))}",
+        )
+    if kind.kind != "adapter":
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}, not a LoRA.",
+            hint="dreambooth init DIR --base FILE takes whole models" if kind.kind == "checkpoint" else None,
+        )
+    if kind.family not in ("", SD):
+        raise UnsupportedFile(f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1 and 2 can be read.")
+    if kind.adapter not in READABLE:
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}; only LoRA and DoRA can be read.",
+            hint="merge it into its base with the program that made it, and use that as the base",
+        )
 
 
-def _lookup(shapes: Mapping[str, Mapping[str, Any]], unet_config: Any) -> dict[str, tuple[str, str]]:
-    """From every spelling of a layer, dots and underscores made alike, to (network, module path)."""
-    table = {}
-    for module in shapes["unet"]:
-        table[_key(f"unet.{module}")] = ("unet", module)
-        # Some trainers kept the block numbers of the original layout.
-        original = original_names.unet_name(f"{module}.weight", unet_config)
-        original = original.removeprefix(original_names.UNET_PREFIX).removesuffix(".weight")
-        table.setdefault(_key(f"unet.{original}"), ("unet", module))
-    for module in shapes["text_encoder"]:
-        for prefix in ("text_encoder.", "text_encoder.text_model."):
-            table[_key(prefix + module)] = ("text_encoder", module)
-    return table
+def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:
+    """Every layer as the file spells it, with the names of its parts; and how many differences are zero.
+
+    Raises UnsupportedFile for a part that is none of a LoRA's, or a difference that is not zero.
+    """
+    found: dict[str, PartNames] = {}
+    zeros = 0
+    for name in weights.names():
+        if name in MARKERS or BUNDLED.fullmatch(name):
+            continue
+        split = split_name(name)
+        if split is None:
+            raise UnsupportedFile(f"{weights.path} holds {name}, which is no part of a LoRA for Stable Diffusion.")
+        if split.part in DIFFERENCES:
+            _require_zero(weights, name, split)
+            zeros += 1
+            continue
+        names = found.setdefault(split.stem, {})
+        if split.part in names:
+            raise UnsafeFile(f"{weights.path} holds {name} twice under different names.")
+        names[split.part] = name
+    return found, zeros
 
 
-def _key(stem: str) -> str:
-    return stem.replace(".", "_")
+def _require_zero(weights: WeightFile, name: str, split: LoraName) -> None:
+    if bool(weights.read(name).float().any()):
+        what = DIFFERENCES[split.part]
+        raise UnsupportedFile(
+            f"{weights.path} changes {what} too ({name}), which a run cannot hold; without them images would be wrong.",
+            hint="merge it into its base with the program that made it, and use that as the base",
+        )
 
 
-def _split(name: str, path: Path) -> tuple[str, str]:
-    """`lora_te_text_model_…_q_proj.alpha` → (`text_encoder.text_model_…_q_proj`, `alpha`)."""
-    ending = next((ending for ending in HALVES if name.endswith(ending)), None)
-    if ending is None:
-        raise UnsafeFile(f"{path} holds {name}, which is no part of a LoRA.")
-    stem, half = name[: -len(ending)], HALVES[ending]
-    stem = stem.removeprefix("base_model.model.").replace(".processor", "")
-    for part, prefixes in KOHYA_PREFIXES.items():
-        for prefix in prefixes:
-            if stem.startswith(prefix):
-                return f"{part}.{stem.removeprefix(prefix)}", half
-    if not stem.startswith(("unet.", "text_encoder.")):
-        stem = f"unet.{stem}"
-    # Old names end in `to_out_lora` where the layer is `to_out.0`, and `to_q_lora` in the text encoder is `q_proj`.
-    if "_lora." in name:
-        stem = _old_name(stem)
-    return stem, half
+def _by_module(
+    weights: WeightFile, parts: Mapping[str, PartNames], lookup: Mapping[str, tuple[str, str]], lora: LoraWeights
+) -> dict[tuple[str, str], PartNames]:
+    """The parts of every layer of the base; a layer that the base lacks is left out where it changes nothing."""
+    found: dict[tuple[str, str], PartNames] = {}
+    for stem, names in parts.items():
+        # PEFT's files of one network do not say which; what is no layer of the UNet may be one of the text encoder.
+        network, _, inner = stem.partition(".")
+        spellings = [stem, f"text_encoder.{inner}"] if network == "unet" else [stem]
+        module = next((lookup[spelled(one)] for one in spellings if spelled(one) in lookup), None)
+        if module is None:
+            if _changes_nothing(weights, names):
+                lora.left_out.append(f"the layer {inner}, which is zero")
+                continue
+            raise UnsupportedFile(
+                f"{weights.path} has a layer for {stem}, which this base does not have.",
+                hint="Choose the base that the LoRA was trained on.",
+            )
+        if found.setdefault(module, {}).keys() & names.keys():
+            raise UnsafeFile(f"{weights.path} holds the layer {'.'.join(module)} twice under different names.")
+        found[module] |= names
+    return found
 
 
-def _old_name(stem: str) -> str:
-    if stem.startswith("text_encoder."):
-        head, _, last = stem.rpartition(".")
-        return f"{head}.{last.removeprefix('to_')}_proj"
-    return f"{stem}.0" if stem.endswith("to_out") else stem
+def _changes_nothing(weights: WeightFile, names: PartNames) -> bool:
+    halves = [names[half] for half in HALVES & names.keys()]
+    return len(halves) == 2 and not all(bool(weights.read(name).float().any()) for name in halves)
 
 
-def _declared_alphas(weights: WeightFile) -> dict[str, dict[str, Any]]:
-    """What diffusers wrote about ranks and alphas, by network; nothing where it is absent or unreadable."""
-    text = weights.metadata.get(DIFFUSERS_METADATA_KEY)
-    if text is None:
-        return {}
-    try:
-        table = json.loads(text)
-        declared: dict[str, dict[str, Any]] = {}
-        for key, value in table.items():
-            part, _, name = key.partition(".")
-            declared.setdefault(part, {})[name] = value
-        return declared
-    except (ValueError, AttributeError, RecursionError):
-        return {}
+def _paths(network: str, module: str) -> tuple[str, ...]:
+    """How a configuration may spell a layer: transformers before 5.6 kept the text tower one level deeper."""
+    return (module, f"text_model.{module}") if network == "text_encoder" else (module,)
 
 
-def _read_layer(
-    weights: WeightFile,
-    module: str,
-    names: Mapping[str, str],
-    weight: tuple[int, ...],
-    declared: Mapping[str, Any],
-) -> LoraLayer:
-    if not {"down", "up"} <= set(names):
-        raise UnsafeFile(f"{weights.path}: the layer {module} has only one of its halves.")
-    down, up = weights.shape(names["down"]), weights.shape(names["up"])
-    check_layer(module, down, up, weight, str(weights.path))
-    alpha = _alpha(weights, module, names, rank=down[0], declared=declared)
-    magnitude = None
-    if "magnitude" in names:
-        if math.prod(weights.shape(names["magnitude"])) != weight[0]:
-            raise UnsafeFile(f"{weights.path}: the lengths of {module} do not fit its {weight[0]} outputs.")
-        magnitude = weights.read(names["magnitude"]).float().reshape(-1)
-    # Linear layers are sometimes stored as 1 × 1 convolutions.
-    rank, inputs, outputs = down[0], down[1], up[0]
-    down_shape, up_shape = (rank, inputs, *weight[2:]), (outputs, rank, *(1 for _ in weight[2:]))
-    return LoraLayer(
-        weights.read(names["down"]).float().reshape(down_shape),
-        weights.read(names["up"]).float().reshape(up_shape),
-        alpha,
-        magnitude,
-    )
+@dataclass(frozen=True)
+class _Layer:
+    """One layer in a file: the names of its parts, and the shape of the weight that it is for."""
 
+    weights: WeightFile
+    module: str
+    names: PartNames
+    weight: tuple[int, ...]
 
-def _alpha(
-    weights: WeightFile, module: str, names: Mapping[str, str], *, rank: int, declared: Mapping[str, Any]
-) -> float:
-    value: Any = rank
-    if "alpha" in names:
-        if math.prod(weights.shape(names["alpha"])) != 1:
-            raise UnsafeFile(f"{weights.path}: the alpha of {module} is not one number.")
-        value = weights.read(names["alpha"]).float().item()
-    elif "lora_alpha" in declared:
-        exceptions = declared.get("alpha_pattern") or {}
-        spelled = (module, f"text_model.{module}")
-        value = next((exceptions[name] for name in spelled if name in exceptions), declared["lora_alpha"])
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise UnsafeFile(f"{weights.path}: the alpha of {module} is {value!r}.")
-    return float(value)
+    def read(self, config: AdapterConfig | None, paths: tuple[str, ...]) -> LoraLayer:
+        if not self.names.keys() >= HALVES:
+            raise BaseMissing(
+                f"{self.weights.path}: the layer {self.module} has only one of its halves.",
+                hint="Download it again; it may be incomplete.",
+            )
+        down, up = self._halves()
+        check_layer(self.module, tuple(down.shape), tuple(up.shape), self.weight, str(self.weights.path))
+        # Linear layers are sometimes stored as 1 × 1 convolutions.
+        rank, kernel = down.shape[0], self.weight[2:]
+        magnitude, by_input = self._magnitude(config)
+        return LoraLayer(
+            down.reshape(rank, down.shape[1], *kernel),
+            up.reshape(up.shape[0], rank, *(1 for _ in kernel)),
+            self._alpha(rank, config, paths),
+            magnitude,
+            by_input,
+        )
+
+    def _halves(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both halves, float32; a Tucker core (`lora_mid`) is multiplied into the lower: none of the sum changes."""
+        down, up = (self.weights.read(self.names[half]).float() for half in ("down", "up"))
+        if "mid" not in self.names:
+            return down, up
+        core = self.weights.read(self.names["mid"]).float()
+        if core.dim() != 4 or core.shape[:2] != (up.shape[1], down.shape[0]) or down[0].numel() != down.shape[1]:
+            raise UnsafeFile(f"{self.weights.path}: the core of {self.module} has the shape {list(core.shape)}.")
+        return torch.einsum("abkl,bi->aikl", core, down.flatten(1)), up
+
+    def _alpha(self, rank: int, config: AdapterConfig | None, paths: tuple[str, ...]) -> float:
+        declared = None if config is None else config.alpha(paths, rank)
+        value = float(rank) if declared is None else declared
+        if "scale" in self.names:
+            value = self._number("scale") * rank
+        elif "alpha" in self.names:
+            value = self._number("alpha")
+            if declared is not None and not math.isclose(declared, value, rel_tol=1e-3):
+                raise UnsafeFile(
+                    f"{self.weights.path} gives {self.module} the alpha {value:g}, and {declared:g} in its metadata."
+                )
+        return value
+
+    def _number(self, part: Part) -> float:
+        name = self.names[part]
+        if math.prod(self.weights.shape(name)) != 1:
+            raise UnsafeFile(f"{self.weights.path}: the {part} of {self.module} is not one number.")
+        value = self.weights.read(name).float().item()
+        if not math.isfinite(value):
+            raise UnsafeFile(f"{self.weights.path}: the {part} of {self.module} is {value!r}.")
+        return value
+
+    def _magnitude(self, config: AdapterConfig | None) -> tuple[torch.Tensor | None, bool]:
+        """DoRA's lengths, flat, and whether they are those of the inputs: told by which side of the shape is 1."""
+        part = next((one for one in ("magnitude", "dora_scale") if one in self.names), None)
+        declared = None if config is None else config.has_magnitudes
+        if declared is not None and declared != (part is not None) and (part or declared):
+            fault = "holds DoRA's lengths" if part else "lacks DoRA's lengths"
+            kind = UnsafeFile if part else BaseMissing
+            raise kind(f"{self.weights.path} {fault} for {self.module}; its metadata says use_dora: {declared}.")
+        if part is None:
+            return None, False
+        name = self.names[part]
+        shape, outputs, inputs = self.weights.shape(name), self.weight[0], self.weight[1]
+        by_input = part == "dora_scale" and shape[:2] == (1, inputs) and len(shape) > 1
+        if math.prod(shape) != (inputs if by_input else outputs):
+            raise UnsafeFile(
+                f"{self.weights.path}: the lengths of {self.module} have the shape {list(shape)}, "
+                f"which fits neither its {outputs} outputs nor its {inputs} inputs."
+            )
+        return self.weights.read(name).float().reshape(-1), by_input

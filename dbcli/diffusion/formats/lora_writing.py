@@ -37,9 +37,11 @@ def write_kohya_lora(
 
 
 def _column(layer: LoraLayer) -> torch.Tensor:
-    """ComfyUI and LyCORIS keep DoRA's lengths as `[out, 1]`, with ones for a kernel."""
+    """LyCORIS keeps DoRA's lengths as `[out, 1]`, or `[1, in]` for those of the inputs, with ones for a kernel."""
     assert layer.magnitude is not None
-    return layer.magnitude.reshape(-1, *([1] * (layer.down.dim() - 1)))
+    sizes = [1] * layer.down.dim()
+    sizes[1 if layer.by_input else 0] = -1
+    return layer.magnitude.reshape(sizes)
 
 
 def write_diffusers_lora(

@@ -1,0 +1,123 @@
+"""How the parts of LoRA files are named by the programs that write them, and which layer of a base each is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dbcli.diffusion.formats import original_names
+
+Part = Literal[
+    "down", "up", "mid", "magnitude", "dora_scale", "alpha", "scale", "diff", "diff_b", "w_norm", "b_norm", "bias"
+]
+
+# A name is cut at the first of these. Spellings of diffusers of 2023, kohya's, PEFT's (with and without the adapter's
+# name), AUTOMATIC1111's and ComfyUI's.
+ENDINGS: dict[str, Part] = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    "_lora.down.weight": "down",
+    "_lora.up.weight": "up",
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_mid.weight": "mid",
+    ".lora_A": "down",
+    ".lora_B": "up",
+    ".lora_magnitude_vector.default.weight": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+    ".lora_magnitude_vector": "magnitude",
+    ".dora_scale": "dora_scale",
+    ".alpha": "alpha",
+    ".scale": "scale",
+    ".lora_B.bias": "bias",
+    ".lora_B.default.bias": "bias",
+    ".lora_up.bias": "bias",
+    ".diff": "diff",
+    ".diff_b": "diff_b",
+    ".w_norm": "w_norm",
+    ".b_norm": "b_norm",
+}
+# What changes a model beside its low-rank layers, in words.
+DIFFERENCES: dict[Part, str] = {
+    "diff": "weights",
+    "diff_b": "biases",
+    "bias": "biases",
+    "w_norm": "norms",
+    "b_norm": "norms",
+}
+# How the networks are called: a prefix for each, to be taken off, before ours. The longest first.
+_PREFIXES = (
+    ("lora_unet_", "unet"),
+    ("lora_te1_", "text_encoder"),
+    ("lora_te_", "text_encoder"),
+    ("lycoris_", "unet"),
+    ("model.diffusion_model.", "unet"),
+    ("diffusion_model.", "unet"),
+    ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("text_encoders.clip_h.transformer.", "text_encoder"),
+    ("unet.", "unet"),
+    ("text_encoder.", "text_encoder"),
+    ("text_model.", "text_encoder"),
+)
+BUNDLED = re.compile(r"bundle_emb\.(?P<word>.+?)\.(string_to_param\.(?P<key>.+)|emb_params|clip_l)")
+# Empty tensors that say of the base what it predicts.
+MARKERS = frozenset({"v_pred", "ztsnr"})
+
+
+@dataclass(frozen=True)
+class LoraName:
+    """One tensor's name, cut: the layer as the file spells it, with its network before it, and which part it is."""
+
+    stem: str
+    part: Part
+
+
+def split_name(name: str) -> LoraName | None:
+    """`lora_te_text_model_…_q_proj.alpha` → (`text_encoder.text_model_…_q_proj`, `alpha`); None for no such part."""
+    ending = next((ending for ending in ENDINGS if name.endswith(ending)), None)
+    if ending is None:
+        return None
+    stem = name[: -len(ending)].removeprefix("base_model.model.").replace(".processor", "")
+    for prefix, network in _PREFIXES:
+        if stem.startswith(prefix):
+            stem = f"{network}.{stem.removeprefix(prefix)}"
+            break
+    else:
+        stem = f"unet.{stem}"
+    # Old names end in `to_out_lora` where the layer is `to_out.0`, and `to_q_lora` in the text encoder is `q_proj`.
+    return LoraName(_old_name(stem) if ending.startswith("_lora.") else stem, ENDINGS[ending])
+
+
+def _old_name(stem: str) -> str:
+    if stem.startswith("text_encoder."):
+        head, _, last = stem.rpartition(".")
+        return f"{head}.{last.removeprefix('to_')}_proj" if last.startswith("to_") else stem
+    return f"{stem}.0" if stem.endswith("to_out") else stem
+
+
+def layers_by_name(shapes: Mapping[str, Mapping[str, Any]], unet_config: Any) -> dict[str, tuple[str, str]]:
+    """From every spelling of a layer, as `spelled` makes them alike, to (network, module path)."""
+    table = {}
+    for module in shapes["unet"]:
+        table[spelled(f"unet.{module}")] = ("unet", module)
+        # Some trainers, and ComfyUI, kept the block numbers of the original layout.
+        original = original_names.unet_name(f"{module}.weight", unet_config)
+        original = original.removeprefix(original_names.UNET_PREFIX).removesuffix(".weight")
+        table.setdefault(spelled(f"unet.{original}"), ("unet", module))
+    for module in shapes["text_encoder"]:
+        for prefix in ("text_encoder.", "text_encoder.text_model."):
+            table[spelled(prefix + module)] = ("text_encoder", module)
+    return table
+
+
+def spelled(stem: str) -> str:
+    """Dots and underscores made alike: kohya's names have no dots."""
+    return stem.replace(".", "_")

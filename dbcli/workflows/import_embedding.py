@@ -1,0 +1,123 @@
+"""An embedding of another program becomes a finished run: its word stands for its vectors in prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import UnsupportedFile, UsageError
+from dbcli.project import runs as store
+from dbcli.project.identifiers import check_class_noun, check_free, check_identifier
+from dbcli.project.layout import Layout
+from dbcli.project.names import check_name, printable, slug
+from dbcli.project.runs import RunRecord
+from dbcli.project.subjects import list_subjects
+from dbcli.workflows.imported_runs import finished_run, new_record
+from dbcli.workflows.imported_words import Trigger, imported_subjects
+from dbcli.workflows.inversion import INVERSION, write_vectors
+from dbcli.workflows.named_files import require_file
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.settings import resolve_profile
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.word_vectors import WordVectors
+
+
+def import_embedding(
+    layout: Layout,
+    file: Path,
+    *,
+    name: str | None,
+    token: str | None,
+    class_noun: str | None,
+    progress: Progress,
+    offline: bool,
+    allow_collision: bool = False,
+) -> RunRecord:
+    """Reads the words of an embedding file, or those that a LoRA file brings along, and keeps them as a finished run.
+
+    A word is the file's own name for it, else the file's name; `token` gives one word another. Raises UsageError for
+    what is no word, BaseMissing for a missing file, UnsupportedFile for another kind of file or another base's vectors,
+    UnsafeFile for a damaged one, and Collision where a word belongs to another subject and nobody allowed it.
+    """
+    if name is not None:
+        check_name(name, "run")
+    noun = "" if class_noun is None else check_class_noun(class_noun)
+    source = file.expanduser()
+    require_file(source, "an embedding")
+    from dbcli.diffusion.formats.embedding_files import read_embeddings
+
+    words = _named(read_embeddings(source), token, source)
+    title = name or slug(source.stem, "embedding")
+    triggers = [Trigger(one.word, noun, slug(one.word, slug(title, "word"))) for one in words]
+    subjects = imported_subjects(layout, title, triggers, _check_word(layout, allow_collision))
+    with progress.stage(f"Reading {printable(source.name)}", 1) as stage:
+        base = load_project_base(layout, progress, offline=offline, device="cpu")
+        _check_base(words, base, source, progress)
+        stage.advance()
+    flags = {"method": INVERSION, "inversion.vectors": max(len(one.vectors) for one in words)}
+    profile = resolve_profile(layout, flags=flags)[1]
+    return finished_run(
+        layout,
+        title,
+        source,
+        lambda run: new_record(
+            run,
+            source,
+            base=base,
+            profile=profile,
+            subjects=subjects,
+            metadata={},
+            allow_collision=allow_collision,
+        ),
+        lambda folder: write_vectors(folder, subjects, base, {one.word: one.vectors for one in words}),
+    )
+
+
+def _named(words: Sequence[WordVectors], token: str | None, source: Path) -> list[WordVectors]:
+    if token is not None and len(words) > 1:
+        listed = ", ".join(printable(one.word, 40) for one in words)
+        raise UsageError(
+            f"{source} holds {len(words)} words ({listed}); --token would name one.", hint="leave --token out"
+        )
+    if token is not None:
+        return [replace(words[0], word=check_identifier(token))]
+    checked = []
+    for one in words:
+        try:
+            checked.append(replace(one, word=check_identifier(one.word)))
+        except UsageError as error:
+            hint = f"--token {slug(one.word, 'sks')}"
+            raise UsageError(f"{source} names its word '{printable(one.word)}', which is none.", hint=hint) from error
+    return checked
+
+
+def _check_word(layout: Layout, allow_collision: bool) -> Callable[[str, Trigger], None]:
+    """The rule for words with vectors of their own: their tokens are new ones, so that only the same word clashes."""
+    known = [*list_subjects(layout), *(one for run in store.list_runs(layout) for one in run.subjects)]
+    taken = {one.identifier: one.name for one in known if one.identifier}
+    nouns = sorted({one.class_noun for one in known})
+
+    def check(_name: str, trigger: Trigger) -> None:
+        if not allow_collision:
+            check_free(trigger.identifier, taken, nouns)
+
+    return check
+
+
+def _check_base(words: Sequence[WordVectors], base: Base, source: Path, progress: Progress) -> None:
+    width = base.text_encoder.get_input_embeddings().weight.shape[1]
+    room = base.max_tokens - 2
+    for one in words:
+        count, found = one.vectors.shape
+        if found != width:
+            raise UnsupportedFile(
+                f"{source} is an embedding for another base: its vectors have {found} values, this base's {width}.",
+                hint="dreambooth init DIR --base with the base that it was learnt on",
+            )
+        if count >= room:
+            progress.warn(f"'{printable(one.word)}' is {count} vectors long; a prompt has room for {room} tokens here.")

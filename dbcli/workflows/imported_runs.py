@@ -1,0 +1,85 @@
+"""A file of another program as a finished run: its record, written with the weights in one step or not at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.project import runs as store
+from dbcli.project.atomic import commit_folder, sha256_of, temporary_folder
+from dbcli.project.layout import Layout
+from dbcli.project.manifests import write_manifest
+from dbcli.project.names import printable, slug, without_control_characters
+from dbcli.project.profile_settings import Profile
+from dbcli.project.runs import RunBase, RunRecord, RunSubject
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases import Base
+
+# What a file may say of itself and a record should keep.
+KEPT_METADATA = (
+    "modelspec.title",
+    "modelspec.author",
+    "modelspec.license",
+    "modelspec.trigger_phrase",
+    "ss_output_name",
+    "ss_sd_model_name",
+    "ss_base_model_version",
+    "ss_network_dim",
+    "ss_network_alpha",
+)
+MAX_METADATA = 500
+
+
+def title_of(metadata: Mapping[str, str]) -> str | None:
+    """What a file calls itself, as part of a run's name."""
+    text = metadata.get("ss_output_name") or metadata.get("modelspec.title") or ""
+    return slug(text, "") or None
+
+
+def new_record(
+    run: str,
+    source: Path,
+    *,
+    base: Base,
+    profile: Profile,
+    subjects: list[RunSubject],
+    metadata: Mapping[str, str],
+    allow_collision: bool,
+) -> RunRecord:
+    """The first record of an imported run: where it comes from, and the settings it is drawn with."""
+    kept = {key: without_control_characters(metadata[key])[:MAX_METADATA] for key in KEPT_METADATA if key in metadata}
+    return RunRecord(
+        name=run,
+        state="running",
+        method=profile.method,
+        profile=profile.model_dump(mode="json") | {"name": "imported"},
+        subjects=subjects,
+        base=RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash),
+        allow_collision=allow_collision,
+        command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
+        imported={"file": printable(source.name), "sha256": sha256_of(source), "metadata": kept},
+    )
+
+
+def finished_run(
+    layout: Layout, title: str, source: Path, record: Callable[[str], RunRecord], write: Callable[[Path], None]
+) -> RunRecord:
+    """Makes a run of a record and of weights that `write` puts into a folder; nothing is left where that fails."""
+    run = store.create_run(layout, title, record)
+    final = layout.weights_dir(run)
+    try:
+        with temporary_folder(final) as folder:
+            write(folder)
+            write_manifest(folder)
+            commit_folder(folder, final)
+    except BaseException:
+        store.remove_run(layout, run)
+        raise
+    made = store.load_run(layout, run)
+    made.state, made.finished = "finished", store.now()
+    store.append_event(layout, run, {"event": "imported", "time": store.now(), "file": source.name})
+    store.save_run(layout, made)
+    return made
