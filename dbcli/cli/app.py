@@ -21,6 +21,7 @@ from dbcli.cli.draw_commands import generate
 from dbcli.cli.evaluate_commands import evaluate
 from dbcli.cli.export_commands import export
 from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
+from dbcli.cli.help_pages import Program
 from dbcli.cli.import_commands import import_embedding, import_lora
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.prior_commands import prior_app
@@ -37,6 +38,7 @@ EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, befor
 
 app = typer.Typer(
     name="dreambooth",
+    cls=Program,
     help="Teach Stable Diffusion one particular thing from a few photos, draw it anywhere, and measure how well.",
     epilog=EPILOG,
     pretty_exceptions_enable=False,
@@ -79,7 +81,7 @@ def _say_where_one_stands(call: Invocation) -> None:
 
 
 app.command("init")(init)
-app.command("add-subject")(add_subject)
+app.command("add-subject", short_help="Bring a subject and its photos into the project.")(add_subject)
 app.command("train")(train)
 app.command("generate")(generate)
 app.command("eval", short_help="Score a run, beside the photos' own values.")(evaluate)

@@ -86,7 +86,7 @@ def _standing_rows(standing: Standing) -> list[tuple[str, str]]:
     rows = [("project", f"{standing.project}"), ("base", f"{standing.base}{profile}")]
     for number, subject in enumerate(standing.subjects[:SHOWN_SUBJECTS]):
         count = len(subject.photos)
-        word = f", its word is {subject.identifier}" if subject.identifier else ", no word yet"
+        word = f", identifier {subject.identifier}" if subject.identifier else ", no identifier yet"
         text = f"{subject.name}: {count} photo{'s' if count != 1 else ''} of a {subject.class_noun}{word}"
         rows.append(("subjects" if number == 0 else "", text))
     if len(standing.subjects) > SHOWN_SUBJECTS:

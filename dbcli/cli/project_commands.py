@@ -76,7 +76,9 @@ def add_subject(
     class_noun: Annotated[
         str | None, typer.Option("--class", help="What kind of thing it is, in a word or two: dog, backpack.")
     ] = None,
-    token: Annotated[str | None, typer.Option("--token", help="The rare word that will stand for it.")] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", help="Its identifier: the rare word that will stand for it.")
+    ] = None,
     allow_collision: Annotated[
         bool, typer.Option("--allow-collision", help="For research: take a word that clashes, and record that.")
     ] = False,

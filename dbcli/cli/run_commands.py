@@ -45,7 +45,7 @@ def show(
     show_run(call.screen, one_run(layout, run), layout)
 
 
-@runs_app.command("compare")
+@runs_app.command("compare", short_help="Set runs side by side: a page, a grid, differences.")
 def compare(
     context: typer.Context,
     runs: Annotated[

@@ -39,7 +39,7 @@ def rename(
     call.screen.line(f"{name} is {subject.name} now; runs trained before know it as {name}")
 
 
-@subjects_app.command("set")
+@subjects_app.command("set", short_help="Give a subject another identifier or class noun.")
 def set_words(
     context: typer.Context,
     name: Name,
@@ -65,7 +65,7 @@ def set_words(
     call.screen.line(f"Next: {teaching(layout, subject)}", style="dim")
 
 
-@subjects_app.command("remove")
+@subjects_app.command("remove", short_help="Remove a subject with its photos; its runs stay.")
 def remove(context: typer.Context, name: Name) -> None:
     """Remove a subject with its photos; runs keep what they learnt, and its word stays theirs."""
     from dbcli.workflows.subjects import current_name

@@ -57,7 +57,7 @@ def list_words(
         bool, typer.Option("--measure", help="Also what each word means to the base, which has to be loaded.")
     ] = False,
 ) -> None:
-    """Which word stands for which subject, here and in runs."""
+    """Which identifier belongs to which subject, here and in runs."""
     from dbcli.cli.token_listings import show_holders
     from dbcli.workflows.tokens import holders
 

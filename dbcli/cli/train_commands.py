@@ -29,7 +29,7 @@ def train(
         typer.Option(
             "--token",
             metavar="[NAME=]WORD",
-            help="The identifier, a rare word; of several subjects NAME=WORD, repeated.",
+            help="The identifier, the rare word that stands for the subject; NAME=WORD of several, repeated.",
         ),
     ] = None,
     method: Annotated[

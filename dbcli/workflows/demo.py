@@ -54,7 +54,7 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
         progress.note(f"Made the project {layout.root} on the embedded base, tiny (64 px).")
     if subject["name"] not in [known.name for known in known_subjects(layout)]:
         add_subject(layout, subject["name"], subject["class"], subject["files"], TOKEN)
-        progress.note(f"Added {len(subject['files'])} photos of one {subject['class']}; its word is {TOKEN}.")
+        progress.note(f"Added {len(subject['files'])} photos of one {subject['class']}; its identifier is {TOKEN}.")
     plan = plan_training(layout, [subject["name"]], token=TOKEN)
     record = start_training(layout, plan, progress, offline=True)
     trained = time.perf_counter()

@@ -77,7 +77,7 @@ class SweepSubjects:
                 self._found[name] = subject.model_copy(update={"identifier": word})
             else:
                 self._found[name] = set_identifier(self.layout, name, word, tokens=token_check(self.layout))
-                self.progress.note(f"{name} is called {word} from now on; it had no word yet.")
+                self.progress.note(f"{name} has the identifier {word} from now on; it had none.")
 
 
 def word_faults(layout: Layout, wishes: Sequence[CellWish], subjects: SweepSubjects) -> Iterator[str]:

@@ -156,3 +156,11 @@ def anchors(page: Path) -> set[str]:
     """The anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands()), ids=lambda one: one if isinstance(one, str) else "")
+def test_help_shows_no_types_of_python_and_cuts_no_summary(words: str, command: Any) -> None:
+    context = command.make_context("dreambooth", [], resilient_parsing=True, terminal_width=80)
+    lines = context.get_help().splitlines()
+    assert [line for line in lines if "list[" in line] == []
+    assert [line for line in lines[1:] if line.endswith("...")] == []
