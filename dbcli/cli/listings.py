@@ -52,8 +52,6 @@ def show_added(
     screen.line(f"Next: {next_command}", style="dim")
 
 
-
-
 def show_drawn(screen: Screen, drawn: Drawn) -> None:
     """Where the pictures lie."""
     from dbcli.workflows.generate import drawn_document

@@ -81,6 +81,13 @@ def says(prompts: Iterable[str], identifier: str) -> bool:
     return any(word.search(prompt) for prompt in prompts)
 
 
+def mentions(prompts: Iterable[str], identifier: str) -> bool:
+    """Whether one of the prompts has the identifier, alone or with digits or marks joined to it, but no letters."""
+    letters = r"[^\W\d_]"
+    word = re.compile(rf"(?<!{letters}){re.escape(identifier)}(?!{letters})", re.IGNORECASE)
+    return any(word.search(prompt) for prompt in prompts)
+
+
 def check_identifier(identifier: str) -> str:
     """Return `identifier` if it can be one word of a prompt; UsageError says why it cannot."""
     word = identifier.strip()

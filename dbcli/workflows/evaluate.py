@@ -104,10 +104,10 @@ def evaluate(
     JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
     """
     check_judge(judge)
-    record = chosen_run(layout, run, checkpoint)
+    chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
+    record = chosen_run(layout, run, checkpoint, prompts=[one.template for suite in chosen for one in suite.any])
     if record is None:
         raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
-    chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
     for suite in chosen:
         check_no_twin(suite.name, "suite", [*names_in(layout.evals_dir(record.name)), *(one.name for one in chosen)])
     seed = check_drawing(layout, record, count=count, seed=seed)

@@ -14,11 +14,12 @@ from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.runs import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
+from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.likeness import Asked, filled_in, size_for
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.output_folder import check_output, check_writable
-from dbcli.workflows.pictures import Picture, check_clip_skip, draw_recipes, recipes_for
+from dbcli.workflows.pictures import Picture, check_clip_skip, check_size, draw_recipes, recipes_for, text_layers
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_by_base, read_prompts
 from dbcli.workflows.prompt_words import check_quotes, rendered
@@ -104,6 +105,14 @@ class _Order:
         return self.composition.whole
 
 
+def check_typed_size(layout: Layout, size: tuple[int | None, int | None]) -> None:
+    """Raises UsageError for a width or height that the base cannot draw, where its files say so without loading."""
+    unit = facts_of(layout).vae_factor
+    if unit is not None:
+        width, height = (4 * unit if side is None else side for side in size)
+        check_size((width, height), size, unit)
+
+
 def _settled(layout: Layout, asked: Asked, progress: Progress) -> _Order:
     wanted = [prompt for prompt in asked.prompts if prompt.strip()]
     if not wanted:
@@ -114,6 +123,9 @@ def _settled(layout: Layout, asked: Asked, progress: Progress) -> _Order:
     record = composition.whole
     profile = profile_of(layout, record)
     settings = draw_settings(profile, asked.flags)
+    check_clip_skip(settings, facts_of(layout).text_layers)
+    if asked.size_of is None:
+        check_typed_size(layout, asked.size)
     negative = settings.negative if asked.is_negative_literal else rendered(layout, record, [settings.negative])[0]
     settings = settings.model_copy(update={"negative": negative})
     texts = wanted if asked.is_literal else rendered(layout, record, wanted)
@@ -131,7 +143,7 @@ def _drawn(layout: Layout, order: _Order, folder: Path, progress: Progress, *, g
             device = pick_device(order.profile.train.device)
             base = load_composition(layout, composition, progress, offline=offline, device=device)
             stage.advance()
-        check_clip_skip(base, settings)
+        check_clip_skip(settings, text_layers(base))
         recipes = recipes_for(
             order.prompts,
             settings,

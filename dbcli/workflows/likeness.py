@@ -101,7 +101,7 @@ def size_for(base: Base, asked: Asked, profile: Profile, progress: Progress) -> 
     """
     width, height = asked.size
     if asked.size_of is not None and width is not None and height is not None:
-        fitting = nearest_size(base, (width, height))
+        fitting = nearest_size(base.vae_factor, (width, height))
         if fitting != (width, height):
             progress.warn(
                 f"{asked.size_of} is {width} x {height} px, which this base cannot draw: "

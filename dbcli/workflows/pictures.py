@@ -200,35 +200,43 @@ def draw_size(base: Base, width: int | None, height: int | None, resolution: int
     """The size to draw at in px. Raises UsageError where the autoencoder cannot make it."""
     usual = resolution or base.resolution
     size = (usual if width is None else width, usual if height is None else height)
-    asked = zip(("--width", "--height"), (width, height), size, strict=True)
-    for (option, given, value), fitting in zip(asked, nearest_size(base, size), strict=True):
-        if value != fitting:
-            name = "images.resolution" if given is None else option
-            unit = base.vae_factor
-            raise UsageError(
-                f"{name} {value} does not suit this base: multiples of {unit} from {4 * unit} to {MOST_PX} do.",
-                hint=f"{option} {fitting}",
-            )
+    check_size(size, (width, height), base.vae_factor)
     return size
 
 
-def nearest_size(base: Base, size: tuple[int, int]) -> tuple[int, int]:
-    """The nearest size in px that the base can draw."""
+def check_size(size: tuple[int, int], typed: tuple[int | None, int | None], unit: int) -> None:
+    """Raises UsageError where an autoencoder that makes latents of `unit` px cannot make a size."""
+    fitting = nearest_size(unit, size)
+    for number, option in enumerate(("--width", "--height")):
+        if size[number] != fitting[number]:
+            name = "images.resolution" if typed[number] is None else option
+            raise UsageError(
+                f"{name} {size[number]} does not suit this base: multiples of {unit} from {4 * unit} to {MOST_PX} do.",
+                hint=f"{option} {fitting[number]}",
+            )
+
+
+def nearest_size(unit: int, size: tuple[int, int]) -> tuple[int, int]:
+    """The nearest size in px that can be made of latents of `unit` px."""
     # The UNet halves latents three times at most, the autoencoder shrinks by its factor before that.
-    unit = base.vae_factor
     width, height = (min(max(round(side / unit), 4), MOST_PX // unit) * unit for side in size)
     return width, height
 
 
-def check_clip_skip(base: Base, settings: DrawSettings) -> None:
-    """Raises UsageError where the text encoder has fewer layers than draw.clip_skip counts."""
-    config: Any = base.text_encoder.config
-    layers = int(config.num_hidden_layers)
-    if settings.clip_skip > layers:
+def check_clip_skip(settings: DrawSettings, layers: int | None) -> None:
+    """Raises UsageError where the text encoder has fewer layers than draw.clip_skip counts; None: not known yet."""
+    if layers is not None and settings.clip_skip > layers:
         raise UsageError(
-            f"--clip-skip {settings.clip_skip} is too much for this base: its text encoder has {layers} layers.",
-            hint=f"1, the last layer, to {layers}",
+            f"--clip-skip {settings.clip_skip} is too much for this base: its text encoder has {layers} "
+            f"layer{'' if layers == 1 else 's'}.",
+            hint=f"--clip-skip {layers}, which is the first of them, or less",
         )
+
+
+def text_layers(base: Base) -> int:
+    """How many layers the text encoder of a base has."""
+    config: Any = base.text_encoder.config
+    return int(config.num_hidden_layers)
 
 
 def preview(

@@ -12,11 +12,12 @@ from dbcli.project.layout import Layout
 from dbcli.project.prior_sets import PriorSet
 from dbcli.project.seeds import settled
 from dbcli.project.settings import load_settings
+from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.prior import ClassImages, class_prompt, ensure_class_images
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base
-from dbcli.workflows.prompt_reading import check_length, max_tokens_of
+from dbcli.workflows.prompt_reading import check_length
 from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.several import announce, company
 from dbcli.workflows.signals import listening
@@ -50,7 +51,7 @@ def make_prior_set(
     settled.begin()
     settings = resolve_profile(layout, profile=profile, sets=sets, flags={"prior.images": count})[1]
     prompt = class_prompt(settings.prior.template, noun)
-    check_length([prompt], {noun: Words("", noun)}, progress, max_tokens_of(layout))
+    check_length([prompt], {noun: Words("", noun)}, progress, facts_of(layout).max_tokens)
     from dbcli.diffusion.devices import pick_device
 
     device = settings.train.device

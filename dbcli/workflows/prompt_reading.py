@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.errors import DreamboothError, PromptError
+from dbcli.errors import PromptError
 from dbcli.project.identifiers import Words, says
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable
 from dbcli.project.prompt_reading import slips
 from dbcli.project.prompt_syntax import foreign_syntax
 from dbcli.project.runs import RunRecord
-from dbcli.project.settings import load_settings
 from dbcli.project.subjects import list_subjects
 from dbcli.prompt_text import cleaned, from_word
+from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.inversion import INVERSION
 from dbcli.workflows.pictures import words_of
 from dbcli.workflows.progress import Progress
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 
 # Start and end of the text take two of the encoder's places.
 MARKS = 2
-USUAL_TOKENS = 77
 MOST_LINES = 5
-MAX_HEADER_BYTES = 50_000_000
 
 
 def read_prompts(
@@ -51,8 +47,13 @@ def read_prompts(
     for prompt in dict.fromkeys(prompts):
         for line in slips(prompt, learnt, project, whole_words=whole) if learnt else []:
             progress.warn(line)
-    check_length([*prompts, negative], learnt, progress, max_tokens_of(layout), vectors_of(record))
-    syntax = list(dict.fromkeys(found for text in [*prompts, negative] for found in foreign_syntax(text)))
+    check_length([*prompts, negative], learnt, progress, facts_of(layout).max_tokens, vectors_of(record))
+    warn_of_syntax([*prompts, negative], progress)
+
+
+def warn_of_syntax(texts: Sequence[str], progress: Progress) -> None:
+    """Warns of what other programs would obey in a text, and is read as words here."""
+    syntax = list(dict.fromkeys(found for text in texts for found in foreign_syntax(text)))
     if syntax:
         progress.warn(
             f"{', '.join(printable(one, 40) for one in syntax[:MOST_LINES])}: read as words; weights, BREAK and "
@@ -69,7 +70,7 @@ def read_by_base(
     """
     from dbcli.diffusion.conditioning import unread_part
 
-    room, vectors = max_tokens_of(layout) - MARKS, vectors_of(record)
+    room, vectors = facts_of(layout).max_tokens - MARKS, vectors_of(record)
     untold = [text for text in texts if not unread_words(text, room, vectors)]
     read = partial(unread_part, base.tokenizer)
     check_length(untold, words_of(record), progress, base.max_tokens, unread=read)
@@ -147,50 +148,3 @@ def vectors_of(record: RunRecord | None) -> dict[str, int]:
         return {}
     count = record.profile.get("inversion", {}).get("vectors", 1)
     return {cleaned(one.identifier).casefold(): int(count) for one in record.subjects if one.identifier}
-
-
-def max_tokens_of(layout: Layout) -> int:
-    """How many tokens the project's base reads, start and end included, as its files say without being loaded.
-
-    77, which is CLIP's own, where they do not.
-    """
-    source = load_settings(layout).base
-    folder = Path(source).expanduser()
-    if source == "tiny":
-        from importlib import resources
-
-        folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd"
-    try:
-        if folder.is_dir():
-            return _of_folder(folder)
-        if folder.suffix == ".safetensors" and folder.is_file():
-            return _of_file(folder)
-    except (OSError, ValueError, KeyError, TypeError, DreamboothError):
-        pass
-    return USUAL_TOKENS
-
-
-def _of_folder(folder: Path) -> int:
-    found = [USUAL_TOKENS]
-    for name, key in (
-        ("tokenizer/tokenizer_config.json", "model_max_length"),
-        ("text_encoder/config.json", "max_position_embeddings"),
-    ):
-        path = folder / name
-        value = json.loads(path.read_text(encoding="utf-8")).get(key) if path.is_file() else None
-        # Some tokenizers write 10^30 where they have no limit.
-        found += [value] if isinstance(value, int) and MARKS < value < 10_000 else []
-    return min(found[1:] or found)
-
-
-def _of_file(path: Path) -> int:
-    """From the shape of the text encoder's table of places, in the header of a safetensors file."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
-    shapes = [
-        one["shape"]
-        for name, one in header.items()
-        if name.endswith(("position_embedding.weight", "positional_embedding"))
-    ]
-    return int(shapes[0][0]) if shapes else USUAL_TOKENS

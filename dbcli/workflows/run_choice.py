@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dbcli.errors import PromptError, RunMissing, UsageError
-from dbcli.project.identifiers import says, subject_fields
+from dbcli.project.identifiers import mentions, subject_fields
 from dbcli.project.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
 from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord, list_runs, newest_run
@@ -54,7 +54,10 @@ def _newest(layout: Layout, prompts: Sequence[str]) -> RunRecord:
     if not fitting:
         raise _none_knows(layout, named, prompts)
     typed = {
-        one.identifier for run in finished for one in run.subjects if one.identifier and says(prompts, one.identifier)
+        one.identifier
+        for run in finished
+        for one in run.subjects
+        if one.identifier and mentions(prompts, one.identifier)
     }
     return next(
         (run for run in fitting if typed <= {one.identifier for one in run.subjects}),

@@ -11,11 +11,12 @@ from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
+from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
-from dbcli.workflows.generate import Drawn, draw_settings, images_folder, profile_of
+from dbcli.workflows.generate import Drawn, check_typed_size, draw_settings, images_folder, profile_of
 from dbcli.workflows.grids import picture_grid
 from dbcli.workflows.output_folder import check_output, check_writable
-from dbcli.workflows.pictures import check_clip_skip, draw_recipes, draw_size, recipes_for, words_of
+from dbcli.workflows.pictures import check_clip_skip, draw_recipes, draw_size, recipes_for, text_layers, words_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_by_base, read_prompts
 from dbcli.workflows.prompt_words import rendered
@@ -78,7 +79,7 @@ class Session:
         text, negative = rendered(self.layout, self.record, [prompt, settings.negative])
         settings = settings.model_copy(update={"negative": negative})
         seed = first_seed(seed, count=settings.count, option=":seed")
-        check_clip_skip(self.base, settings)
+        check_clip_skip(settings, text_layers(self.base))
         size = draw_size(self.base, *self.size, self.profile.images.resolution)
         extras = self.composition.extras()
         recipes = recipes_for(
@@ -114,7 +115,8 @@ def open_session(
     """Loads a run, or several, once. Raises whatever `compose` raises, and before that what `flags` get wrong."""
     composition = compose(layout, cast)
     profile = profile_of(layout, composition.whole)
-    draw_settings(profile, flags)
+    check_clip_skip(draw_settings(profile, flags), facts_of(layout).text_layers)
+    check_typed_size(layout, size)
     check_output(out)
     check_writable(out or images_folder(layout, composition.whole))
     from dbcli.diffusion.devices import pick_device

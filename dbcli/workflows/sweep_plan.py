@@ -21,8 +21,9 @@ from dbcli.project.subjects import Subject
 from dbcli.project.sweep_cells import CellWish, StageWish, cells_of
 from dbcli.project.sweep_files import PicturesWish, SweepFile
 from dbcli.project.sweep_records import CellRecord, key_of, load_cell, runs_by_key
+from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.evaluate import CLASS_PICTURES
-from dbcli.workflows.prompt_reading import check_length, max_tokens_of
+from dbcli.workflows.prompt_reading import check_length
 from dbcli.workflows.settings import check_judge, default_judge, resolve_profile
 from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
 from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
@@ -209,7 +210,7 @@ def _prompt_faults(
                     settle_captions(layout, [subject])
                     check_training_prompts(layout, [subject], resolved[1], subjects.progress, beside)
                     drawn = [render_with(text, {name: subject.words}) for text in texts]
-                    check_length(drawn, {name: subject.words}, subjects.progress, max_tokens_of(layout))
+                    check_length(drawn, {name: subject.words}, subjects.progress, facts_of(layout).max_tokens)
                 except DreamboothError as error:
                     yield f"{name}: {error.message}"
 

@@ -14,10 +14,11 @@ from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunSubject
 from dbcli.project.subjects import Subject
 from dbcli.prompt_text import cleaned
+from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.inversion import INVERSION, has_prior
 from dbcli.workflows.material import instance_prompt
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.prompt_reading import MARKS, check_length, max_tokens_of
+from dbcli.workflows.prompt_reading import MARKS, check_length, warn_of_syntax
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def check_training_prompts(
     """
     prompts = list(prompts_of_run(layout, subjects, profile, earlier))
     _check_fields(prompts)
-    max_tokens, count = max_tokens_of(layout), profile.inversion.vectors
+    max_tokens, count = facts_of(layout).max_tokens, profile.inversion.vectors
     for subject in subjects:
         origins: dict[str, str] = {}
         for one in prompts:
@@ -100,6 +101,7 @@ def check_training_prompts(
                 origins.setdefault(one.text, one.where)
         where = {"where": lambda text, origins=origins: f" ({origins[text]})"}
         check_length(list(origins), {subject.name: subject.words}, progress, max_tokens, **where)
+        warn_of_syntax(list(origins), progress)
         if profile.method == INVERSION and count > 1 and subject.identifier:
             _check_vectors(list(origins), subject, count, max_tokens)
 

@@ -188,4 +188,4 @@ def test_clip_skip_is_drawn_recorded_and_taken_back(run: Run, made_deep: Path, t
 def test_clip_skip_has_as_many_layers_as_the_text_encoder(run: Run, project: Path) -> None:
     done = run("generate", "a {dog}", "--clip-skip", 2)
     assert done.code == 2
-    assert "its text encoder has 1 layers" in done.err
+    assert "its text encoder has 1 layer." in done.err

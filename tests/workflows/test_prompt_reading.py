@@ -15,8 +15,9 @@ from dbcli.project.identifiers import Words
 from dbcli.project.layout import Layout
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import ProjectSettings, save_settings
+from dbcli.workflows.base_facts import BaseFacts, facts_of
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.prompt_reading import check_length, max_tokens_of, read_prompts, unread_words
+from dbcli.workflows.prompt_reading import check_length, read_prompts, unread_words
 
 DOG = {"dog": Words("sks", "dog")}
 LONG = " ".join(["very"] * 75)
@@ -85,7 +86,7 @@ def test_how_much_a_base_reads_is_known_before_it_is_loaded(tmp_path: Path) -> N
 
     def with_base(source: object) -> int:
         save_settings(layout, ProjectSettings(base=str(source)))
-        return max_tokens_of(layout)
+        return facts_of(layout).max_tokens
 
     assert with_base("tiny") == 16
     assert with_base("sd-v1-4") == 77
@@ -93,11 +94,16 @@ def test_how_much_a_base_reads_is_known_before_it_is_loaded(tmp_path: Path) -> N
     (folder / "tokenizer").mkdir(parents=True)
     (folder / "text_encoder").mkdir()
     (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))
-    (folder / "text_encoder" / "config.json").write_text(json.dumps({"max_position_embeddings": 40}))
+    (folder / "text_encoder" / "config.json").write_text(
+        json.dumps({"max_position_embeddings": 40, "num_hidden_layers": 12})
+    )
+    (folder / "vae").mkdir()
+    (folder / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [1, 2, 3, 4]}))
     assert with_base(folder) == 40
+    assert facts_of(layout) == BaseFacts(40, 12, 8)
     header = {"cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": {"shape": [248, 8]}}
-    text = json.dumps(header).encode()
-    (tmp_path / "long.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    header_bytes = json.dumps(header).encode()
+    (tmp_path / "long.safetensors").write_bytes(struct.pack("<Q", len(header_bytes)) + header_bytes)
     assert with_base(tmp_path / "long.safetensors") == 248
     (tmp_path / "bad.safetensors").write_bytes(b"no header")
     assert with_base(tmp_path / "bad.safetensors") == 77

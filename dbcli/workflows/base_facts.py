@@ -1,0 +1,70 @@
+"""What a base's small files say of it without its being loaded: how much text it reads, and what it can draw."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dbcli.project.layout import Layout
+from dbcli.project.settings import load_settings
+
+# CLIP's own, which Stable Diffusion 1.x and 2.x have.
+USUAL_TOKENS = 77
+MAX_HEADER_BYTES = 50_000_000
+_PLACES = ("position_embedding.weight", "positional_embedding")
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """Tokens of a prompt, start and end included; layers of the text encoder and pixels a latent covers, if known."""
+
+    max_tokens: int = USUAL_TOKENS
+    text_layers: int | None = None
+    vae_factor: int | None = None
+
+
+def facts_of(layout: Layout) -> BaseFacts:
+    """What the files of the project's base say; the usual where they say nothing or are not here."""
+    source = load_settings(layout).base
+    folder = Path(source).expanduser()
+    if source == "tiny":
+        folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd"
+    try:
+        if folder.is_dir():
+            return _of_folder(folder)
+        if folder.suffix == ".safetensors" and folder.is_file():
+            return BaseFacts(_of_file(folder))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return BaseFacts()
+
+
+def _of_folder(folder: Path) -> BaseFacts:
+    text, vae = _read(folder / "text_encoder" / "config.json"), _read(folder / "vae" / "config.json")
+    limits = [_read(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")]
+    limits.append(text.get("max_position_embeddings"))
+    # Some tokenizers write 10^30 where they have no limit.
+    tokens = min((one for one in limits if isinstance(one, int) and 2 < one < 10_000), default=USUAL_TOKENS)
+    layers, channels = text.get("num_hidden_layers"), vae.get("block_out_channels")
+    return BaseFacts(
+        tokens,
+        layers if isinstance(layers, int) else None,
+        2 ** (len(channels) - 1) if isinstance(channels, list) and channels else None,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _of_file(path: Path) -> int:
+    """Tokens, from the shape of the text encoder's table of places in the header of a safetensors file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
+    shapes = [one["shape"] for name, one in header.items() if name.endswith(_PLACES)]
+    return int(shapes[0][0]) if shapes else USUAL_TOKENS
