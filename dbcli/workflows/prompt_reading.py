@@ -88,7 +88,7 @@ def check_length(
 ) -> None:
     """Warns, naming the words, where texts are longer than the text encoder reads.
 
-    Raises PromptError where a subject's identifier or class noun stands only among the words that are not read.
+    Raises PromptError where a subject's identifier or class noun does not stand whole among the words that are read.
     `where` says of a text where it comes from, `unread` which end of it is not read if the project's base does not.
     """
     lines = []
@@ -96,10 +96,11 @@ def check_length(
         lost = unread_words(text, max_tokens - MARKS, vectors) if unread is None else unread(text)
         if not lost:
             continue
-        read = cleaned(text).removesuffix(lost)
+        whole = cleaned(text)
+        read = whole.removesuffix(lost)
         for own in learnt.values():
             for word in (own.identifier, own.class_noun):
-                if word and says([lost], word) and not says([read], word):
+                if word and says([whole], word) and not says([read], word):
                     raise PromptError(
                         f"The text encoder reads {max_tokens - MARKS} tokens of a prompt, and '{printable(word)}' "
                         f"comes after them in '{printable(text)}'{where(text)}; not read: '{printable(lost, 400)}'.",

@@ -57,7 +57,7 @@ def test_two_runs_draw_together_and_the_recipe_names_both(run: Run, project: Pat
     assert both["prompt"] == "a sks dog beside a zwx cat"
     assert both["identifiers"] == {"dog": "sks", "cat": "zwx"}
     runs = [{"run": "0001-dog", "weight": 1.0}, {"run": "0002-cat", "weight": 0.8}]
-    assert both["extras"] == {"runs": runs}
+    assert both["extras"]["runs"] == runs
     assert both["document"]["drawn_with"] == "0001-dog + 0.8 x 0002-cat"
     for alone in (1, 2):
         assert differs(both, image(run, "a sks dog beside a zwx cat", "--run", alone))

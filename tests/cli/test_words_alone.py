@@ -178,3 +178,29 @@ def test_words_without_quotes_that_may_be_prompts_are_a_warning(run: Run, projec
     done = run("generate", "dog", "sks", "-n", 1, "--steps", 1, "--json")
     assert done.code == 0
     assert "2 prompts of one word each" in done.err
+
+
+def test_a_sweep_goes_on_with_the_random_seed_it_drew(run: Run, project: Path) -> None:
+    (project / "random.yaml").write_text(
+        "name: random\nsubject: dog\nsettings: {prior.enabled: false}\npictures: {seed: -1}\n"
+        "grid: {train.seed: [-1, 7]}\n"
+    )
+
+    def keys() -> list[str]:
+        plan = run("sweep", "random.yaml", "--dry-run", "--json")
+        assert plan.code == 0, plan.err
+        return [cell["key"] for cell in plan.document["cells"]]
+
+    one, other = keys(), keys()
+    assert one[0] != other[0]
+    kept = project / "sweeps" / "random" / "seed.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"schema": 1, "random_seed": 12345}))
+    assert keys() == keys()
+
+
+def test_eval_takes_the_run_that_its_prompts_name_and_says_which_it_lacks(run: Run, project: Path) -> None:
+    (project / "mine.txt").write_text("a {wlof} in space\n")
+    done = run("eval", "--prompts", "mine.txt")
+    assert done.code == 3
+    assert "{wlof}" in done.err

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import pytest
 import tiny_models
 import torch
 
 from dbcli.diffusion.conditioning import embed_prompts, token_ids
 from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
+from dbcli.diffusion.vocabulary import tokens_of
 
 
 def test_a_control_word_in_a_prompt_does_not_end_it() -> None:
     tokenizer = tiny_models.tokenizer()
     assert torch.equal(token_ids(tokenizer, ["a dog <|endoftext|> in space"]), token_ids(tokenizer, ["a dog in space"]))
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [("a dog, it’s “red”", 'a dog, it\'s "red"'), ("salt &amp; pepper", "salt & pepper"), ("a ﬁne １２", "a fine 12")],
+)
+def test_typographic_marks_become_the_tokens_of_plain_ones(typed: str, plain: str) -> None:
+    tokenizer = tiny_models.tokenizer()
+    assert torch.equal(token_ids(tokenizer, [typed]), token_ids(tokenizer, [plain]))
+    assert tokens_of(typed) == tokens_of(plain) == tuple(tokenizer(plain, add_special_tokens=False).input_ids)
+
+
+def test_an_entity_that_spells_a_control_word_does_not_end_a_prompt() -> None:
+    tokenizer = tiny_models.tokenizer()
+    typed = "a dog &lt;|endoftext|&gt; in space"
+    assert torch.equal(token_ids(tokenizer, [typed]), token_ids(tokenizer, ["a dog in space"]))
 
 
 def test_prompts_are_padded_and_cut_to_the_tokenizers_length() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dbcli.diffusion.noise import normal_rows, permutation_of, seed_for, timestep_rows
+from dbcli.project.seeds import LAST_SEED
 
 
 def test_a_row_is_the_same_in_any_company() -> None:
@@ -36,3 +37,13 @@ def test_timesteps_cover_their_range() -> None:
 def test_a_permutation_holds_everything_once() -> None:
     assert sorted(permutation_of(9, 0, "photos", 3)) == list(range(9))
     assert permutation_of(9, 0, "photos", 3) != permutation_of(9, 0, "photos", 4)
+
+
+def test_every_seed_in_the_range_has_noise_of_its_own_and_none_beyond_it() -> None:
+    def noise(seed: int) -> torch.Tensor:
+        return torch.randn(16, generator=torch.Generator("cpu").manual_seed(seed))
+
+    seeds = [0, 1, 5, 2**16, 2**31 - 1, 2**31, 2**31 + 5, LAST_SEED - 1, LAST_SEED]
+    assert len({tuple(noise(seed).tolist()) for seed in seeds}) == len(seeds)
+    # Why the range ends where it does: torch takes the lowest 32 bits.
+    assert torch.equal(noise(5), noise(LAST_SEED + 1 + 5))

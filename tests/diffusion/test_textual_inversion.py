@@ -235,3 +235,14 @@ def test_files_that_are_no_embedding_are_refused(tmp_path: Path) -> None:
     save_file({"sks": torch.zeros(500, 64)}, path)
     with pytest.raises(UnsafeFile, match="500"):
         read_embedding(path)
+
+
+def test_a_word_that_cleaning_changes_is_met_in_a_prompt(model: Model) -> None:
+    add_words(model, [WordVectors("ﬁqx", vectors(2))])
+    first, second = added_tokens(model.tokenizer, "ﬁqx")
+    for spelling in ("ﬁqx", "fiqx"):
+        assert token_ids(model.tokenizer, [f"a {spelling} dog"])[0].tolist()[2:4] == [first, second]
+
+
+def test_start_vectors_are_those_of_the_cleaned_word(model: Model) -> None:
+    assert torch.equal(start_vectors(model, "ﬁsh", 1), start_vectors(model, "fish", 1))

@@ -60,6 +60,8 @@ def test_a_word_of_the_subject_that_is_not_read_is_a_refusal() -> None:
     assert refused.value.exit_code == 3
     with pytest.raises(PromptError, match="'dog' comes after them"):
         check_length([f"{LONG.removesuffix(' very')} sks dog"], DOG, progress, 77)
+    with pytest.raises(PromptError, match="'corgi dog' comes after them"):
+        check_length([f"{LONG.removesuffix(' very')} corgi dog"], {"dog": Words("sks", "corgi dog")}, progress, 77)
     assert progress.warnings == []
 
 
