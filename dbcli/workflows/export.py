@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dbcli.errors import Refused, UnsupportedFile, UsageError
 from dbcli.project import runs as store
 from dbcli.project.layout import Layout
+from dbcli.project.names import printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.token_claims import SubjectWord
@@ -22,7 +23,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS, Recipient, recipient_of
 from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.tokens import clashes_among
-from dbcli.workflows.tuned import LORA_FILE, load_model
+from dbcli.workflows.tuned import LORA_FILE, bundled_words, load_model
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +123,7 @@ def export_run(
             {"event": "exported", "path": str(order.path), "allowed_collisions": list(collisions)},
         )
     recipient = recipient_of(order.record, target, written.model, written.lora, spellings(layout, order.record))
+    recipient = replace(recipient, notes=[*recipient.notes, *_words_left_out(layout, order)])
     for line in recipient.notes:
         progress.note(line)
     return Exported(order.record.name, target, order.path, proof.difference, proof.loader, recipient)
@@ -155,6 +157,14 @@ def _order(layout: Layout, run: str, target: str, precision: str, out: Path | No
     return ExportOrder(record, profile, target, torch.float16 if precision == "fp16" else torch.float32, path, origin)
 
 
+def _words_left_out(layout: Layout, order: ExportOrder) -> list[str]:
+    """A line for every embedding that came with an imported LoRA, where a file has no place for words."""
+    if order.record.method != "lora" or order.target == "diffusers":
+        return []
+    words = [printable(one.word) for one in bundled_words(layout.weights_dir(order.record.name))]
+    return [f"The embedding '{word}' that came with it is not in this file (--to diffusers has it)." for word in words]
+
+
 def _no_dora(record: RunRecord) -> UnsupportedFile:
     return UnsupportedFile(
         f"{record.name} is a DoRA, and the programs that read kohya's format do not agree on what its magnitudes mean: "
@@ -182,7 +192,9 @@ def _write(layout: Layout, order: ExportOrder, progress: Progress, *, offline: b
     from dbcli.diffusion.adapters import merge_lora
     from dbcli.diffusion.word_vectors import fold_words
 
-    model = load_model(layout, order.record, progress, offline=offline, device="cpu")
+    model = load_model(
+        layout, order.record, progress, offline=offline, device="cpu", bundled=order.target == "diffusers"
+    )
     if order.record.method == "lora":
         merge_lora(model.unet)
         merge_lora(model.text_encoder)

@@ -15,7 +15,7 @@ from dbcli.project.names import check_name, printable, slug
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import list_subjects
 from dbcli.workflows.imported_runs import finished_run, new_record
-from dbcli.workflows.imported_words import Trigger, imported_subjects
+from dbcli.workflows.imported_words import Trigger, imported_subjects, words_of_file
 from dbcli.workflows.inversion import INVERSION, write_vectors
 from dbcli.workflows.named_files import require_file
 from dbcli.workflows.progress import Progress
@@ -50,10 +50,13 @@ def import_embedding(
     source = file.expanduser()
     require_file(source, "an embedding")
     from dbcli.diffusion.formats.embedding_files import read_embeddings
+    from dbcli.diffusion.model_files import open_weights
 
     words = _named(read_embeddings(source), token, source)
     title = name or slug(source.stem, "embedding")
-    triggers = [Trigger(one.word, noun, slug(one.word, slug(title, "word"))) for one in words]
+    own = words_of_file(open_weights(source).metadata, nounless=True) if token is None else []
+    triggers = [_trigger(one.word, noun, title, own) for one in words]
+    words = [replace(one, word=trigger.identifier) for one, trigger in zip(words, triggers, strict=True)]
     subjects = imported_subjects(layout, title, triggers, _check_word(layout, allow_collision))
     with progress.stage(f"Reading {printable(source.name)}", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device="cpu")
@@ -76,6 +79,14 @@ def import_embedding(
         ),
         lambda folder: write_vectors(folder, subjects, base, {one.word: one.vectors for one in words}),
     )
+
+
+def _trigger(word: str, noun: str, title: str, own: Sequence[Trigger]) -> Trigger:
+    """A word as a prompt has it. This program's exports name their subjects, and spell some words `<word>`."""
+    known = next((one for one in own if word in (one.identifier, f"<{one.identifier}>")), None)
+    if known is None:
+        return Trigger(word, noun, slug(word, slug(title, "word")))
+    return Trigger(known.identifier, noun or known.class_noun, known.name or slug(known.class_noun, "word"))
 
 
 def _named(words: Sequence[WordVectors], token: str | None, source: Path) -> list[WordVectors]:

@@ -74,10 +74,11 @@ def _check_different(triggers: Sequence[Trigger]) -> None:
             raise UsageError(f"The {what} '{printable(twice)}' is given to two subjects.", hint="each needs its own")
 
 
-def words_of_file(metadata: Mapping[str, str]) -> list[Trigger]:
+def words_of_file(metadata: Mapping[str, str], *, nounless: bool = False) -> list[Trigger]:
     """The words in a file's own metadata: all subjects of this program's exports, ModelSpec's trigger phrase, or the
-    folders that kohya's tools trained on; none where it names no usable pair."""
-    found = _own_subjects(metadata)
+    folders that kohya's tools trained on; none where it names no usable pair. With `nounless`, as embeddings can be, a
+    word of this program's exports may stand alone."""
+    found = _own_subjects(metadata, nounless=nounless)
     if not found:
         phrases = metadata.get("modelspec.trigger_phrase", "").split(",")
         # A stranger's phrase goes on with whatever makes good images.
@@ -91,13 +92,13 @@ def words_of_file(metadata: Mapping[str, str]) -> list[Trigger]:
     return list(words.values())
 
 
-def _own_subjects(metadata: Mapping[str, str]) -> list[Trigger]:
+def _own_subjects(metadata: Mapping[str, str], *, nounless: bool) -> list[Trigger]:
     found = []
     for entry in _json(metadata, SUBJECTS_KEY, list):
         texts = [entry.get(key) for key in ("word", "class", "name")] if isinstance(entry, dict) else []
         if not all(isinstance(text, str) for text in texts) or not texts:
             continue
-        trigger = _usable(str(texts[0]), str(texts[1]))
+        trigger = _usable(str(texts[0]), str(texts[1]), nounless=nounless)
         if trigger is not None:
             name = str(texts[2])
             is_name = NAME_PATTERN.fullmatch(name) and name not in RESERVED_FIELDS
@@ -129,9 +130,9 @@ def _pairs(phrases: Sequence[str]) -> list[Trigger]:
     return [one for one in found if one is not None]
 
 
-def _usable(identifier: str, noun: str) -> Trigger | None:
+def _usable(identifier: str, noun: str, *, nounless: bool = False) -> Trigger | None:
     try:
-        return Trigger(check_identifier(identifier), check_class_noun(noun))
+        return Trigger(check_identifier(identifier), "" if nounless and not noun else check_class_noun(noun))
     except UsageError:
         return None
 

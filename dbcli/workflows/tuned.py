@@ -113,9 +113,11 @@ def load_model(
     offline: bool,
     device: Any,
     checkpoint: int | None = None,
+    bundled: bool = True,
 ) -> Base:
     """The model a run made, or the project's bare base for None, ready to draw; as it was at the step `checkpoint`.
 
+    `bundled` False leaves out the embeddings that came with an imported LoRA, for what has no place for words.
     Raises RunMissing where the weights are gone, Refused where the base is no longer the run's.
     """
     if record is None:
@@ -138,7 +140,7 @@ def load_model(
         attach_words(folder, record.subjects, base)
     else:
         put_lora(base, _lora_of(record, folder / LORA_FILE, base))
-        add_words(base, bundled_words(folder))
+        add_words(base, bundled_words(folder) if bundled else [])
     return base
 
 

@@ -81,6 +81,18 @@ def test_the_text_encoder_reads_the_word_as_diffusers_does(run: Run, files: Path
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("target", ["embedding", "embedding-invokeai"])
+def test_an_exported_word_comes_back_with_its_noun_and_name(run: Run, files: Path, tmp_path: Path, target: str) -> None:
+    word = {"embedding": "q", "embedding-invokeai": "w"}[target]
+    first = run("import-embedding", files / "zqv.pt", "--token", word, "--class", "toy", "--json").document
+    done = run("export", first["name"], "--to", target, "--precision", "fp32", "--out", tmp_path / "words", "--json")
+    assert done.code == 0, done.err
+    again = run("import-embedding", next((tmp_path / "words").glob("*.safetensors")), "--json").document
+    words = [[(one["name"], one["identifier"], one["class_noun"]) for one in run["subjects"]] for run in (first, again)]
+    assert words[0] == words[1]
+    assert words[0][0][1:] == (word, "toy")
+
+
 def test_a_word_of_ones_own_and_a_noun_can_be_given(run: Run, files: Path) -> None:
     record = run("import-embedding", files / "zqv.pt", "--token", "mwf", "--class", "toy cat", "--json").document
     assert [(one["identifier"], one["class_noun"]) for one in record["subjects"]] == [("mwf", "toy cat")]

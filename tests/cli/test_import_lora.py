@@ -151,6 +151,9 @@ def test_bundled_embeddings_come_along_and_are_drawn_with_by_their_word(run: Run
     how = [*DRAW, "--weights", "1"]
     with_word = [pixels(run("generate", "a zqv", "--run", name, *more)) for more in (DRAW, how)]
     assert with_word[0] == with_word[1] != pixels(run("generate", "a zqv", "--run", 1, *DRAW))
+    exported = run("export", name, "--to", "kohya", "--json")
+    assert "The embedding 'zqv' that came with it is not in this file" in exported.err
+    assert run("export", name, "--to", "diffusers", "--json").code == 0
     alone = run("import-embedding", tmp_path / "bundle.safetensors", "--json").document
     assert words_in(alone) == [("zqv", "zqv", "")]
 
