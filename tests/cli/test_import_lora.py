@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import photo_makers
 import pytest
 import torch
 from PIL import Image, ImageChops
 from safetensors.torch import load_file, save_file
 
-from tests.cli.made_projects import command, trained_project
+from tests.cli.made_projects import TRAIN, command, trained_project
 
 Run = Callable[..., Any]
 DRAW = ["-n", 1, "--steps", 2, "--guidance", 3, "--seed", 5, "--json"]
@@ -137,6 +138,25 @@ def test_all_subjects_that_a_file_names_come_back_with_their_names(run: Run, tmp
     assert words_in(record) == [("wolf", "waj", "cat"), ("beam", "zawa", "lamp")]
     one = run("import-lora", tmp_path / "both.safetensors", "--token", "onex", "--class", "toy", "--json")
     assert "names 2 subjects (waj cat, zawa lamp)" in one.err
+
+
+@pytest.mark.parametrize("target", ["kohya", "lora"])
+def test_a_lora_of_two_subjects_comes_back_as_two_elsewhere(
+    run: Run, project: Path, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    photo_makers.save(tmp_path / "in" / "0.png", photo_makers.plain((200, 20, 50)))
+    words = ["--class", "cat", "--token", "nlwx" if target == "kohya" else "cae"]
+    added = run("add-subject", f"tom-{target}", *words, tmp_path / "in")
+    assert added.code == 0, added.err
+    both = ["--subject", "dog", "--subject", f"tom-{target}", "--method", "lora"]
+    trained = run("train", *both, *TRAIN, "--json")
+    assert trained.code == 0, trained.err
+    file = tmp_path / "both.safetensors"
+    assert run("export", trained.document["name"], "--to", target, "--out", file).code == 0
+    assert run("init", tmp_path / "elsewhere", "--base", project.parent / "base").code == 0
+    record = run("-C", tmp_path / "elsewhere", "import-lora", file, "--json").document
+    assert words_in(record) == [("dog", "sks", "dog"), (f"tom-{target}", words[3], "cat")]
 
 
 def test_bundled_embeddings_come_along_and_are_drawn_with_by_their_word(run: Run, tmp_path: Path, lora: Path) -> None:
