@@ -54,6 +54,13 @@ def said_by(names: set[str], metadata: Mapping[str, str], where: str) -> Said:
     return Said(V if zero_snr else None, zero_snr)
 
 
+def marks(scheduler: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the empty tensors that mark a checkpoint of this scheduler for other programs."""
+    if scheduler.get("prediction_type") != V:
+        return ()
+    return (V_MARK, ZERO_SNR_MARK) if scheduler.get("rescale_betas_zero_snr") else (V_MARK,)
+
+
 def _is_yes(text: str) -> bool:
     return text.strip().lower() in ("true", "1", "yes")
 
@@ -61,7 +68,10 @@ def _is_yes(text: str) -> bool:
 def checked_prediction(wanted: str | None) -> str | None:
     """A person's choice. Raises ConfigError for another word than PREDICTION_TYPES."""
     if wanted not in (None, *PREDICTION_TYPES):
-        raise ConfigError(f"The prediction type {wanted!r} is none of {', '.join(PREDICTION_TYPES)}.")
+        raise ConfigError(
+            f"The prediction type {wanted!r} is none of {', '.join(PREDICTION_TYPES)}.",
+            hint="--prediction-type epsilon, or --prediction-type v_prediction",
+        )
     return wanted
 
 

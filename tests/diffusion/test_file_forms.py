@@ -1,4 +1,4 @@
-"""Checkpoints with ComfyUI's names, weights in 8-bit floats, a VAE of one's own, and damaged files of the hub's cache."""
+"""ComfyUI's names, weights in 8-bit floats, a VAE beside the base, and damaged files in the hub's cache."""
 
 from __future__ import annotations
 

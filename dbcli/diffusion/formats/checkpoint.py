@@ -11,6 +11,7 @@ import torch
 
 from dbcli.diffusion.formats import original_names as names
 from dbcli.diffusion.formats.writing import save_tensors
+from dbcli.diffusion.prediction import marks
 
 METADATA_KEY = "dreambooth.configs"
 CLIP_VOCABULARY_SIZE = 49408
@@ -32,9 +33,11 @@ def write_checkpoint(
     """Writes the three networks under their original names and returns those names.
 
     Tokens that were added to the vocabulary have no place in this layout and are left out. The exact configuration
-    goes into the metadata, so that this program reads back any width; other programs ignore it.
+    goes into the metadata, so that this program reads back any width; other programs ignore it. A base that predicts v
+    is marked by empty tensors, as other programs expect it of Stable Diffusion 1.
     """
     tensors = original_tensors(unet=unet, vae=vae, text_encoder=text_encoder)
+    tensors |= {mark: torch.empty(0) for mark in marks(scheduler_config)}
     tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     configs = {
         "unet": _plain(unet.config),
