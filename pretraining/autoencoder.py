@@ -34,6 +34,7 @@ from pretraining.progress import (
 from pretraining.settings import FIRST_CHANNELS, LATENT_CHANNELS, PICTURE_PX, Run, parser, run_from
 
 CROP_PX = 64
+AVERAGE_DECAY = 0.998
 CROPS = 12
 PEAK_RATE, DISCRIMINATOR_RATE = 1.5e-3, 4e-4
 HELD_OUT = 64
@@ -49,6 +50,12 @@ PERCEPTUAL_WEIGHT, ADVERSARIAL_WEIGHT = 0.7, 0.04
 def autoencoder_folder(run: Run) -> Path:
     """Return the diffusers folder of the finished autoencoder."""
     return run.folder / "vae"
+
+
+def load_autoencoder(run: Run) -> AutoencoderKL:
+    """Return the finished autoencoder in float32."""
+    vae = AutoencoderKL.from_pretrained(autoencoder_folder(run), torch_dtype=torch.float32)
+    return vae.to(run.device, memory_format=torch.channels_last).eval()
 
 
 def new_autoencoder(run: Run) -> AutoencoderKL:
@@ -106,7 +113,7 @@ class Trainer:
         # Channels last is a fifth faster on processors.
         self.vae = vae.to(run.device, memory_format=torch.channels_last).train()
         self.discriminator = patch_discriminator().to(run.device, memory_format=torch.channels_last)
-        self.average = Average(self.vae, decay=0.998)
+        self.average = Average(self.vae, decay=AVERAGE_DECAY)
         self.optimizers = (
             torch.optim.AdamW(self.vae.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.0),
             torch.optim.AdamW(
@@ -123,7 +130,7 @@ class Trainer:
     def _resume(self) -> bool:
         saved = load_checkpoint(self.run.path("autoencoder.pt"))
         if saved is None:
-            return False
+            return self._adopt()
         self.vae.load_state_dict(saved["vae"])
         self.discriminator.load_state_dict(saved["discriminator"])
         self.targets.load_state_dict(saved["targets"], strict=False)
@@ -133,6 +140,15 @@ class Trainer:
         self.step, self.used_seconds = saved["step"], saved["used_seconds"]
         self.encoder_rests, self.adversarial = saved["encoder_rests"], saved["adversarial"]
         self.rest_encoder(self.encoder_rests)
+        return True
+
+    def _adopt(self) -> bool:
+        """Go on from a finished autoencoder without its checkpoint, if the run has one: its decoder alone learns on."""
+        if not autoencoder_folder(self.run).exists():
+            return False
+        self.vae.load_state_dict(load_autoencoder(self.run).state_dict())
+        self.average = Average(self.vae, decay=AVERAGE_DECAY)
+        self.rest_encoder(True)
         return True
 
     def save(self, used_seconds: float) -> None:
@@ -245,6 +261,11 @@ class Diet:
         return to_pixels(self.pictures[: self.first])
 
 
+def mean_of(name: str, terms: list[dict[str, float]]) -> float:
+    """Return the mean of a term of the loss over the steps that had it."""
+    return float(np.mean([term[name] for term in terms if name in term]))
+
+
 def report(run: Run, trainer: Trainer, known: dict[str, Tensor]) -> None:
     """Print the signal-to-noise ratio of pictures that are not trained on."""
     vae = averaged(run, trainer)
@@ -265,17 +286,16 @@ def train(run: Run, trainer: Trainer, seconds: float) -> None:
     known = {"corpus": diet.held_out(), "photographs": to_pixels(held_out_photographs(run)[0])[:HELD_OUT]}
     begin(run, trainer, diet)
     budget = Budget(seconds, trainer.used_seconds, own_time(run.device))
-    saved_at, sums = trainer.used_seconds, {}
+    saved_at, terms = trainer.used_seconds, []
     with Stop() as stop:
         while budget.fraction < 1 and not stop.wanted:
             generator = torch.Generator().manual_seed(run.seed * 1_000_003 + trainer.step)
             pixels = diet(CROPS, CROP_PX, generator).to(run.device).contiguous(memory_format=torch.channels_last)
-            for name, term in trainer.advance(pixels, budget.fraction, generator).items():
-                sums[name] = sums.get(name, 0.0) + term / 100
+            terms.append(trainer.advance(pixels, budget.fraction, generator))
             if trainer.step % 100 == 0:
-                said = " ".join(f"{name} {total:.4f}" for name, total in sums.items())
+                said = " ".join(f"{name} {mean_of(name, terms):.4f}" for name in terms[-1])
                 print(f"autoencoder {trainer.step} {budget.used_seconds:.0f}s {budget.fraction:.1%} {said}", flush=True)
-                sums = {}
+                terms = []
             if trainer.step % 500 == 0:
                 report(run, trainer, known)
             if budget.used_seconds - saved_at > SAVE_EACH_SECONDS:

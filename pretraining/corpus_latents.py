@@ -7,17 +7,11 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from pretraining.autoencoder import autoencoder_folder, encoder_weights
+from pretraining.autoencoder import encoder_weights, load_autoencoder
 from pretraining.clip import to_pixels
 from pretraining.settings import LATENT_CHANNELS, LATENT_PX, Run
 
 PART = 32
-
-
-def load_autoencoder(run: Run) -> AutoencoderKL:
-    """Return the finished autoencoder in float32."""
-    vae = AutoencoderKL.from_pretrained(autoencoder_folder(run), torch_dtype=torch.float32)
-    return vae.to(run.device, memory_format=torch.channels_last).eval()
 
 
 def encoder_name(vae: AutoencoderKL) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pretraining.all import make_all
 from pretraining.base import Base, Plan, Trainer, make_base, new_unet
 from pretraining.clip import load_text_tower, to_pixels
 from pretraining.corpus import compose_pictures
-from pretraining.corpus_latents import CorpusLatents, load_autoencoder
+from pretraining.corpus_latents import CorpusLatents
 from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
 from pretraining.warm import adopt
@@ -146,6 +147,18 @@ def test_a_training_that_is_asked_to_end_saves_and_goes_on_from_there(run: Run) 
     assert torch.load(run.folder / "autoencoder.pt", weights_only=True)["step"] >= step
 
 
+def test_a_finished_autoencoder_is_gone_on_with_by_its_decoder_alone(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(autoencoder.autoencoder_folder(run), tmp_path / "vae")
+    again = Run(tmp_path, TOY, 0, torch.device("cpu"), bfloat16=False)
+    trainer = autoencoder.Trainer(again, autoencoder.new_autoencoder(again))
+    finished = autoencoder.load_autoencoder(run).state_dict()
+    assert trainer.encoder_rests
+    assert all(torch.equal(trainer.average.weights[name], value) for name, value in finished.items())
+    trainer.advance(torch.rand(4, 3, 64, 64), 0.0, torch.Generator().manual_seed(0))
+    changed = {name for name, value in trainer.vae.state_dict().items() if not torch.equal(value, finished[name])}
+    assert changed and all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+
+
 def test_the_earlier_base_gives_its_text_encoder_and_what_its_latents_say(run: Run, tmp_path: Path) -> None:
     again = Run(tmp_path, TOY, 0, torch.device("cpu"), bfloat16=False)
     first = Path(__file__).parents[2] / "dbcli" / "embedded" / "sd"
@@ -160,7 +173,7 @@ def test_latents_are_encoded_when_first_asked_for_and_kept(run: Run) -> None:
     rows = torch.tensor([5, 190, 5, 17])
     pictures = np.load(run.folder / "pictures.npy", mmap_mode="r")
     with torch.no_grad():
-        expected = load_autoencoder(run).encode(to_pixels(pictures[rows.numpy()])).latent_dist.mode()
+        expected = autoencoder.load_autoencoder(run).encode(to_pixels(pictures[rows.numpy()])).latent_dist.mode()
     torch.testing.assert_close(CorpusLatents(run)[rows].float(), expected, atol=2e-2, rtol=1e-2)
     (kept,) = run.folder.glob("latents-*-known.npy")
     assert np.load(kept)[rows.numpy()].all()
