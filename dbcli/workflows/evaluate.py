@@ -16,6 +16,7 @@ from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
 from dbcli.project.settings import load_settings
+from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
@@ -110,6 +111,8 @@ def evaluate(
         raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
     for suite in chosen:
         check_no_twin(suite.name, "suite", [*names_in(layout.evals_dir(record.name)), *(one.name for one in chosen)])
+    if checkpoint is not None:
+        require_checkpoint(layout, record, checkpoint)
     seed = check_drawing(layout, record, count=count, seed=seed)
     check_suites(layout, record, chosen, progress)
     check_writable(layout.evals_dir(record.name))

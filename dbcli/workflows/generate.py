@@ -14,6 +14,7 @@ from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.runs import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
+from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.likeness import Asked, filled_in, size_for
@@ -123,6 +124,8 @@ def _settled(layout: Layout, asked: Asked, progress: Progress) -> _Order:
     record = composition.whole
     profile = profile_of(layout, record)
     settings = draw_settings(profile, asked.flags)
+    if composition.checkpoint is not None and record is not None:
+        require_checkpoint(layout, record, composition.checkpoint)
     check_clip_skip(settings, facts_of(layout).text_layers)
     if asked.size_of is None:
         check_typed_size(layout, asked.size)

@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import DataError, RunMissing, UsageError
+from dbcli.errors import ConfigError, DataError, RunMissing, UsageError
 from dbcli.project import runs as store
 from dbcli.project.a1111 import Parameters, read_parameters
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable
 from dbcli.project.profile_settings import Profile
+from dbcli.project.profiles import resolve
 from dbcli.project.prompt_syntax import foreign_syntax
 from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
-from dbcli.project.seeds import RULE, SEEDS, is_seed
+from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings import load_settings
+from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast
 from dbcli.workflows.named_files import require_file
 from dbcli.workflows.pictures import (
@@ -37,6 +39,8 @@ from dbcli.workflows.progress import Progress
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
 
+# What a field is called that this program cannot follow.
+_TITLES = {"steps": "Steps", "guidance": "CFG scale", "eta": "Eta", "clip_skip": "Clip skip"}
 # Extensions write many fields each; they are told by their first word.
 _MOST_OF_ONE = 2
 
@@ -69,7 +73,7 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
     if RECIPE_KEY in chunks:
         found = _of_ours(layout, read_recipe(picture), asked, progress)
     elif PARAMETERS_KEY in chunks:
-        found = _of_others(read_parameters(chunks[PARAMETERS_KEY]), picture, progress)
+        found = _of_others(layout, read_parameters(chunks[PARAMETERS_KEY]), picture, progress)
     else:
         raise DataError(
             f"{picture} holds no recipe, neither of dreambooth nor of AUTOMATIC1111.",
@@ -122,7 +126,9 @@ def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -
     flags["timesteps"] = recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)
     flags["compile"] = COMPILED_KEY in recipe.extras
     flags["clip_skip"] = recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)
-    found = Asked([recipe.prompt], Cast(), flags, recipe.seed, (recipe.width, recipe.height))
+    # Before there was a rule -1 was drawn with, of which torch took the lowest 32 bits.
+    seed = LAST_SEED if recipe.seed == RANDOM else recipe.seed
+    found = Asked([recipe.prompt], Cast(), flags, seed, (recipe.width, recipe.height))
     return found if asked.cast.runs else replace(found, cast=_cast_of(layout, recipe, progress))
 
 
@@ -173,17 +179,24 @@ def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
     return None
 
 
-def _of_others(read: Parameters, picture: Path, progress: Progress) -> Asked:
+def _of_others(layout: Layout, read: Parameters, picture: Path, progress: Progress) -> Asked:
     from dbcli.diffusion.samplers import SAMPLERS
 
     sampler = read.sampler if read.sampler in SAMPLERS else None
     unread = list(read.unread)
     if read.sampler is not None and sampler is None:
         unread.append(f"Sampler: {read.values['Sampler']}")
-    clip_skip = read.clip_skip
-    if clip_skip is not None and clip_skip < LAST_LAYER:
-        clip_skip = None
-        unread.append(f"Clip skip: {read.clip_skip}")
+    asked = {
+        "steps": read.steps,
+        "guidance": read.guidance,
+        "sampler": sampler,
+        "eta": read.eta,
+        "negative": read.negative,
+        "clip_skip": read.clip_skip,
+    }
+    known = {key: value for key, value in asked.items() if value is not None}
+    for key in [key for key, value in known.items() if not _can_be(layout, key, value)]:
+        unread.append(f"{_TITLES.get(key, key)}: {known.pop(key)}")
     if unread:
         values = ", ".join(printable(one, 60) for one in unread)
         progress.warn(f"{picture.name}: not understood, the run's own is used: {values}.")
@@ -202,16 +215,17 @@ def _of_others(read: Parameters, picture: Path, progress: Progress) -> Asked:
     progress.note(
         f"{picture.name} was drawn by another program{model}; it is drawn {followed}, which gives other pixels."
     )
-    flags = {
-        "steps": read.steps,
-        "guidance": read.guidance,
-        "sampler": sampler,
-        "eta": read.eta,
-        "negative": read.negative,
-        "clip_skip": clip_skip,
-    }
-    known = {key: value for key, value in flags.items() if value is not None}
     return Asked([read.prompt], Cast(), known, read.seed, read.size_px or (None, None))
+
+
+def _can_be(layout: Layout, key: str, value: Any) -> bool:
+    """Whether a value of another program is one that this program and the project's base can draw with."""
+    try:
+        resolve([("", {"draw": {key: value}})])
+    except ConfigError:
+        return False
+    layers = facts_of(layout).text_layers
+    return key != "clip_skip" or layers is None or value <= layers
 
 
 def _told_shortly(keys: Sequence[str]) -> list[str]:

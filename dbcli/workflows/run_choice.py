@@ -53,16 +53,15 @@ def _newest(layout: Layout, prompts: Sequence[str]) -> RunRecord:
     fitting = [run for run in finished if all(learnt(run, names_of(layout, name)) for name in named)]
     if not fitting:
         raise _none_knows(layout, named, prompts)
-    typed = {
-        one.identifier
-        for run in finished
-        for one in run.subjects
-        if one.identifier and mentions(prompts, one.identifier)
-    }
-    return next(
-        (run for run in fitting if typed <= {one.identifier for one in run.subjects}),
-        max(fitting, key=lambda run: sum(one.identifier in typed for one in run.subjects)),
-    )
+    learnt_words = [(one.identifier, one.name) for run in finished for one in run.subjects]
+    typed = {word for word, _ in learnt_words if word and mentions(prompts, word)}
+    called = {name for _, name in learnt_words if mentions(prompts, name)}
+
+    def known(run: RunRecord) -> tuple[int, int]:
+        """How many of the words and names that the prompts say a run learnt."""
+        return sum(one.identifier in typed for one in run.subjects), sum(one.name in called for one in run.subjects)
+
+    return max(fitting, key=known)
 
 
 def _none_knows(layout: Layout, named: Sequence[str], prompts: Sequence[str]) -> PromptError | RunMissing:

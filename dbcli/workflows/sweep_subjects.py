@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,9 @@ class SweepSubjects:
                 self._bring(name, offered[name].class_noun, offered[name].photos)
             else:
                 known = ", ".join(dict.fromkeys([*self._found, *offered])) or "none yet"
-                yield f"there is no subject '{printable(name)}' (known: {known}); --dataset DIR or --subject NAME"
+                near = difflib.get_close_matches(name, [*self._found, *offered], n=1)
+                guess = f"; did you mean '{near[0]}'?" if near else ""
+                yield f"there is no subject '{printable(name)}' (known: {known}){guess}; --dataset DIR brings others"
 
     def _bring(self, name: str, class_noun: str, photos: Sequence[Path]) -> None:
         if self.dry:

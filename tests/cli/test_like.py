@@ -189,3 +189,25 @@ def test_clip_skip_has_as_many_layers_as_the_text_encoder(run: Run, project: Pat
     done = run("generate", "a {dog}", "--clip-skip", 2)
     assert done.code == 2
     assert "its text encoder has 1 layer." in done.err
+
+
+def test_values_that_cannot_be_drawn_with_are_not_blamed_on_the_command_line(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    text = "a cat\nSteps: 5000, Sampler: Euler a, CFG scale: 700, Seed: 11, Eta: 3, Clip skip: 12, Model: x"
+    drawn = first(run, "--like", theirs(tmp_path / "a.png", text), "--out", tmp_path, "--steps", 2)
+    said = " ".join(drawn["err"].split())
+    assert "the run's own is used: Steps: 5000, CFG scale: 700.0, Eta: 3.0, Clip skip: 12." in said
+    assert (drawn["steps"], drawn["seed"]) == (2, 11)
+
+
+def test_an_image_that_was_drawn_with_minus_one_is_drawn_again(run: Run, project: Path, tmp_path: Path) -> None:
+    old = first(run, "a {dog}", "-n", 1, "--steps", 1, "--seed", 2**32 - 1)
+    with Image.open(old["path"]) as picture:
+        info = PngInfo()
+        info.add_text("dreambooth", picture.text["dreambooth"].replace("4294967295", "-1"))  # type: ignore[attr-defined]
+        picture.save(tmp_path / "b.png", pnginfo=info)
+    new = first(run, "--like", tmp_path / "b.png", "--out", tmp_path)
+    assert new["seed"] == 2**32 - 1
+    with Image.open(old["path"]) as one, Image.open(new["path"]) as other:
+        assert ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None

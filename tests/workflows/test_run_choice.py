@@ -56,9 +56,10 @@ def test_the_newest_run_that_knows_the_subject_draws(layout: Layout) -> None:
     assert name_of(layout, "a sks dog in space") == "0003-dog"
     assert name_of(layout, "a SKS dog") == "0003-dog"
     assert name_of(layout, "a sks_2 dog") == "0003-dog"
-    assert name_of(layout, "a sksy dog") == "0004-wolf"
+    assert name_of(layout, "a sksy cat") == "0004-wolf"
     assert name_of(layout, "a {wolf}", "a dog") == "0004-wolf"
-    assert name_of(layout, "a dog in space") == "0004-wolf"
+    assert name_of(layout, "a dog in space") == "0003-dog"
+    assert name_of(layout, "a tree in space") == "0004-wolf"
 
 
 def test_an_unfinished_run_does_not_draw(layout: Layout) -> None:
