@@ -16,12 +16,12 @@ from torch import nn
 from dbcli.diffusion import hub
 from dbcli.diffusion.assembly import COMPONENTS, Parts, build_networks, check_config, empty_network, match_names
 from dbcli.diffusion.base_kinds import check_folder
-from dbcli.diffusion.folder import parts_of_folder
+from dbcli.diffusion.folder import parts_of_folder, require_components
 from dbcli.diffusion.narrow_heads import widen_narrow_heads
 from dbcli.diffusion.prediction import checked_prediction, settle
 from dbcli.diffusion.samplers import has_zero_snr
-from dbcli.diffusion.separate_vae import with_vae
-from dbcli.diffusion.single_file import parts_of_file
+from dbcli.diffusion.separate_vae import vae_parts, with_vae
+from dbcli.diffusion.single_file import parts_of_file, shipped_configs
 from dbcli.diffusion.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
 from dbcli.errors import BaseMissing, UsageError
 
@@ -208,12 +208,16 @@ def judge_base(
     those. Raises what `load_base` raises of them.
     """
     checked_prediction(prediction_type)
+    if vae is not None:
+        vae_parts(Path(vae).expanduser(), shipped_configs("sd-v1")["vae"])
     if reference.kind == "hub":
         assert reference.revision is not None
         if reference.name in KNOWN_BASES and not hub.has_part(reference.source, reference.revision):
             return []
         if not hub.require_loadable(reference.source, reference.revision, offline=offline):
-            check_folder(hub.download_configs(reference.source, reference.revision))
+            folder = hub.download_configs(reference.source, reference.revision)
+            check_folder(folder)
+            require_components(folder, [part for part in COMPONENTS if vae is None or part != "vae"])
             return []
     parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     for component in COMPONENTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
     small.append(folder / "scheduler/scheduler_config.json")
     small += sorted(path for path in tokenizer.iterdir() if path.is_file())
     return Parts(configs, entries, files, partial(read_tokenizer, tokenizer), str(folder), notes, small)
+
+
+def require_components(folder: Path, components: Sequence[str]) -> None:
+    """Raises BaseMissing naming the first component whose configuration a folder does not have."""
+    for component in components:
+        _existing(folder, f"{component}/config.json")
 
 
 def read_tokenizer(folder: Path) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -11,8 +14,8 @@ import pytest
 from huggingface_hub import constants
 
 from dbcli.diffusion import hub
-from dbcli.diffusion.bases import KNOWN_BASES, load_base, resolve_base
-from dbcli.errors import BaseMissing, Unreachable
+from dbcli.diffusion.bases import KNOWN_BASES, judge_base, load_base, resolve_base
+from dbcli.errors import BaseMissing, Unreachable, UnsupportedFile
 from tests.diffusion import tiny_models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -144,3 +147,43 @@ def test_an_unknown_repository_and_a_gated_one_are_told_apart(monkeypatch) -> No
         monkeypatch.setattr(huggingface_hub.HfApi, "model_info", fail)
         with pytest.raises(BaseMissing, match=words):
             resolve_base("someone/thing")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"unet/config.json": {"addition_embed_type": "text_time"}}, UnsupportedFile, "Stable Diffusion XL"),
+        ({"model_index.json": {"_class_name": "FluxPipeline"}}, UnsupportedFile, "Flux"),
+        ({"vae/config.json": None}, BaseMissing, "vae/config.json"),
+        ({}, None, ""),
+    ],
+)
+def test_init_judges_a_repository_from_its_configurations_alone(tmp_path, monkeypatch, change, error, words) -> None:
+    folder = tiny_models.write_folder(tmp_path / "repository")
+    for name, content in change.items():
+        if content is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), **content}))
+    listed = [SimpleNamespace(rfilename=str(path.relative_to(folder))) for path in folder.rglob("*") if path.is_file()]
+    info = SimpleNamespace(sha=COMMIT, siblings=listed)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: info)
+    fetched: list[str] = []
+
+    def fetch(repository: str, revision: str, files: list[str]) -> Path:
+        fetched.extend(files)
+        target = tmp_path / "fetched"
+        for name in files:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / name, target / name)
+        return target
+
+    monkeypatch.setattr(hub, "_fetch", fetch)
+    reference = resolve_base("someone/thing")
+    if error is None:
+        assert judge_base(reference, offline=False) == []
+    else:
+        with pytest.raises(error, match=words):
+            judge_base(reference, offline=False)
+    assert fetched
+    assert all(name.endswith(".json") for name in fetched)
