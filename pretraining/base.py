@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from dbcli.reports.grids import wrap_text
 from pretraining.autoencoder import autoencoder_folder
 from pretraining.clip import encode_captions, load_text_tower
 from pretraining.corpus_latents import CorpusLatents, decode
@@ -53,6 +54,8 @@ from pretraining.settings import (
 )
 
 PEAK_RATE = 1.2e-3
+# Under a picture of `labelled_grid`.
+LABEL_LINES, LINE_PX = 2, 12
 # Share of the budget over which the rate falls to zero at its end, unless told otherwise.
 FALL_SHARE = 0.7
 SAVE_EACH_SECONDS, SHOW_EACH_SECONDS = 120, 900
@@ -215,15 +218,19 @@ def sample(run: Run, unet: UNet2DConditionModel, prompts: list[str], steps: int 
 
 
 def labelled_grid(pictures: Tensor, labels: list[str], columns: int, side_px: int = 128) -> Image.Image:
-    """Join pictures [N, 3, H, W] in [-1, 1] into a grid with a line of text under each."""
-    grid = Image.new("RGB", (columns * side_px, -(-len(labels) // columns) * (side_px + 12)), "white")
+    """Join pictures [N, 3, H, W] in [-1, 1] into a grid with a label under each, never wider than its picture."""
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    lines = [wrap_text(label, side_px - 2, LABEL_LINES, pen.textlength) for label in labels]
+    step = side_px + LINE_PX * max(1, *(len(one) for one in lines))
+    grid = Image.new("RGB", (columns * side_px, -(-len(labels) // columns) * step), "white")
     pen = ImageDraw.Draw(grid)
-    for index, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for index, (picture, label) in enumerate(zip(pictures, lines, strict=True)):
         row, column = divmod(index, columns)
         pixels = ((picture.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
         tile = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC)
-        grid.paste(tile, (column * side_px, row * (side_px + 12)))
-        pen.text((column * side_px + 1, row * (side_px + 12) + side_px), label, fill="black")
+        grid.paste(tile, (column * side_px, row * step))
+        for number, line in enumerate(label):
+            pen.text((column * side_px + 1, row * step + side_px + LINE_PX * number), line, fill="black")
     return grid
 
 

@@ -74,7 +74,7 @@ def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
     screen.document({"sweep": plan.sweep.name, "kind": plan.kind, "cells": cells, "left": asdict(left)})
     rows = [
         (
-            cell.wish.label,
+            cell.score.title,
             cell.state,
             " → ".join(", ".join(f"{name} as {word}" for name, word in stage.words) for stage in cell.stages),
             " + ".join(f"{stage.profile.train.steps} ({stage.profile_name})" for stage in cell.stages),
@@ -111,7 +111,7 @@ def show_result(screen: Screen, result: SweepResult, layout: Layout) -> None:
     screen.table(result.plan.sweep.name, columns, rows)
     for one in result.failed:
         error = one.record.error or {}
-        screen.warn(f"{one.cell.wish.label} failed: {error.get('message')}")
+        screen.warn(f"{one.cell.score.title} failed: {error.get('message')}")
         if error.get("hint"):
             screen.note(f"  → {error['hint']}")
     if result.failed:

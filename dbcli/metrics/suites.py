@@ -133,11 +133,16 @@ def read_prompts(path: Path) -> Suite:
 
 
 def short_label(template: str) -> str:
-    """What tells a prompt from its neighbours: "a {identifier} {class} in space" becomes "in space"."""
+    """What tells a prompt from its neighbours: "a {identifier} {class} in space" becomes "in space".
+
+    Where the two do not stand together the template itself, which is rendered for each subject.
+    """
     match = re.fullmatch(r"\s*(?:(?:a|an|the)\s+)?(.*?)\{identifier\}\s*\{class\}(.*)", template)
     if match:
         before, after = (part.strip(" ,.") for part in match.groups())
         short = f"{before} … {after}" if before and after else before or after
+    elif "{identifier}" in template or "{class}" in template:
+        short = template.strip()  # to be rendered with the subject's words
     else:
         short = _FIELD.sub(r"\1", template).strip()
     return short or "as itself"

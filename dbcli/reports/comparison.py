@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from dbcli.reports.grids import GridRow, draw_grid
+from dbcli.reports.grids import GridRow, draw_grid, stacked
 from dbcli.reports.page import (
     Block,
     Chart,
@@ -23,6 +23,10 @@ from dbcli.reports.page import (
 )
 from dbcli.reports.tables import METRICS, Table, format_interval, format_score, known_metrics
 
+# More columns than this, and a grid is wider than a screen.
+MOST_COLUMNS = 10
+TILE_PX = 128
+
 
 @dataclass(frozen=True)
 class ComparedPrompt:
@@ -30,6 +34,11 @@ class ComparedPrompt:
 
     label: str
     rows: Sequence[tuple[str, Sequence[Image.Image], Mapping[str, Any] | None]]
+
+    @property
+    def images(self) -> int:
+        """How many images the run with the most has."""
+        return max((len(images) for _, images, _ in self.rows), default=0)
 
 
 def score_table(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
@@ -69,6 +78,7 @@ def comparison_page(
     prompts: Sequence[ComparedPrompt],
     charts: Sequence[Chart] = (),
     foot: str = "",
+    seeds: Sequence[int] = (),
 ) -> str:
     """The whole page: scores, differences, settings, then every prompt with a strip a run beneath each other."""
     names = [name for name, _ in runs]
@@ -84,11 +94,12 @@ def comparison_page(
         blocks.append(Text("The runs were made with the same settings."))
     galleries = [gallery("photos", [PictureRow(f"photos of {name}", images, is_photos=True)
                                     for name, images in photos.items()])]  # fmt: skip
+    captions = [f"seed {seed}" for seed in seeds]
     galleries += [
         gallery(
             prompt.label,
             [
-                PictureRow(name, images, note=prompt_note(scores) if scores is not None else "")
+                PictureRow(name, images, note=prompt_note(scores) if scores is not None else "", captions=captions)
                 for name, images, scores in prompt.rows
             ],
         )
@@ -105,11 +116,39 @@ def comparison_page(
 def comparison_grid(
     photos: Mapping[str, Sequence[Image.Image]], prompts: Sequence[ComparedPrompt], *, title: str, seeds: Sequence[int]
 ) -> Image.Image:
-    """The same as one picture: photos first, then for every prompt a row a run, seeds as columns."""
-    columns = max(1, len(seeds))
-    rows = [GridRow(f"photos of {name}", list(images)[:columns], is_photos=True) for name, images in photos.items()]
-    rows += [GridRow(prompt.label, list(images), note=name) for prompt in prompts for name, images, _ in prompt.rows]
-    return draw_grid(rows, tile_px=128, title=title, columns=columns, headings=[f"seed {seed}" for seed in seeds])
+    """The same as one image, a column a run: photos first, then a row a prompt.
+
+    Where the runs have few images each stands with all its seeds in its column; else each seed has a row of its own.
+    """
+    names = list(dict.fromkeys(name for prompt in prompts for name, _, _ in prompt.rows))
+    most = max((prompt.images for prompt in prompts), default=1)
+    group = most if most * len(names) <= MOST_COLUMNS else 1
+    columns = group * len(names)
+    parts = [
+        GridRow(f"photos of {name}", list(images)[:columns], is_photos=True)
+        for name, images in photos.items()
+        if images
+    ]
+    rows = []
+    for prompt in prompts:
+        by_run = {name: list(images) for name, images, _ in prompt.rows}
+        for start in range(0, prompt.images, group):
+            tiles = [tile for name in names for tile in _filled(by_run.get(name, [])[start : start + group], group)]
+            rows.append(GridRow(prompt.label, tiles, note=_seeds(seeds, start, group, prompt.images)))
+    drawn = draw_grid(rows, tile_px=TILE_PX, title=None if parts else title, headings=names, group=group)
+    if not parts:
+        return drawn
+    return stacked([draw_grid(parts, tile_px=TILE_PX, title=title, least_columns=columns), drawn])
+
+
+def _filled(images: Sequence[Image.Image], count: int) -> list[Image.Image | None]:
+    """So many places, those without an image empty: a run that lacks one keeps its column."""
+    return [*images, *([None] * (count - len(images)))]
+
+
+def _seeds(seeds: Sequence[int], start: int, group: int, images: int) -> str:
+    found = list(seeds)[start : min(start + group, images)]
+    return ("seed " if len(found) == 1 else "seeds ") + ", ".join(map(str, found)) if found else ""
 
 
 def _signed(found: Mapping[str, Any] | None) -> str:

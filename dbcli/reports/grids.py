@@ -17,10 +17,13 @@ Font = ImageFont.FreeTypeFont
 
 @dataclass(frozen=True)
 class GridRow:
-    """One row of tiles with its label; `note` stands small under it, `is_photos` sets the row apart."""
+    """One row of tiles with its label; `note` stands small under it, `is_photos` sets the row apart.
+
+    None among the images leaves a place empty.
+    """
 
     label: str
-    images: Sequence[Image.Image]
+    images: Sequence[Image.Image | None]
     note: str = ""
     is_photos: bool = False
 
@@ -45,11 +48,15 @@ def draw_grid(
     title: str | None = None,
     columns: int | None = None,
     headings: Sequence[str] | None = None,
+    group: int = 1,
+    least_columns: int = 1,
 ) -> Image.Image:
     """Rows of square tiles with wrapped labels at their left, as an RGB picture.
 
     `columns` is the most tiles side by side; a longer row goes on beneath itself. `headings` name the
-    columns ("seed 0", ...). Tiles are cropped to the middle. Labels may hold any text: control characters
+    columns ("seed 0", ...), each over `group` of them; there are at least `least_columns`.
+
+    Tiles are cropped to the middle. Labels may hold any text: control characters
     become spaces, a character without a glyph becomes a square. Raises ValueError without rows or for a
     tile under 16 px.
     """
@@ -58,7 +65,7 @@ def draw_grid(
     if tile_px < 16:
         raise ValueError(f"tile_px must be at least 16, found {tile_px}")
     measures = _measures(tile_px)
-    widest = max(1, *(len(row.images) for row in rows))
+    widest = max(1, least_columns, *(len(row.images) for row in rows))
     across = min(widest, columns) if columns and columns > 0 else widest
     labels = [_label(row, measures) for row in rows]
     heights = [_row_height(row, label, across, measures) for row, label in zip(rows, labels, strict=True)]
@@ -69,7 +76,7 @@ def draw_grid(
     grid = Image.new("RGB", (width, top + heading_height + sum(heights) + measures.margin - measures.gap), "white")
     pen = ImageDraw.Draw(grid)
     _write(pen, (measures.margin, measures.margin), title_lines, load_font(measures.title_size, bold=True), INK)
-    _draw_headings(pen, headings, top, across, measures)
+    _draw_headings(pen, headings, top, across, measures, group)
     y = top + heading_height
     for row, label, height in zip(rows, labels, heights, strict=True):
         _draw_row(grid, pen, row, label, (y, height), across, measures)
@@ -181,13 +188,14 @@ def _row_height(row: GridRow, label: tuple[list[str], list[str]], across: int, m
 
 
 def _draw_headings(
-    pen: ImageDraw.ImageDraw, headings: Sequence[str] | None, y: int, across: int, measures: _Measures
+    pen: ImageDraw.ImageDraw, headings: Sequence[str] | None, y: int, across: int, measures: _Measures, group: int
 ) -> None:
     font = load_font(measures.note_size)
     left = measures.margin + measures.label_width + measures.gap
-    for column, heading in enumerate((headings or ())[:across]):
-        lines = _wrapped(heading, font, measures.tile, 1)
-        middle = left + column * (measures.tile + measures.gap) + measures.tile / 2
+    step = group * (measures.tile + measures.gap)
+    for number, heading in enumerate((headings or ())[: -(-across // group)]):
+        lines = _wrapped(heading, font, step - measures.gap, 1)
+        middle = left + number * step + (step - measures.gap) / 2
         pen.text((middle, y), lines[0] if lines else "", font=font, fill=FAINT_INK, anchor="ma")
 
 
@@ -209,10 +217,12 @@ def _draw_row(
     left = measures.margin + measures.label_width + measures.gap
     step = measures.tile + measures.gap
     for number, image in enumerate(row.images):
-        grid.paste(_tile(image, measures.tile), (left + number % across * step, y + number // across * step))
+        if image is None:
+            continue
+        grid.paste(square_tile(image, measures.tile), (left + number % across * step, y + number // across * step))
 
 
-def _tile(image: Image.Image, side: int) -> Image.Image:
+def square_tile(image: Image.Image, side: int) -> Image.Image:
     """The picture cropped to its middle square; transparency on white."""
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         layer = image.convert("RGBA")

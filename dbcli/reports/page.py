@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Picture:
     alt: str
     width: int
     height: int
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,13 @@ class Section:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """What a gallery's row is made from: a label and pictures in memory."""
+    """What a gallery's row is made from: a label and images in memory; `captions` stand under the images, one each."""
 
     label: str
     images: Sequence[Image.Image]
     note: str = ""
     is_photos: bool = False
+    captions: Sequence[str] = ()
 
 
 def render_page(title: str, sections: Sequence[Section], *, lead: str = "", foot: str = "") -> str:
@@ -141,16 +144,19 @@ def gallery(name: str, rows: Sequence[PictureRow], *, tile_px: int = TILE_PX) ->
         tuple(
             GalleryRow(
                 row.label,
-                tuple(
-                    embedded_picture(image, f"{row.label}, {number} of {len(row.images)}", tile_px=tile_px)
-                    for number, image in enumerate(row.images, start=1)
-                ),
+                tuple(_pictures(row, tile_px)),
                 row.note,
                 row.is_photos,
             )
             for row in rows
         ),
     )
+
+
+def _pictures(row: PictureRow, tile_px: int) -> Iterator[Picture]:
+    for number, (image, caption) in enumerate(zip_longest(row.images, row.captions[: len(row.images)]), start=1):
+        alt = f"{row.label}, {caption or f'{number} of {len(row.images)}'}"
+        yield replace(embedded_picture(image, alt, tile_px=tile_px), caption=caption or "")
 
 
 def embedded_picture(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) -> Picture:

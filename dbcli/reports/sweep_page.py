@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dbcli.reports.page import Block, PictureRow, Section, TableBlock, Text, gallery, protocol_blocks, render_page
-from dbcli.reports.sweep_tables import cells_table, differences, rows_table
+from dbcli.reports.sweep_tables import cell_label, cells_table, differences, rows_table
 from dbcli.reports.tables import markdown
 
 
@@ -45,8 +45,4 @@ def _is_scored(scores: Mapping[str, Any]) -> bool:
 
 
 def _failures(scores: Mapping[str, Any]) -> list[str]:
-    return [
-        f"Failed: {' · '.join(cell['values'].values()) or 'run'}: {cell['error']}"
-        for cell in scores["cells"]
-        if cell["error"]
-    ]
+    return [f"Failed: {cell_label(cell)}: {cell['error']}" for cell in scores["cells"] if cell["error"]]

@@ -67,7 +67,7 @@ def cells_table(scores: Mapping[str, Any]) -> Table:
     with_nearest = any(cell["nearest_right"] is not None for cell in cells)
     rows = tuple(
         (
-            " · ".join(cell["values"].values()) or "run",
+            cell_label(cell),
             cell["state"],
             *(format_score((found.get(metric) or {}).get("value")) for metric in metrics),
             *((format_score(cell["nearest_right"]),) if with_nearest else ()),
@@ -83,6 +83,11 @@ def cells_table(scores: Mapping[str, Any]) -> Table:
         "runs",
     )
     return Table(headers, rows, "Every cell")
+
+
+def cell_label(cell: Mapping[str, Any]) -> str:
+    """What a cell is called: its labels on the axes, with the subject's words where a template is one."""
+    return str(cell.get("label") or " · ".join(cell["values"].values()) or "run")
 
 
 def differences(scores: Mapping[str, Any]) -> str:

@@ -151,7 +151,15 @@ def _written(layout: Layout, suite: Suite, parts: Sequence[_Part], seeds: Sequen
     scores = [(part.record.name, part.scores) for part in parts]
     charts = [chart for record in records for chart in run_charts(layout, record)]
     page = comparison_page(
-        title, scores, differences, settings, photos, prompts, charts, foot=f"Made by dreambooth {__version__}."
+        title,
+        scores,
+        differences,
+        settings,
+        photos,
+        prompts,
+        charts,
+        foot=f"Made by dreambooth {__version__}.",
+        seeds=seeds,
     )
     write_text(folder / "report.html", page)
     grid = comparison_grid(photos, prompts, title=title, seeds=seeds)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import PromptError
 from dbcli.project.atomic import write_json
-from dbcli.project.identifiers import render_with, render_without
+from dbcli.project.identifiers import Words, render_with, render_without
 from dbcli.project.layout import Layout
 from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.profile_settings import DrawSettings, Profile
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
     from dbcli.metrics.encoders import Judges
     from dbcli.metrics.protocol import PromptImages, SubjectImages
-    from dbcli.metrics.suites import Suite
+    from dbcli.metrics.suites import Suite, SuitePrompt
 
 # The paper draws four pictures a prompt.
 PICTURES_A_PROMPT = 4
@@ -289,13 +289,19 @@ def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Pa
     for one, images in zip(chosen, files, strict=True):
         drawn = render_with(one.template, words)
         scoring = drawn if studio.keep_identifier else render_without(one.template, words)
-        prompts.append(PromptImages(drawn, scoring, tuple(images), one.template, one.label, one.task))
+        prompts.append(PromptImages(drawn, scoring, tuple(images), one.template, label_of(one, words), one.task))
     members = class_prompt(studio.profile.prior.template, subject.class_noun)
     class_files = _pictures(studio, [members], CLASS_PICTURES, folder) if prompts else [[]]
     photos: Sequence[Path] = photos_of(studio.layout, studio.record).get(subject.name, [])
     if studio.masking is not None:
         photos = studio.masking.photos.get(subject.name, photos)
     return SubjectImages(subject.name, subject.class_noun, tuple(photos), tuple(prompts), tuple(class_files[0]))
+
+
+def label_of(prompt: SuitePrompt, words: Mapping[str, Words]) -> str:
+    """A prompt's label with the one subject's words in place of {identifier} and {class}."""
+    (own,) = words.values()
+    return prompt.label.replace("{identifier}", own.identifier).replace("{class}", own.class_noun)
 
 
 def _pictures(studio: _Studio, prompts: Sequence[str], count: int, folder: Path) -> list[list[Path]]:

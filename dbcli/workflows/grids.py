@@ -17,6 +17,10 @@ from dbcli.workflows.pictures import Picture
 if TYPE_CHECKING:
     from PIL import Image
 
+TILE_PX, MOST_COLUMNS = 160, 8
+# With so few images a prompt, rows of their own would leave most of a sheet white.
+FEW_IMAGES = 3
+
 
 def photos_of(layout: Layout, record: RunRecord | None) -> dict[str, list[Path]]:
     """The photos of each subject a run learnt, by subject name; subjects deleted since are left out."""
@@ -47,13 +51,17 @@ def picture_grid(
 def write_sheet(
     path: Path, photos: dict[str, list[Path]], rows: dict[str, list[Path]], *, title: str | None = None
 ) -> None:
-    """Writes a sheet: a row of photos a subject, then a row a label."""
+    """Writes a sheet: a row of photos a subject, then a row a label; few images a label stand side by side."""
+    from dbcli.reports.blocks import draw_blocks
     from dbcli.reports.grids import GridRow, draw_grid
 
     sheet = [GridRow(f"photos of {name}", opened(files), is_photos=True) for name, files in photos.items()]
     sheet += [GridRow(label, opened(files)) for label, files in rows.items()]
-    columns = max(8, *(len(row.images) for row in sheet)) if len(sheet) else 8
-    write_bytes(path, png_bytes(draw_grid(sheet, tile_px=160, title=title, columns=min(columns, 8))))
+    if max((len(files) for files in rows.values()), default=0) <= FEW_IMAGES:
+        drawn = draw_blocks(sheet, tile_px=TILE_PX, title=title)
+    else:
+        drawn = draw_grid(sheet, tile_px=TILE_PX, title=title, columns=MOST_COLUMNS)
+    write_bytes(path, png_bytes(drawn))
 
 
 def opened(files: Sequence[Path]) -> list[Image.Image]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base
     from dbcli.metrics.encoders import Judges
     from dbcli.metrics.features_cache import FeatureStore
+    from dbcli.reports.page import PictureRow
 
 # Places that suit a dog and a backpack alike, and that no photo decides.
 PROMPTS = (
@@ -262,14 +263,22 @@ def _write_page(
     rows = []
     for name, files in photos_of(layout, record).items():
         rows.append(PictureRow(f"photos of {name}", opened(files), is_photos=True))
-        rows += [PictureRow(prompt, opened(pictures)) for prompt, pictures in drawn.subjects[name].items()]
+        rows += [_row(prompt, pictures, report["seed"]) for prompt, pictures in drawn.subjects[name].items()]
     members = []
     for noun in drawn.before:
-        members.append(PictureRow(f"{noun}, by the base", opened(drawn.before[noun])))
-        members.append(PictureRow(f"{noun}, by {record.name}, the same seeds", opened(drawn.after[noun])))
+        members.append(_row(f"{noun}, by the base", drawn.before[noun], report["seed"]))
+        members.append(_row(f"{noun}, by {record.name}", drawn.after[noun], report["seed"]))
     write_text(folder / "report.html", interference_page(report, [("Subjects", rows), ("Classes", members)]))
     if len(report["matrix"]["columns"]) < 2:
         return None
     path = folder / "matrix.png"
     write_bytes(path, matrix_chart(report))
     return path
+
+
+def _row(label: str, files: Sequence[Path], seed: int) -> PictureRow:
+    """A strip of images that were drawn with one seed after another."""
+    from dbcli.reports.page import PictureRow
+    from dbcli.workflows.grids import opened
+
+    return PictureRow(label, opened(files), captions=[f"seed {seed + index}" for index in range(len(files))])

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
+from dbcli.errors import DataError
 from dbcli.project.atomic import write_text
 from dbcli.project.layout import Layout
 from dbcli.project.probe_files import ProbeRecord, load_probes, probe_pictures
+from dbcli.project.recipes import read_recipe
 from dbcli.project.runs import RunRecord, read_events
 from dbcli.workflows.grids import opened
 
@@ -43,7 +45,8 @@ def _galleries(scores: Mapping[str, Any], subjects: Sequence[SubjectImages]) -> 
     by_task: dict[str, list[PictureRow]] = {}
     for subject, scored in zip(subjects, scores["subjects"], strict=True):
         for prompt, found in zip(subject.prompts, scored["prompts"], strict=True):
-            row = PictureRow(prompt.prompt, opened(prompt.images), note=prompt_note(found))
+            seeds = [f"seed {scores['seed'] + index}" for index in range(len(prompt.images))]
+            row = PictureRow(prompt.prompt, opened(prompt.images), note=prompt_note(found), captions=seeds)
             by_task.setdefault(prompt.task, []).append(row)
     return [(task, [*photos, *rows]) for task, rows in by_task.items()]
 
@@ -87,8 +90,17 @@ def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[P
     for one in probes.probes if probes is not None else []:
         chosen = " · the result" if probes is not None and one.step == probes.chosen else ""
         note = f"fidelity {one.fidelity:.3f} · editability {one.editability:.3f}{chosen}"
-        rows.append(PictureRow(f"step {one.step}", opened(probe_pictures(layout, record.name, one.step)), note=note))
+        files = probe_pictures(layout, record.name, one.step)
+        rows.append(PictureRow(f"step {one.step}", opened(files), note=note, captions=[*map(_prompt_of, files)]))
     return [("checkpoints on the way", rows)] if rows else []
+
+
+def _prompt_of(file: Path) -> str:
+    """What a stored image shows: the prompt it carries."""
+    try:
+        return read_recipe(file).prompt
+    except DataError:
+        return ""
 
 
 def _steps(record: RunRecord) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dbcli.project.runs import RunRecord
 from dbcli.project.sweep_faults import shown
+from dbcli.workflows.sweep_labels import rendered_label
 
 # What is told of every run once it differs at all; of other settings only values that are not the usual ones.
 ALWAYS_TOLD = ("train.learning_rate", "train.steps")
@@ -35,13 +36,22 @@ def told_apart(records: Sequence[RunRecord]) -> list[list[str]]:
         if len(set(names)) > 1:
             _add(found, places, [f"profile {name}" for name in names])
     for places in _groups(records, lambda record: (record.method, record.profile.get("name"))):
-        _add_settings(found, places, [_flat(records[place].profile) for place in places])
+        _add_settings(found, places, [_rendered(records[place]) for place in places])
     bases = [record.base.name for record in records]
     if len(set(bases)) > 1:
         _add(found, range(len(records)), [f"base {name}" for name in bases])
     for place, record in enumerate(records):
         found[place] += _origin(record)
     return found
+
+
+def _rendered(record: RunRecord) -> dict[str, Any]:
+    """A run's settings with its subject's words in templates."""
+    table = _flat(record.profile)
+    if len(record.subjects) != 1:
+        return table
+    words = record.subjects[0].identifier or "", record.subjects[0].class_noun
+    return {key: rendered_label(value, words) if isinstance(value, str) else value for key, value in table.items()}
 
 
 def _groups(records: Sequence[RunRecord], key: Any) -> list[list[int]]:

@@ -25,6 +25,7 @@ from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.evaluate import CLASS_PICTURES
 from dbcli.workflows.prompt_reading import check_length
 from dbcli.workflows.settings import check_judge, default_judge, resolve_profile
+from dbcli.workflows.sweep_labels import rendered_label
 from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
 from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
 
@@ -322,13 +323,20 @@ class _Maker:
             "subjects": [self._subject(self.subjects.get(one), word, profile) for one, word in words],
             "after": after,
         }
-        title = f"{wish.label}: {' + '.join(stage.subjects)}" if len(wish.stages) > 1 else wish.label
+        label = self.label(wish)
+        title = f"{label}: {' + '.join(stage.subjects)}" if len(wish.stages) > 1 else label
         return TrainUnit(key_of(content), title, words, name, profile, after, stage.allow_collision)
 
     def _base_choices(self) -> dict[str, str]:
         """What was chosen about the base beside its name; nothing where nothing was, so that older keys stay."""
         choices = {"prediction_type": self.settings.prediction_type, "vae": self.settings.vae_hash}
         return {name: value for name, value in choices.items() if value is not None}
+
+    def label(self, wish: CellWish) -> str:
+        """A cell's label with its subject's words, or "the subject" where it has several."""
+        words = {(self.subjects.word(one, stage), one) for stage in wish.stages for one in stage.subjects}
+        (word, name), *others = words
+        return rendered_label(wish.label, None if others else (word, self.subjects.get(name).class_noun))
 
     def _subject(self, subject: Subject, word: str, profile: Profile) -> dict[str, Any]:
         is_here = self.layout.subject_file(subject.name).exists()
@@ -360,7 +368,7 @@ class _Maker:
         runs = tuple(stage.key for stage in stages)
         return ScoreUnit(
             key_of(content),
-            wish.label,
+            self.label(wish),
             runs,
             suites,
             pictures.count,

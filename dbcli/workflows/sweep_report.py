@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
+from dbcli.errors import SubjectError
 from dbcli.project.atomic import write_bytes, write_json, write_text
 from dbcli.project.layout import Layout
 from dbcli.project.recipes import png_bytes
@@ -14,6 +15,7 @@ from dbcli.project.settings import load_settings
 from dbcli.project.subjects import load_subject, photo_paths
 from dbcli.project.sweep_records import CellRecord
 from dbcli.workflows.grids import opened
+from dbcli.workflows.sweep_labels import rendered_label
 from dbcli.workflows.sweep_plan import PlannedCell, SweepPlan
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def scores_of(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[s
     """The document of a sweep: the same for the same work, however often it was stopped on its way."""
     settings = load_settings(layout)
     unit = plan.cells[0].score
-    cells = [_cell(cell, record) for cell, record in ended]
+    cells = [_cell(layout, cell, record) for cell, record in ended]
     return {
         "schema": 1,
         "kind": plan.kind,
@@ -66,7 +68,7 @@ def scores_of(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[s
             "judge": unit.judge,
         },
         "average_over": [axis.name for axis in plan.sweep.axes if axis.name in plan.sweep.average_over],
-        "rows": _rows(plan, ended),
+        "rows": _rows(layout, plan, ended),
         "cells": cells,
     }
 
@@ -79,13 +81,14 @@ def _prompts(record: CellRecord) -> int:
     return max(by_subject.values(), default=0)
 
 
-def _cell(cell: PlannedCell, record: CellRecord) -> dict[str, Any]:
+def _cell(layout: Layout, cell: PlannedCell, record: CellRecord) -> dict[str, Any]:
     from dbcli.metrics.pooling import pool_scores
 
     pooled = pool_scores(record.scores) if record.scores else None
     return {
         "key": record.key,
         "values": dict(cell.wish.values),
+        "label": rendered_label(" · ".join(dict(cell.wish.values).values()), _shared_words(layout, [(cell, record)])),
         "state": record.state,
         "error": None if record.error is None else record.error["message"],
         "runs": record.runs,
@@ -102,7 +105,7 @@ def _share(record: CellRecord) -> float | None:
     return None if nearest is None else nearest["overall"]["value"]
 
 
-def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
+def _rows(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
     """One row a setting: its cells pooled over the axes that are averaged."""
     from dbcli.metrics.pooling import pool_scores
     from dbcli.metrics.statistics import Cell, share_with_interval
@@ -117,7 +120,8 @@ def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
         scores = [one for record in records if record.state == "finished" for one in record.scores]
         rows.append(
             {
-                "label": " · ".join(label for _, label in values) or _whole_label(plan),
+                "label": rendered_label(" · ".join(label for _, label in values), _shared_words(layout, members))
+                or _whole_label(plan),
                 "values": dict(values),
                 "cells": len(records),
                 "finished": sum(record.state == "finished" for record in records),
@@ -126,6 +130,12 @@ def _rows(plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _shared_words(layout: Layout, members: Sequence[Ended]) -> tuple[str, str] | None:
+    """The words of the one subject of these cells; None where they have several."""
+    found = {_words(layout, cell, name) for cell, _ in members for stage in cell.stages for name, _ in stage.words}
+    return next(iter(found)) if len(found) == 1 else None
 
 
 def _row_values(plan: SweepPlan, cell: PlannedCell) -> tuple[tuple[str, str], ...]:
@@ -148,8 +158,13 @@ def _whole_label(plan: SweepPlan) -> str:
 class _Strip:
     """The pictures of one cell for one subject: the first of each prompt, more of them where prompts are few."""
 
-    def __init__(self, label: str, note: str, labels: list[str], files: list[Path]) -> None:
-        self.label, self.note, self.labels, self.files = label, note, labels, files
+    def __init__(self, label: str, note: str, labels: list[str], files: list[Path], each: int) -> None:
+        self.label, self.note, self.labels, self.files, self.each = label, note, labels, files, each
+
+    @property
+    def headings(self) -> list[str]:
+        """One a prompt, over all its images."""
+        return self.labels[:: self.each]
 
 
 def _strips(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[str, list[_Strip]]:
@@ -160,12 +175,14 @@ def _strips(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[str
         each = max(1, (MOST_COLUMNS - 1) // max(1, _prompts(record)))
         for picture in record.pictures:
             files = [layout.root / file for file in picture["files"]][:each]
-            pairs = [("" if number else picture["label"], file) for number, file in enumerate(files) if file.is_file()]
+            pairs = [(picture["label"], file) for file in files if file.is_file()]
             by_subject.setdefault(picture["subject"], []).extend(pairs)
-        label = " · ".join(value for name, value in cell.wish.values if name != "subject")
+        axes = " · ".join(value for name, value in cell.wish.values if name != "subject")
         for name, pairs in by_subject.items():
             if pairs:
-                strip = _Strip(label or name, _note(record, name), [one for one, _ in pairs], [one for _, one in pairs])
+                label = rendered_label(axes, _words(layout, cell, name)) or name
+                labels, files = [one for one, _ in pairs], [one for _, one in pairs]
+                strip = _Strip(label, _note(record, name), labels, files, each)
                 found.setdefault(name, []).append(strip)
     return found
 
@@ -180,8 +197,6 @@ def _note(record: CellRecord, subject: str) -> str:
 
 
 def _photos(layout: Layout, name: str) -> list[Image.Image]:
-    from dbcli.errors import SubjectError
-
     try:
         return opened([path for path in photo_paths(layout, load_subject(layout, name)) if path.is_file()])
     except SubjectError:
@@ -197,7 +212,10 @@ def _galleries(layout: Layout, strips: Mapping[str, list[_Strip]]) -> list[tuple
             name,
             [
                 PictureRow(f"photos of {name}", _photos(layout, name), is_photos=True),
-                *(PictureRow(strip.label, opened(strip.files), note=strip.note) for strip in found),
+                *(
+                    PictureRow(strip.label, opened(strip.files), note=strip.note, captions=strip.labels)
+                    for strip in found
+                ),
             ],
         )
         for name, found in strips.items()
@@ -209,19 +227,44 @@ def _grid(layout: Layout, strips: Mapping[str, list[_Strip]], title: str) -> Ima
     from dbcli.reports.grids import GridRow, draw_grid, stacked
 
     if all(len(found) == 1 for found in strips.values()):
-        by_labels: dict[tuple[str, ...], list[GridRow]] = {}
+        by_headings: dict[tuple[tuple[str, ...], int], list[tuple[str, _Strip]]] = {}
         for name, (strip,) in strips.items():
-            pictures = [*_photos(layout, name)[:1], *opened(strip.files[: MOST_COLUMNS - 1])]
-            by_labels.setdefault(tuple(strip.labels), []).append(GridRow(name, pictures, note=strip.note))
+            by_headings.setdefault((tuple(strip.headings), strip.each), []).append((name, strip))
+        groups = list(by_headings.items())
         parts = [
-            draw_grid(rows, tile_px=TILE_PX, headings=["a photo", *labels], title=title if not number else None)
-            for number, (labels, rows) in enumerate(by_labels.items())
+            _side_by_side(layout, members, headings, each, title=title if not number else None)
+            for number, ((headings, each), members) in enumerate(groups)
         ]
         return stacked(parts)
     parts = []
     for name, found in strips.items():
-        photos = GridRow(f"photos of {name}", _photos(layout, name)[:MOST_COLUMNS], is_photos=True)
         rows = [GridRow(strip.label, opened(strip.files[:MOST_COLUMNS]), note=strip.note) for strip in found]
-        parts.append(draw_grid([photos], tile_px=TILE_PX, title=title if not parts else None))
-        parts.append(draw_grid(rows, tile_px=TILE_PX, headings=found[0].labels))
+        columns = max(len(row.images) for row in rows)
+        photos = GridRow(f"photos of {name}", _photos(layout, name)[:columns], is_photos=True)
+        heading = title if not parts else None
+        parts.append(draw_grid([photos], tile_px=TILE_PX, title=heading, least_columns=columns))
+        parts.append(draw_grid(rows, tile_px=TILE_PX, headings=found[0].headings, group=found[0].each))
     return stacked(parts)
+
+
+def _side_by_side(
+    layout: Layout, members: Sequence[tuple[str, _Strip]], headings: Sequence[str], each: int, *, title: str | None
+) -> Image.Image:
+    """A row a subject: its photos, as many as a prompt has images, then its images under what they show."""
+    from dbcli.reports.grids import GridRow, draw_grid
+
+    rows = []
+    for name, strip in members:
+        photos: list[Image.Image | None] = [*_photos(layout, name)[:each]]
+        photos += [None] * (each - len(photos))
+        rows.append(GridRow(name, [*photos, *opened(strip.files[: MOST_COLUMNS - each])], note=strip.note))
+    return draw_grid(rows, tile_px=TILE_PX, headings=["photos", *headings], group=each, title=title)
+
+
+def _words(layout: Layout, cell: PlannedCell, subject: str) -> tuple[str, str]:
+    """A subject's word in a cell, and its class noun; what is not known any longer is the subject itself."""
+    word = next((word for stage in cell.stages for name, word in stage.words if name == subject), "")
+    try:
+        return word, load_subject(layout, subject).class_noun
+    except SubjectError:
+        return word, subject

@@ -186,12 +186,13 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     """Draws what would be scored, for a person's eye only."""
     from dbcli.metrics.suites import load_suite
     from dbcli.workflows.composition import Cast
+    from dbcli.workflows.evaluate import label_of
     from dbcli.workflows.generate import generate
     from dbcli.workflows.pictures import words_of
 
     words = words_of(load_run(layout, run))
     wanted = [
-        (name, prompt.label, render_with(prompt.template, {name: one}))
+        (name, label_of(prompt, {name: one}), render_with(prompt.template, {name: one}))
         for suite in map(load_suite, unit.suites)
         for name, one in words.items()
         for prompt in suite.prompts_for(one.class_noun)

@@ -54,7 +54,7 @@ def test_two_runs_are_drawn_with_the_same_seeds_scored_and_set_against_each_othe
     values = [one["scores"]["overall"]["dino"]["value"] for one in found["runs"]]
     assert difference["scores"]["dino"]["value"] == pytest.approx(values[1] - values[0])
     assert found["settings"]["train.seed"] == {"0001-dog": "0", "0002-dog": "1"}
-    assert Image.open(found["grid"]).height > 4 * 128
+    assert Image.open(found["grid"]).height > 3 * 128
     assert "<script" not in Path(found["report"]).read_text()
 
 

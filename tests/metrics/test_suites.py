@@ -53,6 +53,8 @@ def test_live_subjects_are_told_by_their_noun(noun: str, expected: bool) -> None
         ("a red {identifier} {class}", "red"),
         ("a photo of a {identifier} {class} at night", "photo of a … at night"),
         ("a {dog} in space", "a dog in space"),
+        ("{identifier} {class}", "as itself"),
+        ("a {identifier} toy {class}", "a {identifier} toy {class}"),
     ],
 )
 def test_labels_say_what_differs(template: str, label: str) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.base import Plan, masked_error, snr_weights
+from pretraining.base import Plan, labelled_grid, masked_error, snr_weights
 from pretraining.clip import contrastive_loss
 from pretraining.compose import recolour, rotate_hue, with_article
 from pretraining.judges import pair_loss
@@ -180,3 +180,12 @@ def test_a_set_is_called_what_it_is_drawn_like_unless_photographed_or_inked() ->
         {"photo": 0.5, "3d": 0.35, "flat": 0.0, "drawing": 0.15}, abs=0.08
     )
     assert {in_a_style(draw, white_square(), "twemoji")[1] for _ in range(100)} == {"photo", "flat", "drawing"}
+
+
+def test_a_label_never_reaches_under_the_next_picture() -> None:
+    pictures = torch.zeros(2, 3, 8, 8)
+    long, short = (
+        labelled_grid(pictures, [label, ""], 2, 64) for label in ("a robot in front of a brick wall", "a fox")
+    )
+    assert long.height > short.height
+    assert long.crop((64, 64, 128, long.height)).getcolors() == [((long.height - 64) * 64, (255, 255, 255))]

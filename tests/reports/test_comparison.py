@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PIL import Image
+from PIL import Image, ImageColor
 
 from dbcli.reports.comparison import (
     ComparedPrompt,
@@ -45,8 +45,42 @@ def test_the_page_holds_every_run_and_carries_nothing_that_runs() -> None:
     assert page.count("<img ") == 1 + 4
 
 
-def test_the_grid_has_a_row_for_each_run_under_each_prompt() -> None:
-    one = comparison_grid({"dog": [PHOTO]}, prompts()[:1], title="two", seeds=[5, 6])
-    two = comparison_grid({"dog": [PHOTO]}, [*prompts(), *prompts()], title="two", seeds=[5, 6])
-    assert two.height - one.height >= 2 * 128
+def drawn(colours: dict[str, list[str]], label: str = "in space") -> ComparedPrompt:
+    rows = [(name, [Image.new("RGB", (64, 64), one) for one in own], None) for name, own in colours.items()]
+    return ComparedPrompt(label, rows)
+
+
+def places(grid: Image.Image, colour: str) -> tuple[int, int, int, int]:
+    """The box around everything of one colour."""
+    wanted = ImageColor.getrgb(colour)
+    same = [
+        (x, y) for y in range(0, grid.height, 4) for x in range(0, grid.width, 4) if grid.getpixel((x, y)) == wanted
+    ]
+    return min(x for x, _ in same), min(y for _, y in same), max(x for x, _ in same), max(y for _, y in same)
+
+
+def test_a_grid_has_a_column_a_run_and_a_row_a_prompt() -> None:
+    first = drawn({"0001-dog": ["red", "red"], "0002-dog": ["blue", "blue"]})
+    one = comparison_grid({"dog": [PHOTO]}, [first], title="two", seeds=[5, 6])
+    two = comparison_grid({"dog": [PHOTO]}, [first, first], title="two", seeds=[5, 6])
+    assert 128 <= two.height - one.height < 2 * 128
     assert two.width == one.width
+    plain = comparison_grid({}, [first], title="two", seeds=[5, 6])
+    red, blue = places(plain, "red"), places(plain, "blue")
+    assert red[2] < blue[0]
+    assert (red[1], red[3]) == (blue[1], blue[3])
+
+
+def test_many_images_have_a_row_a_seed_and_still_a_column_a_run() -> None:
+    many = drawn({"0001-dog": ["red"] * 8, "0002-dog": ["blue"] * 8})
+    grid = comparison_grid({}, [many], title="two", seeds=range(8))
+    red, blue = places(grid, "red"), places(grid, "blue")
+    assert red[2] < blue[0]
+    assert red[2] - red[0] < 128 < red[3] - red[1]
+
+
+def test_a_run_without_an_image_keeps_its_column() -> None:
+    lacking = drawn({"0001-dog": ["red"], "0002-dog": [], "0003-dog": ["blue"]})
+    whole = drawn({"0001-dog": ["red"], "0002-dog": ["lime"], "0003-dog": ["blue"]})
+    found = [comparison_grid({}, [one], title="t", seeds=[0]) for one in (lacking, whole)]
+    assert places(found[0], "blue") == places(found[1], "blue")

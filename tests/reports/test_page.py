@@ -107,7 +107,7 @@ def test_every_picture_has_words_and_a_size() -> None:
 
 def test_scrolling_parts_can_be_reached_by_keyboard_and_are_named() -> None:
     page = page_with("dog")
-    scrolling = [a for _, a in page.found if a.get("class") in {"scroll", "strip"}]
+    scrolling = [a for _, a in page.found if a.get("class") == "scroll"]
     assert scrolling
     assert all(a["tabindex"] == "0" and a["aria-label"] and a["role"] for a in scrolling)
     ids = {a["id"] for _, a in page.found if "id" in a}
@@ -176,3 +176,29 @@ def test_blocks_render_on_their_own() -> None:
 def test_a_note_tells_scores_and_copying() -> None:
     prompt = made_scores(copying=True)["subjects"][0]["prompts"][0]
     assert prompt_note(prompt) == "DINO 0.712 · CLIP-I 0.810 · CLIP-T 0.301 · copies the photos"
+
+
+def test_every_image_of_a_strip_bears_what_it_shows() -> None:
+    rows = [PictureRow("learning rate 1e-4", [Image.new("RGB", (9, 9))] * 2, captions=["in space", "on the beach"])]
+    page = Elements(render_page("t", [Section("Images", (gallery("dog", rows),))]))
+    assert re.search(r"learning rate 1e-4\s+in space\s+on the beach", page.text)
+    alts = [a["alt"] for tag, a in page.found if tag == "img"]
+    assert alts == ["learning rate 1e-4, in space", "learning rate 1e-4, on the beach"]
+
+
+def test_strips_wrap_instead_of_being_cut() -> None:
+    css = render_page("t", [])
+    strip = re.search(r"\.strip \{([^}]*)\}", css)
+    assert strip is not None
+    assert "flex-wrap: wrap" in strip.group(1)
+    assert "overflow" not in strip.group(1)
+
+
+def test_on_a_phone_every_value_of_a_table_stands_beside_its_columns_name() -> None:
+    page = Elements(evaluation_page(made_scores(), title="t"))
+    cells = [a for tag, a in page.found if tag == "td" and a.get("data-label") == "DINO ↑"]
+    assert cells
+    assert all(a["role"] == "cell" for a in cells)
+    phone = evaluation_page(made_scores(), title="t").partition("@media (max-width: 40rem)")[2]
+    assert "content: attr(data-label)" in phone
+    assert re.search(r"\.scroll \{ overflow: visible; \}", phone)
