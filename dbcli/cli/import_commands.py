@@ -64,10 +64,12 @@ def import_embedding(
         str | None, typer.Option("--name", help="What the run is called; the file's name by default.")
     ] = None,
     token: Annotated[
-        str | None, typer.Option("--token", metavar="WORD", help="The word it answers to; the file's own by default.")
+        list[str] | None,
+        typer.Option("--token", metavar="WORD", help="The word it answers to; the file's own by default."),
     ] = None,
     class_noun: Annotated[
-        str | None, typer.Option("--class", metavar="NOUN", help="What kind of thing it shows, if it is a thing.")
+        list[str] | None,
+        typer.Option("--class", metavar="NOUN", help="What kind of thing it shows, if it is a thing."),
     ] = None,
     allow_collision: Annotated[
         bool, typer.Option("--allow-collision", help="For research: words that clash, and record that.")
@@ -80,6 +82,14 @@ def import_embedding(
     call = of(context)
     layout = call.layout()
     source = Path(call.wanted(str(file) if file else None, "FILE", "Which embedding"))
-    words = {"name": name, "token": token, "class_noun": class_noun, "allow_collision": allow_collision}
-    record = bring_in(layout, source, **words, progress=call.screen, offline=call.offline)
+    record = bring_in(
+        layout,
+        source,
+        name=name,
+        tokens=token or [],
+        class_nouns=class_noun or [],
+        allow_collision=allow_collision,
+        progress=call.screen,
+        offline=call.offline,
+    )
     show_run(call.screen, record, layout)

@@ -68,7 +68,7 @@ _ADAPTERS = (
     ("OFT", "an OFT", r"\.(oft_blocks|oft_diag|oft_R|rescale)(\.weight)?$"),
     ("T-LoRA", "a T-LoRA", r"\.([qp]_layer\.weight|lambda_layer)$"),
     ("(IA)³", "an (IA)³", r"\.(on_input|ia3_l(\.\w+)?)$"),
-    ("numbered LoRA", "a LoRA of the first trainers, which number its layers,", r"^(unet|text_encoder):\d+:(up|down)"),
+    ("numbered LoRA", "a LoRA of the first trainers (its layers are numbered)", r"^(unet|text_encoder):\d+:(up|down)"),
     ("weight differences", "a file of weight differences (.diff)", r"\.(diff|set_weight)$"),
     ("norm differences", "a file of norm differences (.w_norm)", r"\.[wb]_norm$"),
     ("bias differences", "a file of bias differences (.diff_b)", r"\.diff_b$|\.lora_B(\.\w+)?\.bias$|\.lora_up\.bias$"),
@@ -141,6 +141,9 @@ def kind_of(weights: WeightFile) -> FileKind:
     names = weights.names()
     family = _family(names, weights.metadata)
     adapters = tuple(name for name, pattern in _ADAPTER_PATTERNS if any(pattern.search(one) for one in names))
+    # LyCORIS' BOFT has OFT's names, and one dimension more: its factors.
+    if "OFT" in adapters and any(one.endswith(".oft_blocks") and len(weights.shape(one)) > 3 for one in names):
+        adapters = ("BOFT", *adapters)
     # Whole models first: their keys may end in `.weight` alone, those of adapters never begin like theirs.
     kind = next((kind for kind, mark in _KIND_MARKS if any(mark.search(one) for one in names)), None)
     if adapters and (kind is None or not _is_whole(names, adapters)):

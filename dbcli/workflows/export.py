@@ -246,6 +246,11 @@ def _write_lora(layout: Layout, order: ExportOrder, progress: Progress, *, offli
     learnt = read_lora(file, unet=model.unet, text_encoder=model.text_encoder)
     if order.target == "kohya" and learnt.has_dora:
         raise _no_dora(order.record)
+    if learnt.by_input:
+        raise UnsupportedFile(
+            f"{order.record.name} is a DoRA with lengths along the inputs, which PEFT and diffusers do not know.",
+            hint=f"dreambooth export {order.record.name} --to checkpoint",
+        )
     portable = for_kohya(learnt) if order.target == "kohya" else for_diffusers(learnt)
     lora = _rounded(portable, order.dtype)
     attach_lora(model.unet, model.text_encoder, lora)

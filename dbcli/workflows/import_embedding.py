@@ -32,30 +32,36 @@ def import_embedding(
     file: Path,
     *,
     name: str | None,
-    token: str | None,
-    class_noun: str | None,
+    tokens: Sequence[str] = (),
+    class_nouns: Sequence[str] = (),
     progress: Progress,
     offline: bool,
     allow_collision: bool = False,
 ) -> RunRecord:
     """Reads the words of an embedding file, or those that a LoRA file brings along, and keeps them as a finished run.
 
-    A word is the file's own name for it, else the file's name; `token` gives one word another. Raises UsageError for
-    what is no word, BaseMissing for a missing file, UnsupportedFile for another kind of file or another base's vectors,
-    UnsafeFile for a damaged one, and Collision where a word belongs to another subject and nobody allowed it.
+    A word is the file's own name for it, else the file's name; `tokens` give the words others and `class_nouns` their
+    nouns, in the file's order. Raises UsageError for what is no word or not one for each, MissingError for a missing
+    file, UnsupportedFile for another kind of file or another base's vectors, UnsafeFile for a damaged one, and
+    Collision where a word belongs to another subject and nobody allowed it.
     """
     if name is not None:
         check_name(name, "run")
-    noun = "" if class_noun is None else check_class_noun(class_noun)
+    nouns = [check_class_noun(noun) for noun in class_nouns]
     source = file.expanduser()
     require_file(source, "an embedding")
     from dbcli.diffusion.formats.embedding_files import read_embeddings
     from dbcli.diffusion.model_files import open_weights
 
-    words = _named(read_embeddings(source), token, source)
+    words = read_embeddings(source)
+    _check_count(words, tokens, "--token", source)
+    _check_count(words, nouns, "--class", source)
+    words = _named(words, tokens, source)
     title = name or slug(source.stem, "embedding")
-    own = words_of_file(open_weights(source).metadata, nounless=True) if token is None else []
-    triggers = [_trigger(one.word, noun, title, own) for one in words]
+    own = [] if tokens else words_of_file(open_weights(source).metadata, nounless=True)
+    triggers = [
+        _trigger(one.word, noun, title, own) for one, noun in zip(words, nouns or [""] * len(words), strict=True)
+    ]
     words = [replace(one, word=trigger.identifier) for one, trigger in zip(words, triggers, strict=True)]
     subjects = imported_subjects(layout, title, triggers, _check_word(layout, allow_collision))
     with progress.stage(f"Reading {printable(source.name)}", 1) as stage:
@@ -89,14 +95,19 @@ def _trigger(word: str, noun: str, title: str, own: Sequence[Trigger]) -> Trigge
     return Trigger(known.identifier, noun or known.class_noun, known.name or slug(known.class_noun, "word"))
 
 
-def _named(words: Sequence[WordVectors], token: str | None, source: Path) -> list[WordVectors]:
-    if token is not None and len(words) > 1:
+def _check_count(words: Sequence[WordVectors], given: Sequence[str], option: str, source: Path) -> None:
+    if given and len(given) != len(words):
         listed = ", ".join(printable(one.word, 40) for one in words)
+        held = f"{len(words)} words ({listed})" if len(words) > 1 else f"one word ({listed})"
         raise UsageError(
-            f"{source} holds {len(words)} words ({listed}); --token would name one.", hint="leave --token out"
+            f"{option} was given {'once' if len(given) == 1 else f'{len(given)} times'}, and {source} holds {held}.",
+            hint=f"give {option} once for each of them, or leave it out",
         )
-    if token is not None:
-        return [replace(words[0], word=check_identifier(token))]
+
+
+def _named(words: Sequence[WordVectors], tokens: Sequence[str], source: Path) -> list[WordVectors]:
+    if tokens:
+        return [replace(one, word=check_identifier(token)) for one, token in zip(words, tokens, strict=True)]
     checked = []
     for one in words:
         try:
@@ -128,7 +139,7 @@ def _check_base(words: Sequence[WordVectors], base: Base, source: Path, progress
         if found != width:
             raise UnsupportedFile(
                 f"{source} is an embedding for another base: its vectors have {found} values, this base's {width}.",
-                hint="dreambooth init DIR --base with the base that it was learnt on",
+                hint="make a project on the base that it was learnt on",
             )
         if count >= room:
             progress.warn(f"'{printable(one.word)}' is {count} vectors long; a prompt has room for {room} tokens here.")

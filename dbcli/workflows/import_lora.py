@@ -62,6 +62,8 @@ def import_lora(
         _check_values(lora, source)
         _check_words(lora, base)
         stage.advance()
+    if not lora.says_strength:
+        progress.warn("The file does not say its alpha, and PEFT's adapter_config.json is not beside it: as its rank.")
     for line in lora.left_out:
         progress.note(f"{printable(source.name)} holds {printable(line)}: left out.")
     title = name or title_of(lora.metadata) or source.stem

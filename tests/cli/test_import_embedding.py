@@ -107,7 +107,12 @@ def test_a_file_of_several_words_is_a_run_of_all_of_them(run: Run, files: Path) 
         run("generate", "{b1}", "--run", record["name"], *DRAW)
     )
     refused = run("import-embedding", files / "two.safetensors", "--token", "sks")
-    assert (refused.code, "2 words" in refused.err) == (2, True), refused.err
+    assert (refused.code, "2 words (<a1>, <b1>)" in refused.err) == (2, True), refused.err
+    named = ["--token", "ona", "--token", "onb", "--class", "toy", "--class", "cat"]
+    record = run("import-embedding", files / "two.safetensors", *named, "--json").document
+    assert [(one["identifier"], one["class_noun"]) for one in record["subjects"]] == [("ona", "toy"), ("onb", "cat")]
+    twice = run("import-embedding", files / "zqv.pt", "--token", "a", "--token", "b")
+    assert (twice.code, "given 2 times" in twice.err) == (2, True), twice.err
 
 
 @pytest.mark.parametrize(

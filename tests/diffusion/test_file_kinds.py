@@ -93,5 +93,13 @@ def test_other_files_are_told_apart(tmp_path: Path, names: list[str], expected: 
     assert (found.kind, found.family) == expected
 
 
+def test_a_boft_has_one_dimension_more_than_an_oft(tmp_path: Path) -> None:
+    names = (f"{LAYER}.oft_blocks", f"{LAYER}.alpha")
+    assert (kind(tmp_path, *names, shape=(2, 4, 4)).adapter, kind(tmp_path, *names, shape=(3, 2, 4, 4)).adapter) == (
+        "OFT",
+        "BOFT",
+    )
+
+
 def test_an_adapter_of_the_first_trainers_is_one(tmp_path: Path) -> None:
     assert kind(tmp_path, "unet:0:up", "unet:0:down").title.startswith("a LoRA of the first trainers")

@@ -24,6 +24,7 @@ INVOKEAI_NAME = "emb_params"
 # Names that say nothing: AUTOMATIC1111's and InvokeAI's, kohya's, and that of AUTOMATIC1111's pickled files.
 NAMELESS = (INVOKEAI_NAME, "*", "string_to_param.*", "string_to_param", "clip_l")
 MOST_VECTORS = 75
+IMAGES = (".png", ".webp", ".jxl", ".avif")
 
 
 def write_embedding(
@@ -48,6 +49,11 @@ def read_embeddings(path: Path) -> list[WordVectors]:
     Raises UnsupportedFile where it is not an embedding for Stable Diffusion 1 or 2, BaseMissing where vectors are
     missing, UnsafeFile where it is damaged.
     """
+    if path.suffix.lower() in IMAGES:
+        raise UnsupportedFile(
+            f"{path} is an image. AUTOMATIC1111 can hide an embedding in one, which is not read here.",
+            hint="look for it as .safetensors or .pt",
+        )
     weights = open_weights(path)
     if not weights.names():
         raise BaseMissing(f"{path} holds no vectors.", hint="Download it again, or look for another file.")

@@ -39,7 +39,8 @@ class LoraLayer:
 class LoraWeights:
     """A whole LoRA. Layer names are module paths without `text_model.`; `metadata` is the file's own, if any.
 
-    `words` are embeddings that lay in the same file; `left_out` says, a sentence each, what else lay in it.
+    `words` are embeddings that lay in the same file; `left_out` names, one each, what else lay in it. `says_strength`
+    is False where PEFT's own file came without the configuration that has its alpha.
     """
 
     unet: dict[str, LoraLayer]
@@ -47,6 +48,7 @@ class LoraWeights:
     metadata: dict[str, str] = field(default_factory=dict)
     words: list[WordVectors] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    says_strength: bool = True
 
     @property
     def by_input(self) -> bool:
@@ -109,8 +111,8 @@ def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, P
     """
     if lora.by_input:
         raise UnsupportedFile(
-            "This DoRA keeps its lengths along the inputs, which PEFT and diffusers do not know.",
-            hint="dreambooth export --to checkpoint merges it into its base",
+            "This DoRA keeps its lengths along the inputs, which PEFT and diffusers do not know: "
+            "it can neither be trained on nor be written for them."
         )
     networks = {"unet": unet, "text_encoder": text_encoder}
     return {

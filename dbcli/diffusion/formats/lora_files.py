@@ -58,6 +58,8 @@ def read_lora(path: Path, *, unet: Any, text_encoder: Any) -> LoraWeights:
     if zeros:
         lora.left_out.append(f"{zeros} differences that are zero")
     configs = adapter_configs(weights)
+    is_pefts = any(name.startswith("base_model.model.") for name in weights.names())
+    lora.says_strength = bool(configs) or not is_pefts or any("alpha" in names for names in parts.values())
     for (network, module), names in _by_module(weights, parts, lookup, lora).items():
         config = configs.get(network)
         # In a UNet diffusers gives every layer of the file its adapter; transformers goes by the configuration.
@@ -92,7 +94,9 @@ def _check_kind(weights: WeightFile) -> None:
     if kind.kind != "adapter":
         raise UnsupportedFile(
             f"{weights.path} is {kind.title}, not a LoRA.",
-            hint="dreambooth init DIR --base FILE takes whole models" if kind.kind == "checkpoint" else None,
+            hint=f"dreambooth init myproj --base {shlex.quote(str(weights.path))}"
+            if kind.kind == "checkpoint"
+            else None,
         )
     if kind.family not in ("", SD):
         raise UnsupportedFile(f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1 and 2 can be read.")
