@@ -28,6 +28,13 @@ _UNET_SETTINGS = (
     ("encoder_hid_dim_type", "a UNet that is conditioned on images (Kandinsky, IP-Adapter)"),
     ("time_cond_proj_dim", "a latent consistency model"),
 )
+# Files that people keep beside base models, by a name that each has.
+_OTHERS = (
+    (re.compile(r"^(ip_adapter|image_proj)\."), "an IP-Adapter"),
+    (re.compile(r"^(adapter\.)?body\.\d+\.(block1|resnets)\."), "a T2I-Adapter"),
+    (re.compile(r"^(model\.\d+\.|conv_first\.|params_ema\.)"), "an upscaler of images"),
+    (re.compile(r"^(vision_model|visual_projection)\."), "an image encoder or a safety checker"),
+)
 _FAMILIES = (
     ("StableDiffusionXL", SDXL),
     ("StableDiffusion3", "Stable Diffusion 3"),
@@ -75,7 +82,7 @@ def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: boo
     if family:
         raise UnsupportedFile(f"{path} is {family}.", hint=ONLY)
     if f"{UNET_PREFIX}input_blocks.0.0.weight" not in names:
-        raise _without_unet(path, kind)
+        raise _without_unet(stored, kind)
     lacking = []
     if needs_vae and not any(name.startswith(VAE_PREFIX) for name in names):
         lacking.append("no autoencoder (VAE)")
@@ -105,13 +112,21 @@ def _family_of(kind: FileKind, names: set[str]) -> str:
     return f"a {kind.family} model" if kind.family not in ("", SD) else ""
 
 
-def _without_unet(path: Path, kind: FileKind) -> UnsupportedFile | BaseMissing:
+def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseMissing:
+    path = stored.path
     if kind.kind == "vae":
         return UnsupportedFile(
             f"{path} is {kind.title} alone.", hint="--vae takes it; --base takes the model it goes with."
         )
+    other = next((what for mark, what in _OTHERS if any(mark.search(name) for name in stored.names())), None)
+    if other is not None:
+        return UnsupportedFile(f"{path} is {other}, not a base model.", hint=ONLY)
     if kind.kind in ("unet", "checkpoint"):
-        return BaseMissing(f"{path} is no whole checkpoint in the original layout: it lacks parts.", hint=ONLY)
+        what = "a UNet alone" if kind.kind == "unet" else "no whole checkpoint"
+        return BaseMissing(
+            f"{path} is {what}: it holds no base in the original layout.",
+            hint="Give the whole checkpoint, or the diffusers folder that the file belongs to.",
+        )
     if kind.kind == "unknown":
         return UnsupportedFile(f"{path} is not a Stable Diffusion checkpoint in the original layout.", hint=ONLY)
     return UnsupportedFile(f"{path} is {kind.title}, not a base model.", hint=ONLY)

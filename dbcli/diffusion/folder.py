@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -91,9 +92,17 @@ def _existing(folder: Path, name: str) -> Path:
     if not path.exists():
         raise BaseMissing(
             f"{folder} is not a diffusers model: it has no {name}.",
-            hint="Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/.",
+            hint=_instead_of(folder),
         )
     return path
+
+
+def _instead_of(folder: Path) -> str:
+    """What to give where a folder is no model: the single file in it, if there is just one."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".ckpt")]
+    if len(files) == 1:
+        return f"--base {shlex.quote(str(files[0]))}"
+    return "Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
 
 
 def _check_class(config: dict[str, Any], component: str, folder: Path) -> None:

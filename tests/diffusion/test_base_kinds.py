@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion import hub
@@ -181,6 +182,30 @@ def test_what_people_take_for_a_model_is_named(tmp_path: Path, content: bytes, w
     with pytest.raises((UnsupportedFile, BaseMissing), match=words) as caught:
         load_base(str(tmp_path / "m.safetensors"))
     assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code"),
+    [
+        ("ip_adapter.1.to_k_ip.weight", "an IP-Adapter", 6),
+        ("body.0.block1.weight", "a T2I-Adapter", 6),
+        ("model.0.weight", "an upscaler", 6),
+        ("vision_model.embeddings.x.weight", "safety checker", 6),
+        ("conv_in.weight", "a UNet alone", 4),
+    ],
+)
+def test_files_that_lie_beside_base_models_are_named(tmp_path: Path, name: str, words: str, code: int) -> None:
+    save_file({name: torch.zeros(300, 4)}, str(tmp_path / "m.safetensors"))
+    with pytest.raises((UnsupportedFile, BaseMissing), match=words) as caught:
+        load_base(str(tmp_path / "m.safetensors"))
+    assert caught.value.exit_code == code
+
+
+def test_a_folder_around_one_file_says_to_give_the_file(tmp_path: Path) -> None:
+    save_file({"a.weight": torch.zeros(1)}, str(tmp_path / "m.safetensors"))
+    with pytest.raises(BaseMissing) as caught:
+        load_base(str(tmp_path))
+    assert caught.value.hint == f"--base {tmp_path / 'm.safetensors'}"
 
 
 def test_no_weight_is_read_to_judge_a_base(source: Path, monkeypatch) -> None:
