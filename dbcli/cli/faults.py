@@ -42,7 +42,7 @@ def machine_fault(error: BaseException) -> Fault | None:
 
     text, kind = str(error), type(error).__name__
     if is_out_of_memory(error):
-        return 5, "The memory is full.", "try --method lora, or --set train.gradient_checkpointing=true"
+        return 5, "The memory is full.", "free some memory; generate draws fewer images at once with --batch-size 1"
     if kind == "AcceleratorError" or (isinstance(error, RuntimeError) and any(sign in text for sign in DEVICE_SIGNS)):
         reason = (text.splitlines() or [kind])[0][:200]
         return 5, f"The GPU failed: {reason}.", "dreambooth train --resume goes on from the last checkpoint"

@@ -10,7 +10,7 @@ from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.layout import Layout
-    from dbcli.project.runs import RunRecord, RunSubject
+    from dbcli.project.runs import RunRecord, RunSubject, SettingsChange
     from dbcli.project.score_files import RunScores
     from dbcli.workflows.runs import RunOverview
 
@@ -97,6 +97,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("goes on from", record.parent),
         ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
         ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
+        *(("" if number else "changed", _change_line(one)) for number, one in enumerate(record.changes)),
         ("learning rate", _rate(record)),
         ("loss", None if record.loss is None else f"{record.loss:.4f}"),
         ("prior", record.prior.get("line")),
@@ -105,6 +106,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),
         ("peak memory", None if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / 1e9:.2f} GB"),
         ("device", record.device),
+        ("checkpoints", _checkpoints_line(layout, record)),
         ("folder", layout.shown(layout.run_dir(record.name))),
     ]
     columns = ("", Column("", wraps=True, least=16))
@@ -120,6 +122,20 @@ def _score_line(scores: RunScores) -> str:
     titles = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T"), ("pres", "PRES"), ("div", "DIV"))
     known = [f"{title} {scores.values[metric]:.3f}" for metric, title in titles if metric in scores.values]
     return f"{', '.join(known) or 'none'} (suite {scores.suite}, by {scores.judges})"
+
+
+def _change_line(change: SettingsChange) -> str:
+    """What a run was resumed with: from step 40 on train.learning_rate 1e-05."""
+    settings = ", ".join(f"{key} {after}" for key, (_, after) in change.settings.items())
+    return f"from step {change.step} on {settings}"
+
+
+def _checkpoints_line(layout: Layout, record: RunRecord) -> str | None:
+    from dbcli.workflows.at_checkpoint import checkpoint_steps
+
+    steps = ", ".join(map(str, checkpoint_steps(layout, record.name)))
+    whole = record.state != "finished" or record.profile.get("train", {}).get("keep_finished") != "weights"
+    return f"step {steps}" + ("" if whole else ", weights alone") if steps else None
 
 
 def _rate(record: RunRecord) -> str | None:

@@ -188,8 +188,9 @@ def newest_run(layout: Layout, states: Collection[str] = ("finished",)) -> RunRe
         record = _try_load(layout, name)
         if isinstance(record, RunRecord) and record.state in states:
             return record
+    kind = "finished" if set(states) == {"finished"} else "unfinished" if "finished" not in states else ""
     raise RunMissing(
-        f"There is no {' or '.join(sorted(states))} run in {layout.root}.",
+        f"There is no {kind} run in {layout.root}." if kind else f"There is no run in {layout.root}.",
         hint="dreambooth train makes one; dreambooth runs list shows all",
     )
 

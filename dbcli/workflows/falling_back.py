@@ -95,10 +95,12 @@ def _smaller(
 def _no_way_down(record: RunRecord, profile: Profile) -> OutOfMemory:
     here, is_auto = rung_of(profile), record.profile.get("name") == AUTO
     place = f" on the rung '{here.name}'" if here is not None else ""
-    other = "" if is_auto or profile.method != "full" else ", or begin anew with --profile auto, which may take a LoRA"
+    other = "" if is_auto or profile.method != "full" else "; a new run with --profile auto may take a LoRA"
+    smaller = " --set train.batch_size=1" if profile.train.batch_size > 1 else ""
     return OutOfMemory(
-        f"The memory is full{place}, and there is no smaller one for this run.",
-        hint=f"free some memory, or begin anew with a smaller train.batch_size or images.resolution{other}",
+        f"The memory is full{place}, and there is no smaller one for this run; a new run with a smaller "
+        f"images.resolution takes less{other}.",
+        hint=f"free some memory, then: dreambooth train --resume {record.name}{smaller}",
     )
 
 

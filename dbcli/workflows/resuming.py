@@ -76,9 +76,10 @@ def plan_resume(
     faults = [*_other_run(layout, record, asked), *_not_on_the_way(layout, record, changes)]
     if faults:
         raise UsageError(
-            f"The run {record.name} cannot be resumed like that:\n" + "\n".join(f"  {line}" for line in faults),
-            hint=f"dreambooth train --resume {record.name} goes on as it began; a new run goes on from a finished one "
-            "by --from",
+            f"The run {record.name} cannot be resumed like that:\n"
+            + "\n".join(f"  {line}" for line in faults)
+            + "\nWhat a run learns is settled when it begins; a new one can begin with a finished one: --from.",
+            hint=f"dreambooth train --resume {record.name}",
         )
     subjects = [_as_before(layout, record, one, profile) for one in record.shown]
     check_training_prompts(layout, subjects, profile, progress or Silence(), record.subjects)

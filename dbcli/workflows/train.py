@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dbcli.errors import DreamboothError, Interrupted, MachineError, Refused, TrainingDiverged
+from dbcli.errors import (
+    DiskFull,
+    DreamboothError,
+    Interrupted,
+    MachineError,
+    OutOfMemory,
+    Refused,
+    TrainingDiverged,
+)
 from dbcli.project import runs as store
 from dbcli.project.cautions import cautions
 from dbcli.project.layout import Layout
@@ -253,8 +261,10 @@ def _carry_out(
         except BaseException as error:
             if isinstance(error, TrainingDiverged):
                 explain_divergence(error, layout, record, frozen_profile(record.profile, record.name))
-            elif isinstance(error, MachineError):
-                error.hint = f"{error.hint}; then {way_on}" if error.hint else way_on
+            elif isinstance(error, DiskFull):
+                error.hint = f"free some space, then: {way_on}"
+            elif isinstance(error, MachineError) and not isinstance(error, OutOfMemory):
+                error.hint = f"{error.hint}; then: {way_on}" if error.hint else way_on
             # On a full disk even this may fail; what went wrong first is what a person has to hear.
             with suppress(OSError, MachineError):
                 _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))

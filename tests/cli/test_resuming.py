@@ -119,6 +119,8 @@ def test_the_whole_command_may_be_repeated_and_memory_settings_changed(run: Run,
         *("train.optimizer", "train.gradient_checkpointing", "train.steps", "train.learning_rate")
     }
     assert (record["step"], record["total_steps"]) == (3, 3)
+    shown = run("runs", "show", 2)
+    assert "train.optimizer adafactor" in " ".join(shown.out.split())
 
 
 def test_a_dry_run_of_a_resumed_run_says_what_would_change_and_trains_nothing(run: Run, project: Path) -> None:

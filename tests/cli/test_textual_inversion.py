@@ -44,10 +44,10 @@ def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return folder
 
 
-def test_a_dry_run_says_that_memory_is_not_foretold(run: Run, project: Path) -> None:
+def test_a_dry_run_says_that_memory_is_not_estimated(run: Run, project: Path) -> None:
     planned = run("train", "--subject", "dog", "--method", "textual-inversion", "--dry-run")
     assert planned.code == 0
-    assert "Memory and time: not foretold for textual-inversion." in planned.out
+    assert "Memory and time: not estimated for textual-inversion." in planned.out
 
 
 def test_the_word_alone_is_learnt_and_the_record_says_so(run: Run, project: Path) -> None:
