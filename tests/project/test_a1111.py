@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from dbcli.project.a1111 import fields_of, read_parameters
 from dbcli.project.names import without_control_characters
 from dbcli.project.recipes import SAMPLER_TITLES, Recipe
+from tests.project.parameters_text import by_the_format
 
 RECIPE: dict[str, Any] = {
     "prompt": "a sks dog",
@@ -26,24 +26,6 @@ RECIPE: dict[str, Any] = {
     "base_hash": "0123456789abcdef" * 4,
     "version": "1.2.3",
 }
-
-
-def by_the_format(text: str) -> dict[str, str]:
-    """The text read by its format, a character at a time: prompts under "Prompt" and "Negative prompt"."""
-    *lines, line = text.split("\n")
-    found = {"Prompt": lines[0], "Negative prompt": "".join(lines[1:]).removeprefix("Negative prompt: ")}
-    parts, is_quoted, is_escaped = [""], False, False
-    for character in line:
-        if character == "," and not is_quoted:
-            parts.append("")
-            continue
-        is_quoted ^= character == '"' and not is_escaped
-        is_escaped = character == "\\" and not is_escaped
-        parts[-1] += character
-    for part in parts:
-        key, value = part.split(": ", 1)
-        found[key.strip()] = json.loads(value) if value.startswith('"') else value
-    return found
 
 
 # What breaks such a text: its own marks, in any company.

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from dbcli.errors import DataError
 from dbcli.project.recipes import Recipe, png_bytes, read_recipe, read_text_chunks, save_png
+from tests.project.parameters_text import by_the_format
 
 RECIPE = Recipe(
     prompt="a sks dog in space",
@@ -31,22 +30,10 @@ RECIPE = Recipe(
 )
 
 
-def read_like_a1111(text: str) -> tuple[str, str, dict[str, str]]:
-    """A1111's own reading of the chunk, after `parse_generation_parameters` in its infotext module."""
-    *lines, last = text.strip().split("\n")
-    field = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-    if len(field.findall(last)) < 3:
-        lines, last = [*lines, last], ""
-    prompt, negative, in_negative = "", "", False
-    for line in (line.strip() for line in lines):
-        if line.startswith("Negative prompt:"):
-            in_negative, line = True, line[len("Negative prompt:") :].strip()
-        if in_negative:
-            negative += ("\n" if negative else "") + line
-        else:
-            prompt += ("\n" if prompt else "") + line
-    values = {key: json.loads(value) if value.startswith('"') else value for key, value in field.findall(last)}
-    return prompt, negative, values
+def read_by_others(text: str) -> tuple[str, str, dict[str, str]]:
+    """Prompt, negative prompt and fields, as the format has them."""
+    found = by_the_format(text)
+    return found.pop("Prompt"), found.pop("Negative prompt"), found
 
 
 def test_the_chunk_that_other_programs_read() -> None:
@@ -81,7 +68,7 @@ def test_without_negative_run_and_hash() -> None:
     ],
 )
 def test_no_prompt_breaks_the_chunk(prompt: str, read: str) -> None:
-    found = read_like_a1111(RECIPE.model_copy(update={"prompt": prompt, "negative": prompt}).a1111_parameters())
+    found = read_by_others(RECIPE.model_copy(update={"prompt": prompt, "negative": prompt}).a1111_parameters())
     assert found[:2] == (read, read)
     assert (found[2]["Seed"], found[2]["Size"], found[2]["Steps"]) == ("42", "512x768", "30")
 
@@ -90,14 +77,14 @@ def test_no_prompt_breaks_the_chunk(prompt: str, read: str) -> None:
 def test_seed_and_size_survive_any_prompt(prompt: str, negative: str) -> None:
     recipe = RECIPE.model_copy(update={"prompt": prompt, "negative": negative})
     assert len(recipe.a1111_parameters().split("\n")) <= 3
-    values = read_like_a1111(recipe.a1111_parameters())[2]
+    values = read_by_others(recipe.a1111_parameters())[2]
     assert (values["Seed"], values["Size"]) == ("42", "512x768")
 
 
 def test_a_value_with_a_comma_is_quoted() -> None:
     text = RECIPE.model_copy(update={"run": None, "base_name": 'my "base", v: 2'}).a1111_parameters()
     assert r'Model: "my \"base\", v: 2", Version' in text
-    assert read_like_a1111(text)[2]["Model"] == 'my "base", v: 2'
+    assert read_by_others(text)[2]["Model"] == 'my "base", v: 2'
 
 
 @pytest.mark.parametrize("prompt", ["a sks dog", "two\nlines", "犬 🐶", "Steps: 1", "\ud7ff\x00x"])
