@@ -42,7 +42,7 @@ def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str
     else:
         screen.line("No runs yet. Next: dreambooth train")
     if measured and not with_suite:
-        screen.line(f"Scores: suite {measured[0].suite}, by {measured[0].judges}.", style="dim")
+        screen.prose(f"Scores: suite {measured[0].suite}, by {measured[0].judges}.")
     for line in damaged:
         screen.warn(line)
 

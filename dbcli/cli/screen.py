@@ -68,6 +68,11 @@ class Screen:
         if not self.as_json:
             self.out.print(Text(visible(text), style=style))
 
+    def prose(self, text: str, style: str = "dim") -> None:
+        """Words of the result without a command or path to copy: broken between words on a terminal."""
+        if not self.as_json:
+            self.out.print(Text(visible(text), style=style), soft_wrap=not self.out.is_terminal)
+
     def command(self, words: str) -> None:
         """A command line to copy: alone on its line, never wrapped."""
         self.line(f"  {words}", style="cyan")

@@ -90,7 +90,7 @@ def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
         Column("steps", wraps=True, least=8),
     )
     screen.table(title, columns, rows)
-    screen.line(f"Left in all: {left}.")
+    screen.prose(f"Left in all: {left}.", style="")
 
 
 def _metric_column(title: str) -> Column:

@@ -31,7 +31,7 @@ def show_proposals(screen: Screen, proposals: Sequence[Proposal]) -> None:
         Column("in the picture", drop=1, right=True),
     )
     screen.table(None, columns, rows)
-    screen.line(STRENGTH_NOTE, style="dim")
+    screen.prose(STRENGTH_NOTE)
 
 
 def show_verdict(screen: Screen, verdict: Verdict) -> None:
@@ -47,7 +47,7 @@ def show_verdict(screen: Screen, verdict: Verdict) -> None:
         ("against it", verdict.clash or "nothing"),
     ]
     screen.table(one.word, ("", Column("", wraps=True, least=16)), [row for row in rows if row[1]])
-    screen.line(STRENGTH_NOTE, style="dim")
+    screen.prose(STRENGTH_NOTE)
 
 
 def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:

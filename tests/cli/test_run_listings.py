@@ -86,3 +86,9 @@ def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(run: Run
     assert any(re.fullmatch(r"train\.steps +2 +3 +2", line) for line in lines), lines
     listed = run("runs", "list", "--json").document["runs"]
     assert all(one["scores"] is not None for one in listed)
+
+
+def test_prose_beneath_a_listing_is_broken_between_words(project: Path) -> None:
+    with Terminal(["tokens", "suggest", "-n", "2", "--class", "dog"], project) as terminal:
+        assert terminal.end() == 0
+        assert "as a share of what the class\nnoun does. Weak is good." in terminal.text

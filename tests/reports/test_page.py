@@ -202,3 +202,10 @@ def test_on_a_phone_every_value_of_a_table_stands_beside_its_columns_name() -> N
     phone = evaluation_page(made_scores(), title="t").partition("@media (max-width: 40rem)")[2]
     assert "content: attr(data-label)" in phone
     assert re.search(r"\.scroll \{ overflow: visible; \}", phone)
+
+
+def test_a_score_is_never_broken_from_its_name() -> None:
+    rows = [PictureRow("in space", [Image.new("RGB", (9, 9))], note="DINO 0.712 · CLIP-T 0.301")]
+    page = render_page("t", [Section("Images", (gallery("dog", rows),))])
+    assert '<span class="whole">DINO 0.712</span> · <span class="whole">CLIP-T 0.301</span>' in page
+    assert "display: inline-block" in page.partition(".whole {")[2].partition("}")[0]
