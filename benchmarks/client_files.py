@@ -1,0 +1,233 @@
+"""Random models in the layout of Stable Diffusion v1, and one export of each kind, with the weights it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+# Programs tell Stable Diffusion v1 by the width of its first block and of its prompts; the other blocks may be narrow.
+WIDTHS = {"small": (32, 32, 64, 64), "narrow": (320, 320, 320, 320), "full": (320, 640, 1280, 1280)}
+SMALL = {
+    "unet": {"cross_attention_dim": 64, "sample_size": 8},
+    "vae": {"block_out_channels": [32, 32, 64, 64], "sample_size": 64},
+    "text_encoder": {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 1, "projection_dim": 64},
+}
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "proj_in", "proj_out")
+OUTSIDE = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+ALL_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which layers an adapter has, and of which ranks and alphas, which take turns."""
+
+    unet: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = (4,)
+    alphas: tuple[float, ...] = (8.0,)
+    dora: bool = False
+
+
+RECIPES = {
+    "attention": Recipe(ATTENTION),
+    "convolutions": Recipe((*ATTENTION, *CONVOLUTIONS, "time_emb_proj", "ff.net.0.proj", "ff.net.2")),
+    "text, all layers": Recipe(ATTENTION, ALL_TEXT),
+    "text, q and v": Recipe(ATTENTION, ("q_proj", "v_proj")),
+    "text, MLP": Recipe(ATTENTION, ("fc1", "fc2")),
+    "differing ranks": Recipe(ATTENTION, ALL_TEXT, (2, 3, 5), (2.0, 3.0, 5.0)),
+    "conv_in, conv_out, time_embedding": Recipe((*ATTENTION, *OUTSIDE)),
+    "DoRA": Recipe((*ATTENTION, "conv1"), dora=True),
+}
+
+
+@dataclass
+class Case:
+    """One export. `expected` lists files of tensors by naming, later ones overruling; `change` is what it does."""
+
+    name: str
+    kind: str
+    precision: str
+    file: str
+    expected: dict[str, list[str]] = field(default_factory=dict)
+    change: float = 0.0
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def make_model(size: str, seed: int = 0) -> dict[str, Any]:
+    """UNet, VAE and text encoder with random weights, and the scheduler's configuration."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from dbcli.diffusion.single_file import shipped_configs
+
+    configs = shipped_configs("sd-v1")
+    configs["unet"]["block_out_channels"] = list(WIDTHS[size])
+    if size == "small":
+        for part, changes in SMALL.items():
+            configs[part].update(changes)
+    torch.manual_seed(seed)
+    text = {key: value for key, value in configs["text_encoder"].items() if key != "architectures"}
+    return {
+        "unet": UNet2DConditionModel.from_config(configs["unet"]).eval(),
+        "vae": AutoencoderKL.from_config(configs["vae"]).eval(),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(**text)).eval(),
+        "scheduler_config": configs["scheduler"],
+    }
+
+
+def write_bases(folder: Path, model: Mapping[str, Any]) -> list[Case]:
+    """The model as a folder (`base-fp32/`) and as a checkpoint (`base-fp32.safetensors`), each in both precisions."""
+    from dbcli.diffusion.formats.checkpoint import write_checkpoint
+    from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+    from dbcli.diffusion.single_file import shipped_tokenizer
+
+    cases = []
+    for precision, dtype in PRECISIONS.items():
+        place, file = folder / f"base-{precision}", folder / f"base-{precision}.safetensors"
+        write_diffusers_folder(place, **model, tokenizer=shipped_tokenizer("<|endoftext|>", 77), dtype=dtype)
+        write_checkpoint(file, **model, max_tokens=77, pad_token="<|endoftext|>", dtype=dtype)
+        expected = {
+            "original": [str(file)],
+            "diffusers": [str(_named(place, folder / f"named-{precision}.safetensors"))],
+        }
+        cases += [
+            Case("checkpoint", "checkpoint", precision, str(file), expected),
+            Case("diffusers folder", "diffusers", precision, str(place), expected),
+        ]
+    return cases
+
+
+def _named(place: Path, file: Path) -> Path:
+    """The tensors of a diffusers folder as this program reads them, each under its network's name."""
+    from safetensors.torch import save_file
+
+    from dbcli.diffusion.bases import load_base
+
+    base = load_base(str(place), offline=True)
+    save_file(
+        {
+            f"{part}.{name.removeprefix('text_model.')}": tensor.contiguous()
+            for part in ("unet", "text_encoder", "vae")
+            for name, tensor in getattr(base, part).state_dict().items()
+            if not name.endswith("position_ids")
+        },
+        str(file),
+    )
+    return file
+
+
+def write_adapters(folder: Path, model: Mapping[str, Any], base: Case, names: Sequence[str]) -> list[Case]:
+    """The named recipes for diffusers and for kohya's readers, in both precisions; a DoRA for diffusers alone."""
+    cases = []
+    for name in names:
+        recipe = RECIPES[name]
+        lora = random_lora(model, recipe)
+        for kind in ("lora",) if recipe.dora else ("lora", "kohya"):
+            for precision in PRECISIONS:
+                cases.append(_adapter(folder, model, base, f"{kind}: {name}", kind, precision, lora))
+    return cases
+
+
+def random_lora(model: Mapping[str, Any], recipe: Recipe) -> Any:
+    from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, module_shapes
+
+    generator = torch.Generator().manual_seed(1)
+
+    def layers(network: Any, targets: tuple[str, ...]) -> dict[str, LoraLayer]:
+        found = {}
+        for name, shape in module_shapes(network).items():
+            if not any(name == target or name.endswith(f".{target}") for target in targets):
+                continue
+            rank, alpha = (turns[len(found) % len(turns)] for turns in (recipe.ranks, recipe.alphas))
+            down = torch.randn(rank, *shape[1:], generator=generator) * 0.05
+            up = torch.randn(shape[0], rank, *(1 for _ in shape[2:]), generator=generator) * 0.05
+            weight = network.get_submodule(name).weight.detach()
+            # Near the lengths that PEFT begins with, along the inputs of each output.
+            magnitude = weight.flatten(1).norm(dim=1) * 1.1 if recipe.dora else None
+            found[name] = LoraLayer(down, up, alpha, magnitude)
+        return found
+
+    return LoraWeights(layers(model["unet"], recipe.unet), layers(model["text_encoder"], recipe.text))
+
+
+def _adapter(
+    folder: Path, model: Mapping[str, Any], base: Case, name: str, kind: str, precision: str, lora: Any
+) -> Case:
+    from safetensors.torch import save_file
+
+    from dbcli.diffusion.formats import original_names
+    from dbcli.diffusion.formats.lora_files import read_lora
+    from dbcli.diffusion.formats.lora_portable import for_diffusers, for_kohya
+    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
+
+    stem = "".join(letter if letter.isalnum() else "-" for letter in f"{name}-{precision}")
+    file, dtype = folder / f"{stem}.safetensors", PRECISIONS[precision]
+    networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
+    if kind == "kohya":
+        write_kohya_lora(file, for_kohya(lora), dtype=dtype)
+    else:
+        write_diffusers_lora(file, for_diffusers(lora), **networks, dtype=dtype)
+    read, changed, original, change = read_lora(file, **networks), {}, {}, 0.0
+    for part, network in networks.items():
+        for path, layer in read.part(part).items():
+            weight = network.get_submodule(path).weight.detach()
+            tuned = _tuned(weight, layer)
+            change = max(change, float((tuned - weight).abs().max()))
+            changed[f"{part}.{path}.weight"] = tuned
+            named = original_names.unet_name if part == "unet" else lambda one, _: original_names.clip_name(one)
+            original[named(f"{path}.weight", network.config)] = tuned.clone()
+    found = {}
+    for naming, tensors in (("diffusers", changed), ("original", original)):
+        save_file(tensors, str(folder / f"{stem}.{naming}.expected"))
+        found[naming] = [*base.expected[naming], str(folder / f"{stem}.{naming}.expected")]
+    return Case(name, kind, precision, str(file), found, change)
+
+
+def _tuned(weight: torch.Tensor, layer: Any) -> torch.Tensor:
+    """A base's weight with a layer in it (LoRA: Hu et al. 2022, section 4.1; DoRA: Liu et al. 2024, equation 5)."""
+    delta = (layer.up.flatten(1) @ layer.down.flatten(1)).reshape(weight.shape) * (layer.alpha / layer.rank)
+    tuned = weight + delta
+    if layer.magnitude is None:
+        return tuned.contiguous()
+    scale = layer.magnitude / tuned.flatten(1).norm(dim=1)
+    return (tuned * scale.reshape(-1, *(1 for _ in weight.shape[1:]))).contiguous()
+
+
+def write_merged(folder: Path, case: Case) -> Case:
+    """The case with a checkpoint that has the adapter merged, for a program that shows images alone."""
+    from dataclasses import replace
+
+    from safetensors.torch import load_file, save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in case.expected["original"]:
+        tensors |= load_file(path)
+    merged = folder / f"merged-{Path(case.file).name}"
+    save_file(tensors, str(merged))
+    return replace(case, extra={**case.extra, "merged": str(merged)})
+
+
+def write_embeddings(folder: Path, width: int) -> list[Case]:
+    """A word of two vectors, under its own name and under InvokeAI's."""
+    from safetensors.torch import save_file
+
+    from dbcli.diffusion.formats.embedding_files import INVOKEAI_NAME, write_embedding
+    from dbcli.diffusion.word_vectors import WordVectors
+
+    vectors, cases = torch.randn(2, width, generator=torch.Generator().manual_seed(2)), []
+    for precision, dtype in PRECISIONS.items():
+        truth = folder / f"vectors-{precision}.expected"
+        save_file({"vectors": vectors.to(dtype).float()}, str(truth))
+        for name, key in (("embedding", "zxq"), ("embedding-invokeai", INVOKEAI_NAME)):
+            file = folder / f"{name}-{precision}" / "zxq.safetensors"
+            write_embedding(file, WordVectors(key, vectors), dtype=dtype)
+            extra = {"vectors": str(truth), "token": "zxq"}
+            change = float(vectors.abs().max())
+            cases.append(Case(name, "embedding", precision, str(file), {}, change, extra))
+    return cases
