@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,7 +186,9 @@ def _is_embedding(weights: WeightFile) -> bool:
     if not names:
         return False
     shapes = [weights.shape(name) for name in names]
-    narrow = all(len(shape) == 1 or (len(shape) == 2 and shape[0] <= _WIDEST_WORD) for shape in shapes)
+    # A word alone in its file is one however many vectors it has; among several tensors only short tables are.
+    most = _WIDEST_WORD if len(names) > 1 else math.inf
+    narrow = all(len(shape) == 1 or (len(shape) == 2 and shape[0] <= most) for shape in shapes)
     if all(_WORD_VECTORS.fullmatch(name) for name in names):
         return True
     return narrow and not any(name.endswith((".weight", ".bias", ".alpha")) or name == "weight" for name in names)

@@ -24,7 +24,7 @@ from dbcli.diffusion.samplers import alphas_of
 from dbcli.diffusion.state_files import read_state, write_state
 from dbcli.diffusion.trainer import Objective, Schedule, Trainer, train
 from dbcli.diffusion.word_vectors import WordVectors, add_words, added_tokens, fold_words, start_vectors
-from dbcli.errors import BaseMissing, UnsafeFile
+from dbcli.errors import UnsafeFile, UnsupportedFile
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 WIDTH = 64
@@ -175,7 +175,7 @@ def test_a_model_keeps_the_tokenizer_of_others_as_it_was(model: Model) -> None:
 
 
 def test_vectors_of_another_width_are_refused(model: Model) -> None:
-    with pytest.raises(BaseMissing, match="768"):
+    with pytest.raises(UnsupportedFile, match="768"):
         add_words(model, [WordVectors("sks", torch.zeros(1, 768))])
 
 
@@ -227,7 +227,7 @@ def test_other_programs_files_are_read(tmp_path: Path, key: str, shape: tuple[in
 def test_files_that_are_no_embedding_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"clip_l": torch.zeros(1, 768), "clip_g": torch.zeros(1, 1280)}, path)
-    with pytest.raises(BaseMissing, match="one tensor"):
+    with pytest.raises(UnsupportedFile, match="Stable Diffusion XL"):
         read_embedding(path)
     save_file({"sks": torch.full((1, 64), torch.nan)}, path)
     with pytest.raises(UnsafeFile, match="finite"):
