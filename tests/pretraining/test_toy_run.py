@@ -21,6 +21,8 @@ from pretraining.base import Base, Plan, Trainer, make_base, new_unet
 from pretraining.clip import load_text_tower, to_pixels
 from pretraining.corpus import compose_pictures
 from pretraining.corpus_latents import CorpusLatents
+from pretraining.measure import crispness
+from pretraining.measure_autoencoder import measure
 from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
 from pretraining.warm import adopt
@@ -188,3 +190,19 @@ def test_an_encoder_that_rests_stays_at_rest_when_more_time_is_given(run: Run) -
     trainer.advance(torch.rand(4, 3, 64, 64), 0.0, torch.Generator().manual_seed(0))
     assert all(map(torch.equal, autoencoder.encoder_weights(trainer.vae), before))
     assert trainer.adversarial == 1
+
+
+def test_pictures_of_the_corpus_are_as_crisp_as_the_corpus(run: Run) -> None:
+    pictures = to_pixels(np.load(run.folder / "pictures.npy", mmap_mode="r")[:20])
+    assert crispness(run, pictures)["crispness"] == pytest.approx(1.0)
+    blurred = torch.nn.functional.avg_pool2d(pictures, 5, 1, 2)
+    assert crispness(run, blurred)["crispness"] < 0.8
+
+
+def test_an_autoencoder_is_measured_on_what_it_never_saw(run: Run, tmp_path: Path) -> None:
+    measure(run, [autoencoder.autoencoder_folder(run)], run.folder / "embedded" / "photos", tmp_path)
+    (figures,) = json.loads((tmp_path / "figures.json").read_text()).values()
+    assert {f"{name}_psnr" for name in ("photographs", "corpus", "photos")} <= set(figures)
+    worth = json.loads((tmp_path / "channels.json").read_text())["photographs"]
+    assert worth["8"] < worth["12"] < worth["16"] < worth["24"]
+    assert {path.name for path in tmp_path.glob("*.png")} == {"photographs.png", "corpus.png", "photos.png"}
