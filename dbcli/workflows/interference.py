@@ -263,11 +263,11 @@ def _write_page(
     rows = []
     for name, files in photos_of(layout, record).items():
         rows.append(PictureRow(f"photos of {name}", opened(files), is_photos=True))
-        rows += [_row(prompt, pictures, report["seed"]) for prompt, pictures in drawn.subjects[name].items()]
+        rows += [_strip(prompt, pictures, report["seed"]) for prompt, pictures in drawn.subjects[name].items()]
     members = []
     for noun in drawn.before:
-        members.append(_row(f"{noun}, by the base", drawn.before[noun], report["seed"]))
-        members.append(_row(f"{noun}, by {record.name}", drawn.after[noun], report["seed"]))
+        members.append(_strip(f"{noun}, by the base", drawn.before[noun], report["seed"]))
+        members.append(_strip(f"{noun}, by {record.name}", drawn.after[noun], report["seed"]))
     write_text(folder / "report.html", interference_page(report, [("Subjects", rows), ("Classes", members)]))
     if len(report["matrix"]["columns"]) < 2:
         return None
@@ -276,7 +276,7 @@ def _write_page(
     return path
 
 
-def _row(label: str, files: Sequence[Path], seed: int) -> PictureRow:
+def _strip(label: str, files: Sequence[Path], seed: int) -> PictureRow:
     """A strip of images that were drawn with one seed after another."""
     from dbcli.reports.page import PictureRow
     from dbcli.workflows.grids import opened
