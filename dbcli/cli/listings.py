@@ -184,7 +184,7 @@ def show_export(screen: Screen, made: Exported) -> None:
     screen.line("Whoever receives it needs:")
     for one in known.subjects:
         screen.line(
-            f"  {one.name}: '{one.word} {one.class_noun}' in the prompt (word {one.word}, class {one.class_noun})"
+            f"  {one.name}: '{one.word} {one.class_noun}' in the prompt (identifier {one.word}, class {one.class_noun})"
         )
     if known.strength is not None:
         screen.line(f"  base {known.base}, strength {known.strength:g}")

@@ -154,6 +154,8 @@ def _quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
+    # Each of the two has bars of its own; diffusers does not tell whether they are on, and nothing here wants them.
+    diffusers_logging.disable_progress_bar()
     had_bars = transformers_logging.is_progress_bar_enabled()
     verbosities = [(one, one.get_verbosity()) for one in (diffusers_logging, transformers_logging)]
     transformers_logging.disable_progress_bar()

@@ -114,7 +114,7 @@ def clashes_among(layout: Layout, words: Sequence[SubjectWord], what: str, *, al
         ]
         raise Collision(
             f"{what}: {'; '.join(found)}.",
-            hint=f"train one of them with --token {free_words(layout, claims, words[-1].class_noun, 1)[0]}; "
+            hint=f"train one of them with --token {', '.join(free_words(layout, claims, words[-1].class_noun, 3))}; "
             "or, for research, --allow-collision",
         )
     return found
