@@ -58,20 +58,19 @@ class Person:
         check_lines(line, self.screen)
         return self.screen
 
-    def follows(self, *, ready: bool = True) -> str:
+    def follows(self) -> str:
         """Types what `Next:` said, and returns it."""
         line = next_line(self.screen)
         self.types(line)
         return line
 
-    def interrupts(self, line: str, when: str) -> str:
-        """Types a line and Ctrl-C once the screen shows a text; returns the screen."""
+    def interrupts(self, line: str, when: str) -> None:
+        """Types a line, and Ctrl-C once the screen shows a text."""
         with Terminal(shlex.split(line)[1:], self.folder, columns=COLUMNS, rows=150) as terminal:
             terminal.wait_for(when)
             terminal.type(CTRL_C)
             assert terminal.end() == 130, terminal.text
             self.screen = replayed(terminal.raw)
-        return self.screen
 
 
 def replayed(raw: bytes) -> str:
@@ -176,7 +175,7 @@ def interrupted_and_resumed(day: Person) -> None:
 
 
 def slips(day: Person) -> None:
-    for line, code in (("train patch", 2), ("train --subject Patch", 3)):
+    for line, code in (("train patch --dry-run", 2), ("subjects set Patch --class dog", 3)):
         day.types(f"dreambooth {line}", code=code)
         day.types(hint(day.screen))
     day.types("dreambooth add-subject patch --class puppy ../dbcli/embedded/photos/patch", code=6)
