@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+# A command on a project, as it begins in a sentence; not one that makes or needs none.
+_COMMAND = re.compile(r"\bdreambooth (?=[a-z])(?!init\b|demo\b|doctor\b|alone\b)")
 
 
 def quoted(word: str | os.PathLike[str]) -> str:
@@ -38,6 +42,22 @@ def inside(folder: Path, then: str) -> str:
     except OSError:
         is_here = False
     return then if is_here else f"cd {quoted(folder)}; {then}"
+
+
+def elsewhere(project: Path | None) -> Path | None:
+    """The project that was named, where a command typed in the current folder would not find it by itself."""
+    if project is None:
+        return None
+    target, here = project.expanduser().resolve(), Path.cwd().resolve()
+    return None if here == target or target in here.parents else project
+
+
+def for_project(text: str, project: Path | None) -> str:
+    """A hint whose commands name the project, for it was named by -C and they are typed where it is not found."""
+    if project is None:
+        return text
+    named = f"dreambooth -C {quoted(project)} "
+    return _COMMAND.sub(lambda found: named, text)
 
 
 def installing(*packages: str) -> str:

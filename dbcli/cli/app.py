@@ -67,7 +67,7 @@ def general(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    screen = Screen(quiet=quiet, as_json=as_json)
+    screen = Screen(quiet=quiet, as_json=as_json, project=project)
     context.obj = Invocation(project=project, yes=yes, offline=offline, screen=screen)
     if context.invoked_subcommand is None:
         _say_where_one_stands(context.obj)
@@ -101,7 +101,9 @@ app.command("demo", short_help="The whole main job on the embedded base, in minu
 def main(given: list[str] | None = None) -> None:
     """Runs one command line and ends the process with its exit code."""
     words = list(sys.argv[1:] if given is None else given)
-    screen = Screen(quiet="--quiet" in words or "-q" in words, as_json="--json" in words)
+    screen = Screen(
+        quiet="--quiet" in words or "-q" in words, as_json="--json" in words, project=arguments.project_of(words)
+    )
     try:
         _prepare_environment(words)
         try:

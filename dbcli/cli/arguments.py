@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 FLAGS = {
     "--json": "--json",
@@ -45,6 +46,18 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 def names_in(given: Sequence[str] | None) -> list[str]:
     """The names of an option that takes several, with commas or repeated."""
     return [name for text in given or [] for name in text.split(",") if name]
+
+
+def project_of(arguments: Sequence[str]) -> Path | None:
+    """The folder that -C names, before any parser has run."""
+    general = arranged(arguments)
+    place = next((index for index, word in enumerate(general) if word.startswith("--project")), None)
+    if place is None or "--" in general[:place]:
+        return None
+    name, has_value, value = general[place].partition("=")
+    if has_value:
+        return Path(value)
+    return Path(general[place + 1]) if name == "--project" and place + 1 < len(general) else None
 
 
 def is_offline(arguments: Sequence[str]) -> bool:

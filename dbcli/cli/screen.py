@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from dbcli.cli.bars import Bar, Bars
 from dbcli.cli.tables import Cell, Column, fits, lay_out, set_out, unpadded
+from dbcli.hints import elsewhere, for_project
 
 # What a terminal would obey instead of show: control characters but tab and line end, marks that turn the writing
 # direction, lone halves of characters.
@@ -40,8 +42,9 @@ class Screen:
     quiet drops notes and bars, never warnings or results. as_json prints one document instead of tables.
     """
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, project: Path | None = None) -> None:
         self.quiet, self.as_json = quiet, as_json
+        self.project = elsewhere(project)
         # A file or a pipe, which are searched, have no width: a line ends where it ends.
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else UNBOUNDED
         self.out = Console(file=sys.stdout, highlight=False, soft_wrap=True, width=width)
@@ -66,7 +69,8 @@ class Screen:
     def line(self, text: str, style: str = "") -> None:
         """One line of the result."""
         if not self.as_json:
-            self.out.print(Text(visible(text), style=style))
+            shown = for_project(text, self.project) if text.startswith("Next: ") else text
+            self.out.print(Text(visible(shown), style=style))
 
     def prose(self, text: str, style: str = "dim") -> None:
         """Words of the result without a command or path to copy: broken between words on a terminal."""
@@ -75,7 +79,7 @@ class Screen:
 
     def command(self, words: str) -> None:
         """A command line to copy: alone on its line, never wrapped."""
-        self.line(f"  {words}", style="cyan")
+        self.line(f"  {for_project(words, self.project)}", style="cyan")
 
     def table(self, title: str | None, columns: Sequence[str | Column], rows: Sequence[Sequence[object]]) -> None:
         """A listing of the result: no word is broken; columns that find no room are left out, and named beneath.
@@ -120,7 +124,7 @@ class Screen:
         self._tell(text)
         if hint:
             # A hint is mostly a command to copy: whole, wherever the line ends.
-            self.err.print(Text("  → ", style="bold") + Text(visible(hint)))
+            self.err.print(Text("  → ", style="bold") + Text(visible(for_project(hint, self.project))))
 
     def retry(self, message: str, hint: str | None) -> None:
         """Why an answer cannot be taken; the question comes again."""

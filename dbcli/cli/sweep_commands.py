@@ -55,11 +55,12 @@ def sweep(
 ) -> None:
     """Train, draw and score every cell of a grid; started again, it goes on where it was."""
     from dbcli.cli.sweep_listings import carry_out
+    from dbcli.workflows.choices import sweep_names
     from dbcli.workflows.sweep import plan_file
 
     call = of(context)
     layout = call.layout()
-    name = call.wanted(file, "FILE", "Which sweep")
+    name = call.wanted(file, "FILE", f"Which sweep ({', '.join(sweep_names())}, or a file)")
     plan = plan_file(
         layout, name, subjects=names_in(subject), dataset=dataset, sets=sets or [], dry=dry_run, progress=call.screen
     )

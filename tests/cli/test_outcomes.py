@@ -42,7 +42,7 @@ def test_outside_a_project_a_command_says_how_to_make_one(
     monkeypatch.chdir(tmp_path)
     ended = run("runs", "list")
     assert ended.code == 2
-    assert "dreambooth init DIR" in ended.err
+    assert "dreambooth init my-project" in ended.err
 
 
 def test_a_missing_subject_names_its_option(run: Run, project: Path) -> None:

@@ -69,6 +69,24 @@ def test_paths_in_hints_are_quoted_and_nobody_is_sent_where_they_are(
     assert shlex.split(hinted(told.err).split(": ")[1])[-1] == str(tmp_path / "a & b")
 
 
+def test_hints_name_the_project_where_they_would_not_find_it(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    monkeypatch.chdir(away)
+    there = ["-C", "../myproj"]
+    assert "\n  dreambooth -C ../myproj train --subject dog --token " in run(*there).out
+    told = run(*there, "train", "dgo", "--dry-run")
+    assert hinted(told.err) == "dreambooth -C ../myproj train --dry-run --subject dog"
+    refused = run(*there, "add-subject", "dog", "--class", "dog", "--token", "tich", project)
+    line = hinted(refused.err).split(" gives")[0]
+    assert line == "dreambooth -C ../myproj subjects set dog --token tich --class dog"
+    assert run(*shlex.split(line)[1:]).code == 0
+    monkeypatch.chdir(project / "subjects")
+    assert "\n  dreambooth train --subject dog" in run("-C", "..").out
+
+
 def test_what_a_terminal_writes_for_a_dropped_file_is_its_path(tmp_path: Path) -> None:
     folder = tmp_path / "Rex & Co (1)"
     folder.mkdir()
