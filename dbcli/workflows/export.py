@@ -168,8 +168,8 @@ def _words_left_out(layout: Layout, order: ExportOrder) -> list[str]:
 def _no_dora(record: RunRecord) -> UnsupportedFile:
     return UnsupportedFile(
         f"{record.name} is a DoRA, and the programs that read kohya's format do not agree on what its magnitudes mean: "
-        "each would generate something else.",
-        hint=f"dreambooth export {record.name} --to checkpoint (for every program) or --to lora (for diffusers)",
+        "each would generate something else. --to checkpoint is for every program, --to lora for diffusers.",
+        hint=f"dreambooth export {record.name} --to checkpoint",
     )
 
 
