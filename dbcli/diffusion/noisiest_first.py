@@ -93,6 +93,16 @@ class NoisiestFirst:
         return bool(begins and distinct and visited[-1] >= 0)
 
 
+class BeginsAtFirst:
+    """Mixed into a scheduler as published: it begins with the first of its timesteps where the second is equal."""
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None, *others: Any) -> None:
+        scheduler: Any = self
+        parent: Any = super()
+        parent.set_timesteps(num_inference_steps, device, *others)
+        scheduler.set_begin_index(0)
+
+
 SPECIAL = {
     "DDIMScheduler": NoisiestFirstDDIM,
     "DDPMScheduler": NoisiestFirstDDPM,
@@ -103,3 +113,8 @@ SPECIAL = {
 def noisiest_first(kind: type) -> Any:
     """The scheduler class that begins at the noisiest timestep and else is `kind`."""
     return SPECIAL.get(kind.__name__) or type(kind.__name__, (NoisiestFirst, kind), {})
+
+
+def as_published(kind: type) -> Any:
+    """The scheduler class on its own timesteps, walked to their end."""
+    return type(kind.__name__, (BeginsAtFirst, kind), {}) if hasattr(kind, "set_begin_index") else kind

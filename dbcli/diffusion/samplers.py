@@ -58,8 +58,8 @@ def check_sampler(name: str, option: str = "--sampler") -> None:
 def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str = NOISIEST) -> Any:
     """A diffusers scheduler for drawing with the base whose scheduler settings are given.
 
-    With `timesteps` "noisiest" every number of steps begins at the noisiest timestep; "published" leaves the class as
-    diffusers has it. Raises ConfigError naming the samplers there are.
+    With `timesteps` "noisiest" every number of steps begins at the noisiest timestep; "published" leaves the list of
+    timesteps as diffusers has it. Raises ConfigError naming the samplers there are.
     """
     import diffusers
 
@@ -72,10 +72,9 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str 
         shared["set_alpha_to_one"] = scheduler_config.get("set_alpha_to_one", False)
     if class_name in ("DDIMScheduler", "DDPMScheduler"):
         shared["clip_sample"] = scheduler_config.get("clip_sample", False)
-    if timesteps == NOISIEST:
-        from dbcli.diffusion.noisiest_first import noisiest_first
+    from dbcli.diffusion.noisiest_first import as_published, noisiest_first
 
-        kind = noisiest_first(kind)
+    kind = noisiest_first(kind) if timesteps == NOISIEST else as_published(kind)
     sampler = kind(**{key: value for key, value in (shared | extra).items() if key in accepted})
     if has_zero_snr(scheduler_config) and "rescale_betas_zero_snr" not in accepted:
         _end_in_noise(sampler, scheduler_config)
