@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from dbcli.hints import command, nearest
 
 # Which option a name without one belongs to.
 NAMED_BY = {"train": "--subject", "bench": "--subject", "eval": "--run", "reg make": "--class"}
+# "stpes" and "steps" are 0.8 alike, "seed" and "set" 0.57.
+LIKE_ENOUGH = 0.75
 _STRAY = re.compile(r"unexpected extra argument\S* \((.*)\)")
 _POSSIBLE = re.compile(r"No such option:? (\S+) \(Possible options: (.*)\)")
 _NEAR = re.compile(r"No such (?:command|option):? '?([^\s'.]+)'?\.?\s+\(?Did you mean:? '?([^\s'?,)]+)")
@@ -26,15 +29,30 @@ def with_word_replaced(words: Sequence[str], given: str, meant: str) -> str | No
 def corrected(words: Sequence[str], path: str, message: str) -> str | None:
     """The command line without the slip that the parser found; `path` is the command as called, "dreambooth train"."""
     near, possible = _NEAR.search(message), _POSSIBLE.search(message)
-    if near is not None:
-        given, meant = near.groups()
-    elif possible is not None:
-        given, options = possible[1], possible[2].split(", ")
-        # The parser sorts them by the alphabet: the nearest one, and of two as near the shorter.
-        meant = nearest(given, sorted(options, key=len)) or options[0]
-    else:
+    if near is None and possible is None:
         return _with_option_added(words, path, message)
+    if near is not None:
+        given, options = near[1], [near[2]]
+    else:
+        assert possible is not None
+        given, options = possible[1], possible[2].split(", ")
+    meant = _option_meant(given, options) if given.startswith("-") else options[0]
+    if meant is None:
+        return None
     return command("dreambooth", *[meant + word[len(given) :] if _is(word, given) else word for word in words])
+
+
+def _option_meant(given: str, options: Sequence[str]) -> str | None:
+    """The option that is misspelt or cut short; None where one is merely alike: --dry-run is no --run."""
+    typed = given.lstrip("-").casefold()
+
+    def likeness(option: str) -> float:
+        name = option.lstrip("-")
+        return 1.0 if name.startswith(typed) else difflib.SequenceMatcher(None, typed, name).ratio()
+
+    # The parser sorts them by the alphabet: the nearest one, and of two as near the shorter.
+    best = max(sorted(options, key=len), key=likeness)
+    return best if likeness(best) >= LIKE_ENOUGH else None
 
 
 def _is(word: str, given: str) -> bool:

@@ -50,7 +50,7 @@ def init(
 
     call = of(context)
     target = chosen_folder(call, folder)
-    chosen = base or chosen_base(call, gpu)
+    chosen = chosen_base(call, gpu) if base is None else base
     made = init_project(
         target,
         chosen,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from torch import nn
 from dbcli.diffusion import hub
 from dbcli.diffusion.assembly import COMPONENTS, Parts, build_networks, check_config, empty_network, match_names
 from dbcli.diffusion.base_kinds import check_folder
-from dbcli.diffusion.folder import parts_of_folder, require_components
+from dbcli.diffusion.base_settings import check_settings, sample_size
+from dbcli.diffusion.folder import configs_of, parts_of_folder, require_components
 from dbcli.diffusion.narrow_heads import widen_narrow_heads
 from dbcli.diffusion.prediction import checked_prediction, settle
 from dbcli.diffusion.samplers import has_zero_snr
@@ -24,9 +26,11 @@ from dbcli.diffusion.separate_vae import vae_parts, with_vae
 from dbcli.diffusion.single_file import parts_of_file, shipped_configs
 from dbcli.diffusion.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
 from dbcli.errors import BaseMissing, UsageError
+from dbcli.hints import nearest, quoted
 
 Kind = Literal["hub", "folder", "single-file", "embedded"]
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 
 # Short names and the commits they mean for good; docs/bases.md says where each commit was confirmed.
 KNOWN_BASES = {
@@ -90,6 +94,8 @@ def resolve_base(source: str, revision: str | None = None, *, offline: bool = Fa
     `source` is `tiny`, a short name (`sd-v1-4`), a diffusers folder, a model file, or a hub id `owner/name`.
     Raises BaseMissing (no such file), Unreachable (hub), UsageError (none of these).
     """
+    if not source.strip():
+        raise UsageError("--base is empty.", hint=_bases_like(""))
     if source == "tiny":
         return BaseReference("tiny", str(embedded_folder()), None, "embedded")
     if source in KNOWN_BASES:
@@ -99,15 +105,18 @@ def resolve_base(source: str, revision: str | None = None, *, offline: bool = Fa
     path = Path(source).expanduser()
     if path.is_dir():
         return BaseReference(path.resolve().name, str(path.resolve()), None, "folder")
+    if path.is_file() and path.suffix == ".json":
+        folder = next((one for one in path.resolve().parents if (one / "model_index.json").is_file()), None)
+        hint = "give the model itself" if folder is None else f"--base {quoted(folder)}"
+        raise UsageError(f"{path} is a configuration, not a model.", hint=hint)
     if path.is_file():
         return BaseReference(path.stem, str(path.resolve()), None, "single-file")
+    if (page := _PAGE.match(source)) is not None:
+        raise UsageError(f"{source} is a page of the hub; its id is {page[1]}.", hint=f"--base {page[1]}")
     if _looks_like_a_path(source):
         raise BaseMissing(f"There is no base model at {path}.", hint=_ways_out(path))
     if not hub.is_repository(source):
-        raise UsageError(
-            f"{source!r} is no base model.",
-            hint=f"Known: tiny, {', '.join(KNOWN_BASES)}; or a folder, a model file, or a hub id like owner/name.",
-        )
+        raise UsageError(f"{source!r} is no base model.", hint=_bases_like(source))
     commit = hub.resolve_revision(source, revision, offline=offline)
     return BaseReference(source.split("/")[1], source, commit, "hub")
 
@@ -119,6 +128,16 @@ def _looks_like_a_path(source: str) -> bool:
     folder, slash, _ = source.partition("/")
     # models/mine, where there is a folder models; one/two/three and models/ are no hub ids anyway.
     return bool(slash) and (Path(folder).is_dir() or not hub.is_repository(source))
+
+
+def _bases_like(source: str) -> str:
+    """The base or the folder whose name is near a word, else what there is to choose from."""
+    known = ["tiny", *KNOWN_BASES]
+    word, here = source.strip().strip("'\""), [one.name for one in Path().iterdir() if one.is_dir()]
+    found = word if word in here else nearest(word, [*known, *here])
+    if found is not None:
+        return f"Did you mean --base {quoted(found)}?"
+    return f"Known: {', '.join(known)}; or a folder, a model file, or a hub id like owner/name."
 
 
 def _ways_out(path: Path) -> str:
@@ -167,7 +186,7 @@ def latent_shape(source: str, revision: str | None = None, **choices: str | None
         raise BaseMissing(f"{reference.source} does not say its shape without being read.")
     configs = parts_of(reference, offline=True, **choices).configs
     factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
-    return int(configs["vae"]["latent_channels"]), factor, int(configs["unet"].get("sample_size") or 64) * factor
+    return int(configs["vae"]["latent_channels"]), factor, sample_size(configs["unet"]) * factor
 
 
 def parts_of(
@@ -196,6 +215,7 @@ def parts_of(
     if vae is not None:
         with_vae(parts, Path(vae).expanduser())
     settle(parts.configs["scheduler"], prediction_type, parts.source)
+    check_settings(parts.configs, parts.source)
     return parts
 
 
@@ -218,6 +238,7 @@ def judge_base(
             folder = hub.download_configs(reference.source, reference.revision)
             check_folder(folder)
             require_components(folder, [part for part in COMPONENTS if vae is None or part != "vae"])
+            check_settings(configs_of(folder), reference.source)
             return []
     parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     for component in COMPONENTS:
@@ -231,7 +252,6 @@ def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module
     """Networks and the facts that go with them."""
     unet, vae, text_encoder = networks["unet"], networks["vae"], networks["text_encoder"]
     widen_narrow_heads(unet)
-    unet_config: Any = unet.config
     vae_config: Any = vae.config
     text_config: Any = text_encoder.config
     tokenizer = parts.tokenizer()
@@ -253,7 +273,7 @@ def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module
         vae=vae,
         unet=unet,
         scheduler_config=scheduler,
-        resolution=int(parts.configs["unet"].get("sample_size") or unet_config.sample_size) * vae_factor,
+        resolution=sample_size(parts.configs["unet"]) * vae_factor,
         vae_factor=vae_factor,
         latent_channels=int(vae_config.latent_channels),
         notes=parts.notes,

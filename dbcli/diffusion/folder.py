@@ -51,6 +51,7 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
         entries[component] = entries_of(found)
     configs["scheduler"] = read_json(_existing(folder, "scheduler/scheduler_config.json"))
     tokenizer = _existing(folder, "tokenizer")
+    _require_tokenizer(tokenizer)
     small = [folder / component / "config.json" for component in COMPONENTS if component != "vae" or needs_vae]
     small.append(folder / "scheduler/scheduler_config.json")
     small += sorted(path for path in tokenizer.iterdir() if path.is_file())
@@ -63,12 +64,18 @@ def require_components(folder: Path, components: Sequence[str]) -> None:
         _existing(folder, f"{component}/config.json")
 
 
+def configs_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The configurations of a folder's parts, those that are there."""
+    files = {part: folder / part / "config.json" for part in COMPONENTS}
+    files["scheduler"] = folder / "scheduler" / "scheduler_config.json"
+    return {part: read_json(path) for part, path in files.items() if path.is_file()}
+
+
 def read_tokenizer(folder: Path) -> Any:
     """The CLIP tokenizer of a folder, without a look at the hub. Raises UnsafeFile when its files are damaged."""
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        raise BaseMissing(f"There is no tokenizer in {folder}.")
+    _require_tokenizer(folder)
     try:
         with quiet_libraries():
             return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -77,6 +84,14 @@ def read_tokenizer(folder: Path) -> Any:
         raise UnsafeFile(
             f"The tokenizer in {folder} cannot be read ({str(error)[:200]}).", hint=how_to_get_again(damaged)
         ) from error
+
+
+def _require_tokenizer(folder: Path) -> None:
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise BaseMissing(
+            f"There is no tokenizer in {folder}: it lacks tokenizer.json, or vocab.json and merges.txt.",
+            hint="Download or copy the folder again, whole.",
+        )
 
 
 def _is_json(path: Path) -> bool:

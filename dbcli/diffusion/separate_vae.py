@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.diffusion.assembly import Entry, Parts, check_config
+from dbcli.diffusion.base_settings import check_scale
 from dbcli.diffusion.checkpoint_names import RenamedFile
 from dbcli.diffusion.folder import entries_of, weight_files
 from dbcli.diffusion.formats import original_names as names
@@ -90,6 +91,7 @@ def _of_folder(folder: Path) -> VaeParts:
     config = read_json(inner / "config.json")
     if config.get("_class_name") != "AutoencoderKL":
         raise UnsupportedFile(f"{inner} is a {config.get('_class_name')}, not an AutoencoderKL.")
+    check_scale(config, str(inner))
     files, notes = weight_files(inner, "vae")
     return VaeParts(config, entries_of(files), files, notes)
 

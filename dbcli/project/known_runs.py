@@ -12,6 +12,7 @@ from dbcli.project.runs import RunRecord, find_run, list_runs
 from dbcli.project.subjects import list_subjects
 
 FINISHED = ("finished",)
+UNFINISHED = ("interrupted", "failed", "running", "created")
 
 
 def names_of(layout: Layout, name: str) -> frozenset[str]:
@@ -43,16 +44,16 @@ def runs_knowing(layout: Layout, name: str, states: Collection[str] = FINISHED) 
     return newest_first(run for run in list_runs(layout) if run.state in states and learnt(run, names))
 
 
-def run_meant(layout: Layout, text: str) -> RunRecord:
+def run_meant(layout: Layout, text: str, *, to_resume: bool = False) -> RunRecord:
     """The run meant by "3", "0003-dog" or the name of a subject, which is the newest finished run that learnt it.
 
-    Raises RunMissing with the nearest names.
+    With `to_resume` it is the newest unfinished one; where there is none, the newest of the others. Raises RunMissing with the nearest names.
     """
     try:
         return find_run(layout, text)
     except RunMissing:
         wanted = text.strip()
-        for states in (FINISHED, ("interrupted", "failed", "running", "created")):
+        for states in (UNFINISHED, FINISHED) if to_resume else (FINISHED, UNFINISHED):
             if found := runs_knowing(layout, wanted, states):
                 return found[0]
         raise _missing(layout, wanted) from None

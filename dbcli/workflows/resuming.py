@@ -9,6 +9,7 @@ from typing import Any
 from dbcli.errors import Refused, UsageError
 from dbcli.project import runs as store
 from dbcli.project.checkpoints import checkpoints
+from dbcli.project.known_runs import UNFINISHED, run_meant
 from dbcli.project.layout import Layout
 from dbcli.project.names import printable
 from dbcli.project.photo_notes import masks_in_use
@@ -25,7 +26,7 @@ from dbcli.workflows.probing import plan_of
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.training_prompts import check_training_prompts
 
-RESUMABLE = ("interrupted", "failed", "running", "created")
+RESUMABLE = UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def plan_resume(
     Raises UsageError for options that would make another run of it, ConfigError for settings with faults, Refused if
     the run is finished or its photos are no longer those it began with.
     """
-    record = store.find_run(layout, run) if run else store.newest_run(layout, RESUMABLE)
+    record = run_meant(layout, run, to_resume=True) if run else store.newest_run(layout, RESUMABLE)
     refuse_finished(record)
     before = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
     profile, asked = before, asked or Asked()

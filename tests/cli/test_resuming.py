@@ -132,6 +132,11 @@ def test_a_dry_run_of_a_resumed_run_says_what_would_change_and_trains_nothing(ru
     assert record_of(project) == before
 
 
+def test_the_unfinished_run_of_a_subject_is_meant_by_its_name(run: Run, project: Path) -> None:
+    assert "The run 0002-dog cannot be resumed like that" in run("train", "--resume", "dog", "--seed", 7).err
+    assert "Did you mean 'dog'?" in run("train", "--resume", "dgo", "--dry-run").err
+
+
 def test_a_finished_run_is_refused_with_the_way_that_goes_on(run: Run, project: Path) -> None:
     ended = run("train", "--resume", 1, "--steps", 9)
     assert ended.code == 6

@@ -30,6 +30,8 @@ def hinted(err: str) -> str:
         ("trian --subject dog", "dreambooth train --subject dog"),
         ("subjects lits", "dreambooth subjects list"),
         ("train --subjct dog", "dreambooth train --subject dog"),
+        ("train --subject dog --stpes 4", "dreambooth train --subject dog --steps 4"),
+        ("train --subject dog --dry", "dreambooth train --subject dog --dry-run"),
         ("train --subjct=dog", "dreambooth train --subject=dog"),
         ("eval 1", "dreambooth eval --run 1"),
     ],
@@ -38,6 +40,15 @@ def test_the_hint_is_the_line_that_was_meant(run: Run, project: Path, typed: str
     ended = run(*shlex.split(typed))
     assert ended.code in (2, 3), ended.err
     assert hinted(ended.err) == meant
+
+
+@pytest.mark.parametrize(
+    "typed", ["generate 'a dog' --dry-run", "reg make --class dog --seed 3", "eval --steps 4", "bench --run 1"]
+)
+def test_no_option_is_proposed_that_is_merely_spelt_alike(run: Run, project: Path, typed: str) -> None:
+    ended = run(*shlex.split(typed))
+    assert ended.code == 2
+    assert hinted(ended.err).endswith(" --help")
 
 
 def test_a_name_that_is_near_nothing_is_no_slip(run: Run, project: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from dbcli.diffusion import hub
 from dbcli.diffusion.bases import judge_base, load_base, resolve_base
 from dbcli.diffusion.weight_choice import chosen_weights
-from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
+from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile, UsageError
 from tests.diffusion import tiny_models
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -211,3 +211,66 @@ def test_a_folder_around_one_file_says_to_give_the_file(tmp_path: Path) -> None:
 def test_no_weight_is_read_to_judge_a_base(source: Path, monkeypatch) -> None:
     monkeypatch.setattr("dbcli.diffusion.model_files.SafetensorsFile.read", lambda *a: pytest.fail("read"))
     assert judge_base(resolve_base(str(source)), offline=True) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+            "a flow-matching model",
+        ),
+        ("scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler"}, "EDM"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "exotic"}, "beta_schedule is 'exotic'"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10}, "num_train_timesteps is 10"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1, 0.2]}, "trained_betas"),
+        ("scheduler/scheduler_config.json", {"beta_end": 12}, "beta_end is 12"),
+        ("vae/config.json", {"scaling_factor": None}, "scaling_factor is None"),
+        ("unet/config.json", {"sample_size": [8, 12]}, r"sample_size is \[8, 12\]"),
+    ],
+)
+def test_settings_that_no_base_has_are_refused_before_the_weights_are_read(
+    folder: Path, file: str, changes: dict, words: str
+) -> None:
+    change_json(folder / file, **changes)
+    with pytest.raises((UnsupportedFile, UnsafeFile), match=words) as caught:
+        judge_base(resolve_base(str(folder)), offline=True)
+    assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(("size", "resolution"), [(None, 512), ([8, 8], 64), (8, 64)])
+def test_a_sample_size_that_is_left_out_or_given_by_side_is_understood(
+    folder: Path, size: object, resolution: int
+) -> None:
+    change_json(folder / "unet" / "config.json", sample_size=size)
+    assert load_base(str(folder)).resolution == resolution
+
+
+def test_a_folder_whose_tokenizer_has_no_words_is_told_before_it_is_loaded(folder: Path) -> None:
+    for file in (folder / "tokenizer").iterdir():
+        if file.name in ("tokenizer.json", "vocab.json", "merges.txt"):
+            file.unlink()
+    with pytest.raises(BaseMissing, match="tokenizer"):
+        judge_base(resolve_base(str(folder)), offline=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("", "tiny, sd-v1-4, sd-v1-5"),
+        ("Tiny", "--base tiny"),
+        ("modle", "--base model"),
+        ("'model'", "--base model"),
+        ("https://huggingface.co/owner/name/tree/main", "--base owner/name"),
+        ("model/model_index.json", "model"),
+        ("model/unet/config.json", "model"),
+    ],
+)
+def test_a_slip_in_the_name_of_a_base_is_answered_with_the_base_that_was_meant(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str, words: str
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    with pytest.raises(UsageError) as caught:
+        resolve_base(typed, offline=True)
+    assert words in str(caught.value.hint)
