@@ -47,7 +47,8 @@ def runs_knowing(layout: Layout, name: str, states: Collection[str] = FINISHED) 
 def run_meant(layout: Layout, text: str, *, to_resume: bool = False) -> RunRecord:
     """The run meant by "3", "0003-dog" or the name of a subject, which is the newest finished run that learnt it.
 
-    With `to_resume` it is the newest unfinished one; where there is none, the newest of the others. Raises RunMissing with the nearest names.
+    With `to_resume` it is the newest unfinished one; where there is none, the newest of the others. Raises RunMissing
+    with the nearest names.
     """
     try:
         return find_run(layout, text)
