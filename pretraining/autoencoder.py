@@ -1,4 +1,4 @@
-"""The autoencoder: AutoencoderKL of factor 8 with 16 channels, whose latents are fixed beforehand (`latents.py`).
+"""The autoencoder: AutoencoderKL of factor 8 with 24 channels, whose latents are fixed beforehand (`latents.py`).
 
 First the encoder learns to give those latents and the decoder to turn them into pixels. From `ENCODER_SHARE` of the
 time on the encoder stays as it is, so that a UNet can begin on its latents, and the decoder goes on alone, on what the
@@ -10,6 +10,7 @@ said little.)
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def load_autoencoder(run: Run) -> AutoencoderKL:
 
 
 def new_autoencoder(run: Run) -> AutoencoderKL:
-    """Return an untrained AutoencoderKL of factor 8 with 16 latent channels."""
+    """Return an untrained AutoencoderKL of factor 8 with 24 latent channels."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -81,7 +82,7 @@ def encoder_weights(vae: AutoencoderKL) -> list[nn.Parameter]:
 
 
 def roughen(latents: Tensor, generator: torch.Generator) -> Tensor:
-    """Give latents [B, 16, h, w] noise of random strength, and silence some of what the first edition did not have."""
+    """Give latents [B, 24, h, w] noise of random strength, and silence some of what the first edition did not have."""
     count = len(latents)
     strength = NOISE * torch.rand((count, 1, 1, 1), generator=generator)
     noise = strength * torch.randn(latents.shape, generator=generator)
@@ -135,7 +136,8 @@ class Trainer:
         self.discriminator.load_state_dict(saved["discriminator"])
         self.targets.load_state_dict(saved["targets"], strict=False)
         self.average.load(saved["average"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+        # A checkpoint to be carried elsewhere is in half precision and without the optimizers' memory.
+        for optimizer, state in zip(self.optimizers, saved.get("optimizers", ()), strict=False):
             optimizer.load_state_dict(state)
         self.step, self.used_seconds = saved["step"], saved["used_seconds"]
         self.encoder_rests, self.adversarial = saved["encoder_rests"], saved["adversarial"]
@@ -163,6 +165,24 @@ class Trainer:
             "adversarial": self.adversarial,
         }
         save_checkpoint(self.run.path("autoencoder.pt"), {**state, "step": self.step, "used_seconds": used_seconds})
+
+    def compact(self) -> dict[str, Any]:
+        """Return a checkpoint to carry elsewhere: the averaged weights in half precision, no optimizers; a fifth."""
+
+        def half(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: weight.half() for name, weight in weights.items()}
+
+        average = half(self.average.weights)
+        return {
+            "vae": average,
+            "discriminator": half(self.discriminator.state_dict()),
+            "targets": half(self.targets.components()),
+            "average": {**self.average.state(), "weights": average},
+            "encoder_rests": self.encoder_rests,
+            "adversarial": self.adversarial,
+            "step": self.step,
+            "used_seconds": self.used_seconds,
+        }
 
     def rest_encoder(self, rests: bool) -> None:
         """Let the encoder learn no more, or go on."""
@@ -317,8 +337,13 @@ def main() -> None:
     """Train the autoencoder on the corpus and the photographs."""
     options: argparse.ArgumentParser = parser(main.__doc__ or "")
     options.add_argument("--seconds", type=float, help="budget of computing time, all sittings together")
+    options.add_argument("--compact", type=Path, help="only write the checkpoint here, small, to go on with elsewhere")
     arguments = options.parse_args()
-    make_autoencoder(run_from(arguments), arguments.seconds)
+    run = run_from(arguments)
+    if arguments.compact is not None:
+        save_checkpoint(arguments.compact, Trainer(run, new_autoencoder(run)).compact())
+    else:
+        make_autoencoder(run, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class CorpusLatents:
 
     @torch.no_grad()
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Return the latents float16 [B, 16, 16, 16] of pictures number `rows` [B]."""
+        """Return the latents float16 [B, 24, 16, 16] of pictures number `rows` [B]."""
         asked = rows.numpy()
         missing = np.unique(asked[~self._known[asked]])
         for start in range(0, len(missing), PART):

@@ -1,8 +1,8 @@
 """What the latents are to be: fixed beforehand, because a small autoencoder trained jointly loses colour first.
 
-The first eight channels are those of the first edition: its own encoder's, on the picture shrunk to 64 px, so that a
-UNet that knows them can be gone on with; or, for a base made from nothing, a block PCA of 4 x 4 pixels of the same. The
-other eight are the strongest components, in blocks of 8 x 8 pixels, of what the first leave unsaid.
+The first eight of the 24 channels are those of the first edition: its own encoder's, on the picture shrunk to 64 px, so
+that a UNet that knows them can be gone on with; or, for a base made from nothing, a block PCA of 4 x 4 pixels of the
+same. The others are the strongest components, in blocks of 8 x 8 pixels, of what the first leave unsaid.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from pretraining.settings import FIRST_CHANNELS, LATENT_CHANNELS, LATENT_PX, PIC
 
 BLOCK_PX = PICTURE_PX // LATENT_PX
 FIRST_BLOCK_PX = BLOCK_PX // 2
-# Of the components that the first edition did not have: they are worth less than those that it had.
+# Of the strongest eight components that the first edition did not have: they are worth less than those that it had.
 REST_VARIANCE = 0.5
 
 
@@ -30,19 +30,19 @@ def as_rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
-def principal(rows: Tensor, count: int, variance: float) -> Tensor:
+def principal(rows: Tensor, count: int, variance: float, strongest: int) -> Tensor:
     """Return the projection [count, D] of rows [N, D] of mean zero on their first components, partly whitened.
 
     Each component is divided by the square root of its standard deviation: full whitening would make the UNet spend
-    as much on the faintest component as on the strongest. The whole has the given variance.
+    as much on the faintest component as on the strongest. The `strongest` ones together have the given variance.
     """
     vectors, values, _ = torch.linalg.svd(torch.cov(rows.T))
     spread = values[:count].sqrt()
-    return (vectors[:, :count] / spread.sqrt()).T * (variance / spread.mean()).sqrt()
+    return (vectors[:, :count] / spread.sqrt()).T * (variance / spread[:strongest].mean()).sqrt()
 
 
 class Targets(nn.Module):
-    """The latents [N, 16, H/8, W/8] that an encoder is to give for pixels [N, 3, H, W] in [-1, 1]."""
+    """The latents [N, 24, H/8, W/8] that an encoder is to give for pixels [N, 3, H, W] in [-1, 1]."""
 
     def __init__(self, first_edition: Path | None = None) -> None:
         super().__init__()
@@ -76,12 +76,12 @@ class Targets(nn.Module):
         if self.first_edition is None:
             rows = blocks_of(F.avg_pool2d(pixels, 2), FIRST_BLOCK_PX)
             self.first_mean.copy_(rows.mean(0))
-            self.first.copy_(principal(rows - self.first_mean, FIRST_CHANNELS, 1.0))
+            self.first.copy_(principal(rows - self.first_mean, FIRST_CHANNELS, 1.0, FIRST_CHANNELS))
         first = torch.cat([self.first_channels(part) for part in pixels.split(64)])
         rows = as_rows(first)
         said = torch.cat([rows, torch.ones_like(rows[:, :1])], 1)
         self.known.copy_(torch.linalg.lstsq(said, blocks_of(pixels, BLOCK_PX)).solution)
-        self.rest.copy_(principal(self.unsaid(pixels, first), len(self.rest), REST_VARIANCE))
+        self.rest.copy_(principal(self.unsaid(pixels, first), len(self.rest), REST_VARIANCE, FIRST_CHANNELS))
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:

@@ -105,4 +105,7 @@ class Average:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.weights, self._updates = state["weights"], state["updates"]
+        self.weights, self._updates = (
+            {name: value.float() for name, value in state["weights"].items()},
+            state["updates"],
+        )

@@ -11,7 +11,7 @@ PICTURE_PX = 128
 # Scenes and sprites were first drawn at 64 px: a line that was one pixel wide there is DETAIL pixels wide here.
 DETAIL = PICTURE_PX // 64
 LATENT_PX = 16
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 24
 # The first channels hold what the first edition's latents held, so that its UNet can be gone on with.
 FIRST_CHANNELS = 8
 # Judges and the classifier see pictures shrunk to this size.

@@ -23,6 +23,7 @@ from pretraining.corpus import compose_pictures
 from pretraining.corpus_latents import CorpusLatents
 from pretraining.measure import crispness
 from pretraining.measure_autoencoder import measure
+from pretraining.progress import save_checkpoint
 from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
 from pretraining.warm import adopt
@@ -147,6 +148,21 @@ def test_a_training_that_is_asked_to_end_saves_and_goes_on_from_there(run: Run) 
     step = int(said.split()[1])
     assert step > before
     assert torch.load(run.folder / "autoencoder.pt", weights_only=True)["step"] >= step
+
+
+def test_a_compact_checkpoint_goes_on_elsewhere(run: Run, tmp_path: Path) -> None:
+    here = autoencoder.Trainer(run, autoencoder.new_autoencoder(run))
+    save_checkpoint(tmp_path / "autoencoder.pt", here.compact())
+    assert (tmp_path / "autoencoder.pt").stat().st_size < (run.folder / "autoencoder.pt").stat().st_size / 4
+    again = Run(tmp_path, TOY, 0, torch.device("cpu"), bfloat16=False)
+    there = autoencoder.Trainer(again, autoencoder.new_autoencoder(again))
+    assert (there.step, there.used_seconds, there.encoder_rests) == (here.step, here.used_seconds, here.encoder_rests)
+    for name, weight in there.vae.state_dict().items():
+        torch.testing.assert_close(weight, here.average.weights[name], atol=1e-3, rtol=1e-3)
+    pixels = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(there.targets(pixels), here.targets(pixels), atol=1e-2, rtol=1e-2)
+    there.advance(pixels, 0.0, torch.Generator().manual_seed(0))
+    assert there.step == here.step + 1
 
 
 def test_a_finished_autoencoder_is_gone_on_with_by_its_decoder_alone(run: Run, tmp_path: Path) -> None:
