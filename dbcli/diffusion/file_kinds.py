@@ -69,6 +69,13 @@ _ADAPTERS = (
     ("OFT", "an OFT", r"\.(oft_blocks|oft_diag|oft_R|rescale)(\.weight)?$"),
     ("T-LoRA", "a T-LoRA", r"\.([qp]_layer\.weight|lambda_layer)$"),
     ("(IA)³", "an (IA)³", r"\.(on_input|ia3_l(\.\w+)?)$"),
+    ("VeRA", "a VeRA", r"(^|\.)vera_(lambda_[bd]|[AB])(\.|$)"),
+    (
+        "another of PEFT's adapters",
+        "an adapter of PEFT that is no LoRA",
+        r"^base_model\.(model\.)?.*\.(hra_u|bone_|miss_"
+        r"|c3a_kernel|fourierft_|randlora_|vblora_|shira_|delora_|waveft_|road_|internal_xlora|adaption_|prompt_emb)",
+    ),
     ("numbered LoRA", "a LoRA of the first trainers (its layers are numbered)", r"^(unet|text_encoder):\d+:(up|down)"),
     ("weight differences", "a file of weight differences (.diff)", r"\.(diff|set_weight)$"),
     ("norm differences", "a file of norm differences (.w_norm)", r"\.[wb]_norm$"),

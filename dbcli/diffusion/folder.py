@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.assembly import COMPONENTS, Entry, Parts, quiet_libraries
+from dbcli.diffusion.assembly import COMPONENTS, IGNORED_NAME, Entry, Parts, quiet_libraries
 from dbcli.diffusion.base_kinds import ONLY, check_folder
 from dbcli.diffusion.damaged_files import how_to_get_again
-from dbcli.diffusion.model_files import open_weights, read_json
+from dbcli.diffusion.model_files import open_weights, read_json, require_float
 from dbcli.diffusion.weight_choice import STEMS, chosen_weights, files_of
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
@@ -148,6 +148,8 @@ def entries_of(files: list[Path]) -> dict[str, Entry]:
     entries = {}
     for weights in map(open_weights, files):
         for name in weights.names():
+            if not IGNORED_NAME.search(name):
+                require_float(weights, name)
             entries[_today_name(name)] = Entry(weights.shape(name), partial(weights.read, name))
     return entries
 

@@ -99,6 +99,16 @@ def open_weights(path: Path) -> WeightFile:
     return unscaled(SafetensorsFile(path))
 
 
+def require_float(weights: WeightFile, name: str) -> None:
+    """Raises UnsupportedFile for a weight in whole numbers, which a scale that is not here would turn into weights."""
+    dtype = weights.dtype(name)
+    if not dtype.is_floating_point:
+        raise UnsupportedFile(
+            f"{weights.path} is quantised: {name} is stored as {str(dtype).removeprefix('torch.')}.",
+            hint="Use the model in fp16, bf16 or fp32.",
+        )
+
+
 def _refuse_other_containers(path: Path, start: bytes) -> None:
     """Names what people take for a model file by its first bytes."""
     if start.startswith(b"GGUF"):

@@ -22,7 +22,7 @@ from dbcli.diffusion.assembly import Entry, Parts, check_config
 from dbcli.diffusion.base_kinds import ONLY, check_channels, check_single_file
 from dbcli.diffusion.checkpoint_names import RenamedFile
 from dbcli.diffusion.formats import original_names as names
-from dbcli.diffusion.model_files import WeightFile, open_weights
+from dbcli.diffusion.model_files import WeightFile, open_weights, require_float
 from dbcli.diffusion.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
 from dbcli.errors import BaseMissing, UnsafeFile
 
@@ -44,6 +44,9 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
     stored = open_weights(path)
     weights = RenamedFile(stored)
     check_single_file(weights, stored, needs_vae=needs_vae)
+    for name in weights.names():
+        if name.endswith((".weight", ".bias")):
+            require_float(weights, name)
     own = _own_configs(weights)
     version = _version(stored)
     configs = own or fitted_configs(weights, version, with_vae=needs_vae)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from dbcli.project.identifiers import check_template
 from dbcli.project.records import Whole
@@ -25,7 +25,19 @@ Sampler = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+_-]{0,31}$")]
 DrawPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Timesteps = Literal["noisiest", "published"]
 Positive = Annotated[Whole, Field(ge=1)]
-Targets = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+
+
+def _as_list(value: object) -> object:
+    """`to_q,to_k` for `[to_q, to_k]`: no name of a layer holds a comma."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _as_one(value: object) -> object:
+    """A prompt alone for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Targets = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(_as_list)]
 
 
 class Section(BaseModel):
@@ -226,7 +238,7 @@ class ProbeSettings(Section):
     budget: float = Field(
         default=0.15, gt=0, le=1, description="the most that probing may take, as a share of the time of all steps"
     )
-    prompts: list[str] = Field(
+    prompts: Annotated[list[str], BeforeValidator(_as_one)] = Field(
         default=[
             "a {identifier} {class} in the snow",
             "a {identifier} {class} on the beach",

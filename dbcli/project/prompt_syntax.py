@@ -9,6 +9,9 @@ from collections.abc import Iterator
 _WEIGHT = re.compile(r"\([^()]*:\s*[-+]?[0-9]*\.?[0-9]+\s*\)")
 _FILE = re.compile(r"<(?:lora|lyco|hypernet|embedding)\s*:[^<>]*>", re.IGNORECASE)
 _EDITING = re.compile(r"\[[^\[\]]*:[^\[\]]*:\s*[0-9]*\.?[0-9]+\s*\]")
+# Choices by turns or by chance: [cat|dog], {red|blue}. Emphasis that plain text never has: ((word)), [[word]].
+_CHOICE = re.compile(r"\[[^\[\]]*\|[^\[\]]*\]|\{[^{}]*\|[^{}]*\}")
+_DOUBLED = re.compile(r"(?<!\\)(?:\(\([^()]+\)\)|\[\[[^\[\]]+\]\])")
 # Between chunks and between prompts, in capitals, as words of their own.
 _KEYWORD = re.compile(r"(?<!\S)(?:BREAK|AND)(?!\S)")
 # Emphasis without a number, too usual in plain text to be told apart there: (word), [word], {word}.
@@ -26,5 +29,5 @@ def foreign_syntax(prompt: str, *, emphasis: bool = False) -> list[str]:
 def _found(prompt: str, *, emphasis: bool) -> Iterator[str]:
     # In a text that is all capitals AND is a word like any other.
     keywords = [] if prompt == prompt.upper() else [_KEYWORD]
-    for pattern in (_WEIGHT, _FILE, _EDITING, *keywords, *([_EMPHASIS] if emphasis else [])):
+    for pattern in (_DOUBLED, _CHOICE, _WEIGHT, _FILE, _EDITING, *keywords, *([_EMPHASIS] if emphasis else [])):
         yield from (match.group() for match in pattern.finditer(prompt))

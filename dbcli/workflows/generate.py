@@ -127,8 +127,7 @@ def _settled(layout: Layout, asked: Asked, progress: Progress) -> _Order:
     if composition.checkpoint is not None and record is not None:
         require_checkpoint(layout, record, composition.checkpoint)
     check_clip_skip(settings, facts_of(layout).text_layers)
-    if asked.size_of is None:
-        check_typed_size(layout, asked.size)
+    check_typed_size(layout, asked.size if asked.size_of is None else asked.typed_size)
     negative = settings.negative if asked.is_negative_literal else rendered(layout, record, [settings.negative])[0]
     settings = settings.model_copy(update={"negative": negative})
     texts = wanted if asked.is_literal else rendered(layout, record, wanted)

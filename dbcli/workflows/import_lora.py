@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.errors import UnsafeFile
+from dbcli.errors import UnsafeFile, UnsupportedFile
 from dbcli.project.layout import Layout
 from dbcli.project.names import check_name, printable
 from dbcli.project.profile_settings import Profile
@@ -64,6 +64,7 @@ def import_lora(
         stage.advance()
     if not lora.says_strength:
         progress.warn("The file does not say its alpha, and PEFT's adapter_config.json is not beside it: as its rank.")
+    _check_prediction(lora, base, source, progress)
     for line in lora.left_out:
         progress.note(f"{printable(source.name)} holds {printable(line)}: left out.")
     title = name or title_of(lora.metadata) or source.stem
@@ -125,6 +126,23 @@ def _check_values(lora: LoraWeights, file: Path) -> None:
             tensors = [layer.down, layer.up, *([] if layer.magnitude is None else [layer.magnitude])]
             if not all(bool(tensor.isfinite().all()) for tensor in tensors):
                 raise UnsafeFile(f"{file}: {name} holds numbers that are not finite; every image would be black.")
+
+
+def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progress) -> None:
+    """Warns of a LoRA for a base of the same shapes that predicts something else; Stable Diffusion 2 has both kinds."""
+    from dbcli.diffusion.prediction import V, said_by
+
+    try:
+        said = said_by(set(), lora.metadata, str(file)).prediction
+    except UnsupportedFile:
+        return
+    if lora.metadata.get("ss_base_model_version") == "sd_v2_v":
+        said = V
+    if said is not None and said != base.prediction_type:
+        progress.warn(
+            f"{printable(file.name)} says that it was trained on a base that predicts {said}, and the project's "
+            f"predicts {base.prediction_type}: images will hardly be right."
+        )
 
 
 def _check_words(lora: LoraWeights, base: Base) -> None:

@@ -28,9 +28,11 @@ from dbcli.workflows.pictures import (
     COMPILED_KEY,
     FULL_PRECISION,
     LAST_LAYER,
+    MOST_PX,
     PRECISION_KEY,
     PUBLISHED_TIMESTEPS,
     TIMESTEPS_KEY,
+    check_size,
     draw_size,
     nearest_size,
 )
@@ -61,6 +63,7 @@ class Asked:
     is_literal: bool = False
     is_negative_literal: bool = False
     size_of: str | None = None
+    typed_size: tuple[int | None, int | None] = (None, None)
 
 
 def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -> Asked:
@@ -94,7 +97,8 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
         (width, height),
         is_literal=not asked.prompts,
         is_negative_literal="negative" in found.flags and "negative" not in given,
-        size_of=picture.name if asked.size == (None, None) else None,
+        size_of=picture.name if None in asked.size else None,
+        typed_size=asked.size,
     )
 
 
@@ -106,6 +110,8 @@ def size_for(base: Base, asked: Asked, profile: Profile, progress: Progress) -> 
     width, height = asked.size
     if asked.size_of is not None and width is not None and height is not None:
         fitting = nearest_size(base.vae_factor, (width, height))
+        fitting = (asked.typed_size[0] or fitting[0], asked.typed_size[1] or fitting[1])
+        check_size(fitting, asked.typed_size, base.vae_factor)
         if fitting != (width, height):
             progress.warn(
                 f"{asked.size_of} is {width} x {height} px, which this base cannot draw: "
@@ -197,6 +203,10 @@ def _of_others(layout: Layout, read: Parameters, picture: Path, progress: Progre
     known = {key: value for key, value in asked.items() if value is not None}
     for key in [key for key, value in known.items() if not _can_be(layout, key, value)]:
         unread.append(f"{_TITLES.get(key, key)}: {known.pop(key)}")
+    size = read.size_px
+    if size is not None and max(size) > MOST_PX:
+        unread.append(f"Size: {size[0]}x{size[1]}")
+        size = None
     if unread:
         values = ", ".join(printable(one, 60) for one in unread)
         progress.warn(f"{picture.name}: not understood, the run's own is used: {values}.")
@@ -215,7 +225,7 @@ def _of_others(layout: Layout, read: Parameters, picture: Path, progress: Progre
     progress.note(
         f"{picture.name} was drawn by another program{model}; it is drawn {followed}, which gives other pixels."
     )
-    return Asked([read.prompt], Cast(), known, read.seed, read.size_px or (None, None))
+    return Asked([read.prompt], Cast(), known, read.seed, size or (None, None))
 
 
 def _can_be(layout: Layout, key: str, value: Any) -> bool:

@@ -218,3 +218,32 @@ def test_other_kinds_are_told_before_the_base_is_loaded(run: Run, project: Path,
         assert (ended.code, said in ended.err) == (6, True), ended.err
     ended = run("import-embedding", lora)
     assert (ended.code, "import-lora" in ended.err) == (6, True), ended.err
+
+
+def with_metadata(lora: Path, path: Path, **metadata: str) -> Path:
+    save_file(load_file(lora), path, metadata=metadata)
+    return path
+
+
+@pytest.mark.parametrize(
+    "says",
+    [{"modelspec.prediction_type": "v"}, {"ss_v_parameterization": "True"}, {"ss_base_model_version": "sd_v2_v"}],
+)
+def test_a_lora_for_a_base_that_predicts_v_is_told(run: Run, lora: Path, tmp_path: Path, says: dict[str, str]) -> None:
+    done = run("import-lora", with_metadata(lora, tmp_path / "v.safetensors", **says), *PAIRS[:4], "--json")
+    assert done.code == 0, done.err
+    assert "a base that predicts v_prediction, and the project's predicts epsilon" in " ".join(done.err.split())
+
+
+def test_nothing_is_told_of_a_lora_that_predicts_what_the_base_does(run: Run, lora: Path) -> None:
+    assert "predicts" not in run("import-lora", lora, "--json").err
+
+
+def test_layers_in_whole_numbers_are_refused_as_quantised(run: Run, lora: Path, tmp_path: Path) -> None:
+    def in_bytes(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if "lora_down" in name]:
+            tensors[name] = (tensors[name] * 100).to(torch.int8)
+
+    ended = run("import-lora", stripped(lora, tmp_path / "int8.safetensors", in_bytes), *PAIRS[:4])
+    assert ended.code == 6
+    assert "is quantised" in ended.err and "int8" in ended.err

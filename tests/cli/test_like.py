@@ -139,7 +139,7 @@ def test_what_another_program_does_alone_is_listed_and_its_braces_are_text(
     assert drawn["negative"] == "{bad}, ((ugly))"
     said = " ".join(drawn["err"].split())
     assert "not followed, this program does not do it: Hires upscale, Variation seed, ADetailer …." in said
-    assert "(red:1.3): read as words" in said
+    assert "(red:1.3), ((ugly)): read as words" in said
     assert "{masterpiece}, [cat], {dog}, {bad}, (ugly): emphasis in its program, read as words here" in said
     assert "the same settings" not in said
     again = first(run, "--like", drawn["path"], "--out", tmp_path / "again")
@@ -156,6 +156,21 @@ def test_a_size_that_an_image_has_and_the_base_cannot_draw_is_the_nearest(
     assert "--width" not in said
     typed = run("generate", "a {dog}", "--width", 65)
     assert (typed.code, "--width 65 does not suit this base" in typed.err, "--width 64" in typed.err) == (2, True, True)
+
+
+def test_one_side_that_is_typed_leaves_the_other_to_the_image(run: Run, project: Path, tmp_path: Path) -> None:
+    picture = theirs(tmp_path / "a.png", FOREIGN)
+    drawn = first(run, "--like", picture, "--out", tmp_path, "--height", 64)
+    assert (drawn["width"], drawn["height"]) == (64, 64)
+    assert "--width" not in drawn["err"]
+    assert "--height 64" in run("generate", "--like", picture, "--height", 65).err
+
+
+def test_a_size_that_no_base_draws_is_not_followed(run: Run, project: Path, tmp_path: Path) -> None:
+    drawn = first(run, "--like", theirs(tmp_path / "a.png", FOREIGN.replace("65x96", "99999x99999")), "--out", tmp_path)
+    assert (drawn["width"], drawn["height"]) == (64, 64)
+    assert "Size: 99999x99999" in drawn["err"]
+
 
 
 @pytest.mark.parametrize(("seed", "code"), [(4294967295, 0), (-1, 0), (4294967296, 2), (2**64, 2)])

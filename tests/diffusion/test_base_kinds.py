@@ -274,3 +274,11 @@ def test_a_slip_in_the_name_of_a_base_is_answered_with_the_base_that_was_meant(
     with pytest.raises(UsageError) as caught:
         resolve_base(typed, offline=True)
     assert words in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_in_whole_numbers_are_refused_as_quantised(folder: Path, part: str) -> None:
+    file = next((folder / part).glob("*.safetensors"))
+    save_file({name: (tensor * 10).to(torch.int8) for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(UnsupportedFile, match="quantised.*int8"):
+        judge_base(resolve_base(str(folder)), offline=True)

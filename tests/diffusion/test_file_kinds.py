@@ -41,6 +41,23 @@ def test_an_adapter_is_told_by_its_parts(tmp_path: Path, parts: list[str], adapt
     assert (found.kind, found.adapter, found.title) == ("adapter", adapter, title)
 
 
+PEFTS = "base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+@pytest.mark.parametrize(
+    ("names", "title"),
+    [
+        (["base_model.vera_A", "base_model.vera_B", f"{PEFTS}.vera_lambda_b"], "a VeRA for Stable Diffusion"),
+        ([f"{PEFTS}.fourierft_spectrum"], "an adapter of PEFT that is no LoRA for Stable Diffusion"),
+        ([f"{PEFTS}.bone_block"], "an adapter of PEFT that is no LoRA for Stable Diffusion"),
+        ([f"{PEFTS}.ia3_l"], "an (IA)³ for Stable Diffusion"),
+    ],
+)
+def test_an_adapter_of_peft_is_never_taken_for_an_embedding(tmp_path: Path, names: list[str], title: str) -> None:
+    found = kind(tmp_path, *names)
+    assert (found.kind, found.title) == ("adapter", title)
+
+
 @pytest.mark.parametrize(
     ("name", "family"),
     [

@@ -197,3 +197,17 @@ def test_after_divergence_a_run_stops_unless_a_profile_says_otherwise() -> None:
 def test_faulty_settings_of_a_run_name_its_record() -> None:
     with pytest.raises(DataError, match=r"runs/0003-dog/run\.json[^:]*:\n.*train\.steps"):
         frozen_profile({"name": "tiny", "train": {"steps": "many"}}, "runs/0003-dog/run.json")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("all-linear", ["all-linear"]), ("to_q", ["to_q"]), ("to_q, to_k", ["to_q", "to_k"]), ("[to_q]", ["to_q"])],
+)
+def test_layers_may_be_typed_without_brackets(typed: str, meant: list[str]) -> None:
+    key, value = parse_set(f"lora.targets={typed}")
+    assert resolve([("--set", {key: value})]).lora.targets == meant
+
+
+def test_one_prompt_of_probes_is_a_list_of_one() -> None:
+    key, value = parse_set("probe.prompts=a {identifier} {class}, in oil")
+    assert resolve([("--set", {key: value})]).probe.prompts == ["a {identifier} {class}, in oil"]

@@ -146,7 +146,20 @@ def test_a_subject_called_by_its_name_alone_is_told(layout: Layout) -> None:
     assert said(layout, "a cat in the snow") == []
 
 
-@pytest.mark.parametrize("piece", ["(red:1.3)", "<lora:x:0.5>", "BREAK", "[cat:dog:0.5]", "(a red:-1)"])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "(red:1.3)",
+        "<lora:x:0.5>",
+        "BREAK",
+        "[cat:dog:0.5]",
+        "(a red:-1)",
+        "[cat|dog]",
+        "{red|blue}",
+        "((red))",
+        "[[red]]",
+    ],
+)
 def test_syntax_of_other_programs_is_told_to_be_words(layout: Layout, piece: str) -> None:
     warnings = [one for one in said(layout, f"a hta dog {piece} on") if "read as words" in one]
     assert len(warnings) == 1

@@ -28,7 +28,7 @@ from dbcli.diffusion.formats.lora_names import (
     split_name,
 )
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
-from dbcli.diffusion.model_files import WeightFile, open_weights
+from dbcli.diffusion.model_files import WeightFile, open_weights, require_float
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
@@ -204,6 +204,8 @@ class _Layer:
 
     def _halves(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Both halves, float32; a Tucker core (`lora_mid`) is multiplied into the lower: none of the sum changes."""
+        for half in HALVES:
+            require_float(self.weights, self.names[half])
         down, up = (self.weights.read(self.names[half]).float() for half in ("down", "up"))
         if "mid" not in self.names:
             return down, up
