@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbcli.errors import LockHeld, PromptError, UsageError
+from dbcli.errors import DreamboothError, LockHeld, PromptError, UsageError
 from dbcli.hints import command, nearest
 from dbcli.project import subjects as store
 from dbcli.project.identifiers import render_with
@@ -87,8 +87,7 @@ def named_subjects(
     """
     if not names:
         raise UsageError("--subject is missing.", hint="dreambooth subjects list")
-    if len(set(names)) < len(names):
-        raise UsageError("The same --subject is named twice.")
+    _require_distinct(names)
     check = token_check(layout, allow_collision=allow_collision)
     found = [store.load_subject(layout, name) for name in names]
     if len({subject.name for subject in found}) < len(found):
@@ -116,6 +115,7 @@ def identifiers_of(layout: Layout, names: Sequence[str], tokens: Sequence[str]) 
     found: dict[str, str] = {}
     if tokens and not names:
         raise UsageError("--subject is missing.", hint="dreambooth subjects list")
+    _require_distinct(names)
     for token in tokens:
         name, has_name, word = token.partition("=")
         if not has_name and len(names) == 1:
@@ -151,13 +151,21 @@ def missing_identifiers(
     return found
 
 
+def _require_distinct(names: Sequence[str]) -> None:
+    once = list(dict.fromkeys(names))
+    if len(once) < len(names):
+        raise UsageError("The same --subject is named twice.", hint=command("--subject", ",".join(once)))
+
+
 def _unclear_token(layout: Layout, names: Sequence[str], name: str | None, token: str) -> UsageError:
     if name is None:
         known = {one.name: one for one in store.list_subjects(layout)}
         without = [known[one] for one in names if one in known and known[one].identifier is None]
         first = without[0].name if without else names[0]
         options = [command("--token", f"{first}={token}")]
-        if without[1:]:
+        if without and _is_taken(layout, first, token):
+            options = [token_options(layout, without, {}, only=False)]
+        elif without[1:]:
             options.append(token_options(layout, without[1:], {first: token}, only=False))
         return UsageError(
             f"--token {token} does not say which of {', '.join(names)} it is for.", hint=" ".join(options)
@@ -167,6 +175,14 @@ def _unclear_token(layout: Layout, names: Sequence[str], name: str | None, token
         f"--token {token}: {name} is none of the subjects to train ({', '.join(names)}).",
         hint=None if guess is None else command("--token", f"{guess}={token.partition('=')[2]}"),
     )
+
+
+def _is_taken(layout: Layout, name: str, word: str) -> bool:
+    try:
+        store.with_identifiers(layout, {name: word}, tokens=token_check(layout, allow_collision=False))
+    except DreamboothError:
+        return True
+    return False
 
 
 def token_options(layout: Layout, subjects: Sequence[Subject], given: Mapping[str, str], *, only: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,3 +206,19 @@ def test_the_list_of_words_tells_rarity_clashes_runs_and_on_request_the_strength
     assert "shares a token" in found["sks"]["clash"] and "shares a token" in found["sks1"]["clash"]
     assert found["sks"]["strength"] is not None
     assert "97%" in run("tokens", "list").out
+
+
+def test_a_word_that_is_taken_is_not_proposed_for_one_of_several(run: Run, dog: Path, photos: Path) -> None:
+    for name in ("wolf", "fox"):
+        assert run("add-subject", name, "--class", name, photos).code == 0
+    told = run("train", "--subject", "wolf,fox", "--token", "sks", "--dry-run")
+    assert told.code == 2
+    proposed = shlex.split(told.err.split("→ ")[1].splitlines()[0])
+    assert "wolf=sks" not in proposed
+    assert run("train", "--subject", "wolf,fox", *proposed, "--dry-run").code == 0
+
+
+def test_a_subject_that_is_named_twice_is_told_before_its_word(run: Run, dog: Path) -> None:
+    told = run("train", "--subject", "dog,dog", "--token", "mwf", "--dry-run")
+    assert told.code == 2
+    assert "named twice" in told.err and "--subject dog" in told.err
