@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 def cautions(profile: Profile) -> list[str]:
     """Return a line for every setting that makes a run other than it seems: its key, its value, what comes of it."""
-    return [*_of_rates(profile.train), *_of_warmup(profile.train), *_of_schedule(profile.train), *_of_previews(profile)]
+    return [
+        *_of_rates(profile.train),
+        *_of_warmup(profile.train),
+        *_of_schedule(profile.train),
+        *_of_previews(profile),
+        *_of_adapter(profile),
+    ]
 
 
 def _of_rates(train: TrainSettings) -> Iterator[str]:
@@ -43,6 +49,11 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
                 yield f"train.{key} is {getattr(train, key):g} and is for train.schedule={name}, not {train.schedule}."
     if train.schedule == "cosine-restarts" and train.schedule_cycles == 1:
         yield "train.schedule_cycles is 1: cosine-restarts without a restart is cosine."
+    if train.schedule == "cosine-restarts" and train.schedule_cycles > train.steps:
+        yield (
+            f"train.schedule_cycles is {train.schedule_cycles} and the run has {train.steps} steps: "
+            "its cycles are shorter than a step."
+        )
 
 
 def _of_previews(profile: Profile) -> Iterator[str]:
@@ -51,3 +62,11 @@ def _of_previews(profile: Profile) -> Iterator[str]:
         yield "train.preview_prompt is given and train.preview_every is 0: no preview is drawn."
     if train.preview_every > train.steps:
         yield f"train.preview_every is {train.preview_every} and the run has {train.steps} steps: no preview is drawn."
+
+
+def _of_adapter(profile: Profile) -> Iterator[str]:
+    usual = type(profile.lora)()
+    if profile.method == "lora" and not profile.train.text_encoder and profile.lora.text_targets != usual.text_targets:
+        yield "lora.text_targets is given and train.text_encoder is off: the text encoder gets no adapter."
+    if profile.method != "lora" and profile.lora.targets != usual.targets:
+        yield f"lora.targets is given and the method is {profile.method}: nothing gets an adapter."

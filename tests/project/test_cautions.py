@@ -23,6 +23,13 @@ from dbcli.project.profiles import load_profile, resolve, shipped_profiles
         ({"train.text_encoder": False, "train.text_encoder_learning_rate": 1e-6}, ["text_encoder is off"]),
         ({"train.schedule_cycles": 4}, ["train.schedule_cycles is 4 and is for train.schedule=cosine-restarts"]),
         ({"train.schedule": "cosine-restarts", "train.schedule_cycles": 1}, ["without a restart is cosine"]),
+        (
+            {"train.schedule": "cosine-restarts", "train.schedule_cycles": 50, "train.steps": 10},
+            ["schedule_cycles is 50 and the run has 10 steps"],
+        ),
+        ({"method": "lora", "train.text_encoder": False, "lora.text_targets": ["q_proj"]}, ["lora.text_targets is given"]),
+        ({"method": "lora", "lora.text_targets": ["q_proj"], "train.text_encoder": True}, []),
+        ({"method": "full", "lora.targets": ["to_q"]}, ["lora.targets is given and the method is full"]),
         ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
         ({"train.preview_every": 900}, ["train.preview_every is 900 and the run has 800 steps"]),
         ({"train.warmup_steps": 799}, []),
