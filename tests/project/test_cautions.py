@@ -27,7 +27,7 @@ from dbcli.project.profiles import load_profile, resolve, shipped_profiles
             {"train.schedule": "cosine-restarts", "train.schedule_cycles": 50, "train.steps": 10},
             ["schedule_cycles is 50 and the run has 10 steps"],
         ),
-        ({"method": "lora", "train.text_encoder": False, "lora.text_targets": ["q_proj"]}, ["lora.text_targets is given"]),
+        ({"method": "lora", "train.text_encoder": False, "lora.text_targets": ["q_proj"]}, ["lora.text_targets"]),
         ({"method": "lora", "lora.text_targets": ["q_proj"], "train.text_encoder": True}, []),
         ({"method": "full", "lora.targets": ["to_q"]}, ["lora.targets is given and the method is full"]),
         ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
