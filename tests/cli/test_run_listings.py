@@ -35,6 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(made)
+    monkeypatch.delenv("COLUMNS", raising=False)
     return made
 
 
@@ -62,8 +63,7 @@ def test_a_list_fits_the_terminal_and_breaks_no_word(project: Path, columns: int
     assert ("made (UTC)" in header) is (columns == 120)
 
 
-def test_a_pipe_has_no_width_and_every_column(run: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+def test_a_pipe_has_no_width_and_every_column(run: Run, project: Path) -> None:
     header, first, *_ = run("runs", "list").out.splitlines()
     assert "made (UTC)" in header
     assert first.startswith("0001-dog")

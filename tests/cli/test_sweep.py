@@ -128,7 +128,7 @@ def test_a_benchmark_gives_each_subject_a_word_and_stands_beside_the_published_r
     done = run("bench", "--method", "lora", "--steps", 1, "--judge", "tiny", "-n", 1, *sets)
     assert done.code == 0, done.err
     assert "DreamBooth, Stable Diffusion" in done.out
-    assert "cat is called" in done.err
+    assert "cat has the identifier" in done.err
     table = (two / "sweeps" / "bench-lora" / "table.md").read_text(encoding="utf-8")
     assert "ours: lora, profile lora" in table
     assert "| 0.668 | 0.803 | 0.305 |" in table

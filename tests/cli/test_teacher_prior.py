@@ -60,12 +60,12 @@ def test_predictions_are_stored_once_and_take_what_was_said(run: Run, project: P
     assert not list((project / "reg").glob("*/teacher-*"))
     done = run("train", *TEACHER)
     assert done.code == 0, done.err
-    assert "Teacher: a photo of a dog" in done.err
+    assert "Teacher predictions: a photo" in done.err
     stored = draws(project)
     assert [len(load_file(file)["predictions"]) for file in stored] == [2, 2]
     assert said == sum(load_file(file)["predictions"].nbytes for file in stored) == 2 * 2 * 4 * 8 * 8 * 4
     again = run("train", *TEACHER)
-    assert "Teacher:" not in again.err
+    assert "Teacher predictions" not in again.err
     assert draws(project) == stored
     assert same(weights(project, "0002-dog"), weights(project, "0003-dog"))
     listed = run("reg", "list", "--json").document["sets"]

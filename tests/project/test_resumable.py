@@ -11,7 +11,7 @@ FOR_GOOD = {
     *("train.text_encoder", "train.ema", "train.min_snr_gamma", "train.offset_noise", "train.rehearsal_share"),
     "train.seed",
     *(f"prior.{key}" for key in ("enabled", "source", "teacher_draws", "weight", "images", "template", "steps")),
-    *(f"prior.{key}" for key in ("guidance", "sampler", "seed", "precision", "folder")),
+    *(f"prior.{key}" for key in ("guidance", "sampler", "timesteps", "seed", "precision", "folder")),
     *(f"lora.{key}" for key in ("rank", "alpha", "targets", "text_targets", "dropout", "dora")),
     *("inversion.vectors", "inversion.initializer"),
     *(f"images.{key}" for key in ("resolution", "crop", "flip", "template", "mask_loss")),
