@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ SMALL = {
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "proj_in", "proj_out")
 OUTSIDE = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+# What programs may make of a DoRA in kohya's layout, which `export` refuses to write.
+READINGS = ("the lengths of the base alone", "lengths along the inputs", "no lengths")
 ALL_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+# At full size each LoRA costs a checkpoint of 4 GB.
+MERGED = ("text, all layers", "convolutions")
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,12 @@ RECIPES = {
 
 @dataclass
 class Case:
-    """One export. `expected` lists files of tensors by naming, later ones overruling; `change` is what it does."""
+    """One export.
+
+    `expected` lists files of tensors by naming, later ones overruling; `change` is what it does.
+
+    `readings` has the same for what a client may take the file for.
+    """
 
     name: str
     kind: str
@@ -57,6 +67,7 @@ class Case:
     expected: dict[str, list[str]] = field(default_factory=dict)
     change: float = 0.0
     extra: dict[str, str] = field(default_factory=dict)
+    readings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
 
 def make_model(size: str, seed: int = 0) -> dict[str, Any]:
@@ -123,14 +134,13 @@ def _named(place: Path, file: Path) -> Path:
 
 
 def write_adapters(folder: Path, model: Mapping[str, Any], base: Case, names: Sequence[str]) -> list[Case]:
-    """The named recipes for diffusers and for kohya's readers, in both precisions; a DoRA for diffusers alone."""
+    """The named recipes for diffusers and for kohya's readers, in both precisions."""
     cases = []
     for name in names:
-        recipe = RECIPES[name]
-        lora = random_lora(model, recipe)
-        for kind in ("lora",) if recipe.dora else ("lora", "kohya"):
+        lora = random_lora(model, RECIPES[name])
+        for kind in ("lora", "kohya"):
             for precision in PRECISIONS:
-                cases.append(_adapter(folder, model, base, f"{kind}: {name}", kind, precision, lora))
+                cases.append(_adapter(folder, model, base, name, kind, precision, lora))
     return cases
 
 
@@ -159,58 +169,112 @@ def random_lora(model: Mapping[str, Any], recipe: Recipe) -> Any:
 def _adapter(
     folder: Path, model: Mapping[str, Any], base: Case, name: str, kind: str, precision: str, lora: Any
 ) -> Case:
-    from safetensors.torch import save_file
-
-    from dbcli.diffusion.formats import original_names
     from dbcli.diffusion.formats.lora_files import read_lora
+
+    networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
+    file = _lora_file(folder, networks, name, kind, precision, lora)
+    stem = file.stem
+    read = read_lora(file, **networks)
+    changed, change = changed_weights(networks, read)
+    case = Case(f"{kind}: {name}", kind, precision, str(file), _expected(base, folder / stem, changed), change)
+    if kind == "kohya" and lora.has_dora:
+        case.readings["nothing"] = base.expected
+        for number, reading in enumerate(READINGS):
+            changed, _ = changed_weights(networks, read, reading)
+            case.readings[reading] = _expected(base, folder / f"{stem}-{number}", changed)
+    return case
+
+
+def _lora_file(folder: Path, networks: Mapping[str, Any], name: str, kind: str, precision: str, lora: Any) -> Path:
     from dbcli.diffusion.formats.lora_portable import for_diffusers, for_kohya
     from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
 
-    stem = "".join(letter if letter.isalnum() else "-" for letter in f"{name}-{precision}")
+    stem = "".join(letter if letter.isalnum() else "-" for letter in f"{kind}-{name}-{precision}")
     file, dtype = folder / f"{stem}.safetensors", PRECISIONS[precision]
-    networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
     if kind == "kohya":
         write_kohya_lora(file, for_kohya(lora), dtype=dtype)
     else:
         write_diffusers_lora(file, for_diffusers(lora), **networks, dtype=dtype)
-    read, changed, original, change = read_lora(file, **networks), {}, {}, 0.0
+    return file
+
+
+def changed_weights(
+    networks: Mapping[str, Any], lora: Any, reading: str = ""
+) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
+    """The weights that a LoRA changes, under diffusers' and the original names, and the greatest change."""
+    from dbcli.diffusion.formats import original_names
+
+    changed: dict[str, torch.Tensor] = {}
+    original: dict[str, torch.Tensor] = {}
+    change = 0.0
     for part, network in networks.items():
-        for path, layer in read.part(part).items():
+        for path, layer in lora.part(part).items():
             weight = network.get_submodule(path).weight.detach()
-            tuned = _tuned(weight, layer)
-            change = max(change, float((tuned - weight).abs().max()))
-            changed[f"{part}.{path}.weight"] = tuned
+            full = tuned(weight, layer, reading)
+            change = max(change, float((full - weight).abs().max()))
+            changed[f"{part}.{path}.weight"] = full
             named = original_names.unet_name if part == "unet" else lambda one, _: original_names.clip_name(one)
-            original[named(f"{path}.weight", network.config)] = tuned.clone()
+            original[named(f"{path}.weight", network.config)] = full.clone()
+    return {"diffusers": changed, "original": original}, change
+
+
+def _expected(base: Case, stem: Path, changed: Mapping[str, dict[str, torch.Tensor]]) -> dict[str, list[str]]:
+    """Writes the changed weights of each naming; returns them after the base's."""
+    from safetensors.torch import save_file
+
     found = {}
-    for naming, tensors in (("diffusers", changed), ("original", original)):
-        save_file(tensors, str(folder / f"{stem}.{naming}.expected"))
-        found[naming] = [*base.expected[naming], str(folder / f"{stem}.{naming}.expected")]
-    return Case(name, kind, precision, str(file), found, change)
+    for naming, tensors in changed.items():
+        save_file(tensors, f"{stem}.{naming}.expected")
+        found[naming] = [*base.expected[naming], f"{stem}.{naming}.expected"]
+    return found
 
 
-def _tuned(weight: torch.Tensor, layer: Any) -> torch.Tensor:
-    """A base's weight with a layer in it (LoRA: Hu et al. 2022, section 4.1; DoRA: Liu et al. 2024, equation 5)."""
+def tuned(weight: torch.Tensor, layer: Any, reading: str = "") -> torch.Tensor:
+    """A base's weight with a layer in it (LoRA: Hu et al. 2022, section 4.1; DoRA: Liu et al. 2024, equation 5).
+
+    A reading of `READINGS` is one that a client may make of a DoRA instead.
+    """
     delta = (layer.up.flatten(1) @ layer.down.flatten(1)).reshape(weight.shape) * (layer.alpha / layer.rank)
-    tuned = weight + delta
-    if layer.magnitude is None:
-        return tuned.contiguous()
-    scale = layer.magnitude / tuned.flatten(1).norm(dim=1)
-    return (tuned * scale.reshape(-1, *(1 for _ in weight.shape[1:]))).contiguous()
+    total = weight + delta
+    if layer.magnitude is None or reading == "no lengths":
+        return total.contiguous()
+    ones = [1] * (weight.dim() - 2)
+    if reading == "lengths along the inputs":
+        lengths = total.transpose(0, 1).flatten(1).norm(dim=1).reshape(1, -1, *ones)
+    else:
+        measured = weight if reading == "the lengths of the base alone" else total
+        lengths = measured.flatten(1).norm(dim=1).reshape(-1, 1, *ones)
+    return (total * (layer.magnitude.reshape(-1, 1, *ones) / lengths)).contiguous()
 
 
-def write_merged(folder: Path, case: Case) -> Case:
-    """The case with a checkpoint that has the adapter merged, for a program that shows images alone."""
-    from dataclasses import replace
+def write_for_images(folder: Path, model: Mapping[str, Any], names: Sequence[str]) -> list[Case]:
+    """Checkpoints and LoRAs in both precisions, and for each LoRA a checkpoint that has it merged.
 
+    For a program that shows images alone. At full size each checkpoint is 4 GB, so that the others are left out.
+    """
     from safetensors.torch import load_file, save_file
 
-    tensors: dict[str, torch.Tensor] = {}
-    for path in case.expected["original"]:
-        tensors |= load_file(path)
-    merged = folder / f"merged-{Path(case.file).name}"
-    save_file(tensors, str(merged))
-    return replace(case, extra={**case.extra, "merged": str(merged)})
+    from dbcli.diffusion.formats.checkpoint import write_checkpoint
+    from dbcli.diffusion.formats.lora_files import read_lora
+
+    cases = []
+    for precision, dtype in PRECISIONS.items():
+        file = folder / f"base-{precision}.safetensors"
+        write_checkpoint(file, **model, max_tokens=77, pad_token="<|endoftext|>", dtype=dtype)
+        cases.append(Case("checkpoint", "checkpoint", precision, str(file)))
+    networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
+    for name in names:
+        lora = random_lora(model, RECIPES[name])
+        written = [
+            Case(f"{kind}: {name}", kind, precision, str(_lora_file(folder, networks, name, kind, precision, lora)))
+            for kind in ("kohya", "lora")
+            for precision in PRECISIONS
+        ]
+        changed, change = changed_weights(networks, read_lora(Path(written[0].file), **networks))
+        merged = folder / f"merged-{Path(written[0].file).name}"
+        save_file(load_file(cases[0].file) | changed["original"], str(merged))
+        cases += [replace(case, change=change, extra={"merged": str(merged)}) for case in written]
+    return cases
 
 
 def write_embeddings(folder: Path, width: int) -> list[Case]:

@@ -28,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from client_files import (  # noqa: E402
+    MERGED,
     RECIPES,
     WIDTHS,
     Case,
@@ -35,16 +36,18 @@ from client_files import (  # noqa: E402
     write_adapters,
     write_bases,
     write_embeddings,
-    write_merged,
+    write_for_images,
 )
 
 READERS = Path(__file__).resolve().parent / "client_readers"
-# At full size each adapter costs a checkpoint of 4 GB.
-MERGED = ("convolutions", "text, all layers")
 # What programs tell a model by is wider than the smallest one.
 SIZES_OF = {
-    "comfyui_reader": ("narrow", "full"),
-    "sd_scripts_reader": ("narrow", "full"),
+    "comfyui_reader": ("narrow",),
+    "sd_scripts_reader": ("narrow",),
+    "diffusers_reader": ("small", "narrow"),
+    "lycoris_reader": ("small", "narrow"),
+    "webui_reader": ("small", "narrow"),
+    "invokeai_reader": ("small", "narrow"),
     "sd_cpp_reader": ("full",),
 }
 
@@ -68,7 +71,7 @@ class Client:
 def main(words: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(words)
     with tempfile.TemporaryDirectory(dir=asked.work) as work:
-        base, cases = make_cases(Path(work), asked.size)
+        base, cases = make_cases(Path(work), asked.size, asked.recipes)
         results = kept(asked.results)
         for client in _clients(asked):
             if asked.size not in SIZES_OF.get(client.reader, tuple(WIDTHS)):
@@ -86,7 +89,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=WIDTHS, default="small")
-    parser.add_argument("--work", type=Path, help="where the files are written; full size takes 25 GB")
+    parser.add_argument("--work", type=Path, help="where the files are written; full size takes 15 GB")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=(), help="only these LoRAs")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep what is found, for the table of later calls")
     parser.add_argument(
         "--diffusers",
@@ -119,13 +123,14 @@ def kept(path: Path | None) -> dict[tuple[str, str, str], Any]:
     return {(client, name, precision): one for (client, name, precision), one in json.loads(path.read_text())}
 
 
-def make_cases(work: Path, size: str, recipes: Sequence[str] = tuple(RECIPES)) -> tuple[Case, list[Case]]:
-    """Writes the models and one export of each kind; returns the base in full precision, and all cases."""
+def make_cases(work: Path, size: str, recipes: Sequence[str] = ()) -> tuple[Case, list[Case]]:
+    """Writes the models and one export of each kind, of the named LoRAs or all; returns the fp32 base and all cases."""
     model = make_model(size)
-    bases = write_bases(work, model)
-    adapters = write_adapters(work, model, bases[0], MERGED if size == "full" else recipes)
     if size == "full":
-        adapters = [write_merged(work, case) for case in adapters if case.precision == "fp32"]
+        cases = write_for_images(work, model, recipes or MERGED)
+        return cases[0], cases
+    bases = write_bases(work, model)
+    adapters = write_adapters(work, model, bases[0], recipes or tuple(RECIPES))
     return bases[0], [*bases, *adapters, *write_embeddings(work, model["text_encoder"].config.hidden_size)]
 
 
@@ -170,7 +175,9 @@ def figure(result: dict[str, Any] | None, change: float) -> str:
     layers = len(result["missing"]) + len(result["differing"])
     if layers == 0:
         return "0" if result["difference"] == 0 else f"{result['difference']:.0e}"
-    return f"**{result['difference']:.2g}** of {change:.2g}, {layers} tensors"
+    cell = f"**{result['difference']:.2g}** of {change:.2g}, {layers} tensors"
+    seen_as = [name for name, difference in result.get("readings", {}).items() if difference <= 1e-5]
+    return f"{cell}: {seen_as[0]}" if seen_as else cell
 
 
 def table(cases: Sequence[Case], results: dict[tuple[str, str, str], Any]) -> str:

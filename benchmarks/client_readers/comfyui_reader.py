@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from comparing import greatest, job, run, tensors_of
+from comparing import compared, greatest, job, run, tensors_of
 
 JOB = job()
 sys.path.insert(0, JOB["client"])
@@ -43,7 +43,7 @@ def adapter(case: dict[str, Any]) -> dict[str, Any]:
     file = comfy.utils.load_torch_file(case["file"], safe_load=True)
     model, clip = comfy.sd.load_lora_for_models(model, clip, file, 1.0, 1.0)
     comfy.model_management.load_models_gpu([model, clip.patcher], force_patch_weights=True, force_full_load=True)
-    return greatest(states(model, clip, vae), tensors_of(case["expected"]["original"]))
+    return compared(states(model, clip, vae), case, "original")
 
 
 def word(case: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import safe_open
+if TYPE_CHECKING:
+    import torch
 
 # Counters and constants that some clients keep beside the weights.
 NO_WEIGHTS = ("position_ids", "logit_scale", "text_projection")
@@ -36,6 +36,8 @@ def run(read: Callable[[dict[str, Any]], dict[str, Any]], version: str, cases: I
 
 def tensors_of(paths: Iterable[str]) -> dict[str, torch.Tensor]:
     """All tensors of some files as float32; later files overrule earlier ones."""
+    from safetensors import safe_open  # not every client has it
+
     found: dict[str, torch.Tensor] = {}
     for path in paths:
         with safe_open(path, "pt") as file:
@@ -57,3 +59,13 @@ def greatest(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Ten
             differing.append(name)
         most = max(most, difference) if difference == difference else float("inf")
     return {"difference": most, "missing": missing, "differing": differing}
+
+
+def compared(found: Mapping[str, torch.Tensor], case: Mapping[str, Any], naming: str) -> dict[str, Any]:
+    """The greatest difference from what the case expects, and from each other reading that the case names."""
+    result = greatest(found, tensors_of(case["expected"][naming]))
+    others = {
+        name: greatest(found, tensors_of(paths[naming]))["difference"]
+        for name, paths in case.get("readings", {}).items()
+    }
+    return result | ({"readings": others} if others else {})

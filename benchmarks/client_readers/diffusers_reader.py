@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from comparing import greatest, job, run, tensors_of
+from comparing import compared, greatest, job, run, tensors_of
 from diffusers import StableDiffusionPipeline
 
 JOB = job()
@@ -46,7 +46,7 @@ def adapter(case: dict[str, Any]) -> dict[str, Any]:
     pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
-    return greatest(states(pipeline), tensors_of(case["expected"]["diffusers"]))
+    return compared(states(pipeline), case, "diffusers")
 
 
 def word(case: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
-from comparing import greatest, job, run, tensors_of
+from comparing import compared, greatest, job, run, tensors_of
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
@@ -51,7 +51,7 @@ def adapter(case: dict[str, Any]) -> dict[str, Any]:
             for part in PARTS
             for name, tensor in getattr(BASE, part).state_dict().items()
         }
-        return greatest(found, tensors_of(case["expected"]["diffusers"]))
+        return compared(found, case, "diffusers")
 
 
 def word(case: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 from importlib.metadata import version
 from typing import Any
 
-from comparing import greatest, job, run, tensors_of
+from comparing import compared, job, run
 from diffusers import StableDiffusionPipeline
 from lycoris.utils import merge
 from safetensors.torch import load_file
@@ -25,7 +25,7 @@ def adapter(case: dict[str, Any]) -> dict[str, Any]:
         for part in PARTS
         for name, tensor in getattr(pipeline, part).state_dict().items()
     }
-    return greatest(found, tensors_of(case["expected"]["diffusers"]))
+    return compared(found, case, "diffusers")
 
 
 READ = {"lora": adapter, "kohya": adapter}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Any
 
 import torch
-from comparing import greatest, job, run, tensors_of
+from comparing import compared, greatest, job, run, tensors_of
 
 JOB = job()
 sys.path.insert(0, JOB["client"])
@@ -38,11 +39,14 @@ def whole(case: dict[str, Any]) -> dict[str, Any]:
     return greatest(states(*load(case["file"])), tensors_of(case["expected"]["diffusers"]))
 
 
+BASE = load(JOB["base_checkpoint"])
+
+
 def adapter(case: dict[str, Any]) -> dict[str, Any]:
-    text, vae, unet = load(JOB["base_checkpoint"])
+    text, vae, unet = copy.deepcopy(BASE)
     network, weights = networks_lora.create_network_from_weights(1.0, case["file"], vae, text, unet, for_inference=True)
     network.merge_to(text, unet, weights, torch.float32, "cpu")
-    return greatest(states(text, vae, unet), tensors_of(case["expected"]["diffusers"]))
+    return compared(states(text, vae, unet), case, "diffusers")
 
 
 READ = {"checkpoint": whole, "lora": adapter, "kohya": adapter}

@@ -13,7 +13,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
-from comparing import greatest, job, run, tensors_of
+from comparing import compared, greatest, job, run, tensors_of
 from safetensors.torch import load_file
 
 JOB = job()
@@ -96,14 +96,13 @@ def adapter(case: dict[str, Any]) -> dict[str, Any]:
     net.te_multiplier = net.unet_multiplier = 1.0
     net.dyn_dim = None
     networks.loaded_networks[:] = [net]
-    found = {}
+    found = dict(base)
     for prefix, part in (("model.", model), ("cond_stage_model.", text)):
         for name, module in part.named_modules():
             if hasattr(module, "network_layer_name") and hasattr(module, "weight"):
                 networks.network_apply_weights(module)
                 found[f"{prefix}{name}.weight"] = module.weight
-    expected = tensors_of(case["expected"]["original"])
-    return greatest(found, {name: tensor for name, tensor in expected.items() if name in found})
+    return compared(found, case, "original")
 
 
 def word(case: dict[str, Any]) -> dict[str, Any]:

@@ -59,3 +59,27 @@ def test_a_cell_says_the_difference_beside_the_change(script: Script) -> None:
     assert figure({"difference": 0.25, "missing": [], "differing": ["one", "two"]}, 0.5) == "**0.25** of 0.5, 2 tensors"
     assert figure({"refused": "ValueError: no"}, 0.5) == "refused"
     assert figure({"levels": 0, "change": 12, "missing": [], "differing": []}, 0.5) == "0 of 255 (change 12)"
+
+
+def test_a_dora_is_told_by_what_it_was_taken_for(script: Script) -> None:
+    figure = script("clients").figure
+    result = {"difference": 0.25, "missing": [], "differing": ["one"], "readings": {"nothing": 0.1, "no lengths": 0.0}}
+    assert figure(result, 0.5) == "**0.25** of 0.5, 1 tensors: no lengths"
+    assert figure(result | {"readings": {"nothing": 0.1, "no lengths": 0.2}}, 0.5) == "**0.25** of 0.5, 1 tensors"
+
+
+def test_readings_of_a_dora_by_hand(script: Script) -> None:
+    """The sum is [[3, 4], [12, 5]]: rows of length 5 and 13, columns of √153 and √41, the base's rows 5 and 5."""
+    from dbcli.diffusion.formats.lora import LoraLayer
+
+    weight = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
+    layer = LoraLayer(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [12.0]]), 1.0, torch.tensor([10.0, 13.0]))
+    tuned = script("client_files").tuned
+    columns = (153**0.5, 41**0.5)
+    for reading, expected in {
+        "": [[6, 8], [12, 5]],
+        "no lengths": [[3, 4], [12, 5]],
+        "the lengths of the base alone": [[6, 8], [31.2, 13]],
+        "lengths along the inputs": [[30 / columns[0], 40 / columns[1]], [156 / columns[0], 65 / columns[1]]],
+    }.items():
+        assert torch.allclose(tuned(weight, layer, reading), torch.tensor(expected, dtype=torch.float32)), reading
