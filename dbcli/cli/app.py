@@ -124,9 +124,10 @@ def main(given: list[str] | None = None) -> None:
 
 
 def _way_on(words: list[str], error: DreamboothError) -> str | None:
-    from dbcli.cli.corrections import with_word_replaced
+    from dbcli.cli.corrections import with_options_added, with_word_replaced
 
-    return (with_word_replaced(words, *error.meant) if error.meant else None) or error.hint
+    replaced = with_word_replaced(words, *error.meant) if error.meant else None
+    return replaced or (with_options_added(words, error.hint) if error.hint else None) or error.hint
 
 
 def _end_by_fault(screen: Screen, words: list[str], error: Exception) -> NoReturn:

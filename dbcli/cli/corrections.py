@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from dbcli.hints import command, nearest
 NAMED_BY = {"train": "--subject", "bench": "--subject", "eval": "--run", "reg make": "--class"}
 # "stpes" and "steps" are 0.8 alike, "seed" and "set" 0.57.
 LIKE_ENOUGH = 0.75
+_ADDED = re.compile(r"add (--\S.*)")
+# More than one way on, or a name that a person has to choose.
+_LEFT_OPEN = re.compile(r", |\b(?:NAME|RUN)\b")
 _STRAY = re.compile(r"unexpected extra argument\S* \((.*)\)")
 _POSSIBLE = re.compile(r"No such option:? (\S+) \(Possible options: (.*)\)")
 _NEAR = re.compile(r"No such (?:command|option):? '?([^\s'.]+)'?\.?\s+\(?Did you mean:? '?([^\s'?,)]+)")
@@ -24,6 +28,14 @@ def with_word_replaced(words: Sequence[str], given: str, meant: str) -> str | No
     # Not the command itself: `train` may be a subject's name too.
     corrected = [*words[:1], *(whole.sub(meant.replace("\\", r"\\"), word) for word in words[1:])]
     return command("dreambooth", *corrected) if list(words) != corrected else None
+
+
+def with_options_added(words: Sequence[str], hint: str) -> str | None:
+    """The command line with what a hint says to add, "add --token pln"; None for a hint that says anything else."""
+    said = _ADDED.fullmatch(hint)
+    if said is None or _LEFT_OPEN.search(hint):
+        return None
+    return command("dreambooth", *words, *shlex.split(said[1]))
 
 
 def corrected(words: Sequence[str], path: str, message: str) -> str | None:

@@ -85,8 +85,9 @@ def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -
     given = {key: value for key, value in asked.flags.items() if value is not None}
     if asked.seed is None and found.seed is not None and not is_seed(found.seed):
         raise UsageError(
-            f"{picture.name} was drawn with the seed {found.seed}, which is out of range: {RULE}.",
-            hint=f"add --seed {found.seed % SEEDS}, which is what its lowest 32 bits say",
+            f"{picture.name} was drawn with the seed {found.seed}, which is out of range: {RULE}. "
+            f"Its lowest 32 bits are {found.seed % SEEDS}.",
+            hint=f"add --seed {found.seed % SEEDS}",
         )
     width, height = (theirs if mine is None else mine for mine, theirs in zip(asked.size, found.size, strict=True))
     return Asked(

@@ -179,7 +179,7 @@ def test_a_seed_from_an_image_holds_to_the_rule(run: Run, project: Path, tmp_pat
     done = run("generate", "--like", picture, "--out", tmp_path, "--json")
     assert done.code == code, done.err
     if code:
-        assert f"add --seed {seed % 2**32}" in done.err
+        assert f"--seed {seed % 2**32}\n" in done.err
     else:
         found = done.document["images"][0]["seed"]
         assert 0 <= found < 2**32 and (found == seed or seed == -1)

@@ -58,8 +58,9 @@ def test_the_same_free_word_is_proposed_by_every_command(run: Run, two: Path, tm
         "dreambooth train --subject wolf --token " + wolf,
         f"dreambooth train --subject shades --token {shades}",
     } | {"dreambooth train --subject dog"}
-    assert f"add --token {wolf}" in run("train", "--subject", "wolf").err
-    assert f"add --token wolf={wolf} --token shades={shades}" in run("train", *BOTH).err
+    assert f"dreambooth train --subject wolf --token {wolf}\n" in run("train", "--subject", "wolf").err
+    whole = f"dreambooth train --subject wolf,shades --token wolf={wolf} --token shades={shades}"
+    assert whole in run("train", *BOTH).err
     taken = run("train", "--subject", "wolf", "--token", "mwf")
     assert f"take one of {wolf}, " in taken.err
     assert (
@@ -110,7 +111,7 @@ def test_two_subjects_get_their_identifiers_in_one_command(run: Run, two: Path) 
         (["wolf=sito", "wolf=tich"], 2, "gives wolf two identifiers, sito and tich"),
         (["wolf=sito", "shades=sito"], 6, "is the identifier 'sito' of the subject 'wolf'"),
         (["wolf=sito", "shades=mwf"], 6, "is the identifier 'mwf' of the subject 'dog'"),
-        (["wolf=sito"], 2, "add --token shades="),
+        (["wolf=sito"], 2, "--token shades="),
     ],
 )
 def test_a_slip_in_one_identifier_gives_none_of_them(
@@ -124,8 +125,8 @@ def test_a_slip_in_one_identifier_gives_none_of_them(
 
 
 def test_what_the_error_proposes_for_two_subjects_can_be_typed(run: Run, two: Path) -> None:
-    hint = run("train", *BOTH).err.split("→ add ")[1].split()
-    assert run("train", *BOTH, *hint, *FAST).code == 0
+    hint = run("train", *BOTH).err.split("→ dreambooth ")[1].split()
+    assert run(*hint, *FAST).code == 0
 
 
 def test_a_word_may_pass_from_one_subject_to_the_other(run: Run, two: Path) -> None:
