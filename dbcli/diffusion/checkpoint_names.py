@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from dbcli.diffusion.formats.original_names import UNET_PREFIX, VAE_PREFIX
 from dbcli.diffusion.model_files import WeightFile
+
+if TYPE_CHECKING:
+    import torch
 
 # Beginnings of names as they are met, and as the original layout has them; the first that fits counts.
 _PREFIXES = (

@@ -12,32 +12,33 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dbcli.diffusion.damaged_files import how_to_get_again, is_in_hub_cache
-from dbcli.diffusion.pickle_files import PickleFile
 from dbcli.diffusion.scaled_files import unscaled
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_JSON_BYTES = 16 * 2**20
 MAX_DIMENSIONS = 8
 
+# torch's names: what a file is shall be told before torch is imported, which takes longer than reading a header.
 DTYPES = {
-    "F64": (torch.float64, 8),
-    "F32": (torch.float32, 4),
-    "F16": (torch.float16, 2),
-    "BF16": (torch.bfloat16, 2),
-    "F8_E4M3": (torch.float8_e4m3fn, 1),
-    "F8_E5M2": (torch.float8_e5m2, 1),
-    "I64": (torch.int64, 8),
-    "I32": (torch.int32, 4),
-    "I16": (torch.int16, 2),
-    "I8": (torch.int8, 1),
-    "U8": (torch.uint8, 1),
-    "BOOL": (torch.bool, 1),
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
 }
 
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
@@ -45,9 +46,9 @@ PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says about one tensor; `start` and `end` are byte offsets in the file."""
+    """What a header says about one tensor; `dtype` is torch's name, `start` and `end` are byte offsets in the file."""
 
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
     start: int
     end: int
@@ -88,6 +89,8 @@ def open_weights(path: Path) -> WeightFile:
     if start.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".safetensors":
             raise UnsafeFile(f"{path} is a pickle under the name of a safetensors file.")
+        from dbcli.diffusion.pickle_files import PickleFile
+
         return unscaled(PickleFile(path))
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnsafeFile(
@@ -139,20 +142,25 @@ class SafetensorsFile:
         return self.header.tensors[name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        return self.header.tensors[name].dtype
+        import torch
+
+        found: torch.dtype = getattr(torch, self.header.tensors[name].dtype)
+        return found
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor as stored, in memory of its own (the file may change or vanish afterwards)."""
-        info = self.header.tensors[name]
+        import torch
+
+        info, dtype = self.header.tensors[name], self.dtype(name)
         length = info.end - info.start
         if length == 0:
-            return torch.empty(info.shape, dtype=info.dtype)
+            return torch.empty(info.shape, dtype=dtype)
         values = bytearray(length)
         with self.path.open("rb") as handle:
             handle.seek(info.start)
             if handle.readinto(values) != length:
                 raise UnsafeFile(f"{self.path} became shorter while it was read.")
-        return torch.frombuffer(values, dtype=info.dtype).reshape(info.shape)
+        return torch.frombuffer(values, dtype=dtype).reshape(info.shape)
 
 
 def read_header(path: Path) -> Header:

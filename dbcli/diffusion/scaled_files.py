@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from dbcli.errors import UnsupportedFile
 
 if TYPE_CHECKING:
+    import torch
+
     from dbcli.diffusion.model_files import WeightFile
 
-EIGHT_BIT_FLOATS = (torch.float8_e4m3fn, torch.float8_e5m2)
+EIGHT_BIT_FLOATS = ("torch.float8_e4m3fn", "torch.float8_e5m2")
 # A weight `x.weight` is multiplied by `x.<one of these>`: what ComfyUI has written, before and since 2025.
 SCALES = ("scale_weight", "weight_scale")
 # Of no use here: scales of activations, and the marks by which programs know such files.
@@ -53,6 +53,8 @@ class ScaledFile:
         return self._weights.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
+        import torch
+
         return torch.float32 if name in self._scales else self._weights.dtype(name)
 
     def read(self, name: str) -> torch.Tensor:
@@ -75,6 +77,6 @@ def unscaled(weights: WeightFile) -> WeightFile:
     """The file itself, or what its 8-bit floats stand for where scales lie beside them."""
     names = weights.names()
     has_scales = any(name == MARK or name.endswith(SCALES) for name in names)
-    if has_scales and any(weights.dtype(name) in EIGHT_BIT_FLOATS for name in names):
+    if has_scales and any(str(weights.dtype(name)) in EIGHT_BIT_FLOATS for name in names):
         return ScaledFile(weights)
     return weights

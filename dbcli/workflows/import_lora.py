@@ -51,10 +51,13 @@ def import_lora(
     asked = asked_words(tokens, class_nouns)
     source = _file_of(file.expanduser())
     require_file(source, "a LoRA file")
-    from dbcli.diffusion.formats.lora_files import check_lora, read_lora
+    from dbcli.diffusion.kind_checks import check_lora
+    from dbcli.diffusion.model_files import open_weights
 
-    # Before the base is loaded, which takes seconds: another kind of file is told by its header.
-    check_lora(source)
+    # Before torch is imported and the base loaded, which take seconds: another kind of file is told by its header.
+    check_lora(open_weights(source))
+    from dbcli.diffusion.formats.lora_files import read_lora
+
     with progress.stage(f"Reading {printable(source.name)}", 2) as stage:
         base = load_project_base(layout, progress, offline=offline, device="cpu")
         stage.advance()

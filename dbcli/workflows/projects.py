@@ -53,6 +53,9 @@ def proposed_base(*, has_gpu: bool = True) -> str:
 
 def check_base(base: str, *, offline: bool) -> None:
     """Raises UsageError, MissingError or Refused for what cannot be a project's base."""
+    from dbcli.diffusion.kind_checks import check_base_kind
+
+    check_base_kind(Path(base).expanduser(), needs_vae=True)
     from dbcli.diffusion.bases import judge_base, resolve_base
 
     judge_base(resolve_base(base, offline=offline), offline=offline)
@@ -87,6 +90,9 @@ def init_project(
     layout = Layout(target)
     if profile is not None and profile != AUTO:
         resolve([(f"profile '{profile}'", load_profile(profile))])
+    from dbcli.diffusion.kind_checks import check_base_kind
+
+    check_base_kind(Path(base).expanduser(), needs_vae=vae is None)
     from dbcli.diffusion.bases import judge_base, resolve_base
 
     reference = resolve_base(base, offline=offline)

@@ -7,15 +7,14 @@ trainers' pickles, files of several words, and LoRAs that bring words along.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from dbcli.diffusion.file_kinds import SD, kind_of
 from dbcli.diffusion.formats.lora_names import BUNDLED
 from dbcli.diffusion.formats.writing import save_tensors
+from dbcli.diffusion.kind_checks import check_embedding
 from dbcli.diffusion.model_files import WeightFile, open_weights
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
@@ -58,22 +57,13 @@ def read_embeddings(path: Path) -> list[WordVectors]:
     if not weights.names():
         raise BaseMissing(f"{path} holds no vectors.", hint="Download it again, or look for another file.")
     bundled = {match["word"]: name for name in weights.names() if (match := BUNDLED.fullmatch(name))}
-    if not bundled:
-        _check_kind(weights)
+    check_embedding(weights)
     nameless = [name for name in weights.names() if name in NAMELESS]
     if len(nameless) > 1:
         raise UnsupportedFile(f"{path} holds vectors for several text encoders ({', '.join(nameless)}).")
     words = bundled or {path.stem if name in NAMELESS else name: name for name in weights.names()}
     # AUTOMATIC1111's pickles name a parameter for every word.
     return [WordVectors(word.removeprefix("string_to_param."), _vectors(weights, name)) for word, name in words.items()]
-
-
-def _check_kind(weights: WeightFile) -> None:
-    kind = kind_of(weights)
-    if kind.kind == "embedding" and kind.family in ("", SD):
-        return
-    hint = f"dreambooth import-lora {shlex.quote(str(weights.path))}" if kind.kind == "adapter" else None
-    raise UnsupportedFile(f"{weights.path} is {kind.title}, not an embedding for Stable Diffusion 1 or 2.", hint=hint)
 
 
 def _vectors(weights: WeightFile, name: str) -> torch.Tensor:

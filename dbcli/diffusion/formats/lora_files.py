@@ -6,7 +6,6 @@ Read with a base at hand, so that each name is looked up among the base's own la
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.file_kinds import SD, kind_of
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, check_layer, module_shapes
 from dbcli.diffusion.formats.lora_names import (
@@ -28,18 +26,13 @@ from dbcli.diffusion.formats.lora_names import (
     split_name,
 )
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
+from dbcli.diffusion.kind_checks import check_lora
 from dbcli.diffusion.model_files import WeightFile, open_weights, require_float
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
-READABLE = ("LoRA", "DoRA")
 HALVES: frozenset[Part] = frozenset({"down", "up"})
 PartNames = dict[Part, str]
-
-
-def check_lora(path: Path) -> None:
-    """Raises what `read_lora` would raise for a file of another kind or family: its header alone is read."""
-    _check_kind(open_weights(path))
 
 
 def read_lora(path: Path, *, unet: Any, text_encoder: Any) -> LoraWeights:
@@ -50,7 +43,7 @@ def read_lora(path: Path, *, unet: Any, text_encoder: Any) -> LoraWeights:
     is missing) or UnsafeFile (it contradicts itself).
     """
     weights = open_weights(path)
-    _check_kind(weights)
+    check_lora(weights)
     shapes = {"unet": module_shapes(unet), "text_encoder": module_shapes(text_encoder)}
     lookup = layers_by_name(shapes, unet.config)
     lora = LoraWeights({}, {}, dict(weights.metadata), words=bundled_words(weights))
@@ -79,32 +72,6 @@ def bundled_words(weights: WeightFile) -> list[WordVectors]:
         vectors = weights.read(name).float()
         words.append(WordVectors(word, vectors.reshape(-1, vectors.shape[-1] if vectors.ndim else 1)))
     return words
-
-
-def _check_kind(weights: WeightFile) -> None:
-    """Refuses what is no LoRA for Stable Diffusion 1 or 2, by its name."""
-    if not weights.names():
-        raise BaseMissing(f"{weights.path} holds no layers.", hint="Download it again, or look for another file.")
-    kind = kind_of(weights)
-    if kind.kind == "embedding":
-        raise UnsupportedFile(
-            f"{weights.path} is {kind.title}, not a LoRA.",
-            hint=f"dreambooth import-embedding {shlex.quote(str(weights.path))}",
-        )
-    if kind.kind != "adapter":
-        raise UnsupportedFile(
-            f"{weights.path} is {kind.title}, not a LoRA.",
-            hint=f"dreambooth init myproj --base {shlex.quote(str(weights.path))}"
-            if kind.kind == "checkpoint"
-            else None,
-        )
-    if kind.family not in ("", SD):
-        raise UnsupportedFile(f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1 and 2 can be read.")
-    if kind.adapter not in READABLE:
-        raise UnsupportedFile(
-            f"{weights.path} is {kind.title}; only LoRA and DoRA can be read.",
-            hint="merge it into its base with the program that made it, and use that as the base",
-        )
 
 
 def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:

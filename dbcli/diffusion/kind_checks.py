@@ -1,0 +1,65 @@
+"""Whether a file is of the kind that is asked for, told from its header in a fraction of a second: without torch."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from dbcli.diffusion.base_kinds import check_folder, check_single_file
+from dbcli.diffusion.checkpoint_names import RenamedFile
+from dbcli.diffusion.file_kinds import SD, kind_of
+from dbcli.diffusion.formats.lora_names import BUNDLED
+from dbcli.diffusion.model_files import WeightFile, open_weights
+from dbcli.errors import BaseMissing, UnsupportedFile
+
+READABLE = ("LoRA", "DoRA")
+
+
+def check_base_kind(path: Path, *, needs_vae: bool) -> None:
+    """Raises for a `.safetensors` file or a folder that is there and is another kind of model than a base.
+
+    Other paths and names pass: whether they are a base is for `judge_base` to say. Raises UnsupportedFile, BaseMissing
+    where a part is absent, UnsafeFile for a damaged header.
+    """
+    if path.is_dir():
+        check_folder(path)
+    elif path.is_file() and path.suffix.lower() == ".safetensors":
+        stored = open_weights(path)
+        check_single_file(RenamedFile(stored), stored, needs_vae=needs_vae)
+
+
+def check_lora(weights: WeightFile) -> None:
+    """Raises UnsupportedFile for what is no LoRA for Stable Diffusion 1 or 2, BaseMissing for a file without layers."""
+    if not weights.names():
+        raise BaseMissing(f"{weights.path} holds no layers.", hint="Download it again, or look for another file.")
+    kind = kind_of(weights)
+    if kind.kind == "embedding":
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}, not a LoRA.",
+            hint=f"dreambooth import-embedding {shlex.quote(str(weights.path))}",
+        )
+    if kind.kind != "adapter":
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}, not a LoRA.",
+            hint=f"dreambooth init myproj --base {shlex.quote(str(weights.path))}"
+            if kind.kind == "checkpoint"
+            else None,
+        )
+    if kind.family not in ("", SD):
+        raise UnsupportedFile(f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1 and 2 can be read.")
+    if kind.adapter not in READABLE:
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}; only LoRA and DoRA can be read.",
+            hint="merge it into its base with the program that made it, and use that as the base",
+        )
+
+
+def check_embedding(weights: WeightFile) -> None:
+    """Raises UnsupportedFile for what is no embedding for Stable Diffusion 1 or 2 and brings none along."""
+    kind = kind_of(weights)
+    if any(BUNDLED.fullmatch(name) for name in weights.names()):
+        return
+    if kind.kind == "embedding" and kind.family in ("", SD):
+        return
+    hint = f"dreambooth import-lora {shlex.quote(str(weights.path))}" if kind.kind == "adapter" else None
+    raise UnsupportedFile(f"{weights.path} is {kind.title}, not an embedding for Stable Diffusion 1 or 2.", hint=hint)
