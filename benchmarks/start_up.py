@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# A fault each of subject, sampler, seed, run, folder, suite, judge and file; all are exit 2, 3 or 4.
+# A fault each of subject, sampler, seed, run, folder, suite, judge, file, kind of file and layer; exit 2, 3, 4 or 6.
 FAULTS = (
     ["generate", "a {wlof} in space"],
     ["generate", "a", "{wolf}", "in", "space"],
@@ -27,6 +27,9 @@ FAULTS = (
     ["sweep", "raets"],
     ["export", "wlof", "--to", "lora"],
     ["import-lora", "none.safetensors"],
+    ["import-lora", "loha.safetensors"],
+    ["init", "other", "--base", "loha.safetensors"],
+    ["train", "--subject", "wolf", "--method", "lora", "--set", "lora.targets=[to_x]"],
 )
 
 
@@ -41,6 +44,9 @@ def seconds_of(words: list[str], folder: Path | None = None) -> float:
 
 def make_project(folder: Path) -> None:
     """A project that knows a subject and one run of it, whose weights nobody will get to."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
     from dbcli.project.layout import Layout
     from dbcli.project.runs import RunBase, RunRecord, RunSubject, create_run
     from dbcli.project.settings import ProjectSettings, save_settings
@@ -55,6 +61,7 @@ def make_project(folder: Path) -> None:
     learnt = [RunSubject(name="wolf", class_noun="dog", identifier="mwf")]
     facts = {"state": "finished", "method": "lora", "subjects": learnt, "base": RunBase(name="tiny", source="tiny")}
     create_run(layout, "wolf", lambda name: RunRecord(name=name, **facts))
+    save_file({"lora_unet_conv_in.hada_w1_a": np.zeros((4, 4), np.float32)}, folder / "loha.safetensors")
 
 
 def main() -> None:

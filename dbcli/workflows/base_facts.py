@@ -8,12 +8,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dbcli.errors import DreamboothError
 from dbcli.project.layout import Layout
 from dbcli.project.settings import load_settings
 
 # CLIP's own, which Stable Diffusion 1.x and 2.x have.
 USUAL_TOKENS = 77
-MAX_HEADER_BYTES = 50_000_000
 _PLACES = ("position_embedding.weight", "positional_embedding")
 
 
@@ -28,18 +28,20 @@ class BaseFacts:
 
 def facts_of(layout: Layout) -> BaseFacts:
     """What the files of the project's base say; the usual where they say nothing or are not here."""
-    source = load_settings(layout).base
-    folder = Path(source).expanduser()
-    if source == "tiny":
-        folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd"
+    folder = place_of(load_settings(layout).base)
     try:
         if folder.is_dir():
             return _of_folder(folder)
         if folder.suffix == ".safetensors" and folder.is_file():
             return BaseFacts(_of_file(folder))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, DreamboothError):
         pass
     return BaseFacts()
+
+
+def place_of(source: str) -> Path:
+    """Where a base lies that is a folder, a file or the embedded one; for other names a path that is not there."""
+    return Path(str(resources.files("dbcli"))) / "embedded" / "sd" if source == "tiny" else Path(source).expanduser()
 
 
 def _of_folder(folder: Path) -> BaseFacts:
@@ -63,8 +65,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _of_file(path: Path) -> int:
     """Tokens, from the shape of the text encoder's table of places in the header of a safetensors file."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, MAX_HEADER_BYTES)))
-    shapes = [one["shape"] for name, one in header.items() if name.endswith(_PLACES)]
+    from dbcli.diffusion.model_files import open_weights
+
+    weights = open_weights(path)
+    shapes = [weights.shape(name) for name in weights.names() if name.endswith(_PLACES)]
     return int(shapes[0][0]) if shapes else USUAL_TOKENS

@@ -8,20 +8,30 @@ from dbcli.errors import BaseMissing, ConfigError, Unreachable
 from dbcli.project.names import printable
 from dbcli.project.profile_settings import LoraSettings, Profile
 from dbcli.project.settings import ProjectSettings
+from dbcli.workflows.base_facts import place_of
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from dbcli.diffusion.layer_names import Layers
 
 
 def check_targets(settings: ProjectSettings, profile: Profile) -> None:
     """Raises ConfigError where lora.targets or lora.text_targets name layers that the project's base does not have.
 
-    Its configuration is read, not its weights; a base that is not on this machine yet is judged once it is loaded.
+    Headers of weights are asked first, which takes no torch; then its configuration, which knows every module. A base
+    that is not on this machine yet is judged once it is loaded.
     """
     usual = LoraSettings()
     is_usual = (profile.lora.targets, profile.lora.text_targets) == (usual.targets, usual.text_targets)
     if profile.method != "lora" or is_usual:
         return
+    from dbcli.diffusion.layer_names import stored_layers
+
+    folder = place_of(settings.base)
+    unet, text_encoder = stored_layers(folder, "unet"), stored_layers(folder, "text_encoder")
+    if unet and text_encoder:
+        _require(unet, text_encoder, profile.lora)
     from dbcli.diffusion.imagined import imagine_base
 
     try:
@@ -33,17 +43,23 @@ def check_targets(settings: ProjectSettings, profile: Profile) -> None:
 
 def require_layers(unet: nn.Module, text_encoder: nn.Module, lora: LoraSettings) -> None:
     """Raises ConfigError for names of layers that are not there, with those that are."""
-    from dbcli.diffusion.layer_targets import layer_names, unusable
+    from dbcli.diffusion.layer_targets import layers_of
+
+    _require(layers_of(unet), layers_of(text_encoder), lora)
+
+
+def _require(unet: Layers, text_encoder: Layers, lora: LoraSettings) -> None:
+    from dbcli.diffusion.layer_names import ALL_LINEAR, short_names, unusable
 
     faults = []
-    for key, targets, network, title in (
+    for key, targets, layers, title in (
         ("lora.targets", lora.targets, unet, "UNet"),
         ("lora.text_targets", lora.text_targets, text_encoder, "text encoder"),
     ):
-        wrong = unusable(network, targets)
+        wrong = unusable(layers, targets)
         if wrong:
             named = ", ".join(printable(one) for one in wrong)
-            known, verb = ", ".join([*layer_names(network), "all-linear"]), "is" if len(wrong) == 1 else "are"
+            known, verb = ", ".join([*short_names(layers), ALL_LINEAR]), "is" if len(wrong) == 1 else "are"
             faults.append(f"{key}: {named} {verb} no layer of this {title}; it has {known}")
     if faults:
         raise ConfigError("\n".join(faults))

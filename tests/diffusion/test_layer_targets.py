@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from dbcli.diffusion.bases import embedded_folder
 from dbcli.diffusion.imagined import imagine_base
-from dbcli.diffusion.layer_targets import expanded, layer_names, matching, unusable
+from dbcli.diffusion.layer_names import short_names, stored_layers, unusable
+from dbcli.diffusion.layer_targets import expanded, layers_of, matching
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +33,20 @@ def test_other_names_stay_and_none_comes_twice(unet: nn.Module) -> None:
 
 def test_names_that_mean_no_layer_or_no_single_layer_are_told(unet: nn.Module) -> None:
     # to_out is a list of two, 0 is a list's first of whatever kind.
-    assert unusable(unet, ["to_q", "to_x", "to_out", "0", "conv9", "ff.net.2", "conv1", "all-linear"]) == [
+    assert unusable(layers_of(unet), ["to_q", "to_x", "to_out", "0", "conv9", "ff.net.2", "conv1", "all-linear"]) == [
         *("to_x", "to_out", "0", "conv9")
     ]
 
 
 def test_the_layers_there_are_are_told_by_short_names(unet: nn.Module) -> None:
-    found = layer_names(unet)
+    found = short_names(layers_of(unet))
     assert {"to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "conv1"} <= set(found)
-    assert unusable(unet, found) == []
+    assert unusable(layers_of(unet), found) == []
+
+
+@pytest.mark.parametrize("component", ["unet", "text_encoder"])
+def test_headers_name_the_same_layers_as_the_network(component: str) -> None:
+    network = getattr(imagine_base("tiny", None), component)
+    stored = stored_layers(embedded_folder(), component)
+    assert set(stored) == {path for path, fits in layers_of(network).items() if fits}
+    assert short_names(stored) == short_names(layers_of(network))

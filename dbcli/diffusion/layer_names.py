@@ -1,0 +1,63 @@
+"""The names of a network's layers, and which of them adapters may be asked for; from headers too, so without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dbcli.diffusion.model_files import open_weights
+from dbcli.diffusion.weight_choice import chosen_weights, files_of
+
+# PEFT knows this word for language models only; here it is every linear layer of a network.
+ALL_LINEAR = "all-linear"
+
+# The path of a module in its network -> whether it can have an adapter: a linear layer or a convolution.
+Layers = Mapping[str, bool]
+
+
+def is_meant(path: str, target: str) -> bool:
+    """Whether a name means a module: the path ends in it, part for part."""
+    return f".{path}".endswith(f".{target}")
+
+
+def unusable(layers: Layers, targets: Sequence[str]) -> list[str]:
+    """Those of the names that mean no layer, or something that is no linear layer and no convolution."""
+    wrong = []
+    for target in targets:
+        found = [fits for path, fits in layers.items() if is_meant(path, target)]
+        if target != ALL_LINEAR and not (found and all(found)):
+            wrong.append(target)
+    return wrong
+
+
+def short_names(layers: Layers) -> list[str]:
+    """The short names of all layers that can have adapters, each once: to_q, to_out.0, ff.net.2, conv1."""
+    return sorted({_short(path) for path, fits in layers.items() if fits})
+
+
+def stored_layers(folder: Path, component: str) -> dict[str, bool]:
+    """The linear layers and convolutions of a part of a diffusers folder, from the headers of its weights.
+
+    Modules without weights are not among them. Empty where the folder has no `.safetensors` of that part.
+    """
+    part = folder / component
+    choice = chosen_weights(component, [one.name for one in part.iterdir()]) if part.is_dir() else None
+    files = [] if choice is None else files_of(part, choice)
+    found = {}
+    for file in files if all(one.suffix == ".safetensors" for one in files) else []:
+        weights = open_weights(file)
+        for name in weights.names():
+            path, _, last = name.rpartition(".")
+            # Tables of embeddings have two dimensions too.
+            if last == "weight" and len(weights.shape(name)) in (2, 4) and not path.endswith("_embedding"):
+                found[path.removeprefix("text_model.")] = True
+    return found
+
+
+def _short(path: str) -> str:
+    """The end of a path that means the same layer in every block: numbers alone say nothing."""
+    parts = path.split(".")
+    start = len(parts) - 1
+    while start > 0 and (parts[start].isdecimal() or parts[start] in ("net", "proj")):
+        start -= 1
+    return ".".join(parts[start:])
