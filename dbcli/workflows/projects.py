@@ -68,6 +68,9 @@ def check_project_folder(folder: Path) -> Path:
         raise Refused(f"{target} is a project already.", hint=inside(target, "dreambooth"))
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file.", hint=command("dreambooth", "init", f"{folder}-project"))
+    above = next((one for one in target.parents if one.exists()), target)
+    if not above.is_dir():
+        raise UsageError(f"{above} is a file, no folder.", hint=command("dreambooth", "init", target.name))
     return target
 
 

@@ -47,6 +47,7 @@ def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # command line -> exit code, and what is said.
 FAULTS: list[tuple[list[str], int, str]] = [
     (["init", "other", "--base", "loha.safetensors"], 6, "is a LoHa"),
+    (["init", "file/below", "--base", "tiny"], 2, "file is a file, no folder"),
     (["import-lora", "loha.safetensors"], 6, "is a LoHa"),
     (["import-embedding", "loha.safetensors"], 6, "not an embedding"),
     (["train", "--subject", "dog", "--method", "lora", "--set", "lora.targets=[to_x]"], 2, "to_x is no layer"),
