@@ -61,6 +61,9 @@ def test_a_signal_in_a_probe_stops_cleanly_and_the_probe_is_made_later(
     # Without a prior the first picture that is decoded is a probe's.
     ended = server.run(project, *JOB, stop_in={"phase": "class images"}).check(130)
     assert "Stopped after step 2 of 4" in ended.err
+    # Stopping on purpose is no error, and what goes on is there to be typed.
+    assert "Error:" not in ended.err
+    assert "→ dreambooth train --resume " in ended.err
     assert not [event for event in events(project / "runs" / RUN) if event.get("event") == "probe"]
     server.run(project, "train", "--resume").check(0)
     assert (weights_hash(project / "runs" / RUN), found(project)) == probed
