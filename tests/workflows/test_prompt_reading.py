@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
 import tiny_models
+import torch
+from safetensors.torch import save_file
 
 from dbcli.diffusion.conditioning import unread_part
 from dbcli.errors import PromptError
@@ -103,9 +104,8 @@ def test_how_much_a_base_reads_is_known_before_it_is_loaded(tmp_path: Path) -> N
     (folder / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [1, 2, 3, 4]}))
     assert with_base(folder) == 40
     assert facts_of(layout) == BaseFacts(40, 12, 8)
-    header = {"cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": {"shape": [248, 8]}}
-    header_bytes = json.dumps(header).encode()
-    (tmp_path / "long.safetensors").write_bytes(struct.pack("<Q", len(header_bytes)) + header_bytes)
+    places = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
+    save_file({places: torch.zeros(248, 8)}, tmp_path / "long.safetensors")
     assert with_base(tmp_path / "long.safetensors") == 248
     (tmp_path / "bad.safetensors").write_bytes(b"no header")
     assert with_base(tmp_path / "bad.safetensors") == 77
