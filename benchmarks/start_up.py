@@ -47,11 +47,11 @@ def make_project(folder: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from dbcli.project.layout import Layout
+    from dbcli.project.files.layout import Layout
+    from dbcli.project.files.yaml_files import write_yaml
     from dbcli.project.runs import RunBase, RunRecord, RunSubject, create_run
     from dbcli.project.settings import ProjectSettings, save_settings
     from dbcli.project.subjects import Subject
-    from dbcli.project.yaml_files import write_yaml
 
     layout = Layout(folder)
     save_settings(layout, ProjectSettings(base="tiny"))

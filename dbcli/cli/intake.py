@@ -16,7 +16,7 @@ from dbcli.cli.screen import Screen
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from dbcli.project.layout import Layout
+    from dbcli.project.files.layout import Layout
     from dbcli.project.subjects import AddedSubject, Subject
     from dbcli.workflows.annotations import Annotated
     from dbcli.workflows.intake import NewSubject

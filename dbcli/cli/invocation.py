@@ -15,7 +15,7 @@ from dbcli.errors import DreamboothError, UsageError
 from dbcli.hints import quoted
 
 if TYPE_CHECKING:
-    from dbcli.project.layout import Layout
+    from dbcli.project.files.layout import Layout
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dbcli.cli.outlook import outlook_document, show_outlook
 from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from dbcli.project.layout import Layout
+    from dbcli.project.files.layout import Layout
     from dbcli.workflows.train import TrainingPlan
 
 

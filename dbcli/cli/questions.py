@@ -12,7 +12,7 @@ from dbcli.errors import UsageError
 from dbcli.hints import nearest
 
 if TYPE_CHECKING:
-    from dbcli.project.layout import Layout
+    from dbcli.project.files.layout import Layout
     from dbcli.project.subjects import Subject
 
 

@@ -9,7 +9,7 @@ from dbcli.cli.screen import Screen
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.project.layout import Layout
+    from dbcli.project.files.layout import Layout
     from dbcli.project.runs import RunRecord, RunSubject, SettingsChange
     from dbcli.project.score_files import RunScores
     from dbcli.workflows.runs import RunOverview

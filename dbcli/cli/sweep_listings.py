@@ -11,7 +11,7 @@ from dbcli.cli.screen import Screen
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.project.layout import Layout
+    from dbcli.project.files.layout import Layout
     from dbcli.workflows.sweep import SweepResult
     from dbcli.workflows.sweep_left import Left
     from dbcli.workflows.sweep_plan import SweepPlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from dbcli.project.names import without_control_characters
+from dbcli.project.files.names import without_control_characters
 
 # The first of these that lies beside a photo counts.
 CAPTION_SUFFIXES = (".txt", ".caption")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.project.caption_files import MAX_CAPTION, decoded
-from dbcli.project.names import printable, without_control_characters
+from dbcli.project.files.names import printable, without_control_characters
 
 TABLE_NAMES = frozenset({"metadata.jsonl", "metadata.csv"})
 FILE_COLUMN = "file_name"

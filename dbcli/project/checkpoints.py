@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from dbcli.project.atomic import remove_folder, remove_leftovers
-from dbcli.project.layout import Layout
-from dbcli.project.manifests import first_fault, write_whole
+from dbcli.project.files.atomic import remove_folder, remove_leftovers
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import first_fault, write_whole
 
 FOLDER_PATTERN = re.compile(r"step-(\d{6,9})")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from dbcli.errors import Collision, PromptError, UsageError
-from dbcli.project.names import printable, without_control_characters
+from dbcli.project.files.names import printable, without_control_characters
 
 _FIELD = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}")
 RESERVED_FIELDS = frozenset({"identifier", "class", "subject"})

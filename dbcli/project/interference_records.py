@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
-from dbcli.project.records import MAX_RECORD_BYTES
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
+from dbcli.project.files.records import MAX_RECORD_BYTES
 
 SUITE_NAME, FILE_NAME = "interference", "interference.json"
 

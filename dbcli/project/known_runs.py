@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Collection, Iterable, Sequence
 
 from dbcli.errors import RunMissing
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.runs import RunRecord, find_run, list_runs
 from dbcli.project.subjects import list_subjects
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 from dbcli.errors import Collision, DreamboothError, Refused, RunMissing, SubjectError
-from dbcli.project.atomic import sha256_of
-from dbcli.project.layout import Layout
-from dbcli.project.manifests import MANIFEST_NAME
-from dbcli.project.names import printable
+from dbcli.project.files.atomic import sha256_of
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import MANIFEST_NAME
+from dbcli.project.files.names import printable
 from dbcli.project.registry import TokenCheck
 from dbcli.project.runs import RunRecord, RunSubject, load_run
 from dbcli.project.subjects import Subject, load_subject, verify_photos

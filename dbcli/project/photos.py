@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dbcli.errors import PhotoError
 from dbcli.project.caption_files import CAPTION_SUFFIXES, CaptionFiles, read_caption
 from dbcli.project.caption_tables import is_caption_table, read_caption_tables
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
 from dbcli.project.pixels import NeedsPackage, NotUsable, decode, is_modern, to_png
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dbcli.hints import installing
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dbcli.errors import DataError, DreamboothError, PhotoError
-from dbcli.project.atomic import (
+from dbcli.project.files.atomic import (
     append_line,
     commit_folder,
     json_text,
@@ -26,12 +26,12 @@ from dbcli.project.atomic import (
     temporary_folder,
     write_bytes,
 )
-from dbcli.project.layout import Layout
-from dbcli.project.locks import hold
-from dbcli.project.names import slug
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
+from dbcli.project.files.names import slug
+from dbcli.project.files.records import Record, load_record
+from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.photos import Photo, list_files, walk_photos
-from dbcli.project.records import Record, load_record
-from dbcli.project.yaml_files import write_yaml
 
 SET_FILE = "set.yaml"
 IMAGES_FILE = "images.jsonl"

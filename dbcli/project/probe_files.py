@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from dbcli.errors import DataError
-from dbcli.project.atomic import (
+from dbcli.project.checkpoints import FOLDER_PATTERN, is_complete, write_step
+from dbcli.project.files.atomic import (
     remove_folder,
     remove_leftovers,
     write_json,
 )
-from dbcli.project.checkpoints import FOLDER_PATTERN, is_complete, write_step
-from dbcli.project.layout import Layout
-from dbcli.project.records import Record, load_record
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.records import Record, load_record
 
 
 class ProbePlan(BaseModel):

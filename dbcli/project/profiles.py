@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from dbcli.errors import ConfigError, DataError, UsageError
 from dbcli.project.contradictions import contradictions
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
+from dbcli.project.files.records import fault_text
+from dbcli.project.files.yaml_files import parse_value, read_yaml
 from dbcli.project.profile_settings import FROZEN, Profile, Section
-from dbcli.project.records import fault_text
-from dbcli.project.yaml_files import parse_value, read_yaml
 
 
 def shipped_profiles() -> list[str]:

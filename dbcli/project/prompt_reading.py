@@ -7,8 +7,8 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from dbcli.project.files.names import printable
 from dbcli.project.identifiers import Words
-from dbcli.project.names import printable
 from dbcli.project.token_claims import known_words
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from dbcli.errors import DataError
-from dbcli.project.atomic import json_text, write_bytes
-from dbcli.project.names import without_control_characters
-from dbcli.project.records import Record, faults
+from dbcli.project.files.atomic import json_text, write_bytes
+from dbcli.project.files.names import without_control_characters
+from dbcli.project.files.records import Record, faults
 
 if TYPE_CHECKING:
     from PIL import Image

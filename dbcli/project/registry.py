@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Collision, Refused
+from dbcli.project.files.names import printable
 from dbcli.project.identifiers import check_free, check_identifier
-from dbcli.project.names import printable
 from dbcli.project.runs import RunRecord
 from dbcli.project.token_claims import Claim, Tokenise, check_tokens, clash_of_noun
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dbcli.errors import Refused, SubjectError
-from dbcli.project.atomic import commit_folder
+from dbcli.project.files.atomic import commit_folder
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
+from dbcli.project.files.names import check_name, printable
+from dbcli.project.files.records import load_record
+from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.identifiers import RESERVED_FIELDS
-from dbcli.project.layout import Layout
-from dbcli.project.locks import hold
-from dbcli.project.names import check_name, printable
 from dbcli.project.photo_notes import captions_in_files, write_captions
-from dbcli.project.records import load_record
 from dbcli.project.runs import list_runs
 from dbcli.project.subjects import LOCK_WAIT_SECONDS, Subject, give_up_name, load_subject, verify_name
-from dbcli.project.yaml_files import write_yaml
 
 
 def rename_subject(layout: Layout, old: str, new: str) -> Subject:

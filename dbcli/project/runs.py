@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dbcli.errors import DataError, DreamboothError, RunMissing
-from dbcli.project.atomic import (
+from dbcli.project.files.atomic import (
     append_line,
     commit_folder,
     json_text,
@@ -20,10 +20,10 @@ from dbcli.project.atomic import (
     temporary_folder,
     write_json,
 )
-from dbcli.project.layout import Layout
-from dbcli.project.locks import hold
-from dbcli.project.names import printable
-from dbcli.project.records import Record, load_record
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
+from dbcli.project.files.names import printable
+from dbcli.project.files.records import Record, load_record
 
 RunState = Literal["created", "running", "finished", "interrupted", "failed"]
 _RUN_NAME = re.compile(r"([0-9]{4,9})-[A-Za-z0-9._-]+")

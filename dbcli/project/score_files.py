@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 
 # Many times what the largest suite with hundreds of subjects writes.
 MAX_SCORES_BYTES = 256_000_000

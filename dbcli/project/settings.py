@@ -9,9 +9,9 @@ from pydantic import Field, field_validator
 
 from dbcli.errors import ConfigError, UsageError
 from dbcli.hints import inside
-from dbcli.project.layout import Layout
-from dbcli.project.records import Record, Whole, load_record
-from dbcli.project.yaml_files import write_yaml
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.records import Record, Whole, load_record
+from dbcli.project.files.yaml_files import write_yaml
 
 
 class UserSettings(Record):

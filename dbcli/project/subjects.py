@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from dbcli.errors import DreamboothError, Refused, SubjectError, UsageError
 from dbcli.hints import command, nearest
-from dbcli.project.atomic import (
+from dbcli.project.files.atomic import (
     commit_folder,
     remove_folder,
     remove_leftovers,
@@ -18,16 +18,16 @@ from dbcli.project.atomic import (
     temporary_folder,
     write_bytes,
 )
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
+from dbcli.project.files.names import check_name, check_no_twin, names_in, printable, without_control_characters
+from dbcli.project.files.records import Record, load_record
+from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.identifiers import RESERVED_FIELDS, Words, check_class_noun, check_identifier
-from dbcli.project.layout import Layout
-from dbcli.project.locks import hold
-from dbcli.project.names import check_name, check_no_twin, names_in, printable, without_control_characters
 from dbcli.project.photos import Photo, Skipped, reasons, walk_photos
-from dbcli.project.records import Record, load_record
 from dbcli.project.registry import Registry, TokenCheck
 from dbcli.project.runs import list_runs
 from dbcli.project.token_claims import Claim, Tokenise
-from dbcli.project.yaml_files import write_yaml
 
 LOCK_WAIT_SECONDS = 1.0
 

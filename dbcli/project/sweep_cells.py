@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dbcli.errors import ConfigError
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
 from dbcli.project.profiles import flattened, known_keys
 from dbcli.project.sweep_faults import Bundle
 from dbcli.project.sweep_files import SweepFile

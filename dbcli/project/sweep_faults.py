@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dbcli.errors import DreamboothError
-from dbcli.project.names import check_name, printable
+from dbcli.project.files.names import check_name, printable
 from dbcli.project.profiles import flattened, known_keys
 from dbcli.project.seeds import RULE, is_seed
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dbcli.errors import DataError
-from dbcli.project.atomic import json_text, write_json
-from dbcli.project.layout import Layout
-from dbcli.project.records import Record, load_record
+from dbcli.project.files.atomic import json_text, write_json
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.records import Record, load_record
 from dbcli.project.runs import RunRecord, list_runs, now
 
 KEY_DIGITS = 24

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbcli.project.atomic import json_text, remove_leftovers, sha256_of
-from dbcli.project.layout import Layout
-from dbcli.project.locks import hold
-from dbcli.project.manifests import first_fault, write_whole
+from dbcli.project.files.atomic import json_text, remove_leftovers, sha256_of
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
+from dbcli.project.files.manifests import first_fault, write_whole
 
 FILE = "predictions.safetensors"
 # Of how noise, levels and latents follow from a seed: another way is another store.

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from dbcli.errors import Collision, UsageError
+from dbcli.project.files.names import printable
 from dbcli.project.identifiers import EXAMPLE_WORD
-from dbcli.project.names import printable
 
 Tokenise = Callable[[str], tuple[int, ...]]
 MAX_TOKENS = 6

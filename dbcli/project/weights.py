@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dbcli.errors import RunMissing, UnsafeFile
-from dbcli.project.layout import Layout
-from dbcli.project.manifests import first_fault
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs import RunRecord
 
 

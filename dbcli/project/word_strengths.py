@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dbcli.project.atomic import write_json
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import write_json
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import load_settings
 
 EMBEDDED = "tiny"

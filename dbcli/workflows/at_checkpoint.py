@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, RunMissing
 from dbcli.project.checkpoints import checkpoints
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import first_fault
 from dbcli.project.lineage import parent_of
-from dbcli.project.manifests import first_fault
 from dbcli.project.profiles import frozen_profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.weights import checked_weights

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.errors import DreamboothError
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import load_settings
 
 # CLIP's own, which Stable Diffusion 1.x and 2.x have.

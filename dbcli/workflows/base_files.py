@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dbcli.errors import Refused
-from dbcli.project.atomic import sha256_of, write_json
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import sha256_of, write_json
+from dbcli.project.files.layout import Layout
 
 FILE_NAME = "base-files.json"
 # A file's size, its time of change in ns, and the sha256 of its bytes.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dbcli.errors import DreamboothError
-from dbcli.project.layout import Layout, find_project
+from dbcli.project.files.layout import Layout, find_project
 
 # The bases with a short name; dbcli.diffusion.bases, which loads torch, knows their commits.
 BASES = ("sd-v1-4", "sd-v1-5", "tiny")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
 from dbcli.errors import UsageError
-from dbcli.project.atomic import write_bytes, write_json, write_text
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import write_bytes, write_json, write_text
+from dbcli.project.files.layout import Layout
 from dbcli.project.recipes import png_bytes
 from dbcli.project.runs import RunRecord
 from dbcli.project.seeds import next_seed

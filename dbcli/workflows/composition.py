@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused, UsageError
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.subjects import list_subjects
 from dbcli.project.token_claims import SubjectWord

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UsageError
+from dbcli.project.files.layout import Layout
 from dbcli.project.identifiers import check_identifier
 from dbcli.project.known_runs import run_meant
-from dbcli.project.layout import Layout
 from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.profile_settings import PriorSettings, Profile
 from dbcli.project.profiles import frozen_profile

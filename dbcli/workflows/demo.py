@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import load_settings
 from dbcli.workflows.composition import Cast
 from dbcli.workflows.evaluate import Evaluation, evaluate

@@ -13,7 +13,7 @@ from typing import Any
 from dbcli import __version__
 from dbcli.errors import DreamboothError, UsageError
 from dbcli.hints import installing
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import load_settings, load_user_settings
 from dbcli.workflows.checks import Check, fault, good, note
 from dbcli.workflows.progress import Progress

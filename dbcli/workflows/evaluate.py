@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import PromptError
-from dbcli.project.atomic import write_json
+from dbcli.project.files.atomic import write_json
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import check_no_twin, names_in
 from dbcli.project.identifiers import Words, render_with, render_without
-from dbcli.project.layout import Layout
-from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed

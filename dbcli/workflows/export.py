@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UnsupportedFile, UsageError
 from dbcli.project import runs as store
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.token_claims import SubjectWord
@@ -212,7 +212,7 @@ def _write(layout: Layout, order: ExportOrder, progress: Progress, *, offline: b
 
 def _write_folder(order: ExportOrder, model: Base) -> None:
     from dbcli.diffusion.formats.diffusers_folder import write_base
-    from dbcli.project.atomic import commit_folder, temporary_folder
+    from dbcli.project.files.atomic import commit_folder, temporary_folder
 
     with temporary_folder(order.path) as folder:
         write_base(folder, model, dtype=order.dtype)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from dbcli.project.names import without_control_characters
+from dbcli.project.files.names import without_control_characters
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.inversion import INVERSION

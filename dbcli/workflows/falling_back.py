@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from dbcli.errors import OutOfMemory
 from dbcli.project import runs as store
-from dbcli.project.atomic import remove_folder
 from dbcli.project.checkpoints import checkpoints
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import remove_folder
+from dbcli.project.files.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import Fallback, RunRecord
 from dbcli.workflows.ladder import below, rung_of

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.lineage import parent_of
 from dbcli.project.prior_sets import open_prior_set
 from dbcli.project.profile_settings import FROZEN, Profile

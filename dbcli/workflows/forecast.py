@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.profile_settings import FROZEN, Profile
 from dbcli.project.settings import ProjectSettings, load_settings
 from dbcli.project.subjects import Subject

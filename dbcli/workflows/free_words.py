@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, list_subjects, photo_paths, token_claims
 from dbcli.project.token_claims import KNOWN_MEANINGS, Claim, clash, known_words

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.errors import PromptError
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.runs import RunRecord

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import UnsupportedFile, UsageError
 from dbcli.project import runs as store
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import check_name, printable, slug
 from dbcli.project.identifiers import check_class_noun, check_free, check_identifier
-from dbcli.project.layout import Layout
-from dbcli.project.names import check_name, printable, slug
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import list_subjects
 from dbcli.workflows.imported_runs import finished_run, new_record

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import UnsafeFile, UnsupportedFile
-from dbcli.project.layout import Layout
-from dbcli.project.names import check_name, printable
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import check_name, printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.workflows.imported_runs import finished_run, new_record, title_of

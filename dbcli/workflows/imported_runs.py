@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.project import runs as store
-from dbcli.project.atomic import commit_folder, sha256_of, temporary_folder
-from dbcli.project.layout import Layout
-from dbcli.project.manifests import write_manifest
-from dbcli.project.names import printable, slug, without_control_characters
+from dbcli.project.files.atomic import commit_folder, sha256_of, temporary_folder
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import write_manifest
+from dbcli.project.files.names import printable, slug, without_control_characters
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from dbcli.errors import DataError, SubjectError, UsageError
 from dbcli.hints import command
 from dbcli.project import subjects as store
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable, slug
 from dbcli.project.kohya_folders import KohyaFolder, kohya_folders
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable, slug
 from dbcli.project.photos import list_files, looks_like_a_photo
 from dbcli.project.pixels import FORMATS
 from dbcli.project.subjects import Subject

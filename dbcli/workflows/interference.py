@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import PromptError
-from dbcli.project.atomic import write_bytes, write_json, write_text
+from dbcli.project.files.atomic import write_bytes, write_json, write_text
+from dbcli.project.files.layout import Layout
 from dbcli.project.identifiers import render_with
 from dbcli.project.interference_records import FILE_NAME, SUITE_NAME, bleeding_lines
-from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.seeds import next_seed

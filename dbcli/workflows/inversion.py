@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from dbcli.errors import ConfigError
-from dbcli.project.atomic import commit_folder, temporary_folder
+from dbcli.project.files.atomic import commit_folder, temporary_folder
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import NAME_PATTERN, printable
 from dbcli.project.identifiers import Words, render_with
-from dbcli.project.layout import Layout
-from dbcli.project.names import NAME_PATTERN, printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord, RunSubject
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import ConfigError, DataError, RunMissing, UsageError
 from dbcli.project import runs as store
 from dbcli.project.a1111 import Parameters, read_parameters
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import resolve
 from dbcli.project.prompt_syntax import foreign_syntax

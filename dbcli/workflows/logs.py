@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from dbcli.errors import UsageError
 from dbcli.hints import installing
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.side_work import attempted
 

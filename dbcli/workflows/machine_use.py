@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dbcli.errors import DreamboothError
-from dbcli.project.locks import hold, holder, is_held
+from dbcli.project.files.locks import hold, holder, is_held
 from dbcli.workflows.progress import Progress
 
 _told: list[Path] = []

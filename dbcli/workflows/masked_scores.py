@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import JudgeMissing, SubjectError
-from dbcli.project.atomic import sha256_of, write_bytes
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import sha256_of, write_bytes
+from dbcli.project.files.layout import Layout
 from dbcli.project.photo_notes import mask_paths
 from dbcli.project.recipes import png_bytes
 from dbcli.project.runs import RunRecord

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from dbcli.errors import MissingError
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
 
 
 def require_file(path: Path, what: str) -> None:

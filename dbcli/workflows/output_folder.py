@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dbcli.errors import MachineError, UsageError
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.project.atomic import write_bytes
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import write_bytes
+from dbcli.project.files.layout import Layout
 from dbcli.project.recipes import png_bytes
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, photo_paths

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Interrupted
+from dbcli.project.files.layout import Layout
 from dbcli.project.identifiers import Words, render_with
-from dbcli.project.layout import Layout
 from dbcli.project.prior_sets import PriorRecipe, PriorSet
 from dbcli.project.profile_settings import PriorSettings
 from dbcli.project.recipes import png_bytes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dbcli.project.files.layout import Layout
 from dbcli.project.identifiers import render_with, render_without
-from dbcli.project.layout import Layout
 from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.recipes import Recipe
 from dbcli.project.runs import RunRecord

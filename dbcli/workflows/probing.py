@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project import runs as store
-from dbcli.project.atomic import write_bytes
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import write_bytes
+from dbcli.project.files.layout import Layout
 from dbcli.project.probe_files import (
     ProbeEntry,
     ProbePlan,

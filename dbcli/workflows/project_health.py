@@ -8,9 +8,9 @@ from pathlib import Path
 from dbcli.errors import DreamboothError
 from dbcli.project import prior_sets, runs
 from dbcli.project.checkpoints import newest_checkpoint
-from dbcli.project.layout import Layout
-from dbcli.project.locks import is_held
-from dbcli.project.manifests import first_fault
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import is_held
+from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs import RunRecord
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import damaged_subjects, list_subjects, verify_photos

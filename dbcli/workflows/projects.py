@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused, UsageError
 from dbcli.hints import command, inside
-from dbcli.project.atomic import sha256_of
-from dbcli.project.layout import Layout, find_project
+from dbcli.project.files.atomic import sha256_of
+from dbcli.project.files.layout import Layout, find_project
 from dbcli.project.profiles import load_profile, resolve
 from dbcli.project.settings import ProjectSettings, load_settings, load_user_settings, save_settings
 from dbcli.workflows.base_files import check_base_files, remember_base_files

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dbcli.errors import PromptError
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.identifiers import Words, says
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
 from dbcli.project.prompt_reading import slips
 from dbcli.project.prompt_syntax import foreign_syntax
 from dbcli.project.runs import RunRecord

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
 from dbcli.errors import DataError
-from dbcli.project.atomic import write_text
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import write_text
+from dbcli.project.files.layout import Layout
 from dbcli.project.probe_files import ProbeRecord, load_probes, probe_pictures
 from dbcli.project.recipes import read_recipe
 from dbcli.project.runs import RunRecord, read_events

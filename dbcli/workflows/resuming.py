@@ -9,9 +9,9 @@ from typing import Any
 from dbcli.errors import Refused, UsageError
 from dbcli.project import runs as store
 from dbcli.project.checkpoints import checkpoints
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.known_runs import UNFINISHED, run_meant
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
 from dbcli.project.photo_notes import masks_in_use
 from dbcli.project.probe_files import drop_probes, drop_weights, load_probes, save_probes
 from dbcli.project.profile_settings import Profile

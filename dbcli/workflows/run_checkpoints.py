@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import TrainingDiverged
 from dbcli.project import runs as store
-from dbcli.project.atomic import remove_folder
 from dbcli.project.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
-from dbcli.project.layout import Layout
-from dbcli.project.manifests import drop_files, first_fault
+from dbcli.project.files.atomic import remove_folder
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import drop_files, first_fault
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.divergence import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dbcli.errors import PromptError, RunMissing, UsageError
+from dbcli.project.files.layout import Layout
 from dbcli.project.identifiers import mentions, subject_fields
 from dbcli.project.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
-from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord, list_runs, newest_run
 from dbcli.workflows.prompt_words import check_subjects, quoted
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dbcli.project import runs as store
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.workflows.continuing import prior_settings

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dbcli.errors import Refused
 from dbcli.project import interference_records
 from dbcli.project import runs as store
+from dbcli.project.files.layout import Layout
 from dbcli.project.known_runs import run_meant
-from dbcli.project.layout import Layout
 from dbcli.project.runs import RunRecord
 from dbcli.project.score_files import RunScores, comparable, run_scores
 from dbcli.workflows.run_settings import told_apart

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbcli.errors import UsageError
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import load_profile, parse_set, resolve, shipped_profiles
 from dbcli.project.resumable import Change, changed_settings

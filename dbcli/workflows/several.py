@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import UsageError
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import Subject

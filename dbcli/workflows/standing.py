@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dbcli.errors import UsageError
 from dbcli.project import runs as store
-from dbcli.project.layout import Layout
-from dbcli.project.locks import is_held
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import is_held
 from dbcli.project.runs import RunRecord
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, damaged_subjects, list_subjects

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Interrupted, MachineError
-from dbcli.project.atomic import write_json
-from dbcli.project.layout import Layout
-from dbcli.project.locks import hold
-from dbcli.project.names import printable
+from dbcli.project.files.atomic import write_json
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
+from dbcli.project.files.names import printable
+from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.profiles import parse_set
 from dbcli.project.sweep_files import load_sweep
 from dbcli.project.sweep_records import CellRecord, SweepRecord, load_cell, save_sweep
-from dbcli.project.yaml_files import write_yaml
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.engines import Engine, make_engine
 from dbcli.workflows.progress import Progress

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dbcli.errors import DreamboothError
-from dbcli.project.layout import Layout
-from dbcli.project.names import slug
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import slug
 from dbcli.project.profile_settings import DrawSettings, PriorSettings, Profile
 from dbcli.project.runs import RunRecord, list_runs
 from dbcli.project.subjects import list_subjects, load_subject

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbcli.errors import Collision, ConfigError, DreamboothError, UsageError
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import check_no_twin, names_in
 from dbcli.project.identifiers import render_with
-from dbcli.project.layout import Layout
-from dbcli.project.names import check_no_twin, names_in
 from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord, RunSubject

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
 from dbcli.errors import SubjectError
-from dbcli.project.atomic import write_bytes, write_json, write_text
-from dbcli.project.layout import Layout
+from dbcli.project.files.atomic import write_bytes, write_json, write_text
+from dbcli.project.files.layout import Layout
 from dbcli.project.recipes import png_bytes
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import load_subject, photo_paths

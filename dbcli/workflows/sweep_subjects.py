@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import DreamboothError
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.identifiers import check_identifier
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
 from dbcli.project.subjects import Subject, list_subjects, load_subject, set_identifier, token_claims
 from dbcli.project.sweep_cells import CellWish, StageWish
 from dbcli.project.token_claims import Claim, clash

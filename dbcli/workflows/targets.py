@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbcli.errors import BaseMissing, ConfigError, Unreachable
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
 from dbcli.project.profile_settings import LoraSettings, Profile
 from dbcli.project.settings import ProjectSettings
 from dbcli.workflows.base_facts import place_of

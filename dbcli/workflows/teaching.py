@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from dbcli.errors import DreamboothError, Interrupted
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.profile_settings import PriorSettings, Profile
 from dbcli.project.settings import load_settings
 from dbcli.project.teacher_store import TeacherStore

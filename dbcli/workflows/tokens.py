@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Collision, UsageError
+from dbcli.project.files.layout import Layout
 from dbcli.project.identifiers import check_class_noun, check_identifier
-from dbcli.project.layout import Layout
 from dbcli.project.registry import TokenCheck
 from dbcli.project.runs import list_runs
 from dbcli.project.seeds import first_seed

@@ -21,10 +21,10 @@ from dbcli.errors import (
 )
 from dbcli.project import runs as store
 from dbcli.project.cautions import cautions
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
+from dbcli.project.files.names import printable
 from dbcli.project.lineage import parent_of
-from dbcli.project.locks import hold
-from dbcli.project.names import printable
 from dbcli.project.photo_notes import masks_in_use
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import frozen_profile

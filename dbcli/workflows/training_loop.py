@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project import runs as store
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.workflows.falling_back import is_out_of_memory

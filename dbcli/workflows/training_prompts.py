@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dbcli.errors import ConfigError, PromptError
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.identifiers import Words, render_for
-from dbcli.project.layout import Layout
-from dbcli.project.names import printable
 from dbcli.project.photo_notes import caption_places, captions_of
 from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunSubject

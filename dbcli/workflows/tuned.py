@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused
-from dbcli.project.atomic import remove_leftovers
-from dbcli.project.layout import Layout
-from dbcli.project.manifests import write_whole
+from dbcli.project.files.atomic import remove_leftovers
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import write_whole
 from dbcli.project.runs import RunRecord
 from dbcli.project.weights import checked_weights
 from dbcli.workflows.at_checkpoint import is_result, put_checkpoint, require_checkpoint

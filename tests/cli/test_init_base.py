@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.bases import load_base
 from dbcli.diffusion.formats.checkpoint import original_tensors
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.workflows.projects import load_project_base
 
 Run = Callable[..., Any]

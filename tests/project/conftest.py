@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import ProjectSettings, save_settings
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.errors import DiskFull
-from dbcli.project import atomic
+from dbcli.project.files import atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,7 @@ def test_a_killed_writer_leaves_one_of_the_whole_versions(tmp_path: Path) -> Non
     versions = [b"a" * 300_000, b"b" * 300_000]
     path.write_bytes(versions[0])
     code = (
-        "import sys; from pathlib import Path; from dbcli.project.atomic import write_bytes\n"
+        "import sys; from pathlib import Path; from dbcli.project.files.atomic import write_bytes\n"
         "path = Path(sys.argv[1]); (path.parent / 'ready').touch()\n"
         "while True: write_bytes(path, b'b' * 300_000); write_bytes(path, b'a' * 300_000)"
     )
@@ -98,7 +98,7 @@ def test_json_has_no_word_for_nan(tmp_path: Path) -> None:
 def test_eight_processes_append_eight_thousand_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     code = (
-        "import sys; from pathlib import Path; from dbcli.project.atomic import append_line\n"
+        "import sys; from pathlib import Path; from dbcli.project.files.atomic import append_line\n"
         "for i in range(1000): append_line(Path(sys.argv[1]), f'{sys.argv[2]} {i} ' + 'x' * (i % 300))"
     )
     processes = [run_python(code, path, writer) for writer in range(8)]

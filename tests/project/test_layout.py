@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dbcli.errors import DreamboothError, Refused, UsageError
-from dbcli.project.layout import Layout, find_project
+from dbcli.project.files.layout import Layout, find_project
 
 
 def test_every_path_is_where_the_design_says() -> None:

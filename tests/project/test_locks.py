@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from dbcli.errors import LockHeld
-from dbcli.project.locks import hold, is_held
+from dbcli.project.files.locks import hold, is_held
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys
 from pathlib import Path
-from dbcli.project.locks import hold
+from dbcli.project.files.locks import hold
 with hold(Path(sys.argv[1]), "the run 0003-dog"):
     print("held", flush=True)
     sys.stdin.read()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbcli.errors import DreamboothError, Refused, UsageError
-from dbcli.project.names import NAME_PATTERN, check_name, printable, slug, without_control_characters
+from dbcli.project.files.names import NAME_PATTERN, check_name, printable, slug, without_control_characters
 
 
 @pytest.mark.parametrize("name", ["dog", "Dog_2", "0003-dog", "a", "a" * 64, "sks.v1", "console"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.errors import ConfigError, UsageError
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import (
     ProjectSettings,
     load_settings,

@@ -9,9 +9,9 @@ from PIL import Image
 
 from dbcli.errors import Collision, DiskFull, LockHeld, PhotoError, Refused, SubjectError, UsageError
 from dbcli.project import subjects as module
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
 from dbcli.project.identifiers import Words
-from dbcli.project.layout import Layout
-from dbcli.project.locks import hold
 from dbcli.project.renaming import rename_subject
 from dbcli.project.subjects import (
     add_subject,

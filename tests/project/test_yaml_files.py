@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dbcli.errors import ConfigError
-from dbcli.project.yaml_files import MAX_BYTES, parse_value, read_yaml, write_yaml
+from dbcli.project.files.yaml_files import MAX_BYTES, parse_value, read_yaml, write_yaml
 
 
 def read(tmp_path: Path, text: str) -> dict[str, Any]:

@@ -291,7 +291,7 @@ def hold_at_step(step: int, until: str) -> None:
 def count_drawn(path: str) -> None:
     """Every picture that is decoded adds a line to a file: the process that drew it."""
     from dbcli.diffusion import drawing
-    from dbcli.project.atomic import append_line
+    from dbcli.project.files.atomic import append_line
 
     decode = drawing.decode
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dbcli.errors import DreamboothError
-from dbcli.project.layout import Layout
-from dbcli.project.manifests import first_fault
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs import load_run
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.projects import load_project_base

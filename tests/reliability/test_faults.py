@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dbcli.project.manifests import first_fault
+from dbcli.project.files.manifests import first_fault
 from tests.reliability.conftest import JOB, RUN, STEPS
 from tests.reliability.processes import ForkServer, events, record, weights_hash
 

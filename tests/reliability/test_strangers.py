@@ -22,7 +22,7 @@ from PIL import Image
 
 from dbcli.diffusion.model_files import open_weights
 from dbcli.errors import DreamboothError, UnsafeFile
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.reports.page import Section, Text, render_page
 from tests.reliability.conftest import JOB
 from tests.reliability.processes import ROOT, ForkServer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.project.atomic import append_line
+from dbcli.project.files.atomic import append_line
 from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import ForkServer, record, weights_hash
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.workflows.demo import bundled_subjects
 from dbcli.workflows.evaluate import evaluate
 from dbcli.workflows.progress import Silence

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 
 from dbcli.errors import Collision, DreamboothError, Interrupted, SubjectError
 from dbcli.project import runs as store
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.subjects import list_subjects, load_subject
 from dbcli.workflows.composition import Cast, compose
 from dbcli.workflows.import_lora import import_lora

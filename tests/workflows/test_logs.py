@@ -9,7 +9,7 @@ import pytest
 
 from dbcli.errors import UsageError
 from dbcli.hints import installing
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.workflows import logs
 from dbcli.workflows.progress import Silence
 

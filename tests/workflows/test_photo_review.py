@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.settings import ProjectSettings, save_settings
 from dbcli.project.subjects import add_subject
 from dbcli.workflows.photo_review import PhotoReview, review_photos

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dbcli.errors import ConfigError, JudgeMissing, RunMissing
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.probe_files import load_probes, probe_pictures
 from dbcli.project.recipes import read_recipe
 from dbcli.project.runs import RunRecord, load_run, read_events

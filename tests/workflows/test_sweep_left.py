@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.project.layout import Layout
+from dbcli.project.files.layout import Layout
 from dbcli.project.runs import RunBase, RunRecord, create_run
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.sweep import plan_file, typed_command

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dbcli.errors import ConfigError, DreamboothError
-from dbcli.project.names import printable
-from dbcli.project.yaml_files import read_yaml
+from dbcli.project.files.names import printable
+from dbcli.project.files.yaml_files import read_yaml
 
 SCHEMA = 1
 MAX_RECORD_BYTES = 50_000_000

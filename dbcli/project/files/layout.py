@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbcli.errors import Refused, UsageError
-from dbcli.project.names import check_name, printable
+from dbcli.project.files.names import check_name, printable
 
 SETTINGS_NAME = "dreambooth.yaml"
 

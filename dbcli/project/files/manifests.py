@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.errors import DiskFull
-from dbcli.project.atomic import (
+from dbcli.project.files.atomic import (
     commit_folder,
     disk_full_explained,
     json_text,
@@ -21,7 +21,7 @@ from dbcli.project.atomic import (
     temporary_folder,
     write_text,
 )
-from dbcli.project.names import printable
+from dbcli.project.files.names import printable
 
 MANIFEST_NAME = "manifest.json"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dbcli.errors import LockHeld
-from dbcli.project.atomic import write_json
-from dbcli.project.names import printable
+from dbcli.project.files.atomic import write_json
+from dbcli.project.files.names import printable
 
 WAIT_SECONDS = 0.5
 _HOLDER_WRITES_SECONDS = 0.5

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from dbcli.errors import ConfigError
-from dbcli.project.atomic import write_text
-from dbcli.project.names import printable
+from dbcli.project.files.atomic import write_text
+from dbcli.project.files.names import printable
 
 MAX_BYTES = 1_000_000
 
