@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from dbcli.project.files.records import Whole
-from dbcli.project.identifiers import check_template
+from dbcli.project.prompts.identifiers import check_template
 from dbcli.project.seeds import LAST_SEED, RANDOM, is_seed
 
 # Given as context where a run's frozen settings are read: some hold seeds of more than 32 bits, and stay readable.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
-from dbcli.project.identifiers import check_identifier
 from dbcli.project.known_runs import run_meant
 from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.profile_settings import PriorSettings, Profile
 from dbcli.project.profiles import frozen_profile
+from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.settings import load_settings
 from dbcli.project.subjects import Subject, list_subjects, load_subject, verify_words

@@ -15,7 +15,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.profile_settings import Profile
 from dbcli.project.profiles import resolve
-from dbcli.project.prompt_syntax import foreign_syntax
+from dbcli.project.prompts.foreign_syntax import foreign_syntax
 from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings import load_settings

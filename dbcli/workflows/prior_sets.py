@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dbcli.errors import Refused
 from dbcli.project import prior_sets as store
 from dbcli.project.files.layout import Layout
-from dbcli.project.identifiers import Words, check_class_noun
 from dbcli.project.prior_sets import PriorSet
+from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
 from dbcli.project.settings import load_settings
 from dbcli.workflows.base_facts import facts_of

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from dbcli.errors import PromptError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.identifiers import Words, says
-from dbcli.project.prompt_reading import slips
-from dbcli.project.prompt_syntax import foreign_syntax
+from dbcli.project.prompts.foreign_syntax import foreign_syntax
+from dbcli.project.prompts.identifiers import Words, says
+from dbcli.project.prompts.slips import slips
 from dbcli.project.runs import RunRecord
 from dbcli.project.subjects import list_subjects
 from dbcli.prompt_text import cleaned, from_word

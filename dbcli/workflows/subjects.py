@@ -12,7 +12,7 @@ from dbcli.project import subjects as store
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.names import printable
-from dbcli.project.identifiers import render_with
+from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.renaming import rename_subject
 from dbcli.project.runs import list_runs
 from dbcli.project.subjects import AddedSubject, Subject

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from dbcli.errors import Collision, ConfigError, DreamboothError, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
-from dbcli.project.identifiers import render_with
 from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.profile_settings import Profile
+from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings import load_settings

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.identifiers import check_identifier
+from dbcli.project.prompts.identifiers import check_identifier
+from dbcli.project.prompts.token_claims import Claim, clash
 from dbcli.project.subjects import Subject, list_subjects, load_subject, set_identifier, token_claims
 from dbcli.project.sweep_cells import CellWish, StageWish
-from dbcli.project.token_claims import Claim, clash
 from dbcli.workflows.free_words import free_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects import add_subject

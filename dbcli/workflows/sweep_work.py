@@ -11,7 +11,7 @@ from typing import Any
 from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.identifiers import render_with
+from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs import RunRecord, load_run
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.project.sweep_records import CellRecord, load_cell, runs_by_key, save_cell

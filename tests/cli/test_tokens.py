@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dbcli.diffusion.vocabulary import rare_words, tokens_of
-from dbcli.project.token_claims import known_words
+from dbcli.project.prompts.token_claims import known_words
 from dbcli.workflows.tokens import random_sequences
 
 Run = Callable[..., Any]

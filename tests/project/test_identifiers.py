@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbcli.errors import Collision, PromptError, UsageError
-from dbcli.project.identifiers import (
+from dbcli.project.prompts.identifiers import (
     Words,
     check_class_noun,
     check_free,

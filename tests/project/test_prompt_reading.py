@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dbcli.project.identifiers import Words
-from dbcli.project.prompt_reading import slips
+from dbcli.project.prompts.identifiers import Words
+from dbcli.project.prompts.slips import slips
 
 DOG, BAG, PLUSH = Words("sks", "dog"), Words("xqz", "backpack"), Words("olis", "stuffed animal")
 PROJECT = {"rex": DOG, "bag": BAG, "plush": PLUSH}

@@ -11,7 +11,7 @@ from dbcli.errors import Collision, DiskFull, LockHeld, PhotoError, Refused, Sub
 from dbcli.project import subjects as module
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.identifiers import Words
+from dbcli.project.prompts.identifiers import Words
 from dbcli.project.renaming import rename_subject
 from dbcli.project.subjects import (
     add_subject,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dbcli.metrics.suites import SuitePrompt, short_label
-from dbcli.project.identifiers import Words
+from dbcli.project.prompts.identifiers import Words
 from dbcli.workflows.evaluate import label_of
 from dbcli.workflows.sweep_labels import rendered_label
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from dbcli.diffusion.conditioning import unread_part
 from dbcli.errors import PromptError
 from dbcli.project.files.layout import Layout
-from dbcli.project.identifiers import Words
+from dbcli.project.prompts.identifiers import Words
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.settings import ProjectSettings, save_settings
 from dbcli.workflows.base_facts import BaseFacts, facts_of

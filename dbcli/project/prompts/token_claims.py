@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dbcli.errors import Collision, UsageError
 from dbcli.project.files.names import printable
-from dbcli.project.identifiers import EXAMPLE_WORD
+from dbcli.project.prompts.identifiers import EXAMPLE_WORD
 
 Tokenise = Callable[[str], tuple[int, ...]]
 MAX_TOKENS = 6

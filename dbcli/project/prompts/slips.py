@@ -8,8 +8,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from dbcli.project.files.names import printable
-from dbcli.project.identifiers import Words
-from dbcli.project.token_claims import known_words
+from dbcli.project.prompts.identifiers import Words
+from dbcli.project.prompts.token_claims import known_words
 
 
 def slips(
