@@ -89,7 +89,7 @@ def text() -> str:
 
 
 def _table() -> str:
-    from dbcli.project.profiles import load_profile, resolve, shipped_profiles
+    from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
 
     lines = []
     for name in shipped_profiles():
@@ -101,7 +101,7 @@ def _table() -> str:
 
 
 def _files() -> str:
-    from dbcli.project.profiles import shipped_profiles
+    from dbcli.project.settings.profiles import shipped_profiles
 
     parts = []
     for name in shipped_profiles():
@@ -111,8 +111,8 @@ def _files() -> str:
 
 
 def _keys() -> Iterator[str]:
-    from dbcli.project.profile_settings import Profile
-    from dbcli.project.profiles import known_keys
+    from dbcli.project.settings.profile_settings import Profile
+    from dbcli.project.settings.profiles import known_keys
 
     defaults = Profile().model_dump(mode="json")
     section_before: str | None = None

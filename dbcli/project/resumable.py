@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import flattened
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import flattened
 
 # How long, how fast and in how much memory a run trains, and what it shows meanwhile. Everything else decides what is
 # learnt from which images: a run in which that changed half-way would be neither the one nor the other.

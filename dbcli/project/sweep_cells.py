@@ -9,7 +9,7 @@ from typing import Any
 
 from dbcli.errors import ConfigError
 from dbcli.project.files.names import printable
-from dbcli.project.profiles import flattened, known_keys
+from dbcli.project.settings.profiles import flattened, known_keys
 from dbcli.project.sweep_faults import Bundle
 from dbcli.project.sweep_files import SweepFile
 

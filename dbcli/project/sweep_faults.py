@@ -8,8 +8,8 @@ from typing import Any
 
 from dbcli.errors import DreamboothError
 from dbcli.project.files.names import check_name, printable
-from dbcli.project.profiles import flattened, known_keys
 from dbcli.project.seeds import RULE, is_seed
+from dbcli.project.settings.profiles import flattened, known_keys
 
 RUN_KEYS = ("subject", "identifier", "profile", "settings", "allow_collision")
 STAGE_KEYS = (*RUN_KEYS, "from", "rehearsal")

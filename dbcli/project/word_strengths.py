@@ -15,7 +15,7 @@ from typing import Any
 
 from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.project_settings import load_settings
 
 EMBEDDED = "tiny"
 

@@ -10,8 +10,8 @@ from dbcli.project.checkpoints import checkpoints
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
 from dbcli.project.lineage import parent_of
-from dbcli.project.profiles import frozen_profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.weights import checked_weights
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.project_settings import load_settings
 
 # CLIP's own, which Stable Diffusion 1.x and 2.x have.
 USUAL_TOKENS = 77

@@ -9,7 +9,7 @@ from typing import Any
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.sweep_files import Axis, PicturesWish, SweepFile
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress

@@ -32,7 +32,7 @@ def prior_set_names(folder: Path | None) -> list[str]:
 
 def profile_names() -> list[str]:
     """The shipped profiles."""
-    from dbcli.project.profiles import shipped_profiles
+    from dbcli.project.settings.profiles import shipped_profiles
 
     return ["auto", *shipped_profiles()]
 
@@ -46,7 +46,7 @@ def sweep_names() -> list[str]:
 
 def setting_names() -> dict[str, str]:
     """Every key that --set takes, with its meaning."""
-    from dbcli.project.profiles import known_keys
+    from dbcli.project.settings.profiles import known_keys
 
     return dict(known_keys())
 

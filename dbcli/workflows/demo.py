@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.composition import Cast
 from dbcli.workflows.evaluate import Evaluation, evaluate
 from dbcli.workflows.generate import Drawn, generate

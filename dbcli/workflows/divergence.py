@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import TrainingDiverged
 from dbcli.project.checkpoints import checkpoints
 from dbcli.project.files.layout import Layout
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import load_profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import load_profile
 from dbcli.workflows.settings import default_profile
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dbcli import __version__
 from dbcli.errors import DreamboothError, UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.project.settings.project_settings import load_settings, load_user_settings
 from dbcli.workflows.checks import Check, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import open_project

@@ -11,11 +11,11 @@ from dbcli.errors import PromptError
 from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
-from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.prompts.identifiers import Words, render_with, render_without
 from dbcli.project.runs import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.profile_settings import DrawSettings, Profile
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.generate import draw_settings, profile_of

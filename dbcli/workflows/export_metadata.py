@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dbcli.project.files.names import without_control_characters
-from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.inversion import INVERSION
 from dbcli.workflows.recipients import subjects_of
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from dbcli.errors import ConfigError
 from dbcli.hints import installing
-from dbcli.project.profile_settings import Profile
+from dbcli.project.settings.profile_settings import Profile
 
 
 def require_extras(profile: Profile) -> None:

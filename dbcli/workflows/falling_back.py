@@ -13,8 +13,8 @@ from dbcli.project import runs as store
 from dbcli.project.checkpoints import checkpoints
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
-from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import Fallback, RunRecord
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.ladder import below, rung_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import AUTO

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.files.layout import Layout
-from dbcli.project.profile_settings import FROZEN, Profile
-from dbcli.project.settings import ProjectSettings, load_settings
+from dbcli.project.settings.profile_settings import FROZEN, Profile
+from dbcli.project.settings.project_settings import ProjectSettings, load_settings
 from dbcli.project.subjects import Subject
 from dbcli.workflows.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress

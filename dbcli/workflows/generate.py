@@ -10,10 +10,10 @@ from typing import Any
 
 from dbcli.errors import PromptError
 from dbcli.project.files.layout import Layout
-from dbcli.project.profile_settings import DrawSettings, Profile
-from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.runs import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
+from dbcli.project.settings.profile_settings import DrawSettings, Profile
+from dbcli.project.settings.profiles import frozen_profile, resolve
 from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition

@@ -12,8 +12,8 @@ from dbcli.project.files.atomic import commit_folder, sha256_of, temporary_folde
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_manifest
 from dbcli.project.files.names import printable, slug, without_control_characters
-from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
+from dbcli.project.settings.profile_settings import Profile
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dbcli.project.contradictions import contradictions
-from dbcli.project.profile_settings import FROZEN, Profile
-from dbcli.project.profiles import load_profile, resolve
+from dbcli.project.settings.contradictions import contradictions
+from dbcli.project.settings.profile_settings import FROZEN, Profile
+from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.workflows.settings import default_profile
 
 

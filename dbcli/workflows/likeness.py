@@ -13,12 +13,12 @@ from dbcli.project import runs as store
 from dbcli.project.a1111 import Parameters, read_parameters
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import resolve
 from dbcli.project.prompts.foreign_syntax import foreign_syntax
 from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import resolve
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast
 from dbcli.workflows.named_files import require_file

@@ -11,7 +11,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prior_sets import PriorSet
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.prior import ClassImages, class_prompt, ensure_class_images

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dbcli.project.probe_files import ProbePlan
-from dbcli.project.profile_settings import Profile
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.inversion import has_prior
 
 PASSES_A_TRAINING_ROW = 4

@@ -28,9 +28,9 @@ from dbcli.project.probe_files import (
     probe_picture,
     save_probes,
 )
-from dbcli.project.profile_settings import Profile
 from dbcli.project.recipes import save_png
 from dbcli.project.runs import RunRecord
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear
 from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items

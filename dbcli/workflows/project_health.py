@@ -12,7 +12,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs import RunRecord
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects import damaged_subjects, list_subjects, verify_photos
 from dbcli.workflows.checks import Check, fault, good, note
 from dbcli.workflows.progress import Progress

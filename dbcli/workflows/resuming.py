@@ -14,11 +14,11 @@ from dbcli.project.files.names import printable
 from dbcli.project.known_runs import UNFINISHED, run_meant
 from dbcli.project.photo_notes import masks_in_use
 from dbcli.project.probe_files import drop_probes, drop_weights, load_probes, save_probes
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import frozen_profile, parse_set, resolve
 from dbcli.project.renaming import in_words_of
 from dbcli.project.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
 from dbcli.project.runs import RunRecord, RunSubject, SettingsChange
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import frozen_profile, parse_set, resolve
 from dbcli.project.subjects import Subject, load_subject
 from dbcli.workflows.continuing import METHODS
 from dbcli.workflows.extras import require_extras

@@ -12,8 +12,8 @@ from dbcli.project.checkpoints import checkpoints, newest_checkpoint, save_check
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import drop_files, first_fault
-from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.divergence import (
     LARGEST_ERROR,
     BeginAgain,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dbcli.project import runs as store
 from dbcli.project.files.layout import Layout
-from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import RunRecord
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.continuing import prior_settings
 from dbcli.workflows.inversion import has_prior
 from dbcli.workflows.prior import ClassImages, ensure_class_images

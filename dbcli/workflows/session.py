@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.profile_settings import DrawSettings, Profile
 from dbcli.project.runs import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
+from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.generate import Drawn, check_typed_size, draw_settings, images_folder, profile_of

@@ -10,11 +10,11 @@ from typing import Any
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import load_profile, parse_set, resolve, shipped_profiles
 from dbcli.project.resumable import Change, changed_settings
 from dbcli.project.seeds import RANDOM, settled
-from dbcli.project.settings import load_settings, load_user_settings
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import load_profile, parse_set, resolve, shipped_profiles
+from dbcli.project.settings.project_settings import load_settings, load_user_settings
 from dbcli.workflows.choices import JUDGES
 
 # What a project on this base takes where nobody chose: (method -> profile).

@@ -17,7 +17,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
 from dbcli.project.files.yaml_files import write_yaml
-from dbcli.project.profiles import parse_set
+from dbcli.project.settings.profiles import parse_set
 from dbcli.project.sweep_files import load_sweep
 from dbcli.project.sweep_records import CellRecord, SweepRecord, load_cell, save_sweep
 from dbcli.workflows.datasets import open_dataset

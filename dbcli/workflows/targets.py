@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import BaseMissing, ConfigError, Unreachable
 from dbcli.project.files.names import printable
-from dbcli.project.profile_settings import LoraSettings, Profile
-from dbcli.project.settings import ProjectSettings
+from dbcli.project.settings.profile_settings import LoraSettings, Profile
+from dbcli.project.settings.project_settings import ProjectSettings
 from dbcli.workflows.base_facts import place_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.files.layout import Layout
-from dbcli.project.profile_settings import PriorSettings, Profile
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.profile_settings import PriorSettings, Profile
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.teacher_store import TeacherStore
 from dbcli.workflows.material import Lesson, class_pixels
 from dbcli.workflows.prior import ClassImages

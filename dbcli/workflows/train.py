@@ -20,17 +20,17 @@ from dbcli.errors import (
     TrainingDiverged,
 )
 from dbcli.project import runs as store
-from dbcli.project.cautions import cautions
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
 from dbcli.project.lineage import parent_of
 from dbcli.project.photo_notes import masks_in_use
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import frozen_profile
 from dbcli.project.runs import RunBase, RunRecord, RunSubject
 from dbcli.project.seeds import settled
-from dbcli.project.settings import load_settings
+from dbcli.project.settings.cautions import cautions
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import frozen_profile
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects import Subject
 from dbcli.workflows import continuing
 from dbcli.workflows.divergence import BeginAgain, explain_divergence

@@ -9,9 +9,9 @@ from dbcli.errors import ConfigError, PromptError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.photo_notes import caption_places, captions_of
-from dbcli.project.profile_settings import Profile
 from dbcli.project.prompts.identifiers import Words, render_for
 from dbcli.project.runs import RunSubject
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects import Subject
 from dbcli.prompt_text import cleaned
 from dbcli.workflows.base_facts import facts_of

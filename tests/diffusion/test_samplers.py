@@ -15,7 +15,7 @@ from dbcli.diffusion.bases import embedded_folder
 from dbcli.diffusion.noisiest_first import trailing
 from dbcli.diffusion.samplers import NOISIEST, PUBLISHED, SAMPLERS, alphas_of, make_sampler, visited
 from dbcli.diffusion.single_file import shipped_configs
-from dbcli.project.profiles import load_profile
+from dbcli.project.settings.profiles import load_profile
 
 V1 = shipped_configs("sd-v1")["scheduler"]
 TINY = json.loads((embedded_folder() / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ import typer
 
 from dbcli.cli.app import app
 from dbcli.cli.arguments import arranged
-from dbcli.project.profiles import known_keys, parse_set, shipped_profiles
+from dbcli.project.settings.profiles import known_keys, parse_set, shipped_profiles
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

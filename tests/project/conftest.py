@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings import ProjectSettings, save_settings
+from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 
 
 @pytest.fixture

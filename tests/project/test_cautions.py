@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dbcli.project.cautions import cautions
-from dbcli.project.profiles import load_profile, resolve, shipped_profiles
+from dbcli.project.settings.cautions import cautions
+from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
 
 
 @pytest.mark.parametrize(

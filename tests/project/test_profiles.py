@@ -7,8 +7,15 @@ import pytest
 import yaml
 
 from dbcli.errors import ConfigError, DataError, UsageError
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import frozen_profile, known_keys, load_profile, parse_set, resolve, shipped_profiles
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import (
+    frozen_profile,
+    known_keys,
+    load_profile,
+    parse_set,
+    resolve,
+    shipped_profiles,
+)
 
 PROFILES = Path(__file__).resolve().parents[2] / "profiles"
 

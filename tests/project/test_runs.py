@@ -11,7 +11,6 @@ import pytest
 from dbcli.errors import DataError, LockHeld, Refused, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.profile_settings import Profile
 from dbcli.project.runs import (
     RunBase,
     RunRecord,
@@ -27,6 +26,7 @@ from dbcli.project.runs import (
     remove_run,
     save_run,
 )
+from dbcli.project.settings.profile_settings import Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from dbcli.errors import ConfigError, UsageError
-from dbcli.project.profile_settings import FROZEN, Profile
-from dbcli.project.profiles import frozen_profile, resolve
 from dbcli.project.seeds import SEEDS, SettledSeed, first_seed, is_seed, next_seed, random_seed
+from dbcli.project.settings.profile_settings import FROZEN, Profile
+from dbcli.project.settings.profiles import frozen_profile, resolve
 
 
 @pytest.mark.parametrize("seed", [0, 1, 4294967295])

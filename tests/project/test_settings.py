@@ -6,7 +6,7 @@ import pytest
 
 from dbcli.errors import ConfigError, UsageError
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings import (
+from dbcli.project.settings.project_settings import (
     ProjectSettings,
     load_settings,
     load_user_settings,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.errors import ConfigError, UsageError
-from dbcli.project.profiles import known_keys
+from dbcli.project.settings.profiles import known_keys
 from dbcli.project.sweep_cells import cells_of
 from dbcli.project.sweep_files import SweepFile, load_sweep, read_sweep, shipped_sweeps
 

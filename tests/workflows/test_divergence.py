@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbcli.project.profiles import load_profile, resolve
+from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.workflows.divergence import last_sound_step, least_rate_scale, recorded_errors
 
 

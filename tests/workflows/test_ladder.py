@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from dbcli.errors import ConfigError
-from dbcli.project.contradictions import contradictions
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import load_profile, resolve
+from dbcli.project.settings.contradictions import contradictions
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.workflows import ladder
 from dbcli.workflows.ladder import LADDER, below, rung_of, rungs
 

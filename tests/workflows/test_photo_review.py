@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings import ProjectSettings, save_settings
+from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 from dbcli.project.subjects import add_subject
 from dbcli.workflows.photo_review import PhotoReview, review_photos
 from dbcli.workflows.progress import Silence

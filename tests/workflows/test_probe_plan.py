@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dbcli.project.profile_settings import Profile
-from dbcli.project.profiles import load_profile, resolve, shipped_profiles
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
 from dbcli.workflows.probe_plan import Cost, pictures_a_probe, plan_probes, too_dear
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.project.profiles import shipped_profiles
+from dbcli.project.settings.profiles import shipped_profiles
 from dbcli.workflows.proposals import SeenGpu, proposed_profile, seen_gpu
 
 

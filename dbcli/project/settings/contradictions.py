@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dbcli.project.profile_settings import Profile
+    from dbcli.project.settings.profile_settings import Profile
 
 
 def contradictions(profile: Profile) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from dbcli.errors import ConfigError, DataError, UsageError
-from dbcli.project.contradictions import contradictions
 from dbcli.project.files.names import printable
 from dbcli.project.files.records import fault_text
 from dbcli.project.files.yaml_files import parse_value, read_yaml
-from dbcli.project.profile_settings import FROZEN, Profile, Section
+from dbcli.project.settings.contradictions import contradictions
+from dbcli.project.settings.profile_settings import FROZEN, Profile, Section
 
 
 def shipped_profiles() -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dbcli.project.profile_settings import Profile, TrainSettings
+    from dbcli.project.settings.profile_settings import Profile, TrainSettings
 
 
 def cautions(profile: Profile) -> list[str]:
