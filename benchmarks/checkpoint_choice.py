@@ -105,7 +105,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
 def measured(subject: Photos, job: Job, folder: Path) -> Row:
     """Trains one subject with probes in a project of its own, and scores each of its checkpoints."""
     from dbcli.project.files.layout import Layout
-    from dbcli.project.probe_files import load_probes
+    from dbcli.project.runs.probe_files import load_probes
     from dbcli.workflows.evaluate import evaluate
     from dbcli.workflows.progress import Silence
     from dbcli.workflows.projects import init_project

@@ -49,7 +49,7 @@ def make_project(folder: Path) -> None:
 
     from dbcli.project.files.layout import Layout
     from dbcli.project.files.yaml_files import write_yaml
-    from dbcli.project.runs import RunBase, RunRecord, RunSubject, create_run
+    from dbcli.project.runs.run import RunBase, RunRecord, RunSubject, create_run
     from dbcli.project.settings.project_settings import ProjectSettings, save_settings
     from dbcli.project.subjects import Subject
 

@@ -12,7 +12,7 @@ from dbcli.cli.screen import Screen, visible
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.project.runs import RunRecord
+    from dbcli.project.runs.run import RunRecord
     from dbcli.workflows.checks import Check
     from dbcli.workflows.photo_review import PhotoReview
     from dbcli.workflows.standing import Standing, Step

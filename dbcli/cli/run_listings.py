@@ -10,8 +10,8 @@ from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.runs import RunRecord, RunSubject, SettingsChange
-    from dbcli.project.score_files import RunScores
+    from dbcli.project.runs.run import RunRecord, RunSubject, SettingsChange
+    from dbcli.project.runs.score_files import RunScores
     from dbcli.workflows.runs import RunOverview
 
 # More differences than these say less than `runs show` and `runs compare`.

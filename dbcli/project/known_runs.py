@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dbcli.errors import RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.runs import RunRecord, find_run, list_runs
+from dbcli.project.runs.run import RunRecord, find_run, list_runs
 from dbcli.project.subjects import list_subjects
 
 FINISHED = ("finished",)

@@ -27,7 +27,7 @@ from dbcli.project.photos import Photo, Skipped, reasons, walk_photos
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, Words, check_class_noun, check_identifier
 from dbcli.project.prompts.token_claims import Claim, Tokenise
 from dbcli.project.registry import Registry, TokenCheck
-from dbcli.project.runs import list_runs
+from dbcli.project.runs.run import list_runs
 
 LOCK_WAIT_SECONDS = 1.0
 

@@ -11,7 +11,7 @@ from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
-from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.subjects import list_subjects
 from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress

@@ -11,7 +11,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.known_runs import run_meant
 from dbcli.project.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.prompts.identifiers import check_identifier
-from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.settings.project_settings import load_settings

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UnsupportedFile, UsageError
-from dbcli.project import runs as store
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs import run as store
+from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.weights import checked_weights
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.weights import checked_weights
 from dbcli.workflows.export_metadata import Origin, kohya_of, modelspec_of
 from dbcli.workflows.export_proof import check_image, discard, prove
 from dbcli.workflows.generate import profile_of

@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Callable
 
 from dbcli.errors import OutOfMemory
-from dbcli.project import runs as store
-from dbcli.project.checkpoints import checkpoints
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import Fallback, RunRecord
+from dbcli.project.runs import run as store
+from dbcli.project.runs.checkpoints import checkpoints
+from dbcli.project.runs.run import Fallback, RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.ladder import below, rung_of
 from dbcli.workflows.progress import Progress

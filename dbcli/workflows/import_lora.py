@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dbcli.errors import UnsafeFile, UnsupportedFile
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable
-from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.imported_runs import finished_run, new_record, title_of
 from dbcli.workflows.imported_words import Trigger, asked_words, check_rare_words, imported_subjects, words_of_file

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.project import runs as store
 from dbcli.project.files.atomic import commit_folder, sha256_of, temporary_folder
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_manifest
 from dbcli.project.files.names import printable, slug, without_control_characters
-from dbcli.project.runs import RunBase, RunRecord, RunSubject
+from dbcli.project.runs import run as store
+from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 
 if TYPE_CHECKING:

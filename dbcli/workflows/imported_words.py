@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbcli.errors import UsageError
-from dbcli.project import runs as store
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import NAME_PATTERN, printable, slug, without_control_characters
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun, check_identifier
-from dbcli.project.runs import RunSubject
+from dbcli.project.runs import run as store
+from dbcli.project.runs.run import RunSubject
 from dbcli.project.subjects import Subject, list_subjects
 from dbcli.workflows.tokens import check_new_words
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dbcli.project.probe_files import ProbePlan
+from dbcli.project.runs.probe_files import ProbePlan
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.inversion import has_prior
 

@@ -13,10 +13,11 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
-from dbcli.project import runs as store
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
-from dbcli.project.probe_files import (
+from dbcli.project.recipes import save_png
+from dbcli.project.runs import run as store
+from dbcli.project.runs.probe_files import (
     ProbeEntry,
     ProbePlan,
     ProbeRecord,
@@ -28,8 +29,7 @@ from dbcli.project.probe_files import (
     probe_picture,
     save_probes,
 )
-from dbcli.project.recipes import save_png
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear

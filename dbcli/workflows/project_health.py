@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dbcli.errors import DreamboothError
-from dbcli.project import prior_sets, runs
-from dbcli.project.checkpoints import newest_checkpoint
+from dbcli.project import prior_sets
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs import run as runs
+from dbcli.project.runs.checkpoints import newest_checkpoint
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects import damaged_subjects, list_subjects, verify_photos
 from dbcli.workflows.checks import Check, fault, good, note

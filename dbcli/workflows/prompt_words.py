@@ -12,7 +12,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.known_runs import known_names, listed, names_of, runs_knowing
 from dbcli.project.prompts.identifiers import render_with, subject_fields
 from dbcli.project.renaming import in_words_of
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs.run import RunRecord
 from dbcli.workflows.pictures import words_of
 from dbcli.workflows.progress import Progress
 

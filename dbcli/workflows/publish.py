@@ -20,7 +20,7 @@ from dbcli.project.files.atomic import temporary_folder, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.recipes import Recipe, read_recipe
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs.run import RunRecord
 from dbcli.workflows.export import export_run
 from dbcli.workflows.export_metadata import Origin, settled_origin
 from dbcli.workflows.generate import profile_of

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dbcli.errors import Refused, UsageError
-from dbcli.project import runs as store
-from dbcli.project.checkpoints import checkpoints
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.known_runs import UNFINISHED, run_meant
 from dbcli.project.photo_notes import masks_in_use
-from dbcli.project.probe_files import drop_probes, drop_weights, load_probes, save_probes
 from dbcli.project.renaming import in_words_of
-from dbcli.project.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
-from dbcli.project.runs import RunRecord, RunSubject, SettingsChange
+from dbcli.project.runs import run as store
+from dbcli.project.runs.checkpoints import checkpoints
+from dbcli.project.runs.probe_files import drop_probes, drop_weights, load_probes, save_probes
+from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
+from dbcli.project.runs.run import RunRecord, RunSubject, SettingsChange
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile, parse_set, resolve
 from dbcli.project.subjects import Subject, load_subject

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dbcli.errors import TrainingDiverged
-from dbcli.project import runs as store
-from dbcli.project.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import drop_files, first_fault
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs import run as store
+from dbcli.project.runs.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.divergence import (
     LARGEST_ERROR,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dbcli.project import runs as store
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs import run as store
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.continuing import prior_settings
 from dbcli.workflows.inversion import has_prior

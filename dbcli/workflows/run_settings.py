@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.sweep_faults import shown
 from dbcli.workflows.sweep_labels import rendered_label
 

@@ -10,7 +10,7 @@ from typing import Any
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.resumable import Change, changed_settings
+from dbcli.project.runs.resumable import Change, changed_settings
 from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile, parse_set, resolve, shipped_profiles

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects import Subject
 from dbcli.workflows.progress import Progress

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dbcli.errors import UsageError
-from dbcli.project import runs as store
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs import run as store
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects import Subject, damaged_subjects, list_subjects
 from dbcli.project.sweep_records import SweepRecord, list_sweeps

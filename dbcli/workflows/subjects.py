@@ -14,7 +14,7 @@ from dbcli.project.files.locks import is_held
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.renaming import rename_subject
-from dbcli.project.runs import list_runs
+from dbcli.project.runs.run import list_runs
 from dbcli.project.subjects import AddedSubject, Subject
 from dbcli.workflows.free_words import claims_of, proposed_words
 from dbcli.workflows.tokens import token_check

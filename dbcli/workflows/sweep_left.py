@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
-from dbcli.project.runs import RunRecord, list_runs
+from dbcli.project.runs.run import RunRecord, list_runs
 from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings, Profile
 from dbcli.project.subjects import list_subjects, load_subject
 from dbcli.workflows.evaluate import CLASS_PICTURES

@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
 from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings

@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_class_noun, check_identifier
 from dbcli.project.prompts.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
 from dbcli.project.registry import TokenCheck
-from dbcli.project.runs import list_runs
+from dbcli.project.runs.run import list_runs
 from dbcli.project.seeds import first_seed
 from dbcli.project.subjects import Subject, list_subjects, token_claims, verify_new_words
 from dbcli.project.word_strengths import remember_strengths

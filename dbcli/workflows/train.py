@@ -19,13 +19,13 @@ from dbcli.errors import (
     Refused,
     TrainingDiverged,
 )
-from dbcli.project import runs as store
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
 from dbcli.project.lineage import parent_of
 from dbcli.project.photo_notes import masks_in_use
-from dbcli.project.runs import RunBase, RunRecord, RunSubject
+from dbcli.project.runs import run as store
+from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.seeds import settled
 from dbcli.project.settings.cautions import cautions
 from dbcli.project.settings.profile_settings import Profile

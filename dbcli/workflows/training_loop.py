@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbcli.errors import Interrupted, TrainingDiverged
-from dbcli.project import runs as store
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import RunRecord, RunSubject
+from dbcli.project.runs import run as store
+from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.falling_back import is_out_of_memory
 from dbcli.workflows.inversion import INVERSION, open_words

@@ -10,7 +10,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.photo_notes import caption_places, captions_of
 from dbcli.project.prompts.identifiers import Words, render_for
-from dbcli.project.runs import RunSubject
+from dbcli.project.runs.run import RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects import Subject
 from dbcli.prompt_text import cleaned

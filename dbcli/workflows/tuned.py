@@ -9,8 +9,8 @@ from dbcli.errors import Refused
 from dbcli.project.files.atomic import remove_leftovers
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_whole
-from dbcli.project.runs import RunRecord
-from dbcli.project.weights import checked_weights
+from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.weights import checked_weights
 from dbcli.workflows.at_checkpoint import is_result, put_checkpoint, require_checkpoint
 from dbcli.workflows.inversion import INVERSION, attach_words, write_words
 from dbcli.workflows.progress import Progress

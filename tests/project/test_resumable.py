@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbcli.project.resumable import MAY_CHANGE, changed_settings, may_change
+from dbcli.project.runs.resumable import MAY_CHANGE, changed_settings, may_change
 from dbcli.project.settings.profiles import known_keys, resolve
 
 # What decides the images, words and weights that a run is about; a new setting has to be put on one side or the other.

@@ -218,7 +218,7 @@ def stop_after(step: int) -> None:
     """The process sends itself SIGTERM when a step is recorded: a person who stops exactly there."""
     import signal
 
-    from dbcli.project import runs
+    from dbcli.project.runs import run as runs
 
     append = runs.append_event
 

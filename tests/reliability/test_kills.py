@@ -131,8 +131,8 @@ def forget_after(run: Path, step: int) -> None:
 SAVES = {
     "checkpoint": {"function": "dbcli.workflows.run_checkpoints.save_checkpoint", "step": 4},
     "weights": {"function": "dbcli.workflows.tuned.save_tuned"},
-    "first record": {"function": "dbcli.project.runs.create_run"},
-    "record": {"function": "dbcli.project.runs.save_run"},
+    "first record": {"function": "dbcli.project.runs.run.create_run"},
+    "record": {"function": "dbcli.project.runs.run.save_run"},
     "class image": {"function": "dbcli.project.prior_sets.PriorSet.add"},
 }
 

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from dbcli.errors import ConfigError, JudgeMissing, RunMissing
 from dbcli.project.files.layout import Layout
-from dbcli.project.probe_files import load_probes, probe_pictures
 from dbcli.project.recipes import read_recipe
-from dbcli.project.runs import RunRecord, load_run, read_events
+from dbcli.project.runs.probe_files import load_probes, probe_pictures
+from dbcli.project.runs.run import RunRecord, load_run, read_events
 from dbcli.workflows import probing
 from dbcli.workflows.composition import Cast
 from dbcli.workflows.generate import Drawn, generate

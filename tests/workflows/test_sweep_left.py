@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import RunBase, RunRecord, create_run
+from dbcli.project.runs.run import RunBase, RunRecord, create_run
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.sweep import plan_file, typed_command
 from dbcli.workflows.sweep_left import Left, Pace, duration

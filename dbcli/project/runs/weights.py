@@ -7,7 +7,7 @@ from pathlib import Path
 from dbcli.errors import RunMissing, UnsafeFile
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs import RunRecord
+from dbcli.project.runs.run import RunRecord
 
 
 def checked_weights(layout: Layout, record: RunRecord) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from dbcli.errors import DataError
-from dbcli.project.checkpoints import FOLDER_PATTERN, is_complete, write_step
 from dbcli.project.files.atomic import (
     remove_folder,
     remove_leftovers,
@@ -17,6 +16,7 @@ from dbcli.project.files.atomic import (
 )
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.records import Record, load_record
+from dbcli.project.runs.checkpoints import FOLDER_PATTERN, is_complete, write_step
 
 
 class ProbePlan(BaseModel):
