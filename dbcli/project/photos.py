@@ -18,7 +18,7 @@ from dbcli.errors import PhotoError
 from dbcli.project.caption_files import CAPTION_SUFFIXES, CaptionFiles, read_caption
 from dbcli.project.caption_tables import is_caption_table, read_caption_tables
 from dbcli.project.files.names import printable
-from dbcli.project.pixels import NeedsPackage, NotUsable, decode, is_modern, to_png
+from dbcli.project.images.pixels import NeedsPackage, NotUsable, decode, is_modern, to_png
 
 if TYPE_CHECKING:
     from PIL import Image

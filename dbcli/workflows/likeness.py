@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import ConfigError, DataError, RunMissing, UsageError
-from dbcli.project.a1111 import Parameters, read_parameters
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
+from dbcli.project.images.a1111 import Parameters, read_parameters
+from dbcli.project.images.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.prompts.foreign_syntax import foreign_syntax
-from dbcli.project.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.runs import run as store
 from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings.profile_settings import Profile

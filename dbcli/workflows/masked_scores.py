@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from dbcli.errors import JudgeMissing, SubjectError
 from dbcli.project.files.atomic import sha256_of, write_bytes
 from dbcli.project.files.layout import Layout
+from dbcli.project.images.recipes import png_bytes
 from dbcli.project.photo_notes import mask_paths
-from dbcli.project.recipes import png_bytes
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.subjects import load_subject, photo_paths
 from dbcli.workflows.progress import Progress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
-from dbcli.project.recipes import png_bytes
+from dbcli.project.images.recipes import png_bytes
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects import Subject, photo_paths
 from dbcli.workflows.progress import Progress

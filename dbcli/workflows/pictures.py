@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dbcli import __version__
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
+from dbcli.project.images.recipes import Recipe, save_png
 from dbcli.project.prompts.identifiers import Words, render_for, render_with
-from dbcli.project.recipes import Recipe, save_png
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Interrupted
 from dbcli.project.files.layout import Layout
+from dbcli.project.images.recipes import png_bytes
 from dbcli.project.prior_sets import PriorRecipe, PriorSet
 from dbcli.project.prompts.identifiers import Words, render_with
-from dbcli.project.recipes import png_bytes
 from dbcli.project.settings.profile_settings import PriorSettings
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import dealt, together

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dbcli.project.files.layout import Layout
+from dbcli.project.images.recipes import Recipe
 from dbcli.project.prompts.identifiers import render_with, render_without
-from dbcli.project.recipes import Recipe
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.subjects import load_subject, photo_paths

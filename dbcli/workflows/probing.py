@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
-from dbcli.project.recipes import save_png
+from dbcli.project.images.recipes import save_png
 from dbcli.project.runs import run as store
 from dbcli.project.runs.probe_files import (
     ProbeEntry,

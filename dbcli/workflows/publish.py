@@ -18,8 +18,8 @@ from dbcli import __version__
 from dbcli.errors import DataError, Refused, RunMissing, Unreachable
 from dbcli.project.files.atomic import temporary_folder, write_text
 from dbcli.project.files.layout import Layout
+from dbcli.project.images.recipes import Recipe, read_recipe
 from dbcli.project.prompts.identifiers import Words, render_with
-from dbcli.project.recipes import Recipe, read_recipe
 from dbcli.project.runs.run import RunRecord
 from dbcli.workflows.export import export_run
 from dbcli.workflows.export_metadata import Origin, settled_origin

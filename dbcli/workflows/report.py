@@ -10,7 +10,7 @@ from dbcli import __version__
 from dbcli.errors import DataError
 from dbcli.project.files.atomic import write_text
 from dbcli.project.files.layout import Layout
-from dbcli.project.recipes import read_recipe
+from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import ProbeRecord, load_probes, probe_pictures
 from dbcli.project.runs.run import RunRecord, read_events
 from dbcli.workflows.grids import opened

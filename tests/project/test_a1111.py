@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbcli.project.a1111 import fields_of, read_parameters
 from dbcli.project.files.names import without_control_characters
-from dbcli.project.recipes import SAMPLER_TITLES, Recipe
+from dbcli.project.images.a1111 import fields_of, read_parameters
+from dbcli.project.images.recipes import SAMPLER_TITLES, Recipe
 from tests.project.parameters_text import by_the_format
 
 RECIPE: dict[str, Any] = {

@@ -90,7 +90,7 @@ def test_a_cmyk_jpeg_is_not_inverted(tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_tall_pictures_are_read_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbcli.project.pixels._STRIP_PIXELS", 64 * 10)
+    monkeypatch.setattr("dbcli.project.images.pixels._STRIP_PIXELS", 64 * 10)
     image = Image.new("I;16", (64, 95), 257 * 10)
     image.paste(257 * 200, (0, 90, 64, 95))
     read = photo(make.save(tmp_path / "a.png", image)).image
@@ -265,7 +265,7 @@ def test_a_cut_jpeg_says_so(tmp_path: Path) -> None:
 def test_what_only_claims_to_be_a_photo_is_refused(
     tmp_path: Path, name: str, content: bytes, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbcli.project.pixels.find_spec", lambda name: None)
+    monkeypatch.setattr("dbcli.project.images.pixels.find_spec", lambda name: None)
     (tmp_path / name).write_bytes(content)
     assert complaint in refused(tmp_path / name)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dbcli.errors import DataError
-from dbcli.project.recipes import Recipe, png_bytes, read_recipe, read_text_chunks, save_png
+from dbcli.project.images.recipes import Recipe, png_bytes, read_recipe, read_text_chunks, save_png
 from tests.project.parameters_text import by_the_format
 
 RECIPE = Recipe(

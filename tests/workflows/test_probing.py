@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from dbcli.errors import ConfigError, JudgeMissing, RunMissing
 from dbcli.project.files.layout import Layout
-from dbcli.project.recipes import read_recipe
+from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import load_probes, probe_pictures
 from dbcli.project.runs.run import RunRecord, load_run, read_events
 from dbcli.workflows import probing

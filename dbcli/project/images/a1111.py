@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dbcli.project.recipes import SAMPLER_TITLES
+from dbcli.project.images.recipes import SAMPLER_TITLES
 
 NEGATIVE = "Negative prompt:"
 # The line of fields has these keys, whoever wrote it; a line with fewer than two of them is a line of the prompt that
