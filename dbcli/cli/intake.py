@@ -17,7 +17,7 @@ from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.subjects import AddedSubject, Subject
+    from dbcli.project.subjects.subject import AddedSubject, Subject
     from dbcli.workflows.annotations import Annotated
     from dbcli.workflows.intake import NewSubject
     from dbcli.workflows.photo_review import PhotoReview

@@ -11,7 +11,7 @@ from dbcli.cli.screen import Screen
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.project.subjects import AddedSubject
+    from dbcli.project.subjects.subject import AddedSubject
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluate import Evaluation
     from dbcli.workflows.export import Exported

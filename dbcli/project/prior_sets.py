@@ -31,7 +31,7 @@ from dbcli.project.files.locks import hold
 from dbcli.project.files.names import slug
 from dbcli.project.files.records import Record, load_record
 from dbcli.project.files.yaml_files import write_yaml
-from dbcli.project.photos import Photo, list_files, walk_photos
+from dbcli.project.subjects.photos import Photo, list_files, walk_photos
 
 SET_FILE = "set.yaml"
 IMAGES_FILE = "images.jsonl"

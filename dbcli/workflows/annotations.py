@@ -12,8 +12,8 @@ from dbcli.errors import JudgeMissing, MissingError
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.photo_notes import captions_of, mask_paths, write_captions
-from dbcli.project.subjects import Subject, verify_photos
+from dbcli.project.subjects.photo_notes import captions_of, mask_paths, write_captions
+from dbcli.project.subjects.subject import Subject, verify_photos
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import judge_sources
 

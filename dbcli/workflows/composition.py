@@ -12,7 +12,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs.run import RunRecord, RunSubject
-from dbcli.project.subjects import list_subjects
+from dbcli.project.subjects.subject import list_subjects
 from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.run_choice import chosen_run

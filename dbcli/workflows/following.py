@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe
-from dbcli.project.lineage import parent_of
 from dbcli.project.prior_sets import open_prior_set
 from dbcli.project.runs.run import RunRecord, load_run
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects import Subject
+from dbcli.project.subjects.lineage import parent_of
+from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.continuing import take_over
 from dbcli.workflows.material import Lesson, gather
 from dbcli.workflows.pictures import draw_recipes

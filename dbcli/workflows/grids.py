@@ -11,7 +11,7 @@ from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.runs.run import RunRecord
-from dbcli.project.subjects import load_subject, photo_paths
+from dbcli.project.subjects.subject import load_subject, photo_paths
 from dbcli.workflows.pictures import Picture
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dbcli.project.files.names import check_name, printable, slug
 from dbcli.project.prompts.identifiers import check_class_noun, check_free, check_identifier
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
-from dbcli.project.subjects import list_subjects
+from dbcli.project.subjects.subject import list_subjects
 from dbcli.workflows.imported_runs import finished_run, new_record
 from dbcli.workflows.imported_words import Trigger, imported_subjects, words_of_file
 from dbcli.workflows.inversion import INVERSION, write_vectors

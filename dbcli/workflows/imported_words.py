@@ -13,7 +13,7 @@ from dbcli.project.files.names import NAME_PATTERN, printable, slug, without_con
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun, check_identifier
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunSubject
-from dbcli.project.subjects import Subject, list_subjects
+from dbcli.project.subjects.subject import Subject, list_subjects
 from dbcli.workflows.tokens import check_new_words
 
 # Subjects with their names and words, as this program writes them: [{"name": …, "word": …, "class": …}, …].

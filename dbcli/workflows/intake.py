@@ -8,13 +8,13 @@ from pathlib import Path
 
 from dbcli.errors import DataError, SubjectError, UsageError
 from dbcli.hints import command
-from dbcli.project import subjects as store
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable, slug
 from dbcli.project.images.pixels import FORMATS
-from dbcli.project.kohya_folders import KohyaFolder, kohya_folders
-from dbcli.project.photos import list_files, looks_like_a_photo
-from dbcli.project.subjects import Subject
+from dbcli.project.subjects import subject as store
+from dbcli.project.subjects.kohya_folders import KohyaFolder, kohya_folders
+from dbcli.project.subjects.photos import list_files, looks_like_a_photo
+from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
 

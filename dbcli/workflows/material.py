@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Interrupted
 from dbcli.project.files.layout import Layout
-from dbcli.project.photo_notes import mask_paths
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.subjects import Subject, verify_photos
+from dbcli.project.subjects.photo_notes import mask_paths
+from dbcli.project.subjects.subject import Subject, verify_photos
 from dbcli.workflows.prior import ClassImages
 from dbcli.workflows.progress import Progress
 

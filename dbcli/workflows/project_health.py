@@ -14,7 +14,7 @@ from dbcli.project.runs import run as runs
 from dbcli.project.runs.checkpoints import newest_checkpoint
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects import damaged_subjects, list_subjects, verify_photos
+from dbcli.project.subjects.subject import damaged_subjects, list_subjects, verify_photos
 from dbcli.workflows.checks import Check, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import resolve_profile

@@ -14,7 +14,7 @@ from dbcli.project.prompts.foreign_syntax import foreign_syntax
 from dbcli.project.prompts.identifiers import Words, says
 from dbcli.project.prompts.slips import slips
 from dbcli.project.runs.run import RunRecord
-from dbcli.project.subjects import list_subjects
+from dbcli.project.subjects.subject import list_subjects
 from dbcli.prompt_text import cleaned, from_word
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.inversion import INVERSION

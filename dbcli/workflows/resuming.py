@@ -9,9 +9,6 @@ from typing import Any
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.known_runs import UNFINISHED, run_meant
-from dbcli.project.photo_notes import masks_in_use
-from dbcli.project.renaming import in_words_of
 from dbcli.project.runs import run as store
 from dbcli.project.runs.checkpoints import checkpoints
 from dbcli.project.runs.probe_files import drop_probes, drop_weights, load_probes, save_probes
@@ -19,7 +16,10 @@ from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settin
 from dbcli.project.runs.run import RunRecord, RunSubject, SettingsChange
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile, parse_set, resolve
-from dbcli.project.subjects import Subject, load_subject
+from dbcli.project.subjects.known_runs import UNFINISHED, run_meant
+from dbcli.project.subjects.photo_notes import masks_in_use
+from dbcli.project.subjects.renaming import in_words_of
+from dbcli.project.subjects.subject import Subject, load_subject
 from dbcli.workflows.continuing import METHODS
 from dbcli.workflows.extras import require_extras
 from dbcli.workflows.probing import plan_of

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from dbcli.errors import PromptError, RunMissing, UsageError
 from dbcli.project.files.layout import Layout
-from dbcli.project.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
 from dbcli.project.prompts.identifiers import mentions, subject_fields
 from dbcli.project.runs.run import RunRecord, list_runs, newest_run
+from dbcli.project.subjects.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
 from dbcli.workflows.prompt_words import check_subjects, quoted
 
 BARE_BASE = "base"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from dbcli.errors import Refused
 from dbcli.project.files.layout import Layout
-from dbcli.project.known_runs import run_meant
 from dbcli.project.runs import interference_records
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
+from dbcli.project.subjects.known_runs import run_meant
 from dbcli.workflows.run_settings import told_apart
 
 ANY_STATE = ("created", "running", "finished", "interrupted", "failed")

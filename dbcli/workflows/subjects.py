@@ -8,14 +8,14 @@ from pathlib import Path
 
 from dbcli.errors import DreamboothError, LockHeld, PromptError, UsageError
 from dbcli.hints import command, nearest
-from dbcli.project import subjects as store
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.renaming import rename_subject
 from dbcli.project.runs.run import list_runs
-from dbcli.project.subjects import AddedSubject, Subject
+from dbcli.project.subjects import subject as store
+from dbcli.project.subjects.renaming import rename_subject
+from dbcli.project.subjects.subject import AddedSubject, Subject
 from dbcli.workflows.free_words import claims_of, proposed_words
 from dbcli.workflows.tokens import token_check
 

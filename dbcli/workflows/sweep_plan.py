@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from dbcli.errors import Collision, ConfigError, DreamboothError, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
-from dbcli.project.photo_notes import captions_of, mask_hashes
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects import Subject
+from dbcli.project.subjects.photo_notes import captions_of, mask_hashes
+from dbcli.project.subjects.subject import Subject
 from dbcli.project.sweep_cells import CellWish, StageWish, cells_of
 from dbcli.project.sweep_files import PicturesWish, SweepFile
 from dbcli.project.sweep_records import CellRecord, key_of, load_cell, runs_by_key

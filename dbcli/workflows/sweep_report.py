@@ -12,7 +12,7 @@ from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects import load_subject, photo_paths
+from dbcli.project.subjects.subject import load_subject, photo_paths
 from dbcli.project.sweep_records import CellRecord
 from dbcli.workflows.grids import opened
 from dbcli.workflows.sweep_labels import rendered_label

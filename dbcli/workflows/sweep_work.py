@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.run import RunRecord, load_run
-from dbcli.project.subjects import Subject, load_subject
+from dbcli.project.subjects.subject import Subject, load_subject
 from dbcli.project.sweep_records import CellRecord, load_cell, runs_by_key, save_cell
 from dbcli.workflows.falling_back import is_out_of_memory
 from dbcli.workflows.progress import Progress

@@ -12,11 +12,11 @@ from dbcli.errors import Collision, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_class_noun, check_identifier
 from dbcli.project.prompts.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
-from dbcli.project.registry import TokenCheck
 from dbcli.project.runs.run import list_runs
 from dbcli.project.seeds import first_seed
-from dbcli.project.subjects import Subject, list_subjects, token_claims, verify_new_words
-from dbcli.project.word_strengths import remember_strengths
+from dbcli.project.subjects.registry import TokenCheck
+from dbcli.project.subjects.subject import Subject, list_subjects, token_claims, verify_new_words
+from dbcli.project.subjects.word_strengths import remember_strengths
 from dbcli.workflows.free_words import free_words, proposed_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.projects import load_project_base

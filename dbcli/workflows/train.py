@@ -22,8 +22,6 @@ from dbcli.errors import (
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
-from dbcli.project.lineage import parent_of
-from dbcli.project.photo_notes import masks_in_use
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.seeds import settled
@@ -31,7 +29,9 @@ from dbcli.project.settings.cautions import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects import Subject
+from dbcli.project.subjects.lineage import parent_of
+from dbcli.project.subjects.photo_notes import masks_in_use
+from dbcli.project.subjects.subject import Subject
 from dbcli.workflows import continuing
 from dbcli.workflows.divergence import BeginAgain, explain_divergence
 from dbcli.workflows.extras import require_extras

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from dbcli.errors import ConfigError, PromptError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.photo_notes import caption_places, captions_of
 from dbcli.project.prompts.identifiers import Words, render_for
 from dbcli.project.runs.run import RunSubject
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.subjects import Subject
+from dbcli.project.subjects.photo_notes import caption_places, captions_of
+from dbcli.project.subjects.subject import Subject
 from dbcli.prompt_text import cleaned
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.inversion import INVERSION, has_prior

@@ -7,7 +7,7 @@ from pathlib import Path
 import photo_makers
 import pytest
 
-from dbcli.project.photos import read_photos
+from dbcli.project.subjects.photos import read_photos
 
 
 def folder_with(tmp_path: Path, table: str, content: str | bytes) -> Path:

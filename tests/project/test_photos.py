@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from dbcli.errors import PhotoError
-from dbcli.project import photos as module
-from dbcli.project.photos import Photo, Skipped, read_photo, read_photos, reasons
+from dbcli.project.subjects import photos as module
+from dbcli.project.subjects.photos import Photo, Skipped, read_photo, read_photos, reasons
 from tests.project import photo_makers as make
 
 SRGB_NOTE = "colours converted to sRGB"

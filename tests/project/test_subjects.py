@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from dbcli.errors import Collision, DiskFull, LockHeld, PhotoError, Refused, SubjectError, UsageError
-from dbcli.project import subjects as module
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.prompts.identifiers import Words
-from dbcli.project.renaming import rename_subject
-from dbcli.project.subjects import (
+from dbcli.project.subjects import subject as module
+from dbcli.project.subjects.renaming import rename_subject
+from dbcli.project.subjects.subject import (
     add_subject,
     damaged_subjects,
     list_subjects,

@@ -63,7 +63,7 @@ def _mutate(data: bytearray, chance: random.Random, photos: list[bytes]) -> None
 
 def main(folder: Path) -> None:
     """Reads every file; prints how many were photos, the slowest one's seconds and the memory taken, as JSON."""
-    from dbcli.project.photos import Photo, read_photo
+    from dbcli.project.subjects.photos import Photo, read_photo
 
     Image.init()
     before = peak_kib()

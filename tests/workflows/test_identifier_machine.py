@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 from dbcli.errors import Collision, DreamboothError, Interrupted, SubjectError
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
-from dbcli.project.subjects import list_subjects, load_subject
+from dbcli.project.subjects.subject import list_subjects, load_subject
 from dbcli.workflows.composition import Cast, compose
 from dbcli.workflows.import_lora import import_lora
 from dbcli.workflows.progress import Silence

@@ -11,8 +11,8 @@ import torch
 from dbcli.diffusion.images import Posterior
 from dbcli.errors import SubjectError
 from dbcli.project.files.layout import Layout
-from dbcli.project.photo_notes import captions_of, mask_hashes, mask_paths
-from dbcli.project.subjects import Subject, add_subject
+from dbcli.project.subjects.photo_notes import captions_of, mask_hashes, mask_paths
+from dbcli.project.subjects.subject import Subject, add_subject
 from dbcli.workflows.material import loss_weights
 
 

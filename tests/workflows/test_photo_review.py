@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
-from dbcli.project.subjects import add_subject
+from dbcli.project.subjects.subject import add_subject
 from dbcli.workflows.photo_review import PhotoReview, review_photos
 from dbcli.workflows.progress import Silence
 

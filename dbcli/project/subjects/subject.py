@@ -23,11 +23,11 @@ from dbcli.project.files.locks import hold
 from dbcli.project.files.names import check_name, check_no_twin, names_in, printable, without_control_characters
 from dbcli.project.files.records import Record, load_record
 from dbcli.project.files.yaml_files import write_yaml
-from dbcli.project.photos import Photo, Skipped, reasons, walk_photos
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, Words, check_class_noun, check_identifier
 from dbcli.project.prompts.token_claims import Claim, Tokenise
-from dbcli.project.registry import Registry, TokenCheck
 from dbcli.project.runs.run import list_runs
+from dbcli.project.subjects.photos import Photo, Skipped, reasons, walk_photos
+from dbcli.project.subjects.registry import Registry, TokenCheck
 
 LOCK_WAIT_SECONDS = 1.0
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dbcli.project.caption_files import MAX_CAPTION, decoded
 from dbcli.project.files.names import printable, without_control_characters
+from dbcli.project.subjects.caption_files import MAX_CAPTION, decoded
 
 TABLE_NAMES = frozenset({"metadata.jsonl", "metadata.csv"})
 FILE_COLUMN = "file_name"

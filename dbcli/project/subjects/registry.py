@@ -17,7 +17,7 @@ from dbcli.project.prompts.token_claims import Claim, Tokenise, check_tokens, cl
 from dbcli.project.runs.run import RunRecord
 
 if TYPE_CHECKING:
-    from dbcli.project.subjects import Subject
+    from dbcli.project.subjects.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dbcli.errors import SubjectError
-from dbcli.project.caption_files import CaptionFiles, read_caption
 from dbcli.project.files.atomic import sha256_of, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable, without_control_characters
-from dbcli.project.photos import MODERN_SUFFIXES, PHOTO_SUFFIXES
-from dbcli.project.subjects import Subject
+from dbcli.project.subjects.caption_files import CaptionFiles, read_caption
+from dbcli.project.subjects.photos import MODERN_SUFFIXES, PHOTO_SUFFIXES
+from dbcli.project.subjects.subject import Subject
 
 
 def mask_paths(layout: Layout, subject: Subject) -> list[Path | None]:
