@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused
+from dbcli.project.class_images.class_image_sets import open_prior_set
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe
-from dbcli.project.prior_sets import open_prior_set
 from dbcli.project.runs.run import RunRecord, load_run
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Interrupted
+from dbcli.project.class_images.class_image_sets import PriorRecipe, PriorSet
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.prior_sets import PriorRecipe, PriorSet
 from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.settings.profile_settings import PriorSettings
 from dbcli.workflows.progress import Progress

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dbcli.errors import Refused
-from dbcli.project import prior_sets as store
+from dbcli.project.class_images import class_image_sets as store
+from dbcli.project.class_images.class_image_sets import PriorSet
 from dbcli.project.files.layout import Layout
-from dbcli.project.prior_sets import PriorSet
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
 from dbcli.project.settings.project_settings import load_settings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dbcli.errors import DreamboothError
-from dbcli.project import prior_sets
+from dbcli.project.class_images import class_image_sets as prior_sets
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.manifests import first_fault

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from dbcli.errors import DreamboothError, Interrupted
+from dbcli.project.class_images.teacher_store import TeacherStore
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.teacher_store import TeacherStore
 from dbcli.workflows.material import Lesson, class_pixels
 from dbcli.workflows.prior import ClassImages
 from dbcli.workflows.progress import Progress

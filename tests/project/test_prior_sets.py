@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from dbcli.errors import DataError, LockHeld, PhotoError
+from dbcli.project.class_images.class_image_sets import PriorRecipe, PriorSet, list_prior_sets, remove_prior_set
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.prior_sets import PriorRecipe, PriorSet, list_prior_sets, remove_prior_set
 from tests.project import photo_makers as make
 
 RECIPE = PriorRecipe(

@@ -133,7 +133,7 @@ SAVES = {
     "weights": {"function": "dbcli.workflows.tuned.save_tuned"},
     "first record": {"function": "dbcli.project.runs.run.create_run"},
     "record": {"function": "dbcli.project.runs.run.save_run"},
-    "class image": {"function": "dbcli.project.prior_sets.PriorSet.add"},
+    "class image": {"function": "dbcli.project.class_images.class_image_sets.PriorSet.add"},
 }
 
 
