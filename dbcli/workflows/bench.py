@@ -10,7 +10,7 @@ from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.sweep_files import Axis, PicturesWish, SweepFile
+from dbcli.project.sweeps.sweep_files import Axis, PicturesWish, SweepFile
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import default_profile

@@ -39,7 +39,7 @@ def profile_names() -> list[str]:
 
 def sweep_names() -> list[str]:
     """The shipped sweeps."""
-    from dbcli.project.sweep_files import shipped_sweeps
+    from dbcli.project.sweeps.sweep_files import shipped_sweeps
 
     return list(shipped_sweeps())
 

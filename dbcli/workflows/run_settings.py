@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dbcli.project.runs.run import RunRecord
-from dbcli.project.sweep_faults import shown
+from dbcli.project.sweeps.faults import shown
 from dbcli.workflows.sweep_labels import rendered_label
 
 # What is told of every run once it differs at all; of other settings only values that are not the usual ones.

@@ -13,7 +13,7 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject import Subject, damaged_subjects, list_subjects
-from dbcli.project.sweep_records import SweepRecord, list_sweeps
+from dbcli.project.sweeps.records import SweepRecord, list_sweeps
 from dbcli.workflows.free_words import proposed_words
 from dbcli.workflows.projects import open_project
 

@@ -18,8 +18,8 @@ from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
 from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.settings.profiles import parse_set
-from dbcli.project.sweep_files import load_sweep
-from dbcli.project.sweep_records import CellRecord, SweepRecord, load_cell, save_sweep
+from dbcli.project.sweeps.records import CellRecord, SweepRecord, load_cell, save_sweep
+from dbcli.project.sweeps.sweep_files import load_sweep
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.engines import Engine, make_engine
 from dbcli.workflows.progress import Progress

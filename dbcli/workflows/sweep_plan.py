@@ -18,9 +18,9 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.photo_notes import captions_of, mask_hashes
 from dbcli.project.subjects.subject import Subject
-from dbcli.project.sweep_cells import CellWish, StageWish, cells_of
-from dbcli.project.sweep_files import PicturesWish, SweepFile
-from dbcli.project.sweep_records import CellRecord, key_of, load_cell, runs_by_key
+from dbcli.project.sweeps.cells import CellWish, StageWish, cells_of
+from dbcli.project.sweeps.records import CellRecord, key_of, load_cell, runs_by_key
+from dbcli.project.sweeps.sweep_files import PicturesWish, SweepFile
 from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.evaluate import CLASS_PICTURES
 from dbcli.workflows.prompt_reading import check_length

@@ -8,8 +8,8 @@ import pytest
 
 from dbcli.errors import ConfigError, UsageError
 from dbcli.project.settings.profiles import known_keys
-from dbcli.project.sweep_cells import cells_of
-from dbcli.project.sweep_files import SweepFile, load_sweep, read_sweep, shipped_sweeps
+from dbcli.project.sweeps.cells import cells_of
+from dbcli.project.sweeps.sweep_files import SweepFile, load_sweep, read_sweep, shipped_sweeps
 
 GRID = """
 name: rates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.subjects.subject import Subject
-from dbcli.project.sweep_records import SweepRecord
+from dbcli.project.sweeps.records import SweepRecord
 from dbcli.workflows.standing import next_steps
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from dbcli.errors import ConfigError
 from dbcli.project.files.names import printable
 from dbcli.project.settings.profiles import flattened, known_keys
-from dbcli.project.sweep_faults import Bundle
-from dbcli.project.sweep_files import SweepFile
+from dbcli.project.sweeps.faults import Bundle
+from dbcli.project.sweeps.sweep_files import SweepFile
 
 
 @dataclass(frozen=True)

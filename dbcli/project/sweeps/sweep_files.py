@@ -26,7 +26,7 @@ from typing import Any
 from dbcli.errors import ConfigError, UsageError
 from dbcli.project.files.names import printable
 from dbcli.project.files.yaml_files import read_yaml
-from dbcli.project.sweep_faults import CELL_KEYS, Bundle, file_faults, shown
+from dbcli.project.sweeps.faults import CELL_KEYS, Bundle, file_faults, shown
 
 # What a mean over several cells is taken over where the file does not say: the rest are the rows of the table.
 USUALLY_AVERAGED = ("subject", "train.seed")
