@@ -202,7 +202,7 @@ def changed_weights(
     networks: Mapping[str, Any], lora: Any, reading: str = ""
 ) -> tuple[dict[str, dict[str, torch.Tensor]], float]:
     """The weights that a LoRA changes, under diffusers' and the original names, and the greatest change."""
-    from dbcli.diffusion.formats import original_names
+    from dbcli.diffusion.files import original_names
 
     changed: dict[str, torch.Tensor] = {}
     original: dict[str, torch.Tensor] = {}

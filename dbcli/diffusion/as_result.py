@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dbcli.diffusion.arithmetic import computing_in
-from dbcli.diffusion.formats.writing import write_tensor_file
+from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.state_files import TENSOR_FILES
 from dbcli.diffusion.trainer import Trainer
 

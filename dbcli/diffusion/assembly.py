@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dbcli.diffusion.weights_hash import WeightsDigest
+from dbcli.diffusion.files.weights_hash import WeightsDigest
 from dbcli.errors import BaseMissing, UnsafeFile
 
 COMPONENTS = ("text_encoder", "unet", "vae")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.weight_choice import STEMS, chosen_weights, files_of
+from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
 from dbcli.errors import BaseMissing, DreamboothError, Unreachable
 
 REVISION_PATTERN = re.compile(r"[0-9a-f]{40}")

@@ -6,10 +6,10 @@ import shlex
 from pathlib import Path
 
 from dbcli.diffusion.base_kinds import check_folder, check_single_file
-from dbcli.diffusion.checkpoint_names import RenamedFile
-from dbcli.diffusion.file_kinds import SD, kind_of
+from dbcli.diffusion.files.checkpoint_names import RenamedFile
+from dbcli.diffusion.files.file_kinds import SD, kind_of
+from dbcli.diffusion.files.model_files import WeightFile, open_weights
 from dbcli.diffusion.formats.lora_names import BUNDLED
-from dbcli.diffusion.model_files import WeightFile, open_weights
 from dbcli.errors import BaseMissing, UnsupportedFile
 
 READABLE = ("LoRA", "DoRA")

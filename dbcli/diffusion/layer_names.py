@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dbcli.diffusion.model_files import open_weights
-from dbcli.diffusion.weight_choice import chosen_weights, files_of
+from dbcli.diffusion.files.model_files import open_weights
+from dbcli.diffusion.files.weight_choice import chosen_weights, files_of
 
 # PEFT knows this word for language models only; here it is every linear layer of a network.
 ALL_LINEAR = "all-linear"

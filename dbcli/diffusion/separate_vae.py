@@ -10,10 +10,10 @@ from typing import Any
 
 from dbcli.diffusion.assembly import Entry, Parts, check_config
 from dbcli.diffusion.base_settings import check_scale
-from dbcli.diffusion.checkpoint_names import RenamedFile
+from dbcli.diffusion.files import original_names as names
+from dbcli.diffusion.files.checkpoint_names import RenamedFile
+from dbcli.diffusion.files.model_files import WeightFile, open_weights, read_json
 from dbcli.diffusion.folder import entries_of, weight_files
-from dbcli.diffusion.formats import original_names as names
-from dbcli.diffusion.model_files import WeightFile, open_weights, read_json
 from dbcli.errors import BaseMissing, UnsupportedFile
 
 

@@ -20,9 +20,9 @@ import torch
 
 from dbcli.diffusion.assembly import Entry, Parts, check_config
 from dbcli.diffusion.base_kinds import ONLY, check_channels, check_single_file
-from dbcli.diffusion.checkpoint_names import RenamedFile
-from dbcli.diffusion.formats import original_names as names
-from dbcli.diffusion.model_files import WeightFile, open_weights, require_float
+from dbcli.diffusion.files import original_names as names
+from dbcli.diffusion.files.checkpoint_names import RenamedFile
+from dbcli.diffusion.files.model_files import WeightFile, open_weights, require_float
 from dbcli.diffusion.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
 from dbcli.errors import BaseMissing, UnsafeFile
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from dbcli.diffusion.formats.writing import write_tensor_file
+from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.trainer import TrainingState
 
 TENSOR_FILES = {"weights": "weights.safetensors", "optimiser": "optimiser.safetensors", "ema": "ema.safetensors"}

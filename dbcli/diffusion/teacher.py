@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from dbcli.diffusion import losses
-from dbcli.diffusion.formats.writing import write_tensor_file
+from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import generator_for, normal_rows
 from dbcli.diffusion.prompts import PromptTable

@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _of_file(path: Path) -> int:
     """Tokens, from the shape of the text encoder's table of places in the header of a safetensors file."""
-    from dbcli.diffusion.model_files import open_weights
+    from dbcli.diffusion.files.model_files import open_weights
 
     weights = open_weights(path)
     shapes = [weights.shape(name) for name in weights.names() if name.endswith(_PLACES)]

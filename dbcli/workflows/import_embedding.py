@@ -50,8 +50,8 @@ def import_embedding(
     nouns = [check_class_noun(noun) for noun in class_nouns]
     source = file.expanduser()
     require_file(source, "an embedding")
+    from dbcli.diffusion.files.model_files import open_weights
     from dbcli.diffusion.kind_checks import check_embedding
-    from dbcli.diffusion.model_files import open_weights
 
     if source.suffix.lower() == ".safetensors":
         check_embedding(open_weights(source))

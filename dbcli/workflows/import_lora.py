@@ -51,8 +51,8 @@ def import_lora(
     asked = asked_words(tokens, class_nouns)
     source = _file_of(file.expanduser())
     require_file(source, "a LoRA file")
+    from dbcli.diffusion.files.model_files import open_weights
     from dbcli.diffusion.kind_checks import check_lora
-    from dbcli.diffusion.model_files import open_weights
 
     # Before torch is imported and the base loaded, which take seconds: another kind of file is told by its header.
     check_lora(open_weights(source))

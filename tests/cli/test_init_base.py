@@ -125,9 +125,9 @@ def test_an_infinite_weight_ends_drawing_with_exit_5(run: Run, tmp_path: Path, t
 
 
 def test_exports_carry_prediction_zero_snr_and_vae(tmp_path: Path, tensors) -> None:
+    from dbcli.diffusion.files.model_files import read_header
     from dbcli.diffusion.formats.checkpoint import write_checkpoint
     from dbcli.diffusion.formats.diffusers_folder import write_base
-    from dbcli.diffusion.model_files import read_header
 
     save_file(tensors | {"ztsnr": torch.tensor([])}, str(tmp_path / "m.safetensors"))
     tiny_models.networks(seed=1)["vae"].save_pretrained(tmp_path / "vae")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion import hub
 from dbcli.diffusion.bases import judge_base, load_base, resolve_base
-from dbcli.diffusion.weight_choice import chosen_weights
+from dbcli.diffusion.files.weight_choice import chosen_weights
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile, UsageError
 from tests.diffusion import tiny_models
 
@@ -209,7 +209,7 @@ def test_a_folder_around_one_file_says_to_give_the_file(tmp_path: Path) -> None:
 
 
 def test_no_weight_is_read_to_judge_a_base(source: Path, monkeypatch) -> None:
-    monkeypatch.setattr("dbcli.diffusion.model_files.SafetensorsFile.read", lambda *a: pytest.fail("read"))
+    monkeypatch.setattr("dbcli.diffusion.files.model_files.SafetensorsFile.read", lambda *a: pytest.fail("read"))
     assert judge_base(resolve_base(str(source)), offline=True) == []
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion import weights_hash
 from dbcli.diffusion.bases import load_base, resolve_base
+from dbcli.diffusion.files import weights_hash
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile, UsageError
 from tests.diffusion import tiny_models
 
@@ -172,7 +172,7 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
 def test_a_wrong_shape_is_named_before_anything_is_read(folder: Path, monkeypatch) -> None:
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     change_tensors(path, lambda tensors: {**tensors, "decoder.conv_in.bias": torch.zeros(7)})
-    monkeypatch.setattr("dbcli.diffusion.model_files.SafetensorsFile.read", lambda *a: pytest.fail("read"))
+    monkeypatch.setattr("dbcli.diffusion.files.model_files.SafetensorsFile.read", lambda *a: pytest.fail("read"))
     with pytest.raises(UnsafeFile, match=r"decoder\.conv_in\.bias"):
         load_base(str(folder))
 

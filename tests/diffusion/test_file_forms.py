@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from dbcli.diffusion import hub
 from dbcli.diffusion.bases import load_base, parts_of, resolve_base
+from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.formats.checkpoint import original_tensors
-from dbcli.diffusion.model_files import open_weights
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models
 

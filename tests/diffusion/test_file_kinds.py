@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dbcli.diffusion.file_kinds import FileKind, kind_of
-from dbcli.diffusion.model_files import open_weights
+from dbcli.diffusion.files.file_kinds import FileKind, kind_of
+from dbcli.diffusion.files.model_files import open_weights
 
 LAYER = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
 

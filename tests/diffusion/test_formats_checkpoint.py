@@ -13,8 +13,8 @@ import torch
 
 from dbcli.diffusion.assembly import empty_network
 from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.files.model_files import open_weights, read_header
 from dbcli.diffusion.formats.checkpoint import original_tensors, write_checkpoint
-from dbcli.diffusion.model_files import open_weights, read_header
 from dbcli.diffusion.single_file import shipped_configs
 from tests.diffusion import tiny_models
 
@@ -146,7 +146,7 @@ def test_the_file_follows_the_umask_and_nothing_is_left_beside_it(tmp_path: Path
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
     path = write(tmp_path / "m.safetensors")
     before = path.read_bytes()
-    monkeypatch.setattr("dbcli.diffusion.formats.writing._commit", lambda *a: (_ for _ in ()).throw(OSError(28)))
+    monkeypatch.setattr("dbcli.diffusion.files.writing._commit", lambda *a: (_ for _ in ()).throw(OSError(28)))
     with pytest.raises(OSError):
         write(path, dtype=torch.float16)
     assert path.read_bytes() == before

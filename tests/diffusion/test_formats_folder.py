@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.files.model_files import read_header
 from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
-from dbcli.diffusion.model_files import read_header
 from tests.diffusion import tiny_models
 
 PROMPTS = [

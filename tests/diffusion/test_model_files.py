@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from dbcli.diffusion.model_files import open_weights, read_header, read_json
+from dbcli.diffusion.files.model_files import open_weights, read_header, read_json
 from dbcli.errors import BaseMissing, UnsafeFile
 
 

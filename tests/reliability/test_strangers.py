@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dbcli.diffusion.model_files import open_weights
+from dbcli.diffusion.files.model_files import open_weights
 from dbcli.errors import DreamboothError, UnsafeFile
 from dbcli.project.files.layout import Layout
 from dbcli.reports.page import Section, Text, render_page

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.formats import original_names as names
-from dbcli.diffusion.formats.writing import save_tensors
+from dbcli.diffusion.files import original_names as names
+from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.prediction import marks
 
 METADATA_KEY = "dreambooth.configs"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dbcli.diffusion.formats.writing import save_json, save_tensors, save_text
+from dbcli.diffusion.files.writing import save_json, save_tensors, save_text
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases import Base

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.files.model_files import WeightFile, open_weights, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, check_layer, module_shapes
 from dbcli.diffusion.formats.lora_names import (
@@ -27,7 +28,6 @@ from dbcli.diffusion.formats.lora_names import (
 )
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
 from dbcli.diffusion.kind_checks import check_lora
-from dbcli.diffusion.model_files import WeightFile, open_weights, require_float
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_to_peft
-from dbcli.diffusion.formats.writing import save_tensors
 
 DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
 

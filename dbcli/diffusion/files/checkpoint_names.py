@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.diffusion.formats.original_names import UNET_PREFIX, VAE_PREFIX
-from dbcli.diffusion.model_files import WeightFile
+from dbcli.diffusion.files.model_files import WeightFile
+from dbcli.diffusion.files.original_names import UNET_PREFIX, VAE_PREFIX
 
 if TYPE_CHECKING:
     import torch

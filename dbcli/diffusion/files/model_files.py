@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbcli.diffusion.damaged_files import how_to_get_again, is_in_hub_cache
-from dbcli.diffusion.scaled_files import unscaled
+from dbcli.diffusion.files.damaged_files import how_to_get_again, is_in_hub_cache
+from dbcli.diffusion.files.scaled_files import unscaled
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def open_weights(path: Path) -> WeightFile:
     if start.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".safetensors":
             raise UnsafeFile(f"{path} is a pickle under the name of a safetensors file.")
-        from dbcli.diffusion.pickle_files import PickleFile
+        from dbcli.diffusion.files.pickle_files import PickleFile
 
         return unscaled(PickleFile(path))
     if path.suffix.lower() in PICKLE_SUFFIXES:

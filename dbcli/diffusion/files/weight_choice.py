@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbcli.diffusion.model_files import read_json
+from dbcli.diffusion.files.model_files import read_json
 from dbcli.errors import BaseMissing, UnsafeFile
 
 STEMS = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.damaged_files import how_to_get_again
+from dbcli.diffusion.files.damaged_files import how_to_get_again
 from dbcli.errors import UnsafeFile, UnsupportedFile
 
 MAX_PICKLE_BYTES = 64 * 2**20

@@ -10,7 +10,7 @@ from dbcli.errors import UnsupportedFile
 if TYPE_CHECKING:
     import torch
 
-    from dbcli.diffusion.model_files import WeightFile
+    from dbcli.diffusion.files.model_files import WeightFile
 
 EIGHT_BIT_FLOATS = ("torch.float8_e4m3fn", "torch.float8_e5m2")
 # A weight `x.weight` is multiplied by `x.<one of these>`: what ComfyUI has written, before and since 2025.
