@@ -75,7 +75,7 @@ def make_model(size: str, seed: int = 0) -> dict[str, Any]:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from dbcli.diffusion.single_file import shipped_configs
+    from dbcli.diffusion.bases.single_file import shipped_configs
 
     configs = shipped_configs("sd-v1")
     configs["unet"]["block_out_channels"] = list(WIDTHS[size])
@@ -94,9 +94,9 @@ def make_model(size: str, seed: int = 0) -> dict[str, Any]:
 
 def write_bases(folder: Path, model: Mapping[str, Any]) -> list[Case]:
     """The model as a folder (`base-fp32/`) and as a checkpoint (`base-fp32.safetensors`), each in both precisions."""
+    from dbcli.diffusion.bases.single_file import shipped_tokenizer
     from dbcli.diffusion.formats.checkpoint import write_checkpoint
     from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
-    from dbcli.diffusion.single_file import shipped_tokenizer
 
     cases = []
     for precision, dtype in PRECISIONS.items():
@@ -118,7 +118,7 @@ def _named(place: Path, file: Path) -> Path:
     """The tensors of a diffusers folder as this program reads them, each under its network's name."""
     from safetensors.torch import save_file
 
-    from dbcli.diffusion.bases import load_base
+    from dbcli.diffusion.bases.base import load_base
 
     base = load_base(str(place), offline=True)
     save_file(

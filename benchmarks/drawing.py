@@ -77,7 +77,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    from dbcli.diffusion.bases import load_base
+    from dbcli.diffusion.bases.base import load_base
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32

@@ -63,7 +63,7 @@ def chosen_base(arguments: argparse.Namespace, folder: Path) -> str:
 
 def load_once(base: str) -> str:
     """Loads a base, so that its hash is remembered and its files were read, as after any first use; returns it."""
-    from dbcli.diffusion.bases import load_base
+    from dbcli.diffusion.bases.base import load_base
 
     load_base(base, offline=True)
     return base
@@ -71,7 +71,7 @@ def load_once(base: str) -> str:
 
 def own_resolution(base: str) -> int:
     """Pixels a side that a base was made for."""
-    from dbcli.diffusion.bases import latent_shape
+    from dbcli.diffusion.bases.base import latent_shape
 
     return latent_shape(base)[2]
 
@@ -83,8 +83,8 @@ def write_base(folder: Path, size: str = "small", *, seed: int = 0) -> Path:
     """
     import torch
 
+    from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
     from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
-    from dbcli.diffusion.single_file import shipped_configs, shipped_tokenizer
 
     shipped, is_small = shipped_configs("sd-v1"), size == "small"
     write_diffusers_folder(
@@ -116,7 +116,7 @@ def random_networks(configs: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """UNet, autoencoder and text encoder of these configurations, in half precision from the first value on."""
     import torch
 
-    from dbcli.diffusion.assembly import COMPONENTS, empty_network
+    from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
 
     generator = torch.Generator().manual_seed(seed)
     networks = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.bases import Base
+from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.formats.diffusers_folder import write_settings
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
 from dbcli.errors import DreamboothError

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.arithmetic import AUTOCAST, computing_in
-from dbcli.diffusion.bases import Base
+from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.compiling import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode

@@ -10,7 +10,7 @@ import torch
 
 from dbcli.diffusion.adapters import Trainable
 from dbcli.diffusion.arithmetic import computing_in
-from dbcli.diffusion.bases import Base
+from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids
 from dbcli.diffusion.images import decode
 from dbcli.diffusion.rehearsal import Effort, rehearse

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dbcli.diffusion.hub import before_deadline, is_repository
+from dbcli.diffusion.bases.hub import before_deadline, is_repository
 from dbcli.errors import DiskFull, MissingError, Refused, Unreachable, UsageError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")

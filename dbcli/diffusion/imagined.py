@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.adapters import Trainable
-from dbcli.diffusion.assembly import COMPONENTS, Parts, check_config, empty_network
-from dbcli.diffusion.bases import (
+from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, check_config, empty_network
+from dbcli.diffusion.bases.base import (
     KNOWN_BASES,
     Base,
     BaseReference,
@@ -19,9 +19,9 @@ from dbcli.diffusion.bases import (
     parts_of,
     resolve_base,
 )
-from dbcli.diffusion.folder import read_tokenizer
-from dbcli.diffusion.single_file import shipped_configs
-from dbcli.diffusion.small_base import Packed
+from dbcli.diffusion.bases.folder import read_tokenizer
+from dbcli.diffusion.bases.quantized import Packed
+from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.errors import Unreachable
 
 

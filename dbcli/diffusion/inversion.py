@@ -11,7 +11,7 @@ from dbcli.diffusion.adapters import Trainable, freeze
 from dbcli.diffusion.word_vectors import WordVectors, add_words
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 METHOD = "textual-inversion"
 PREFIX = "vectors."

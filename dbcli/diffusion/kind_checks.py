@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from dbcli.diffusion.base_kinds import check_folder, check_single_file
+from dbcli.diffusion.bases.unsupported import check_folder, check_single_file
 from dbcli.diffusion.files.checkpoint_names import RenamedFile
 from dbcli.diffusion.files.file_kinds import SD, kind_of
 from dbcli.diffusion.files.model_files import WeightFile, open_weights

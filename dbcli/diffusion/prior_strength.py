@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dbcli.diffusion.bases import Base
+from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids, token_ids
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.losses import noised

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dbcli.diffusion.bases import Base
+from dbcli.diffusion.bases.base import Base
 
 MACHINE = torch.device("cpu")
 

@@ -15,7 +15,7 @@ from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.subjects.lineage import parent_of
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 
 def checkpoint_steps(layout: Layout, run: str) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout, find_project
 
-# The bases with a short name; dbcli.diffusion.bases, which loads torch, knows their commits.
+# The bases with a short name; dbcli.diffusion.bases.base, which loads torch, knows their commits.
 BASES = ("sd-v1-4", "sd-v1-5", "tiny")
 JUDGES = ("paper", "paper-l", "tiny")
 ENGINES = ("local", "ray")

@@ -18,7 +18,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.run_choice import chosen_run
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 MOST_WEIGHT = 10.0
 

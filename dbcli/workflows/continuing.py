@@ -20,7 +20,7 @@ from dbcli.workflows.settings import Carried
 from dbcli.workflows.tokens import token_check
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
 
 METHODS = ("full", "lora")
@@ -146,7 +146,7 @@ def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | No
     """
     folder = layout.weights_dir(parent.name)
     if parent.method == "full":
-        from dbcli.diffusion.bases import load_base
+        from dbcli.diffusion.bases.base import load_base
 
         tuned = load_base(str(folder), device=base.unet.device, offline=True)
         base.unet, base.text_encoder = tuned.unet, tuned.text_encoder

@@ -41,7 +41,7 @@ from dbcli.workflows.several import announce, check_devices, company
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.metrics.encoders import Judges
     from dbcli.metrics.protocol import PromptImages, SubjectImages
     from dbcli.metrics.suites import Suite, SuitePrompt

@@ -28,7 +28,7 @@ from dbcli.workflows.tuned import LORA_FILE, bundled_words, load_model
 if TYPE_CHECKING:
     import torch
 
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
 
 TARGETS = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai")

@@ -19,7 +19,7 @@ from dbcli.workflows.tuned import load_model
 if TYPE_CHECKING:
     import torch
 
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.workflows.export import ExportOrder, Written
 
@@ -109,7 +109,7 @@ def _words_loaded(layout: Layout, order: ExportOrder, progress: Progress, *, off
 
 
 def _model_loaded(order: ExportOrder) -> Base:
-    from dbcli.diffusion.bases import load_base
+    from dbcli.diffusion.bases.base import load_base
     from dbcli.diffusion.word_vectors import answer_to
 
     model = load_base(str(order.path.resolve()), offline=True)

@@ -35,7 +35,7 @@ from dbcli.workflows.teaching import teacher_of
 from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.parallel import Company
     from dbcli.diffusion.trainer import Trainer
 
@@ -149,7 +149,7 @@ class Follower:
             traceback.clear_frames(error.__traceback__)
 
     def _take_base(self, root: str, base_hash: str, device: str) -> None:
-        from dbcli.diffusion.bases import load_base
+        from dbcli.diffusion.bases.base import load_base
         from dbcli.diffusion.devices import pick_device
 
         self.job = self.trainer = self.base = None

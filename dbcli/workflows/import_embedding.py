@@ -23,7 +23,7 @@ from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.settings import resolve_profile
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.word_vectors import WordVectors
 
 

@@ -21,7 +21,7 @@ from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.tuned import write_imported_lora
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
 
 # What PEFT and diffusers put into a folder of their own.

@@ -16,7 +16,7 @@ from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 # What a file may say of itself and a record should keep.
 KEPT_METADATA = (

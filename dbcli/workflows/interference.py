@@ -28,7 +28,7 @@ from dbcli.workflows.settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.metrics.encoders import Judges
     from dbcli.metrics.features_cache import FeatureStore
     from dbcli.reports.page import PictureRow

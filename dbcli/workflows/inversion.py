@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.adapters import Trainable
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.word_vectors import WordVectors
 
 INVERSION: Final = "textual-inversion"

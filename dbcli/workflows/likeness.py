@@ -39,7 +39,7 @@ from dbcli.workflows.pictures import (
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 # What a field is called that this program cannot follow.
 _TITLES = {"steps": "Steps", "guidance": "CFG scale", "eta": "Eta", "clip_skip": "Clip skip"}

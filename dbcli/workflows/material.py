@@ -19,7 +19,7 @@ from dbcli.workflows.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.images import Posterior
     from dbcli.diffusion.rows import Material
 

@@ -21,7 +21,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.drawing import DrawSettings as How
 
 # Among a recipe's extras: the step of the checkpoint that drew it.

@@ -17,7 +17,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 
 @dataclass(frozen=True)

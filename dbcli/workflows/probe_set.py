@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.metrics.encoders import Judges
 
 # Away from the seeds that pictures and evaluations begin with: what a checkpoint is chosen by must not be what it is

@@ -39,7 +39,7 @@ from dbcli.workflows.settings import default_judge, judge_sources
 from dbcli.workflows.side_work import attempted
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.trainer import Trainer
     from dbcli.metrics.choice import Choice
 

@@ -51,8 +51,8 @@ def _settings(layout: Layout) -> Iterator[Check]:
 
 def _base(layout: Layout) -> Iterator[Check]:
     """Whether the base could be loaded now, without the network."""
-    from dbcli.diffusion import hub
-    from dbcli.diffusion.bases import resolve_base
+    from dbcli.diffusion.bases import hub
+    from dbcli.diffusion.bases.base import resolve_base
     from dbcli.errors import Unreachable
 
     settings = load_settings(layout)

@@ -18,7 +18,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import AUTO
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 DEFAULT_BASE = "sd-v1-4"
 
@@ -56,7 +56,7 @@ def check_base(base: str, *, offline: bool) -> None:
     from dbcli.diffusion.kind_checks import check_base_kind
 
     check_base_kind(Path(base).expanduser(), needs_vae=True)
-    from dbcli.diffusion.bases import judge_base, resolve_base
+    from dbcli.diffusion.bases.base import judge_base, resolve_base
 
     judge_base(resolve_base(base, offline=offline), offline=offline)
 
@@ -96,7 +96,7 @@ def init_project(
     from dbcli.diffusion.kind_checks import check_base_kind
 
     check_base_kind(Path(base).expanduser(), needs_vae=vae is None)
-    from dbcli.diffusion.bases import judge_base, resolve_base
+    from dbcli.diffusion.bases.base import judge_base, resolve_base
 
     reference = resolve_base(base, offline=offline)
     vae = None if vae is None else vae.expanduser().resolve()
@@ -116,7 +116,7 @@ def init_project(
 
 def _vae_hash(vae: Path) -> str:
     """SHA-256 of the file that a VAE's weights come from; over those of its shards in order, where it has some."""
-    from dbcli.diffusion.separate_vae import files_of_vae
+    from dbcli.diffusion.bases.separate_vae import files_of_vae
 
     hashes = [sha256_of(file) for file in files_of_vae(vae)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -127,7 +127,7 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **lo
 
     Raises Refused if the weights are no longer those the project began with.
     """
-    from dbcli.diffusion.bases import load_base
+    from dbcli.diffusion.bases.base import load_base
 
     settings = load_settings(layout)
     if settings.base_hash is not None:

@@ -22,7 +22,7 @@ from dbcli.workflows.pictures import words_of
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 # Start and end of the text take two of the encoder's places.
 MARKS = 2

@@ -189,7 +189,7 @@ def _copied(pictures: list[tuple[Path, Recipe]], folder: Path) -> list[Shown]:
 def _facts(
     layout: Layout, record: RunRecord, target: Target, pictures: list[Shown], licence: str | None, size_px: int
 ) -> CardFacts:
-    from dbcli.diffusion.hub import is_repository
+    from dbcli.diffusion.bases.hub import is_repository
     from dbcli.reports.model_card import CardFacts
 
     profile = profile_of(layout, record)

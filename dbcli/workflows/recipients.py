@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dbcli.project.runs.run import RunRecord
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
 
 READERS = {

@@ -16,7 +16,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import StopWish
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 
 def run_class_images(

@@ -23,7 +23,7 @@ from dbcli.workflows.prompt_words import rendered
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dbcli.workflows.progress import Progress
 if TYPE_CHECKING:
     import torch
 
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.rows import RowPlan
     from dbcli.diffusion.teacher import Stored, Teacher
 
@@ -135,7 +135,7 @@ def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str])
 
     The base is asked for its size where it is on this machine, else it is taken to be Stable Diffusion at 512 px.
     """
-    from dbcli.diffusion.bases import latent_shape
+    from dbcli.diffusion.bases.base import latent_shape
 
     train, prior = profile.train, profile.prior
     if prior.source != "teacher" or profile.method != "full" or not prior.enabled:

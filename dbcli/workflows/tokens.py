@@ -23,7 +23,7 @@ from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.images import Posterior
     from dbcli.diffusion.prior_strength import Strength
 

@@ -55,7 +55,7 @@ from dbcli.workflows.training_loop import build_trainer, make_trainable, row_pla
 from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.workflows.forecast import Outlook
 
 

@@ -23,7 +23,7 @@ from dbcli.workflows.targets import require_layers
 
 if TYPE_CHECKING:
     from dbcli.diffusion.adapters import Trainable
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.parallel import Company
     from dbcli.diffusion.rows import RowPlan
@@ -59,7 +59,7 @@ def make_trainable(
     import torch
 
     from dbcli.diffusion.adapters import add_lora, continue_lora, make_full
-    from dbcli.diffusion.small_base import shrink
+    from dbcli.diffusion.bases.quantized import shrink
 
     if profile.train.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()  # type: ignore[operator]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dbcli.diffusion.adapters import Trainable
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.word_vectors import WordVectors
 
@@ -128,7 +128,7 @@ def load_model(
         put_checkpoint(layout, record, checkpoint, base)
         return base
     if record.method == "full":
-        from dbcli.diffusion.bases import load_base
+        from dbcli.diffusion.bases.base import load_base
 
         return load_base(str(checked_weights(layout, record)), device=device, offline=True)
     from dbcli.diffusion.word_vectors import add_words

@@ -10,9 +10,9 @@ import pytest
 import tiny_models
 import torch
 
-from dbcli.diffusion import single_file
-from dbcli.diffusion.assembly import COMPONENTS, empty_network
-from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.bases import single_file
+from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
+from dbcli.diffusion.bases.base import load_base
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.formats.checkpoint import original_tensors
 from dbcli.project.files.layout import Layout
 from dbcli.workflows.projects import load_project_base

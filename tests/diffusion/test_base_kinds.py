@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion import hub
-from dbcli.diffusion.bases import judge_base, load_base, resolve_base
+from dbcli.diffusion.bases import hub
+from dbcli.diffusion.bases.base import judge_base, load_base, resolve_base
 from dbcli.diffusion.files.weight_choice import chosen_weights
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile, UsageError
 from tests.diffusion import tiny_models

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion.bases import load_base, resolve_base
+from dbcli.diffusion.bases.base import load_base, resolve_base
 from dbcli.diffusion.files import weights_hash
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile, UsageError
 from tests.diffusion import tiny_models

@@ -15,8 +15,8 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from dbcli.diffusion import hub
-from dbcli.diffusion.bases import load_base, parts_of, resolve_base
+from dbcli.diffusion.bases import hub
+from dbcli.diffusion.bases.base import load_base, parts_of, resolve_base
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.formats.checkpoint import original_tensors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
@@ -229,7 +229,7 @@ def test_the_hint_for_a_damaged_file_of_the_cache_has_it_downloaded_again(cache:
 
 
 def test_an_incomplete_cache_is_told_from_none_and_says_what_it_lacks(cache: Path) -> None:
-    from dbcli.diffusion.bases import judge_base
+    from dbcli.diffusion.bases.base import judge_base
     from dbcli.errors import Unreachable
 
     (cache / "vae" / "diffusion_pytorch_model.safetensors").unlink()

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dbcli.diffusion.assembly import empty_network
-from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.bases.assembly import empty_network
+from dbcli.diffusion.bases.base import load_base
+from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.diffusion.files.model_files import open_weights, read_header
 from dbcli.diffusion.formats.checkpoint import original_tensors, write_checkpoint
-from dbcli.diffusion.single_file import shipped_configs
 from tests.diffusion import tiny_models
 
 FACTS = Path(__file__).with_name("sd_v1_tensors.txt")

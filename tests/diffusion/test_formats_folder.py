@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.files.model_files import read_header
 from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
 from tests.diffusion import tiny_models

@@ -15,10 +15,10 @@ import photo_makers
 import pytest
 import torch
 
-from dbcli.diffusion.assembly import COMPONENTS, empty_network
+from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
+from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.diffusion.formats.checkpoint import original_tensors, write_checkpoint
 from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
-from dbcli.diffusion.single_file import shipped_configs
 from tests.diffusion import tiny_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 MEASURE = """
 import json, resource, sys, time
 start = time.perf_counter()
-from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.bases.base import load_base
 import torch
 torch.set_num_threads(2)
 imported = time.perf_counter()

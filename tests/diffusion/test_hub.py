@@ -13,8 +13,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from dbcli.diffusion import hub
-from dbcli.diffusion.bases import KNOWN_BASES, judge_base, load_base, resolve_base
+from dbcli.diffusion.bases import hub
+from dbcli.diffusion.bases.base import KNOWN_BASES, judge_base, load_base, resolve_base
 from dbcli.errors import BaseMissing, Unreachable, UnsupportedFile
 from tests.diffusion import tiny_models
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dbcli.diffusion.bases import Base, load_base
+from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.diffusers_loading import lora_as_diffusers_reads_it, misread_layers
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, module_shapes
 from dbcli.diffusion.formats.lora_portable import for_diffusers, for_kohya

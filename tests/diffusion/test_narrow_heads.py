@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from small_trainers import small_unet
 
-from dbcli.diffusion.bases import load_base
-from dbcli.diffusion.narrow_heads import NarrowHeads, widen_narrow_heads
+from dbcli.diffusion.bases.base import load_base
+from dbcli.diffusion.bases.narrow_heads import NarrowHeads, widen_narrow_heads
 
 
 def outcome(unet: Any) -> list[torch.Tensor]:

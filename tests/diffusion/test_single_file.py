@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion.bases import load_base
+from dbcli.diffusion.bases.base import load_base
+from dbcli.diffusion.bases.single_file import TELLING_NAME
 from dbcli.diffusion.files.model_files import read_header
 from dbcli.diffusion.formats.checkpoint import METADATA_KEY, original_tensors
-from dbcli.diffusion.single_file import TELLING_NAME
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models
 

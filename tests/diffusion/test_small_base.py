@@ -16,7 +16,7 @@ from small_trainers import (
 )
 from torch import nn
 
-from dbcli.diffusion.small_base import NF4_LEVELS, Packed, SmallConvolution, SmallLinear
+from dbcli.diffusion.bases.quantized import NF4_LEVELS, Packed, SmallConvolution, SmallLinear
 
 
 @pytest.mark.parametrize("count", [1, 64, 1000])

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.bases import embedded_folder
-from dbcli.diffusion.single_file import shipped_configs
+from dbcli.diffusion.bases.base import embedded_folder
+from dbcli.diffusion.bases.single_file import shipped_configs
 
 NARROW = {
     "unet": {"block_out_channels": [32, 64, 96, 96], "cross_attention_dim": 64, "sample_size": 8},

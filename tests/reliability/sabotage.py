@@ -166,7 +166,7 @@ def fail_at_step(step: int, error: str, **recipe: Any) -> None:
 
     `recipe` takes method, recomputing, fused and packed (whether the frozen base is kept in fewer bits).
     """
-    from dbcli.diffusion.small_base import SmallConvolution
+    from dbcli.diffusion.bases.quantized import SmallConvolution
     from dbcli.diffusion.trainer import Trainer
 
     take_step = Trainer.step

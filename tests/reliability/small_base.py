@@ -9,7 +9,7 @@ from typing import Any
 import tiny_models
 import torch
 
-from dbcli.diffusion.single_file import shipped_configs
+from dbcli.diffusion.bases.single_file import shipped_configs
 
 CHANGES: dict[str, dict[str, Any]] = {
     "unet": {

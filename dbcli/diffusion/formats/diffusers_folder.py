@@ -16,7 +16,7 @@ import torch
 from dbcli.diffusion.files.writing import save_json, save_tensors, save_text
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases import Base
+    from dbcli.diffusion.bases.base import Base
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",

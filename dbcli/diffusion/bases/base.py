@@ -14,17 +14,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from dbcli.diffusion import hub
-from dbcli.diffusion.assembly import COMPONENTS, Parts, build_networks, check_config, empty_network, match_names
-from dbcli.diffusion.base_kinds import check_folder
-from dbcli.diffusion.base_settings import check_settings, sample_size
+from dbcli.diffusion.bases import hub
+from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, build_networks, check_config, empty_network, match_names
+from dbcli.diffusion.bases.folder import configs_of, parts_of_folder, require_components
+from dbcli.diffusion.bases.narrow_heads import widen_narrow_heads
+from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
+from dbcli.diffusion.bases.settings import check_settings, sample_size
+from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
+from dbcli.diffusion.bases.unsupported import check_folder
 from dbcli.diffusion.files.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
-from dbcli.diffusion.folder import configs_of, parts_of_folder, require_components
-from dbcli.diffusion.narrow_heads import widen_narrow_heads
 from dbcli.diffusion.prediction import checked_prediction, settle
 from dbcli.diffusion.samplers import has_zero_snr
-from dbcli.diffusion.separate_vae import vae_parts, with_vae
-from dbcli.diffusion.single_file import parts_of_file, shipped_configs
 from dbcli.errors import BaseMissing, UsageError
 from dbcli.hints import nearest, quoted
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.assembly import COMPONENTS, IGNORED_NAME, Entry, Parts, quiet_libraries
-from dbcli.diffusion.base_kinds import ONLY, check_folder
+from dbcli.diffusion.bases.assembly import COMPONENTS, IGNORED_NAME, Entry, Parts, quiet_libraries
+from dbcli.diffusion.bases.unsupported import ONLY, check_folder
 from dbcli.diffusion.files.damaged_files import how_to_get_again
 from dbcli.diffusion.files.model_files import open_weights, read_json, require_float
 from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dbcli.diffusion.base_kinds import ONLY
+from dbcli.diffusion.bases.unsupported import ONLY
 from dbcli.errors import UnsafeFile, UnsupportedFile
 
 TRAIN_TIMESTEPS = 1000

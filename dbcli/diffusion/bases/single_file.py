@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.assembly import Entry, Parts, check_config
-from dbcli.diffusion.base_kinds import ONLY, check_channels, check_single_file
+from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
+from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single_file
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.checkpoint_names import RenamedFile
 from dbcli.diffusion.files.model_files import WeightFile, open_weights, require_float
@@ -188,7 +188,7 @@ def _vae_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry
 
 def _wanted(component: str, config: dict[str, Any]) -> list[str]:
     """The names a network of this configuration has."""
-    from dbcli.diffusion.assembly import empty_network
+    from dbcli.diffusion.bases.assembly import empty_network
 
     return [name.removeprefix("text_model.") for name in empty_network(component, config).state_dict()]
 

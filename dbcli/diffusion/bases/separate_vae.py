@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.assembly import Entry, Parts, check_config
-from dbcli.diffusion.base_settings import check_scale
+from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
+from dbcli.diffusion.bases.folder import entries_of, weight_files
+from dbcli.diffusion.bases.settings import check_scale
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.checkpoint_names import RenamedFile
 from dbcli.diffusion.files.model_files import WeightFile, open_weights, read_json
-from dbcli.diffusion.folder import entries_of, weight_files
 from dbcli.errors import BaseMissing, UnsupportedFile
 
 
@@ -99,7 +99,7 @@ def _of_folder(folder: Path) -> VaeParts:
 def _entries(
     weights: WeightFile, present: dict[str, str], config: dict[str, Any], *, is_diffusers: bool
 ) -> dict[str, Entry]:
-    from dbcli.diffusion.assembly import empty_network
+    from dbcli.diffusion.bases.assembly import empty_network
 
     if is_diffusers:
         return entries_of([weights.path])
