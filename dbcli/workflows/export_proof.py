@@ -44,7 +44,7 @@ def prove(layout: Layout, order: ExportOrder, written: Written, progress: Progre
 
     Raises DreamboothError (exit 1) where the loader refuses the file, leaves out a layer, or the images differ.
     """
-    from dbcli.diffusion.diffusers_loading import misread_model, version
+    from dbcli.diffusion.formats.diffusers_loading import misread_model, version
 
     if order.target in ADAPTERS:
         assert written.lora is not None
@@ -71,7 +71,7 @@ def _lora_loaded(
 ) -> Base:
     """The base with the layers that diffusers takes from the file; this program's own reading is compared as well."""
     from dbcli.diffusion.adapters import attach_lora
-    from dbcli.diffusion.diffusers_loading import lora_as_diffusers_reads_it, misread_layers, version
+    from dbcli.diffusion.formats.diffusers_loading import lora_as_diffusers_reads_it, misread_layers, version
     from dbcli.diffusion.formats.lora_files import read_lora
 
     model = load_model(layout, None, progress, offline=offline, device="cpu")
@@ -94,7 +94,7 @@ def _require_none(loader: str, misread: list[str], kind: str = "layers") -> None
 
 
 def _words_loaded(layout: Layout, order: ExportOrder, progress: Progress, *, offline: bool) -> Base:
-    from dbcli.diffusion.diffusers_loading import load_embedding
+    from dbcli.diffusion.formats.diffusers_loading import load_embedding
     from dbcli.diffusion.word_vectors import answer_to
 
     subjects = order.record.subjects

@@ -51,7 +51,7 @@ def import_embedding(
     source = file.expanduser()
     require_file(source, "an embedding")
     from dbcli.diffusion.files.model_files import open_weights
-    from dbcli.diffusion.kind_checks import check_embedding
+    from dbcli.diffusion.formats.kind_checks import check_embedding
 
     if source.suffix.lower() == ".safetensors":
         check_embedding(open_weights(source))

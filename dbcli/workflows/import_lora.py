@@ -52,7 +52,7 @@ def import_lora(
     source = _file_of(file.expanduser())
     require_file(source, "a LoRA file")
     from dbcli.diffusion.files.model_files import open_weights
-    from dbcli.diffusion.kind_checks import check_lora
+    from dbcli.diffusion.formats.kind_checks import check_lora
 
     # Before torch is imported and the base loaded, which take seconds: another kind of file is told by its header.
     check_lora(open_weights(source))

@@ -53,7 +53,7 @@ def proposed_base(*, has_gpu: bool = True) -> str:
 
 def check_base(base: str, *, offline: bool) -> None:
     """Raises UsageError, MissingError or Refused for what cannot be a project's base."""
-    from dbcli.diffusion.kind_checks import check_base_kind
+    from dbcli.diffusion.formats.kind_checks import check_base_kind
 
     check_base_kind(Path(base).expanduser(), needs_vae=True)
     from dbcli.diffusion.bases.base import judge_base, resolve_base
@@ -93,7 +93,7 @@ def init_project(
     layout = Layout(target)
     if profile is not None and profile != AUTO:
         resolve([(f"profile '{profile}'", load_profile(profile))])
-    from dbcli.diffusion.kind_checks import check_base_kind
+    from dbcli.diffusion.formats.kind_checks import check_base_kind
 
     check_base_kind(Path(base).expanduser(), needs_vae=vae is None)
     from dbcli.diffusion.bases.base import judge_base, resolve_base

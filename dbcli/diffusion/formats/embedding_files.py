@@ -14,8 +14,8 @@ import torch
 
 from dbcli.diffusion.files.model_files import WeightFile, open_weights
 from dbcli.diffusion.files.writing import save_tensors
+from dbcli.diffusion.formats.kind_checks import check_embedding
 from dbcli.diffusion.formats.lora_names import BUNDLED
-from dbcli.diffusion.kind_checks import check_embedding
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 

@@ -15,6 +15,7 @@ import torch
 
 from dbcli.diffusion.files.model_files import WeightFile, open_weights, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
+from dbcli.diffusion.formats.kind_checks import check_lora
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, check_layer, module_shapes
 from dbcli.diffusion.formats.lora_names import (
     BUNDLED,
@@ -27,7 +28,6 @@ from dbcli.diffusion.formats.lora_names import (
     split_name,
 )
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
-from dbcli.diffusion.kind_checks import check_lora
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
