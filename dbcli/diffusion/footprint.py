@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids

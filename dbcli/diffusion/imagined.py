@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, check_config, empty_network
 from dbcli.diffusion.bases.base import (
     KNOWN_BASES,

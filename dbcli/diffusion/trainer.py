@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion import losses
-from dbcli.diffusion.adapters import Trainable
+from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows

@@ -189,7 +189,7 @@ def _write(layout: Layout, order: ExportOrder, progress: Progress, *, offline: b
         return _write_lora(layout, order, progress, offline=offline)
     if order.target in EMBEDDINGS:
         return _write_embedding(layout, order, progress, offline=offline)
-    from dbcli.diffusion.adapters import merge_lora
+    from dbcli.diffusion.adapters.attach import merge_lora
     from dbcli.diffusion.word_vectors import fold_words
 
     model = load_model(
@@ -236,7 +236,7 @@ def _write_checkpoint(order: ExportOrder, model: Base, picture: torch.Tensor) ->
 
 
 def _write_lora(layout: Layout, order: ExportOrder, progress: Progress, *, offline: bool) -> Written:
-    from dbcli.diffusion.adapters import attach_lora
+    from dbcli.diffusion.adapters.attach import attach_lora
     from dbcli.diffusion.formats.lora_files import read_lora
     from dbcli.diffusion.formats.lora_portable import for_diffusers, for_kohya
     from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora

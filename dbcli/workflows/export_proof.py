@@ -70,7 +70,7 @@ def _lora_loaded(
     layout: Layout, order: ExportOrder, written: LoraWeights, progress: Progress, *, offline: bool
 ) -> Base:
     """The base with the layers that diffusers takes from the file; this program's own reading is compared as well."""
-    from dbcli.diffusion.adapters import attach_lora
+    from dbcli.diffusion.adapters.attach import attach_lora
     from dbcli.diffusion.formats.diffusers_loading import lora_as_diffusers_reads_it, misread_layers, version
     from dbcli.diffusion.formats.lora_files import read_lora
 

@@ -13,7 +13,7 @@ from dbcli.workflows.base_facts import place_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from dbcli.diffusion.layer_names import Layers
+    from dbcli.diffusion.adapters.layer_names import Layers
 
 
 def check_targets(settings: ProjectSettings, profile: Profile) -> None:
@@ -26,7 +26,7 @@ def check_targets(settings: ProjectSettings, profile: Profile) -> None:
     is_usual = (profile.lora.targets, profile.lora.text_targets) == (usual.targets, usual.text_targets)
     if profile.method != "lora" or is_usual:
         return
-    from dbcli.diffusion.layer_names import stored_layers
+    from dbcli.diffusion.adapters.layer_names import stored_layers
 
     folder = place_of(settings.base)
     unet, text_encoder = stored_layers(folder, "unet"), stored_layers(folder, "text_encoder")
@@ -43,13 +43,13 @@ def check_targets(settings: ProjectSettings, profile: Profile) -> None:
 
 def require_layers(unet: nn.Module, text_encoder: nn.Module, lora: LoraSettings) -> None:
     """Raises ConfigError for names of layers that are not there, with those that are."""
-    from dbcli.diffusion.layer_targets import layers_of
+    from dbcli.diffusion.adapters.layer_targets import layers_of
 
     _require(layers_of(unet), layers_of(text_encoder), lora)
 
 
 def _require(unet: Layers, text_encoder: Layers, lora: LoraSettings) -> None:
-    from dbcli.diffusion.layer_names import ALL_LINEAR, short_names, unusable
+    from dbcli.diffusion.adapters.layer_names import ALL_LINEAR, short_names, unusable
 
     faults = []
     for key, targets, layers, title in (

@@ -22,7 +22,7 @@ from dbcli.workflows.side_work import attempted
 from dbcli.workflows.targets import require_layers
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.adapters import Trainable
+    from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.parallel import Company
@@ -58,7 +58,7 @@ def make_trainable(
     """
     import torch
 
-    from dbcli.diffusion.adapters import add_lora, continue_lora, make_full
+    from dbcli.diffusion.adapters.attach import add_lora, continue_lora, make_full
     from dbcli.diffusion.bases.quantized import shrink
 
     if profile.train.gradient_checkpointing:

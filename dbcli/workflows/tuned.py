@@ -19,7 +19,7 @@ from dbcli.workflows.projects import load_project_base
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dbcli.diffusion.adapters import Trainable
+    from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.word_vectors import WordVectors
@@ -58,7 +58,7 @@ def _size_bytes(base: Base, trainable: Trainable) -> int:
 def _write_lora(file: Path, base: Base) -> None:
     import torch
 
-    from dbcli.diffusion.adapters import lora_alphas, lora_tensors
+    from dbcli.diffusion.adapters.attach import lora_alphas, lora_tensors
     from dbcli.diffusion.formats.lora import lora_from_peft
     from dbcli.diffusion.formats.lora_writing import write_diffusers_lora
 
@@ -96,8 +96,8 @@ def bundled_words(folder: Path) -> list[WordVectors]:
 
 def put_lora(base: Base, lora: LoraWeights) -> None:
     """Makes a base draw with a finished LoRA; DoRA along the inputs, which PEFT does not know, is merged into it."""
-    from dbcli.diffusion.adapters import attach_lora
-    from dbcli.diffusion.composition import merge_loras
+    from dbcli.diffusion.adapters.attach import attach_lora
+    from dbcli.diffusion.adapters.mix import merge_loras
 
     if lora.by_input:
         merge_loras(base.unet, base.text_encoder, [(lora, 1.0)])
@@ -156,7 +156,7 @@ def load_with_loras(
 
     Raises RunMissing where weights are gone, Refused where the base is no longer that of a run.
     """
-    from dbcli.diffusion.composition import merge_loras
+    from dbcli.diffusion.adapters.mix import merge_loras
     from dbcli.diffusion.word_vectors import add_words
 
     folders = [checked_weights(layout, record) for record, _ in runs]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dbcli.diffusion.adapters import Trainable, add_lora, make_full
+from dbcli.diffusion.adapters.attach import Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.optimisers import Optimisation

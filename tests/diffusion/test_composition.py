@@ -9,8 +9,8 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from dbcli.diffusion.adapters import attach_lora, merge_lora
-from dbcli.diffusion.composition import layer_change, merge_loras
+from dbcli.diffusion.adapters.attach import attach_lora, merge_lora
+from dbcli.diffusion.adapters.mix import layer_change, merge_loras
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_to_peft
 from tests.diffusion import tiny_models
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from dbcli.diffusion.adapters.layer_names import short_names, stored_layers, unusable
+from dbcli.diffusion.adapters.layer_targets import expanded, layers_of, matching
 from dbcli.diffusion.bases.base import embedded_folder
 from dbcli.diffusion.imagined import imagine_base
-from dbcli.diffusion.layer_names import short_names, stored_layers, unusable
-from dbcli.diffusion.layer_targets import expanded, layers_of, matching
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear
 from torch import nn
 
-from dbcli.diffusion.low_rank import LowRankLinear
+from dbcli.diffusion.adapters.low_rank import LowRankLinear
 
 RANK, ALPHA = 4, 6.0
 

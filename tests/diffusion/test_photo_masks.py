@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dbcli.diffusion import losses
-from dbcli.diffusion.adapters import make_full
+from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
 from dbcli.diffusion.optimisers import Optimisation
 from dbcli.diffusion.prompts import FrozenPrompts

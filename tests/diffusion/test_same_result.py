@@ -9,7 +9,7 @@ import pytest
 import tiny_models
 import torch
 
-from dbcli.diffusion.adapters import make_full
+from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import encode
 from dbcli.diffusion.noise import normal_rows, timestep_rows
 from dbcli.diffusion.optimisers import Optimisation

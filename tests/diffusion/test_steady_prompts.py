@@ -7,7 +7,7 @@ import copy
 import tiny_models
 import torch
 
-from dbcli.diffusion.adapters import add_lora
+from dbcli.diffusion.adapters.attach import add_lora
 from dbcli.diffusion.steady_prompts import steady_prompts
 
 

@@ -11,7 +11,7 @@ import tiny_models
 import torch
 
 from dbcli.diffusion import losses
-from dbcli.diffusion.adapters import Trainable, add_lora, continue_lora, lora_alphas, lora_tensors, make_full
+from dbcli.diffusion.adapters.attach import Trainable, add_lora, continue_lora, lora_alphas, lora_tensors, make_full
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.optimisers import Optimisation

@@ -13,10 +13,10 @@ import tiny_models
 import torch
 from safetensors.torch import save_file
 
+from dbcli.diffusion.adapters.textual_inversion import learnt_vectors, make_inversion
 from dbcli.diffusion.conditioning import embed_prompts, token_ids
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.inversion import learnt_vectors, make_inversion
 from dbcli.diffusion.optimisers import Optimisation
 from dbcli.diffusion.prompts import LearningPrompts
 from dbcli.diffusion.rows import Material, RowPlan

@@ -11,7 +11,7 @@ import tiny_models
 import torch
 from small_trainers import run
 
-from dbcli.diffusion.adapters import Trainable, add_lora, attach_lora, lora_tensors, make_full
+from dbcli.diffusion.adapters.attach import Trainable, add_lora, attach_lora, lora_tensors, make_full
 from dbcli.diffusion.formats.lora import lora_from_peft
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.optimisers import Optimisation

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.adapters.layer_targets import expanded
 from dbcli.diffusion.formats.lora import LoraWeights, lora_to_peft
-from dbcli.diffusion.layer_targets import expanded
 
 LORA_NAME = "default"
 
@@ -107,7 +107,7 @@ def _config(**how: Any) -> Any:
     """PEFT's LoraConfig, with our linear layer in place of its own."""
     from peft import LoraConfig
 
-    from dbcli.diffusion.low_rank import LowRankLinear
+    from dbcli.diffusion.adapters.low_rank import LowRankLinear
 
     config = LoraConfig(**how)
     config._register_custom_module({torch.nn.Linear: LowRankLinear})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dbcli.diffusion.adapters import Trainable, freeze
+from dbcli.diffusion.adapters.attach import Trainable, freeze
 from dbcli.diffusion.word_vectors import WordVectors, add_words
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.adapters import freeze
+from dbcli.diffusion.adapters.attach import freeze
 from dbcli.diffusion.formats.lora import PARTS, LoraLayer, LoraWeights, path_prefix
 
 

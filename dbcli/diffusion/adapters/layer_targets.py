@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from dbcli.diffusion.layer_names import ALL_LINEAR, Layers, is_meant
+from dbcli.diffusion.adapters.layer_names import ALL_LINEAR, Layers, is_meant
 
 
 def matching(network: nn.Module, target: str) -> dict[str, nn.Module]:
