@@ -14,7 +14,7 @@ from dbcli.project.settings.profiles import load_profile
 from dbcli.workflows.settings import default_profile
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.trainer import StepResult
+    from dbcli.diffusion.training.trainer import StepResult
 
 # Noise, velocity and the base's own predictions have a variance of about 1, and so has the error of a model that
 # predicts nothing at all. Weights ten times worse than that are no place to go on from, finite or not.

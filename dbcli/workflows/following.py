@@ -36,15 +36,15 @@ from dbcli.workflows.training_loop import build_trainer, make_trainable, row_pla
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.parallel import Company
-    from dbcli.diffusion.trainer import Trainer
+    from dbcli.diffusion.training.parallel import Company
+    from dbcli.diffusion.training.trainer import Trainer
 
 LEADER_LOST = 5
 
 
 def follow() -> int:
     """Works for process 0 until it says that there is no more; the exit code."""
-    from dbcli.diffusion.parallel import ProcessLost, find_store, join, part
+    from dbcli.diffusion.training.parallel import ProcessLost, find_store, join, part
 
     rank, port = int(os.environ["RANK"]), os.environ.get(FOLLOWERS_PORT)
     store = None
@@ -116,7 +116,7 @@ class Follower:
         self._go_on_after(lambda: self.company.settle(fault, report))
 
     def _step(self, rate_scale: float) -> None:
-        from dbcli.diffusion.parallel import ProcessLost
+        from dbcli.diffusion.training.parallel import ProcessLost
 
         assert self.trainer is not None  # it was built in common, or there would be no step
         fault, self.fault, trainer, before = self.fault, None, self.trainer, self.company.settled
@@ -138,7 +138,7 @@ class Follower:
 
     def _go_on_after(self, work: Callable[[], Any]) -> None:
         """A fault, this process's or another's, is known to all by now: what follows from it process 0 decides."""
-        from dbcli.diffusion.parallel import ProcessLost
+        from dbcli.diffusion.training.parallel import ProcessLost
 
         try:
             work()
@@ -199,7 +199,7 @@ class Follower:
         keep_freed_memory()
 
     def _load(self, folder: str, with_optimiser: bool) -> None:
-        from dbcli.diffusion.state_files import read_state
+        from dbcli.diffusion.training.state_files import read_state
 
         assert self.trainer is not None
         state = read_state(Path(folder))

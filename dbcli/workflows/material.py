@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.images import Posterior
-    from dbcli.diffusion.rows import Material
+    from dbcli.diffusion.training.batches import Material
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def gather(
     Raises SubjectError where photos have changed since they were added, Interrupted between two batches.
     """
     from dbcli.diffusion.images import encode
-    from dbcli.diffusion.rows import Material
+    from dbcli.diffusion.training.batches import Material
 
     pile = _Pile()
     known_files: dict[Path, int] = {}

@@ -40,7 +40,7 @@ from dbcli.workflows.side_work import attempted
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.trainer import Trainer
+    from dbcli.diffusion.training.trainer import Trainer
     from dbcli.metrics.choice import Choice
 
 # Steps whose speed is asked for: the newest, as a machine may have been busy before.
@@ -188,7 +188,7 @@ class Probing:
         last = trainer.done
         chosen, rule = self._choice(last)
         if chosen != last:
-            from dbcli.diffusion.as_result import WEIGHTS_FILE, load_result
+            from dbcli.diffusion.training.as_result import WEIGHTS_FILE, load_result
 
             folder = kept_weights(self.layout, self.run.name, chosen)
             assert folder is not None  # _choice picks only among those that are there
@@ -209,7 +209,7 @@ class Probing:
             attempted("The chart of the probes", self.progress, lambda: write_bytes(chart, probe_curve(self.record)))
 
     def _probe(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> ProbeEntry:
-        from dbcli.diffusion.as_result import as_result
+        from dbcli.diffusion.training.as_result import as_result
 
         began, step = time.perf_counter(), trainer.done
         with as_result(trainer):
@@ -240,7 +240,7 @@ class Probing:
 
     def _keep(self, trainer: Trainer, entry: ProbeEntry) -> None:
         """Weights first, then the record that counts on them, then the weights that nothing needs any longer."""
-        from dbcli.diffusion.as_result import result_tensors, write_result
+        from dbcli.diffusion.training.as_result import result_tensors, write_result
 
         began, name = time.perf_counter(), self.run.name
         self.record.probes.append(entry)

@@ -26,7 +26,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import announce
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.trainer import StepResult, Trainer, TrainingState
+    from dbcli.diffusion.training.trainer import StepResult, Trainer, TrainingState
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Checkpoints:
 
     def save(self) -> None:
         """Makes a checkpoint of this step, if there is none, and says so in the record."""
-        from dbcli.diffusion.state_files import write_state
+        from dbcli.diffusion.training.state_files import write_state
 
         state = self.trainer.state()
         save_checkpoint(
@@ -68,7 +68,7 @@ class Checkpoints:
 
     def load_newest(self) -> bool:
         """Puts the newest sound checkpoint into the trainer; False where there is none."""
-        from dbcli.diffusion.state_files import read_state
+        from dbcli.diffusion.training.state_files import read_state
 
         found = newest_checkpoint(
             self.layout,
@@ -146,7 +146,7 @@ class Checkpoints:
 
 def tidy_checkpoints(layout: Layout, record: RunRecord, profile: Profile, progress: Progress) -> None:
     """Takes out of a finished run's checkpoints what only resuming needs, and those that its result holds anyway."""
-    from dbcli.diffusion.state_files import TENSOR_FILES
+    from dbcli.diffusion.training.state_files import TENSOR_FILES
 
     if profile.train.keep_finished == "all":
         return

@@ -23,7 +23,7 @@ from dbcli.workflows.signals import StopWish
 from dbcli.workflows.staff import Staff
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.parallel import Company
+    from dbcli.diffusion.training.parallel import Company
 
 # What torchrun, and therefore accelerate launch, says to each process that it starts.
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -112,7 +112,7 @@ def company(processes: int, device: str, wish: StopWish, progress: Progress) -> 
 @contextmanager
 def _led(found: Company, on_cpu: bool) -> Iterator[None]:
     global _current
-    from dbcli.diffusion.parallel import ProcessLost, part
+    from dbcli.diffusion.training.parallel import ProcessLost, part
 
     _current = found
     is_whole = True

@@ -15,7 +15,7 @@ from dbcli.errors import MachineError
 from dbcli.workflows.signals import StopWish
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.parallel import Company
+    from dbcli.diffusion.training.parallel import Company
 
 # How long a process that was told to leave may take before it is killed.
 LEAVING_SECONDS = 30.0
@@ -35,7 +35,7 @@ class Staff:
     @contextmanager
     def at_work(self) -> Iterator[Company]:
         """Starts them, meets them, and sees to their end. Raises MachineError with the last words of one that died."""
-        from dbcli.diffusion.parallel import ProcessLost, join, open_store
+        from dbcli.diffusion.training.parallel import ProcessLost, join, open_store
 
         before = dict(os.environ)
         try:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.rows import RowPlan
-    from dbcli.diffusion.teacher import Stored, Teacher
+    from dbcli.diffusion.training.batches import RowPlan
+    from dbcli.diffusion.training.teacher import Stored, Teacher
 
 # Of Stable Diffusion: channels of a latent, pixels it covers, and the side of a picture in px.
 USUAL_SHAPE = (4, 8, 512)
@@ -40,9 +40,9 @@ def teacher_of(
 
     Raises Interrupted between two batches; predictions of the draws that were finished stay.
     """
-    from dbcli.diffusion.prompts import FrozenPrompts
     from dbcli.diffusion.samplers import alphas_of
-    from dbcli.diffusion.teacher import AdapterOff, StoredTeacher
+    from dbcli.diffusion.training.prompt_table import FrozenPrompts
+    from dbcli.diffusion.training.teacher import AdapterOff, StoredTeacher
 
     if profile.prior.source != "teacher" or not any(class_images):
         return None
@@ -91,7 +91,7 @@ def stored_predictions(
     from dbcli.diffusion.conditioning import embed_prompts
     from dbcli.diffusion.images import encode
     from dbcli.diffusion.samplers import alphas_of
-    from dbcli.diffusion.teacher import Stored, predict, read_predictions, write_predictions
+    from dbcli.diffusion.training.teacher import Stored, predict, read_predictions, write_predictions
 
     seed = settings.seed
     store = TeacherStore.of(

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
-    from dbcli.diffusion.parallel import Company
-    from dbcli.diffusion.rows import RowPlan
-    from dbcli.diffusion.teacher import Teacher
-    from dbcli.diffusion.trainer import StepResult, Trainer
+    from dbcli.diffusion.training.batches import RowPlan
+    from dbcli.diffusion.training.parallel import Company
+    from dbcli.diffusion.training.teacher import Teacher
+    from dbcli.diffusion.training.trainer import StepResult, Trainer
 
 OPTIMISATION_KEYS = (
     "learning_rate",
@@ -90,7 +90,7 @@ def noise_seed(profile: Profile, generation: int) -> int:
 
 def row_plan(lesson: Lesson, profile: Profile, record: RunRecord) -> RowPlan:
     """Which pictures each step of a run sees; the last subjects of the lesson are those it rehearses."""
-    from dbcli.diffusion.rows import RowPlan
+    from dbcli.diffusion.training.batches import RowPlan
 
     return RowPlan(
         lesson.materials,
@@ -112,11 +112,11 @@ def build_trainer(
 ) -> Trainer:
     """Joins a base, a lesson and a profile's numbers into a trainer, one of a company's if there is one."""
     from dbcli.diffusion.compiling import compile_unet
-    from dbcli.diffusion.optimisers import Optimisation
-    from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.resting import idle_in_training, rest
     from dbcli.diffusion.samplers import alphas_of
-    from dbcli.diffusion.trainer import Objective, Schedule, Trainer
+    from dbcli.diffusion.training.optimisers import Optimisation
+    from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
+    from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
 
     train, device = profile.train, base.unet.device
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
@@ -205,7 +205,7 @@ def _to_the_end(
     wish: Callable[[], bool],
 ) -> bool:
     """Trains until nothing is left to do, or a signal came; whether the run is over."""
-    from dbcli.diffusion.trainer import train
+    from dbcli.diffusion.training.trainer import train
 
     trainer = keeper.trainer
 

@@ -12,10 +12,10 @@ from torch import nn
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.optimisers import Optimisation
-from dbcli.diffusion.rows import Material, RowPlan
 from dbcli.diffusion.samplers import alphas_of
-from dbcli.diffusion.trainer import Objective, Schedule, Trainer, train
+from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.optimisers import Optimisation
+from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 STEPS, RATE = 20, 1e-3

@@ -7,7 +7,7 @@ import tiny_models
 import torch
 
 from dbcli.diffusion.conditioning import embed_prompts, token_ids
-from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
+from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.vocabulary import tokens_of
 
 

@@ -22,9 +22,9 @@ from small_trainers import (
 from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
-from dbcli.diffusion.optimisers import Optimisation, build_optimiser
-from dbcli.diffusion.rounding import stochastically_rounded
-from dbcli.diffusion.state_files import read_state, write_state
+from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser
+from dbcli.diffusion.training.state_files import read_state, write_state
+from dbcli.diffusion.training.stochastic_rounding import stochastically_rounded
 from dbcli.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dbcli.diffusion.losses import (
+from dbcli.diffusion.training.losses import (
     dreambooth_loss,
     epsilon_target,
     masked_squared_error,
@@ -117,7 +117,7 @@ def test_the_gradient_of_one_row_is_worked_out_by_hand() -> None:
 def test_the_whole_loss_equals_a_computation_number_by_number(
     subject_rows: int, prediction_type: str, gamma: float | None
 ) -> None:
-    from dbcli.diffusion.losses import TARGETS, uniform_weights
+    from dbcli.diffusion.training.losses import TARGETS, uniform_weights
 
     generator = torch.Generator().manual_seed(subject_rows)
     count, alphas = 2 * subject_rows, torch.linspace(0.999, 0.005, 1000).double()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dbcli.diffusion.losses import share_of_dreambooth_loss
-from dbcli.diffusion.parallel import retold, told
-from dbcli.diffusion.shares import Share
+from dbcli.diffusion.training.losses import share_of_dreambooth_loss
+from dbcli.diffusion.training.parallel import retold, told
+from dbcli.diffusion.training.shares import Share
 from dbcli.errors import DiskFull, Interrupted
 
 

@@ -12,14 +12,14 @@ import tiny_models
 import torch
 from PIL import Image
 
-from dbcli.diffusion import losses
 from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
-from dbcli.diffusion.optimisers import Optimisation
-from dbcli.diffusion.prompts import FrozenPrompts
-from dbcli.diffusion.rows import Material, RowPlan
 from dbcli.diffusion.samplers import alphas_of
-from dbcli.diffusion.trainer import Objective, Schedule, Trainer
+from dbcli.diffusion.training import losses
+from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.optimisers import Optimisation
+from dbcli.diffusion.training.prompt_table import FrozenPrompts
+from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
 from dbcli.errors import PhotoError
 
 CENTRE = {"crop": "center", "flip": False, "seed": 0, "number": 0}

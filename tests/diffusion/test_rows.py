@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from dbcli.diffusion.rows import Material, RowPlan
+from dbcli.diffusion.training.batches import Material, RowPlan
 
 DOG = Material(photos=[[0], [1], [2]], photo_prompts=[0, 0, 1], class_images=[3, 4, 5, 6], class_prompt=2)
 CAT = Material(photos=[[7], [8]], photo_prompts=[3, 3], class_images=[9, 10], class_prompt=4)

@@ -12,11 +12,11 @@ import torch
 from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import encode
 from dbcli.diffusion.noise import normal_rows, timestep_rows
-from dbcli.diffusion.optimisers import Optimisation
-from dbcli.diffusion.prompts import FrozenPrompts
-from dbcli.diffusion.rows import Material, RowPlan
 from dbcli.diffusion.samplers import alphas_of
-from dbcli.diffusion.trainer import Objective, Schedule, Trainer
+from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.optimisers import Optimisation
+from dbcli.diffusion.training.prompt_table import FrozenPrompts
+from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
 
 STEPS, RATE = 20, 1e-5
 PROMPTS = ["a sks dog", "a dog"]

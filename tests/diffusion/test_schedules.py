@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dbcli.diffusion.optimisers import Optimisation, build_optimiser, rate_factor
+from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, rate_factor
 
 
 def factors(steps: int, **how: object) -> list[float]:

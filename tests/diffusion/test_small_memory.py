@@ -13,7 +13,7 @@ from small_trainers import (
     trainer_for,
 )
 
-from dbcli.diffusion.trainer import Trainer
+from dbcli.diffusion.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

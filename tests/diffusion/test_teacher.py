@@ -10,15 +10,15 @@ import pytest
 import tiny_models
 import torch
 
-from dbcli.diffusion import losses
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, continue_lora, lora_alphas, lora_tensors, make_full
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.optimisers import Optimisation
-from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
-from dbcli.diffusion.rows import Material, Row, RowPlan
 from dbcli.diffusion.samplers import alphas_of
-from dbcli.diffusion.teacher import (
+from dbcli.diffusion.training import losses
+from dbcli.diffusion.training.batches import Material, Row, RowPlan
+from dbcli.diffusion.training.optimisers import Optimisation
+from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
+from dbcli.diffusion.training.teacher import (
     AdapterOff,
     Stored,
     StoredTeacher,
@@ -28,7 +28,7 @@ from dbcli.diffusion.teacher import (
     read_predictions,
     write_predictions,
 )
-from dbcli.diffusion.trainer import Objective, Schedule, Trainer
+from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
 
 PROMPTS = ["a sks dog", "a dog"]
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}

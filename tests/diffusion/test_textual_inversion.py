@@ -17,12 +17,12 @@ from dbcli.diffusion.adapters.textual_inversion import learnt_vectors, make_inve
 from dbcli.diffusion.conditioning import embed_prompts, token_ids
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.optimisers import Optimisation
-from dbcli.diffusion.prompts import LearningPrompts
-from dbcli.diffusion.rows import Material, RowPlan
 from dbcli.diffusion.samplers import alphas_of
-from dbcli.diffusion.state_files import read_state, write_state
-from dbcli.diffusion.trainer import Objective, Schedule, Trainer, train
+from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.optimisers import Optimisation
+from dbcli.diffusion.training.prompt_table import LearningPrompts
+from dbcli.diffusion.training.state_files import read_state, write_state
+from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train
 from dbcli.diffusion.word_vectors import WordVectors, add_words, added_tokens, fold_words, start_vectors
 from dbcli.errors import UnsafeFile, UnsupportedFile
 

@@ -14,12 +14,12 @@ from small_trainers import run
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, attach_lora, lora_tensors, make_full
 from dbcli.diffusion.formats.lora import lora_from_peft
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.optimisers import Optimisation
-from dbcli.diffusion.prompts import FrozenPrompts, LearningPrompts
-from dbcli.diffusion.rows import Material, RowPlan
 from dbcli.diffusion.samplers import alphas_of
-from dbcli.diffusion.state_files import read_state, write_state
-from dbcli.diffusion.trainer import Objective, Schedule, Trainer, train
+from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.optimisers import Optimisation
+from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
+from dbcli.diffusion.training.state_files import read_state, write_state
+from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train
 from dbcli.errors import TrainingDiverged
 
 PROMPTS = ["a sks dog", "a dog"]

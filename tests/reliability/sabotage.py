@@ -142,7 +142,7 @@ def nan_at(step: int, weights: bool = False, only_at_full_rate: bool = False) ->
 
     import torch
 
-    from dbcli.diffusion.trainer import Trainer
+    from dbcli.diffusion.training.trainer import Trainer
 
     loss, take_step = Trainer.loss, Trainer.step
 
@@ -167,7 +167,7 @@ def fail_at_step(step: int, error: str, **recipe: Any) -> None:
     `recipe` takes method, recomputing, fused and packed (whether the frozen base is kept in fewer bits).
     """
     from dbcli.diffusion.bases.quantized import SmallConvolution
-    from dbcli.diffusion.trainer import Trainer
+    from dbcli.diffusion.training.trainer import Trainer
 
     take_step = Trainer.step
 
@@ -192,7 +192,7 @@ def limit_memory(megabytes: int, before_step: int | None = None) -> None:
     """
     import resource
 
-    from dbcli.diffusion.trainer import Trainer
+    from dbcli.diffusion.training.trainer import Trainer
 
     def limit() -> None:
         status = Path("/proc/self/status").read_text()
@@ -276,7 +276,7 @@ def _wait_for(path: str) -> None:
 
 def hold_at_step(step: int, until: str) -> None:
     """The process waits before a step until a file is there."""
-    from dbcli.diffusion.trainer import Trainer
+    from dbcli.diffusion.training.trainer import Trainer
 
     take_step = Trainer.step
 

@@ -19,7 +19,7 @@ import torch
 from torch import distributed
 
 from dbcli import errors
-from dbcli.diffusion.shares import Share
+from dbcli.diffusion.training.shares import Share
 from dbcli.errors import DreamboothError, MachineError
 
 # Gradients are summed a hundred megabytes at a time: no second copy of all of them is made.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.weight_by_weight import WeightByWeight
+from dbcli.diffusion.training.optimizer_in_backward import WeightByWeight
 from dbcli.errors import ConfigError
 from dbcli.hints import installing
 

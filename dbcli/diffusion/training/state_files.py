@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from dbcli.diffusion.files.writing import write_tensor_file
-from dbcli.diffusion.trainer import TrainingState
+from dbcli.diffusion.training.trainer import TrainingState
 
 TENSOR_FILES = {"weights": "weights.safetensors", "optimiser": "optimiser.safetensors", "ema": "ema.safetensors"}
 NUMBERS_FILE = "state.json"

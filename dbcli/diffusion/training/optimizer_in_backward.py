@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.noise import seed_for
-from dbcli.diffusion.rounding import stochastically_rounded
+from dbcli.diffusion.training.stochastic_rounding import stochastically_rounded
 
 # Beside the inner optimiser's own slots: how often a weight was rounded, which tells the noise of the next time.
 ROUNDINGS = "roundings"

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.files.writing import write_tensor_file
-from dbcli.diffusion.state_files import TENSOR_FILES
-from dbcli.diffusion.trainer import Trainer
+from dbcli.diffusion.training.state_files import TENSOR_FILES
+from dbcli.diffusion.training.trainer import Trainer
 
 WEIGHTS_FILE = "weights.safetensors"
 

@@ -11,22 +11,22 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion import losses
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
-from dbcli.diffusion.optimisers import (
+from dbcli.diffusion.training import losses
+from dbcli.diffusion.training.batches import Row, RowPlan
+from dbcli.diffusion.training.optimisers import (
     Optimisation,
     build_optimiser,
     load_optimiser_tensors,
     optimiser_tensors,
     rate_factor,
 )
-from dbcli.diffusion.prompts import PromptTable
-from dbcli.diffusion.rows import Row, RowPlan
-from dbcli.diffusion.shares import Alone
-from dbcli.diffusion.teacher import Teacher
+from dbcli.diffusion.training.prompt_table import PromptTable
+from dbcli.diffusion.training.shares import Alone
+from dbcli.diffusion.training.teacher import Teacher
 from dbcli.errors import TrainingDiverged
 
 
