@@ -36,8 +36,8 @@ def ours(base: Any, arguments: argparse.Namespace, folder: Path) -> Any:
     """Pictures `[N, 3, H, W]`, and each of them as a PNG, as `dreambooth generate` writes it."""
     import torch
 
-    from dbcli.diffusion.drawing import DrawSettings, Order, draw
     from dbcli.diffusion.images import to_image
+    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
     from dbcli.workflows.picture_writing import PictureWriter
 
     size = base.resolution

@@ -120,7 +120,7 @@ def _model_loaded(order: ExportOrder) -> Base:
 
 def check_image(model: Base, order: ExportOrder) -> torch.Tensor:
     """One image of the run's first subject, `[3, H, W]` in [-1, 1]."""
-    from dbcli.diffusion.drawing import DrawSettings, Order, draw
+    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
 
     # An imported LoRA may not say which words it answers to.
     words = next(iter(words_of(order.record).values()), Words("", "photo"))

@@ -22,7 +22,7 @@ from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.drawing import DrawSettings as How
+    from dbcli.diffusion.sampling.sample import DrawSettings as How
 
 # Among a recipe's extras: the step of the checkpoint that drew it.
 CHECKPOINT_KEY = "checkpoint"
@@ -112,7 +112,7 @@ def recipes_for(
 
 def how_to_draw(recipe: Recipe, batch_size: int) -> How:
     """A recipe as the drawing takes it."""
-    from dbcli.diffusion import drawing
+    from dbcli.diffusion.sampling import sample as drawing
 
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
     how = {
@@ -146,8 +146,8 @@ def draw_recipes(
 
     Raises Interrupted between two steps; the pictures finished before stay.
     """
-    from dbcli.diffusion.drawing import Order, draw
     from dbcli.diffusion.images import to_image
+    from dbcli.diffusion.sampling.sample import Order, draw
 
     if not recipes or (wanted is not None and not wanted):
         return []
@@ -248,8 +248,8 @@ def preview(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Draws one picture of each subject as the model stands into `previews/step-000100-dog.png`."""
-    from dbcli.diffusion.drawing import Order, draw
     from dbcli.diffusion.images import to_image
+    from dbcli.diffusion.sampling.sample import Order, draw
 
     folder = layout.previews_dir(record.name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -136,9 +136,9 @@ def draw_class_images(
 
     on_drawn(index, hash) is told of each. Raises Interrupted between two pictures.
     """
-    from dbcli.diffusion.drawing import DrawSettings, Order, draw
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.noise import seed_for
+    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
 
     recipe = prior_set.recipe
     assert recipe is not None  # own photos are never missing

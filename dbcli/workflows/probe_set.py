@@ -91,8 +91,8 @@ def draw_items(
     on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Image.Image]:
     """The pictures of a set in its order; one that two subjects of a class share is drawn once. Raises Interrupted."""
-    from dbcli.diffusion.drawing import Order, draw
     from dbcli.diffusion.images import to_image
+    from dbcli.diffusion.sampling.sample import Order, draw
 
     orders = [Order(item.recipe.prompt, item.recipe.seed, item.recipe.negative) for item in items]
     distinct = list(dict.fromkeys(orders))

@@ -254,8 +254,8 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
 
 def _class_pictures(base: Base, noun: str) -> Posterior:
     """A few pictures of the class by the base itself, encoded."""
-    from dbcli.diffusion.drawing import DrawSettings, Order, draw
     from dbcli.diffusion.images import encode
+    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
 
     size = base.resolution
     how = DrawSettings("dpm++", 12, 3.0, 0.0, size, size, CLASS_IMAGES)

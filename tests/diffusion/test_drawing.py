@@ -13,8 +13,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from dbcli.diffusion.arithmetic import drawing_precision
-from dbcli.diffusion.drawing import DrawSettings, Order, draw, rescaled_guidance
 from dbcli.diffusion.samplers import SAMPLERS, make_sampler
+from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw, rescaled_guidance
 from dbcli.errors import ConfigError, ImageNotFinite, Interrupted
 
 SETTINGS = DrawSettings(steps=3, guidance=4.0, width=64, height=64, batch_size=4)
@@ -189,7 +189,7 @@ def test_zero_terminal_snr_rescales_guidance_and_other_bases_do_not(base: Any, m
     zero_snr = SimpleNamespace(**{**vars(base), "scheduler_config": config})
     order = [Order("a dog", 1)]
     rescaled, plain = drawn(zero_snr, order), drawn(base, order)
-    monkeypatch.setattr("dbcli.diffusion.drawing.GUIDANCE_RESCALE", 0.0)
+    monkeypatch.setattr("dbcli.diffusion.sampling.sample.GUIDANCE_RESCALE", 0.0)
     assert torch.isfinite(rescaled).all()
     assert not torch.allclose(drawn(zero_snr, order), rescaled)
     assert torch.equal(drawn(base, order), plain)

@@ -8,7 +8,7 @@ import tiny_models
 import torch
 
 from dbcli.diffusion.adapters.attach import add_lora
-from dbcli.diffusion.steady_prompts import steady_prompts
+from dbcli.diffusion.sampling.cached_cross_attention import steady_prompts
 
 
 @torch.no_grad()

@@ -254,7 +254,8 @@ def stop_in(phase: str) -> None:
     """The process sends itself SIGINT in the middle of a phase before training."""
     import signal
 
-    from dbcli.diffusion import drawing, images
+    from dbcli.diffusion import images
+    from dbcli.diffusion.sampling import sample as drawing
 
     room, name = (drawing, "decode") if phase == "class images" else (images, "encode")
     original = getattr(room, name)
@@ -290,7 +291,7 @@ def hold_at_step(step: int, until: str) -> None:
 
 def count_drawn(path: str) -> None:
     """Every picture that is decoded adds a line to a file: the process that drew it."""
-    from dbcli.diffusion import drawing
+    from dbcli.diffusion.sampling import sample as drawing
     from dbcli.project.files.atomic import append_line
 
     decode = drawing.decode
@@ -304,7 +305,7 @@ def count_drawn(path: str) -> None:
 
 def hold_drawing(until: str) -> None:
     """The process waits before its first picture is decoded until a file is there."""
-    from dbcli.diffusion import drawing
+    from dbcli.diffusion.sampling import sample as drawing
 
     decode = drawing.decode
 
