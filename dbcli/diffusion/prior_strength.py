@@ -22,7 +22,7 @@ from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids, token_ids
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.losses import noised
 
 # From nearly clean to nearly noise: words act on layout early and on detail late.

@@ -60,7 +60,7 @@ def suite_names() -> list[str]:
 
 def sampler_names() -> list[str]:
     """The samplers a picture can be drawn with."""
-    from dbcli.diffusion.samplers import SAMPLERS
+    from dbcli.diffusion.schedulers.samplers import SAMPLERS
 
     return list(SAMPLERS)
 

@@ -51,7 +51,7 @@ def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
 
 def draw_settings(profile: Profile, flags: Mapping[str, Any]) -> DrawSettings:
     """A profile's drawing settings with the command line's on top; ConfigError names every fault."""
-    from dbcli.diffusion.samplers import check_sampler
+    from dbcli.diffusion.schedulers.samplers import check_sampler
 
     given = {f"draw.{key}": value for key, value in flags.items() if value is not None}
     if "draw.sampler" in given:

@@ -133,7 +133,7 @@ def _check_values(lora: LoraWeights, file: Path) -> None:
 
 def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progress) -> None:
     """Warns of a LoRA for a base of the same shapes that predicts something else; Stable Diffusion 2 has both kinds."""
-    from dbcli.diffusion.prediction import V, said_by
+    from dbcli.diffusion.schedulers.prediction import V, said_by
 
     try:
         said = said_by(set(), lora.metadata, str(file)).prediction

@@ -187,7 +187,7 @@ def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
 
 
 def _of_others(layout: Layout, read: Parameters, picture: Path, progress: Progress) -> Asked:
-    from dbcli.diffusion.samplers import SAMPLERS
+    from dbcli.diffusion.schedulers.samplers import SAMPLERS
 
     sampler = read.sampler if read.sampler in SAMPLERS else None
     unread = list(read.unread)

@@ -73,7 +73,7 @@ def recipes_for(
     0. `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
     from dbcli.diffusion.arithmetic import drawing_precision
-    from dbcli.diffusion.samplers import visited
+    from dbcli.diffusion.schedulers.samplers import visited
 
     words, kept = words_of(record), dict(extras or {})
     precision = drawing_precision(settings.precision, base.unet.device)  # type: ignore[arg-type]

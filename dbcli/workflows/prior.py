@@ -60,7 +60,7 @@ def ensure_class_images(
     in any other way is another set. Raises Interrupted between two pictures; what was drawn stays.
     """
     from dbcli.diffusion.arithmetic import drawing_precision
-    from dbcli.diffusion.samplers import visited
+    from dbcli.diffusion.schedulers.samplers import visited
 
     prompt = class_prompt(settings.template, class_noun)
     if settings.folder is not None:

@@ -104,7 +104,7 @@ def resolve_profile(
 
 def _settled(profile: Profile) -> Profile:
     """The settings with every random seed drawn. Raises ConfigError for a sampler that does not exist."""
-    from dbcli.diffusion.samplers import check_sampler
+    from dbcli.diffusion.schedulers.samplers import check_sampler
 
     for key, name in (
         ("draw.sampler", profile.draw.sampler),

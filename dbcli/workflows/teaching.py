@@ -40,7 +40,7 @@ def teacher_of(
 
     Raises Interrupted between two batches; predictions of the draws that were finished stay.
     """
-    from dbcli.diffusion.samplers import alphas_of
+    from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.prompt_table import FrozenPrompts
     from dbcli.diffusion.training.teacher import AdapterOff, StoredTeacher
 
@@ -90,7 +90,7 @@ def stored_predictions(
 
     from dbcli.diffusion.conditioning import embed_prompts
     from dbcli.diffusion.images import encode
-    from dbcli.diffusion.samplers import alphas_of
+    from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.teacher import Stored, predict, read_predictions, write_predictions
 
     seed = settings.seed

@@ -12,7 +12,7 @@ from torch import nn
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import Material, RowPlan
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train

@@ -13,8 +13,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 from dbcli.diffusion.arithmetic import drawing_precision
-from dbcli.diffusion.samplers import SAMPLERS, make_sampler
 from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw, rescaled_guidance
+from dbcli.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from dbcli.errors import ConfigError, ImageNotFinite, Interrupted
 
 SETTINGS = DrawSettings(steps=3, guidance=4.0, width=64, height=64, batch_size=4)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import Material, RowPlan
 from dbcli.diffusion.training.optimisers import Optimisation

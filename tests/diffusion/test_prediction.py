@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from dbcli.diffusion.bases.base import load_base, parts_of, resolve_base
 from dbcli.diffusion.formats.checkpoint import original_tensors
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.errors import UnsupportedFile
 from tests.diffusion import tiny_models
 

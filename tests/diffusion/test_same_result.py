@@ -12,7 +12,7 @@ import torch
 from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import encode
 from dbcli.diffusion.noise import normal_rows, timestep_rows
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import Material, RowPlan
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import FrozenPrompts

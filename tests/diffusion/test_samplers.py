@@ -13,8 +13,8 @@ import torch
 
 from dbcli.diffusion.bases.base import embedded_folder
 from dbcli.diffusion.bases.single_file import shipped_configs
-from dbcli.diffusion.noisiest_first import trailing
-from dbcli.diffusion.samplers import NOISIEST, PUBLISHED, SAMPLERS, alphas_of, make_sampler, visited
+from dbcli.diffusion.schedulers.noisiest_first import trailing
+from dbcli.diffusion.schedulers.samplers import NOISIEST, PUBLISHED, SAMPLERS, alphas_of, make_sampler, visited
 from dbcli.project.settings.profiles import load_profile
 
 V1 = shipped_configs("sd-v1")["scheduler"]

@@ -13,7 +13,7 @@ import torch
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, continue_lora, lora_alphas, lora_tensors, make_full
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import Material, Row, RowPlan
 from dbcli.diffusion.training.optimisers import Optimisation

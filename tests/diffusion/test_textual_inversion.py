@@ -17,7 +17,7 @@ from dbcli.diffusion.adapters.textual_inversion import learnt_vectors, make_inve
 from dbcli.diffusion.conditioning import embed_prompts, token_ids
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import Material, RowPlan
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import LearningPrompts

@@ -14,7 +14,7 @@ from small_trainers import run
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, attach_lora, lora_tensors, make_full
 from dbcli.diffusion.formats.lora import lora_from_peft
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.samplers import alphas_of
+from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import Material, RowPlan
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts

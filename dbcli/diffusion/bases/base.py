@@ -23,8 +23,8 @@ from dbcli.diffusion.bases.settings import check_settings, sample_size
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
 from dbcli.diffusion.bases.unsupported import check_folder
 from dbcli.diffusion.files.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
-from dbcli.diffusion.prediction import checked_prediction, settle
-from dbcli.diffusion.samplers import has_zero_snr
+from dbcli.diffusion.schedulers.prediction import checked_prediction, settle
+from dbcli.diffusion.schedulers.samplers import has_zero_snr
 from dbcli.errors import BaseMissing, UsageError
 from dbcli.hints import nearest, quoted
 

@@ -23,7 +23,7 @@ from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.checkpoint_names import RenamedFile
 from dbcli.diffusion.files.model_files import WeightFile, open_weights, require_float
-from dbcli.diffusion.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
+from dbcli.diffusion.schedulers.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
 from dbcli.errors import BaseMissing, UnsafeFile
 
 METADATA_KEY = "dreambooth.configs"

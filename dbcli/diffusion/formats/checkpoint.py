@@ -11,7 +11,7 @@ import torch
 
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.writing import save_tensors
-from dbcli.diffusion.prediction import marks
+from dbcli.diffusion.schedulers.prediction import marks
 
 METADATA_KEY = "dreambooth.configs"
 CLIP_VOCABULARY_SIZE = 49408

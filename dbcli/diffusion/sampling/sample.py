@@ -16,8 +16,8 @@ from dbcli.diffusion.compiling import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode
 from dbcli.diffusion.resting import at_work
-from dbcli.diffusion.samplers import NOISIEST, has_zero_snr, make_sampler
 from dbcli.diffusion.sampling.cached_cross_attention import steady_prompts
+from dbcli.diffusion.schedulers.samplers import NOISIEST, has_zero_snr, make_sampler
 from dbcli.errors import ImageNotFinite, Interrupted
 
 # How far guidance is rescaled where the base has zero terminal SNR (Lin et al. 2024, section 3.4): without it images

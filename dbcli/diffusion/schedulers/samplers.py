@@ -72,7 +72,7 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str 
         shared["set_alpha_to_one"] = scheduler_config.get("set_alpha_to_one", False)
     if class_name in ("DDIMScheduler", "DDPMScheduler"):
         shared["clip_sample"] = scheduler_config.get("clip_sample", False)
-    from dbcli.diffusion.noisiest_first import as_published, noisiest_first
+    from dbcli.diffusion.schedulers.noisiest_first import as_published, noisiest_first
 
     kind = noisiest_first(kind) if timesteps == NOISIEST else as_published(kind)
     sampler = kind(**{key: value for key, value in (shared | extra).items() if key in accepted})
