@@ -19,8 +19,8 @@ from dbcli.workflows.settings import AUTO, default_profile, resolve_profile
 if TYPE_CHECKING:
     import torch
 
-    from dbcli.diffusion.rehearsal import Effort
-    from dbcli.diffusion.speed import Speed
+    from dbcli.diffusion.estimate.fake_run import Effort
+    from dbcli.diffusion.estimate.speed import Speed
     from dbcli.workflows.resuming import ResumePlan
     from dbcli.workflows.train import TrainingPlan
 
@@ -253,15 +253,15 @@ def _training(
     import torch
 
     from dbcli.diffusion.devices import resident_bytes
-    from dbcli.diffusion.imagined import imagine_base, place
+    from dbcli.diffusion.estimate.meta_base import imagine_base, place
     from dbcli.workflows.training_loop import make_trainable
 
     profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(device_name)
     base = imagine_base(base_name, revision, **dict(choices))
     # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
-    from dbcli.diffusion import footprint
-    from dbcli.diffusion.rehearsal import without_memory
+    from dbcli.diffusion.estimate import footprint
+    from dbcli.diffusion.estimate.fake_run import without_memory
     from dbcli.diffusion.resting import idle_in_training
 
     trainable = make_trainable(base, profile, ())
@@ -290,11 +290,11 @@ def _before(
 ) -> _Before:
     import torch
 
-    from dbcli.diffusion import footprint
     from dbcli.diffusion.arithmetic import drawing_precision
-    from dbcli.diffusion.footprint import Batch
-    from dbcli.diffusion.imagined import imagine_base, put
-    from dbcli.diffusion.rehearsal import without_memory
+    from dbcli.diffusion.estimate import footprint
+    from dbcli.diffusion.estimate.fake_run import without_memory
+    from dbcli.diffusion.estimate.footprint import Batch
+    from dbcli.diffusion.estimate.meta_base import imagine_base, put
 
     device, base = torch.device(device_name), imagine_base(base_name, revision, **dict(choices))
     plain, size = footprint.weights_bytes(base), resolution or base.resolution
@@ -320,7 +320,7 @@ def _speed(device: torch.device, channels: int, rows: int, size: int, precision:
     import torch
 
     from dbcli.diffusion.arithmetic import AUTOCAST
-    from dbcli.diffusion.speed import measured_speed
+    from dbcli.diffusion.estimate.speed import measured_speed
 
     dtype = AUTOCAST.get(precision, torch.float32)
     return measured_speed(device, channels=channels, rows=rows, size=size, dtype=dtype)

@@ -8,7 +8,7 @@ from torch import nn
 from dbcli.diffusion.adapters.layer_names import short_names, stored_layers, unusable
 from dbcli.diffusion.adapters.layer_targets import expanded, layers_of, matching
 from dbcli.diffusion.bases.base import embedded_folder
-from dbcli.diffusion.imagined import imagine_base
+from dbcli.diffusion.estimate.meta_base import imagine_base
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids
+from dbcli.diffusion.estimate.fake_run import Effort, rehearse
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.rehearsal import Effort, rehearse
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.rehearsal import Effort
+from dbcli.diffusion.estimate.fake_run import Effort
 
 # Enough to be measured, little enough not to be waited for.
 PROBE_SECONDS = 0.25
