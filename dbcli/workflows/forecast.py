@@ -262,7 +262,7 @@ def _training(
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.fake_run import without_memory
-    from dbcli.diffusion.resting import idle_in_training
+    from dbcli.diffusion.offload import idle_in_training
 
     trainable = make_trainable(base, profile, ())
     size, train = profile.images.resolution or base.resolution, profile.train
@@ -290,11 +290,11 @@ def _before(
 ) -> _Before:
     import torch
 
-    from dbcli.diffusion.arithmetic import drawing_precision
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.fake_run import without_memory
     from dbcli.diffusion.estimate.footprint import Batch
     from dbcli.diffusion.estimate.meta_base import imagine_base, put
+    from dbcli.diffusion.precision import drawing_precision
 
     device, base = torch.device(device_name), imagine_base(base_name, revision, **dict(choices))
     plain, size = footprint.weights_bytes(base), resolution or base.resolution
@@ -319,8 +319,8 @@ def _views(profile: Profile) -> int:
 def _speed(device: torch.device, channels: int, rows: int, size: int, precision: str) -> Speed:
     import torch
 
-    from dbcli.diffusion.arithmetic import AUTOCAST
     from dbcli.diffusion.estimate.speed import measured_speed
+    from dbcli.diffusion.precision import AUTOCAST
 
     dtype = AUTOCAST.get(precision, torch.float32)
     return measured_speed(device, channels=channels, rows=rows, size=size, dtype=dtype)

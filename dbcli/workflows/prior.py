@@ -59,7 +59,7 @@ def ensure_class_images(
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
     in any other way is another set. Raises Interrupted between two pictures; what was drawn stays.
     """
-    from dbcli.diffusion.arithmetic import drawing_precision
+    from dbcli.diffusion.precision import drawing_precision
     from dbcli.diffusion.schedulers.samplers import visited
 
     prompt = class_prompt(settings.template, class_noun)

@@ -25,7 +25,7 @@ from dbcli.workflows.signals import listening
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.images import Posterior
-    from dbcli.diffusion.prior_strength import Strength
+    from dbcli.diffusion.word_strength import Strength
 
 # Words measured before the best are shown: more would take longer than a minute on two cores.
 CANDIDATES = 50
@@ -232,8 +232,8 @@ def _with_strength(layout: Layout, holder: Holder, progress: Progress, *, offlin
 
 def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progress, *, offline: bool) -> list[Proposal]:
     from dbcli.diffusion.devices import pick_device
-    from dbcli.diffusion.prior_strength import TIMESTEPS, prior_strengths
     from dbcli.diffusion.vocabulary import tokens_of
+    from dbcli.diffusion.word_strength import TIMESTEPS, prior_strengths
 
     with listening() as wish:
         base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))

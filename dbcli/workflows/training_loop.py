@@ -111,8 +111,8 @@ def build_trainer(
     company: Company | None = None,
 ) -> Trainer:
     """Joins a base, a lesson and a profile's numbers into a trainer, one of a company's if there is one."""
-    from dbcli.diffusion.compiling import compile_unet
-    from dbcli.diffusion.resting import idle_in_training, rest
+    from dbcli.diffusion.compile import compile_unet
+    from dbcli.diffusion.offload import idle_in_training, rest
     from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.optimisers import Optimisation
     from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_trainers import apart, lora, plain_lora, run, small_unet, trainer_for
 
-from dbcli.diffusion.compiling import COMPILERS, compile_unet
+from dbcli.diffusion.compile import COMPILERS, compile_unet
 from dbcli.errors import MachineError
 
 needs_a_compiler = pytest.mark.skipif(

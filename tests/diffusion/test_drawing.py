@@ -12,7 +12,7 @@ import tiny_models
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from dbcli.diffusion.arithmetic import drawing_precision
+from dbcli.diffusion.precision import drawing_precision
 from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw, rescaled_guidance
 from dbcli.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from dbcli.errors import ConfigError, ImageNotFinite, Interrupted

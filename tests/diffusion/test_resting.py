@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dbcli.diffusion.resting import at_work, idle_in_training, rest
+from dbcli.diffusion.offload import at_work, idle_in_training, rest
 
 GPU, MACHINE = torch.device("cuda"), torch.device("cpu")
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
-from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids
 from dbcli.diffusion.estimate.fake_run import Effort, rehearse
 from dbcli.diffusion.images import decode
+from dbcli.diffusion.precision import computing_in
 
 
 @dataclass(frozen=True)

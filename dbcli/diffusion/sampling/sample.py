@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.arithmetic import AUTOCAST, computing_in
 from dbcli.diffusion.bases.base import Base
-from dbcli.diffusion.compiling import compile_unet
+from dbcli.diffusion.compile import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.resting import at_work
+from dbcli.diffusion.offload import at_work
+from dbcli.diffusion.precision import AUTOCAST, computing_in
 from dbcli.diffusion.sampling.cached_cross_attention import steady_prompts
 from dbcli.diffusion.schedulers.samplers import NOISIEST, has_zero_snr, make_sampler
 from dbcli.errors import ImageNotFinite, Interrupted

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.files.writing import write_tensor_file
+from dbcli.diffusion.precision import computing_in
 from dbcli.diffusion.training.state_files import TENSOR_FILES
 from dbcli.diffusion.training.trainer import Trainer
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
-from dbcli.diffusion.arithmetic import computing_in
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
+from dbcli.diffusion.precision import computing_in
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import Row, RowPlan
 from dbcli.diffusion.training.optimisers import (

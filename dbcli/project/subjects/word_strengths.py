@@ -1,6 +1,6 @@
 """How much rare words mean to a base already: what ships for the embedded base, and what a project measured itself.
 
-Both are the strengths of `dbcli.diffusion.prior_strength`: weak is good. `word_strengths.json` holds them for fifty
+Both are the strengths of `dbcli.diffusion.word_strength`: weak is good. `word_strengths.json` holds them for fifty
 words beside nouns that the embedded base knows; for another base, which reads the same tokens, their mean is an order
 to begin with until the project has measured its own.
 """
