@@ -58,7 +58,7 @@ def encode(work: Sequence[tuple[Any, Sequence[Any]]]) -> None:
 
 def prepared(work: Sequence[tuple[Any, list[Path]]]) -> list[tuple[Any, list[Any]]]:
     """Files read, decoded, resized and normalised, a batch each; a file once for all encoders."""
-    from dbcli.metrics.features_cache import open_picture
+    from dbcli.metrics.judges.features_cache import open_picture
 
     pictures = {path: open_picture(path) for _, files in work for path in files}
     return [
@@ -75,8 +75,8 @@ def timed(work: Callable[[], Any]) -> float:
 
 def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]:
     """One row a pair; A B and B A by turns, so that a machine that warms up favours neither."""
-    from dbcli.metrics.encoders import chosen_device, load_judges
-    from dbcli.metrics.features_cache import FeatureStore
+    from dbcli.metrics.judges.encoders import chosen_device, load_judges
+    from dbcli.metrics.judges.features_cache import FeatureStore
     from dbcli.metrics.protocol import score_images
 
     judges = load_judges(arguments.judge, offline=True, device=chosen_device("auto"))

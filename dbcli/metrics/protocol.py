@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from dbcli.metrics.encoders import ImageEncoder, Judges
-from dbcli.metrics.features_cache import FeatureStore, Mask
+from dbcli.metrics.judges.encoders import ImageEncoder, Judges
+from dbcli.metrics.judges.features_cache import FeatureStore, Mask
 from dbcli.metrics.scores import (
     closest_pair,
     diversity,

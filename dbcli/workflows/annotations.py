@@ -20,8 +20,8 @@ from dbcli.workflows.settings import judge_sources
 if TYPE_CHECKING:
     from PIL import Image
 
-    from dbcli.metrics.captioning import Captioner
-    from dbcli.metrics.masking import ClassMask
+    from dbcli.metrics.judges.captioning import Captioner
+    from dbcli.metrics.judges.masking import ClassMask
 
 # Setting under `judges` -> what a person does without the model.
 BY_HAND = {
@@ -60,8 +60,8 @@ def load_annotators(layout: Layout, *, mask: bool, caption: bool, offline: bool)
 
     if not (mask or caption):
         return Annotators()
-    from dbcli.metrics.captioning import load_captioner
-    from dbcli.metrics.masking import load_mask
+    from dbcli.metrics.judges.captioning import load_captioner
+    from dbcli.metrics.judges.masking import load_mask
 
     return Annotators(
         loaded("mask", load_mask) if mask else None, loaded("caption", load_captioner) if caption else None

@@ -42,7 +42,7 @@ from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.metrics.encoders import Judges
+    from dbcli.metrics.judges.encoders import Judges
     from dbcli.metrics.protocol import PromptImages, SubjectImages
     from dbcli.metrics.suites import Suite, SuitePrompt
 
@@ -117,7 +117,7 @@ def evaluate(
     check_suites(layout, record, chosen, progress)
     check_writable(layout.evals_dir(record.name))
     from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.encoders import load_judges
+    from dbcli.metrics.judges.encoders import load_judges
     from dbcli.workflows.masked_scores import load_masking
 
     wanted_device = profile_of(layout, record).train.device
@@ -255,7 +255,7 @@ def scored(studio: _Studio, suite: Suite, judges: Judges) -> tuple[dict[str, Any
 
     Raises PromptError where the suite has no prompt for what the run learnt.
     """
-    from dbcli.metrics.features_cache import FeatureStore
+    from dbcli.metrics.judges.features_cache import FeatureStore
     from dbcli.metrics.protocol import score_images
 
     layout, record, masking = studio.layout, studio.record, studio.masking

@@ -29,8 +29,8 @@ from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.metrics.encoders import Judges
-    from dbcli.metrics.features_cache import FeatureStore
+    from dbcli.metrics.judges.encoders import Judges
+    from dbcli.metrics.judges.features_cache import FeatureStore
     from dbcli.reports.page import PictureRow
 
 # Places that suit a dog and a backpack alike, and that no photo decides.
@@ -107,7 +107,7 @@ def measure_interference(
     read_prompts(layout, texts, record, progress)
     profile = profile_of(layout, record)
     from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.encoders import load_judges
+    from dbcli.metrics.judges.encoders import load_judges
 
     device = str(pick_device(profile.train.device))
     judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
@@ -214,8 +214,8 @@ def _judged(
     layout: Layout, record: RunRecord, drawn: _Drawn, judges: Judges, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """The report, from the judge's features of pictures and photos."""
-    from dbcli.metrics.features_cache import FeatureStore
     from dbcli.metrics.interference import Asked, class_drift, likeness_row, nearest_report, photo_row
+    from dbcli.metrics.judges.features_cache import FeatureStore
 
     store = FeatureStore(layout.cache_dir / "features", should_stop=should_stop)
     photos = {name: _features(store, judges, files) for name, files in photos_of(layout, record).items() if files}

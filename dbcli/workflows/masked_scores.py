@@ -19,7 +19,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.settings import judge_sources
 
 if TYPE_CHECKING:
-    from dbcli.metrics.masking import ClassMask
+    from dbcli.metrics.judges.masking import ClassMask
 
 PHOTOS_ONLY = "photos only, by the masks beside them; pictures whole"
 
@@ -37,7 +37,7 @@ def load_masking(layout: Layout, record: RunRecord, progress: Progress, *, offli
 
     Raises JudgeMissing (exit 4) with the ways out where there is neither.
     """
-    from dbcli.metrics.masking import load_mask
+    from dbcli.metrics.judges.masking import load_mask
 
     sources = judge_sources(layout)
     try:
@@ -78,7 +78,7 @@ def _copy(layout: Layout, photo: Path, mask: Path) -> Path:
     from PIL import Image
 
     from dbcli.diffusion.images import grey_mask
-    from dbcli.metrics.masking import GREY
+    from dbcli.metrics.judges.masking import GREY
 
     key = hashlib.sha256(f"{sha256_of(photo)} {sha256_of(mask)} {GREY}".encode()).hexdigest()[:32]
     path = layout.cache_dir / "blanked" / f"{key}.png"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dbcli.diffusion.bases.base import Base
-    from dbcli.metrics.encoders import Judges
+    from dbcli.metrics.judges.encoders import Judges
 
 # Away from the seeds that pictures and evaluations begin with: what a checkpoint is chosen by must not be what it is
 # judged by later.
@@ -108,7 +108,7 @@ class Panel:
     """The judges with the photos' features, ready for every probe of a run."""
 
     def __init__(self, layout: Layout, record: RunRecord, judges: Judges) -> None:
-        from dbcli.metrics.features_cache import FeatureStore
+        from dbcli.metrics.judges.features_cache import FeatureStore
         from dbcli.metrics.scores import mean_pairwise_within
 
         self.judges = judges

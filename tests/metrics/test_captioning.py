@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics.captioning import load_captioner
+from dbcli.metrics.judges.captioning import load_captioner
 
 
 def test_blip_describes_pictures_with_its_own_words_and_always_alike(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import huggingface_hub
 import pytest
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics import judge_files
-from dbcli.metrics.judge_files import locate, within
+from dbcli.metrics.judges import files as judge_files
+from dbcli.metrics.judges.files import locate, within
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dbcli.errors import JudgeMissing, UsageError
-from dbcli.metrics.encoders import Judges, load_judge, load_judges
+from dbcli.metrics.judges.encoders import Judges, load_judge, load_judges
 from tests.metrics.judge_makers import EMBEDDED_SD, SHAPE
 
 PICTURES = [Image.new("RGB", (40, 30), "teal"), Image.linear_gradient("L").resize((50, 70))]
@@ -62,7 +62,7 @@ def test_clip_is_vit_b_32_with_quickgelu(tmp_path: Path) -> None:
 
 
 def test_pictures_are_prepared_as_open_clip_prepares_them() -> None:
-    from dbcli.metrics.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+    from dbcli.metrics.judges.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 
     theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(size=224), is_train=False)
     ours = Preprocessing(224, 224, CLIP_MEAN, CLIP_STD)
@@ -72,7 +72,7 @@ def test_pictures_are_prepared_as_open_clip_prepares_them() -> None:
 
 
 def test_transparency_is_laid_on_white() -> None:
-    from dbcli.metrics.preprocessing import as_rgb
+    from dbcli.metrics.judges.preprocessing import as_rgb
 
     assert as_rgb(Image.new("RGBA", (2, 2), (255, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
 

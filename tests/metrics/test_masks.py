@@ -13,9 +13,9 @@ import transformers
 from PIL import Image
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics.encoders import Judges
-from dbcli.metrics.features_cache import FeatureStore
-from dbcli.metrics.masking import GREY, ClassMask, load_mask
+from dbcli.metrics.judges.encoders import Judges
+from dbcli.metrics.judges.features_cache import FeatureStore
+from dbcli.metrics.judges.masking import GREY, ClassMask, load_mask
 
 
 def left_half(images, noun: str) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dbcli.metrics.encoders import Judges
+from dbcli.metrics.judges.encoders import Judges
 from dbcli.metrics.pooling import pool_scores
 from dbcli.metrics.protocol import DEFINITIONS, PromptImages, SubjectImages, score_images
 from tests.metrics.judge_makers import write_pictures

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics.architectures import load_transformers, read_state
-from dbcli.metrics.encoders import Judge
-from dbcli.metrics.judge_files import JudgeFiles, sha256_of
-from dbcli.metrics.preprocessing import read_preprocessing
+from dbcli.metrics.judges.architectures import load_transformers, read_state
+from dbcli.metrics.judges.encoders import Judge
+from dbcli.metrics.judges.files import JudgeFiles, sha256_of
+from dbcli.metrics.judges.preprocessing import read_preprocessing
 
 KINDS = ("tiny-dino", "tiny-clip")
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from dbcli.metrics.encoders import Judge
-from dbcli.metrics.judge_files import JudgeFiles
-from dbcli.metrics.preprocessing import (
+from dbcli.metrics.judges.encoders import Judge
+from dbcli.metrics.judges.files import JudgeFiles
+from dbcli.metrics.judges.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
     IMAGENET_MEAN,

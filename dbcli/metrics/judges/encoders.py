@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from dbcli.errors import JudgeMissing, UsageError
-from dbcli.metrics.judge_files import UNREADABLE, JudgeFiles, locate, sha256_of, ways_out
-from dbcli.metrics.preprocessing import Preprocessing
+from dbcli.metrics.judges.files import UNREADABLE, JudgeFiles, locate, sha256_of, ways_out
+from dbcli.metrics.judges.preprocessing import Preprocessing
 from dbcli.prompt_text import cleaned
 
 HUB_SOURCES = {
@@ -167,7 +167,8 @@ def load_judge(kind: str, *, source: str | None = None, offline: bool = False, d
     own. Raises UsageError (no such kind) and JudgeMissing (not there, unreachable, or not this kind's
     weights).
     """
-    from dbcli.metrics import architectures, embedded_judges
+    from dbcli.metrics.judges import architectures
+    from dbcli.metrics.judges import embedded as embedded_judges
 
     if kind not in {*HUB_SOURCES, *embedded_judges.KINDS}:
         raise UsageError(f"There is no judge {kind!r}.", hint=", ".join([*HUB_SOURCES, *embedded_judges.KINDS]))

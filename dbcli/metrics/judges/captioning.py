@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics.architectures import load_transformers
-from dbcli.metrics.encoders import chosen_device
-from dbcli.metrics.judge_files import UNREADABLE, locate, ways_out
-from dbcli.metrics.preprocessing import CLIP_MEAN, CLIP_STD, Squashing, read_squashing
+from dbcli.metrics.judges.architectures import load_transformers
+from dbcli.metrics.judges.encoders import chosen_device
+from dbcli.metrics.judges.files import UNREADABLE, locate, ways_out
+from dbcli.metrics.judges.preprocessing import CLIP_MEAN, CLIP_STD, Squashing, read_squashing
 
 HUB_SOURCE = "Salesforce/blip-image-captioning-base"
 MOST_TOKENS = 30

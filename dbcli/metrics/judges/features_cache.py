@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors.torch import load, save
 
 from dbcli.errors import DiskFull, Interrupted, PhotoError
-from dbcli.metrics.encoders import ImageEncoder
-from dbcli.metrics.judge_files import sha256_of
-from dbcli.metrics.preprocessing import as_rgb
+from dbcli.metrics.judges.encoders import ImageEncoder
+from dbcli.metrics.judges.files import sha256_of
+from dbcli.metrics.judges.preprocessing import as_rgb
 
 # Pillow knows some fifty formats, a few of which start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

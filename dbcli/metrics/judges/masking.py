@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics.architectures import load_transformers
-from dbcli.metrics.encoders import chosen_device
-from dbcli.metrics.judge_files import UNREADABLE, locate, sha256_of, ways_out
-from dbcli.metrics.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Squashing, as_rgb, read_squashing
+from dbcli.metrics.judges.architectures import load_transformers
+from dbcli.metrics.judges.encoders import chosen_device
+from dbcli.metrics.judges.files import UNREADABLE, locate, sha256_of, ways_out
+from dbcli.metrics.judges.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Squashing, as_rgb, read_squashing
 from dbcli.prompt_text import cleaned
 
 HUB_SOURCE = "CIDAS/clipseg-rd64-refined"
