@@ -75,7 +75,7 @@ def general(
 
 def _say_where_one_stands(call: Invocation) -> None:
     from dbcli.cli.guidance import show_standing
-    from dbcli.workflows.standing import where_one_stands
+    from dbcli.workflows.status import where_one_stands
 
     show_standing(call.screen, where_one_stands(call.project))
 
@@ -140,7 +140,7 @@ def _end_by_fault(screen: Screen, words: list[str], error: Exception) -> NoRetur
 
 def _prepare_environment(words: list[str]) -> None:
     """What has to be set before the libraries that read it are imported."""
-    from dbcli.workflows.waiting import settle_waiting
+    from dbcli.workflows.openmp import settle_waiting
 
     if arguments.is_offline(words):
         os.environ["HF_HUB_OFFLINE"] = "1"

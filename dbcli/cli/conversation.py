@@ -93,7 +93,7 @@ def _read(word: str, value: str) -> Any:
         kind = "a whole number" if read is int else "a number"
         raise UsageError(f":{word} takes {kind}, not '{value[:20]}'.", hint=f"for example :{word} 7") from None
     if word == "seed":
-        from dbcli.workflows.choices import typed_seed
+        from dbcli.workflows.completions import typed_seed
 
         return typed_seed(found, ":seed")
     return found

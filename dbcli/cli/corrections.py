@@ -89,7 +89,7 @@ def _with_option_added(words: Sequence[str], path: str, message: str) -> str | N
 
 
 def _subjects(words: Sequence[str]) -> list[str]:
-    from dbcli.workflows.choices import subject_names
+    from dbcli.workflows.completions import subject_names
 
     place = next((index for index, word in enumerate(words) if word in ("-C", "--project")), None)
     folder = Path(words[place + 1]) if place is not None and place + 1 < len(words) else None

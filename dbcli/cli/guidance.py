@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dbcli.project.runs.run import RunRecord
     from dbcli.workflows.checks import Check
     from dbcli.workflows.photo_review import PhotoReview
-    from dbcli.workflows.standing import Standing, Step
+    from dbcli.workflows.status import Standing, Step
 
 SHOWN_SUBJECTS = 6
 # Verdict of a check -> its mark and the mark's colour.

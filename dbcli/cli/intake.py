@@ -123,7 +123,7 @@ def _add(call: Invocation, layout: Layout, one: NewSubject, wanted: Wanted) -> t
 
 def _show_brought(screen: Screen, layout: Layout, brought: Sequence[Brought]) -> None:
     """One document whatever the number: of one subject its own, of several a list of them."""
-    from dbcli.workflows.standing import teaching
+    from dbcli.workflows.status import teaching
 
     documents = [
         added_document(one.added, one.advice) | review_document(one.review) | _annotated_document(one.annotated)

@@ -54,7 +54,7 @@ def sit_down(
     like: Path | None = None,
 ) -> None:
     """Loads the model and talks. Raises UsageError for prompts on the command line: they come line by line here."""
-    from dbcli.workflows.choices import typed_seed
+    from dbcli.workflows.completions import typed_seed
     from dbcli.workflows.session import open_session
 
     if prompts:
@@ -130,7 +130,7 @@ def _draw(talk: Conversation) -> None:
 
 
 def _again(talk: Conversation) -> None:
-    from dbcli.workflows.choices import following_seed
+    from dbcli.workflows.completions import following_seed
 
     wishes = talk.wishes
     if wishes.prompt is None:

@@ -49,7 +49,7 @@ class WordCompleter(Completer):
 
 def line_reader(history: Path, run: str, words: Sequence[str]) -> Callable[[Conversation], str | None]:
     """Reads from the terminal; Ctrl-C clears the line, Ctrl-D ends."""
-    from dbcli.workflows.choices import sampler_names
+    from dbcli.workflows.completions import sampler_names
 
     line: PromptSession[str] = PromptSession(
         history=_history(history),

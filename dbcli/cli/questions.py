@@ -28,7 +28,7 @@ def chosen_folder(call: Invocation, given: Path | None) -> Path:
 
 def chosen_base(call: Invocation, gpu: bool | None) -> str:
     """The base of a new project: asked for with what there is to choose from, or the usual one."""
-    from dbcli.workflows.choices import BASES
+    from dbcli.workflows.completions import BASES
     from dbcli.workflows.projects import check_base, proposed_base
     from dbcli.workflows.proposals import seen_gpu
 

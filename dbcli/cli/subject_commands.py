@@ -54,7 +54,7 @@ def set_words(
     ] = False,
 ) -> None:
     """Give a subject an identifier or another class noun; runs keep the words they learnt."""
-    from dbcli.workflows.standing import teaching
+    from dbcli.workflows.status import teaching
     from dbcli.workflows.subjects import change_words
 
     call = of(context)

@@ -55,7 +55,7 @@ def sweep(
 ) -> None:
     """Train, draw and score every cell of a grid; started again, it goes on where it was."""
     from dbcli.cli.sweep_listings import carry_out
-    from dbcli.workflows.choices import sweep_names
+    from dbcli.workflows.completions import sweep_names
     from dbcli.workflows.sweep import plan_file
 
     call = of(context)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dbcli.errors import UsageError
-from dbcli.workflows.choices import ENGINES
+from dbcli.workflows.completions import ENGINES
 from dbcli.workflows.progress import Progress, Titled
 from dbcli.workflows.sweep_plan import Unit
 from dbcli.workflows.sweep_work import Outcome, carry_out

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from dbcli.errors import UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
+from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.progress import Progress, Stage
-from dbcli.workflows.side_work import attempted
 
 LOGS = ("tensorboard", "wandb")
 

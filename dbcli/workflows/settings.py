@@ -15,7 +15,7 @@ from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile, parse_set, resolve, shipped_profiles
 from dbcli.project.settings.project_settings import load_settings, load_user_settings
-from dbcli.workflows.choices import JUDGES
+from dbcli.workflows.completions import JUDGES
 
 # What a project on this base takes where nobody chose: (method -> profile).
 DEFAULT_PROFILES = {

@@ -33,6 +33,7 @@ from dbcli.project.subjects.lineage import parent_of
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.subject import Subject
 from dbcli.workflows import continuing
+from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.divergence import BeginAgain, explain_divergence
 from dbcli.workflows.extras import require_extras
 from dbcli.workflows.falling_back import give_back, within_memory
@@ -46,7 +47,6 @@ from dbcli.workflows.run_checkpoints import tidy_checkpoints
 from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.settings import resolve_profile
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
-from dbcli.workflows.side_work import attempted
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects import identifiers_of, named_subjects
 from dbcli.workflows.targets import check_targets

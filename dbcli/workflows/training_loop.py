@@ -12,13 +12,13 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.falling_back import is_out_of_memory
 from dbcli.workflows.inversion import INVERSION, open_words
 from dbcli.workflows.material import Lesson
 from dbcli.workflows.probing import Probing
 from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.run_checkpoints import Checkpoints
-from dbcli.workflows.side_work import attempted
 from dbcli.workflows.targets import require_layers
 
 if TYPE_CHECKING:

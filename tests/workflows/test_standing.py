@@ -5,7 +5,7 @@ from __future__ import annotations
 from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.subjects.subject import Subject
 from dbcli.project.sweeps.records import SweepRecord
-from dbcli.workflows.standing import next_steps
+from dbcli.workflows.status import next_steps
 
 
 def subject(name: str, identifier: str | None = "sks") -> Subject:

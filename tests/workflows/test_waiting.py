@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.workflows.waiting import BUSY, QUIET, turns_before_sleep
+from dbcli.workflows.openmp import BUSY, QUIET, turns_before_sleep
 
 
 @pytest.mark.parametrize(
