@@ -108,7 +108,7 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     from dbcli.project.runs.probe_files import load_probes
     from dbcli.workflows.evaluate import evaluate
     from dbcli.workflows.progress import Silence
-    from dbcli.workflows.projects import init_project
+    from dbcli.workflows.setup.open import init_project
     from dbcli.workflows.subjects import add_subject
     from dbcli.workflows.train import plan_training, start_training
 

@@ -34,7 +34,7 @@ class Invocation:
 
     def layout(self) -> Layout:
         """The project meant: -C, else the nearest parent folder that is one."""
-        from dbcli.workflows.projects import open_project
+        from dbcli.workflows.setup.open import open_project
 
         found: Layout = open_project(self.project)
         return found

@@ -70,7 +70,7 @@ def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
 
 
 def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:
-    from dbcli.workflows.settings import settings_beside
+    from dbcli.workflows.setup.effective_settings import settings_beside
 
     if every_setting:
         settings = plan.profile.model_dump(mode="json")

@@ -46,7 +46,7 @@ def init(
 ) -> None:
     """Make a project folder on a base model."""
     from dbcli.cli.questions import chosen_base, chosen_folder, chosen_profile
-    from dbcli.workflows.projects import init_project
+    from dbcli.workflows.setup.open import init_project
 
     call = of(context)
     target = chosen_folder(call, folder)

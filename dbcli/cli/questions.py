@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def chosen_folder(call: Invocation, given: Path | None) -> Path:
     """The folder that becomes a project; one that cannot is told at once."""
-    from dbcli.workflows.projects import check_project_folder
+    from dbcli.workflows.setup.open import check_project_folder
 
     def check(answer: str) -> None:
         check_project_folder(dropped_path(answer))
@@ -29,8 +29,8 @@ def chosen_folder(call: Invocation, given: Path | None) -> Path:
 def chosen_base(call: Invocation, gpu: bool | None) -> str:
     """The base of a new project: asked for with what there is to choose from, or the usual one."""
     from dbcli.workflows.completions import BASES
-    from dbcli.workflows.projects import check_base, proposed_base
-    from dbcli.workflows.proposals import seen_gpu
+    from dbcli.workflows.setup.open import check_base, proposed_base
+    from dbcli.workflows.setup.suggested_profile import seen_gpu
 
     if not (call.may_ask or call.yes):
         return str(proposed_base())
@@ -58,7 +58,7 @@ def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
 
     None, for the usual one of base and method, where neither a person nor an option says anything of the machine.
     """
-    from dbcli.workflows.proposals import proposed_profile, seen_gpu
+    from dbcli.workflows.setup.suggested_profile import proposed_profile, seen_gpu
 
     if gpu is None and not (call.may_ask or call.yes):
         return None

@@ -15,7 +15,7 @@ from dbcli.project.images.recipes import png_bytes
 from dbcli.project.subjects.photo_notes import captions_of, mask_paths, write_captions
 from dbcli.project.subjects.subject import Subject, verify_photos
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import judge_sources
+from dbcli.workflows.setup.effective_settings import judge_sources
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,7 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.sweeps.sweep_files import Axis, PicturesWish, SweepFile
 from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import default_profile
+from dbcli.workflows.setup.effective_settings import default_profile
 from dbcli.workflows.sweep_plan import SweepPlan, plan_sweep
 from dbcli.workflows.sweep_subjects import SweepSubjects
 

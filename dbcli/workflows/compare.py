@@ -30,7 +30,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import run_charts
 from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.run_settings import differing_settings
-from dbcli.workflows.settings import check_judge, default_judge, judge_sources
+from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dbcli.workflows.evaluate import Evaluation, evaluate
 from dbcli.workflows.generate import Drawn, generate
 from dbcli.workflows.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.projects import init_project
+from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects import add_subject, known_subjects
 from dbcli.workflows.train import plan_training, start_training
 

@@ -11,7 +11,7 @@ from dbcli.project.runs.checkpoints import checkpoints
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile
-from dbcli.workflows.settings import default_profile
+from dbcli.workflows.setup.effective_settings import default_profile
 
 if TYPE_CHECKING:
     from dbcli.diffusion.training.trainer import StepResult

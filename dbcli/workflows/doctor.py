@@ -17,7 +17,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings, load_user_settings
 from dbcli.workflows.checks import Check, fault, good, note
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.projects import open_project
+from dbcli.workflows.setup.open import open_project
 
 GIGABYTE = 1e9
 HUB_TIMEOUT_SECONDS = 3.0
@@ -105,7 +105,7 @@ def _device() -> Iterator[Check]:
     import torch
 
     from dbcli.diffusion.devices import device_name, pick_device
-    from dbcli.workflows.proposals import seen_gpu
+    from dbcli.workflows.setup.suggested_profile import seen_gpu
 
     device = pick_device("auto")
     if device.type == "cpu":

@@ -22,7 +22,6 @@ from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
-from dbcli.workflows.output_folder import check_writable
 from dbcli.workflows.pictures import (
     CHECKPOINT_KEY,
     draw_size,
@@ -36,7 +35,8 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_prompts
 from dbcli.workflows.report import write_report
 from dbcli.workflows.run_choice import chosen_run
-from dbcli.workflows.settings import check_judge, default_judge, judge_sources
+from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
+from dbcli.workflows.setup.output_folder import check_writable
 from dbcli.workflows.several import announce, check_devices, company
 from dbcli.workflows.signals import listening
 

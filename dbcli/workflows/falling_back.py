@@ -17,7 +17,7 @@ from dbcli.project.runs.run import Fallback, RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.ladder import below, rung_of
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import AUTO
+from dbcli.workflows.setup.effective_settings import AUTO
 
 # What torch and others say in errors of no class of their own.
 MEMORY_SIGNS = (

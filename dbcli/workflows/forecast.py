@@ -14,7 +14,7 @@ from dbcli.project.settings.project_settings import ProjectSettings, load_settin
 from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import AUTO, default_profile, resolve_profile
+from dbcli.workflows.setup.effective_settings import AUTO, default_profile, resolve_profile
 
 if TYPE_CHECKING:
     import torch

@@ -15,15 +15,15 @@ from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, resolve
 from dbcli.workflows.at_checkpoint import require_checkpoint
-from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.likeness import Asked, filled_in, size_for
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.output_folder import check_output, check_writable
 from dbcli.workflows.pictures import Picture, check_clip_skip, check_size, draw_recipes, recipes_for, text_layers
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_by_base, read_prompts
 from dbcli.workflows.prompt_words import check_quotes, rendered
+from dbcli.workflows.setup.base_facts import facts_of
+from dbcli.workflows.setup.output_folder import check_output, check_writable
 from dbcli.workflows.signals import listening
 
 
@@ -42,7 +42,7 @@ class Drawn:
 
 def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
     """The settings a run was frozen with; the project's own for the bare base."""
-    from dbcli.workflows.settings import resolve_profile
+    from dbcli.workflows.setup.effective_settings import resolve_profile
 
     if record is None:
         return resolve_profile(layout)[1]

@@ -17,10 +17,10 @@ from dbcli.project.subjects.subject import list_subjects
 from dbcli.workflows.imported_runs import finished_run, new_record
 from dbcli.workflows.imported_words import Trigger, imported_subjects, words_of_file
 from dbcli.workflows.inversion import INVERSION, write_vectors
-from dbcli.workflows.named_files import require_file
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.projects import load_project_base
-from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.setup.effective_settings import resolve_profile
+from dbcli.workflows.setup.named_files import require_file
+from dbcli.workflows.setup.open import load_project_base
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

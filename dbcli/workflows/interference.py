@@ -24,7 +24,7 @@ from dbcli.workflows.pictures import draw_size, drawn_files, in_words, recipes_f
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_prompts
-from dbcli.workflows.settings import check_judge, default_judge, judge_sources
+from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:

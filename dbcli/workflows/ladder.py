@@ -10,7 +10,7 @@ from typing import Any
 from dbcli.project.settings.contradictions import contradictions
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.profiles import load_profile, resolve
-from dbcli.workflows.settings import default_profile
+from dbcli.workflows.setup.effective_settings import default_profile
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,7 @@ from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import resolve
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.composition import Cast
-from dbcli.workflows.named_files import require_file
 from dbcli.workflows.pictures import (
     CHECKPOINT_KEY,
     CLIP_SKIP_KEY,
@@ -37,6 +35,8 @@ from dbcli.workflows.pictures import (
     nearest_size,
 )
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.setup.base_facts import facts_of
+from dbcli.workflows.setup.named_files import require_file
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

@@ -16,7 +16,7 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject import load_subject, photo_paths
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import judge_sources
+from dbcli.workflows.setup.effective_settings import judge_sources
 
 if TYPE_CHECKING:
     from dbcli.metrics.judges.masking import ClassMask

@@ -13,7 +13,7 @@ from dbcli.project.images.recipes import png_bytes
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject import Subject, photo_paths
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.setup.effective_settings import resolve_profile
 
 if TYPE_CHECKING:
     from dbcli.metrics.photo_faults import Look

@@ -12,13 +12,13 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.base_facts import facts_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.prior import ClassImages, class_prompt, ensure_class_images
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.prompt_reading import check_length
-from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.setup.base_facts import facts_of
+from dbcli.workflows.setup.effective_settings import resolve_profile
+from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.several import announce, company
 from dbcli.workflows.signals import listening
 

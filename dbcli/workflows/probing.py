@@ -36,7 +36,7 @@ from dbcli.workflows.pictures import CHECKPOINT_KEY
 from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear
 from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items
 from dbcli.workflows.progress import Progress, Stage
-from dbcli.workflows.settings import default_judge, judge_sources
+from dbcli.workflows.setup.effective_settings import default_judge, judge_sources
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

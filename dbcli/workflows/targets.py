@@ -8,7 +8,7 @@ from dbcli.errors import BaseMissing, ConfigError, Unreachable
 from dbcli.project.files.names import printable
 from dbcli.project.settings.profile_settings import LoraSettings, Profile
 from dbcli.project.settings.project_settings import ProjectSettings
-from dbcli.workflows.base_facts import place_of
+from dbcli.workflows.setup.base_facts import place_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,7 +19,7 @@ from dbcli.project.subjects.subject import Subject, list_subjects, token_claims,
 from dbcli.project.subjects.word_strengths import remember_strengths
 from dbcli.workflows.free_words import free_words, proposed_words
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:

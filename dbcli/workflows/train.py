@@ -35,17 +35,17 @@ from dbcli.project.subjects.subject import Subject
 from dbcli.workflows import continuing
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.divergence import BeginAgain, explain_divergence
-from dbcli.workflows.extras import require_extras
 from dbcli.workflows.falling_back import give_back, within_memory
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.material import gather
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.projects import load_project_base
 from dbcli.workflows.resuming import ResumePlan, anew, apply_changes, refuse_finished
 from dbcli.workflows.run_checkpoints import tidy_checkpoints
 from dbcli.workflows.run_prior import run_class_images, tell_prior
-from dbcli.workflows.settings import resolve_profile
+from dbcli.workflows.setup.effective_settings import resolve_profile
+from dbcli.workflows.setup.open import load_project_base
+from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects import identifiers_of, named_subjects

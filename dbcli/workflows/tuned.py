@@ -14,7 +14,7 @@ from dbcli.project.runs.weights import checked_weights
 from dbcli.workflows.at_checkpoint import is_result, put_checkpoint, require_checkpoint
 from dbcli.workflows.inversion import INVERSION, attach_words, write_words
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.setup.open import load_project_base
 
 if TYPE_CHECKING:
     from pathlib import Path

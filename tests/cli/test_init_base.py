@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.formats.checkpoint import original_tensors
 from dbcli.project.files.layout import Layout
-from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.setup.open import load_project_base
 
 Run = Callable[..., Any]
 SMALL = ("--width", 64, "--height", 64, "--steps", 2, "-n", 1, "--run", "base")

@@ -14,7 +14,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs.run import load_run
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.projects import load_project_base
+from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.tuned import load_model
 from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import ForkServer, weights_hash

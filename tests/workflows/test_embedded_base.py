@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.workflows.demo import bundled_subjects
 from dbcli.workflows.evaluate import evaluate
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.projects import init_project
+from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects import add_subject
 from dbcli.workflows.train import plan_training, start_training
 

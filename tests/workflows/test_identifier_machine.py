@@ -37,9 +37,9 @@ from dbcli.project.subjects.subject import list_subjects, load_subject
 from dbcli.workflows.composition import Cast, compose
 from dbcli.workflows.import_lora import import_lora
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.projects import init_project
 from dbcli.workflows.resuming import plan_resume
 from dbcli.workflows.runs import remove as remove_run
+from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects import add_subject
 from dbcli.workflows.subjects import remove as remove_subject
 from dbcli.workflows.subjects import rename as rename_subject

@@ -16,9 +16,9 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words
 from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
-from dbcli.workflows.base_facts import BaseFacts, facts_of
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.prompt_reading import check_length, read_prompts, unread_words
+from dbcli.workflows.setup.base_facts import BaseFacts, facts_of
 
 DOG = {"dog": Words("sks", "dog")}
 LONG = " ".join(["very"] * 75)

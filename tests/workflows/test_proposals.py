@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.project.settings.profiles import shipped_profiles
-from dbcli.workflows.proposals import SeenGpu, proposed_profile, seen_gpu
+from dbcli.workflows.setup.suggested_profile import SeenGpu, proposed_profile, seen_gpu
 
 
 @pytest.mark.parametrize(

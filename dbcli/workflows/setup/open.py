@@ -13,9 +13,9 @@ from dbcli.project.files.atomic import sha256_of
 from dbcli.project.files.layout import Layout, find_project
 from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.project.settings.project_settings import ProjectSettings, load_settings, load_user_settings, save_settings
-from dbcli.workflows.base_files import check_base_files, remember_base_files
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.settings import AUTO
+from dbcli.workflows.setup.base_guard import check_base_files, remember_base_files
+from dbcli.workflows.setup.effective_settings import AUTO
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
