@@ -109,7 +109,7 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     from dbcli.workflows.evaluate import evaluate
     from dbcli.workflows.progress import Silence
     from dbcli.workflows.setup.open import init_project
-    from dbcli.workflows.subjects import add_subject
+    from dbcli.workflows.subjects.manage import add_subject
     from dbcli.workflows.train import plan_training, start_training
 
     began, quiet = time.perf_counter(), Silence()

@@ -14,8 +14,8 @@ from dbcli.cli.tables import Column
 if TYPE_CHECKING:
     from dbcli.project.runs.run import RunRecord
     from dbcli.workflows.checks import Check
-    from dbcli.workflows.photo_review import PhotoReview
     from dbcli.workflows.status import Standing, Step
+    from dbcli.workflows.subjects.photo_review import PhotoReview
 
 SHOWN_SUBJECTS = 6
 # Verdict of a check -> its mark and the mark's colour.

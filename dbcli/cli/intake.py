@@ -18,9 +18,9 @@ from dbcli.errors import UsageError
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
     from dbcli.project.subjects.subject import AddedSubject, Subject
-    from dbcli.workflows.annotations import Annotated
-    from dbcli.workflows.intake import NewSubject
-    from dbcli.workflows.photo_review import PhotoReview
+    from dbcli.workflows.subjects.annotate import Annotated
+    from dbcli.workflows.subjects.photo_review import PhotoReview
+    from dbcli.workflows.subjects.sources import NewSubject
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Brought:
 
 def bring_in(call: Invocation, wanted: Wanted) -> None:
     """Adds what is wanted; without photos, gives a subject that is there already its masks and captions."""
-    from dbcli.workflows.annotations import annotate, load_annotators
-    from dbcli.workflows.intake import known_subject
+    from dbcli.workflows.subjects.annotate import annotate, load_annotators
+    from dbcli.workflows.subjects.sources import known_subject
 
     layout = call.layout()
     # First of all: a model that is not there must not cost a subject that is half made.
@@ -68,8 +68,8 @@ def bring_in(call: Invocation, wanted: Wanted) -> None:
 
 
 def _subjects(call: Invocation, layout: Layout, wanted: Wanted) -> Sequence[NewSubject]:
-    from dbcli.workflows.intake import NewSubject, dataset_subjects, repeats_of_folders, words_of_folders
-    from dbcli.workflows.subjects import check_new_name, check_new_noun
+    from dbcli.workflows.subjects.manage import check_new_name, check_new_noun
+    from dbcli.workflows.subjects.sources import NewSubject, dataset_subjects, repeats_of_folders, words_of_folders
 
     if wanted.dataset is not None:
         if wanted.photos:
@@ -101,7 +101,7 @@ def _subjects(call: Invocation, layout: Layout, wanted: Wanted) -> Sequence[NewS
 
 
 def _asked_photos(call: Invocation) -> list[Path]:
-    from dbcli.workflows.intake import check_photos
+    from dbcli.workflows.subjects.sources import check_photos
 
     def check(answer: str) -> None:
         check_photos(dropped_paths(answer))
@@ -112,8 +112,8 @@ def _asked_photos(call: Invocation) -> list[Path]:
 
 
 def _add(call: Invocation, layout: Layout, one: NewSubject, wanted: Wanted) -> tuple[Any, list[str], Any]:
-    from dbcli.workflows.photo_review import review_photos
-    from dbcli.workflows.subjects import add_subject
+    from dbcli.workflows.subjects.manage import add_subject
+    from dbcli.workflows.subjects.photo_review import review_photos
 
     added, advice = add_subject(
         layout, one.name, one.class_noun, one.photos, one.token, allow_collision=wanted.allow_collision

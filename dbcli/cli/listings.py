@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from dbcli.workflows.evaluate import Evaluation
     from dbcli.workflows.export import Exported
     from dbcli.workflows.generate import Drawn
-    from dbcli.workflows.photo_review import PhotoReview
     from dbcli.workflows.prior_sets import SetSummary
+    from dbcli.workflows.subjects.photo_review import PhotoReview
 
 SHOWN_PICTURES = 8
 

@@ -99,7 +99,7 @@ def subjects_and_identifiers(
     """
     if start_from is not None and not names and not tokens:
         return [], {}
-    from dbcli.workflows.subjects import identifiers_of, known_subjects, missing_identifiers
+    from dbcli.workflows.subjects.manage import identifiers_of, known_subjects, missing_identifiers
 
     known = {subject.name: subject for subject in known_subjects(layout)}
     untaught = [name for name, one in known.items() if one.identifier is None]

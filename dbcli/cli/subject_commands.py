@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Which subject.", auto
 def list_subjects(context: typer.Context) -> None:
     """All subjects, with their words and the runs that learnt them."""
     from dbcli.cli.token_listings import show_subjects
-    from dbcli.workflows.subjects import all_subjects
+    from dbcli.workflows.subjects.manage import all_subjects
 
     call = of(context)
     show_subjects(call.screen, *all_subjects(call.layout()))
@@ -31,7 +31,7 @@ def rename(
     new_name: Annotated[str, typer.Argument(metavar="NEW", help="What it is called from now on.")],
 ) -> None:
     """Give a subject another name; runs go on knowing it by the old one."""
-    from dbcli.workflows.subjects import rename as give_name
+    from dbcli.workflows.subjects.manage import rename as give_name
 
     call = of(context)
     subject = give_name(call.layout(), name, new_name)
@@ -55,7 +55,7 @@ def set_words(
 ) -> None:
     """Give a subject an identifier or another class noun; runs keep the words they learnt."""
     from dbcli.workflows.status import teaching
-    from dbcli.workflows.subjects import change_words
+    from dbcli.workflows.subjects.manage import change_words
 
     call = of(context)
     layout = call.layout()
@@ -68,8 +68,8 @@ def set_words(
 @subjects_app.command("remove", short_help="Remove a subject with its photos; its runs stay.")
 def remove(context: typer.Context, name: Name) -> None:
     """Remove a subject with its photos; runs keep what they learnt, and its word stays theirs."""
-    from dbcli.workflows.subjects import current_name
-    from dbcli.workflows.subjects import remove as take_away
+    from dbcli.workflows.subjects.manage import current_name
+    from dbcli.workflows.subjects.manage import remove as take_away
 
     call = of(context)
     layout = call.layout()

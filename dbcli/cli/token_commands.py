@@ -25,7 +25,7 @@ def suggest_words(
 ) -> None:
     """Propose rare words, those that mean least to the base first."""
     from dbcli.cli.token_listings import show_proposals
-    from dbcli.workflows.tokens import Wish, suggest
+    from dbcli.workflows.subjects.identifiers import Wish, suggest
 
     call = of(context)
     layout, screen = call.layout(), call.screen
@@ -43,7 +43,7 @@ def check(
 ) -> None:
     """Say what speaks for and against a word."""
     from dbcli.cli.token_listings import show_verdict
-    from dbcli.workflows.tokens import check_word
+    from dbcli.workflows.subjects.identifiers import check_word
 
     call = of(context)
     layout, screen = call.layout(), call.screen
@@ -59,7 +59,7 @@ def list_words(
 ) -> None:
     """Which identifier belongs to which subject, here and in runs."""
     from dbcli.cli.token_listings import show_holders
-    from dbcli.workflows.tokens import holders
+    from dbcli.workflows.subjects.identifiers import holders
 
     call = of(context)
     layout, screen = call.layout(), call.screen

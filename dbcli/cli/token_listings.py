@@ -10,8 +10,8 @@ from dbcli.cli.screen import Screen
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.workflows.subjects import Entry
-    from dbcli.workflows.tokens import Holder, Proposal, Verdict
+    from dbcli.workflows.subjects.identifiers import Holder, Proposal, Verdict
+    from dbcli.workflows.subjects.manage import Entry
 
 STRENGTH_NOTE = "Strength: how far the word alone moves the base, as a share of what the class noun does. Weak is good."
 

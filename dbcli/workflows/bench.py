@@ -11,9 +11,9 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.sweeps.sweep_files import Axis, PicturesWish, SweepFile
-from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile
+from dbcli.workflows.subjects.datasets import open_dataset
 from dbcli.workflows.sweep_plan import SweepPlan, plan_sweep
 from dbcli.workflows.sweep_subjects import SweepSubjects
 

@@ -199,7 +199,7 @@ def _collisions(layout: Layout, records: Sequence[RunRecord], *, allow: bool) ->
     """The clashes between subjects of different runs, where somebody allowed them. Raises Collision otherwise."""
     if len(records) < 2:
         return ()
-    from dbcli.workflows.tokens import clashes_among
+    from dbcli.workflows.subjects.identifiers import clashes_among
 
     # A subject that was renamed between two runs is one subject all the same.
     current = {former: one.name for one in list_subjects(layout) for former in one.formerly}

@@ -17,7 +17,7 @@ from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.subjects.subject import Subject, list_subjects, load_subject, verify_words
 from dbcli.workflows.setup.effective_settings import Carried
-from dbcli.workflows.tokens import token_check
+from dbcli.workflows.subjects.identifiers import token_check
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

@@ -17,7 +17,7 @@ from dbcli.workflows.generate import Drawn, generate
 from dbcli.workflows.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
-from dbcli.workflows.subjects import add_subject, known_subjects
+from dbcli.workflows.subjects.manage import add_subject, known_subjects
 from dbcli.workflows.train import plan_training, start_training
 
 TOKEN = "sks"

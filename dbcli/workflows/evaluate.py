@@ -17,7 +17,6 @@ from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.at_checkpoint import require_checkpoint
-from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.grids import photos_of, write_sheet
 from dbcli.workflows.machine_use import computing
@@ -39,6 +38,7 @@ from dbcli.workflows.setup.effective_settings import check_judge, default_judge,
 from dbcli.workflows.setup.output_folder import check_writable
 from dbcli.workflows.several import announce, check_devices, company
 from dbcli.workflows.signals import listening
+from dbcli.workflows.subjects.datasets import open_dataset
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

@@ -22,7 +22,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS, Recipient, recipient_of
 from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.setup.output_folder import check_writable
-from dbcli.workflows.tokens import clashes_among
+from dbcli.workflows.subjects.identifiers import clashes_among
 from dbcli.workflows.tuned import LORA_FILE, bundled_words, load_model
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun,
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunSubject
 from dbcli.project.subjects.subject import Subject, list_subjects
-from dbcli.workflows.tokens import check_new_words
+from dbcli.workflows.subjects.identifiers import check_new_words
 
 # Subjects with their names and words, as this program writes them: [{"name": …, "word": …, "class": …}, …].
 SUBJECTS_KEY = "dreambooth.subjects"

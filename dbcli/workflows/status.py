@@ -14,8 +14,8 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject import Subject, damaged_subjects, list_subjects
 from dbcli.project.sweeps.records import SweepRecord, list_sweeps
-from dbcli.workflows.free_words import proposed_words
 from dbcli.workflows.setup.open import open_project
+from dbcli.workflows.subjects.proposed_words import proposed_words
 
 UNFINISHED = ("created", "running", "interrupted", "failed")
 

@@ -20,9 +20,9 @@ from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.settings.profiles import parse_set
 from dbcli.project.sweeps.records import CellRecord, SweepRecord, load_cell, save_sweep
 from dbcli.project.sweeps.sweep_files import load_sweep
-from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.engines import Engine, make_engine
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.subjects.datasets import open_dataset
 from dbcli.workflows.sweep_left import Left, Pace
 from dbcli.workflows.sweep_plan import (
     DRAW_ONLY,

@@ -14,10 +14,10 @@ from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.prompts.token_claims import Claim, clash
 from dbcli.project.subjects.subject import Subject, list_subjects, load_subject, set_identifier, token_claims
 from dbcli.project.sweeps.cells import CellWish, StageWish
-from dbcli.workflows.free_words import free_words
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.subjects import add_subject
-from dbcli.workflows.tokens import token_check
+from dbcli.workflows.subjects.identifiers import token_check
+from dbcli.workflows.subjects.manage import add_subject
+from dbcli.workflows.subjects.proposed_words import free_words
 
 if TYPE_CHECKING:
     from dbcli.metrics.dataset import Dataset

@@ -48,7 +48,7 @@ from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopWish, listening
-from dbcli.workflows.subjects import identifiers_of, named_subjects
+from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
 from dbcli.workflows.targets import check_targets
 from dbcli.workflows.teaching import teacher_of
 from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop

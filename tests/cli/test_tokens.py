@@ -11,7 +11,7 @@ import yaml
 
 from dbcli.diffusion.vocabulary import rare_words, tokens_of
 from dbcli.project.prompts.token_claims import known_words
-from dbcli.workflows.tokens import random_sequences
+from dbcli.workflows.subjects.identifiers import random_sequences
 
 Run = Callable[..., Any]
 

@@ -14,7 +14,7 @@ import yaml
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.subjects.subject import load_subject
-from dbcli.workflows.free_words import proposed_words
+from dbcli.workflows.subjects.proposed_words import proposed_words
 from tests.reliability.small_base import write_small_base
 
 Run = Callable[..., Any]

@@ -14,7 +14,7 @@ from dbcli.workflows.demo import bundled_subjects
 from dbcli.workflows.evaluate import evaluate
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
-from dbcli.workflows.subjects import add_subject
+from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.train import plan_training, start_training
 
 

@@ -40,9 +40,9 @@ from dbcli.workflows.progress import Silence
 from dbcli.workflows.resuming import plan_resume
 from dbcli.workflows.runs import remove as remove_run
 from dbcli.workflows.setup.open import init_project
-from dbcli.workflows.subjects import add_subject
-from dbcli.workflows.subjects import remove as remove_subject
-from dbcli.workflows.subjects import rename as rename_subject
+from dbcli.workflows.subjects.manage import add_subject
+from dbcli.workflows.subjects.manage import remove as remove_subject
+from dbcli.workflows.subjects.manage import rename as rename_subject
 from dbcli.workflows.train import plan_training, resume_training, start_training
 from tests.cli.made_projects import command, trained_project
 

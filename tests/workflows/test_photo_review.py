@@ -11,8 +11,8 @@ from PIL import Image, ImageFilter
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 from dbcli.project.subjects.subject import add_subject
-from dbcli.workflows.photo_review import PhotoReview, review_photos
 from dbcli.workflows.progress import Silence
+from dbcli.workflows.subjects.photo_review import PhotoReview, review_photos
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from dbcli.workflows.composition import Cast
 from dbcli.workflows.generate import Drawn, generate
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
-from dbcli.workflows.subjects import add_subject
+from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.train import plan_training, start_training
 from tests.reliability.small_base import write_small_base
 

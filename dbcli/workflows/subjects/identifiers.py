@@ -17,10 +17,10 @@ from dbcli.project.seeds import first_seed
 from dbcli.project.subjects.registry import TokenCheck
 from dbcli.project.subjects.subject import Subject, list_subjects, token_claims, verify_new_words
 from dbcli.project.subjects.word_strengths import remember_strengths
-from dbcli.workflows.free_words import free_words, proposed_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.signals import listening
+from dbcli.workflows.subjects.proposed_words import free_words, proposed_words
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

@@ -16,8 +16,8 @@ from dbcli.project.runs.run import list_runs
 from dbcli.project.subjects import subject as store
 from dbcli.project.subjects.renaming import rename_subject
 from dbcli.project.subjects.subject import AddedSubject, Subject
-from dbcli.workflows.free_words import claims_of, proposed_words
-from dbcli.workflows.tokens import token_check
+from dbcli.workflows.subjects.identifiers import token_check
+from dbcli.workflows.subjects.proposed_words import claims_of, proposed_words
 
 FEW, MANY = 3, 30
 

@@ -15,8 +15,8 @@ from dbcli.project.subjects import subject as store
 from dbcli.project.subjects.kohya_folders import KohyaFolder, kohya_folders
 from dbcli.project.subjects.photos import list_files, looks_like_a_photo
 from dbcli.project.subjects.subject import Subject
-from dbcli.workflows.datasets import open_dataset
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.subjects.datasets import open_dataset
 
 
 @dataclass(frozen=True)
