@@ -38,7 +38,7 @@ def ours(base: Any, arguments: argparse.Namespace, folder: Path) -> Any:
 
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
-    from dbcli.workflows.picture_writing import PictureWriter
+    from dbcli.workflows.images.image_writer import PictureWriter
 
     size = base.resolution
     how = DrawSettings("ddim", arguments.steps, arguments.guidance, 0.0, size, size, arguments.batch)

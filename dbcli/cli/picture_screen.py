@@ -44,7 +44,7 @@ def show_pictures(screen: Screen, files: Sequence[Path]) -> None:
     if can == "blocks":
         screen.out.print(_blocks(some, columns), soft_wrap=False)
         return
-    from dbcli.workflows.shown_pictures import as_png
+    from dbcli.workflows.images.for_terminal import as_png
 
     png = as_png(some)
     sys.stdout.write(_kitty(png, columns) if can == "kitty" else _iterm(png, columns))
@@ -53,7 +53,7 @@ def show_pictures(screen: Screen, files: Sequence[Path]) -> None:
 
 
 def _blocks(files: Sequence[Path], columns: int) -> Text:
-    from dbcli.workflows.shown_pictures import as_cells
+    from dbcli.workflows.images.for_terminal import as_cells
 
     lines = []
     for row in as_cells(files, columns):

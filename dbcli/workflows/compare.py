@@ -24,7 +24,7 @@ from dbcli.workflows.evaluate import (
     scored,
 )
 from dbcli.workflows.generate import profile_of
-from dbcli.workflows.grids import opened, photos_of
+from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import run_charts

@@ -13,7 +13,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.subjects.subject import list_subjects
-from dbcli.workflows.pictures import CHECKPOINT_KEY
+from dbcli.workflows.images.generated import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.run_choice import chosen_run
 

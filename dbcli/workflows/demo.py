@@ -14,7 +14,7 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.composition import Cast
 from dbcli.workflows.evaluate import Evaluation, evaluate
 from dbcli.workflows.generate import Drawn, generate
-from dbcli.workflows.grids import photos_of, write_sheet
+from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject, known_subjects

@@ -18,10 +18,7 @@ from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.generate import draw_settings, profile_of
-from dbcli.workflows.grids import photos_of, write_sheet
-from dbcli.workflows.machine_use import computing
-from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
-from dbcli.workflows.pictures import (
+from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
     draw_size,
     drawn_files,
@@ -29,6 +26,9 @@ from dbcli.workflows.pictures import (
     recipes_for,
     words_of,
 )
+from dbcli.workflows.images.grids import photos_of, write_sheet
+from dbcli.workflows.machine_use import computing
+from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_prompts

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words
+from dbcli.workflows.images.generated import draw_size, words_of
 from dbcli.workflows.inversion import INVERSION, by_word, read_words, spellings
-from dbcli.workflows.pictures import draw_size, words_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS
 from dbcli.workflows.tuned import load_model

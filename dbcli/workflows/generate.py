@@ -16,9 +16,16 @@ from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, resolve
 from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
+from dbcli.workflows.images.generated import (
+    Picture,
+    check_clip_skip,
+    check_size,
+    draw_recipes,
+    recipes_for,
+    text_layers,
+)
 from dbcli.workflows.likeness import Asked, filled_in, size_for
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.pictures import Picture, check_clip_skip, check_size, draw_recipes, recipes_for, text_layers
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_by_base, read_prompts
 from dbcli.workflows.prompt_words import check_quotes, rendered
@@ -172,7 +179,7 @@ def images_folder(layout: Layout, record: RunRecord | None) -> Path:
 
 def _grid(layout: Layout, record: RunRecord | None, pictures: Sequence[Picture], folder: Path) -> Path:
     """One picture of all: the photos first, then a row a prompt."""
-    from dbcli.workflows.grids import picture_grid
+    from dbcli.workflows.images.grids import picture_grid
 
     return picture_grid(layout, record, pictures, folder)
 

@@ -18,9 +18,9 @@ from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.evaluate import PICTURES_A_PROMPT, check_drawing
 from dbcli.workflows.generate import draw_settings, profile_of
-from dbcli.workflows.grids import photos_of
+from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of
+from dbcli.workflows.images.grids import photos_of
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.pictures import draw_size, drawn_files, in_words, recipes_for, words_of
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_prompts
@@ -258,7 +258,7 @@ def _write_page(
     """report.html, and matrix.png where there are subjects to compare; returns the latter."""
     from dbcli.reports.interference_page import interference_page, matrix_chart
     from dbcli.reports.page import PictureRow
-    from dbcli.workflows.grids import opened
+    from dbcli.workflows.images.grids import opened
 
     rows = []
     for name, files in photos_of(layout, record).items():
@@ -279,6 +279,6 @@ def _write_page(
 def _strip(label: str, files: Sequence[Path], seed: int) -> PictureRow:
     """A strip of images that were drawn with one seed after another."""
     from dbcli.reports.page import PictureRow
-    from dbcli.workflows.grids import opened
+    from dbcli.workflows.images.grids import opened
 
     return PictureRow(label, opened(files), captions=[f"seed {seed + index}" for index in range(len(files))])

@@ -20,7 +20,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import resolve
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.composition import Cast
-from dbcli.workflows.pictures import (
+from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
     CLIP_SKIP_KEY,
     COMPILED_KEY,

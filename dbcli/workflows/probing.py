@@ -32,7 +32,7 @@ from dbcli.project.runs.probe_files import (
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
-from dbcli.workflows.pictures import CHECKPOINT_KEY
+from dbcli.workflows.images.generated import CHECKPOINT_KEY
 from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear
 from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items
 from dbcli.workflows.progress import Progress, Stage

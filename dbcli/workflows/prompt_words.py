@@ -13,7 +13,7 @@ from dbcli.project.prompts.identifiers import render_with, subject_fields
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.subjects.known_runs import known_names, listed, names_of, runs_knowing
 from dbcli.project.subjects.renaming import in_words_of
-from dbcli.workflows.pictures import words_of
+from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.progress import Progress
 
 # Alone none of these is a prompt: a sentence without quotes came as its words.

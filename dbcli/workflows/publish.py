@@ -24,8 +24,8 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.workflows.export import export_run
 from dbcli.workflows.export_metadata import Origin, settled_origin
 from dbcli.workflows.generate import profile_of
+from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.inversion import INVERSION, by_word, spellings
-from dbcli.workflows.pictures import words_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.tuned import LORA_FILE

@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import ProbeRecord, load_probes, probe_pictures
 from dbcli.project.runs.run import RunRecord, read_events
-from dbcli.workflows.grids import opened
+from dbcli.workflows.images.grids import opened
 
 if TYPE_CHECKING:
     from dbcli.metrics.protocol import SubjectImages

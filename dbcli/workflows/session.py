@@ -13,8 +13,15 @@ from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.generate import Drawn, check_typed_size, draw_settings, images_folder, profile_of
-from dbcli.workflows.grids import picture_grid
-from dbcli.workflows.pictures import check_clip_skip, draw_recipes, draw_size, recipes_for, text_layers, words_of
+from dbcli.workflows.images.generated import (
+    check_clip_skip,
+    draw_recipes,
+    draw_size,
+    recipes_for,
+    text_layers,
+    words_of,
+)
+from dbcli.workflows.images.grids import picture_grid
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompt_reading import read_by_base, read_prompts
 from dbcli.workflows.prompt_words import rendered

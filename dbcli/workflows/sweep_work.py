@@ -188,7 +188,7 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     from dbcli.workflows.composition import Cast
     from dbcli.workflows.evaluate import label_of
     from dbcli.workflows.generate import generate
-    from dbcli.workflows.pictures import words_of
+    from dbcli.workflows.images.generated import words_of
 
     words = words_of(load_run(layout, run))
     wanted = [

@@ -280,7 +280,7 @@ def _preview(
     wish: Callable[[], bool],
 ) -> None:
     """One picture of each subject as the model stands, into the run's previews; left out once a signal came."""
-    from dbcli.workflows.pictures import preview
+    from dbcli.workflows.images.generated import preview
 
     step = trainer.done
     for module in trainer.trainable.modules:

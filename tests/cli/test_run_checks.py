@@ -94,7 +94,7 @@ def test_a_preview_that_fails_is_a_warning_and_changes_no_weight(
     def fail(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dbcli.workflows.pictures.save_png", fail)
+    monkeypatch.setattr("dbcli.workflows.images.generated.save_png", fail)
     for every in (0, 2):
         done = run("train", "--subject", "dog", *FAST, f"--set=train.preview_every={every}")
         assert done.code == 0, done.err

@@ -12,7 +12,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.subjects.subject import load_subject, photo_paths
-from dbcli.workflows.pictures import Picture
+from dbcli.workflows.images.generated import Picture
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,7 +16,7 @@ from dbcli.project.prompts.identifiers import Words, render_for, render_with
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.workflows.picture_writing import PictureWriter
+from dbcli.workflows.images.image_writer import PictureWriter
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import dealt, together
 
