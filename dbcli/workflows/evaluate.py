@@ -31,7 +31,7 @@ from dbcli.workflows.machine_use import computing
 from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.prompt_reading import read_prompts
+from dbcli.workflows.prompts.reading import read_prompts
 from dbcli.workflows.report import write_report
 from dbcli.workflows.run_choice import chosen_run
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources

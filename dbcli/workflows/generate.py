@@ -27,8 +27,8 @@ from dbcli.workflows.images.generated import (
 from dbcli.workflows.likeness import Asked, filled_in, size_for
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.prompt_reading import read_by_base, read_prompts
-from dbcli.workflows.prompt_words import check_quotes, rendered
+from dbcli.workflows.prompts.reading import read_by_base, read_prompts
+from dbcli.workflows.prompts.render import check_quotes, rendered
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.output_folder import check_output, check_writable
 from dbcli.workflows.signals import listening

@@ -23,7 +23,7 @@ from dbcli.workflows.images.grids import photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.prompt_reading import read_prompts
+from dbcli.workflows.prompts.reading import read_prompts
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.signals import listening
 

@@ -15,7 +15,7 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.prior import ClassImages, class_prompt, ensure_class_images
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.prompt_reading import check_length
+from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.open import load_project_base

@@ -9,7 +9,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import mentions, subject_fields
 from dbcli.project.runs.run import RunRecord, list_runs, newest_run
 from dbcli.project.subjects.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
-from dbcli.workflows.prompt_words import check_subjects, quoted
+from dbcli.workflows.prompts.render import check_subjects, quoted
 
 BARE_BASE = "base"
 

@@ -22,7 +22,7 @@ from dbcli.project.sweeps.cells import CellWish, StageWish, cells_of
 from dbcli.project.sweeps.records import CellRecord, key_of, load_cell, runs_by_key
 from dbcli.project.sweeps.sweep_files import PicturesWish, SweepFile
 from dbcli.workflows.evaluate import CLASS_PICTURES
-from dbcli.workflows.prompt_reading import check_length
+from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile
 from dbcli.workflows.sweep_labels import rendered_label

@@ -17,7 +17,7 @@ from dbcli.prompt_text import cleaned
 from dbcli.workflows.inversion import INVERSION, has_prior
 from dbcli.workflows.material import instance_prompt
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.prompt_reading import MARKS, check_length, warn_of_syntax
+from dbcli.workflows.prompts.reading import MARKS, check_length, warn_of_syntax
 from dbcli.workflows.setup.base_facts import facts_of
 
 

@@ -17,7 +17,7 @@ from dbcli.project.prompts.identifiers import Words
 from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.prompt_reading import check_length, read_prompts, unread_words
+from dbcli.workflows.prompts.reading import check_length, read_prompts, unread_words
 from dbcli.workflows.setup.base_facts import BaseFacts, facts_of
 
 DOG = {"dog": Words("sks", "dog")}

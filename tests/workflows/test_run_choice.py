@@ -14,7 +14,7 @@ from dbcli.project.runs.run import RunBase, RunRecord, RunSubject, create_run
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.subject import Subject
-from dbcli.workflows.prompt_words import rendered
+from dbcli.workflows.prompts.render import rendered
 from dbcli.workflows.run_choice import chosen_run
 
 WORDS = {"dog": ("sks", "dog"), "wolf": ("mwf", "dog"), "cup": ("tich", "mug")}
