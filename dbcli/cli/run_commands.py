@@ -18,7 +18,7 @@ runs_app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_h
 def list_runs(context: typer.Context) -> None:
     """All runs, oldest first."""
     from dbcli.cli.run_listings import show_runs
-    from dbcli.workflows.runs import all_runs, overview
+    from dbcli.workflows.runs.manage import all_runs, overview
 
     call = of(context)
     layout = call.layout()
@@ -38,7 +38,7 @@ def show(
 ) -> None:
     """One run: what it learnt, with which settings, how it went."""
     from dbcli.cli.run_listings import show_run
-    from dbcli.workflows.runs import one_run
+    from dbcli.workflows.runs.manage import one_run
 
     call = of(context)
     layout = call.layout()
@@ -74,7 +74,7 @@ def remove(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Which run.", autocompletion=completion.runs)],
 ) -> None:
     """Remove a run with its weights and pictures."""
-    from dbcli.workflows.runs import exactly, remove
+    from dbcli.workflows.runs.manage import exactly, remove
 
     call = of(context)
     layout = call.layout()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
     from dbcli.project.runs.run import RunRecord, RunSubject, SettingsChange
     from dbcli.project.runs.score_files import RunScores
-    from dbcli.workflows.runs import RunOverview
+    from dbcli.workflows.runs.manage import RunOverview
 
 # More differences than these say less than `runs show` and `runs compare`.
 SHOWN_DIFFERENCES = 5
@@ -83,7 +83,7 @@ def _number(value: float | None) -> str:
 
 def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     """One run in full."""
-    from dbcli.workflows.runs import bleeding, scores_of
+    from dbcli.workflows.runs.manage import bleeding, scores_of
 
     warnings, scores = bleeding(layout, record.name), scores_of(layout, record.name)
     found = [{"suite": one.suite, "judges": one.judges, **one.values} for one in scores]

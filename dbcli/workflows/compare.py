@@ -28,8 +28,8 @@ from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.report import run_charts
-from dbcli.workflows.run_choice import chosen_run
-from dbcli.workflows.run_settings import differing_settings
+from dbcli.workflows.runs.choose import chosen_run
+from dbcli.workflows.runs.differences import differing_settings
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.signals import listening
 

@@ -15,7 +15,7 @@ from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.subjects.subject import list_subjects
 from dbcli.workflows.images.generated import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.run_choice import chosen_run
+from dbcli.workflows.runs.choose import chosen_run
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

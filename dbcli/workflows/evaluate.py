@@ -33,7 +33,7 @@ from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
 from dbcli.workflows.report import write_report
-from dbcli.workflows.run_choice import chosen_run
+from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.setup.output_folder import check_writable
 from dbcli.workflows.several import announce, check_devices, company

@@ -20,7 +20,7 @@ from dbcli.workflows.generate import profile_of
 from dbcli.workflows.inversion import INVERSION, export_words, read_words, spellings
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS, Recipient, recipient_of
-from dbcli.workflows.run_choice import chosen_run
+from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.output_folder import check_writable
 from dbcli.workflows.subjects.identifiers import clashes_among
 from dbcli.workflows.tuned import LORA_FILE, bundled_words, load_model

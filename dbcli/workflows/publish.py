@@ -27,7 +27,7 @@ from dbcli.workflows.generate import profile_of
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.inversion import INVERSION, by_word, spellings
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.run_choice import chosen_run
+from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.tuned import LORA_FILE
 
 if TYPE_CHECKING:

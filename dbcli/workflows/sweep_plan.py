@@ -23,9 +23,9 @@ from dbcli.project.sweeps.records import CellRecord, key_of, load_cell, runs_by_
 from dbcli.project.sweeps.sweep_files import PicturesWish, SweepFile
 from dbcli.workflows.evaluate import CLASS_PICTURES
 from dbcli.workflows.prompts.reading import check_length
+from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile
-from dbcli.workflows.sweep_labels import rendered_label
 from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
 from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
 

@@ -123,12 +123,12 @@ def test_a_persons_words_are_never_markup_or_escape_sequences(run: Run, project:
 def test_a_fault_of_the_program_keeps_its_traceback_in_a_log(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import dbcli.workflows.runs
+    import dbcli.workflows.runs.manage
 
     def broken(layout: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(dbcli.workflows.runs, "all_runs", broken)
+    monkeypatch.setattr(dbcli.workflows.runs.manage, "all_runs", broken)
     ended = run("runs", "list")
     assert ended.code == 1
     assert "Traceback" not in ended.err

@@ -38,7 +38,7 @@ from dbcli.workflows.composition import Cast, compose
 from dbcli.workflows.import_lora import import_lora
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.resuming import plan_resume
-from dbcli.workflows.runs import remove as remove_run
+from dbcli.workflows.runs.manage import remove as remove_run
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.subjects.manage import remove as remove_subject

@@ -15,7 +15,7 @@ from dbcli.project.settings.project_settings import ProjectSettings, save_settin
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.prompts.render import rendered
-from dbcli.workflows.run_choice import chosen_run
+from dbcli.workflows.runs.choose import chosen_run
 
 WORDS = {"dog": ("sks", "dog"), "wolf": ("mwf", "dog"), "cup": ("tich", "mug")}
 

@@ -12,7 +12,7 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
 from dbcli.project.subjects.known_runs import run_meant
-from dbcli.workflows.run_settings import told_apart
+from dbcli.workflows.runs.differences import told_apart
 
 ANY_STATE = ("created", "running", "finished", "interrupted", "failed")
 

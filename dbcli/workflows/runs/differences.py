@@ -8,7 +8,7 @@ from typing import Any
 
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.sweeps.faults import shown
-from dbcli.workflows.sweep_labels import rendered_label
+from dbcli.workflows.runs.labels import rendered_label
 
 # What is told of every run once it differs at all; of other settings only values that are not the usual ones.
 ALWAYS_TOLD = ("train.learning_rate", "train.steps")
