@@ -131,7 +131,7 @@ def _change_line(change: SettingsChange) -> str:
 
 
 def _checkpoints_line(layout: Layout, record: RunRecord) -> str | None:
-    from dbcli.workflows.at_checkpoint import checkpoint_steps
+    from dbcli.workflows.models.at_checkpoint import checkpoint_steps
 
     steps = ", ".join(map(str, checkpoint_steps(layout, record.name)))
     whole = record.state != "finished" or record.profile.get("train", {}).get("keep_finished") != "weights"

@@ -105,7 +105,7 @@ def load_composition(
     layout: Layout, composition: Composition, progress: Progress, *, offline: bool, device: Any
 ) -> Base:
     """The base with every run's LoRA in it by its weight; a weight of 0 leaves a run out, bit for bit."""
-    from dbcli.workflows.tuned import load_model, load_with_loras
+    from dbcli.workflows.models.weights import load_model, load_with_loras
 
     drawn = [
         (record, weight) for record, weight in zip(composition.records, composition.weights, strict=True) if weight != 0

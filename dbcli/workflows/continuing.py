@@ -152,7 +152,7 @@ def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | No
         base.unet, base.text_encoder = tuned.unet, tuned.text_encoder
         return None
     from dbcli.diffusion.formats.lora_files import read_lora
-    from dbcli.workflows.tuned import LORA_FILE
+    from dbcli.workflows.models.weights import LORA_FILE
 
     return read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
 

@@ -16,7 +16,6 @@ from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
@@ -29,6 +28,7 @@ from dbcli.workflows.images.generated import (
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
+from dbcli.workflows.models.at_checkpoint import require_checkpoint
 from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
@@ -193,7 +193,7 @@ def open_studio(
 ) -> _Studio:
     """A run's model, loaded, with all that drawing and scoring suites with it needs."""
     from dbcli.diffusion.devices import pick_device
-    from dbcli.workflows.tuned import load_model
+    from dbcli.workflows.models.weights import load_model
 
     profile = profile_of(layout, record)
     device = pick_device(profile.train.device)

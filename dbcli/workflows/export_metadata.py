@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.project.files.names import without_control_characters
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.inversion import INVERSION
+from dbcli.workflows.models.textual_inversion import INVERSION
 from dbcli.workflows.recipients import subjects_of
 
 if TYPE_CHECKING:

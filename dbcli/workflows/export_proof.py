@@ -11,10 +11,10 @@ from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words
 from dbcli.workflows.images.generated import draw_size, words_of
-from dbcli.workflows.inversion import INVERSION, by_word, read_words, spellings
+from dbcli.workflows.models.textual_inversion import INVERSION, by_word, read_words, spellings
+from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS
-from dbcli.workflows.tuned import load_model
 
 if TYPE_CHECKING:
     import torch

@@ -163,7 +163,7 @@ class Follower:
 
     def _take_model(self, root: str, run: str, checkpoint: int | None, device: str) -> None:
         from dbcli.diffusion.devices import pick_device
-        from dbcli.workflows.tuned import load_model
+        from dbcli.workflows.models.weights import load_model
 
         layout = Layout(Path(root))
         how: dict[str, Any] = {"offline": True, "device": pick_device(device), "checkpoint": checkpoint}

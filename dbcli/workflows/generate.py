@@ -14,7 +14,6 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, resolve
-from dbcli.workflows.at_checkpoint import require_checkpoint
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.images.generated import (
     Picture,
@@ -26,6 +25,7 @@ from dbcli.workflows.images.generated import (
 )
 from dbcli.workflows.likeness import Asked, filled_in, size_for
 from dbcli.workflows.machine_use import computing
+from dbcli.workflows.models.at_checkpoint import require_checkpoint
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_by_base, read_prompts
 from dbcli.workflows.prompts.render import check_quotes, rendered

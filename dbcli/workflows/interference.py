@@ -159,7 +159,7 @@ def _draw_all(
     easel: _Easel, composition: Composition, record: RunRecord, templates: Mapping[str, list[str]], *, offline: bool
 ) -> _Drawn:
     from dbcli.diffusion.devices import pick_device
-    from dbcli.workflows.tuned import load_model
+    from dbcli.workflows.models.weights import load_model
 
     device = pick_device(easel.profile.train.device)
     how = {"offline": offline, "device": device}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dbcli.project.runs.probe_files import ProbePlan
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.inversion import has_prior
+from dbcli.workflows.models.textual_inversion import has_prior
 
 PASSES_A_TRAINING_ROW = 4
 PASSES_TO_DECODE = 4

@@ -25,10 +25,10 @@ from dbcli.workflows.export import export_run
 from dbcli.workflows.export_metadata import Origin, settled_origin
 from dbcli.workflows.generate import profile_of
 from dbcli.workflows.images.generated import words_of
-from dbcli.workflows.inversion import INVERSION, by_word, spellings
+from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
+from dbcli.workflows.models.weights import LORA_FILE
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
-from dbcli.workflows.tuned import LORA_FILE
 
 if TYPE_CHECKING:
     from dbcli.reports.model_card import CardFacts, CardScore, Shown

@@ -10,7 +10,7 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.continuing import prior_settings
-from dbcli.workflows.inversion import has_prior
+from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.prior import ClassImages, ensure_class_images
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import StopWish

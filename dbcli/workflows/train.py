@@ -38,6 +38,7 @@ from dbcli.workflows.divergence import BeginAgain, explain_divergence
 from dbcli.workflows.falling_back import give_back, within_memory
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.material import gather
+from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.resuming import ResumePlan, anew, apply_changes, refuse_finished
@@ -49,7 +50,6 @@ from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
-from dbcli.workflows.targets import check_targets
 from dbcli.workflows.teaching import teacher_of
 from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop
 from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
@@ -313,7 +313,7 @@ def _train(
     rate_scale: float = 1.0,
 ) -> None:
     from dbcli.diffusion.devices import device_name, keep_freed_memory, peak_memory_bytes, pick_device
-    from dbcli.workflows.tuned import save_tuned
+    from dbcli.workflows.models.weights import save_tuned
 
     device, parent = pick_device(profile.train.device), parent_of(layout, record)
     with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:

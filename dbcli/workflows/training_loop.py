@@ -14,12 +14,12 @@ from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.falling_back import is_out_of_memory
-from dbcli.workflows.inversion import INVERSION, open_words
 from dbcli.workflows.material import Lesson
+from dbcli.workflows.models.layer_targets import require_layers
+from dbcli.workflows.models.textual_inversion import INVERSION, open_words
 from dbcli.workflows.probing import Probing
 from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.run_checkpoints import Checkpoints
-from dbcli.workflows.targets import require_layers
 
 if TYPE_CHECKING:
     from dbcli.diffusion.adapters.attach import Trainable

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run import load_run
+from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.tuned import load_model
 from tests.cli.made_projects import command
 from tests.reliability.small_base import write_small_base
 

@@ -38,7 +38,7 @@ MODULES = (
     "dbcli.workflows.generate",
     "dbcli.workflows.prior_sets",
     "dbcli.workflows.train",
-    "dbcli.workflows.tuned",
+    "dbcli.workflows.models.weights",
     *(
         f"dbcli.diffusion.{name}"
         for name in ("bases", "devices", "drawing", "images", "rows", "optimisers", "prompts", "samplers", "trainer")

@@ -13,9 +13,9 @@ from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs.run import load_run
+from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.tuned import load_model
 from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import ForkServer, weights_hash
 

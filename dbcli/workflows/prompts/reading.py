@@ -17,7 +17,7 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.subjects.subject import list_subjects
 from dbcli.prompt_text import cleaned, from_word
 from dbcli.workflows.images.generated import words_of
-from dbcli.workflows.inversion import INVERSION
+from dbcli.workflows.models.textual_inversion import INVERSION
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.base_facts import facts_of
 

@@ -11,8 +11,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_whole
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.runs.weights import checked_weights
-from dbcli.workflows.at_checkpoint import is_result, put_checkpoint, require_checkpoint
-from dbcli.workflows.inversion import INVERSION, attach_words, write_words
+from dbcli.workflows.models.at_checkpoint import is_result, put_checkpoint, require_checkpoint
+from dbcli.workflows.models.textual_inversion import INVERSION, attach_words, write_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base
 
