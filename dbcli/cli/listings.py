@@ -12,11 +12,11 @@ from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.subjects.subject import AddedSubject
+    from dbcli.workflows.class_images.manage import SetSummary
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluate import Evaluation
     from dbcli.workflows.export import Exported
     from dbcli.workflows.generate import Drawn
-    from dbcli.workflows.prior_sets import SetSummary
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
 SHOWN_PICTURES = 8

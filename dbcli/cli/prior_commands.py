@@ -30,7 +30,7 @@ def make(
     gpus: Gpus = 1,
 ) -> None:
     """Draw class images ahead of a run, or top a set up."""
-    from dbcli.workflows.prior_sets import make_prior_set
+    from dbcli.workflows.class_images.manage import make_prior_set
 
     call, processes = called_with(context, gpus)
     noun = call.wanted(class_noun, "--class", "Which class")
@@ -44,7 +44,7 @@ def make(
 def list_sets(context: typer.Context) -> None:
     """All prior sets of the project."""
     from dbcli.cli.listings import show_prior_sets
-    from dbcli.workflows.prior_sets import summaries
+    from dbcli.workflows.class_images.manage import summaries
 
     call = of(context)
     show_prior_sets(call.screen, summaries(call.layout()))
@@ -63,7 +63,7 @@ def prune_sets(
     ] = None,
 ) -> None:
     """Remove prior sets that no run needs any more."""
-    from dbcli.workflows.prior_sets import prune, unfit
+    from dbcli.workflows.class_images.manage import prune, unfit
 
     call = of(context)
     layout = call.layout()

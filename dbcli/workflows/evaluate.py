@@ -16,6 +16,7 @@ from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
@@ -29,7 +30,6 @@ from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
 from dbcli.workflows.models.at_checkpoint import require_checkpoint
-from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
 from dbcli.workflows.report import write_report

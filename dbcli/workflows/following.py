@@ -24,10 +24,10 @@ from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.project.subjects.subject import Subject
+from dbcli.workflows.class_images.draw import ClassImages, draw_class_images
 from dbcli.workflows.continuing import take_over
 from dbcli.workflows.images.generated import draw_recipes
 from dbcli.workflows.material import Lesson, gather
-from dbcli.workflows.prior import ClassImages, draw_class_images
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.staff import FOLLOWERS_PORT, arrival_key

@@ -15,13 +15,13 @@ from dbcli.project.runs.interference_records import FILE_NAME, SUITE_NAME, bleed
 from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
+from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.evaluate import PICTURES_A_PROMPT, check_drawing
 from dbcli.workflows.generate import draw_settings, profile_of
 from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of
 from dbcli.workflows.images.grids import photos_of
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.prior import class_prompt
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources

@@ -13,8 +13,8 @@ from dbcli.project.prompts.identifiers import render_with, render_without
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.subjects.subject import load_subject, photo_paths
+from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.images.generated import draw_size, how_to_draw, in_words, recipes_for, words_of
-from dbcli.workflows.prior import class_prompt
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ from dbcli.project.class_images.teacher_store import TeacherStore
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.workflows.class_images.draw import ClassImages
 from dbcli.workflows.material import Lesson, class_pixels
-from dbcli.workflows.prior import ClassImages
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.subject import Subject
 from dbcli.workflows import continuing
 from dbcli.workflows.best_effort import attempted
+from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
 from dbcli.workflows.divergence import BeginAgain, explain_divergence
 from dbcli.workflows.falling_back import give_back, within_memory
 from dbcli.workflows.machine_use import computing
@@ -43,7 +44,6 @@ from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.resuming import ResumePlan, anew, apply_changes, refuse_finished
 from dbcli.workflows.run_checkpoints import tidy_checkpoints
-from dbcli.workflows.run_prior import run_class_images, tell_prior
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.setup.optional_packages import require_extras

@@ -36,7 +36,7 @@ MODULES = (
     "dbcli.reports.grids",
     "dbcli.workflows.evaluate",
     "dbcli.workflows.generate",
-    "dbcli.workflows.prior_sets",
+    "dbcli.workflows.class_images.manage",
     "dbcli.workflows.train",
     "dbcli.workflows.models.weights",
     *(

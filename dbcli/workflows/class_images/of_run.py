@@ -9,9 +9,9 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.class_images.draw import ClassImages, ensure_class_images
 from dbcli.workflows.continuing import prior_settings
 from dbcli.workflows.models.textual_inversion import has_prior
-from dbcli.workflows.prior import ClassImages, ensure_class_images
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import StopWish
 

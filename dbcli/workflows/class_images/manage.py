@@ -12,8 +12,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.workflows.class_images.draw import ClassImages, class_prompt, ensure_class_images
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.prior import ClassImages, class_prompt, ensure_class_images
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.setup.base_facts import facts_of
