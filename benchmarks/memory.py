@@ -19,7 +19,7 @@ QUICK = {"prior.images": 4, "prior.steps": 1}
 
 def recipes() -> dict[str, list[str]]:
     """The options of each rung that this installation can stand on, the largest first."""
-    from dbcli.workflows.ladder import rungs
+    from dbcli.workflows.memory.ladder import rungs
 
     return {rung.name: ["--method", rung.method, *as_options(rung.settings)] for rung in rungs()}
 

@@ -8,7 +8,7 @@ from dbcli.cli.screen import Screen
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.workflows.forecast import Outlook
+    from dbcli.workflows.memory.estimate import Outlook
 
 
 def outlook_document(outlook: Outlook) -> dict[str, object]:

@@ -59,7 +59,7 @@ def _headline(plan: TrainingPlan) -> str:
 
 
 def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
-    from dbcli.workflows.forecast import METHODS
+    from dbcli.workflows.memory.estimate import METHODS
 
     if plan.outlook is not None:
         show_outlook(screen, plan.outlook)

@@ -86,7 +86,7 @@ def _photos(layout: Layout) -> Iterator[Check]:
 
 def _recipe(layout: Layout) -> Iterator[Check]:
     """What the project's own recipe takes of this machine, and what would fit if it does not."""
-    from dbcli.workflows.forecast import METHODS, look_ahead
+    from dbcli.workflows.memory.estimate import METHODS, look_ahead
 
     _, profile = resolve_profile(layout)
     outlook = look_ahead(layout, list_subjects(layout), profile) if profile.method in METHODS else None

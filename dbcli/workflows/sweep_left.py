@@ -159,7 +159,7 @@ class Pace:
         return self._known[profile.method]
 
     def _estimated(self, profile: Profile) -> float | None:
-        from dbcli.workflows.forecast import METHODS, look_ahead
+        from dbcli.workflows.memory.estimate import METHODS, look_ahead
 
         if not self.may_estimate or profile.method not in METHODS:
             return None

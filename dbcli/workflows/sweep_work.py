@@ -15,7 +15,7 @@ from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.run import RunRecord, load_run
 from dbcli.project.subjects.subject import Subject, load_subject
 from dbcli.project.sweeps.records import CellRecord, load_cell, runs_by_key, save_cell
-from dbcli.workflows.falling_back import is_out_of_memory
+from dbcli.workflows.memory.fallback import is_out_of_memory
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.sweep_plan import DRAW_ONLY, ScoreUnit, TrainUnit, Unit, is_finished
 

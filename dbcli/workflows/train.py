@@ -36,9 +36,9 @@ from dbcli.workflows import continuing
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
 from dbcli.workflows.divergence import BeginAgain, explain_divergence
-from dbcli.workflows.falling_back import give_back, within_memory
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.material import gather
+from dbcli.workflows.memory.fallback import give_back, within_memory
 from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.probing import open_probing
 from dbcli.workflows.progress import Progress, Silence
@@ -56,7 +56,7 @@ from dbcli.workflows.training_prompts import check_training_prompts, settle_capt
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.workflows.forecast import Outlook
+    from dbcli.workflows.memory.estimate import Outlook
 
 
 @dataclass(frozen=True)

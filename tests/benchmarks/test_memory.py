@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from dbcli.workflows import ladder
+from dbcli.workflows.memory import ladder
 
 
 @pytest.fixture(scope="module")

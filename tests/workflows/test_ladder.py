@@ -10,8 +10,8 @@ from dbcli.errors import ConfigError
 from dbcli.project.settings.contradictions import contradictions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile, resolve
-from dbcli.workflows import ladder
-from dbcli.workflows.ladder import LADDER, below, rung_of, rungs
+from dbcli.workflows.memory import ladder
+from dbcli.workflows.memory.ladder import LADDER, below, rung_of, rungs
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.checkpoints import checkpoints
 from dbcli.project.runs.run import Fallback, RunRecord
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.ladder import below, rung_of
+from dbcli.workflows.memory.ladder import below, rung_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import AUTO
 
