@@ -92,8 +92,8 @@ def generate(
     from dbcli.cli.conversation import Wishes
     from dbcli.cli.interactive import sit_down
     from dbcli.cli.listings import show_drawn
-    from dbcli.workflows.composition import Cast
-    from dbcli.workflows.generate import generate as draw
+    from dbcli.workflows.generation.generate import generate as draw
+    from dbcli.workflows.generation.lora_mix import Cast
 
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}

@@ -14,9 +14,9 @@ from dbcli.cli.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from dbcli.workflows.composition import Cast
-    from dbcli.workflows.generate import Drawn
-    from dbcli.workflows.session import Session
+    from dbcli.workflows.generation.generate import Drawn
+    from dbcli.workflows.generation.lora_mix import Cast
+    from dbcli.workflows.generation.session import Session
 
 # Gives the next line, or None at the end.
 Reader = Callable[["Conversation"], str | None]
@@ -55,7 +55,7 @@ def sit_down(
 ) -> None:
     """Loads the model and talks. Raises UsageError for prompts on the command line: they come line by line here."""
     from dbcli.workflows.completions import typed_seed
-    from dbcli.workflows.session import open_session
+    from dbcli.workflows.generation.session import open_session
 
     if prompts:
         raise UsageError("--interactive asks for its prompts.", hint="leave the prompt out, or --interactive")
@@ -117,7 +117,7 @@ def _obey(talk: Conversation, line: Line) -> bool:
 
 
 def _draw(talk: Conversation) -> None:
-    from dbcli.workflows.generate import drawn_document
+    from dbcli.workflows.generation.generate import drawn_document
 
     wishes, session = talk.wishes, talk.session
     seed = session.seed if wishes.seed is None else wishes.seed

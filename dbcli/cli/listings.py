@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluate import Evaluation
     from dbcli.workflows.export import Exported
-    from dbcli.workflows.generate import Drawn
+    from dbcli.workflows.generation.generate import Drawn
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
 SHOWN_PICTURES = 8
@@ -54,7 +54,7 @@ def show_added(
 
 def show_drawn(screen: Screen, drawn: Drawn) -> None:
     """Where the pictures lie."""
-    from dbcli.workflows.generate import drawn_document
+    from dbcli.workflows.generation.generate import drawn_document
 
     screen.document(drawn_document(drawn))
     count = len(drawn.pictures)

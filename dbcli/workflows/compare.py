@@ -23,7 +23,7 @@ from dbcli.workflows.evaluate import (
     open_studio,
     scored,
 )
-from dbcli.workflows.generate import profile_of
+from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress

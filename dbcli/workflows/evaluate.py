@@ -17,7 +17,7 @@ from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.draw import class_prompt
-from dbcli.workflows.generate import draw_settings, profile_of
+from dbcli.workflows.generation.generate import draw_settings, profile_of
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
     draw_size,

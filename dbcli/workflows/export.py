@@ -16,7 +16,7 @@ from dbcli.project.runs.weights import checked_weights
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.export_metadata import Origin, kohya_of, modelspec_of
 from dbcli.workflows.export_proof import check_image, discard, prove
-from dbcli.workflows.generate import profile_of
+from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.models.textual_inversion import INVERSION, export_words, read_words, spellings
 from dbcli.workflows.models.weights import LORA_FILE, bundled_words, load_model
 from dbcli.workflows.progress import Progress

@@ -16,9 +16,9 @@ from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.class_images.draw import class_prompt
-from dbcli.workflows.composition import Cast, Composition, compose, load_composition
 from dbcli.workflows.evaluate import PICTURES_A_PROMPT, check_drawing
-from dbcli.workflows.generate import draw_settings, profile_of
+from dbcli.workflows.generation.generate import draw_settings, profile_of
+from dbcli.workflows.generation.lora_mix import Cast, Composition, compose, load_composition
 from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of
 from dbcli.workflows.images.grids import photos_of
 from dbcli.workflows.machine_use import computing

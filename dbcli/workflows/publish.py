@@ -23,7 +23,7 @@ from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.runs.run import RunRecord
 from dbcli.workflows.export import export_run
 from dbcli.workflows.export_metadata import Origin, settled_origin
-from dbcli.workflows.generate import profile_of
+from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
 from dbcli.workflows.models.weights import LORA_FILE

@@ -136,7 +136,7 @@ def _score(layout: Layout, unit: ScoreUnit, progress: Progress, *, offline: bool
 
 def _interference(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> dict[str, Any]:
     """Whether the subjects of a cell's run stay apart; see `dreambooth eval --interference`."""
-    from dbcli.workflows.composition import Cast
+    from dbcli.workflows.generation.lora_mix import Cast
     from dbcli.workflows.interference import measure_interference
 
     return measure_interference(
@@ -185,9 +185,9 @@ def _scored(
 def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> list[dict[str, Any]]:
     """Draws what would be scored, for a person's eye only."""
     from dbcli.metrics.suites import load_suite
-    from dbcli.workflows.composition import Cast
     from dbcli.workflows.evaluate import label_of
-    from dbcli.workflows.generate import generate
+    from dbcli.workflows.generation.generate import generate
+    from dbcli.workflows.generation.lora_mix import Cast
     from dbcli.workflows.images.generated import words_of
 
     words = words_of(load_run(layout, run))

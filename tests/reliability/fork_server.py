@@ -35,7 +35,7 @@ MODULES = (
     "dbcli.metrics.suites",
     "dbcli.reports.grids",
     "dbcli.workflows.evaluate",
-    "dbcli.workflows.generate",
+    "dbcli.workflows.generation.generate",
     "dbcli.workflows.class_images.manage",
     "dbcli.workflows.train",
     "dbcli.workflows.models.weights",

@@ -34,7 +34,7 @@ from dbcli.errors import Collision, DreamboothError, Interrupted, SubjectError
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
 from dbcli.project.subjects.subject import list_subjects, load_subject
-from dbcli.workflows.composition import Cast, compose
+from dbcli.workflows.generation.lora_mix import Cast, compose
 from dbcli.workflows.import_lora import import_lora
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.resuming import plan_resume

@@ -19,8 +19,8 @@ from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import load_probes, probe_pictures
 from dbcli.project.runs.run import RunRecord, load_run, read_events
 from dbcli.workflows import probing
-from dbcli.workflows.composition import Cast
-from dbcli.workflows.generate import Drawn, generate
+from dbcli.workflows.generation.generate import Drawn, generate
+from dbcli.workflows.generation.lora_mix import Cast
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject

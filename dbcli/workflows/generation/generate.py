@@ -14,7 +14,8 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, resolve
-from dbcli.workflows.composition import Cast, Composition, compose, load_composition
+from dbcli.workflows.generation.lora_mix import Cast, Composition, compose, load_composition
+from dbcli.workflows.generation.recipe_from_image import Asked, filled_in, size_for
 from dbcli.workflows.images.generated import (
     Picture,
     check_clip_skip,
@@ -23,7 +24,6 @@ from dbcli.workflows.images.generated import (
     recipes_for,
     text_layers,
 )
-from dbcli.workflows.likeness import Asked, filled_in, size_for
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.models.at_checkpoint import require_checkpoint
 from dbcli.workflows.progress import Progress

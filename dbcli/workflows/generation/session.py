@@ -11,8 +11,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.workflows.composition import Cast, Composition, compose, load_composition
-from dbcli.workflows.generate import Drawn, check_typed_size, draw_settings, images_folder, profile_of
+from dbcli.workflows.generation.generate import Drawn, check_typed_size, draw_settings, images_folder, profile_of
+from dbcli.workflows.generation.lora_mix import Cast, Composition, compose, load_composition
 from dbcli.workflows.images.generated import (
     check_clip_skip,
     draw_recipes,

@@ -19,7 +19,7 @@ from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import resolve
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.composition import Cast
+from dbcli.workflows.generation.lora_mix import Cast
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
     CLIP_SKIP_KEY,
