@@ -106,7 +106,7 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     """Trains one subject with probes in a project of its own, and scores each of its checkpoints."""
     from dbcli.project.files.layout import Layout
     from dbcli.project.runs.probe_files import load_probes
-    from dbcli.workflows.evaluate import evaluate
+    from dbcli.workflows.evaluation.evaluate import evaluate
     from dbcli.workflows.progress import Silence
     from dbcli.workflows.setup.open import init_project
     from dbcli.workflows.subjects.manage import add_subject

@@ -9,7 +9,7 @@ from dbcli.cli.screen import Screen
 from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.workflows.compare import Comparison
+    from dbcli.workflows.evaluation.compare import Comparison
 
 # A run's name and its score by metric, as text.
 Numbers = tuple[str, Mapping[str, str]]
@@ -48,7 +48,7 @@ def _show(screen: Screen, comparison: Comparison) -> None:
 
 def _metrics() -> dict[str, str]:
     """The scores' titles with the direction that is better."""
-    from dbcli.workflows.evaluate import score_definitions
+    from dbcli.workflows.evaluation.evaluate import score_definitions
 
     found = score_definitions()
     return {name: f"{one['title']} {'↑' if one['better'] == 'higher' else '↓'}" for name, one in found.items()}

@@ -46,7 +46,7 @@ def evaluate(
     """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
     from dbcli.cli.interference import show_interference
     from dbcli.cli.listings import show_evaluations
-    from dbcli.workflows.evaluate import evaluate as score
+    from dbcli.workflows.evaluation.evaluate import evaluate as score
 
     call, processes = called_with(context, gpus, alone="--interference" if interference or also else None)
     shared = {"suites": suite or [], "judge": judge, "count": count, "seed": seed}

@@ -15,8 +15,8 @@ def show_interference(
     call: Invocation, run: str | None, also: Sequence[str], how: Mapping[str, Any], *, is_asked: bool
 ) -> None:
     """Measures a run, or several drawing together, and tells. Raises UsageError for --with without --run."""
+    from dbcli.workflows.evaluation.interference import measure_interference
     from dbcli.workflows.generation.lora_mix import Cast
-    from dbcli.workflows.interference import measure_interference
 
     if also and not (is_asked and run):
         raise UsageError("--with names runs that draw together with --run.", hint="add --interference --run RUN")

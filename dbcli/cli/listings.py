@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dbcli.project.subjects.subject import AddedSubject
     from dbcli.workflows.class_images.manage import SetSummary
     from dbcli.workflows.demo import Demonstration
-    from dbcli.workflows.evaluate import Evaluation
+    from dbcli.workflows.evaluation.evaluate import Evaluation
     from dbcli.workflows.export import Exported
     from dbcli.workflows.generation.generate import Drawn
     from dbcli.workflows.subjects.photo_review import PhotoReview
@@ -113,7 +113,7 @@ def show_evaluations(screen: Screen, evaluations: Sequence[Evaluation]) -> None:
 
 
 def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
-    from dbcli.workflows.evaluate import score_definitions
+    from dbcli.workflows.evaluation.evaluate import score_definitions
 
     scores = evaluation.scores
     rows = []

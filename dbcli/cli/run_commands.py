@@ -60,7 +60,7 @@ def compare(
 ) -> None:
     """Runs side by side: the same prompts and seeds, a page, a grid, and how sure each difference is."""
     from dbcli.cli.comparison_listing import show_comparisons
-    from dbcli.workflows.compare import compare as set_side_by_side
+    from dbcli.workflows.evaluation.compare import compare as set_side_by_side
 
     call = of(context)
     what = {"suites": suite or [], "prompts_file": prompts, "dataset": dataset}

@@ -11,7 +11,7 @@ from typing import Any
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.evaluate import Evaluation, evaluate
+from dbcli.workflows.evaluation.evaluate import Evaluation, evaluate
 from dbcli.workflows.generation.generate import Drawn, generate
 from dbcli.workflows.generation.lora_mix import Cast
 from dbcli.workflows.images.grids import photos_of, write_sheet

@@ -201,7 +201,7 @@ class Probing:
 
     def close(self) -> None:
         """Draws the chart, and removes the weights that were kept for the choice: the result is on the disk."""
-        from dbcli.workflows.report import probe_curve
+        from dbcli.workflows.evaluation.report import probe_curve
 
         drop_weights(self.layout, self.run.name, but=())
         if self.record.probes:

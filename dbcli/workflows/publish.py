@@ -240,7 +240,7 @@ def _training(
 def _scores(layout: Layout, record: RunRecord) -> Iterator[CardScore]:
     """Every score of every suite the run was scored by, as far as its files can be read."""
     from dbcli.reports.model_card import CardScore
-    from dbcli.workflows.evaluate import score_definitions
+    from dbcli.workflows.evaluation.evaluate import score_definitions
 
     for path in sorted((layout.run_dir(record.name) / "eval").glob("*/scores.json")):
         try:

@@ -11,7 +11,7 @@ from dbcli.project.files.names import slug
 from dbcli.project.runs.run import RunRecord, list_runs
 from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings, Profile
 from dbcli.project.subjects.subject import list_subjects, load_subject
-from dbcli.workflows.evaluate import CLASS_PICTURES
+from dbcli.workflows.evaluation.evaluate import CLASS_PICTURES
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probe_plan import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
 from dbcli.workflows.sweep_plan import DRAW_ONLY, SweepPlan, TrainUnit, Unit

@@ -21,7 +21,7 @@ from dbcli.project.subjects.subject import Subject
 from dbcli.project.sweeps.cells import CellWish, StageWish, cells_of
 from dbcli.project.sweeps.records import CellRecord, key_of, load_cell, runs_by_key
 from dbcli.project.sweeps.sweep_files import PicturesWish, SweepFile
-from dbcli.workflows.evaluate import CLASS_PICTURES
+from dbcli.workflows.evaluation.evaluate import CLASS_PICTURES
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of

@@ -136,8 +136,8 @@ def _score(layout: Layout, unit: ScoreUnit, progress: Progress, *, offline: bool
 
 def _interference(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> dict[str, Any]:
     """Whether the subjects of a cell's run stay apart; see `dreambooth eval --interference`."""
+    from dbcli.workflows.evaluation.interference import measure_interference
     from dbcli.workflows.generation.lora_mix import Cast
-    from dbcli.workflows.interference import measure_interference
 
     return measure_interference(
         layout,
@@ -154,7 +154,7 @@ def _interference(layout: Layout, run: str, unit: ScoreUnit, progress: Progress,
 def _scored(
     layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    from dbcli.workflows.evaluate import evaluate
+    from dbcli.workflows.evaluation.evaluate import evaluate
 
     found = evaluate(
         layout,
@@ -185,7 +185,7 @@ def _scored(
 def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> list[dict[str, Any]]:
     """Draws what would be scored, for a person's eye only."""
     from dbcli.metrics.suites import load_suite
-    from dbcli.workflows.evaluate import label_of
+    from dbcli.workflows.evaluation.evaluate import label_of
     from dbcli.workflows.generation.generate import generate
     from dbcli.workflows.generation.lora_mix import Cast
     from dbcli.workflows.images.generated import words_of

@@ -34,7 +34,7 @@ MODULES = (
     "dbcli.metrics.protocol",
     "dbcli.metrics.suites",
     "dbcli.reports.grids",
-    "dbcli.workflows.evaluate",
+    "dbcli.workflows.evaluation.evaluate",
     "dbcli.workflows.generation.generate",
     "dbcli.workflows.class_images.manage",
     "dbcli.workflows.train",

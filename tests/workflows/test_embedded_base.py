@@ -11,7 +11,7 @@ from PIL import Image
 
 from dbcli.project.files.layout import Layout
 from dbcli.workflows.demo import bundled_subjects
-from dbcli.workflows.evaluate import evaluate
+from dbcli.workflows.evaluation.evaluate import evaluate
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dbcli.metrics.suites import SuitePrompt, short_label
 from dbcli.project.prompts.identifiers import Words
-from dbcli.workflows.evaluate import label_of
+from dbcli.workflows.evaluation.evaluate import label_of
 from dbcli.workflows.runs.labels import rendered_label
 
 TEMPLATE = "a {identifier} toy {class}"

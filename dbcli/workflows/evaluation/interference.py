@@ -16,7 +16,7 @@ from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.class_images.draw import class_prompt
-from dbcli.workflows.evaluate import PICTURES_A_PROMPT, check_drawing
+from dbcli.workflows.evaluation.evaluate import PICTURES_A_PROMPT, check_drawing
 from dbcli.workflows.generation.generate import draw_settings, profile_of
 from dbcli.workflows.generation.lora_mix import Cast, Composition, compose, load_composition
 from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of

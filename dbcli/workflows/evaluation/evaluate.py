@@ -17,6 +17,8 @@ from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.draw import class_prompt
+from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
+from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.generation.generate import draw_settings, profile_of
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
@@ -28,11 +30,9 @@ from dbcli.workflows.images.generated import (
 )
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.masked_scores import PHOTOS_ONLY, Masking
 from dbcli.workflows.models.at_checkpoint import require_checkpoint
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
-from dbcli.workflows.report import write_report
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
 from dbcli.workflows.setup.output_folder import check_writable
@@ -118,7 +118,7 @@ def evaluate(
     check_writable(layout.evals_dir(record.name))
     from dbcli.diffusion.devices import pick_device
     from dbcli.metrics.judges.encoders import load_judges
-    from dbcli.workflows.masked_scores import load_masking
+    from dbcli.workflows.evaluation.masking import load_masking
 
     wanted_device = profile_of(layout, record).train.device
     check_devices(processes, wanted_device)

@@ -15,7 +15,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import next_seed
-from dbcli.workflows.evaluate import (
+from dbcli.workflows.evaluation.evaluate import (
     PICTURES_A_PROMPT,
     check_drawing,
     check_suites,
@@ -23,11 +23,11 @@ from dbcli.workflows.evaluate import (
     open_studio,
     scored,
 )
+from dbcli.workflows.evaluation.report import run_charts
 from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.report import run_charts
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.runs.differences import differing_settings
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
