@@ -141,7 +141,7 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
 
 
 def _planned_interval(profile: Any) -> int:
-    from dbcli.workflows.probe_plan import plan_probes
+    from dbcli.workflows.probes.schedule import plan_probes
 
     steps = plan_probes(profile, subjects=1, classes=1).steps
     if not steps:

@@ -13,7 +13,7 @@ from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings,
 from dbcli.project.subjects.subject import list_subjects, load_subject
 from dbcli.workflows.evaluation.evaluate import CLASS_PICTURES
 from dbcli.workflows.models.textual_inversion import has_prior
-from dbcli.workflows.probe_plan import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
+from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
 from dbcli.workflows.sweep_plan import DRAW_ONLY, SweepPlan, TrainUnit, Unit
 
 

@@ -40,7 +40,7 @@ from dbcli.workflows.machine_use import computing
 from dbcli.workflows.material import gather
 from dbcli.workflows.memory.fallback import give_back, within_memory
 from dbcli.workflows.models.layer_targets import check_targets
-from dbcli.workflows.probing import open_probing
+from dbcli.workflows.probes.probes import open_probing
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.resuming import ResumePlan, anew, apply_changes, refuse_finished
 from dbcli.workflows.run_checkpoints import tidy_checkpoints

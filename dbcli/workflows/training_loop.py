@@ -17,7 +17,7 @@ from dbcli.workflows.material import Lesson
 from dbcli.workflows.memory.fallback import is_out_of_memory
 from dbcli.workflows.models.layer_targets import require_layers
 from dbcli.workflows.models.textual_inversion import INVERSION, open_words
-from dbcli.workflows.probing import Probing
+from dbcli.workflows.probes.probes import Probing
 from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.run_checkpoints import Checkpoints
 

@@ -24,9 +24,9 @@ JOB = [
 ]
 # Where a probe reaches the disk: its pictures, the weights it keeps, the record that makes it count.
 DEATHS = {
-    "pictures": {"function": "dbcli.workflows.probing.save_png", "at": 4},
-    "weights": {"function": "dbcli.workflows.probing.keep_weights", "at": 6, "half": True},
-    "record": {"function": "dbcli.workflows.probing.save_probes", "at": 9},
+    "pictures": {"function": "dbcli.workflows.probes.probes.save_png", "at": 4},
+    "weights": {"function": "dbcli.workflows.probes.probes.keep_weights", "at": 6, "half": True},
+    "record": {"function": "dbcli.workflows.probes.probes.save_probes", "at": 9},
 }
 
 

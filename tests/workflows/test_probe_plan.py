@@ -9,7 +9,7 @@ import pytest
 
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
-from dbcli.workflows.probe_plan import Cost, pictures_a_probe, plan_probes, too_dear
+from dbcli.workflows.probes.schedule import Cost, pictures_a_probe, plan_probes, too_dear
 
 
 def planned(**values: Any) -> list[int]:

@@ -18,9 +18,9 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import load_probes, probe_pictures
 from dbcli.project.runs.run import RunRecord, load_run, read_events
-from dbcli.workflows import probing
 from dbcli.workflows.generation.generate import Drawn, generate
 from dbcli.workflows.generation.lora_mix import Cast
+from dbcli.workflows.probes import probes as probing
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
@@ -108,7 +108,7 @@ def rising_then_falling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def probing_found(fidelities: list[float], editabilities: list[float]) -> Any:
-    from dbcli.workflows.probe_set import Found
+    from dbcli.workflows.probes.score import Found
 
     return Found(fidelities, editabilities, 0.1, False)
 

@@ -33,8 +33,8 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.images.generated import CHECKPOINT_KEY
-from dbcli.workflows.probe_plan import Cost, plan_probes, too_dear
-from dbcli.workflows.probe_set import Item, Panel, draw_items, probe_items
+from dbcli.workflows.probes.schedule import Cost, plan_probes, too_dear
+from dbcli.workflows.probes.score import Item, Panel, draw_items, probe_items
 from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.setup.effective_settings import default_judge, judge_sources
 
