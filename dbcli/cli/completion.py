@@ -94,7 +94,7 @@ def settings(incomplete: str) -> list[tuple[str, str]]:
 
 def logs(incomplete: str) -> list[str]:
     """Where the numbers of a run may go beside its own record."""
-    from dbcli.workflows.logs import LOGS
+    from dbcli.workflows.training.metric_loggers import LOGS
 
     return _fitting(LOGS, incomplete)
 

@@ -9,7 +9,7 @@ from dbcli.cli.screen import Screen
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.workflows.train import TrainingPlan
+    from dbcli.workflows.training.run import TrainingPlan
 
 
 def show_headline(screen: Screen, plan: TrainingPlan) -> None:
@@ -19,7 +19,7 @@ def show_headline(screen: Screen, plan: TrainingPlan) -> None:
 
 def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:
     """Memory and time, what to know of the run, the settings that are not the profile's; all of them if wanted."""
-    from dbcli.workflows.teaching import stored_bytes
+    from dbcli.workflows.training.teacher import stored_bytes
 
     shown = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
     taken = stored_bytes(layout, plan.profile, [one.class_noun for one in shown])

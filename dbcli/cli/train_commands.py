@@ -106,10 +106,10 @@ def train(
     from dbcli.cli.plan_listing import show_headline, show_plan
     from dbcli.cli.questions import check_start, subjects_and_identifiers
     from dbcli.cli.run_listings import show_run
-    from dbcli.workflows.logs import logged
     from dbcli.workflows.memory.estimate import resumed_outlook, with_outlook
-    from dbcli.workflows.resuming import Asked, plan_resume
-    from dbcli.workflows.train import check_plan, plan_training, resume_training, start_training
+    from dbcli.workflows.training.metric_loggers import logged
+    from dbcli.workflows.training.resuming import Asked, plan_resume
+    from dbcli.workflows.training.run import check_plan, plan_training, resume_training, start_training
 
     call, processes = called_with(context, gpus, dry_run=dry_run)
     layout, how_run = call.layout(), {"offline": call.offline, "processes": processes}

@@ -87,9 +87,9 @@ def finished_run(layout: Layout, key: str) -> RunRecord | None:
 
 
 def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool) -> bool:
-    from dbcli.workflows import continuing
-    from dbcli.workflows.resuming import plan_resume
-    from dbcli.workflows.train import TrainingPlan, resume_training, start_training
+    from dbcli.workflows.training import continuation as continuing
+    from dbcli.workflows.training.resuming import plan_resume
+    from dbcli.workflows.training.run import TrainingPlan, resume_training, start_training
 
     if finished_run(layout, unit.key) is not None:
         return False

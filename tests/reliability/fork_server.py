@@ -37,7 +37,7 @@ MODULES = (
     "dbcli.workflows.evaluation.evaluate",
     "dbcli.workflows.generation.generate",
     "dbcli.workflows.class_images.manage",
-    "dbcli.workflows.train",
+    "dbcli.workflows.training.run",
     "dbcli.workflows.models.weights",
     *(
         f"dbcli.diffusion.{name}"

@@ -234,7 +234,7 @@ def stop_twice(step: int) -> None:
     """Two signals, one after the other, while a checkpoint is being written."""
     import signal
 
-    from dbcli.workflows import run_checkpoints
+    from dbcli.workflows.training import checkpoints as run_checkpoints
 
     save = run_checkpoints.save_checkpoint
 

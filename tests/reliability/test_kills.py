@@ -129,7 +129,7 @@ def forget_after(run: Path, step: int) -> None:
 
 
 SAVES = {
-    "checkpoint": {"function": "dbcli.workflows.run_checkpoints.save_checkpoint", "step": 4},
+    "checkpoint": {"function": "dbcli.workflows.training.checkpoints.save_checkpoint", "step": 4},
     "weights": {"function": "dbcli.workflows.models.weights.save_tuned"},
     "first record": {"function": "dbcli.project.runs.run.create_run"},
     "record": {"function": "dbcli.project.runs.run.save_run"},

@@ -18,7 +18,7 @@ JOB = [
     *("--set=prior.source=teacher", "--set=prior.teacher_draws=2", "--set=prior.images=2", "--set=prior.steps=1"),
     *("--set=train.learning_rate=0.001", "--set=draw.steps=2"),
 ]
-STORE = {"function": "dbcli.workflows.teaching.stored_predictions"}
+STORE = {"function": "dbcli.workflows.training.teacher.stored_predictions"}
 
 
 @pytest.mark.timeout(1800)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dbcli.project.settings.profiles import load_profile, resolve
-from dbcli.workflows.divergence import last_sound_step, least_rate_scale, recorded_errors
+from dbcli.workflows.training.divergence import last_sound_step, least_rate_scale, recorded_errors
 
 
 @pytest.mark.parametrize(

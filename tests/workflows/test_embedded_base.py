@@ -15,7 +15,7 @@ from dbcli.workflows.evaluation.evaluate import evaluate
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
-from dbcli.workflows.train import plan_training, start_training
+from dbcli.workflows.training.run import plan_training, start_training
 
 
 @pytest.fixture(scope="module")

@@ -37,13 +37,13 @@ from dbcli.project.subjects.subject import list_subjects, load_subject
 from dbcli.workflows.generation.lora_mix import Cast, compose
 from dbcli.workflows.import_lora import import_lora
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.resuming import plan_resume
 from dbcli.workflows.runs.manage import remove as remove_run
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.subjects.manage import remove as remove_subject
 from dbcli.workflows.subjects.manage import rename as rename_subject
-from dbcli.workflows.train import plan_training, resume_training, start_training
+from dbcli.workflows.training.resuming import plan_resume
+from dbcli.workflows.training.run import plan_training, resume_training, start_training
 from tests.cli.made_projects import command, trained_project
 
 MEMORY = Path("/dev/shm")

@@ -10,8 +10,8 @@ import pytest
 from dbcli.errors import UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
-from dbcli.workflows import logs
 from dbcli.workflows.progress import Silence
+from dbcli.workflows.training import metric_loggers as logs
 
 
 class Kept:

@@ -13,7 +13,7 @@ from dbcli.errors import SubjectError
 from dbcli.project.files.layout import Layout
 from dbcli.project.subjects.photo_notes import captions_of, mask_hashes, mask_paths
 from dbcli.project.subjects.subject import Subject, add_subject
-from dbcli.workflows.material import loss_weights
+from dbcli.workflows.training.data import loss_weights
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from dbcli.workflows.probes import probes as probing
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
-from dbcli.workflows.train import plan_training, start_training
+from dbcli.workflows.training.run import plan_training, start_training
 from tests.reliability.small_base import write_small_base
 
 STEPS = 6

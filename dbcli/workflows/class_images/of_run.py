@@ -10,10 +10,10 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.draw import ClassImages, ensure_class_images
-from dbcli.workflows.continuing import prior_settings
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import StopWish
+from dbcli.workflows.training.continuation import prior_settings
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

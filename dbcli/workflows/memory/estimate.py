@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.estimate.fake_run import Effort
     from dbcli.diffusion.estimate.speed import Speed
-    from dbcli.workflows.resuming import ResumePlan
-    from dbcli.workflows.train import TrainingPlan
+    from dbcli.workflows.training.resuming import ResumePlan
+    from dbcli.workflows.training.run import TrainingPlan
 
 METHODS = ("full", "lora")
 ENCODED_AT_ONCE = 4
@@ -95,7 +95,7 @@ def with_outlook(
 
 def resumed_outlook(layout: Layout, resumed: ResumePlan) -> TrainingPlan:
     """An unfinished run with the settings it would go on with, and what they will take of this machine."""
-    from dbcli.workflows.train import TrainingPlan
+    from dbcli.workflows.training.run import TrainingPlan
 
     record, profile = resumed.record, resumed.profile
     taught = [one for one, entry in zip(resumed.subjects, record.shown, strict=True) if entry.learnt_in is None]
@@ -254,7 +254,7 @@ def _training(
 
     from dbcli.diffusion.devices import resident_bytes
     from dbcli.diffusion.estimate.meta_base import imagine_base, place
-    from dbcli.workflows.training_loop import make_trainable
+    from dbcli.workflows.training.loop import make_trainable
 
     profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(device_name)
     base = imagine_base(base_name, revision, **dict(choices))

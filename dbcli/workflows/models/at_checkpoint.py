@@ -52,8 +52,8 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     """
     from dbcli.diffusion.adapters.attach import freeze
     from dbcli.diffusion.training.as_result import load_result, result_file_of_checkpoint
-    from dbcli.workflows.continuing import take_over
-    from dbcli.workflows.training_loop import make_trainable
+    from dbcli.workflows.training.continuation import take_over
+    from dbcli.workflows.training.loop import make_trainable
 
     folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
     if record.base.hash != base.hash:

@@ -20,11 +20,11 @@ from dbcli.project.subjects.known_runs import UNFINISHED, run_meant
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.renaming import in_words_of
 from dbcli.project.subjects.subject import Subject, load_subject
-from dbcli.workflows.continuing import METHODS
 from dbcli.workflows.probes.probes import plan_of
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.optional_packages import require_extras
-from dbcli.workflows.training_prompts import check_training_prompts
+from dbcli.workflows.training.continuation import METHODS
+from dbcli.workflows.training.prompts import check_training_prompts
 
 RESUMABLE = UNFINISHED
 

@@ -11,8 +11,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.draw import ClassImages
-from dbcli.workflows.material import Lesson, class_pixels
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.training.data import Lesson, class_pixels
 
 if TYPE_CHECKING:
     import torch

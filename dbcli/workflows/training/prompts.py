@@ -14,11 +14,11 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import caption_places, captions_of
 from dbcli.project.subjects.subject import Subject
 from dbcli.prompt_text import cleaned
-from dbcli.workflows.material import instance_prompt
 from dbcli.workflows.models.textual_inversion import INVERSION, has_prior
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.prompts.reading import MARKS, check_length, warn_of_syntax
 from dbcli.workflows.setup.base_facts import facts_of
+from dbcli.workflows.training.data import instance_prompt
 
 
 @dataclass(frozen=True)

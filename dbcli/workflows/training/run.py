@@ -32,27 +32,27 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.subject import Subject
-from dbcli.workflows import continuing
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
-from dbcli.workflows.divergence import BeginAgain, explain_divergence
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.material import gather
 from dbcli.workflows.memory.fallback import give_back, within_memory
 from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.probes.probes import open_probing
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.resuming import ResumePlan, anew, apply_changes, refuse_finished
-from dbcli.workflows.run_checkpoints import tidy_checkpoints
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopWish, listening
 from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
-from dbcli.workflows.teaching import teacher_of
-from dbcli.workflows.training_loop import build_trainer, make_trainable, row_plan, run_loop
-from dbcli.workflows.training_prompts import check_training_prompts, settle_captions
+from dbcli.workflows.training import continuation as continuing
+from dbcli.workflows.training.checkpoints import tidy_checkpoints
+from dbcli.workflows.training.data import gather
+from dbcli.workflows.training.divergence import BeginAgain, explain_divergence
+from dbcli.workflows.training.loop import build_trainer, make_trainable, row_plan, run_loop
+from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
+from dbcli.workflows.training.resuming import ResumePlan, anew, apply_changes, refuse_finished
+from dbcli.workflows.training.teacher import teacher_of
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

@@ -14,7 +14,9 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.divergence import (
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.several import announce
+from dbcli.workflows.training.divergence import (
     LARGEST_ERROR,
     BeginAgain,
     error_of,
@@ -22,8 +24,6 @@ from dbcli.workflows.divergence import (
     least_rate_scale,
     recorded_errors,
 )
-from dbcli.workflows.progress import Progress
-from dbcli.workflows.several import announce
 
 if TYPE_CHECKING:
     from dbcli.diffusion.training.trainer import StepResult, Trainer, TrainingState
