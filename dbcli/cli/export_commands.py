@@ -39,7 +39,7 @@ def export(
     """Write a run in another tool's format, and prove it by loading it back."""
     from dbcli.cli.listings import show_export
     from dbcli.cli.publishing import publish
-    from dbcli.workflows.export import export_run
+    from dbcli.workflows.sharing.export import export_run
 
     call = of(context)
     how: dict[str, Any] = {"precision": precision, "out": out, "allow_collision": allow_collision}

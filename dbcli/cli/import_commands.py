@@ -36,7 +36,7 @@ def import_lora(
     Without --token and --class the file's metadata says which words it answers to: all of its subjects.
     """
     from dbcli.cli.run_listings import show_run
-    from dbcli.workflows.import_lora import import_lora as bring_in
+    from dbcli.workflows.sharing.import_lora import import_lora as bring_in
 
     call = of(context)
     layout = call.layout()
@@ -77,7 +77,7 @@ def import_embedding(
 ) -> None:
     """Make a finished run of an embedding (textual inversion), to draw with its word and export it."""
     from dbcli.cli.run_listings import show_run
-    from dbcli.workflows.import_embedding import import_embedding as bring_in
+    from dbcli.workflows.sharing.import_embedding import import_embedding as bring_in
 
     call = of(context)
     layout = call.layout()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from dbcli.workflows.class_images.manage import SetSummary
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluation.evaluate import Evaluation
-    from dbcli.workflows.export import Exported
     from dbcli.workflows.generation.generate import Drawn
+    from dbcli.workflows.sharing.export import Exported
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
 SHOWN_PICTURES = 8

@@ -10,7 +10,7 @@ from dbcli.cli.screen import Screen
 from dbcli.errors import Refused, UsageError
 
 if TYPE_CHECKING:
-    from dbcli.workflows.publish import Bundle, Target
+    from dbcli.workflows.sharing.publish import Bundle, Target
 
 
 def publish(
@@ -26,7 +26,7 @@ def publish(
     allow_collision: bool,
 ) -> None:
     """Lays a run out, shows it, asks, and uploads it. Raises Refused (exit 6) where nobody agreed."""
-    from dbcli.workflows.publish import bundled, find_target, send
+    from dbcli.workflows.sharing.publish import bundled, find_target, send
 
     if out is not None:
         raise UsageError("--out is for files of your own; --to hub takes --repo.")

@@ -35,10 +35,10 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
 from dbcli.project.subjects.subject import list_subjects, load_subject
 from dbcli.workflows.generation.lora_mix import Cast, compose
-from dbcli.workflows.import_lora import import_lora
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.runs.manage import remove as remove_run
 from dbcli.workflows.setup.open import init_project
+from dbcli.workflows.sharing.import_lora import import_lora
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.subjects.manage import remove as remove_subject
 from dbcli.workflows.subjects.manage import rename as rename_subject

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dbcli.workflows.imported_words import Trigger, words_of_file
+from dbcli.workflows.sharing.imported_words import Trigger, words_of_file
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,15 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.runs.weights import checked_weights
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.export_metadata import Origin, kohya_of, modelspec_of
-from dbcli.workflows.export_proof import check_image, discard, prove
 from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.models.textual_inversion import INVERSION, export_words, read_words, spellings
 from dbcli.workflows.models.weights import LORA_FILE, bundled_words, load_model
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS, Recipient, recipient_of
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.output_folder import check_writable
+from dbcli.workflows.sharing.export_metadata import Origin, kohya_of, modelspec_of
+from dbcli.workflows.sharing.export_proof import check_image, discard, prove
+from dbcli.workflows.sharing.recipients import ADAPTERS, EMBEDDINGS, Recipient, recipient_of
 from dbcli.workflows.subjects.identifiers import clashes_among
 
 if TYPE_CHECKING:

@@ -12,13 +12,19 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable
 from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.imported_runs import finished_run, new_record, title_of
-from dbcli.workflows.imported_words import Trigger, asked_words, check_rare_words, imported_subjects, words_of_file
 from dbcli.workflows.models.weights import write_imported_lora
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_files import require_file
 from dbcli.workflows.setup.open import load_project_base
+from dbcli.workflows.sharing.imported_runs import finished_run, new_record, title_of
+from dbcli.workflows.sharing.imported_words import (
+    Trigger,
+    asked_words,
+    check_rare_words,
+    imported_subjects,
+    words_of_file,
+)
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

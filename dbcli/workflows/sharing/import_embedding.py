@@ -14,13 +14,13 @@ from dbcli.project.prompts.identifiers import check_class_noun, check_free, chec
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.subjects.subject import list_subjects
-from dbcli.workflows.imported_runs import finished_run, new_record
-from dbcli.workflows.imported_words import Trigger, imported_subjects, words_of_file
 from dbcli.workflows.models.textual_inversion import INVERSION, write_vectors
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_files import require_file
 from dbcli.workflows.setup.open import load_project_base
+from dbcli.workflows.sharing.imported_runs import finished_run, new_record
+from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, words_of_file
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

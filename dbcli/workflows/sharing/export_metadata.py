@@ -12,7 +12,7 @@ from dbcli.project.files.names import without_control_characters
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.models.textual_inversion import INVERSION
-from dbcli.workflows.recipients import subjects_of
+from dbcli.workflows.sharing.recipients import subjects_of
 
 if TYPE_CHECKING:
     import torch

@@ -14,14 +14,14 @@ from dbcli.workflows.images.generated import draw_size, words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, read_words, spellings
 from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.recipients import ADAPTERS, EMBEDDINGS
+from dbcli.workflows.sharing.recipients import ADAPTERS, EMBEDDINGS
 
 if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
-    from dbcli.workflows.export import ExportOrder, Written
+    from dbcli.workflows.sharing.export import ExportOrder, Written
 
 # A few steps with guidance send every weight into the image; the noise is the same, so nothing else may differ.
 CHECK_STEPS = 4
