@@ -56,7 +56,7 @@ def sweep(
     """Train, draw and score every cell of a grid; started again, it goes on where it was."""
     from dbcli.cli.sweep_listings import carry_out
     from dbcli.workflows.completions import sweep_names
-    from dbcli.workflows.sweep import plan_file
+    from dbcli.workflows.sweeps.run import plan_file
 
     call = of(context)
     layout = call.layout()
@@ -98,7 +98,7 @@ def bench(
 ) -> None:
     """Train and score many subjects by one recipe, beside the published values."""
     from dbcli.cli.sweep_listings import carry_out, settings_given
-    from dbcli.workflows.bench import plan_bench
+    from dbcli.workflows.sweeps.bench import plan_bench
 
     call = of(context)
     layout = call.layout()

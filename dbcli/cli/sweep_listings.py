@@ -12,16 +12,16 @@ from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.workflows.sweep import SweepResult
-    from dbcli.workflows.sweep_left import Left
-    from dbcli.workflows.sweep_plan import SweepPlan
+    from dbcli.workflows.sweeps.plan import SweepPlan
+    from dbcli.workflows.sweeps.remaining import Left
+    from dbcli.workflows.sweeps.run import SweepResult
 
 MAIN_SCORES = ("DINO", "CLIP-T", "right")
 
 
 def settings_given(sets: Sequence[str], *, method: str | None, steps: int | None) -> dict[str, Any]:
     """The settings that a command line gives, by dotted key; None for what it does not."""
-    from dbcli.workflows.sweep import parsed_sets
+    from dbcli.workflows.sweeps.run import parsed_sets
 
     own = {"method": method, "train.steps": steps}
     return {**parsed_sets(sets), **{key: value for key, value in own.items() if value is not None}}
@@ -31,7 +31,7 @@ def carry_out(
     call: Invocation, layout: Layout, plan: SweepPlan, *, engine: str, address: str | None, dry_run: bool
 ) -> int:
     """Lists a plan, or does it and shows what came of it; returns the exit code."""
-    from dbcli.workflows.sweep import run_plan, work_left
+    from dbcli.workflows.sweeps.run import run_plan, work_left
 
     if dry_run:
         with call.screen.stage("Estimating the time", 1) as stage:
@@ -101,7 +101,7 @@ def _metric_column(title: str) -> Column:
 
 def show_result(screen: Screen, result: SweepResult, layout: Layout) -> None:
     """The table, the failures, and where everything lies."""
-    from dbcli.workflows.sweep import result_table
+    from dbcli.workflows.sweeps.run import result_table
 
     files = {kind: str(path) for kind, path in result.files.items()}
     screen.document({**result.scores, "files": files})

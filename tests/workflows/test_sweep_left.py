@@ -9,9 +9,9 @@ import pytest
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run import RunBase, RunRecord, create_run
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.sweep import plan_file, typed_command
-from dbcli.workflows.sweep_left import Left, Pace, duration
-from dbcli.workflows.sweep_plan import ScoreUnit, SweepPlan, TrainUnit
+from dbcli.workflows.sweeps.plan import ScoreUnit, SweepPlan, TrainUnit
+from dbcli.workflows.sweeps.remaining import Left, Pace, duration
+from dbcli.workflows.sweeps.run import plan_file, typed_command
 from tests.cli.made_projects import command
 from tests.reliability.small_base import write_small_base
 

@@ -17,7 +17,7 @@ from dbcli.project.subjects.subject import Subject, load_subject
 from dbcli.project.sweeps.records import CellRecord, load_cell, runs_by_key, save_cell
 from dbcli.workflows.memory.fallback import is_out_of_memory
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.sweep_plan import DRAW_ONLY, ScoreUnit, TrainUnit, Unit, is_finished
+from dbcli.workflows.sweeps.plan import DRAW_ONLY, ScoreUnit, TrainUnit, Unit, is_finished
 
 # A process on a machine that was just lost may hold its lock for a moment after another took over its work.
 LOCK_WAIT_SECONDS = 30.0

@@ -26,7 +26,7 @@ from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile
-from dbcli.workflows.sweep_subjects import SweepSubjects, word_faults
+from dbcli.workflows.sweeps.subjects import SweepSubjects, word_faults
 from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from dbcli.errors import Interrupted, MachineError, UsageError
 from dbcli.hints import installing
 from dbcli.workflows.openmp import settle_waiting
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.sweep_plan import Unit
-from dbcli.workflows.sweep_work import Outcome, carry_out, give_up
+from dbcli.workflows.sweeps.plan import Unit
+from dbcli.workflows.sweeps.work import Outcome, carry_out, give_up
 
 # How often a task begins anew after its node died, was told to stop, or ran out of memory.
 RETRIES = 5

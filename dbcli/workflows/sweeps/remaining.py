@@ -14,7 +14,7 @@ from dbcli.project.subjects.subject import list_subjects, load_subject
 from dbcli.workflows.evaluation.evaluate import CLASS_PICTURES
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
-from dbcli.workflows.sweep_plan import DRAW_ONLY, SweepPlan, TrainUnit, Unit
+from dbcli.workflows.sweeps.plan import DRAW_ONLY, SweepPlan, TrainUnit, Unit
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Protocol
 from dbcli.errors import UsageError
 from dbcli.workflows.completions import ENGINES
 from dbcli.workflows.progress import Progress, Titled
-from dbcli.workflows.sweep_plan import Unit
-from dbcli.workflows.sweep_work import Outcome, carry_out
+from dbcli.workflows.sweeps.plan import Unit
+from dbcli.workflows.sweeps.work import Outcome, carry_out
 
 
 class Engine(Protocol):
@@ -46,6 +46,6 @@ def make_engine(name: str, address: str | None) -> Engine:
         if address is not None:
             raise UsageError("--address is for --engine ray.", hint="add --engine ray, or leave --address out")
         return LocalEngine()
-    from dbcli.workflows.ray_engine import RayEngine
+    from dbcli.workflows.sweeps.ray_engine import RayEngine
 
     return RayEngine(address)

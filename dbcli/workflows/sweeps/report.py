@@ -16,7 +16,7 @@ from dbcli.project.subjects.subject import load_subject, photo_paths
 from dbcli.project.sweeps.records import CellRecord
 from dbcli.workflows.images.grids import opened
 from dbcli.workflows.runs.labels import rendered_label
-from dbcli.workflows.sweep_plan import PlannedCell, SweepPlan
+from dbcli.workflows.sweeps.plan import PlannedCell, SweepPlan
 
 if TYPE_CHECKING:
     from PIL import Image

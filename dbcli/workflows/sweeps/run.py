@@ -20,11 +20,10 @@ from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.settings.profiles import parse_set
 from dbcli.project.sweeps.records import CellRecord, SweepRecord, load_cell, save_sweep
 from dbcli.project.sweeps.sweep_files import load_sweep
-from dbcli.workflows.engines import Engine, make_engine
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.datasets import open_dataset
-from dbcli.workflows.sweep_left import Left, Pace
-from dbcli.workflows.sweep_plan import (
+from dbcli.workflows.sweeps.engines import Engine, make_engine
+from dbcli.workflows.sweeps.plan import (
     DRAW_ONLY,
     PlannedCell,
     SweepPlan,
@@ -34,8 +33,9 @@ from dbcli.workflows.sweep_plan import (
     plan_sweep,
     suites_folder,
 )
-from dbcli.workflows.sweep_subjects import SweepSubjects
-from dbcli.workflows.sweep_work import Outcome
+from dbcli.workflows.sweeps.remaining import Left, Pace
+from dbcli.workflows.sweeps.subjects import SweepSubjects
+from dbcli.workflows.sweeps.work import Outcome
 
 if TYPE_CHECKING:
     from dbcli.metrics.suites import Suite
@@ -102,7 +102,7 @@ def run_plan(
 
     Raises Interrupted after a signal, and LockHeld while another process carries out the same sweep.
     """
-    from dbcli.workflows.sweep_report import write_reports
+    from dbcli.workflows.sweeps.report import write_reports
 
     worker = make_engine(engine, address)
     with hold(layout.sweep_lock(plan.sweep.name), f"the sweep {plan.sweep.name}"):

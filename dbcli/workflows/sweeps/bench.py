@@ -14,8 +14,8 @@ from dbcli.project.sweeps.sweep_files import Axis, PicturesWish, SweepFile
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile
 from dbcli.workflows.subjects.datasets import open_dataset
-from dbcli.workflows.sweep_plan import SweepPlan, plan_sweep
-from dbcli.workflows.sweep_subjects import SweepSubjects
+from dbcli.workflows.sweeps.plan import SweepPlan, plan_sweep
+from dbcli.workflows.sweeps.subjects import SweepSubjects
 
 
 def plan_bench(
