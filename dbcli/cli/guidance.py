@@ -13,7 +13,7 @@ from dbcli.cli.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.runs.run import RunRecord
-    from dbcli.workflows.checks import Check
+    from dbcli.workflows.doctor.check import Check
     from dbcli.workflows.status import Standing, Step
     from dbcli.workflows.subjects.photo_review import PhotoReview
 

@@ -120,7 +120,7 @@ def test_the_doctor_changes_nothing(run: Run, trained_project: Path) -> None:
 
 
 def test_a_doctor_survives_what_it_finds(run: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dbcli.workflows.doctor as doctor
+    import dbcli.workflows.doctor.machine as doctor
 
     def broken() -> None:
         raise ZeroDivisionError("planted")

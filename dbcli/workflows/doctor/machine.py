@@ -15,7 +15,7 @@ from dbcli.errors import DreamboothError, UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings, load_user_settings
-from dbcli.workflows.checks import Check, fault, good, note
+from dbcli.workflows.doctor.check import Check, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import open_project
 
@@ -44,7 +44,7 @@ def examine(folder: Path | None, progress: Progress, *, offline: bool) -> list[C
             found += _carefully(name, look)
             stage.advance()
     if layout is not None:
-        from dbcli.workflows.project_health import project_checks
+        from dbcli.workflows.doctor.project import project_checks
 
         found += project_checks(layout, progress, offline=offline)
     return found

@@ -15,7 +15,7 @@ from dbcli.project.runs.checkpoints import newest_checkpoint
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject import damaged_subjects, list_subjects, verify_photos
-from dbcli.workflows.checks import Check, fault, good, note
+from dbcli.workflows.doctor.check import Check, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 
