@@ -15,23 +15,23 @@ import typer
 
 from dbcli import __version__
 from dbcli.cli import arguments
-from dbcli.cli.demo_commands import demo
-from dbcli.cli.doctor_commands import doctor
-from dbcli.cli.draw_commands import generate
-from dbcli.cli.evaluate_commands import evaluate
-from dbcli.cli.export_commands import export
+from dbcli.cli.commands.class_images import prior_app
+from dbcli.cli.commands.demo import demo
+from dbcli.cli.commands.doctor import doctor
+from dbcli.cli.commands.evaluate import evaluate
+from dbcli.cli.commands.export import export
+from dbcli.cli.commands.generate import generate
+from dbcli.cli.commands.imports import import_embedding, import_lora
+from dbcli.cli.commands.project import add_subject, init
+from dbcli.cli.commands.runs import runs_app
+from dbcli.cli.commands.subjects import subjects_app
+from dbcli.cli.commands.sweeps import bench, sweep
+from dbcli.cli.commands.tokens import tokens_app
+from dbcli.cli.commands.train import train
 from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
 from dbcli.cli.help_pages import Program
-from dbcli.cli.import_commands import import_embedding, import_lora
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.prior_commands import prior_app
-from dbcli.cli.project_commands import add_subject, init
-from dbcli.cli.run_commands import runs_app
 from dbcli.cli.screen import Screen
-from dbcli.cli.subject_commands import subjects_app
-from dbcli.cli.sweep_commands import bench, sweep
-from dbcli.cli.token_commands import tokens_app
-from dbcli.cli.train_commands import train
 from dbcli.errors import DreamboothError, Interrupted
 
 EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, before or after the command."

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
+from dbcli.cli.commands.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
 from dbcli.cli.processes import Gpus, called_with
-from dbcli.cli.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
 
 
 def evaluate(

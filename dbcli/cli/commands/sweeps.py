@@ -9,8 +9,8 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.arguments import names_in
+from dbcli.cli.commands.scoring_options import FirstSeed, Suites
 from dbcli.cli.invocation import of
-from dbcli.cli.scoring_options import FirstSeed, Suites
 
 Subjects = Annotated[
     list[str] | None,

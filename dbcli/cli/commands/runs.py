@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
+from dbcli.cli.commands.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
 from dbcli.cli.invocation import of
-from dbcli.cli.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
 from dbcli.errors import Refused
 
 runs_app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=True, rich_markup_mode=None)
