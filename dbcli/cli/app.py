@@ -31,7 +31,7 @@ from dbcli.cli.commands.train import train
 from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
 from dbcli.cli.help_pages import Program
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.screen import Screen
+from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted
 
 EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, before or after the command."

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from dbcli.cli.screen import Screen, visible
-from dbcli.cli.tables import Column
+from dbcli.cli.terminal.screen import Screen, visible
+from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.runs.run import RunRecord

@@ -12,7 +12,7 @@ from dbcli.cli.dropped import dropped_paths
 from dbcli.cli.guidance import review_document
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.listings import added_document, show_added
-from dbcli.cli.screen import Screen
+from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.conversation import ACTIONS, SETTINGS, SWITCHES, Line, Wishes, understood, with_setting
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.screen import Screen
+from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _again(talk: Conversation) -> None:
 
 
 def _show(talk: Conversation, drawn: Drawn) -> None:
-    from dbcli.cli.picture_screen import show_pictures
+    from dbcli.cli.terminal.images import show_pictures
 
     if talk.wishes.show:
         show_pictures(talk.screen, [picture.path for picture in drawn.pictures])

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.screen import Screen
-from dbcli.cli.tables import Column
+from dbcli.cli.terminal.screen import Screen
+from dbcli.cli.terminal.tables import Column
 from dbcli.errors import UsageError
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from dbcli.cli.screen import Screen
+from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, UsageError
 from dbcli.hints import quoted
 

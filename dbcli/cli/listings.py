@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.guidance import show_review
-from dbcli.cli.screen import Screen
-from dbcli.cli.tables import Column
+from dbcli.cli.terminal.screen import Screen
+from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.subjects.subject import AddedSubject

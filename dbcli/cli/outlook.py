@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbcli.cli.screen import Screen
-from dbcli.cli.tables import Column
+from dbcli.cli.terminal.screen import Screen
+from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.workflows.memory.estimate import Outlook

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.outlook import outlook_document, show_outlook
-from dbcli.cli.screen import Screen
+from dbcli.cli.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.screen import Screen
+from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import Refused, UsageError
 
 if TYPE_CHECKING:

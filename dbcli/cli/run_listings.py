@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dbcli.cli.screen import Screen
-from dbcli.cli.tables import Column
+from dbcli.cli.terminal.screen import Screen
+from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout

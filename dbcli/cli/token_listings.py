@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dbcli.cli.screen import Screen
-from dbcli.cli.tables import Column
+from dbcli.cli.terminal.screen import Screen
+from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.workflows.subjects.identifiers import Holder, Proposal, Verdict

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from dbcli.cli.bars import Bar, Bars, Curve, clock, shortened, sparkline
+from dbcli.cli.terminal.bars import Bar, Bars, Curve, clock, shortened, sparkline
 
 NUMBERS = "loss 0.1234 prior 0.0456 · 12.31 it/s · 11.2 GB"
 

@@ -13,8 +13,8 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
 from dbcli.cli.conversation import COMMANDS, Line, Wishes, understood, with_setting
-from dbcli.cli.picture_screen import _iterm, _kitty, ability
 from dbcli.cli.prompt_line import WordCompleter
+from dbcli.cli.terminal.images import _iterm, _kitty, ability
 from dbcli.errors import UsageError
 
 Run = Callable[..., Any]

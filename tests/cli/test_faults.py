@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.cli.faults import bug, machine_fault, usage_fault
-from dbcli.cli.screen import visible
+from dbcli.cli.terminal.screen import visible
 
 
 class OutOfMemoryError(RuntimeError):

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dbcli.cli.tables import Column, lay_out, set_out
+from dbcli.cli.terminal.tables import Column, lay_out, set_out
 
 # Natural widths 8, 12, 6, 5 with two spaces between: 37 in all.
 COLUMNS = [Column("run"), Column("differs", wraps=True, least=7), Column("score", drop=1), Column("made", drop=2)]

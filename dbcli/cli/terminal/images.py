@@ -12,7 +12,7 @@ from typing import Literal
 from rich.style import Style
 from rich.text import Text
 
-from dbcli.cli.screen import Screen
+from dbcli.cli.terminal.screen import Screen
 
 Ability = Literal["kitty", "iterm", "blocks", "none"]
 COLUMNS_A_PICTURE, MOST_PICTURES = 24, 4

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.segment import Segments
 from rich.text import Text
 
-from dbcli.cli.bars import Bar, Bars
-from dbcli.cli.tables import Cell, Column, fits, lay_out, set_out, unpadded
+from dbcli.cli.terminal.bars import Bar, Bars
+from dbcli.cli.terminal.tables import Cell, Column, fits, lay_out, set_out, unpadded
 from dbcli.hints import elsewhere, for_project
 
 # What a terminal would obey instead of show: control characters but tab and line end, marks that turn the writing
