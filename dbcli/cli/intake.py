@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.dropped import dropped_paths
-from dbcli.cli.guidance import review_document
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.listings import added_document, show_added
+from dbcli.cli.output.guidance import review_document
+from dbcli.cli.output.listings import added_document, show_added
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import UsageError
 

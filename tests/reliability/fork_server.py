@@ -28,7 +28,7 @@ MODULES = (
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",
     "dbcli.cli.app",
-    "dbcli.cli.listings",
+    "dbcli.cli.output.listings",
     "dbcli.metrics.judges.encoders",
     "dbcli.metrics.judges.embedded",
     "dbcli.metrics.protocol",

@@ -43,7 +43,7 @@ def make(
 @prior_app.command("list")
 def list_sets(context: typer.Context) -> None:
     """All prior sets of the project."""
-    from dbcli.cli.listings import show_prior_sets
+    from dbcli.cli.output.listings import show_prior_sets
     from dbcli.workflows.class_images.manage import summaries
 
     call = of(context)

@@ -17,7 +17,7 @@ def demo(
     ),
 ) -> None:
     """The main job from photos to pictures and scores, on the embedded base and the bundled photos."""
-    from dbcli.cli.listings import show_demo
+    from dbcli.cli.output.listings import show_demo
     from dbcli.workflows.demo import run_demo
 
     call = of(context)

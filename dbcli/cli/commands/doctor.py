@@ -9,7 +9,7 @@ from dbcli.cli.invocation import of
 
 def doctor(context: typer.Context) -> None:
     """Look at this machine and the project: a verdict for each part, and how to mend what is wrong."""
-    from dbcli.cli.guidance import show_checks
+    from dbcli.cli.output.guidance import show_checks
     from dbcli.workflows.doctor.machine import examine
 
     call = of(context)

@@ -44,8 +44,8 @@ def evaluate(
     gpus: Gpus = 1,
 ) -> None:
     """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
-    from dbcli.cli.interference import show_interference
-    from dbcli.cli.listings import show_evaluations
+    from dbcli.cli.output.interference import show_interference
+    from dbcli.cli.output.listings import show_evaluations
     from dbcli.workflows.evaluation.evaluate import evaluate as score
 
     call, processes = called_with(context, gpus, alone="--interference" if interference or also else None)

@@ -37,8 +37,8 @@ def export(
     ] = False,
 ) -> None:
     """Write a run in another tool's format, and prove it by loading it back."""
-    from dbcli.cli.listings import show_export
-    from dbcli.cli.publishing import publish
+    from dbcli.cli.output.listings import show_export
+    from dbcli.cli.output.publishing import publish
     from dbcli.workflows.sharing.export import export_run
 
     call = of(context)

@@ -91,7 +91,7 @@ def generate(
     """Draw what a run has learnt."""
     from dbcli.cli.conversation import Wishes
     from dbcli.cli.interactive import sit_down
-    from dbcli.cli.listings import show_drawn
+    from dbcli.cli.output.listings import show_drawn
     from dbcli.workflows.generation.generate import generate as draw
     from dbcli.workflows.generation.lora_mix import Cast
 

@@ -35,7 +35,7 @@ def import_lora(
 
     Without --token and --class the file's metadata says which words it answers to: all of its subjects.
     """
-    from dbcli.cli.run_listings import show_run
+    from dbcli.cli.output.runs import show_run
     from dbcli.workflows.sharing.import_lora import import_lora as bring_in
 
     call = of(context)
@@ -76,7 +76,7 @@ def import_embedding(
     ] = False,
 ) -> None:
     """Make a finished run of an embedding (textual inversion), to draw with its word and export it."""
-    from dbcli.cli.run_listings import show_run
+    from dbcli.cli.output.runs import show_run
     from dbcli.workflows.sharing.import_embedding import import_embedding as bring_in
 
     call = of(context)

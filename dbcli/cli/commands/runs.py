@@ -17,7 +17,7 @@ runs_app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_h
 @runs_app.command("list")
 def list_runs(context: typer.Context) -> None:
     """All runs, oldest first."""
-    from dbcli.cli.run_listings import show_runs
+    from dbcli.cli.output.runs import show_runs
     from dbcli.workflows.runs.manage import all_runs, overview
 
     call = of(context)
@@ -37,7 +37,7 @@ def show(
     ] = None,
 ) -> None:
     """One run: what it learnt, with which settings, how it went."""
-    from dbcli.cli.run_listings import show_run
+    from dbcli.cli.output.runs import show_run
     from dbcli.workflows.runs.manage import one_run
 
     call = of(context)
@@ -59,7 +59,7 @@ def compare(
     seed: FirstSeed = None,
 ) -> None:
     """Runs side by side: the same prompts and seeds, a page, a grid, and how sure each difference is."""
-    from dbcli.cli.comparison_listing import show_comparisons
+    from dbcli.cli.output.comparison import show_comparisons
     from dbcli.workflows.evaluation.compare import compare as set_side_by_side
 
     call = of(context)

@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Which subject.", auto
 @subjects_app.command("list")
 def list_subjects(context: typer.Context) -> None:
     """All subjects, with their words and the runs that learnt them."""
-    from dbcli.cli.token_listings import show_subjects
+    from dbcli.cli.output.tokens import show_subjects
     from dbcli.workflows.subjects.manage import all_subjects
 
     call = of(context)

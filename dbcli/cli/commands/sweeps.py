@@ -54,7 +54,7 @@ def sweep(
     dry_run: DryRun = False,
 ) -> None:
     """Train, draw and score every cell of a grid; started again, it goes on where it was."""
-    from dbcli.cli.sweep_listings import carry_out
+    from dbcli.cli.output.sweeps import carry_out
     from dbcli.workflows.completions import sweep_names
     from dbcli.workflows.sweeps.run import plan_file
 
@@ -97,7 +97,7 @@ def bench(
     dry_run: DryRun = False,
 ) -> None:
     """Train and score many subjects by one recipe, beside the published values."""
-    from dbcli.cli.sweep_listings import carry_out, settings_given
+    from dbcli.cli.output.sweeps import carry_out, settings_given
     from dbcli.workflows.sweeps.bench import plan_bench
 
     call = of(context)

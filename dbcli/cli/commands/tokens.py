@@ -24,7 +24,7 @@ def suggest_words(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random sequences; -1: random.")] = 0,
 ) -> None:
     """Propose rare words, those that mean least to the base first."""
-    from dbcli.cli.token_listings import show_proposals
+    from dbcli.cli.output.tokens import show_proposals
     from dbcli.workflows.subjects.identifiers import Wish, suggest
 
     call = of(context)
@@ -42,7 +42,7 @@ def check(
     ] = None,
 ) -> None:
     """Say what speaks for and against a word."""
-    from dbcli.cli.token_listings import show_verdict
+    from dbcli.cli.output.tokens import show_verdict
     from dbcli.workflows.subjects.identifiers import check_word
 
     call = of(context)
@@ -58,7 +58,7 @@ def list_words(
     ] = False,
 ) -> None:
     """Which identifier belongs to which subject, here and in runs."""
-    from dbcli.cli.token_listings import show_holders
+    from dbcli.cli.output.tokens import show_holders
     from dbcli.workflows.subjects.identifiers import holders
 
     call = of(context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.outlook import outlook_document, show_outlook
+from dbcli.cli.output.estimate import outlook_document, show_outlook
 from dbcli.cli.terminal.screen import Screen
 
 if TYPE_CHECKING:

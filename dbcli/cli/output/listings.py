@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.guidance import show_review
+from dbcli.cli.output.guidance import show_review
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 
