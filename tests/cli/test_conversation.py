@@ -12,8 +12,8 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from dbcli.cli.conversation import COMMANDS, Line, Wishes, understood, with_setting
-from dbcli.cli.prompt_line import WordCompleter
+from dbcli.cli.interactive.conversation import COMMANDS, Line, Wishes, understood, with_setting
+from dbcli.cli.interactive.prompt_line import WordCompleter
 from dbcli.cli.terminal.images import _iterm, _kitty, ability
 from dbcli.errors import UsageError
 

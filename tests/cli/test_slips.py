@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dbcli.cli.dropped import dropped_path, dropped_paths
+from dbcli.cli.interactive.dropped_paths import dropped_path, dropped_paths
 
 Run = Callable[..., Any]
 

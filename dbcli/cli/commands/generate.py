@@ -89,8 +89,8 @@ def generate(
     ] = False,
 ) -> None:
     """Draw what a run has learnt."""
-    from dbcli.cli.conversation import Wishes
-    from dbcli.cli.interactive import sit_down
+    from dbcli.cli.interactive.conversation import Wishes
+    from dbcli.cli.interactive.session import sit_down
     from dbcli.cli.output.listings import show_drawn
     from dbcli.workflows.generation.generate import generate as draw
     from dbcli.workflows.generation.lora_mix import Cast

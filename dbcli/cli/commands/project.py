@@ -45,7 +45,7 @@ def init(
     ] = None,
 ) -> None:
     """Make a project folder on a base model."""
-    from dbcli.cli.questions import chosen_base, chosen_folder, chosen_profile
+    from dbcli.cli.interactive.questions import chosen_base, chosen_folder, chosen_profile
     from dbcli.workflows.setup.open import init_project
 
     call = of(context)
@@ -98,6 +98,6 @@ def add_subject(
     ] = False,
 ) -> None:
     """Bring a subject and its photos into the project, from photos, kohya's folders or a dataset."""
-    from dbcli.cli.intake import Wanted, bring_in
+    from dbcli.cli.interactive.intake import Wanted, bring_in
 
     bring_in(of(context), Wanted(name, photos, class_noun, token, dataset, mask, caption, allow_collision))

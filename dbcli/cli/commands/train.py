@@ -103,9 +103,9 @@ def train(
     ] = False,
 ) -> None:
     """Teach the base a subject."""
+    from dbcli.cli.interactive.questions import check_start, subjects_and_identifiers
     from dbcli.cli.output.runs import show_run
     from dbcli.cli.output.training_plan import show_headline, show_plan
-    from dbcli.cli.questions import check_start, subjects_and_identifiers
     from dbcli.workflows.memory.estimate import resumed_outlook, with_outlook
     from dbcli.workflows.training.metric_loggers import logged
     from dbcli.workflows.training.resuming import Asked, plan_resume

@@ -15,10 +15,10 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
-from dbcli.cli.conversation import COMMANDS, SWITCHES
+from dbcli.cli.interactive.conversation import COMMANDS, SWITCHES
 
 if TYPE_CHECKING:
-    from dbcli.cli.interactive import Conversation
+    from dbcli.cli.interactive.session import Conversation
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "run": "bold", "arrow": "ansicyan"})
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.dropped import dropped_paths
+from dbcli.cli.interactive.dropped_paths import dropped_paths
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.output.guidance import review_document
 from dbcli.cli.output.listings import added_document, show_added

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.cli.dropped import dropped_path
+from dbcli.cli.interactive.dropped_paths import dropped_path
 from dbcli.cli.invocation import Invocation
 from dbcli.errors import UsageError
 from dbcli.hints import nearest

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.conversation import ACTIONS, SETTINGS, SWITCHES, Line, Wishes, understood, with_setting
+from dbcli.cli.interactive.conversation import ACTIONS, SETTINGS, SWITCHES, Line, Wishes, understood, with_setting
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
@@ -176,7 +176,7 @@ def _subjects(session: Session) -> str:
 
 
 def _person(talk: Conversation) -> Reader:
-    from dbcli.cli.prompt_line import line_reader
+    from dbcli.cli.interactive.prompt_line import line_reader
 
     layout = talk.session.layout
     return line_reader(layout.prompt_history, talk.session.run or "base", talk.session.words())
