@@ -1,0 +1,1 @@
+"""Results of workflows in words and tables, and the same as JSON."""

@@ -1,1 +1,3 @@
-"""File formats of other tools: diffusers folders, original Stable Diffusion checkpoints, LoRA files; out and in."""
+"""The formats of other programs, written and read: checkpoints in the original layout, diffusers folders, LoRAs of
+diffusers and kohya, embeddings, and the metadata in their headers.
+"""

@@ -1,0 +1,3 @@
+"""The encoders that score (DINO, CLIP, the embedded ones): their files, architectures and preprocessing, and a cache of
+their features.
+"""

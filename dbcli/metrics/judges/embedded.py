@@ -27,7 +27,7 @@ def locate(kind: str, source: str | None = None) -> JudgeFiles:
 
     Raises JudgeMissing where it is not there: a broken installation, or weights that were not packed.
     """
-    folder = Path(source).expanduser() if source else Path(__file__).parents[1] / "embedded" / "judges" / kind
+    folder = Path(source).expanduser() if source else Path(__file__).parents[2] / "embedded" / "judges" / kind
     needed = ["config.json", "model.safetensors", "preprocess.json"]
     needed += ["text_projection.safetensors"] if kind == "tiny-clip" else []
     absent = [name for name in needed if not (folder / name).is_file()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dbcli.project.settings.profile_settings import FROZEN, Profile, Section
 
 def shipped_profiles() -> list[str]:
     """Return the names of the profiles that come with the program, sorted."""
-    return sorted(path.stem for path in _shipped_folder().glob("*.yaml"))
+    return sorted(path.stem for path in shipped_folder().glob("*.yaml"))
 
 
 def load_profile(name_or_path: str | Path) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
     text = str(name_or_path)
     names = shipped_profiles()
     if text in names:
-        return read_yaml(_shipped_folder() / f"{text}.yaml")
+        return read_yaml(shipped_folder() / f"{text}.yaml")
     path = Path(text).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
@@ -124,10 +125,11 @@ def flattened(layer: Mapping[str, Any]) -> dict[str, Any]:
     return dict(_flat(layer, known_keys()))
 
 
-def _shipped_folder() -> Path:
-    here = Path(__file__).resolve().parent
-    packaged = here / "shipped_profiles"
-    return packaged if packaged.is_dir() else here.parent.parent / "profiles"
+def shipped_folder() -> Path:
+    """Return where the shipped profiles lie: in the package, or beside it in a checkout."""
+    package = Path(str(resources.files("dbcli")))
+    packaged = package / "project" / "shipped_profiles"
+    return packaged if packaged.is_dir() else package.parent / "profiles"
 
 
 def _flat(layer: Mapping[str, Any], known: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, Any]]:

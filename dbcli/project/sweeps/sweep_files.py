@@ -26,6 +26,7 @@ from typing import Any
 from dbcli.errors import ConfigError, UsageError
 from dbcli.project.files.names import printable
 from dbcli.project.files.yaml_files import read_yaml
+from dbcli.project.settings.profiles import shipped_folder
 from dbcli.project.sweeps.faults import CELL_KEYS, Bundle, file_faults, shown
 
 # What a mean over several cells is taken over where the file does not say: the rest are the rows of the table.
@@ -86,7 +87,7 @@ class SweepFile:
 
 def shipped_sweeps() -> list[str]:
     """Return the names of the sweeps that come with the program, sorted."""
-    return sorted(path.stem for path in _shipped_folder().glob("*.yaml"))
+    return sorted(path.stem for path in (shipped_folder() / "sweeps").glob("*.yaml"))
 
 
 def load_sweep(name_or_path: str) -> SweepFile:
@@ -95,7 +96,7 @@ def load_sweep(name_or_path: str) -> SweepFile:
     Raises UsageError for a name that is not shipped, one ConfigError with every fault of the file's form.
     """
     if name_or_path in shipped_sweeps():
-        return read_sweep(_shipped_folder() / f"{name_or_path}.yaml")
+        return read_sweep(shipped_folder() / "sweeps" / f"{name_or_path}.yaml")
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
@@ -143,12 +144,6 @@ def _axis(name: str, points: Any) -> Axis:
 
 def _listed(value: Any) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _shipped_folder() -> Path:
-    here = Path(__file__).resolve().parent
-    packaged = here / "shipped_profiles" / "sweeps"
-    return packaged if packaged.is_dir() else here.parent.parent / "profiles" / "sweeps"
 
 
 def _shipped_hint(folder: Path = Path(".")) -> str:
