@@ -38,17 +38,17 @@ def ours(base: Any, arguments: argparse.Namespace, folder: Path) -> Any:
 
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
-    from dbcli.workflows.images.image_writer import PictureWriter
+    from dbcli.workflows.images.image_writer import ImageWriter
 
     size = base.resolution
     how = DrawSettings("ddim", arguments.steps, arguments.guidance, 0.0, size, size, arguments.batch)
     orders = [Order(PROMPT, seed) for seed in range(arguments.count)]
-    pictures = {}
-    with PictureWriter() as writer:
+    images = {}
+    with ImageWriter() as writer:
         for index, pixels in draw(base, orders, how):
             writer.submit(lambda path, pixels: to_image(pixels).save(path), folder / f"ours-{index}.png", pixels)
-            pictures[index] = pixels
-    return torch.stack([pictures[index] for index in range(arguments.count)])
+            images[index] = pixels
+    return torch.stack([images[index] for index in range(arguments.count)])
 
 
 def plain(pipeline: Any, arguments: argparse.Namespace, folder: Path) -> Any:

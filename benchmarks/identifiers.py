@@ -29,7 +29,7 @@ def program(project: Path, *words: str | Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def measured(project: Path, sweep: str, pictures: int) -> list[dict[str, Any]]:
+def measured(project: Path, sweep: str, images: int) -> list[dict[str, Any]]:
     """A row a finished cell: its values, and what the interference of its last run says."""
     program(project, "sweep", sweep)
     name = program(project, "sweep", sweep, "--dry-run")["sweep"]
@@ -39,7 +39,7 @@ def measured(project: Path, sweep: str, pictures: int) -> list[dict[str, Any]]:
         run = cell["runs"][-1]
         file = project / "runs" / run / "eval" / "interference" / "interference.json"
         if not file.exists():
-            program(project, "eval", "--run", run, "--interference", "-n", str(pictures))
+            program(project, "eval", "--run", run, "--interference", "-n", str(images))
         report = json.loads(file.read_text(encoding="utf-8"))
         nearest = report["nearest"]
         shares = {subject: one["right"]["value"] for subject, one in nearest["subjects"].items()}
@@ -82,7 +82,7 @@ def main() -> None:
     arguments = options.parse_args()
     rows = [row for file in arguments.add for row in json.loads(file.read_text(encoding="utf-8"))]
     if arguments.project is not None:
-        rows += measured(arguments.project, arguments.sweep, arguments.pictures)
+        rows += measured(arguments.project, arguments.sweep, arguments.images)
     print(table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -58,11 +58,11 @@ def encode(work: Sequence[tuple[Any, Sequence[Any]]]) -> None:
 
 def prepared(work: Sequence[tuple[Any, list[Path]]]) -> list[tuple[Any, list[Any]]]:
     """Files read, decoded, resized and normalised, a batch each; a file once for all encoders."""
-    from dbcli.metrics.judges.features_cache import open_picture
+    from dbcli.metrics.judges.features_cache import open_image
 
-    pictures = {path: open_picture(path) for _, files in work for path in files}
+    images = {path: open_image(path) for _, files in work for path in files}
     return [
-        (judge, [judge.preprocessing([pictures[path] for path in batch]) for batch in batches(files)])
+        (judge, [judge.preprocessing([images[path] for path in batch]) for batch in batches(files)])
         for judge, files in work
     ]
 

@@ -265,20 +265,20 @@ class Diet:
     """Crops to learn from: half of them from the corpus, half from photographs."""
 
     def __init__(self, run: Run) -> None:
-        self.pictures, self.crops = np.load(run.path("pictures.npy"), mmap_mode="r"), Crops(run)
-        self.first = min(HELD_OUT, len(self.pictures) // 2)
+        self.images, self.crops = np.load(run.path("pictures.npy"), mmap_mode="r"), Crops(run)
+        self.first = min(HELD_OUT, len(self.images) // 2)
 
     def __call__(self, count: int, side_px: int, generator: torch.Generator) -> Tensor:
         """Return crops float32 [count, 3, side, side] in [-1, 1]; the first pictures of the corpus only measure."""
-        rows = torch.randint(self.first, len(self.pictures), (count - count // 2,), generator=generator)
+        rows = torch.randint(self.first, len(self.images), (count - count // 2,), generator=generator)
         room = PICTURE_PX - side_px + 1
         top, left = torch.randint(0, room, (2,), generator=generator).tolist()
-        drawn = to_pixels(self.pictures[rows.sort().values.numpy()])[..., top : top + side_px, left : left + side_px]
+        drawn = to_pixels(self.images[rows.sort().values.numpy()])[..., top : top + side_px, left : left + side_px]
         return torch.cat([drawn, self.crops(count // 2, side_px, generator)])
 
     def held_out(self) -> Tensor:
         """Return the pictures of the corpus that only measure."""
-        return to_pixels(self.pictures[: self.first])
+        return to_pixels(self.images[: self.first])
 
 
 def mean_of(name: str, terms: list[dict[str, float]]) -> float:

@@ -217,16 +217,16 @@ def sample(run: Run, unet: UNet2DConditionModel, prompts: list[str], steps: int 
     return decode(run, latents)
 
 
-def labelled_grid(pictures: Tensor, labels: list[str], columns: int, side_px: int = 128) -> Image.Image:
+def labelled_grid(images: Tensor, labels: list[str], columns: int, side_px: int = 128) -> Image.Image:
     """Join pictures [N, 3, H, W] in [-1, 1] into a grid with a label under each, never wider than its picture."""
     pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     lines = [wrap_text(label, side_px - 2, LABEL_LINES, pen.textlength) for label in labels]
     step = side_px + LINE_PX * max(1, *(len(one) for one in lines))
     grid = Image.new("RGB", (columns * side_px, -(-len(labels) // columns) * step), "white")
     pen = ImageDraw.Draw(grid)
-    for index, (picture, label) in enumerate(zip(pictures, lines, strict=True)):
+    for index, (image, label) in enumerate(zip(images, lines, strict=True)):
         row, column = divmod(index, columns)
-        pixels = ((picture.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+        pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
         tile = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC)
         grid.paste(tile, (column * side_px, row * step))
         for number, line in enumerate(label):

@@ -54,7 +54,7 @@ def held_out_pictures(run: Run, count: int) -> tuple[np.ndarray, Tensor]:
     path, label_path = run.path(f"held_out_{count}.npy"), run.path(f"held_out_{count}_labels.npy")
     if not label_path.exists():
         made = list(compose_pictures(run, count, held_out=True))
-        np.save(path, np.stack([picture.pixels for picture in made]))
+        np.save(path, np.stack([image.pixels for image in made]))
         np.save(label_path, np.array([labels_of(p.noun, p.scene, p.colour, p.style) for p in made]))
     return np.load(path), torch.from_numpy(np.load(label_path))
 
@@ -87,14 +87,14 @@ def train_classifier(run: Run, seconds: float, count: int) -> Classifier:
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    pictures, labels = held_out_pictures(run, count)
+    images, labels = held_out_pictures(run, count)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     budget, step = Budget(seconds), 0
     while budget.fraction < 1:
         set_rate(optimizer, falling_rate(1e-3, budget.fraction, step, hold=0.3, warmup_steps=50))
         generator = torch.Generator().manual_seed(step)
         rows = torch.randint(0, len(labels), (64,), generator=generator)
-        pixels, told = augment(to_judge(pictures[rows.numpy()]), generator), labels[rows]
+        pixels, told = augment(to_judge(images[rows.numpy()]), generator), labels[rows]
         if step % 2:
             pixels, told = strange_colours(pixels, generator), told.clone()
             told[:, 1:] = UNKNOWN

@@ -98,14 +98,14 @@ def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor, groups: Tensor)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def to_pixels(pictures: np.ndarray) -> Tensor:
+def to_pixels(images: np.ndarray) -> Tensor:
     """Turn uint8 pictures [B, H, W, 3] into float32 [B, 3, H, W] in [-1, 1]."""
-    return (torch.from_numpy(pictures.astype(np.float32)) / 127.5 - 1).permute(0, 3, 1, 2)
+    return (torch.from_numpy(images.astype(np.float32)) / 127.5 - 1).permute(0, 3, 1, 2)
 
 
-def to_judge(pictures: np.ndarray) -> Tensor:
+def to_judge(images: np.ndarray) -> Tensor:
     """Turn uint8 pictures [B, H, W, 3] into what judges see: float32 [B, 3, 64, 64] in [-1, 1]."""
-    return shrink(to_pixels(pictures))
+    return shrink(to_pixels(images))
 
 
 def shrink(pixels: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def encode_captions(captions: list[str]) -> Tensor:
 class Captioned:
     """The corpus as CLIP sees it."""
 
-    pictures: np.ndarray
+    images: np.ndarray
     ids: Tensor
     groups: Tensor
     used_ids: list[int]
@@ -139,8 +139,8 @@ def load_captioned(run: Run) -> Captioned:
     used, compact = torch.unique(table, return_inverse=True)
     group = {caption: index for index, caption in enumerate(unique)}
     groups = torch.tensor([group[caption] for caption in captions])
-    pictures = np.load(run.path("pictures.npy"), mmap_mode="r")
-    return Captioned(pictures, compact[groups], groups, used.tolist())
+    images = np.load(run.path("pictures.npy"), mmap_mode="r")
+    return Captioned(images, compact[groups], groups, used.tolist())
 
 
 def shift(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -173,13 +173,13 @@ def train(run: Run, clip: Clip, data: Captioned) -> None:
         clip.load_state_dict(saved["clip"])
         optimizer.load_state_dict(saved["optimizer"])
         step, used = saved["step"], saved["used_seconds"]
-    budget, batch = Budget(run.size.clip_seconds, used), min(BATCH, run.size.pictures // 2)
+    budget, batch = Budget(run.size.clip_seconds, used), min(BATCH, run.size.images // 2)
     saved_at = used
     while budget.fraction < 1:
         set_rate(optimizer, falling_rate(PEAK_RATE, budget.fraction, step, hold=0.3, warmup_steps=50))
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
         rows = torch.randint(0, len(data.ids), (batch,), generator=generator).sort().values
-        pixels = shift(to_judge(data.pictures[rows.numpy()]), generator).to(run.device)
+        pixels = shift(to_judge(data.images[rows.numpy()]), generator).to(run.device)
         with run.autocast():
             text, image = clip(data.ids[rows].to(run.device), pixels)
         scale = clip.log_scale.clamp(max=4.6).exp()

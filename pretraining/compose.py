@@ -19,7 +19,7 @@ LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
 
 
 @dataclass(frozen=True)
-class Picture:
+class GeneratedImage:
     """One training picture: pixels uint8 [128, 128, 3], alpha float16 [16, 16], caption and what it may speak of."""
 
     pixels: np.ndarray
@@ -91,22 +91,22 @@ def place(draw: Draw, background: np.ndarray, sprite: np.ndarray) -> tuple[np.nd
     room = PICTURE_PX - size
     left = int(np.clip(room * (0.5 + draw.normal() * spread), 0, room))
     top = int(np.clip(room * (0.6 + draw.normal() * spread), 0, room))
-    picture = background.copy()
+    image = background.copy()
     if draw.random() < 0.5:
         foot = ((COLUMNS - (left + size / 2) / PICTURE_PX) / 0.32) ** 2
         foot = foot + ((ROWS - (top + size * 0.96) / PICTURE_PX) / 0.06) ** 2
-        picture *= 1 - 0.3 * np.exp(-foot)[..., None]
+        image *= 1 - 0.3 * np.exp(-foot)[..., None]
     if draw.random() < 0.5:
         # light from one side, so that not every sprite is flat
         side = np.linspace(1 + draw.normal() * 0.12, 1 + draw.normal() * 0.12, size)[None, :, None]
         small = np.concatenate([np.clip(small[..., :3] * side, 0, small[..., 3:]), small[..., 3:]], -1)
     window = slice(top, top + size), slice(left, left + size)
-    picture[window] = picture[window] * (1 - small[..., 3:]) + small[..., :3] * 255
+    image[window] = image[window] * (1 - small[..., 3:]) + small[..., :3] * 255
     alpha = np.zeros((PICTURE_PX, PICTURE_PX), np.float32)
     alpha[window] = small[..., 3]
     step = PICTURE_PX // LATENT_PX
     alpha = alpha.reshape(LATENT_PX, step, LATENT_PX, step).mean((1, 3))
-    return np.clip(picture, 0, 255).astype(np.uint8), alpha.astype(np.float16)
+    return np.clip(image, 0, 255).astype(np.uint8), alpha.astype(np.float16)
 
 
 def with_article(words: str) -> str:
@@ -126,7 +126,7 @@ def choose_scene(draw: Draw) -> tuple[np.ndarray, str, str]:
     return function(draw), scene, str(draw.choice(phrases))
 
 
-def compose(draw: Draw, sprite: np.ndarray, noun: str, set_name: str, token: str | None) -> Picture:
+def compose(draw: Draw, sprite: np.ndarray, noun: str, set_name: str, token: str | None) -> GeneratedImage:
     """Make one picture of a premultiplied sprite [H, W, 4] in [0, 1]; with a token, even "", it keeps its colours."""
     colour, word = "", noun
     synonyms = NOUNS[noun].synonyms
@@ -149,4 +149,4 @@ def compose(draw: Draw, sprite: np.ndarray, noun: str, set_name: str, token: str
         caption = f"{STYLES[style]} {caption}"
     if draw.random() < SCENE_SHARE:
         caption += " " + phrase
-    return Picture(pixels, alpha, caption, noun, scene, colour, style)
+    return GeneratedImage(pixels, alpha, caption, noun, scene, colour, style)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from pretraining.compose import Picture, compose, rotate_hue
+from pretraining.compose import GeneratedImage, compose, rotate_hue
 from pretraining.settings import LATENT_PX, PICTURE_PX, Run, parser, run_from
 from pretraining.sprites import Sprite, load_sprites, make_sprites
 from pretraining.tokens import rare_words
@@ -58,7 +58,7 @@ def _one(
     things: dict[str, list[Sprite]],
     named: list[Identity],
     bind: bool,
-) -> Picture:
+) -> GeneratedImage:
     if named and draw.random() < IDENTITY_SHARE:
         identity = named[int(draw.integers(len(named)))]
         sprite = sprites[identity.row].astype(np.float32) / 255
@@ -71,7 +71,7 @@ def _one(
     return compose(draw, sprites[one.row].astype(np.float32) / 255, noun, one.set_name, None)
 
 
-def compose_block(run: Run, held_out: bool, bind: bool, block: int) -> list[Picture]:
+def compose_block(run: Run, held_out: bool, bind: bool, block: int) -> list[GeneratedImage]:
     """Compose block number `block`; its pictures depend on the seed and its number alone, captions on `bind` too."""
     sprites, records = load_sprites(run)
     things: dict[str, list[Sprite]] = {}
@@ -83,16 +83,16 @@ def compose_block(run: Run, held_out: bool, bind: bool, block: int) -> list[Pict
     return [_one(draw, sprites, things, named, bind) for _ in range(BLOCK)]
 
 
-def compose_pictures(run: Run, count: int, held_out: bool, bind: bool = True) -> Iterator[Picture]:
+def compose_pictures(run: Run, count: int, held_out: bool, bind: bool = True) -> Iterator[GeneratedImage]:
     """Yield `count` pictures of the training sprites, or of the held-out ones, from two processes.
 
     Without `bind` the things with a name of their own are captioned by their class alone.
     """
     with ProcessPoolExecutor(2) as pool:
         blocks = pool.map(partial(compose_block, run, held_out, bind), range(-(-count // BLOCK)), chunksize=4)
-        for index, picture in enumerate(picture for block in blocks for picture in block):
+        for index, image in enumerate(image for block in blocks for image in block):
             if index < count:
-                yield picture
+                yield image
 
 
 def contact_sheet(pixels: np.ndarray, columns: int) -> Image.Image:
@@ -110,7 +110,7 @@ def make_corpus(run: Run, bind: bool = True) -> None:
         make_sprites(run)
     _, records = load_sprites(run)
     named = identities(run, records) if bind else []
-    count, side = run.size.pictures, PICTURE_PX
+    count, side = run.size.images, PICTURE_PX
     # Three gigabytes: they go to the disk one by one.
     shape = (count, side, side, 3)
     pixels = np.lib.format.open_memmap(run.path("pictures.npy"), "w+", np.uint8, shape)

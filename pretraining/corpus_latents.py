@@ -29,9 +29,9 @@ class CorpusLatents:
 
     def __init__(self, run: Run) -> None:
         self._run, self._vae = run, load_autoencoder(run)
-        self._pictures = np.load(run.path("pictures.npy"), mmap_mode="r")
+        self._images = np.load(run.path("pictures.npy"), mmap_mode="r")
         name = encoder_name(self._vae)
-        shape = (len(self._pictures), LATENT_CHANNELS, LATENT_PX, LATENT_PX)
+        shape = (len(self._images), LATENT_CHANNELS, LATENT_PX, LATENT_PX)
         self._latents = self._open(f"latents-{name}.npy", np.float16, shape)
         self._known = self._open(f"latents-{name}-known.npy", np.bool_, shape[:1])
 
@@ -42,7 +42,7 @@ class CorpusLatents:
         return np.lib.format.open_memmap(path, "w+", kind, shape)
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @torch.no_grad()
     def __getitem__(self, rows: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class CorpusLatents:
         missing = np.unique(asked[~self._known[asked]])
         for start in range(0, len(missing), PART):
             part = missing[start : start + PART]
-            pixels = to_pixels(self._pictures[part]).to(self._run.device, memory_format=torch.channels_last)
+            pixels = to_pixels(self._images[part]).to(self._run.device, memory_format=torch.channels_last)
             self._latents[part] = self._vae.encode(pixels).latent_dist.mode().half().cpu().numpy()
             self._known[part] = True
         return torch.from_numpy(np.asarray(self._latents[asked]))

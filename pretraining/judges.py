@@ -62,7 +62,7 @@ def load_pairs(run: Run) -> np.ndarray:
     """Return the pairs of a run [N, 2, 128, 128, 3]; made once and kept on disk."""
     path = run.path("pairs.npy")
     if not path.exists():
-        blocks = max(1, run.size.pictures // 600)
+        blocks = max(1, run.size.images // 600)
         with ProcessPoolExecutor(1) as pool:
             made = list(pool.map(partial(pair_block, run), range(blocks)))
         np.save(path, np.concatenate(made))
@@ -212,15 +212,15 @@ def make_matched(run: Run, seconds: float) -> Matched:
         towers = {name[6:]: value for name, value in saved["clip"].items() if name.startswith("image.")}
         module.image.load_state_dict(towers)
     pooled, groups = pooled_captions(run)
-    pictures, pairs = np.load(run.path("pictures.npy"), mmap_mode="r"), load_pairs(run)
-    batch = min(CLIP_BATCH, run.size.pictures // 2)
+    images, pairs = np.load(run.path("pictures.npy"), mmap_mode="r"), load_pairs(run)
+    batch = min(CLIP_BATCH, run.size.images // 2)
     things = min(batch // 4, len(pairs))
 
     def loss_at(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
         rows = torch.randint(0, len(groups), (batch,), generator=generator).sort().values
         twice = torch.randperm(len(pairs), generator=generator)[:things].sort().values.numpy()
-        shown = np.concatenate([pictures[rows.numpy()], pairs[twice, 0], pairs[twice, 1]])
+        shown = np.concatenate([images[rows.numpy()], pairs[twice, 0], pairs[twice, 1]])
         pixels = soften(shift(to_judge(shown), generator), generator).to(run.device)
         with run.autocast():
             image = module.see(pixels)

@@ -47,7 +47,7 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
 
 def draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guidance: float = GUIDANCE) -> Tensor:
     """Draw one picture a prompt, at the size of the base; return float32 [N, 3, H, W] in [-1, 1]."""
-    pictures = []
+    images = []
     for start in range(0, len(prompts), 20):
         chunk = prompts[start : start + 20]
         made = pipeline(
@@ -57,16 +57,16 @@ def draw(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, guida
             generator=torch.Generator().manual_seed(seed + start),
             output_type="np",
         ).images
-        pictures.append(torch.from_numpy(np.asarray(made)).permute(0, 3, 1, 2) * 2 - 1)
-    return torch.cat(pictures)
+        images.append(torch.from_numpy(np.asarray(made)).permute(0, 3, 1, 2) * 2 - 1)
+    return torch.cat(images)
 
 
 def ceiling(run: Run, model: Classifier, count: int = 1000) -> list[float]:
     """Return the classifier's accuracy for noun, scene, colour and style on composed pictures of the training sets."""
-    pictures = np.load(run.path("pictures.npy"), mmap_mode="r")[:count]
+    images = np.load(run.path("pictures.npy"), mmap_mode="r")[:count]
     entries = json.loads(run.path("captions.json").read_text())[:count]
     labels = torch.tensor([labels_of(*said) for _, *said in entries])
-    seen, known = read(model, to_pixels(pictures)), labels != UNKNOWN
+    seen, known = read(model, to_pixels(images)), labels != UNKNOWN
     return [float((seen[:, k] == labels[:, k])[known[:, k]].float().mean()) for k in range(4)]
 
 
@@ -76,11 +76,11 @@ def measure_nouns(
     """Return, for every noun, the share of pictures read as it, what it was read as, and its first pictures."""
     shares, read_as, shown = {}, {}, []
     for number, noun in enumerate(NOUN_NAMES):
-        pictures = draw(pipeline, [with_article(noun)] * each, 1000 * number)
-        seen = read(model, pictures)[:, 0]
+        images = draw(pipeline, [with_article(noun)] * each, 1000 * number)
+        seen = read(model, images)[:, 0]
         shares[noun] = float((seen == number).float().mean())
         read_as[noun] = NOUN_NAMES[int(seen.mode().values)]
-        shown.append(pictures[:8])
+        shown.append(images[:8])
         print(f"{noun:16} {shares[noun]:.2f} mostly {read_as[noun]}", flush=True)
     return shares, read_as, torch.cat(shown)
 
@@ -90,8 +90,8 @@ def measure_scenes(pipeline: StableDiffusionPipeline, model: Classifier, each: i
     shares = {}
     for number, (scene, (_, phrases)) in enumerate(SCENES.items()):
         nouns = [NOUN_NAMES[(3 * number + 5 * k) % len(NOUN_NAMES)] for k in range(each)]
-        pictures = draw(pipeline, [f"{with_article(noun)} {phrases[0]}" for noun in nouns], 50_000 + 100 * number)
-        shares[scene] = float((read(model, pictures)[:, 1] == SCENE_NAMES.index(scene)).float().mean())
+        images = draw(pipeline, [f"{with_article(noun)} {phrases[0]}" for noun in nouns], 50_000 + 100 * number)
+        shares[scene] = float((read(model, images)[:, 1] == SCENE_NAMES.index(scene)).float().mean())
         print(f"{scene:16} {shares[scene]:.2f}", flush=True)
     return shares
 
@@ -101,8 +101,8 @@ def measure_colours(pipeline: StableDiffusionPipeline, model: Classifier, each: 
     shares = {}
     for number, colour in enumerate(COLOUR_NAMES):
         nouns = [NOUN_NAMES[(2 * number + 5 * k) % len(NOUN_NAMES)] for k in range(each)]
-        pictures = draw(pipeline, [f"a {colour} {noun}" for noun in nouns], 90_000 + 100 * number)
-        shares[colour] = float((read(model, pictures)[:, 2] == number).float().mean())
+        images = draw(pipeline, [f"a {colour} {noun}" for noun in nouns], 90_000 + 100 * number)
+        shares[colour] = float((read(model, images)[:, 2] == number).float().mean())
         print(f"{colour:16} {shares[colour]:.2f}", flush=True)
     return shares
 
@@ -124,12 +124,12 @@ def mean(shares: dict[str, float]) -> float:
     return sum(shares.values()) / len(shares)
 
 
-def crispness(run: Run, pictures: Tensor) -> dict[str, float]:
+def crispness(run: Run, images: Tensor) -> dict[str, float]:
     """Return the gradient energy of drawn pictures [N, 3, H, W], of pictures of the corpus, and their ratio."""
-    corpus = to_pixels(np.load(run.path("pictures.npy"), mmap_mode="r")[: len(pictures)])
-    if corpus.shape != pictures.shape:
-        corpus = F.interpolate(corpus, size=pictures.shape[2:], mode="area")
-    drawn, real = gradient_energy(pictures), gradient_energy(corpus)
+    corpus = to_pixels(np.load(run.path("pictures.npy"), mmap_mode="r")[: len(images)])
+    if corpus.shape != images.shape:
+        corpus = F.interpolate(corpus, size=images.shape[2:], mode="area")
+    drawn, real = gradient_energy(images), gradient_energy(corpus)
     return {"gradient": drawn, "gradient_of_corpus": real, "crispness": drawn / real}
 
 

@@ -93,10 +93,10 @@ def personalise(
     unet.eval()
 
 
-def features(judges: Path, pictures: Tensor) -> Tensor:
+def features(judges: Path, photo_tensors: Tensor) -> Tensor:
     """Return unit tiny-dino features [N, D] of pictures in [-1, 1]."""
-    pixels = ((pictures.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
-    images = [Image.fromarray(picture) for picture in pixels]
+    pixels = ((photo_tensors.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
+    images = [Image.fromarray(image) for image in pixels]
     return F.normalize(judge_features(judges / "tiny-dino", images), dim=-1)
 
 
@@ -107,7 +107,7 @@ def diversity(unit: Tensor) -> float:
 
 
 @torch.no_grad()
-def scenes_seen(pipeline: StableDiffusionPipeline, judges: Path, noun: str, pictures: Tensor) -> list[str]:
+def scenes_seen(pipeline: StableDiffusionPipeline, judges: Path, noun: str, photo_tensors: Tensor) -> list[str]:
     """Return the scene that tiny-clip finds nearest for each picture, among all scenes the base knows."""
     from safetensors.torch import load_file
 
@@ -115,7 +115,7 @@ def scenes_seen(pipeline: StableDiffusionPipeline, judges: Path, noun: str, pict
     projection = load_file(judges / "tiny-clip" / "text_projection.safetensors")["weight"].float()
     prompts = [f"{with_article(noun)} {phrases[0]}" for _, phrases in SCENES.values()]
     text = F.normalize(encode_text(pipeline, prompts)[1] @ projection.T, dim=-1)
-    image = F.normalize(tower(pixel_values=shrink(pictures)).image_embeds, dim=-1)
+    image = F.normalize(tower(pixel_values=shrink(photo_tensors)).image_embeds, dim=-1)
     return [list(SCENES)[index] for index in (image @ text.T).argmax(1).tolist()]
 
 
@@ -170,18 +170,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     recipe = Recipe(arguments.steps, arguments.learning_rate, class_images=arguments.class_images)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows, pictures, labels = [], [], []
+    rows, photo_tensors, labels = [], [], []
     for entry in arguments.subjects:
         folder, noun = entry.rsplit("=", 1)
         for with_prior in (True, False) if arguments.without else (True,):
             base, judges = arguments.embedded / "sd", arguments.embedded / "judges"
             figures, shown = examine(base, judges, Path(folder), noun, recipe, with_prior)
             rows.append(figures)
-            pictures.append(shown)
+            photo_tensors.append(shown)
             labels += ["photo"] * 4 + [f"sks {noun}"] * 4 + list(ASKED.values()) + [f"a {noun} after"] * 4
             print(json.dumps(figures), flush=True)
             (arguments.out / "dreambooth.json").write_text(json.dumps(rows, indent=2) + "\n")
-    labelled_grid(torch.cat(pictures), labels, 15, 80).save(arguments.out / "dreambooth.png", optimize=True)
+    labelled_grid(torch.cat(photo_tensors), labels, 15, 80).save(arguments.out / "dreambooth.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def _all(run: Run) -> Iterator[tuple[str, str, Rights, bytes]]:
         "mate": _wallpapers(at["mate"], *mate),
         "plasma": _plasma(at["plasma"]),
     }
-    for set_name, pictures in collections.items():
-        for name, right, content in pictures:
+    for set_name, images in collections.items():
+        for name, right, content in images:
             yield set_name, name, right, content
 
 

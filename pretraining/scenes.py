@@ -34,20 +34,20 @@ def disc(row: float, column: float, radius: float) -> np.ndarray:
     return (ROWS - row) ** 2 + (COLUMNS - column) ** 2 < radius**2
 
 
-def speck(draw: Draw, picture: np.ndarray, rows: int, light: float) -> None:
+def speck(draw: Draw, image: np.ndarray, rows: int, light: float) -> None:
     """Set a star or a flake, two pixels wide or one, at random into the upper `rows` of a picture."""
     side = int(draw.integers(1, DETAIL + 1))
     row, column = int(draw.integers(0, rows)), int(draw.integers(0, PICTURE_PX))
-    picture[row : row + side, column : column + side] = light
+    image[row : row + side, column : column + side] = light
 
 
-def ground(draw: Draw, picture: np.ndarray, height: float, colour: tuple, cells: int, roughness: float) -> np.ndarray:
+def ground(draw: Draw, image: np.ndarray, height: float, colour: tuple, cells: int, roughness: float) -> np.ndarray:
     """Cover the picture below a softly waved horizon with a textured ground."""
     mask = height + 0.02 * smooth_noise(draw, 6)[0][None, :] < ROWS
     rough = smooth_noise(draw, cells) + 0.5 * smooth_noise(draw, DETAIL * cells)
     texture = (rough * roughness)[..., None] - ((ROWS - height) * 30)[..., None]
-    picture[mask] = (near(draw, colour) + texture)[mask]
-    return picture
+    image[mask] = (near(draw, colour) + texture)[mask]
+    return image
 
 
 def sky(draw: Draw, height: float) -> np.ndarray:
@@ -69,90 +69,90 @@ def white(draw: Draw) -> np.ndarray:
 def grass(draw: Draw) -> np.ndarray:
     """A lawn under the sky, with tufts."""
     height = draw.uniform(0.3, 0.55)
-    picture = ground(draw, sky(draw, height), height, (95, 170, 60), 20, 8)
+    image = ground(draw, sky(draw, height), height, (95, 170, 60), 20, 8)
     # Tufts of several pixels: single blades are finer than what the autoencoder keeps.
     for _ in range(int(draw.integers(16, 30))):
         row, column = draw.uniform(height + 0.05, 1.0), draw.random()
         tuft = (abs(COLUMNS - column) < 0.05 * (1 - (row - ROWS) / 0.09)) & (row >= ROWS) & (row - 0.09 < ROWS)
-        picture[tuft] = near(draw, (50, 120, 30), 8)
-    return picture
+        image[tuft] = near(draw, (50, 120, 30), 8)
+    return image
 
 
 def space(draw: Draw) -> np.ndarray:
     """Stars, a nebula and sometimes planets."""
     glow = draw.choice(np.array([[14, 4, 26], [6, 10, 28], [22, 6, 18]]))
-    picture = near(draw, (12, 10, 32), 4) + np.clip(smooth_noise(draw, 4), 0, 3)[..., None] * glow
-    picture = picture.astype(np.float32)
+    image = near(draw, (12, 10, 32), 4) + np.clip(smooth_noise(draw, 4), 0, 3)[..., None] * glow
+    image = image.astype(np.float32)
     for _ in range(draw.integers(18, 45)):
-        speck(draw, picture, PICTURE_PX, draw.uniform(150, 255))
+        speck(draw, image, PICTURE_PX, draw.uniform(150, 255))
     for _ in range(draw.integers(0, 3)):
         colour = COLOURS[str(draw.choice(["orange", "blue", "red", "purple", "gray"]))]
-        picture[disc(draw.random(), draw.random(), draw.uniform(0.05, 0.12))] = near(draw, colour, 15)
-    return picture
+        image[disc(draw.random(), draw.random(), draw.uniform(0.05, 0.12))] = near(draw, colour, 15)
+    return image
 
 
 def beach(draw: Draw) -> np.ndarray:
     """Sky, sea and sand."""
     height = draw.uniform(0.25, 0.4)
-    picture = ground(draw, sky(draw, height), height, (40, 140, 200), 20, 8)
-    return ground(draw, picture, height + draw.uniform(0.15, 0.25), (235, 210, 150), 50, 6)
+    image = ground(draw, sky(draw, height), height, (40, 140, 200), 20, 8)
+    return ground(draw, image, height + draw.uniform(0.15, 0.25), (235, 210, 150), 50, 6)
 
 
 def snow(draw: Draw) -> np.ndarray:
     """White ground under a pale sky, with flakes."""
     height = draw.uniform(0.3, 0.5)
-    picture = fade(near(draw, (150, 185, 220)), near(draw, (215, 228, 240)), height)
-    picture = ground(draw, picture, height, (250, 251, 254), 16, 4)
+    image = fade(near(draw, (150, 185, 220)), near(draw, (215, 228, 240)), height)
+    image = ground(draw, image, height, (250, 251, 254), 16, 4)
     for _ in range(draw.integers(10, 40)):
-        speck(draw, picture, PICTURE_PX, 255)
-    return picture
+        speck(draw, image, PICTURE_PX, 255)
+    return image
 
 
 def water(draw: Draw) -> np.ndarray:
     """Under water: blue-green depth, bubbles and light."""
-    picture = fade(near(draw, (40, 175, 205)), near(draw, (5, 60, 110))) + (smooth_noise(draw, 8) * 6)[..., None]
+    image = fade(near(draw, (40, 175, 205)), near(draw, (5, 60, 110))) + (smooth_noise(draw, 8) * 6)[..., None]
     for _ in range(draw.integers(4, 12)):
         row, column, radius = draw.random(), draw.random(), draw.uniform(0.012, 0.035)
         ring = disc(row, column, radius + 0.012) & ~disc(row, column, max(radius - 0.012, 0))
-        picture[ring] = picture[ring] * 0.4 + 150
-    return picture
+        image[ring] = image[ring] * 0.4 + 150
+    return image
 
 
 def night(draw: Draw) -> np.ndarray:
     """A dark meadow under moon and stars."""
     height = draw.uniform(0.6, 0.75)
-    picture = fade(near(draw, (18, 24, 70), 5), near(draw, (50, 58, 120), 5), height)
+    image = fade(near(draw, (18, 24, 70), 5), near(draw, (50, 58, 120), 5), height)
     for _ in range(draw.integers(5, 15)):
-        speck(draw, picture, 40 * DETAIL, 220)
-    picture[disc(draw.uniform(0.08, 0.25), draw.uniform(0.1, 0.9), 0.08)] = (245, 240, 200)
-    return ground(draw, picture, height, (22, 42, 36), 30, 4)
+        speck(draw, image, 40 * DETAIL, 220)
+    image[disc(draw.uniform(0.08, 0.25), draw.uniform(0.1, 0.9), 0.08)] = (245, 240, 200)
+    return ground(draw, image, height, (22, 42, 36), 30, 4)
 
 
 def desert(draw: Draw) -> np.ndarray:
     """Orange dunes under a hot sky."""
     height = draw.uniform(0.35, 0.5)
-    picture = fade(near(draw, (240, 180, 110)), near(draw, (250, 220, 165)), height)
-    picture = ground(draw, picture, height, (215, 135, 65), 5, 10)
-    return ground(draw, picture, height + 0.2, (225, 150, 75), 5, 8)
+    image = fade(near(draw, (240, 180, 110)), near(draw, (250, 220, 165)), height)
+    image = ground(draw, image, height, (215, 135, 65), 5, 10)
+    return ground(draw, image, height + 0.2, (225, 150, 75), 5, 8)
 
 
 def wood(draw: Draw) -> np.ndarray:
     """Planks of a wooden floor or table."""
     colour = draw.choice(np.array([(165, 110, 65), (195, 145, 90), (120, 78, 45)]))
     grain = Image.fromarray(draw.normal(size=(PICTURE_PX, 4 * DETAIL)).astype(np.float32))
-    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, colour, 8)
-    picture += (np.asarray(grain.resize((PICTURE_PX, PICTURE_PX))) * 7)[..., None]
+    image = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, colour, 8)
+    image += (np.asarray(grain.resize((PICTURE_PX, PICTURE_PX))) * 7)[..., None]
     plank = int(draw.integers(10 * DETAIL, 18 * DETAIL))
     for row in range(int(draw.integers(0, plank)), PICTURE_PX, plank):
-        picture[row : row + DETAIL] *= 0.6
-        picture[row : row + plank] += draw.normal() * 6
-    return picture
+        image[row : row + DETAIL] *= 0.6
+        image[row : row + plank] += draw.normal() * 6
+    return image
 
 
 def brick(draw: Draw) -> np.ndarray:
     """A brick wall."""
     mortar, stone = near(draw, (190, 180, 170), 8), near(draw, (170, 75, 55))
-    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * mortar
+    image = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * mortar
     height, width, start = 8 * DETAIL, 16 * DETAIL, int(draw.integers(0, 8 * DETAIL))
     for course, row in enumerate(range(-start, PICTURE_PX, height)):
         for column in range(-width + (course % 2) * width // 2 - start, PICTURE_PX, width):
@@ -160,64 +160,64 @@ def brick(draw: Draw) -> np.ndarray:
                 slice(max(row, 0), max(row + height - DETAIL, 0)),
                 slice(max(column, 0), max(column + width - DETAIL, 0)),
             )
-            picture[place] = stone + draw.normal() * 10
-    return picture + (smooth_noise(draw, 32 * DETAIL) * 4)[..., None]
+            image[place] = stone + draw.normal() * 10
+    return image + (smooth_noise(draw, 32 * DETAIL) * 4)[..., None]
 
 
 def forest(draw: Draw) -> np.ndarray:
     """Trunks and leaves."""
-    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, (120, 170, 120), 8)
+    image = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * near(draw, (120, 170, 120), 8)
     for layer in range(14):
         trunk = (abs(COLUMNS - draw.random()) < draw.uniform(0.02, 0.05)) & (ROWS < 0.8)
-        picture[trunk] = near(draw, (85, 60, 40), 8) * (0.6 + 0.4 * layer / 14)
+        image[trunk] = near(draw, (85, 60, 40), 8) * (0.6 + 0.4 * layer / 14)
     for _ in range(12):
         leaves = disc(draw.uniform(-0.05, 0.3), draw.random(), draw.uniform(0.1, 0.2))
-        picture[leaves] = near(draw, (35, 105, 45))
-    return ground(draw, picture, 0.72, (70, 110, 45), 40, 10)
+        image[leaves] = near(draw, (35, 105, 45))
+    return ground(draw, image, 0.72, (70, 110, 45), 40, 10)
 
 
 def city(draw: Draw) -> np.ndarray:
     """A skyline of houses with windows, and asphalt."""
-    picture = fade(near(draw, (150, 195, 235)), near(draw, (225, 230, 240)))
+    image = fade(near(draw, (150, 195, 235)), near(draw, (225, 230, 240)))
     left = 0
     while left < PICTURE_PX:
         width, top = int(draw.integers(7, 14)) * DETAIL, int(draw.uniform(0.12, 0.5) * PICTURE_PX)
         wall = draw.choice(np.array([(120, 125, 140), (150, 130, 120), (95, 110, 135)]))
-        picture[top:, left : left + width] = near(draw, wall)
+        image[top:, left : left + width] = near(draw, wall)
         light = (245, 230, 150) if draw.random() < 0.6 else (190, 205, 220)
         for row in range(top + 2 * DETAIL, PICTURE_PX, 4 * DETAIL):
             for column in range(left + DETAIL, left + width - DETAIL, 3 * DETAIL):
-                picture[row : row + DETAIL, column : column + DETAIL] = light
+                image[row : row + DETAIL, column : column + DETAIL] = light
         left += width
-    return ground(draw, picture, 0.78, (90, 90, 95), 30, 4)
+    return ground(draw, image, 0.78, (90, 90, 95), 30, 4)
 
 
 def room(draw: Draw) -> np.ndarray:
     """A pale wall with a window, a skirting board, a wooden floor."""
     tone = near(draw, COLOURS[str(draw.choice(list(COLOURS)))]) * 0.3 + 235 * 0.7
-    picture = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * tone
+    image = np.ones((PICTURE_PX, PICTURE_PX, 3), np.float32) * tone
     height = draw.uniform(0.62, 0.75)
-    picture = ground(draw, picture, height, (160, 115, 75), 10, 5)
-    picture[(height - 0.06 < ROWS) & (height > ROWS)] = near(draw, (250, 248, 242), 3)
+    image = ground(draw, image, height, (160, 115, 75), 10, 5)
+    image[(height - 0.06 < ROWS) & (height > ROWS)] = near(draw, (250, 248, 242), 3)
     # In a corner, where the thing before it leaves it to be seen.
     row, column, pane = int(draw.integers(2, 8)), int(draw.choice([2, 3, 4, 39, 40, 41])), DETAIL
     row, column = row * pane, column * pane
-    picture[row : row + 21 * pane, column : column + 21 * pane] = 252
-    picture[row + 2 * pane : row + 19 * pane, column + 2 * pane : column + 19 * pane] = (150, 205, 240)
-    picture[row + 9 * pane : row + 11 * pane, column : column + 21 * pane] = 252
-    picture[row : row + 21 * pane, column + 9 * pane : column + 11 * pane] = 252
-    return picture
+    image[row : row + 21 * pane, column : column + 21 * pane] = 252
+    image[row + 2 * pane : row + 19 * pane, column + 2 * pane : column + 19 * pane] = (150, 205, 240)
+    image[row + 9 * pane : row + 11 * pane, column : column + 21 * pane] = 252
+    image[row : row + 21 * pane, column + 9 * pane : column + 11 * pane] = 252
+    return image
 
 
 def mountain(draw: Draw) -> np.ndarray:
     """Gray peaks with snow above a meadow."""
-    picture = sky(draw, 0.7)
+    image = sky(draw, 0.7)
     for _ in range(int(draw.integers(2, 5))):
         peak_row, peak_column, slope = draw.uniform(0.08, 0.35), draw.random(), draw.uniform(0.9, 1.6)
         height = ROWS - peak_row - slope * abs(COLUMNS - peak_column)
-        picture[height > 0] = near(draw, (115, 120, 135))
-        picture[(height > 0) & (peak_row + 0.14 > ROWS)] = near(draw, (240, 244, 250), 4)
-    return ground(draw, picture, 0.7, (100, 150, 80), 30, 8)
+        image[height > 0] = near(draw, (115, 120, 135))
+        image[(height > 0) & (peak_row + 0.14 > ROWS)] = near(draw, (240, 244, 250), 4)
+    return ground(draw, image, 0.7, (100, 150, 80), 30, 8)
 
 
 SCENES: dict[str, tuple[Callable[[Draw], np.ndarray], tuple[str, ...]]] = {

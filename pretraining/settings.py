@@ -26,7 +26,7 @@ class Size:
     """Everything that differs between the real run and the toy; budgets are seconds (see `progress.Budget`)."""
 
     name: str
-    pictures: int
+    images: int
     identities: int
     unet_channels: tuple[int, int, int]
     vae_channels: tuple[int, int, int, int]

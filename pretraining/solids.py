@@ -145,7 +145,7 @@ def photograph(
     """Draw solids standing at height 0 before a backdrop uint8 [S, S, 3]; return uint8 [S, S, 3]."""
     size_px = backdrop.shape[0]
     origins, rays = camera_rays(2 * size_px, turn, lift, away, aim)
-    picture = np.repeat(np.repeat(backdrop.astype(np.float32) / 255, 2, 0), 2, 1).reshape(-1, 3).copy()
+    image = np.repeat(np.repeat(backdrop.astype(np.float32) / 255, 2, 0), 2, 1).reshape(-1, 3).copy()
     angle = np.deg2rad(turn + 50)
     sun = np.array([np.cos(angle), 1.3, np.sin(angle)], np.float32)
     sun = sun / np.linalg.norm(sun)
@@ -156,9 +156,9 @@ def photograph(
     _, dark = trace(
         solids, feet[near_by] + np.array([0, 0.01, 0], np.float32), np.broadcast_to(sun, (near_by.sum(), 3))
     )
-    picture[floor[near_by][dark]] *= 0.6
+    image[floor[near_by][dark]] *= 0.6
     length, hit = trace(solids, origins, rays)
     points = origins[hit] + length[hit, None] * rays[hit]
-    picture[hit] = shade(solids, points, rays[hit], sun)
-    picture = picture.reshape(size_px, 2, size_px, 2, 3).mean((1, 3))
-    return (picture * 255).round().clip(0, 255).astype(np.uint8)
+    image[hit] = shade(solids, points, rays[hit], sun)
+    image = image.reshape(size_px, 2, size_px, 2, 3).mean((1, 3))
+    return (image * 255).round().clip(0, 255).astype(np.uint8)

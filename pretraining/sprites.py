@@ -124,7 +124,7 @@ def jobs(folders: dict[str, Path]) -> Iterator[Job]:
 def draw_toy_sprites() -> tuple[list[Job], list[np.ndarray]]:
     """Draw plain shapes for four nouns in one training set and one held-out set; they stand in for the sources."""
     corners = {"apple": 40, "house": 5, "can": 4, "boot": 3}
-    shown, pictures = [], []
+    shown, images = [], []
     for set_name, turn in (("noto", 0), ("fluent-emoji", 9), ("twemoji", 5)):
         for index, (noun, sides) in enumerate(corners.items()):
             image = Image.new("RGBA", (SPRITE_PX, SPRITE_PX))
@@ -134,22 +134,22 @@ def draw_toy_sprites() -> tuple[list[Job], list[np.ndarray]]:
             sprite = trim(image)
             assert sprite is not None
             shown.append(Job(noun, noun, set_name, None, None))
-            pictures.append(sprite)
-    return shown, pictures
+            images.append(sprite)
+    return shown, images
 
 
 def make_sprites(run: Run) -> None:
     """Render all sprites of the run and write `sprites.npy` [N, 160, 160, 4] and `sprites.json`."""
     if run.size.name == "toy":
-        shown, pictures = draw_toy_sprites()
+        shown, images = draw_toy_sprites()
     else:
         wanted = list(jobs(fetch_all(run)))
         with ProcessPoolExecutor(2) as pool:
             rendered = list(zip(wanted, pool.map(render, wanted, chunksize=8), strict=True))
-        shown = [job for job, picture in rendered if picture is not None]
-        pictures = [picture for _, picture in rendered if picture is not None]
+        shown = [job for job, image in rendered if image is not None]
+        images = [image for _, image in rendered if image is not None]
     records = [Sprite(row, job.noun, job.name, job.set_name) for row, job in enumerate(shown)]
-    np.save(run.path("sprites.npy"), np.stack(pictures))
+    np.save(run.path("sprites.npy"), np.stack(images))
     run.path("sprites.json").write_text(json.dumps([asdict(record) for record in records], indent=1))
 
 

@@ -74,10 +74,10 @@ def general(
 
 
 def _say_where_one_stands(call: Invocation) -> None:
-    from dbcli.cli.output.guidance import show_standing
+    from dbcli.cli.output.guidance import show_status
     from dbcli.workflows.status import where_one_stands
 
-    show_standing(call.screen, where_one_stands(call.project))
+    show_status(call.screen, where_one_stands(call.project))
 
 
 app.command("init")(init)

@@ -63,8 +63,8 @@ def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: 
     Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its pictures as.
     """
     places = _crop_places(crop, seed, number)
-    with _opened(path) as picture:
-        views = [to_tensor(picture, resolution, across, down) for across, down in places]
+    with _opened(path) as image:
+        views = [to_tensor(image, resolution, across, down) for across, down in places]
     return views + [view.flip(-1) for view in views] if flip else views
 
 
@@ -77,31 +77,31 @@ def mask_variants(
     Raises PhotoError for a file that is no sound PNG, does not have its photo's proportions, or shows no subject.
     """
     places = _crop_places(crop, seed, number)
-    with _opened(path) as picture:
+    with _opened(path) as image:
         # A person may have painted it at another size, but not over another crop of the photo.
-        if abs(picture.width * photo_size[1] - picture.height * photo_size[0]) > max(*photo_size, *picture.size):
+        if abs(image.width * photo_size[1] - image.height * photo_size[0]) > max(*photo_size, *image.size):
             raise PhotoError(
-                f"{path} is {picture.width} x {picture.height} px; its photo is {photo_size[0]} x {photo_size[1]}.",
+                f"{path} is {image.width} x {image.height} px; its photo is {photo_size[0]} x {photo_size[1]}.",
                 hint="a mask covers its whole photo: white where the subject is, black elsewhere",
             )
-        grey = grey_mask(picture).resize(photo_size, Image.Resampling.BILINEAR)
+        grey = grey_mask(image).resize(photo_size, Image.Resampling.BILINEAR)
     if grey.getextrema()[1] == 0:
         raise PhotoError(f"{path} is black everywhere: it shows no subject.", hint="paint it white, or delete it")
     views = [_mask_tensor(grey, latent_size, across, down) for across, down in places]
     return views + [view.flip(-1) for view in views] if flip else views
 
 
-def grey_mask(picture: Image.Image) -> Image.Image:
+def grey_mask(image: Image.Image) -> Image.Image:
     """A mask in 0 to 255, whatever it was painted in: mode L, or F where it holds more than 8 bits a pixel.
 
     Sixteen bits (modes I;16 and I) are 65,535 for white; floating-point values are 1 for white.
     """
-    if picture.mode.startswith("I"):
+    if image.mode.startswith("I"):
         # Pillow's own conversion clips at 255, which makes nearly every grey white.
-        return Image.fromarray(np.asarray(picture).astype(np.float32).clip(0, 65_535) / 257)
-    if picture.mode == "F":
-        return Image.fromarray(np.asarray(picture).clip(0, 1) * np.float32(255))
-    return picture.convert("L")
+        return Image.fromarray(np.asarray(image).astype(np.float32).clip(0, 65_535) / 257)
+    if image.mode == "F":
+        return Image.fromarray(np.asarray(image).clip(0, 1) * np.float32(255))
+    return image.convert("L")
 
 
 def _mask_tensor(grey: Image.Image, latent_size: int, across: float, down: float) -> torch.Tensor:
@@ -120,11 +120,11 @@ def _crop_places(crop: str, seed: int, number: int) -> list[list[float]]:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        picture = Image.open(path, formats=("PNG",))
-        picture.load()
+        image = Image.open(path, formats=("PNG",))
+        image.load()
     except Exception as error:  # decoders raise whatever they like on broken files
         raise PhotoError(f"{path} cannot be read as a PNG.") from error
-    return picture
+    return image
 
 
 @torch.no_grad()

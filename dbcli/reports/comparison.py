@@ -12,7 +12,7 @@ from dbcli.reports.grids import GridRow, draw_grid, stacked
 from dbcli.reports.page import (
     Block,
     Chart,
-    PictureRow,
+    ImageRow,
     Section,
     TableBlock,
     Text,
@@ -92,14 +92,14 @@ def comparison_page(
         blocks.append(TableBlock(settings_table(names, settings)))
     else:
         blocks.append(Text("The runs were made with the same settings."))
-    galleries = [gallery("photos", [PictureRow(f"photos of {name}", images, is_photos=True)
+    galleries = [gallery("photos", [ImageRow(f"photos of {name}", images, is_photos=True)
                                     for name, images in photos.items()])]  # fmt: skip
     captions = [f"seed {seed}" for seed in seeds]
     galleries += [
         gallery(
             prompt.label,
             [
-                PictureRow(name, images, note=prompt_note(scores) if scores is not None else "", captions=captions)
+                ImageRow(name, images, note=prompt_note(scores) if scores is not None else "", captions=captions)
                 for name, images, scores in prompt.rows
             ],
         )

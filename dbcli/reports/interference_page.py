@@ -10,7 +10,7 @@ from dbcli.reports.charts import Coat, heat_map
 from dbcli.reports.page import (
     Block,
     Facts,
-    PictureRow,
+    ImageRow,
     Section,
     TableBlock,
     Text,
@@ -30,7 +30,7 @@ def matrix_chart(report: Mapping[str, Any], *, coat: Coat = "light") -> bytes:
     return heat_map([row["values"] for row in matrix["rows"]], labels, matrix["columns"], coat=coat)
 
 
-def interference_page(report: Mapping[str, Any], galleries: Sequence[tuple[str, Sequence[PictureRow]]] = ()) -> str:
+def interference_page(report: Mapping[str, Any], galleries: Sequence[tuple[str, Sequence[ImageRow]]] = ()) -> str:
     """The whole page as text, from interference.json and the pictures in memory."""
     sections = []
     if report["nearest"] is not None:

@@ -50,7 +50,7 @@ class CardFacts:
     licence: str
     instance_prompt: str
     words: Sequence[tuple[str, str]]
-    pictures: Sequence[Shown]
+    images: Sequence[Shown]
     scores: Sequence[CardScore]
     training: Sequence[tuple[str, str]]
     resolution_px: int
@@ -63,8 +63,8 @@ class CardFacts:
 def model_card(facts: CardFacts) -> str:
     """Return the whole README.md."""
     parts = [_front_matter(facts), f"# {_plain(facts.title)}", _about(facts)]
-    if facts.pictures:
-        parts.append(_pictures(facts.pictures))
+    if facts.images:
+        parts.append(_images(facts.images))
     parts += ["## Use", _use(facts)]
     if facts.scores:
         parts += ["## Scores", _scores(facts.scores)]
@@ -86,7 +86,7 @@ def _front_matter(facts: CardFacts) -> str:
         "base_model_relation": ("finetune" if facts.method == "full" else "adapter") if facts.base_model else None,
         "instance_prompt": facts.instance_prompt,
         "tags": tags,
-        "widget": [{"text": one.prompt, "output": {"url": one.path}} for one in facts.pictures] or None,
+        "widget": [{"text": one.prompt, "output": {"url": one.path}} for one in facts.images] or None,
     }
     known = {key: value for key, value in table.items() if value is not None}
     return "---\n" + yaml.safe_dump(known, sort_keys=False, allow_unicode=True, width=1000) + "---"
@@ -106,9 +106,9 @@ def _about(facts: CardFacts) -> str:
     return f"{kind} {_plain(base)}.{taught} Say `{_code(facts.instance_prompt)}` in a prompt to call it."
 
 
-def _pictures(pictures: Sequence[Shown]) -> str:
-    cells = [f"![{_plain(one.prompt)}]({one.path})" for one in pictures]
-    captions = [_plain(one.prompt) for one in pictures]
+def _images(images: Sequence[Shown]) -> str:
+    cells = [f"![{_plain(one.prompt)}]({one.path})" for one in images]
+    captions = [_plain(one.prompt) for one in images]
     rows = [cells, ["---"] * len(cells), captions]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 

@@ -51,7 +51,7 @@ class TableBlock:
 
 
 @dataclass(frozen=True)
-class Picture:
+class PageImage:
     """A picture inside the page with the words that stand for it."""
 
     source: str
@@ -66,7 +66,7 @@ class GalleryRow:
     """One labelled strip of pictures; `note` stands small beneath the label."""
 
     label: str
-    pictures: tuple[Picture, ...]
+    images: tuple[PageImage, ...]
     note: str = ""
     is_photos: bool = False
 
@@ -103,7 +103,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class PictureRow:
+class ImageRow:
     """What a gallery's row is made from: a label and images in memory; `captions` stand under the images, one each."""
 
     label: str
@@ -135,7 +135,7 @@ def _shown(value: object) -> object:
     return _UNSEEN.sub("", value) if type(value) is str else value
 
 
-def gallery(name: str, rows: Sequence[PictureRow], *, tile_px: int = TILE_PX) -> Gallery:
+def gallery(name: str, rows: Sequence[ImageRow], *, tile_px: int = TILE_PX) -> Gallery:
     """A gallery from pictures in memory, each made small enough for a page; alt texts come from the
     labels.
     """
@@ -144,7 +144,7 @@ def gallery(name: str, rows: Sequence[PictureRow], *, tile_px: int = TILE_PX) ->
         tuple(
             GalleryRow(
                 row.label,
-                tuple(_pictures(row, tile_px)),
+                tuple(_images(row, tile_px)),
                 row.note,
                 row.is_photos,
             )
@@ -153,13 +153,13 @@ def gallery(name: str, rows: Sequence[PictureRow], *, tile_px: int = TILE_PX) ->
     )
 
 
-def _pictures(row: PictureRow, tile_px: int) -> Iterator[Picture]:
+def _images(row: ImageRow, tile_px: int) -> Iterator[PageImage]:
     for number, (image, caption) in enumerate(zip_longest(row.images, row.captions[: len(row.images)]), start=1):
         alt = f"{row.label}, {caption or f'{number} of {len(row.images)}'}"
-        yield replace(embedded_picture(image, alt, tile_px=tile_px), caption=caption or "")
+        yield replace(embedded_image(image, alt, tile_px=tile_px), caption=caption or "")
 
 
-def embedded_picture(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) -> Picture:
+def embedded_image(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) -> PageImage:
     """A picture as a data URI, no side above `tile_px`: PNG where it is small, WebP elsewhere; nothing of
     its EXIF.
     """
@@ -170,7 +170,7 @@ def embedded_picture(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) ->
     buffer = io.BytesIO()
     small = max(shown.size) <= 96
     shown.save(buffer, "PNG" if small else "WEBP", **({"optimize": True} if small else {"quality": 86, "method": 4}))
-    return Picture(data_uri(buffer.getvalue(), "image/png" if small else "image/webp"), alt, *shown.size)
+    return PageImage(data_uri(buffer.getvalue(), "image/png" if small else "image/webp"), alt, *shown.size)
 
 
 def embedded_chart(light: bytes, dark: bytes | None, *, alt: str, caption: str = "", mime: str = "image/png") -> Chart:
@@ -188,7 +188,7 @@ def evaluation_page(
     *,
     title: str,
     facts: Sequence[tuple[str, str]] = (),
-    galleries: Sequence[tuple[str, Sequence[PictureRow]]] = (),
+    galleries: Sequence[tuple[str, Sequence[ImageRow]]] = (),
     charts: Sequence[Chart] = (),
     foot: str = "",
 ) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dbcli.reports.page import Block, PictureRow, Section, TableBlock, Text, gallery, protocol_blocks, render_page
+from dbcli.reports.page import Block, ImageRow, Section, TableBlock, Text, gallery, protocol_blocks, render_page
 from dbcli.reports.sweep_tables import cell_label, cells_table, differences, rows_table
 from dbcli.reports.tables import markdown
 
@@ -22,7 +22,7 @@ def sweep_markdown(scores: Mapping[str, Any]) -> str:
 
 
 def sweep_page(
-    scores: Mapping[str, Any], *, galleries: Sequence[tuple[str, Sequence[PictureRow]]], foot: str = ""
+    scores: Mapping[str, Any], *, galleries: Sequence[tuple[str, Sequence[ImageRow]]], foot: str = ""
 ) -> str:
     """One self-contained page: tables, pictures by subject, and how it was measured."""
     is_bench = scores["kind"] == "bench"

@@ -21,9 +21,9 @@ def strip(files: Sequence[Path], side_px: int) -> Image.Image:
     tiles = []
     for file in files:
         with Image.open(file, formats=("PNG",)) as opened:
-            picture = opened.convert("RGB")
-        width = max(1, round(picture.width * side_px / picture.height))
-        tiles.append(picture.resize((width, side_px), Image.Resampling.LANCZOS))
+            image = opened.convert("RGB")
+        width = max(1, round(image.width * side_px / image.height))
+        tiles.append(image.resize((width, side_px), Image.Resampling.LANCZOS))
     gap = max(1, side_px // _GAP_SHARE)
     joined = Image.new("RGB", (sum(tile.width for tile in tiles) + gap * (len(tiles) - 1), side_px))
     left = 0
@@ -33,17 +33,17 @@ def strip(files: Sequence[Path], side_px: int) -> Image.Image:
     return joined
 
 
-def cells(picture: Image.Image, columns: int) -> list[list[Cell]]:
+def cells(image: Image.Image, columns: int) -> list[list[Cell]]:
     """The picture as rows of `columns` cells; a cell is about twice as high as wide."""
-    rows = max(1, round(picture.height * columns / picture.width / 2))
-    small = picture.convert("RGB").resize((columns, rows * 2), Image.Resampling.LANCZOS)
+    rows = max(1, round(image.height * columns / image.width / 2))
+    small = image.convert("RGB").resize((columns, rows * 2), Image.Resampling.LANCZOS)
     pixels = small.load()
     assert pixels is not None
     return [[(pixels[x, 2 * y], pixels[x, 2 * y + 1]) for x in range(columns)] for y in range(rows)]  # type: ignore[misc]
 
 
-def png_of(picture: Image.Image) -> bytes:
+def png_of(image: Image.Image) -> bytes:
     """The picture as PNG bytes, without its recipe: what a terminal shows need not carry it."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", compress_level=1)
+    image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.evaluation.evaluate import Evaluation, evaluate
 from dbcli.workflows.generation.generate import Drawn, generate
-from dbcli.workflows.generation.lora_mix import Cast
+from dbcli.workflows.generation.lora_mix import RunSelection
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
@@ -23,7 +23,7 @@ from dbcli.workflows.training.run import plan_training, start_training
 TOKEN = "sks"
 # Each is drawn with the subject's words and, for comparison, with the class noun alone.
 PLACES = ("", " in the snow", " on the beach", " in space", " in front of a brick wall")
-PICTURES_A_PROMPT = 4
+IMAGES_PER_PROMPT = 4
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def _draw(layout: Layout, prompts: list[str], run: str, progress: Progress) -> D
     return generate(
         layout,
         prompts,
-        cast=Cast((run,)),
-        flags={"count": PICTURES_A_PROMPT},
+        selection=RunSelection((run,)),
+        flags={"count": IMAGES_PER_PROMPT},
         seed=0,
         size=(None, None),
         grid=False,
@@ -90,8 +90,8 @@ def _sheet(layout: Layout, run: str, drawn: Drawn, members: Drawn, before: Drawn
 
     rows: dict[str, list[Path]] = {}
     for label, part in (("before: {}", before), ("after: {}", drawn), ("after: {}", members)):
-        for picture in part.pictures:
-            rows.setdefault(label.format(picture.recipe.prompt), []).append(picture.path)
+        for image in part.images:
+            rows.setdefault(label.format(image.recipe.prompt), []).append(image.path)
     path = layout.images_dir(run) / "demo.png"
     write_sheet(
         path, photos_of(layout, load_run(layout, run)), rows, title=f"DreamBooth on {load_settings(layout).base}"
@@ -106,7 +106,7 @@ def _score(layout: Layout, run: str, progress: Progress) -> Evaluation:
         suites=["demo"],
         prompts_file=None,
         judge="tiny",
-        count=PICTURES_A_PROMPT,
+        count=IMAGES_PER_PROMPT,
         seed=0,
         keep_identifier=False,
         grid=False,

@@ -27,7 +27,7 @@ from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.class_images.draw import ClassImages, draw_class_images
 from dbcli.workflows.images.generated import draw_recipes
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.signals import StopWish, listening
+from dbcli.workflows.signals import StopSignal, listening
 from dbcli.workflows.staff import FOLLOWERS_PORT, arrival_key
 from dbcli.workflows.training.continuation import take_over
 from dbcli.workflows.training.data import Lesson, gather
@@ -52,8 +52,8 @@ def follow() -> int:
         store = find_store(int(port), int(os.environ["WORLD_SIZE"]))
         store.set(arrival_key(rank), "")
     try:
-        with listening() as wish:
-            Follower(join(wish, store), wish).obey()
+        with listening() as stop:
+            Follower(join(stop, store), stop).obey()
     except ProcessLost as error:
         sys.stderr.write(f"{error.message}\n")
         return LEADER_LOST
@@ -65,8 +65,8 @@ def follow() -> int:
 class Follower:
     """What one process has in its hands: a base, then a run's lesson, then a trainer."""
 
-    def __init__(self, company: Company, wish: StopWish) -> None:
-        self.company, self.wish, self.progress = company, wish, Silence()
+    def __init__(self, company: Company, stop: StopSignal) -> None:
+        self.company, self.stop, self.progress = company, stop, Silence()
         self.fault: Exception | None = None
         self.job: _Job | None = None
         self.base: Base | None = None
@@ -178,7 +178,7 @@ class Follower:
         assert self.base is not None
         prior_set = open_prior_set(Layout(Path(root)), key)
         drawn: list[tuple[int, str]] = []
-        told: dict[str, Any] = {"progress": self.progress, "should_stop": self.wish}
+        told: dict[str, Any] = {"progress": self.progress, "should_stop": self.stop}
         told["on_drawn"] = lambda index, digest: drawn.append((index, digest))
         try:
             draw_class_images(self.base, prior_set, **drawing, share=shares[self.company.rank], **told)
@@ -189,13 +189,13 @@ class Follower:
     def _gather(self, class_images: list[dict[str, Any] | None]) -> None:
         assert self.base is not None and self.job is not None
         known = [None if one is None else ClassImages.from_plain(one) for one in class_images]
-        self.job.gather(self.base, known, self.progress, self.wish)
+        self.job.gather(self.base, known, self.progress, self.stop)
 
     def _build(self) -> None:
         from dbcli.diffusion.devices import keep_freed_memory
 
         assert self.base is not None and self.job is not None
-        self.trainer = self.job.built(self.base, self.company, self.progress, self.wish)
+        self.trainer = self.job.built(self.base, self.company, self.progress, self.stop)
         keep_freed_memory()
 
     def _load(self, folder: str, with_optimiser: bool) -> None:
@@ -215,7 +215,7 @@ class Follower:
             Path(folder),
             batch_size=batch_size,
             progress=self.progress,
-            should_stop=self.wish,
+            should_stop=self.stop,
             wanted=set(shares[self.company.rank]),
         )
 
@@ -232,17 +232,17 @@ class _Job:
     lesson: Lesson | None = None
 
     def gather(
-        self, base: Base, class_images: Sequence[ClassImages | None], progress: Progress, wish: StopWish
+        self, base: Base, class_images: Sequence[ClassImages | None], progress: Progress, stop: StopSignal
     ) -> None:
         self.class_images, resolution = class_images, self.profile.images.resolution or base.resolution
-        self.lesson = gather(self.layout, base, self.subjects, class_images, self.profile, resolution, progress, wish)
+        self.lesson = gather(self.layout, base, self.subjects, class_images, self.profile, resolution, progress, stop)
 
-    def built(self, base: Base, company: Company, progress: Progress, wish: StopWish) -> Trainer:
+    def built(self, base: Base, company: Company, progress: Progress, stop: StopSignal) -> Trainer:
         assert self.lesson is not None
         layout, record, profile, lesson = self.layout, self.record, self.profile, self.lesson
         resolution, rows = profile.images.resolution or base.resolution, row_plan(lesson, profile, record)
         # Process 0 has stored what a teacher predicts by now; here it is read.
-        teacher = teacher_of(layout, base, lesson, rows, self.class_images, profile, resolution, progress, wish)
+        teacher = teacher_of(layout, base, lesson, rows, self.class_images, profile, resolution, progress, stop)
         parent = parent_of(layout, record)
         lora = None if parent is None else take_over(layout, parent, base)
         trainable = make_trainable(base, profile, record.subjects, lora)

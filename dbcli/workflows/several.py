@@ -19,7 +19,7 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.signals import StopWish
+from dbcli.workflows.signals import StopSignal
 from dbcli.workflows.staff import Staff
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def check_devices(processes: int, device: str) -> None:
 
 
 @contextmanager
-def company(processes: int, device: str, wish: StopWish, progress: Progress) -> Iterator[None]:
+def company(processes: int, device: str, stop: StopSignal, progress: Progress) -> Iterator[None]:
     """Other processes stand by for as long as the block lasts; nothing where `processes` is 1.
 
     Raises UsageError where there are too few devices, ProcessLost (exit 5) where one of them dies.
@@ -103,7 +103,7 @@ def company(processes: int, device: str, wish: StopWish, progress: Progress) -> 
         return
     check_devices(processes, device)
     is_launched = launched_size() > 1
-    staff = Staff(0 if is_launched else processes - 1, wish)
+    staff = Staff(0 if is_launched else processes - 1, stop)
     progress.note(f"{processes} processes work together, {'on processors' if device == 'cpu' else 'a GPU each'}.")
     with staff.at_work() as found, _led(found, device == "cpu"):
         yield

@@ -14,7 +14,7 @@ from dbcli.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopWish:
+class StopSignal:
     """Callable: True once a signal came. `exit_code` is what the process then ends with."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class StopWish:
     def exit_code(self) -> int:
         return 128 + (self._signal or signal.SIGINT)
 
-    def raise_if_wished(self, message: str, hint: str | None = None) -> None:
+    def raise_if_stopped(self, message: str, hint: str | None = None) -> None:
         """Raises Interrupted, with the signal's exit code, if a signal came."""
         if self():
             raise Interrupted(message, hint, self.exit_code)
@@ -52,17 +52,17 @@ class StopWish:
 
 
 @contextmanager
-def listening() -> Iterator[StopWish]:
+def listening() -> Iterator[StopSignal]:
     """A StopWish that hears the process's signals while the block runs; in other threads it hears nothing."""
-    wish = StopWish()
+    stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield stop
         return
-    before = {number: signal.signal(number, wish.receive) for number in SIGNALS}
+    before = {number: signal.signal(number, stop.receive) for number in SIGNALS}
     try:
-        yield wish
+        yield stop
     except Interrupted as interrupted:
-        interrupted.exit_code = wish.exit_code
+        interrupted.exit_code = stop.exit_code
         raise
     finally:
         for number, handler in before.items():

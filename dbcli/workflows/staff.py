@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from dbcli.errors import MachineError
-from dbcli.workflows.signals import StopWish
+from dbcli.workflows.signals import StopSignal
 
 if TYPE_CHECKING:
     from dbcli.diffusion.training.parallel import Company
@@ -27,8 +27,8 @@ FOLLOWERS_PORT = "DREAMBOOTH_FOLLOWERS_PORT"
 class Staff:
     """Processes 1 to `count` of a company on this machine; process 0 is this one. None where a launcher has them."""
 
-    def __init__(self, count: int, wish: StopWish) -> None:
-        self.count, self.wish = count, wish
+    def __init__(self, count: int, stop: StopSignal) -> None:
+        self.count, self.stop = count, stop
         self._processes: list[subprocess.Popen[bytes]] = []
         self._said: list[IO[bytes]] = []
 
@@ -45,14 +45,14 @@ class Staff:
                     store = open_store(self.count + 1)
                     os.environ.update(_place(0, self.count + 1, store.port))
                     self._start(store.port)
-                    self.wish.on_signal = self._pass_on
+                    self.stop.on_signal = self._pass_on
                     self._await_arrival(store)
-                yield join(self.wish, store)
+                yield join(self.stop, store)
         except ProcessLost as error:
             error.message += self._last_words()
             raise
         finally:
-            self.wish.on_signal = lambda number: None
+            self.stop.on_signal = lambda number: None
             os.environ.clear()
             os.environ.update(before)
             self._end()
@@ -78,7 +78,7 @@ class Staff:
         """Waits until all have come. Raises MachineError if one ends before, Interrupted after a signal."""
         for rank in range(1, self.count + 1):
             while not store.check([arrival_key(rank)]):
-                self.wish.raise_if_wished("Stopped before the other processes had begun.")
+                self.stop.raise_if_stopped("Stopped before the other processes had begun.")
                 if self._processes[rank - 1].poll() is not None:
                     raise MachineError(f"Process {rank} did not begin.{self._last_words()}")
                 time.sleep(ARRIVAL_SECONDS)

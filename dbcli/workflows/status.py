@@ -29,7 +29,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProjectStatus:
     """A project at a glance; `project` is None outside of one. `next` is never empty, the best step first."""
 
     project: str | None
@@ -40,12 +40,12 @@ class Standing:
     runs: list[RunRecord] = field(default_factory=list)
     training_now: str | None = None
     newest: str | None = None
-    pictures: int = 0
+    images: int = 0
     suites: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
 
-def where_one_stands(folder: Path | None) -> Standing:
+def where_one_stands(folder: Path | None) -> ProjectStatus:
     """Looks at the project in `folder` or above it; outside of one it says how to begin.
 
     Raises UsageError for a `folder` that was named and is no project.
@@ -55,24 +55,24 @@ def where_one_stands(folder: Path | None) -> Standing:
     except UsageError:
         if folder is not None:
             raise
-        return Standing(None, [Step("try it all on the embedded base, in minutes", "dreambooth demo"), BEGIN])
+        return ProjectStatus(None, [Step("try it all on the embedded base, in minutes", "dreambooth demo"), BEGIN])
     settings = load_settings(layout)
     subjects, runs = list_subjects(layout), store.list_runs(layout)
     finished = [run for run in runs if run.state == "finished"]
     newest = finished[-1] if finished else None
-    pictures = 0 if newest is None else _count(layout.images_dir(newest.name), "*.png")
+    images = 0 if newest is None else _count(layout.images_dir(newest.name), "*.png")
     suites = [] if newest is None else _scored(layout, newest.name)
     training = next((run.name for run in reversed(runs) if _is_training(layout, run)), None)
-    return Standing(
+    return ProjectStatus(
         str(layout.root),
-        next_steps(subjects, runs, training, pictures, suites, _words(layout, subjects), _stopped_sweep(layout)),
+        next_steps(subjects, runs, training, images, suites, _words(layout, subjects), _stopped_sweep(layout)),
         settings.base,
         settings.profile,
         subjects,
         runs,
         training,
         None if newest is None else newest.name,
-        pictures,
+        images,
         suites,
         damaged_subjects(layout) + store.damaged_runs(layout),
     )
@@ -85,12 +85,12 @@ def next_steps(
     subjects: Sequence[Subject],
     runs: Sequence[RunRecord],
     training: str | None,
-    pictures: int,
+    images: int,
     suites: Sequence[str],
     words: Mapping[str, str],
     sweep: SweepRecord | None = None,
 ) -> list[Step]:
-    """What to type next, the best first; `pictures` and `suites` are those of the newest finished run.
+    """What to type next, the best first; `images` and `suites` are those of the newest finished run.
 
     `words` are the identifiers proposed for the subjects that have none; `sweep` is the newest that was stopped.
     """
@@ -107,7 +107,7 @@ def next_steps(
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
         return steps + teach
-    if not pictures:
+    if not images:
         return [*steps, _draw(finished[-1]), *teach]
     if not suites:
         return [*steps, _measure(finished[-1]), *teach]

@@ -61,8 +61,8 @@ def test_two_runs_are_drawn_with_the_same_seeds_scored_and_set_against_each_othe
 def test_what_is_drawn_is_not_drawn_again_and_older_scores_stay(run: Run, project: Path) -> None:
     words = ("runs", "compare", 1, 2, "--prompts", "prompts.txt", *SCORE, "--json")
     run(*words)
-    pictures = sorted(project.glob("runs/*/eval/prompts/images/*.png"))
-    before = [(path, path.stat().st_mtime_ns) for path in pictures]
+    images = sorted(project.glob("runs/*/eval/prompts/images/*.png"))
+    before = [(path, path.stat().st_mtime_ns) for path in images]
     assert run("eval", "--run", 2, "--prompts", "prompts.txt", *SCORE, "--seed", 0).code == 0
     scores = (project / "runs" / "0002-dog" / "eval" / "prompts" / "scores.json").read_bytes()
     assert run(*words).code == 0
@@ -103,8 +103,8 @@ def test_masked_scores_need_clipseg_or_masks_and_say_which_they_had(run: Run, pr
     masks = project / "subjects" / "dog" / "masks"
     masks.mkdir()
     for photo in (project / "subjects" / "dog" / "photos").glob("*.png"):
-        with Image.open(photo) as picture:
-            mask = Image.new("L", picture.size, 0)
+        with Image.open(photo) as image:
+            mask = Image.new("L", image.size, 0)
         mask.paste(255, (0, 0, mask.width // 2, mask.height))
         mask.save(masks / photo.name)
     by_hand = run(*words)

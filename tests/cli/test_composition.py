@@ -75,10 +75,10 @@ def test_like_leaves_out_a_run_that_is_gone(run: Run, project: Path, tmp_path: P
     from PIL.PngImagePlugin import PngInfo
 
     old = image(run, "a {dog}", *BOTH)
-    with Image.open(old["path"]) as picture:
+    with Image.open(old["path"]) as source_image:
         info = PngInfo()
-        info.add_text("dreambooth", picture.text["dreambooth"].replace("0002-cat", "0009-cat"))  # type: ignore[attr-defined]
-        picture.save(tmp_path / "gone.png", pnginfo=info)
+        info.add_text("dreambooth", source_image.text["dreambooth"].replace("0002-cat", "0009-cat"))  # type: ignore[attr-defined]
+        source_image.save(tmp_path / "gone.png", pnginfo=info)
     drawn = run("generate", "--like", tmp_path / "gone.png", "--out", tmp_path, "--json")
     assert "0009-cat, which is not here" in drawn.err
     assert not differs(drawn.document["images"][0], image(run, "a {dog}", "--run", 1))

@@ -44,8 +44,8 @@ def files(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pixels(done: Any) -> bytes:
     assert done.code == 0, done.err
-    with Image.open(done.document["images"][0]["path"]) as picture:
-        return picture.convert("RGB").tobytes()
+    with Image.open(done.document["images"][0]["path"]) as image:
+        return image.convert("RGB").tobytes()
 
 
 def test_a_pickle_of_automatic1111_is_drawn_with_by_its_files_name(run: Run, files: Path) -> None:

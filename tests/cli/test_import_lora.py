@@ -37,8 +37,8 @@ def lora(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def drawn(run: Run, name: str) -> Image.Image:
     done = run("generate", "a sks dog", "--run", name, *DRAW)
     assert done.code == 0, done.err
-    with Image.open(done.document["images"][0]["path"]) as picture:
-        return picture.convert("RGB")
+    with Image.open(done.document["images"][0]["path"]) as image:
+        return image.convert("RGB")
 
 
 def test_a_kohya_file_becomes_a_run_that_draws_the_same(run: Run, lora: Path) -> None:
@@ -180,8 +180,8 @@ def test_bundled_embeddings_come_along_and_are_drawn_with_by_their_word(run: Run
 
 def pixels(done: Any) -> bytes:
     assert done.code == 0, done.err
-    with Image.open(done.document["images"][0]["path"]) as picture:
-        return picture.convert("RGB").tobytes()
+    with Image.open(done.document["images"][0]["path"]) as image:
+        return image.convert("RGB").tobytes()
 
 
 def test_dora_along_the_inputs_is_drawn_with_and_exported_merged(run: Run, tmp_path: Path, lora: Path) -> None:

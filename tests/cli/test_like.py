@@ -94,9 +94,9 @@ def test_a_picture_of_automatic1111_gives_its_settings(run: Run, project: Path, 
 
 
 def test_the_command_line_wins_over_the_recipe(run: Run, project: Path, tmp_path: Path) -> None:
-    picture = theirs(tmp_path / "a.png", THEIRS.replace("Euler a", "Restart"))
+    image = theirs(tmp_path / "a.png", THEIRS.replace("Euler a", "Restart"))
     given = ["a {dog}", "--seed", 3, "--steps", 1, "--height", 64, "-n", 2, "--negative", ""]
-    drawn = first(run, *given, "--like", picture, "--out", tmp_path)
+    drawn = first(run, *given, "--like", image, "--out", tmp_path)
     assert (drawn["prompt"], drawn["seed"], drawn["steps"], drawn["count"]) == ("a sks dog", 3, 1, 2)
     assert (drawn["width"], drawn["height"], drawn["guidance"], drawn["negative"]) == (64, 64, 3.0, "")
     assert drawn["sampler"] == "ddim"
@@ -105,10 +105,10 @@ def test_the_command_line_wins_over_the_recipe(run: Run, project: Path, tmp_path
 
 def test_a_picture_of_a_run_that_is_not_here_is_drawn_with_the_newest(run: Run, project: Path, tmp_path: Path) -> None:
     old = first(run, "a {dog}", "-n", 1, "--steps", 1)
-    with Image.open(old["path"]) as picture:
+    with Image.open(old["path"]) as image:
         info = PngInfo()
-        info.add_text("dreambooth", picture.text["dreambooth"].replace("0001-dog", "0009-cat"))  # type: ignore[attr-defined]
-        picture.save(tmp_path / "b.png", pnginfo=info)
+        info.add_text("dreambooth", image.text["dreambooth"].replace("0001-dog", "0009-cat"))  # type: ignore[attr-defined]
+        image.save(tmp_path / "b.png", pnginfo=info)
     drawn = first(run, "--like", tmp_path / "b.png", "--out", tmp_path)
     assert drawn["run"] == "0001-dog"
     assert "0009-cat, which is not here" in drawn["err"]
@@ -159,11 +159,11 @@ def test_a_size_that_an_image_has_and_the_base_cannot_draw_is_the_nearest(
 
 
 def test_one_side_that_is_typed_leaves_the_other_to_the_image(run: Run, project: Path, tmp_path: Path) -> None:
-    picture = theirs(tmp_path / "a.png", FOREIGN)
-    drawn = first(run, "--like", picture, "--out", tmp_path, "--height", 64)
+    image = theirs(tmp_path / "a.png", FOREIGN)
+    drawn = first(run, "--like", image, "--out", tmp_path, "--height", 64)
     assert (drawn["width"], drawn["height"]) == (64, 64)
     assert "--width" not in drawn["err"]
-    assert "--height 64" in run("generate", "--like", picture, "--height", 65).err
+    assert "--height 64" in run("generate", "--like", image, "--height", 65).err
 
 
 def test_a_size_that_no_base_draws_is_not_followed(run: Run, project: Path, tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_a_size_that_no_base_draws_is_not_followed(run: Run, project: Path, tmp_
 
 @pytest.mark.parametrize(("seed", "code"), [(4294967295, 0), (-1, 0), (4294967296, 2), (2**64, 2)])
 def test_a_seed_from_an_image_holds_to_the_rule(run: Run, project: Path, tmp_path: Path, seed: int, code: int) -> None:
-    picture = theirs(tmp_path / "a.png", THEIRS.replace("Seed: 11", f"Seed: {seed}"))
-    done = run("generate", "--like", picture, "--out", tmp_path, "--json")
+    image = theirs(tmp_path / "a.png", THEIRS.replace("Seed: 11", f"Seed: {seed}"))
+    done = run("generate", "--like", image, "--out", tmp_path, "--json")
     assert done.code == code, done.err
     if code:
         assert f"--seed {seed % 2**32}\n" in done.err
@@ -218,10 +218,10 @@ def test_values_that_cannot_be_drawn_with_are_not_blamed_on_the_command_line(
 
 def test_an_image_that_was_drawn_with_minus_one_is_drawn_again(run: Run, project: Path, tmp_path: Path) -> None:
     old = first(run, "a {dog}", "-n", 1, "--steps", 1, "--seed", 2**32 - 1)
-    with Image.open(old["path"]) as picture:
+    with Image.open(old["path"]) as image:
         info = PngInfo()
-        info.add_text("dreambooth", picture.text["dreambooth"].replace("4294967295", "-1"))  # type: ignore[attr-defined]
-        picture.save(tmp_path / "b.png", pnginfo=info)
+        info.add_text("dreambooth", image.text["dreambooth"].replace("4294967295", "-1"))  # type: ignore[attr-defined]
+        image.save(tmp_path / "b.png", pnginfo=info)
     new = first(run, "--like", tmp_path / "b.png", "--out", tmp_path)
     assert new["seed"] == 2**32 - 1
     with Image.open(old["path"]) as one, Image.open(new["path"]) as other:

@@ -90,9 +90,9 @@ def test_a_lora_is_published_with_its_card_and_without_photos(
     assert done.code == 0, done.err
     assert (done.document["url"], done.document["private"]) == ("https://hub.test/ann/my-dog", True)
     assert hub.created == {"repo_id": "ann/my-dog", "private": True, "exist_ok": True, "repo_type": "model"}
-    pictures = sorted(name for name in hub.files if name.startswith("images/"))
-    assert len(pictures) == 6
-    assert sorted(hub.files) == ["README.md", *pictures, "pytorch_lora_weights.safetensors"]
+    images = sorted(name for name in hub.files if name.startswith("images/"))
+    assert len(images) == 6
+    assert sorted(hub.files) == ["README.md", *images, "pytorch_lora_weights.safetensors"]
     assert {one["path"] for one in done.document["files"]} == set(hub.files)
     photos = {hashlib.sha256(path.read_bytes()).hexdigest() for path in project.glob("subjects/dog/**/*.png")}
     grids = {hashlib.sha256(path.read_bytes()).hexdigest() for path in project.glob("runs/*/images/grid-*.png")}

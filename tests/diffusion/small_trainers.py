@@ -13,7 +13,7 @@ from dbcli.diffusion.adapters.attach import Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Material
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train
 
@@ -70,7 +70,7 @@ def trainer_for(model: tuple[Any, Trainable], *, precision: str = "fp32", steps:
         model[1],
         Posterior(mean, torch.full_like(mean, 0.1)),
         FixedPrompts(),
-        RowPlan([Material([[0], [1]], [0, 0], (2, 3), 1)], batch_size=1, seed=0),
+        BatchSampler([Material([[0], [1]], [0, 0], (2, 3), 1)], batch_size=1, seed=0),
         Objective("epsilon", alphas_of(SCHEDULER)),
         Optimisation(**{"learning_rate": RATE, "gradient_clip": 0.0, **plan}),
         Schedule(steps=steps, precision=precision),

@@ -34,7 +34,7 @@ def base() -> Any:
 
 
 def drawn(base: Any, orders: list[Order], settings: DrawSettings = SETTINGS) -> torch.Tensor:
-    return torch.stack([picture for _, picture in draw(base, orders, settings)])
+    return torch.stack([image for _, image in draw(base, orders, settings)])
 
 
 @pytest.mark.parametrize(("timesteps", "spacing"), [("noisiest", "trailing"), ("published", "leading")])
@@ -128,7 +128,7 @@ def test_what_is_wanted_of_many_orders_is_drawn_as_among_all_and_other_batches_a
     whole = drawn(base, orders)
     part = dict(draw(base, orders, SETTINGS, wanted={5}))
     assert sorted(part) == [4, 5, 6]
-    assert all(torch.equal(picture, whole[index]) for index, picture in part.items())
+    assert all(torch.equal(image, whole[index]) for index, image in part.items())
 
 
 @pytest.mark.parametrize("name", ["heun", "pndm", "ddim"])

@@ -41,7 +41,7 @@ def write(path: Path, version: str = "sd-v1", dtype: torch.dtype = torch.float32
     return path
 
 
-def picture(base) -> torch.Tensor:
+def image(base) -> torch.Tensor:
     return tiny_models.draw(tiny_models.parts_of(base), base.tokenizer, base.scheduler_config)
 
 
@@ -66,7 +66,7 @@ def test_every_name_of_a_written_file_is_published_and_none_is_missing(tmp_path:
 @pytest.mark.parametrize("version", ["sd-v1", "sd-v2"])
 def test_an_export_read_back_draws_the_same_bits(tmp_path: Path, version: str) -> None:
     base = load_base(str(write(tmp_path / "m.safetensors", version)))
-    tiny_models.assert_same(picture(base), expected(version, base.scheduler_config))
+    tiny_models.assert_same(image(base), expected(version, base.scheduler_config))
     assert base.notes == []
     assert base.resolution == 64
 
@@ -133,7 +133,7 @@ def test_the_model_spec_hash_is_that_of_the_tensor_bytes(tmp_path: Path) -> None
     assert table["modelspec.title"] == "sks dog ü"
     assert (8 + length) % 8 == 0
     base = load_base(str(path))
-    tiny_models.assert_same(picture(base), expected("sd-v1", base.scheduler_config))
+    tiny_models.assert_same(image(base), expected("sd-v1", base.scheduler_config))
 
 
 def test_the_file_follows_the_umask_and_nothing_is_left_beside_it(tmp_path: Path) -> None:

@@ -96,25 +96,25 @@ def through_diffusers(path: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["kohya", "diffusers"])
 def test_a_round_trip_with_alpha_unlike_rank_differs_by_nothing(tmp_path: Path, example, kind: str) -> None:
-    picture, lora = example
+    image, lora = example
     path = write(kind, tmp_path / "l.safetensors", lora)
-    assert (picture - draw(tiny_models.networks())).abs().max() > 0.1
-    assert (picture_with(read(path)) - picture).abs().max() == 0.0
+    assert (image - draw(tiny_models.networks())).abs().max() > 0.1
+    assert (picture_with(read(path)) - image).abs().max() == 0.0
 
 
 @pytest.mark.parametrize("kind", ["kohya", "diffusers"])
 def test_diffusers_draws_the_same_from_the_file(tmp_path: Path, example, kind: str) -> None:
-    picture, lora = example
+    image, lora = example
     path = write(kind, tmp_path / "l.safetensors", lora)
-    tiny_models.assert_same(through_diffusers(path), picture)
+    tiny_models.assert_same(through_diffusers(path), image)
 
 
 @pytest.mark.parametrize("kind", ["kohya", "diffusers"])
 def test_dora_comes_back(tmp_path: Path, kind: str) -> None:
-    picture, lora = tuned([*ATTENTION, "proj_in"], rank=4, alpha=2, dora=True)
+    image, lora = tuned([*ATTENTION, "proj_in"], rank=4, alpha=2, dora=True)
     assert any(layer.magnitude is not None for layer in lora.unet.values())
     path = write(kind, tmp_path / "l.safetensors", lora)
-    assert (picture_with(read(path)) - picture).abs().max() == 0.0
+    assert (picture_with(read(path)) - image).abs().max() == 0.0
     if kind == "kohya":
         name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.dora_scale"
         assert load_file(str(path))[name].shape == (96, 1)

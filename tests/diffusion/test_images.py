@@ -12,9 +12,9 @@ from dbcli.diffusion.images import RANDOM_CROPS, Posterior, crop_box, photo_vari
 
 
 def test_a_wide_picture_loses_its_sides_and_is_not_squashed() -> None:
-    picture = Image.new("RGB", (30, 10), "red")
-    picture.paste((0, 255, 0), (10, 0, 20, 10))
-    tensor = to_tensor(picture, 10)
+    image = Image.new("RGB", (30, 10), "red")
+    image.paste((0, 255, 0), (10, 0, 20, 10))
+    tensor = to_tensor(image, 10)
     assert tensor.shape == (3, 10, 10)
     # only the green middle is left: red -1, green +1, blue -1
     assert tensor.mean((1, 2)).tolist() == [-1.0, 1.0, -1.0]
@@ -28,8 +28,8 @@ def test_the_crop_slides_along_the_longer_side(across: float, expected: tuple[in
 
 
 def test_pixels_survive_the_way_there_and_back() -> None:
-    picture = Image.frombytes("RGB", (8, 8), bytes(range(192)))
-    assert to_image(to_tensor(picture, 8)).tobytes() == picture.tobytes()
+    image = Image.frombytes("RGB", (8, 8), bytes(range(192)))
+    assert to_image(to_tensor(image, 8)).tobytes() == image.tobytes()
 
 
 def test_values_outside_the_range_are_clipped() -> None:

@@ -16,7 +16,7 @@ from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
-from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Material
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import FrozenPrompts
 from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
@@ -41,10 +41,10 @@ def test_a_latent_counts_as_much_as_it_shows_of_the_subject(tmp_path: Path) -> N
 @pytest.mark.parametrize("crop", ["center", "random"])
 def test_a_mask_is_cropped_and_mirrored_as_its_photo(tmp_path: Path, crop: str) -> None:
     # A photo that is its own mask: every view of the one must show what the same view of the other shows.
-    picture = Image.new("L", (64, 32))
-    picture.paste(255, (20, 4, 44, 20))
-    picture.convert("RGB").save(tmp_path / "photo.png")
-    picture.save(tmp_path / "mask.png")
+    image = Image.new("L", (64, 32))
+    image.paste(255, (20, 4, 44, 20))
+    image.convert("RGB").save(tmp_path / "photo.png")
+    image.save(tmp_path / "mask.png")
     how = {"crop": crop, "flip": True, "seed": 3, "number": 7}
     views = photo_variants(tmp_path / "photo.png", 32, **how)
     masks = mask_variants(tmp_path / "mask.png", (64, 32), 8, **how)
@@ -66,9 +66,9 @@ def test_a_mask_of_sixteen_bits_is_scaled_and_not_clipped(mode: str) -> None:
     # 300 of 65,535 is next to black; 32,768 is half of white.
     values = np.array([[0, 300], [32_768, 65_535]])
     painted = (values / 65_535).astype(np.float32) if mode == "F" else values.astype(np.uint16)
-    picture = Image.fromarray(painted).convert(mode) if mode == "I" else Image.fromarray(painted)
-    assert picture.mode == mode
-    found = np.asarray(grey_mask(picture)) / 255
+    image = Image.fromarray(painted).convert(mode) if mode == "I" else Image.fromarray(painted)
+    assert image.mode == mode
+    found = np.asarray(grey_mask(image)) / 255
     assert np.allclose(found, values / 65_535, atol=1e-6)
 
 
@@ -99,7 +99,7 @@ def trainer(weights: torch.Tensor | None) -> Trainer:
         make_full(parts["unet"], parts["text_encoder"], train_text=False),
         Posterior(torch.randn(2, 4, 8, 8, generator=generator), torch.full((2, 4, 8, 8), 0.1)),
         FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], ["a sks dog", "a dog"], torch.device("cpu")),
-        RowPlan([Material([[0]], [0], [1], 1)], batch_size=1, seed=0),
+        BatchSampler([Material([[0]], [0], [1], 1)], batch_size=1, seed=0),
         Objective("epsilon", alphas_of({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})),
         Optimisation(learning_rate=1e-3),
         Schedule(steps=1),

@@ -6,42 +6,42 @@ from collections import Counter
 
 import pytest
 
-from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Material
 
 DOG = Material(photos=[[0], [1], [2]], photo_prompts=[0, 0, 1], class_images=[3, 4, 5, 6], class_prompt=2)
 CAT = Material(photos=[[7], [8]], photo_prompts=[3, 3], class_images=[9, 10], class_prompt=4)
 
 
 def test_every_photo_is_seen_once_a_round() -> None:
-    plan = RowPlan([DOG], batch_size=1, seed=0)
+    plan = BatchSampler([DOG], batch_size=1, seed=0)
     for start in (0, 3, 6):
-        assert sorted(plan.subject_rows(step)[0].picture for step in range(start, start + 3)) == [0, 1, 2]
+        assert sorted(plan.subject_rows(step)[0].image for step in range(start, start + 3)) == [0, 1, 2]
 
 
 def test_a_photo_keeps_its_own_prompt() -> None:
-    plan = RowPlan([DOG], batch_size=3, seed=0)
-    assert {row.picture: row.prompt for row in plan.subject_rows(0)} == {0: 0, 1: 0, 2: 1}
+    plan = BatchSampler([DOG], batch_size=3, seed=0)
+    assert {row.image: row.prompt for row in plan.subject_rows(0)} == {0: 0, 1: 0, 2: 1}
 
 
 def test_each_photo_row_has_a_class_row_of_its_own_class() -> None:
-    plan = RowPlan([DOG, CAT], batch_size=2, seed=0)
+    plan = BatchSampler([DOG, CAT], batch_size=2, seed=0)
     for step in range(4):
         assert [row.prompt for row in plan.prior_rows(step)] == [2, 4]
 
 
 def test_subjects_take_turns_whatever_their_number_of_photos() -> None:
-    plan = RowPlan([DOG, CAT], batch_size=1, seed=0)
-    seen = Counter("dog" if plan.subject_rows(step)[0].picture < 7 else "cat" for step in range(40))
+    plan = BatchSampler([DOG, CAT], batch_size=1, seed=0)
+    seen = Counter("dog" if plan.subject_rows(step)[0].image < 7 else "cat" for step in range(40))
     assert seen == {"dog": 20, "cat": 20}
 
 
 def test_without_class_images_there_are_no_prior_rows() -> None:
-    plan = RowPlan([Material(photos=[[0]], photo_prompts=[0])], batch_size=2, seed=0)
+    plan = BatchSampler([Material(photos=[[0]], photo_prompts=[0])], batch_size=2, seed=0)
     assert plan.prior_rows(0) == []
 
 
 def test_a_step_does_not_depend_on_the_steps_before() -> None:
-    walked, jumped = RowPlan([DOG, CAT], batch_size=2, seed=3), RowPlan([DOG, CAT], batch_size=2, seed=3)
+    walked, jumped = BatchSampler([DOG, CAT], batch_size=2, seed=3), BatchSampler([DOG, CAT], batch_size=2, seed=3)
     for step in range(30):
         walked.subject_rows(step)
         walked.prior_rows(step)
@@ -50,37 +50,37 @@ def test_a_step_does_not_depend_on_the_steps_before() -> None:
 
 
 def test_all_views_of_a_photo_come_up() -> None:
-    plan = RowPlan([Material(photos=[[0, 1, 2]], photo_prompts=[0])], batch_size=1, seed=0)
-    assert {plan.subject_rows(step)[0].picture for step in range(40)} == {0, 1, 2}
+    plan = BatchSampler([Material(photos=[[0, 1, 2]], photo_prompts=[0])], batch_size=1, seed=0)
+    assert {plan.subject_rows(step)[0].image for step in range(40)} == {0, 1, 2}
 
 
 def test_a_subject_without_photos_is_refused() -> None:
     with pytest.raises(ValueError, match="photo"):
-        RowPlan([Material(photos=[], photo_prompts=[])], batch_size=1, seed=0)
+        BatchSampler([Material(photos=[], photo_prompts=[])], batch_size=1, seed=0)
 
 
 def test_the_earlier_subject_gets_its_share_of_the_rows_spread_evenly() -> None:
-    plan = RowPlan([DOG, CAT], batch_size=1, seed=0, rehearsed=1, rehearsal_share=0.25)
-    shown = ["cat" if plan.subject_rows(step)[0].picture >= 7 else "dog" for step in range(8)]
+    plan = BatchSampler([DOG, CAT], batch_size=1, seed=0, rehearsed=1, rehearsal_share=0.25)
+    shown = ["cat" if plan.subject_rows(step)[0].image >= 7 else "dog" for step in range(8)]
     assert shown == ["dog", "dog", "dog", "cat"] * 2
     assert [plan.prior_rows(step)[0].prompt for step in (0, 3)] == [2, 4]
 
 
 def test_earlier_subjects_take_turns_among_themselves_and_lose_no_photo() -> None:
-    plan = RowPlan([DOG, CAT, CAT], batch_size=2, seed=0, rehearsed=2, rehearsal_share=0.5)
+    plan = BatchSampler([DOG, CAT, CAT], batch_size=2, seed=0, rehearsed=2, rehearsal_share=0.5)
     places = [plan.place(count) for count in range(12)]
     assert places == [(0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (1, 1), (0, 3), (2, 1), (0, 4), (1, 2), (0, 5), (2, 2)]
 
 
 def test_a_share_of_nothing_deals_as_if_the_earlier_subjects_were_not_there() -> None:
-    alone = RowPlan([DOG], batch_size=2, seed=3)
-    beside = RowPlan([DOG, CAT], batch_size=2, seed=3, rehearsed=1, rehearsal_share=0.0)
+    alone = BatchSampler([DOG], batch_size=2, seed=3)
+    beside = BatchSampler([DOG, CAT], batch_size=2, seed=3, rehearsed=1, rehearsal_share=0.0)
     assert [alone.subject_rows(step) for step in range(9)] == [beside.subject_rows(step) for step in range(9)]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 1 / 3, 0.7, 0.9])
 def test_after_any_row_the_share_is_kept_up_to_one_row(share: float) -> None:
-    plan = RowPlan([DOG, CAT], batch_size=1, seed=0, rehearsed=1, rehearsal_share=share)
+    plan = BatchSampler([DOG, CAT], batch_size=1, seed=0, rehearsed=1, rehearsal_share=share)
     rehearsed = 0
     for count in range(400):
         rehearsed += plan.place(count)[0]
@@ -90,4 +90,4 @@ def test_after_any_row_the_share_is_kept_up_to_one_row(share: float) -> None:
 @pytest.mark.parametrize(("rehearsed", "share"), [(2, 0.5), (1, 1.0), (1, -0.1)])
 def test_a_plan_that_teaches_nothing_new_is_refused(rehearsed: int, share: float) -> None:
     with pytest.raises(ValueError, match="taught"):
-        RowPlan([DOG, CAT], batch_size=1, seed=0, rehearsed=rehearsed, rehearsal_share=share)
+        BatchSampler([DOG, CAT], batch_size=1, seed=0, rehearsed=rehearsed, rehearsal_share=share)

@@ -13,7 +13,7 @@ from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.images import encode
 from dbcli.diffusion.noise import normal_rows, timestep_rows
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Material
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import FrozenPrompts
 from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
@@ -44,7 +44,7 @@ def fast_losses(parts: dict[str, Any], precision: str) -> list[float]:
         trainable,
         encode(parts["vae"], photos(), batch_size=4),
         FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, torch.device("cpu")),
-        RowPlan([Material([[0], [1], [2]], [0, 0, 0], (3, 4, 5), 1)], batch_size=1, seed=0),
+        BatchSampler([Material([[0], [1], [2]], [0, 0, 0], (3, 4, 5), 1)], batch_size=1, seed=0),
         Objective("epsilon", alphas_of(SCHEDULER)),
         Optimisation(learning_rate=RATE),
         Schedule(steps=STEPS, precision=precision),
@@ -56,7 +56,7 @@ def plain_losses(parts: dict[str, Any]) -> list[float]:
     """The same rows and noise by a loop that knows none of it: encoders at every step, a pass a row, plain AdamW."""
     unet, tokenizer, alphas, pixels = parts["unet"].train(), tiny_models.tokenizer(), alphas_of(SCHEDULER), photos()
     unet.requires_grad_(True)
-    rows = RowPlan([Material([[0], [1], [2]], [0, 0, 0], (3, 4, 5), 1)], batch_size=1, seed=0)
+    rows = BatchSampler([Material([[0], [1], [2]], [0, 0, 0], (3, 4, 5), 1)], batch_size=1, seed=0)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=1e-2, foreach=False, fused=False)
     losses = []
     for step in range(STEPS):
@@ -64,7 +64,7 @@ def plain_losses(parts: dict[str, Any]) -> list[float]:
         timesteps = timestep_rows(1000, 0, step, [0, 1])
         for sample, row in enumerate([*rows.subject_rows(step), *rows.prior_rows(step)]):
             with torch.no_grad():
-                posterior = parts["vae"].encode(pixels[row.picture][None]).latent_dist
+                posterior = parts["vae"].encode(pixels[row.image][None]).latent_dist
                 spread = normal_rows((4, 8, 8), 0, "posterior", step, [sample])
                 latents = (posterior.mean + posterior.std * spread) * parts["vae"].config.scaling_factor
                 ids = tokenizer([PROMPTS[row.prompt]], padding="max_length", max_length=77, return_tensors="pt")

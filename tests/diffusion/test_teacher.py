@@ -15,7 +15,7 @@ from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
-from dbcli.diffusion.training.batches import Material, Row, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Material, Row
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.training.teacher import (
@@ -42,7 +42,7 @@ def parts() -> dict[str, Any]:
     return {name: copy.deepcopy(network) for name, network in tiny_models.networks().items()}
 
 
-def pictures() -> Posterior:
+def subject_images() -> Posterior:
     generator = torch.Generator().manual_seed(5)
     return Posterior(torch.randn(5, 4, 8, 8, generator=generator), torch.full((5, 4, 8, 8), 0.1))
 
@@ -52,7 +52,7 @@ def frozen(parts: dict[str, Any]) -> FrozenPrompts:
 
 
 def stored(parts: dict[str, Any], batch_size: int = 3) -> Stored:
-    images = pictures()
+    images = subject_images()
     own = Posterior(images.mean[list(CLASS)], images.deviation[list(CLASS)])
     prompt = frozen(parts).rows([1])
     how = {"seed": 7, "alphas_cumprod": ALPHAS, "batch_size": batch_size}
@@ -61,7 +61,7 @@ def stored(parts: dict[str, Any], batch_size: int = 3) -> Stored:
 
 def stored_teacher(parts: dict[str, Any]) -> StoredTeacher:
     found = stored(parts)
-    return StoredTeacher({picture: (found, index) for index, picture in enumerate(CLASS)}, len(ALPHAS))
+    return StoredTeacher({image: (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
 
 
 def trainer_for(
@@ -79,9 +79,9 @@ def trainer_for(
     return Trainer(
         parts["unet"],
         trainable,
-        pictures(),
+        subject_images(),
         kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, DEVICE),
-        RowPlan([Material([[0], [1]], [0, 0], CLASS, 1)], batch_size=2, seed=0),
+        BatchSampler([Material([[0], [1]], [0, 0], CLASS, 1)], batch_size=2, seed=0),
         Objective("epsilon", ALPHAS),
         Optimisation(learning_rate=rate, weight_decay=0.0),
         Schedule(steps=9, **settings),
@@ -146,15 +146,15 @@ def test_stored_and_live_predictions_agree(parts: dict[str, Any], tmp_path: Path
     """Of one base, asked through an adapter that is switched off and read back from a file, in other batches."""
     write_predictions(tmp_path / "file", stored(parts).predictions)
     found = Stored(read_predictions(tmp_path / "file"), 7)
-    offline = StoredTeacher({picture: (found, index) for index, picture in enumerate(CLASS)}, len(ALPHAS))
+    offline = StoredTeacher({image: (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
     live = teacher_for(parts, "lora")
     trainable = opened(parts, "lora")
     with torch.no_grad():
         for tensor in trainable.tensors.values():
             tensor.add_(0.1)
-    rows = [Row(picture, 1, turn) for turn in range(3) for picture in CLASS]
+    rows = [Row(image, 1, turn) for turn in range(3) for image in CLASS]
     draws = [offline.draw(row) for row in rows]
-    latents = pictures().draw([row.picture for row in rows], torch.stack([draw.spread for draw in draws if draw]))
+    latents = subject_images().draw([row.image for row in rows], torch.stack([draw.spread for draw in draws if draw]))
     timesteps = torch.tensor([draw.timestep for draw in draws if draw])
     noisy = losses.noised(latents, torch.stack([draw.noise for draw in draws if draw]), timesteps, ALPHAS)
     difference = (live.targets(rows, noisy, timesteps) - offline.targets(rows, noisy, timesteps)).abs().max()
@@ -179,7 +179,7 @@ def test_class_rows_are_trained_at_the_noise_their_prediction_was_stored_for(par
     for place in (2, 3):
         draw = teacher.draw(batch[place])
         assert torch.equal(noise[place], draw.noise) and int(timesteps[place]) == draw.timestep
-        assert torch.equal(latents[place], pictures().draw([batch[place].picture], draw.spread[None])[0])
+        assert torch.equal(latents[place], subject_images().draw([batch[place].image], draw.spread[None])[0])
     free = trainer_for(parts, opened(parts, "full"), None)._noise_inputs(batch, list(range(len(batch))), 3, 2)
     assert torch.equal(noise[:2], free[1][:2]) and not torch.equal(noise[2:], free[1][2:])
 
@@ -192,7 +192,7 @@ def test_rounding_is_no_difference_and_more_than_rounding_is() -> None:
 
 def test_rounds_are_those_that_the_rows_deal() -> None:
     own, other = Material([[0]], [0], (1, 2, 3), 1), Material([[4]], [2], (5, 6), 3)
-    plan = RowPlan([own, other], batch_size=1, seed=0, rehearsed=1, rehearsal_share=0.25)
+    plan = BatchSampler([own, other], batch_size=1, seed=0, rehearsed=1, rehearsal_share=0.25)
     for rows in (1, 4, 12, 13, 40):
         dealt = [row for step in range(rows) for row in plan.prior_rows(step)]
         seen = [max((row.turn + 1 for row in dealt if row.prompt == prompt), default=0) for prompt in (1, 3)]

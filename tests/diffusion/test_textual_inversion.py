@@ -18,7 +18,7 @@ from dbcli.diffusion.conditioning import embed_prompts, token_ids
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Material
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import LearningPrompts
 from dbcli.diffusion.training.state_files import read_state, write_state
@@ -62,7 +62,7 @@ def trainer_for(model: Model, count: int = 2, rate: float = 1e-2, steps: int = 4
         trainable,
         Posterior(mean, torch.full_like(mean, 0.1)),
         LearningPrompts(model.tokenizer, model.text_encoder, ["a photo of a sks dog"], torch.device("cpu")),
-        RowPlan([Material([[0], [1], [2]], [0, 0, 0])], batch_size=1, seed=0),
+        BatchSampler([Material([[0], [1], [2]], [0, 0, 0])], batch_size=1, seed=0),
         Objective("epsilon", alphas_of(SCHEDULER)),
         Optimisation(learning_rate=rate, text_learning_rate=0.0, weight_decay=0.0),
         Schedule(steps=steps),
@@ -196,13 +196,13 @@ def test_diffusers_draws_the_same_picture_with_the_file(model: Model, tmp_path: 
     ours = embed_prompts(mine.tokenizer, mine.text_encoder, [f"a {word} dog"])
     assert torch.equal(theirs, ours)
     how = {"num_inference_steps": 2, "height": 64, "width": 64, "output_type": "pt"}
-    pictures = [
+    images = [
         pipeline(**what, **how, generator=torch.Generator().manual_seed(0), guidance_scale=1.0).images
         for what in ({"prompt": f"a {spelt} dog"}, {"prompt_embeds": ours})
     ]
-    assert torch.equal(*pictures)
+    assert torch.equal(*images)
     plain = pipeline("a dog", **how, generator=torch.Generator().manual_seed(0), guidance_scale=1.0).images
-    assert not torch.equal(plain, pictures[0])
+    assert not torch.equal(plain, images[0])
 
 
 def test_a_folded_table_reads_as_the_widened_one(model: Model) -> None:

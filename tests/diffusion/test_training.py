@@ -15,7 +15,7 @@ from dbcli.diffusion.adapters.attach import Trainable, add_lora, attach_lora, lo
 from dbcli.diffusion.formats.lora import lora_from_peft
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import Material, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Material
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.training.state_files import read_state, write_state
@@ -32,7 +32,7 @@ def parts() -> dict[str, Any]:
     return {name: copy.deepcopy(network) for name, network in tiny_models.networks().items()}
 
 
-def pictures(count: int = 6) -> Posterior:
+def subject_images(count: int = 6) -> Posterior:
     generator = torch.Generator().manual_seed(5)
     return Posterior(torch.randn(count, 4, 8, 8, generator=generator), torch.full((count, 4, 8, 8), 0.1))
 
@@ -72,9 +72,9 @@ def trainer_for(
     return Trainer(
         parts["unet"],
         trainable,
-        images or pictures(),
+        images or subject_images(),
         prompts,
-        RowPlan([material], batch_size=batch_size, seed=0),
+        BatchSampler([material], batch_size=batch_size, seed=0),
         Objective("epsilon", alphas_of(SCHEDULER), prior_weight=prior_weight),
         Optimisation(learning_rate=rate),
         Schedule(steps=steps, **schedule),
@@ -109,7 +109,7 @@ def test_with_prior_weight_zero_the_class_images_do_not_matter(parts: dict[str, 
     results = []
     for shift in (0.0, 3.0):
         fresh = {name: copy.deepcopy(network) for name, network in parts.items()}
-        images = pictures()
+        images = subject_images()
         images.mean[3:] += shift
         trainable = opened(fresh)
         run(trainer_for(fresh, trainable, prior_weight=0.0, images=images, steps=2))
@@ -121,7 +121,7 @@ def test_with_a_prior_weight_they_do(parts: dict[str, Any]) -> None:
     results = []
     for shift in (0.0, 3.0):
         fresh = {name: copy.deepcopy(network) for name, network in parts.items()}
-        images = pictures()
+        images = subject_images()
         images.mean[3:] += shift
         trainable = opened(fresh)
         run(trainer_for(fresh, trainable, images=images, steps=1))
@@ -189,7 +189,7 @@ def test_a_run_stopped_and_resumed_ends_bit_equal(
 
 def test_micro_batches_are_dealt_the_rows_of_one_larger_batch(parts: dict[str, Any]) -> None:
     two = trainer_for(parts, opened(parts), accumulation=2, steps=1)
-    one = RowPlan(two.rows.materials, batch_size=2, seed=0)
+    one = BatchSampler(two.rows.materials, batch_size=2, seed=0)
     assert [row for micro in (0, 1) for row in two.rows.subject_rows(micro)] == one.subject_rows(0)
 
 
@@ -204,7 +204,7 @@ def test_the_moving_average_is_the_result_when_there_is_one(parts: dict[str, Any
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_kept(parts: dict[str, Any]) -> None:
-    images = pictures()
+    images = subject_images()
     images.mean[0] = float("nan")
     images.mean[1] = float("nan")
     images.mean[2] = float("nan")

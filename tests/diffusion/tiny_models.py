@@ -106,7 +106,7 @@ def draw(
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
-    picture = pipeline(
+    image = pipeline(
         prompt,
         num_inference_steps=2,
         height=size_px,
@@ -114,7 +114,7 @@ def draw(
         generator=torch.Generator().manual_seed(0),
         output_type="pt",
     )
-    return picture.images
+    return image.images
 
 
 def assert_same(drawn: torch.Tensor, expected: torch.Tensor) -> None:

@@ -14,11 +14,11 @@ from dbcli.metrics.judges.captioning import load_captioner
 
 def test_blip_describes_pictures_with_its_own_words_and_always_alike(tmp_path: Path) -> None:
     captioner = load_captioner(str(annotator_makers.write_blip(tmp_path / "blip")), offline=True)
-    pictures = [Image.new("RGB", (50, 40), "red"), Image.new("L", (9, 90))]
-    captions = captioner(pictures)
+    images = [Image.new("RGB", (50, 40), "red"), Image.new("L", (9, 90))]
+    captions = captioner(images)
     assert len(captions) == 2
     assert set(" ".join(captions).split()) <= {"a", "dog", "on", "sofa", "red"}
-    assert captioner(pictures) == captions
+    assert captioner(images) == captions
 
 
 def test_a_folder_without_blip_is_exit_4(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_pictures_are_prepared_as_open_clip_prepares_them() -> None:
     theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(size=224), is_train=False)
     ours = Preprocessing(224, 224, CLIP_MEAN, CLIP_STD)
     for size in ((300, 201), (201, 333), (224, 224), (97, 100)):
-        picture = Image.linear_gradient("L").rotate(30).resize(size).convert("RGB")
-        torch.testing.assert_close(ours([picture])[0], theirs(picture), atol=1e-6, rtol=0)
+        image = Image.linear_gradient("L").rotate(30).resize(size).convert("RGB")
+        torch.testing.assert_close(ours([image])[0], theirs(image), atol=1e-6, rtol=0)
 
 
 def test_transparency_is_laid_on_white() -> None:
@@ -137,9 +137,9 @@ def test_embedded_text_feature_is_the_projected_first_end_token(judges: Judges, 
 
 
 def test_features_do_not_depend_on_the_batch(judges: Judges) -> None:
-    pictures = PICTURES * 3
+    images = PICTURES * 3
     torch.testing.assert_close(
-        judges.dino.encode_images(pictures, batch_size=4), judges.dino.encode_images(pictures, batch_size=1)
+        judges.dino.encode_images(images, batch_size=4), judges.dino.encode_images(images, batch_size=1)
     )
     assert judges.dino.encode_images([]).shape == (0, 0)
 

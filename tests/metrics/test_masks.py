@@ -32,17 +32,17 @@ def test_what_is_not_the_noun_becomes_grey() -> None:
 
 
 def test_a_picture_without_the_noun_stays_whole() -> None:
-    picture = Image.new("RGB", (20, 20), "red")
+    image = Image.new("RGB", (20, 20), "red")
     mask = ClassMask("none", lambda images, noun: torch.zeros(len(images), 8, 8))
-    assert mask([picture], "dog")[0].getpixel((19, 19)) == (255, 0, 0)
+    assert mask([image], "dog")[0].getpixel((19, 19)) == (255, 0, 0)
 
 
 def test_pictures_that_differ_in_their_background_alone_are_one(judges: Judges, tmp_path: Path) -> None:
     paths = []
     for colour in ("blue", "yellow"):
-        picture = Image.new("RGB", (32, 32), colour)
-        picture.paste("red", (0, 0, 16, 32))
-        picture.save(tmp_path / f"{colour}.png")
+        image = Image.new("RGB", (32, 32), colour)
+        image.paste("red", (0, 0, 16, 32))
+        image.save(tmp_path / f"{colour}.png")
         paths.append(tmp_path / f"{colour}.png")
     store = FeatureStore()
     whole = store.features(paths, [judges.dino])[0]
@@ -67,14 +67,14 @@ def test_clipseg_is_fed_what_its_processor_says(tmp_path: Path, size: object, fi
     described = {"size": size, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25], "resample": 2}
     (folder / file).write_text(json.dumps(described if file[:3] == "pre" else {"image_processor": described}))
     mask = load_mask(str(folder), offline=True)
-    picture = Image.radial_gradient("L").convert("RGB")
-    maps = mask.probabilities([picture], "dog")
+    image = Image.radial_gradient("L").convert("RGB")
+    maps = mask.probabilities([image], "dog")
     # The decoder answers at the size that the model was fed.
     assert maps.shape == (1, 48, 48)
     assert mask.key != plain.key
     model = transformers.CLIPSegForImageSegmentation.from_pretrained(folder).eval()
     words = transformers.CLIPTokenizer.from_pretrained(folder)(["dog"], return_tensors="pt").input_ids
-    small = np.asarray(picture.resize((48, 48), Image.Resampling.BILINEAR), dtype=np.float32) / 255
+    small = np.asarray(image.resize((48, 48), Image.Resampling.BILINEAR), dtype=np.float32) / 255
     pixels = torch.from_numpy((small - 0.5) / 0.25).permute(2, 0, 1)[None]
     with torch.inference_mode():
         expected = model(input_ids=words, pixel_values=pixels, interpolate_pos_encoding=True).logits.sigmoid()

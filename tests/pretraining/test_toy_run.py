@@ -48,10 +48,10 @@ def embedded(run: Run) -> Path:
 def test_the_packed_base_loads_with_plain_diffusers_and_draws(embedded: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(embedded / "sd", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
-    picture = pipeline("a can on grass", num_inference_steps=2, output_type="np").images[0]
-    assert picture.shape == (128, 128, 3)
-    assert np.isfinite(picture).all()
-    assert picture.std() > 0
+    image = pipeline("a can on grass", num_inference_steps=2, output_type="np").images[0]
+    assert image.shape == (128, 128, 3)
+    assert np.isfinite(image).all()
+    assert image.std() > 0
 
 
 def test_the_packed_tokenizer_keeps_clips_ids(embedded: Path) -> None:
@@ -189,9 +189,9 @@ def test_the_earlier_base_gives_its_text_encoder_and_what_its_latents_say(run: R
 
 def test_latents_are_encoded_when_first_asked_for_and_kept(run: Run) -> None:
     rows = torch.tensor([5, 190, 5, 17])
-    pictures = np.load(run.folder / "pictures.npy", mmap_mode="r")
+    images = np.load(run.folder / "pictures.npy", mmap_mode="r")
     with torch.no_grad():
-        expected = autoencoder.load_autoencoder(run).encode(to_pixels(pictures[rows.numpy()])).latent_dist.mode()
+        expected = autoencoder.load_autoencoder(run).encode(to_pixels(images[rows.numpy()])).latent_dist.mode()
     torch.testing.assert_close(CorpusLatents(run)[rows].float(), expected, atol=2e-2, rtol=1e-2)
     (kept,) = run.folder.glob("latents-*-known.npy")
     assert np.load(kept)[rows.numpy()].all()
@@ -209,9 +209,9 @@ def test_an_encoder_that_rests_stays_at_rest_when_more_time_is_given(run: Run) -
 
 
 def test_pictures_of_the_corpus_are_as_crisp_as_the_corpus(run: Run) -> None:
-    pictures = to_pixels(np.load(run.folder / "pictures.npy", mmap_mode="r")[:20])
-    assert crispness(run, pictures)["crispness"] == pytest.approx(1.0)
-    blurred = torch.nn.functional.avg_pool2d(pictures, 5, 1, 2)
+    images = to_pixels(np.load(run.folder / "pictures.npy", mmap_mode="r")[:20])
+    assert crispness(run, images)["crispness"] == pytest.approx(1.0)
+    blurred = torch.nn.functional.avg_pool2d(images, 5, 1, 2)
     assert crispness(run, blurred)["crispness"] < 0.8
 
 

@@ -204,8 +204,8 @@ def test_exif_and_places_never_leave_add_subject(
     for path in kept:
         assert b"SECRETCAMERA" not in path.read_bytes()
         if path.suffix == ".png":
-            with Image.open(path) as picture:
-                assert not picture.getexif() and not set(picture.info) & {"exif", "icc_profile", "xmp", "comment"}
+            with Image.open(path) as image:
+                assert not image.getexif() and not set(image.info) & {"exif", "icc_profile", "xmp", "comment"}
     figures(f"{len(kept)} files kept of 4 photos with EXIF and GPS, none of it in them")
 
 

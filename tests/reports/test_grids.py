@@ -43,9 +43,9 @@ def test_more_tiles_than_columns_go_on_beneath() -> None:
 
 
 def test_tiles_are_cropped_to_the_middle_not_squashed() -> None:
-    picture = Image.new("RGB", (300, 100), "red")
-    picture.paste("blue", (100, 0, 200, 100))
-    assert share(draw_grid([GridRow("a", [picture])], tile_px=50), (255, 0, 0)) == 0
+    image = Image.new("RGB", (300, 100), "red")
+    image.paste("blue", (100, 0, 200, 100))
+    assert share(draw_grid([GridRow("a", [image])], tile_px=50), (255, 0, 0)) == 0
 
 
 def test_transparency_is_laid_on_white() -> None:

@@ -18,7 +18,7 @@ FACTS = CardFacts(
     licence="creativeml-openrail-m",
     instance_prompt="a photo of a sks dog",
     words=[("sks", "dog")],
-    pictures=[Shown("images/0.png", "a sks dog in space")],
+    images=[Shown("images/0.png", "a sks dog in space")],
     scores=[CardScore("quick", "DINO", "dino-vits16", 0.7, None, None, None, "higher")],
     training=[("steps", "800")],
     resolution_px=512,
@@ -74,7 +74,7 @@ HOSTILE = 'x"\n---\nlicense: mit\n<script>alert(1)</script> | ![a](b) `c` {{ 7 *
 def test_words_of_a_person_stay_words(method: str) -> None:
     shown = [Shown("images/0.png", HOSTILE)]
     text = model_card(
-        replace(FACTS, method=method, instance_prompt=HOSTILE, pictures=shown, words=[("a|b", "<b>")], title=HOSTILE)
+        replace(FACTS, method=method, instance_prompt=HOSTILE, images=shown, words=[("a|b", "<b>")], title=HOSTILE)
     )
     data = ModelCard(text).data.to_dict()
     assert (data["license"], data["instance_prompt"]) == ("creativeml-openrail-m", HOSTILE)
@@ -88,7 +88,7 @@ def test_words_of_a_person_stay_words(method: str) -> None:
 
 
 def test_nothing_is_said_of_what_is_not_there() -> None:
-    text = model_card(replace(FACTS, base_model=None, pictures=[], scores=[], words=[]))
+    text = model_card(replace(FACTS, base_model=None, images=[], scores=[], words=[]))
     front = yaml.safe_load(text.split("---\n")[1])
     assert "base_model" not in front and "widget" not in front
     assert "## Scores" not in text

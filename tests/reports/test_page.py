@@ -13,11 +13,11 @@ from PIL import Image
 from dbcli.reports.charts import loss_curve
 from dbcli.reports.page import (
     Facts,
-    PictureRow,
+    ImageRow,
     Section,
     Text,
     embedded_chart,
-    embedded_picture,
+    embedded_image,
     evaluation_page,
     gallery,
     prompt_note,
@@ -63,7 +63,7 @@ class Elements(HTMLParser):
 
 
 def page_with(text: str) -> Elements:
-    rows = [PictureRow(text, [Image.new("RGB", (300, 200), "teal")], note=text, is_photos=True)]
+    rows = [ImageRow(text, [Image.new("RGB", (300, 200), "teal")], note=text, is_photos=True)]
     chart = embedded_chart(loss_curve(EVENTS), loss_curve(EVENTS, coat="dark"), alt=text, caption=text)
     return Elements(
         evaluation_page(
@@ -98,11 +98,11 @@ def test_the_page_forbids_scripts_and_connections() -> None:
 
 def test_every_picture_has_words_and_a_size() -> None:
     page = page_with("a sks dog in space")
-    pictures = page.of("img")
-    assert len(pictures) == 2
-    assert all(picture["alt"].strip() for picture in pictures)
-    assert pictures[0]["alt"] == "a sks dog in space, 1 of 1"
-    assert (pictures[0]["width"], pictures[0]["height"]) == ("256", "171")
+    images = page.of("img")
+    assert len(images) == 2
+    assert all(image["alt"].strip() for image in images)
+    assert images[0]["alt"] == "a sks dog in space, 1 of 1"
+    assert (images[0]["width"], images[0]["height"]) == ("256", "171")
 
 
 def test_scrolling_parts_can_be_reached_by_keyboard_and_are_named() -> None:
@@ -150,10 +150,10 @@ def test_scores_judges_and_real_values_are_on_the_page() -> None:
 
 def test_small_pictures_are_kept_exactly_and_large_ones_made_small() -> None:
     tiny = Image.effect_noise((64, 64), 90).convert("RGB")
-    found = embedded_picture(tiny, "noise")
+    found = embedded_image(tiny, "noise")
     with Image.open(io.BytesIO(base64.b64decode(found.source.partition(",")[2]))) as back:
         assert back.tobytes() == tiny.tobytes()
-    large = embedded_picture(Image.new("RGB", (2000, 1000)), "large")
+    large = embedded_image(Image.new("RGB", (2000, 1000)), "large")
     assert (large.width, large.height) == (256, 128)
     assert large.source.startswith("data:image/webp;base64,")
 
@@ -163,7 +163,7 @@ def test_nothing_of_a_photos_exif_is_carried(tmp_path) -> None:
     exif[0x010E] = "taken at home"
     Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg", exif=exif)
     with Image.open(tmp_path / "a.jpg") as photo:
-        content = base64.b64decode(embedded_picture(photo, "photo").source.partition(",")[2])
+        content = base64.b64decode(embedded_image(photo, "photo").source.partition(",")[2])
     assert b"taken at home" not in content
 
 
@@ -179,7 +179,7 @@ def test_a_note_tells_scores_and_copying() -> None:
 
 
 def test_every_image_of_a_strip_bears_what_it_shows() -> None:
-    rows = [PictureRow("learning rate 1e-4", [Image.new("RGB", (9, 9))] * 2, captions=["in space", "on the beach"])]
+    rows = [ImageRow("learning rate 1e-4", [Image.new("RGB", (9, 9))] * 2, captions=["in space", "on the beach"])]
     page = Elements(render_page("t", [Section("Images", (gallery("dog", rows),))]))
     assert re.search(r"learning rate 1e-4\s+in space\s+on the beach", page.text)
     alts = [a["alt"] for tag, a in page.found if tag == "img"]
@@ -205,7 +205,7 @@ def test_on_a_phone_every_value_of_a_table_stands_beside_its_columns_name() -> N
 
 
 def test_a_score_is_never_broken_from_its_name() -> None:
-    rows = [PictureRow("in space", [Image.new("RGB", (9, 9))], note="DINO 0.712 · CLIP-T 0.301")]
+    rows = [ImageRow("in space", [Image.new("RGB", (9, 9))], note="DINO 0.712 · CLIP-T 0.301")]
     page = render_page("t", [Section("Images", (gallery("dog", rows),))])
     assert '<span class="whole">DINO 0.712</span> · <span class="whole">CLIP-T 0.301</span>' in page
     assert "display: inline-block" in page.partition(".whole {")[2].partition("}")[0]

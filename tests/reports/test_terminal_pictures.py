@@ -3,16 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dbcli.reports.terminal_images import cells, png_of, strip
 from PIL import Image
-
-from dbcli.reports.terminal_pictures import cells, png_of, strip
 
 
 def test_a_cell_holds_the_colours_of_its_two_halves() -> None:
-    picture = Image.new("RGB", (4, 4), (255, 0, 0))
-    picture.paste((0, 0, 255), (0, 2, 4, 4))
-    picture = picture.resize((4, 2), Image.Resampling.NEAREST)
-    assert cells(picture, 4) == [[((255, 0, 0), (0, 0, 255))] * 4]
+    image = Image.new("RGB", (4, 4), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 2, 4, 4))
+    image = image.resize((4, 2), Image.Resampling.NEAREST)
+    assert cells(image, 4) == [[((255, 0, 0), (0, 0, 255))] * 4]
 
 
 def test_a_cell_is_twice_as_high_as_wide() -> None:

@@ -34,7 +34,7 @@ from dbcli.errors import Collision, DreamboothError, Interrupted, SubjectError
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
 from dbcli.project.subjects.subject import list_subjects, load_subject
-from dbcli.workflows.generation.lora_mix import Cast, compose
+from dbcli.workflows.generation.lora_mix import RunSelection, compose
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.runs.manage import remove as remove_run
 from dbcli.workflows.setup.open import init_project
@@ -239,7 +239,7 @@ class Identifiers(RuleBasedStateMachine):
     def compose(self, data: st.DataObject, allow: bool) -> None:
         chosen = data.draw(st.lists(st.sampled_from(sorted(self.runs)), min_size=2, max_size=3, unique=True))
         with self.tried("compose") as accepted:
-            compose(self.layout, Cast(chosen, allow_collision=allow))
+            compose(self.layout, RunSelection(chosen, allow_collision=allow))
             accepted()
         if self.accepted and not allow:
             learnt = {entry for name in chosen for entry in self.runs[name].values()}

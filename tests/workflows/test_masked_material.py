@@ -31,8 +31,8 @@ def subject_in(layout: Layout) -> Subject:
 
 
 def test_places_outside_of_a_mask_count_less_and_other_pictures_whole() -> None:
-    pictures = Posterior(torch.zeros(2, 4, 1, 2), torch.zeros(2, 4, 1, 2))
-    weights = loss_weights({1: torch.tensor([[[1.0, 0.5]]])}, pictures, 0.2)
+    images = Posterior(torch.zeros(2, 4, 1, 2), torch.zeros(2, 4, 1, 2))
+    weights = loss_weights({1: torch.tensor([[[1.0, 0.5]]])}, images, 0.2)
     assert weights is not None
     # 0.2 + 0.8 x 0.5 = 0.6
     assert weights[:, 0, 0].tolist() == [[1.0, 1.0], pytest.approx([1.0, 0.6])]

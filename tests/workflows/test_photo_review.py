@@ -74,8 +74,8 @@ def test_good_photos_have_no_fault_and_a_sheet(layout: Layout) -> None:
 def test_photos_of_one_name_in_two_folders_are_told_apart(layout: Layout) -> None:
     for number, folder in enumerate(("one", "two")):
         (layout.root.parent / "given" / folder).mkdir(parents=True)
-        picture = textured(number) if number == 0 else textured(number).filter(ImageFilter.GaussianBlur(8))
-        picture.save(layout.root.parent / "given" / folder / "IMG_1.png")
+        image = textured(number) if number == 0 else textured(number).filter(ImageFilter.GaussianBlur(8))
+        image.save(layout.root.parent / "given" / folder / "IMG_1.png")
     review = reviewed(layout, {})
     assert [fault.photos for fault in review.faults if fault.kind == "blurry"] == [["0002.png"]]
 

@@ -9,7 +9,7 @@ import pytest
 
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
-from dbcli.workflows.probes.schedule import Cost, pictures_a_probe, plan_probes, too_dear
+from dbcli.workflows.probes.schedule import Cost, images_per_probe, plan_probes, too_dear
 
 
 def planned(**values: Any) -> list[int]:
@@ -31,13 +31,13 @@ def test_every_shipped_profile_has_room_for_a_choice(name: str) -> None:
 def test_the_counted_cost_stays_within_the_budget() -> None:
     one = profile(train__steps=1000, train__batch_size=1, probe__budget=0.1)
     found = plan_probes(one, subjects=2, classes=1)
-    pictures = len(found.steps) * pictures_a_probe(one, subjects=2, classes=1, seeds=found.seeds)
+    images = len(found.steps) * images_per_probe(one, subjects=2, classes=1, seeds=found.seeds)
     # Two rows a step at four passes each; twenty passes and four for decoding a picture.
-    assert pictures * 24 <= 0.1 * 1000 * 2 * 4
+    assert images * 24 <= 0.1 * 1000 * 2 * 4
 
 
 def test_a_set_is_each_subject_as_trained_and_in_each_scene_and_each_class() -> None:
-    assert pictures_a_probe(Profile(), subjects=2, classes=1, seeds=3) == 3 * (2 * (1 + 3) + 1)
+    assert images_per_probe(Profile(), subjects=2, classes=1, seeds=3) == 3 * (2 * (1 + 3) + 1)
 
 
 def test_a_short_run_has_no_room_and_says_so() -> None:

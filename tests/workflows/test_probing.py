@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from dbcli.errors import ConfigError, JudgeMissing, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
-from dbcli.project.runs.probe_files import load_probes, probe_pictures
+from dbcli.project.runs.probe_files import load_probes, probe_images
 from dbcli.project.runs.run import RunRecord, load_run, read_events
 from dbcli.workflows.generation.generate import Drawn, generate
-from dbcli.workflows.generation.lora_mix import Cast
+from dbcli.workflows.generation.lora_mix import RunSelection
 from dbcli.workflows.probes import probes as probing
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
@@ -70,10 +70,10 @@ class Listening(Silence):
             yield stage
 
 
-def draw(layout: Layout, prompt: str, cast: Cast, flags: dict[str, Any], seed: int) -> Drawn:
+def draw(layout: Layout, prompt: str, selection: RunSelection, flags: dict[str, Any], seed: int) -> Drawn:
     how: dict[str, Any] = {"flags": flags, "seed": seed, "size": (None, None), "grid": False}
-    out = layout.root / f"drawn-{cast.checkpoint}"
-    return generate(layout, [prompt], cast=cast, **how, out=out, progress=Silence(), offline=True)
+    out = layout.root / f"drawn-{selection.checkpoint}"
+    return generate(layout, [prompt], selection=selection, **how, out=out, progress=Silence(), offline=True)
 
 
 def weights(layout: Layout, run: str) -> dict[str, torch.Tensor]:
@@ -134,9 +134,9 @@ def test_each_probe_is_on_record_with_its_scores_pictures_and_cost(layout: Layou
         assert one.fidelity == pytest.approx(sum(one.fidelities) / 4)
         assert one.preservation is not None
         assert one.seconds > 0
-        pictures = probe_pictures(layout, probed.name, one.step)
-        assert len(pictures) == 5
-        assert read_recipe(pictures[1]).extras == {"checkpoint": one.step}
+        images = probe_images(layout, probed.name, one.step)
+        assert len(images) == 5
+        assert read_recipe(images[1]).extras == {"checkpoint": one.step}
     events = [event for event in read_events(layout, probed.name) if event.get("event") == "probe"]
     assert [event["step"] for event in events] == [2, 4, 6]
     assert events[0]["fidelity"] == found.probes[0].fidelity
@@ -151,15 +151,15 @@ def test_a_probe_scores_as_an_evaluation_of_its_checkpoint_would(layout: Layout,
     from dbcli.project.subjects.subject import load_subject, photo_paths
 
     found = load_probes(layout, probed.name)
-    recipe = read_recipe(probe_pictures(layout, probed.name, 4)[2])
+    recipe = read_recipe(probe_images(layout, probed.name, 4)[2])
     assert recipe.prompt == "a sks dog on the beach"
     flags = {"count": 1, "steps": recipe.steps, "sampler": recipe.sampler, "guidance": recipe.guidance}
-    drawn = draw(layout, recipe.prompt, Cast((probed.name,), checkpoint=4), flags, recipe.seed)
-    picture = Image.open(drawn.pictures[0].path).convert("RGB")
+    drawn = draw(layout, recipe.prompt, RunSelection((probed.name,), checkpoint=4), flags, recipe.seed)
+    image = Image.open(drawn.images[0].path).convert("RGB")
     judges = load_judges("tiny", offline=True)
     photos = [Image.open(path).convert("RGB") for path in photo_paths(layout, load_subject(layout, "dog"))]
-    near = judges.dino.encode_images([picture]) @ judges.dino.encode_images(photos).T
-    text = judges.clip.encode_images([picture]) @ judges.clip.encode_texts(["a dog on the beach"]).T
+    near = judges.dino.encode_images([image]) @ judges.dino.encode_images(photos).T
+    text = judges.clip.encode_images([image]) @ judges.clip.encode_texts(["a dog on the beach"]).T
     assert found is not None
     # Alone in its batch a picture may differ by one level of 256.
     assert found.probes[1].fidelities[2] == pytest.approx(float(near.mean()), abs=0.01)
@@ -224,9 +224,9 @@ def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
 
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:
     def pixels(checkpoint: int | None) -> bytes:
-        cast = Cast((plain.name,), checkpoint=checkpoint)
-        drawn = draw(layout, "a {dog}", cast, {"count": 1, "steps": 2}, 3)
-        return Image.open(drawn.pictures[0].path).tobytes()
+        selection = RunSelection((plain.name,), checkpoint=checkpoint)
+        drawn = draw(layout, "a {dog}", selection, {"count": 1, "steps": 2}, 3)
+        return Image.open(drawn.images[0].path).tobytes()
 
     assert pixels(STEPS) == pixels(None)
     assert pixels(2) != pixels(None)
@@ -242,10 +242,12 @@ def test_every_method_is_probed_and_drawn_with_at_a_checkpoint(
     assert record.probing["chosen_step"] == 4
     flags = {"count": 1, "steps": 2}
     last, first = (
-        Image.open(draw(layout, "a {dog}", Cast((record.name,), checkpoint=step), flags, 3).pictures[0].path).tobytes()
+        Image.open(
+            draw(layout, "a {dog}", RunSelection((record.name,), checkpoint=step), flags, 3).images[0].path
+        ).tobytes()
         for step in (4, 2)
     )
-    result = Image.open(draw(layout, "a {dog}", Cast((record.name,)), flags, 3).pictures[0].path).tobytes()
+    result = Image.open(draw(layout, "a {dog}", RunSelection((record.name,)), flags, 3).images[0].path).tobytes()
     assert result == last
     assert result != first
 

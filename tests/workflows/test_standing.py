@@ -27,13 +27,13 @@ def run(number: int, state: str, name: str = "dog", method: str = "full") -> Run
 def commands(
     *given: object,
     training: str | None = None,
-    pictures: int = 0,
+    images: int = 0,
     suites: tuple[str, ...] = (),
     sweep: SweepRecord | None = None,
 ) -> list[str]:
     subjects = [one for one in given if isinstance(one, Subject)]
     runs = [one for one in given if isinstance(one, RunRecord)]
-    return [step.command for step in next_steps(subjects, runs, training, pictures, suites, {"dog": "mwf"}, sweep)]
+    return [step.command for step in next_steps(subjects, runs, training, images, suites, {"dog": "mwf"}, sweep)]
 
 
 def test_an_empty_project_needs_photos() -> None:
@@ -78,17 +78,17 @@ def test_while_a_run_trains_only_looking_at_it_is_proposed() -> None:
 def test_a_finished_run_is_drawn_then_measured_then_taken_elsewhere() -> None:
     done = (subject("dog"), run(1, "finished"))
     assert commands(*done)[0] == 'dreambooth generate "a {dog} in space" --grid'
-    assert commands(*done, pictures=8)[0] == "dreambooth eval --run 1 --grid"
-    assert commands(*done, pictures=8, suites=("quick",))[0] == "dreambooth export 1 --to checkpoint"
+    assert commands(*done, images=8)[0] == "dreambooth eval --run 1 --grid"
+    assert commands(*done, images=8, suites=("quick",))[0] == "dreambooth export 1 --to checkpoint"
 
 
 def test_a_run_of_adapters_is_exported_as_a_lora() -> None:
-    found = commands(subject("dog"), run(1, "finished", method="lora"), pictures=8, suites=("quick",))
+    found = commands(subject("dog"), run(1, "finished", method="lora"), images=8, suites=("quick",))
     assert found[0] == "dreambooth export 1 --to lora"
 
 
 def test_a_second_subject_is_taught_before_the_first_is_exported() -> None:
-    found = commands(subject("dog"), subject("cat"), run(1, "finished"), pictures=8, suites=("quick",))
+    found = commands(subject("dog"), subject("cat"), run(1, "finished"), images=8, suites=("quick",))
     assert found[0] == "dreambooth train --subject cat"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
-from dbcli.cli.commands.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
+from dbcli.cli.commands.scoring_options import FirstSeed, ImagesPerPrompt, Judge, Prompts, PromptsOfDataset, Suites
 from dbcli.cli.processes import Gpus, called_with
 
 
@@ -21,7 +21,7 @@ def evaluate(
     prompts: Prompts = None,
     dataset: PromptsOfDataset = None,
     judge: Judge = None,
-    count: PicturesAPrompt = None,
+    count: ImagesPerPrompt = None,
     seed: FirstSeed = None,
     keep_identifier: Annotated[
         bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")

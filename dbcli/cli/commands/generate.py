@@ -93,7 +93,7 @@ def generate(
     from dbcli.cli.interactive.session import sit_down
     from dbcli.cli.output.listings import show_drawn
     from dbcli.workflows.generation.generate import generate as draw
-    from dbcli.workflows.generation.lora_mix import Cast
+    from dbcli.workflows.generation.lora_mix import RunSelection
 
     call = of(context)
     flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
@@ -104,11 +104,11 @@ def generate(
         "precision": precision,
         "compile": compile_first,
     }
-    size, cast = (width, height), Cast(run or (), weights, allow_collision, checkpoint)
+    size, selection = (width, height), RunSelection(run or (), weights, allow_collision, checkpoint)
     if interactive:
         wishes = Wishes(flags, seed, grid=grid)
-        return sit_down(call, prompts, cast, wishes, size=size, out=out, like=like)
+        return sit_down(call, prompts, selection, wishes, size=size, out=out, like=like)
     wanted = prompts or ([] if like else [call.wanted(None, "PROMPT", "What shall be drawn")])
-    how = {"cast": cast, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
+    how = {"cast": selection, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
     drawn = draw(call.layout(), wanted, **how, progress=call.screen, offline=call.offline)
     show_drawn(call.screen, drawn)

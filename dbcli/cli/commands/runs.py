@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
-from dbcli.cli.commands.scoring_options import FirstSeed, Judge, PicturesAPrompt, Prompts, PromptsOfDataset, Suites
+from dbcli.cli.commands.scoring_options import FirstSeed, ImagesPerPrompt, Judge, Prompts, PromptsOfDataset, Suites
 from dbcli.cli.invocation import of
 from dbcli.errors import Refused
 
@@ -55,7 +55,7 @@ def compare(
     prompts: Prompts = None,
     dataset: PromptsOfDataset = None,
     judge: Judge = None,
-    count: PicturesAPrompt = None,
+    count: ImagesPerPrompt = None,
     seed: FirstSeed = None,
 ) -> None:
     """Runs side by side: the same prompts and seeds, a page, a grid, and how sure each difference is."""

@@ -24,5 +24,5 @@ Judge = Annotated[
         "--judge", help="paper, paper-l or tiny; by the project's base if left out.", autocompletion=completion.judges
     ),
 ]
-PicturesAPrompt = Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")]
+ImagesPerPrompt = Annotated[int | None, typer.Option("-n", "--count", help="Pictures a prompt, 4 as in the paper.")]
 FirstSeed = Annotated[int | None, typer.Option("--seed", help="Seed of each prompt's first image; -1: random.")]

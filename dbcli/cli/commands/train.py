@@ -106,7 +106,7 @@ def train(
     from dbcli.cli.interactive.questions import check_start, subjects_and_identifiers
     from dbcli.cli.output.runs import show_run
     from dbcli.cli.output.training_plan import show_headline, show_plan
-    from dbcli.workflows.memory.estimate import resumed_outlook, with_outlook
+    from dbcli.workflows.memory.estimate import resumed_estimate, with_estimate
     from dbcli.workflows.training.metric_loggers import logged
     from dbcli.workflows.training.resuming import Asked, plan_resume
     from dbcli.workflows.training.run import check_plan, plan_training, resume_training, start_training
@@ -122,7 +122,7 @@ def train(
             asked = Asked(names_in(subject), token or [], profile, sets or [], flags, allow_collision)
             resumed = plan_resume(layout, None if resume == NEWEST else resume, asked, progress)
             if dry_run:
-                plan = resumed_outlook(layout, resumed)
+                plan = resumed_estimate(layout, resumed)
                 show_headline(call.screen, plan)
                 return show_plan(call.screen, plan, layout, every_setting=all_settings)
             return show_run(call.screen, resume_training(layout, resumed, progress, **how_run), layout)
@@ -135,7 +135,7 @@ def train(
         if dry_run:
             check_plan(layout, plan)
             show_headline(call.screen, plan)
-        plan = with_outlook(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
+        plan = with_estimate(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
         if dry_run:
             return show_plan(call.screen, plan, layout, every_setting=all_settings)
         return show_run(call.screen, start_training(layout, plan, progress, **how_run), layout)

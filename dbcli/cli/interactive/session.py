@@ -15,7 +15,7 @@ from dbcli.errors import DreamboothError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from dbcli.workflows.generation.generate import Drawn
-    from dbcli.workflows.generation.lora_mix import Cast
+    from dbcli.workflows.generation.lora_mix import RunSelection
     from dbcli.workflows.generation.session import Session
 
 # Gives the next line, or None at the end.
@@ -46,7 +46,7 @@ class Conversation:
 def sit_down(
     call: Invocation,
     prompts: Sequence[str] | None,
-    cast: Cast,
+    selection: RunSelection,
     wishes: Wishes,
     *,
     size: tuple[int | None, int | None],
@@ -65,7 +65,7 @@ def sit_down(
     if wishes.seed is not None:
         wishes.seed = typed_seed(wishes.seed, "--seed")
     how = {"flags": wishes.flags, "size": size, "out": out}
-    session = open_session(call.layout(), cast, **how, progress=call.screen, offline=call.offline)
+    session = open_session(call.layout(), selection, **how, progress=call.screen, offline=call.offline)
     converse(call, session, wishes)
 
 
@@ -143,12 +143,12 @@ def _again(talk: Conversation) -> None:
 
 
 def _show(talk: Conversation, drawn: Drawn) -> None:
-    from dbcli.cli.terminal.images import show_pictures
+    from dbcli.cli.terminal.images import show_images
 
     if talk.wishes.show:
-        show_pictures(talk.screen, [picture.path for picture in drawn.pictures])
-    for picture in drawn.pictures:
-        talk.screen.line(f"  {_near(picture.path)}  seed {picture.recipe.seed}")
+        show_images(talk.screen, [image.path for image in drawn.images])
+    for image in drawn.images:
+        talk.screen.line(f"  {_near(image.path)}  seed {image.recipe.seed}")
     if drawn.grid is not None:
         talk.screen.line(f"  {_near(drawn.grid)}  grid")
 

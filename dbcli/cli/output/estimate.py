@@ -8,15 +8,15 @@ from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.workflows.memory.estimate import Outlook
+    from dbcli.workflows.memory.estimate import MemoryEstimate
 
 
-def outlook_document(outlook: Outlook) -> dict[str, object]:
+def estimate_document(estimate: MemoryEstimate) -> dict[str, object]:
     """The forecasts as JSON: bytes and seconds."""
     return {
-        "device": outlook.device,
-        "free_bytes": outlook.free_bytes,
-        "fits": None if outlook.fitting is None else outlook.fitting.rung,
+        "device": estimate.device,
+        "free_bytes": estimate.free_bytes,
+        "fits": None if estimate.fitting is None else estimate.fitting.rung,
         "recipes": [
             {
                 "recipe": one.rung,
@@ -26,18 +26,18 @@ def outlook_document(outlook: Outlook) -> dict[str, object]:
                 "seconds": one.seconds,
                 "fits": one.fits,
             }
-            for one in outlook.forecasts
+            for one in estimate.forecasts
         ],
     }
 
 
-def show_outlook(screen: Screen, outlook: Outlook) -> None:
+def show_estimate(screen: Screen, estimate: MemoryEstimate) -> None:
     """The forecasts as a table, and the first recipe that fits."""
     rows = [
         (one.rung, f"{one.peak_bytes / 1e9:.2f} GB", _duration(one.seconds), "yes" if one.fits else "no")
-        for one in outlook.forecasts
+        for one in estimate.forecasts
     ]
-    free = f"{outlook.device}, {outlook.free_bytes / 1e9:.1f} GB free"
+    free = f"{estimate.device}, {estimate.free_bytes / 1e9:.1f} GB free"
     columns = (
         Column("recipe", least=16, wraps=True),
         Column("memory at its peak", right=True),
@@ -45,10 +45,10 @@ def show_outlook(screen: Screen, outlook: Outlook) -> None:
         "fits",
     )
     screen.table(free, columns, rows)
-    fitting = outlook.fitting
+    fitting = estimate.fitting
     if fitting is None:
         screen.warn("No recipe fits this machine's free memory; a smaller images.resolution takes less.")
-    elif fitting is not outlook.forecasts[0]:
+    elif fitting is not estimate.forecasts[0]:
         screen.line(f"The first that fits: {fitting.rung}; --profile auto takes the first of the whole ladder.")
 
 

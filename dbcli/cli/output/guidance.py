@@ -14,7 +14,7 @@ from dbcli.cli.terminal.tables import Column
 if TYPE_CHECKING:
     from dbcli.project.runs.run import RunRecord
     from dbcli.workflows.doctor.check import Check
-    from dbcli.workflows.status import Standing, Step
+    from dbcli.workflows.status import ProjectStatus, Step
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
 SHOWN_SUBJECTS = 6
@@ -23,17 +23,17 @@ MARKS = {"good": ("ok", "green"), "note": ("note", "yellow"), "fault": ("FAIL", 
 FINDING_COLUMNS = (Column(""), Column(""), Column(""), Column("", wraps=True, least=24))
 
 
-def show_standing(screen: Screen, standing: Standing) -> None:
+def show_status(screen: Screen, status: ProjectStatus) -> None:
     """The project at a glance and what to type next."""
-    screen.document(_standing_document(standing))
-    if standing.project is None:
+    screen.document(_status_document(status))
+    if status.project is None:
         screen.line("Teach a text-to-image model one particular thing, and draw it anywhere.", style="bold")
         screen.line("There is no project here yet.")
     else:
-        screen.table(None, ("", Column("", wraps=True, least=16)), _standing_rows(standing))
-    for line in standing.damaged:
+        screen.table(None, ("", Column("", wraps=True, least=16)), _status_rows(status))
+    for line in status.damaged:
         screen.warn(line)
-    show_steps(screen, standing.next)
+    show_steps(screen, status.next)
     screen.line("All commands: dreambooth --help · this machine: dreambooth doctor", style="dim")
 
 
@@ -81,21 +81,21 @@ def _finding_rows(check: Check) -> list[tuple[object, ...]]:
     return rows
 
 
-def _standing_rows(standing: Standing) -> list[tuple[str, str]]:
-    profile = f", profile {standing.profile}" if standing.profile else ""
-    rows = [("project", f"{standing.project}"), ("base", f"{standing.base}{profile}")]
-    for number, subject in enumerate(standing.subjects[:SHOWN_SUBJECTS]):
+def _status_rows(status: ProjectStatus) -> list[tuple[str, str]]:
+    profile = f", profile {status.profile}" if status.profile else ""
+    rows = [("project", f"{status.project}"), ("base", f"{status.base}{profile}")]
+    for number, subject in enumerate(status.subjects[:SHOWN_SUBJECTS]):
         count = len(subject.photos)
         word = f", identifier {subject.identifier}" if subject.identifier else ", no identifier yet"
         text = f"{subject.name}: {count} photo{'s' if count != 1 else ''} of a {subject.class_noun}{word}"
         rows.append(("subjects" if number == 0 else "", text))
-    if len(standing.subjects) > SHOWN_SUBJECTS:
-        rows.append(("", f"and {len(standing.subjects) - SHOWN_SUBJECTS} more"))
-    if standing.runs:
-        rows.append(("runs", f"{len(standing.runs)}, the newest {_run(standing.runs[-1])}"))
-    if standing.newest is not None:
-        rows.append(("pictures", f"{standing.pictures} with {standing.newest}"))
-        rows.append(("scores", ", ".join(standing.suites) or "none yet"))
+    if len(status.subjects) > SHOWN_SUBJECTS:
+        rows.append(("", f"and {len(status.subjects) - SHOWN_SUBJECTS} more"))
+    if status.runs:
+        rows.append(("runs", f"{len(status.runs)}, the newest {_run(status.runs[-1])}"))
+    if status.newest is not None:
+        rows.append(("pictures", f"{status.images} with {status.newest}"))
+        rows.append(("scores", ", ".join(status.suites) or "none yet"))
     return rows
 
 
@@ -104,19 +104,19 @@ def _run(run: RunRecord) -> str:
     return f"{run.name} ({run.state}{steps})"
 
 
-def _standing_document(standing: Standing) -> dict[str, object]:
+def _status_document(status: ProjectStatus) -> dict[str, object]:
     return {
-        "project": standing.project,
-        "base": standing.base,
-        "profile": standing.profile,
-        "subjects": [subject.to_plain() for subject in standing.subjects],
-        "runs": [{"name": run.name, "state": run.state, "step": run.step} for run in standing.runs],
-        "newest_finished": standing.newest,
-        "pictures": standing.pictures,
-        "suites": standing.suites,
-        "training_now": standing.training_now,
-        "damaged": standing.damaged,
-        "next": [asdict(step) for step in standing.next],
+        "project": status.project,
+        "base": status.base,
+        "profile": status.profile,
+        "subjects": [subject.to_plain() for subject in status.subjects],
+        "runs": [{"name": run.name, "state": run.state, "step": run.step} for run in status.runs],
+        "newest_finished": status.newest,
+        "pictures": status.images,
+        "suites": status.suites,
+        "training_now": status.training_now,
+        "damaged": status.damaged,
+        "next": [asdict(step) for step in status.next],
     }
 
 

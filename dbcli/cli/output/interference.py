@@ -16,12 +16,12 @@ def show_interference(
 ) -> None:
     """Measures a run, or several drawing together, and tells. Raises UsageError for --with without --run."""
     from dbcli.workflows.evaluation.interference import measure_interference
-    from dbcli.workflows.generation.lora_mix import Cast
+    from dbcli.workflows.generation.lora_mix import RunSelection
 
     if also and not (is_asked and run):
         raise UsageError("--with names runs that draw together with --run.", hint="add --interference --run RUN")
-    cast = Cast([run, *also] if run else [])
-    made = measure_interference(call.layout(), cast, **how, progress=call.screen, offline=call.offline)
+    selection = RunSelection([run, *also] if run else [])
+    made = measure_interference(call.layout(), selection, **how, progress=call.screen, offline=call.offline)
     files = {"file": made.file, "report": made.page, "heat_map": made.heat_map}
     call.screen.document(made.report | {what: None if path is None else str(path) for what, path in files.items()})
     _show_subjects(call.screen, made.report)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dbcli.workflows.sharing.export import Exported
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
-SHOWN_PICTURES = 8
+SHOWN_IMAGES = 8
 
 
 def added_document(added: AddedSubject, advice: Sequence[str]) -> dict[str, object]:
@@ -57,12 +57,12 @@ def show_drawn(screen: Screen, drawn: Drawn) -> None:
     from dbcli.workflows.generation.generate import drawn_document
 
     screen.document(drawn_document(drawn))
-    count = len(drawn.pictures)
+    count = len(drawn.images)
     screen.line(f"Drew {count} picture{'' if count == 1 else 's'} with {drawn.title}")
-    for picture in drawn.pictures[:SHOWN_PICTURES]:
-        screen.line(f"  {picture.path}")
-    if count > SHOWN_PICTURES:
-        screen.line(f"  … and {count - SHOWN_PICTURES} more in {drawn.pictures[0].path.parent}")
+    for image in drawn.images[:SHOWN_IMAGES]:
+        screen.line(f"  {image.path}")
+    if count > SHOWN_IMAGES:
+        screen.line(f"  … and {count - SHOWN_IMAGES} more in {drawn.images[0].path.parent}")
     if drawn.grid is not None:
         screen.line(f"Grid: {drawn.grid}")
 

@@ -52,7 +52,7 @@ def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
     cells = [
         {
             "key": cell.key,
-            "values": dict(cell.wish.values),
+            "values": dict(cell.stop.values),
             "state": cell.state,
             "runs": [
                 {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.output.estimate import outlook_document, show_outlook
+from dbcli.cli.output.estimate import estimate_document, show_estimate
 from dbcli.cli.terminal.screen import Screen
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _document(plan: TrainingPlan, teacher_bytes: int | None) -> dict[str, object
         "subjects": [subject.name for subject in plan.subjects],
         "profile": plan.profile_name,
         "settings": plan.profile.model_dump(mode="json"),
-        "outlook": None if plan.outlook is None else outlook_document(plan.outlook),
+        "outlook": None if plan.estimate is None else estimate_document(plan.estimate),
     }
     if plan.continuation is not None:
         document["from"] = plan.continuation.parent.name
@@ -61,8 +61,8 @@ def _headline(plan: TrainingPlan) -> str:
 def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
     from dbcli.workflows.memory.estimate import METHODS
 
-    if plan.outlook is not None:
-        show_outlook(screen, plan.outlook)
+    if plan.estimate is not None:
+        show_estimate(screen, plan.estimate)
         return
     method = plan.profile.method
     why = "known once the base is on this machine" if method in METHODS else f"not estimated for {method}"

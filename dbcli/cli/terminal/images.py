@@ -15,7 +15,7 @@ from rich.text import Text
 from dbcli.cli.terminal.screen import Screen
 
 Ability = Literal["kitty", "iterm", "blocks", "none"]
-COLUMNS_A_PICTURE, MOST_PICTURES = 24, 4
+COLUMNS_PER_IMAGE, MOST_IMAGES = 24, 4
 # The kitty protocol takes at most this many letters of base64 at once.
 _CHUNK = 4096
 
@@ -34,13 +34,13 @@ def ability(environment: Mapping[str, str], *, is_terminal: bool, colours: str |
     return "blocks" if colours in ("truecolor", "256") else "none"
 
 
-def show_pictures(screen: Screen, files: Sequence[Path]) -> None:
+def show_images(screen: Screen, files: Sequence[Path]) -> None:
     """The first pictures in a row, where the terminal can show any."""
     can = ability(os.environ, is_terminal=screen.out.is_terminal, colours=screen.out.color_system)
     if can == "none" or screen.as_json or not files:
         return
-    some = files[: max(1, min(MOST_PICTURES, screen.out.width // COLUMNS_A_PICTURE))]
-    columns = min(screen.out.width - 1, COLUMNS_A_PICTURE * len(some))
+    some = files[: max(1, min(MOST_IMAGES, screen.out.width // COLUMNS_PER_IMAGE))]
+    columns = min(screen.out.width - 1, COLUMNS_PER_IMAGE * len(some))
     if can == "blocks":
         screen.out.print(_blocks(some, columns), soft_wrap=False)
         return

@@ -71,10 +71,10 @@ def modelspec_metadata(
     return {f"modelspec.{key}": value for key, value in table.items() if value}
 
 
-def _data_url(picture: Image.Image) -> str:
+def _data_url(image: Image.Image) -> str:
     from PIL import ImageOps
 
-    square = ImageOps.fit(picture.convert("RGB"), (THUMBNAIL_PX, THUMBNAIL_PX))
+    square = ImageOps.fit(image.convert("RGB"), (THUMBNAIL_PX, THUMBNAIL_PX))
     buffer = io.BytesIO()
     square.save(buffer, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -27,12 +27,12 @@ class Material:
 class Row:
     """One row of a batch: a picture, the prompt it is trained with, and how often a class image came before."""
 
-    picture: int
+    image: int
     prompt: int
     turn: int = 0
 
 
-class RowPlan:
+class BatchSampler:
     """Deals photos and class images to steps: subjects in turn, each in shuffled rounds of its own.
 
     The last `rehearsed` materials are subjects learnt earlier: of all photo rows they get the share

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.training.optimizer_in_backward import WeightByWeight
+from dbcli.diffusion.training.optimizer_in_backward import OptimizerInBackward
 from dbcli.errors import ConfigError
 from dbcli.hints import installing
 
@@ -91,7 +91,7 @@ def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisatio
     make = OPTIMISERS[plan.optimizer]
     if not (plan.fused_backward or plan.stochastic_rounding):
         return make(groups, plan)
-    return WeightByWeight(
+    return OptimizerInBackward(
         groups,
         lambda one: make(one, plan),
         in_backward=plan.fused_backward,

@@ -15,7 +15,7 @@ ROUNDINGS = "roundings"
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
-class WeightByWeight(torch.optim.Optimizer):
+class OptimizerInBackward(torch.optim.Optimizer):
     """One inner optimiser a weight, all with one state and the rates of these groups.
 
     in_backward: each weight is updated the moment its gradient is whole, inside backward(), and the gradient is given

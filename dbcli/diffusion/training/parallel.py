@@ -49,9 +49,9 @@ class Company(Share):
     Orders and status go through the processor's memory by gloo, gradients by the device's own way (NCCL on a GPU).
     """
 
-    def __init__(self, rank: int, size: int, wish: Wish) -> None:
+    def __init__(self, rank: int, size: int, stop: Wish) -> None:
         super().__init__(rank, size)
-        self.wish = wish
+        self.stop = stop
         # How many pieces of common work have ended, faults and all.
         self.settled = 0
         self._sums: Any = None
@@ -108,10 +108,10 @@ class Company(Share):
         """Ends a piece of common work: `take` gets everybody's report, then the own error or another's is raised."""
         fault = None if error is None else told(error)
         self.settled += 1
-        reports = self.exchange({**(report or {}), "fault": fault, "signal": self.wish.number})
+        reports = self.exchange({**(report or {}), "fault": fault, "signal": self.stop.number})
         for one in reports:
             if one["signal"]:
-                self.wish.hear(one["signal"])
+                self.stop.hear(one["signal"])
         take(reports)
         if error is not None:
             raise error
@@ -148,11 +148,11 @@ class Company(Share):
 
     def _agree(self, error: Exception | None, flags: Sequence[bool]) -> list[bool]:
         """Whether each flag is set in any process. Raises an error of any in all, and passes a wish to stop on."""
-        status = torch.tensor([error is not None, self.wish.number, *flags], dtype=torch.int32)
+        status = torch.tensor([error is not None, self.stop.number, *flags], dtype=torch.int32)
         with _told_apart(self.size):
             distributed.all_reduce(status, distributed.ReduceOp.MAX)
         if status[1]:
-            self.wish.hear(int(status[1]))
+            self.stop.hear(int(status[1]))
         if status[0]:
             self.settle(error)
         return [bool(flag) for flag in status[2:].tolist()]
@@ -209,7 +209,7 @@ def find_store(port: int, size: int) -> distributed.TCPStore:
     return distributed.TCPStore("127.0.0.1", port, size, is_master=False, wait_for_workers=False)
 
 
-def join(wish: Wish, store: distributed.TCPStore | None = None) -> Company:
+def join(stop: Wish, store: distributed.TCPStore | None = None) -> Company:
     """Meets the other processes that RANK and WORLD_SIZE tell of; waits until all are there.
 
     Without a store they meet where MASTER_ADDR and MASTER_PORT say, as torchrun and `accelerate launch` set them.
@@ -223,7 +223,7 @@ def join(wish: Wish, store: distributed.TCPStore | None = None) -> Company:
     with _told_apart(size):
         # Orders travel between processors whatever the device: a GPU has nothing to do while one waits for them.
         PartialState(cpu=True, backend="gloo", timeout=ORDERS_TIMEOUT, **how)
-    return Company(rank, size, wish)
+    return Company(rank, size, stop)
 
 
 def part() -> None:

@@ -75,13 +75,13 @@ class StoredTeacher:
         self._places, self._timesteps = dict(places), timesteps
 
     def draw(self, row: Row) -> Draw | None:
-        stored, image = self._places[row.picture]
+        stored, image = self._places[row.image]
         return draw_of(stored.seed, self._number(stored, row), image, stored.predictions.shape[2:], self._timesteps)
 
     def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         found = []
         for row in rows:
-            stored, image = self._places[row.picture]
+            stored, image = self._places[row.image]
             found.append(stored.predictions[self._number(stored, row), image])
         return torch.stack(found).to(noisy.device)
 

@@ -16,7 +16,7 @@ from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
 from dbcli.diffusion.precision import computing_in
 from dbcli.diffusion.training import losses
-from dbcli.diffusion.training.batches import Row, RowPlan
+from dbcli.diffusion.training.batches import BatchSampler, Row
 from dbcli.diffusion.training.optimisers import (
     Optimisation,
     build_optimiser,
@@ -88,9 +88,9 @@ class Trainer:
         self,
         unet: Any,
         trainable: Trainable,
-        pictures: Posterior,
+        images: Posterior,
         prompts: PromptTable,
-        rows: RowPlan,
+        rows: BatchSampler,
         objective: Objective,
         optimisation: Optimisation,
         schedule: Schedule,
@@ -104,7 +104,7 @@ class Trainer:
         The processes of a company share every batch.
         """
         self.loss_weights, self.teacher, self.company = loss_weights, teacher, company or Alone()
-        self.unet, self.trainable, self.pictures, self.prompts, self.rows = unet, trainable, pictures, prompts, rows
+        self.unet, self.trainable, self.images, self.prompts, self.rows = unet, trainable, images, prompts, rows
         self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
         self.device = next(unet.parameters()).device
         self.done = 0
@@ -172,7 +172,7 @@ class Trainer:
         target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
         if taught is not None:
             target = torch.cat([target[:first].float(), losses.teacher_target(prediction[first:], taught)])
-        errors = self._errors(prediction, target, [row.picture for row in batch])
+        errors = self._errors(prediction, target, [row.image for row in batch])
         return self.company.loss(errors, self._weights(timesteps), first, rows, weight)
 
     def state(self) -> TrainingState:
@@ -218,7 +218,7 @@ class Trainer:
 
         samples are the rows' places in the whole micro-batch, which their noise follows from.
         """
-        seed, shape = self.schedule.seed, self.pictures.mean.shape[1:]
+        seed, shape = self.schedule.seed, self.images.mean.shape[1:]
         spread = normal_rows(shape, seed, "posterior", micro_step, samples)
         noise = normal_rows(shape, seed, "noise", micro_step, samples)
         if self.objective.offset_noise:
@@ -230,13 +230,13 @@ class Trainer:
             draw = self.teacher.draw(batch[place])
             if draw is not None:
                 spread[place], noise[place], timesteps[place] = draw.spread, draw.noise, draw.timestep
-        latents = self.pictures.draw([row.picture for row in batch], spread)
+        latents = self.images.draw([row.image for row in batch], spread)
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in (latents, noise, timesteps))  # type: ignore[return-value]
 
-    def _errors(self, prediction: torch.Tensor, target: torch.Tensor, pictures: list[int]) -> torch.Tensor:
+    def _errors(self, prediction: torch.Tensor, target: torch.Tensor, images: list[int]) -> torch.Tensor:
         if self.loss_weights is None:
             return losses.squared_error(prediction, target)
-        return losses.masked_squared_error(prediction, target, self.loss_weights[pictures].to(self.device))
+        return losses.masked_squared_error(prediction, target, self.loss_weights[images].to(self.device))
 
     def _weights(self, timesteps: torch.Tensor) -> torch.Tensor:
         alphas = self.objective.alphas_cumprod

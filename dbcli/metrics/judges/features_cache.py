@@ -175,10 +175,10 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
-    return [open_picture(path) for path in paths]
+    return [open_image(path) for path in paths]
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """A file as an RGB picture. Raises PhotoError naming the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:

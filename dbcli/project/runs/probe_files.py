@@ -91,12 +91,12 @@ def drop_probes(layout: Layout, run: str) -> None:
         remove_folder(folder)
 
 
-def probe_picture(layout: Layout, run: str, step: int, index: int) -> Path:
+def probe_image(layout: Layout, run: str, step: int, index: int) -> Path:
     """Where the picture `index` of the probe after `step` lies."""
     return layout.probes_dir(run) / "pictures" / f"step-{step:06d}-{index:03d}.png"
 
 
-def probe_pictures(layout: Layout, run: str, step: int) -> list[Path]:
+def probe_images(layout: Layout, run: str, step: int) -> list[Path]:
     """The pictures that the probe after `step` drew, in their order."""
     return sorted((layout.probes_dir(run) / "pictures").glob(f"step-{step:06d}-*.png"))
 

@@ -15,7 +15,7 @@ RUN_KEYS = ("subject", "identifier", "profile", "settings", "allow_collision")
 STAGE_KEYS = (*RUN_KEYS, "from", "rehearsal")
 CELL_KEYS = (*RUN_KEYS, "runs")
 FILE_KEYS = ("name", "about", "average_over", "pictures", "judge", "interference", "grid", *CELL_KEYS)
-PICTURE_KEYS = ("suite", "prompts", "count", "seed")
+IMAGE_KEYS = ("suite", "prompts", "count", "seed")
 MAX_CELLS = 10_000
 Bundle = Mapping[str, Any]
 
@@ -44,19 +44,19 @@ def file_faults(found: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(found.get("interference", False), bool):
         yield f"interference: should be true or false{_found(found['interference'])}"
     yield from _bundle_faults("", {key: value for key, value in found.items() if key in CELL_KEYS}, CELL_KEYS)
-    yield from _picture_faults(found.get("pictures"))
+    yield from _image_faults(found.get("pictures"))
     yield from _grid_faults(found.get("grid"), found.get("average_over"))
 
 
-def _picture_faults(pictures: Any) -> Iterator[str]:
+def _image_faults(pictures: Any) -> Iterator[str]:
     if pictures is None:
         return
     if not isinstance(pictures, Mapping):
-        yield f"pictures: should be a mapping of {', '.join(PICTURE_KEYS)}{_found(pictures)}"
+        yield f"pictures: should be a mapping of {', '.join(IMAGE_KEYS)}{_found(pictures)}"
         return
     for key, value in pictures.items():
-        if key not in PICTURE_KEYS:
-            yield _unknown(key, PICTURE_KEYS, "pictures")
+        if key not in IMAGE_KEYS:
+            yield _unknown(key, IMAGE_KEYS, "pictures")
         elif key == "count" and not (_is_whole(value) and value >= 1):
             yield f"pictures, count: should be a whole number of at least 1{_found(value)}"
         elif key == "seed" and not is_seed(value):

@@ -42,7 +42,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class PicturesWish:
+class SweepImages:
     """What every cell draws: suites by name or path, prompts of one's own, pictures a prompt, first seed."""
 
     suites: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class SweepFile:
     shared: Bundle = field(default_factory=dict)
     axes: tuple[Axis, ...] = ()
     average_over: tuple[str, ...] = USUALLY_AVERAGED
-    pictures: PicturesWish = PicturesWish()
+    pictures: SweepImages = SweepImages()
     judge: str | None = None
     interference: bool = False
     folder: Path | None = None
@@ -122,10 +122,10 @@ def read_sweep(path: Path) -> SweepFile:
         shared={key: value for key, value in found.items() if key in CELL_KEYS},
         axes=axes,
         average_over=tuple(found.get("average_over") or USUALLY_AVERAGED),
-        pictures=PicturesWish(
+        pictures=SweepImages(
             tuple(_listed(pictures.get("suite"))),
             tuple(pictures.get("prompts") or ()),
-            pictures.get("count", PicturesWish.count),
+            pictures.get("count", SweepImages.count),
             pictures.get("seed"),
         ),
         judge=found.get("judge"),

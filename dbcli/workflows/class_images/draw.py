@@ -149,9 +149,9 @@ def draw_class_images(
     count = sum(indices[place] in wanted for place in share)
     with progress.stage(f"Class images: {recipe.prompt}", count, parts=recipe.steps) as stage:
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
-        for place, picture in draw(base, orders, how, wanted=set(share), **told):
+        for place, image in draw(base, orders, how, wanted=set(share), **told):
             if indices[place] in wanted:
-                on_drawn(indices[place], prior_set.put(indices[place], png_bytes(to_image(picture))))
+                on_drawn(indices[place], prior_set.put(indices[place], png_bytes(to_image(image))))
                 stage.complete()
 
 

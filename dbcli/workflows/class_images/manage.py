@@ -55,11 +55,11 @@ def make_prior_set(
     from dbcli.diffusion.devices import pick_device
 
     device = settings.train.device
-    with computing("class images", progress), listening() as wish, company(processes, device, wish, progress):
+    with computing("class images", progress), listening() as stop, company(processes, device, stop, progress):
         base = load_project_base(layout, progress, offline=offline, device=pick_device(device))
         announce("base", root=str(layout.root), base_hash=base.hash, device=device)
         resolution = settings.images.resolution or base.resolution
-        return ensure_class_images(layout, base, noun, settings.prior, resolution, progress, wish)
+        return ensure_class_images(layout, base, noun, settings.prior, resolution, progress, stop)
 
 
 def summaries(layout: Layout) -> list[SetSummary]:

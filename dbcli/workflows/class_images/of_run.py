@@ -12,7 +12,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.draw import ClassImages, ensure_class_images
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.signals import StopWish
+from dbcli.workflows.signals import StopSignal
 from dbcli.workflows.training.continuation import prior_settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run_class_images(
     profile: Profile,
     resolution: int,
     progress: Progress,
-    wish: StopWish,
+    stop: StopSignal,
 ) -> list[ClassImages | None]:
     """The class images of each subject shown; subjects of one class share a set. None for each with the prior off."""
     found: list[ClassImages | None] = []
@@ -38,7 +38,7 @@ def run_class_images(
         settings = prior_settings(subject, profile)
         known = f"{subject.class_noun}\n{settings.model_dump_json()}"
         if known not in sets:
-            sets[known] = ensure_class_images(layout, base, subject.class_noun, settings, resolution, progress, wish)
+            sets[known] = ensure_class_images(layout, base, subject.class_noun, settings, resolution, progress, stop)
         found.append(sets[known])
     return found
 

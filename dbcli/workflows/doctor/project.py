@@ -89,16 +89,16 @@ def _recipe(layout: Layout) -> Iterator[Check]:
     from dbcli.workflows.memory.estimate import METHODS, look_ahead
 
     _, profile = resolve_profile(layout)
-    outlook = look_ahead(layout, list_subjects(layout), profile) if profile.method in METHODS else None
-    if outlook is None:
+    estimate = look_ahead(layout, list_subjects(layout), profile) if profile.method in METHODS else None
+    if estimate is None:
         return
-    first, free = outlook.forecasts[0], f"{outlook.free_bytes / GIGABYTE:.1f} GB free"
+    first, free = estimate.forecasts[0], f"{estimate.free_bytes / GIGABYTE:.1f} GB free"
     minutes = max(1, round(first.seconds / 60))
     found = f"{first.rung}: about {first.peak_bytes / GIGABYTE:.1f} GB at its peak ({free}) and {minutes} min"
     if first.fits:
         yield good("project", "recipe", found)
-    elif outlook.fitting is not None:
-        fix = f"train --profile auto, which takes the first that fits ({outlook.fitting.rung} would)"
+    elif estimate.fitting is not None:
+        fix = f"train --profile auto, which takes the first that fits ({estimate.fitting.rung} would)"
         yield note("project", "recipe", found, fix)
     else:
         fix = "end other programs, or --set images.resolution to a smaller one"

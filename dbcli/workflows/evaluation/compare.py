@@ -16,7 +16,7 @@ from dbcli.project.images.recipes import png_bytes
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.workflows.evaluation.evaluate import (
-    PICTURES_A_PROMPT,
+    IMAGES_PER_PROMPT,
     check_drawing,
     check_suites,
     chosen_suites,
@@ -96,13 +96,13 @@ def compare(
     )
     first = next_seed(profile.train.seed, 0) if seed is None else seed
     parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}
-    with computing("a comparison", progress), listening() as wish:
+    with computing("a comparison", progress), listening() as stop:
         for record in records:
             progress.note(f"Drawing with {record.name}")
-            studio = open_studio(layout, record, progress, wish, offline=offline, count=count, seed=first)
+            studio = open_studio(layout, record, progress, stop, offline=offline, count=count, seed=first)
             for suite in chosen:
                 parts[suite.name].append(_Part(record, *scored(studio, suite, judges)))
-    seeds = [next_seed(first, index) for index in range(PICTURES_A_PROMPT if count is None else count)]
+    seeds = [next_seed(first, index) for index in range(IMAGES_PER_PROMPT if count is None else count)]
     return [_written(layout, suite, parts[suite.name], seeds) for suite in chosen]
 
 

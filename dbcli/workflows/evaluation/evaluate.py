@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from dbcli.metrics.suites import Suite, SuitePrompt
 
 # The paper draws four pictures a prompt.
-PICTURES_A_PROMPT = 4
-CLASS_PICTURES = 8
+IMAGES_PER_PROMPT = 4
+CLASS_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ def evaluate(
     how: dict[str, Any] = {"count": count, "seed": seed, "checkpoint": checkpoint, "masking": masking}
     with (
         computing(f"scores of {record.name}", progress),
-        listening() as wish,
-        company(processes, wanted_device, wish, progress),
+        listening() as stop,
+        company(processes, wanted_device, stop, progress),
     ):
-        studio = open_studio(layout, record, progress, wish, offline=offline, keep_identifier=keep_identifier, **how)
+        studio = open_studio(layout, record, progress, stop, offline=offline, keep_identifier=keep_identifier, **how)
         announce("model", root=str(layout.root), run=record.name, checkpoint=checkpoint, device=wanted_device)
         return [_score_suite(studio, suite, judges, grid) for suite in chosen]
 
@@ -142,15 +142,15 @@ def check_drawing(
     *,
     count: int | None,
     seed: int | None,
-    class_pictures: int = CLASS_PICTURES,
+    class_images: int = CLASS_IMAGES,
 ) -> int | None:
     """The first seed of an evaluation, drawn where it is -1; None where nobody said.
 
     Raises ConfigError for a count that cannot be, UsageError for a seed out of range or without room for the count.
     """
     settings = draw_settings(profile_of(layout, record), {"count": count})
-    pictures = PICTURES_A_PROMPT if count is None else settings.count
-    return None if seed is None else first_seed(seed, count=max(pictures, class_pictures))
+    images = IMAGES_PER_PROMPT if count is None else settings.count
+    return None if seed is None else first_seed(seed, count=max(images, class_images))
 
 
 def check_suites(layout: Layout, record: RunRecord, suites: Sequence[Suite], progress: Progress) -> None:
@@ -197,7 +197,7 @@ def open_studio(
 
     profile = profile_of(layout, record)
     device = pick_device(profile.train.device)
-    settings = draw_settings(profile, {"count": PICTURES_A_PROMPT if count is None else count})
+    settings = draw_settings(profile, {"count": IMAGES_PER_PROMPT if count is None else count})
     return _Studio(
         layout,
         record,
@@ -284,14 +284,14 @@ def _draw_subject(studio: _Studio, suite: Suite, subject: RunSubject, folder: Pa
     words = {subject.name: words_of(studio.record)[subject.name]}
     chosen = suite.prompts_for(subject.class_noun)
     texts = [render_with(one.template, words) for one in chosen]
-    files = _pictures(studio, texts, studio.settings.count, folder)
+    files = _images(studio, texts, studio.settings.count, folder)
     prompts: list[PromptImages] = []
     for one, images in zip(chosen, files, strict=True):
         drawn = render_with(one.template, words)
         scoring = drawn if studio.keep_identifier else render_without(one.template, words)
         prompts.append(PromptImages(drawn, scoring, tuple(images), one.template, label_of(one, words), one.task))
     members = class_prompt(studio.profile.prior.template, subject.class_noun)
-    class_files = _pictures(studio, [members], CLASS_PICTURES, folder) if prompts else [[]]
+    class_files = _images(studio, [members], CLASS_IMAGES, folder) if prompts else [[]]
     photos: Sequence[Path] = photos_of(studio.layout, studio.record).get(subject.name, [])
     if studio.masking is not None:
         photos = studio.masking.photos.get(subject.name, photos)
@@ -304,7 +304,7 @@ def label_of(prompt: SuitePrompt, words: Mapping[str, Words]) -> str:
     return prompt.label.replace("{identifier}", own.identifier).replace("{class}", own.class_noun)
 
 
-def _pictures(studio: _Studio, prompts: Sequence[str], count: int, folder: Path) -> list[list[Path]]:
+def _images(studio: _Studio, prompts: Sequence[str], count: int, folder: Path) -> list[list[Path]]:
     """The pictures of each prompt."""
     size = draw_size(studio.base, None, None, studio.profile.images.resolution)
     settings = studio.settings.model_copy(update={"count": count})

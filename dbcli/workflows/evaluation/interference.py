@@ -16,9 +16,9 @@ from dbcli.project.runs.run import RunRecord, RunSubject
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.class_images.draw import class_prompt
-from dbcli.workflows.evaluation.evaluate import PICTURES_A_PROMPT, check_drawing
+from dbcli.workflows.evaluation.evaluate import IMAGES_PER_PROMPT, check_drawing
 from dbcli.workflows.generation.generate import draw_settings, profile_of
-from dbcli.workflows.generation.lora_mix import Cast, Composition, compose, load_composition
+from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
 from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of
 from dbcli.workflows.images.grids import photos_of
 from dbcli.workflows.machine_use import computing
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
     from dbcli.metrics.judges.encoders import Judges
     from dbcli.metrics.judges.features_cache import FeatureStore
-    from dbcli.reports.page import PictureRow
+    from dbcli.reports.page import ImageRow
 
 # Places that suit a dog and a backpack alike, and that no photo decides.
 PROMPTS = (
@@ -40,7 +40,7 @@ PROMPTS = (
     "a {identifier} {class} on a wooden table",
     "a {identifier} {class} in front of a blue wall",
 )
-CLASS_PICTURES = 16
+CLASS_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class _Drawn:
 
 def measure_interference(
     layout: Layout,
-    cast: Cast,
+    selection: RunSelection,
     *,
     suites: Sequence[str],
     judge: str | None,
@@ -97,11 +97,11 @@ def measure_interference(
     knows no subject, JudgeMissing, and whatever `compose` raises.
     """
     check_judge(judge)
-    composition = compose(layout, cast)
+    composition = compose(layout, selection)
     record = composition.whole
     if record is None or not record.subjects:
         raise PromptError("There is no subject here that could interfere.", hint="dreambooth eval --run NAME")
-    seed = check_drawing(layout, record, count=count, seed=seed, class_pictures=CLASS_PICTURES)
+    seed = check_drawing(layout, record, count=count, seed=seed, class_images=CLASS_IMAGES)
     templates = _templates(record, suites)
     texts = [text for one in record.subjects for text in _rendered(templates[one.name], one, record).values()]
     read_prompts(layout, texts, record, progress)
@@ -111,15 +111,15 @@ def measure_interference(
 
     device = str(pick_device(profile.train.device))
     judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
-    with computing(f"the interference of {record.name}", progress), listening() as wish:
+    with computing(f"the interference of {record.name}", progress), listening() as stop:
         folder = layout.eval_dir(record.name, _suite_name(composition))
         settings = in_words(
-            draw_settings(profile, {"count": PICTURES_A_PROMPT if count is None else count}), words_of(record)
+            draw_settings(profile, {"count": IMAGES_PER_PROMPT if count is None else count}), words_of(record)
         )
         start = next_seed(profile.train.seed, 0) if seed is None else seed
-        easel = _Easel(layout, profile, settings, start, folder / "images", progress, wish)
+        easel = _Easel(layout, profile, settings, start, folder / "images", progress, stop)
         drawn = _draw_all(easel, composition, record, templates, offline=offline)
-        report = _judged(layout, record, drawn, judges, wish)
+        report = _judged(layout, record, drawn, judges, stop)
     report |= {
         "run": record.name,
         "drawn_with": composition.name,
@@ -171,13 +171,13 @@ def _draw_all(
     subjects, extras = {}, composition.extras()
     for subject in record.subjects:
         texts = _rendered(templates[subject.name], subject, record)
-        found = _pictures(easel, model, record, list(texts.values()), easel.settings.count, extras)
+        found = _images(easel, model, record, list(texts.values()), easel.settings.count, extras)
         subjects[subject.name] = dict(zip(texts, found, strict=True))
-    after = _pictures(easel, model, record, list(nouns.values()), CLASS_PICTURES, extras)
+    after = _images(easel, model, record, list(nouns.values()), CLASS_IMAGES, extras)
     # One model at a time: on a small machine there is no room for two.
     del model
     base = load_model(easel.layout, None, easel.progress, **how)
-    before = _pictures(easel, base, None, list(nouns.values()), CLASS_PICTURES, {})
+    before = _images(easel, base, None, list(nouns.values()), CLASS_IMAGES, {})
     return _Drawn(subjects, dict(zip(nouns, before, strict=True)), dict(zip(nouns, after, strict=True)))
 
 
@@ -186,7 +186,7 @@ def _rendered(templates: Sequence[str], subject: RunSubject, record: RunRecord) 
     return {template: render_with(template, words) for template in dict.fromkeys(templates)}
 
 
-def _pictures(
+def _images(
     easel: _Easel,
     model: Base,
     record: RunRecord | None,
@@ -257,12 +257,12 @@ def _write_page(
 ) -> Path | None:
     """report.html, and matrix.png where there are subjects to compare; returns the latter."""
     from dbcli.reports.interference_page import interference_page, matrix_chart
-    from dbcli.reports.page import PictureRow
+    from dbcli.reports.page import ImageRow
     from dbcli.workflows.images.grids import opened
 
     rows = []
     for name, files in photos_of(layout, record).items():
-        rows.append(PictureRow(f"photos of {name}", opened(files), is_photos=True))
+        rows.append(ImageRow(f"photos of {name}", opened(files), is_photos=True))
         rows += [_strip(prompt, pictures, report["seed"]) for prompt, pictures in drawn.subjects[name].items()]
     members = []
     for noun in drawn.before:
@@ -276,9 +276,9 @@ def _write_page(
     return path
 
 
-def _strip(label: str, files: Sequence[Path], seed: int) -> PictureRow:
+def _strip(label: str, files: Sequence[Path], seed: int) -> ImageRow:
     """A strip of images that were drawn with one seed after another."""
-    from dbcli.reports.page import PictureRow
+    from dbcli.reports.page import ImageRow
     from dbcli.workflows.images.grids import opened
 
-    return PictureRow(label, opened(files), captions=[f"seed {seed + index}" for index in range(len(files))])
+    return ImageRow(label, opened(files), captions=[f"seed {seed + index}" for index in range(len(files))])

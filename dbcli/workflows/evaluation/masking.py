@@ -84,8 +84,8 @@ def _copy(layout: Layout, photo: Path, mask: Path) -> Path:
     path = layout.cache_dir / "blanked" / f"{key}.png"
     if not path.exists():
         with Image.open(photo, formats=("PNG",)) as one, Image.open(mask, formats=("PNG",)) as other:
-            picture = one.convert("RGB")
-            kept = grey_mask(other).resize(picture.size, Image.Resampling.BILINEAR).convert("L")
+            image = one.convert("RGB")
+            kept = grey_mask(other).resize(image.size, Image.Resampling.BILINEAR).convert("L")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, png_bytes(Image.composite(picture, Image.new("RGB", picture.size, GREY), kept)))
+        write_bytes(path, png_bytes(Image.composite(image, Image.new("RGB", image.size, GREY), kept)))
     return path

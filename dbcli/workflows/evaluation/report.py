@@ -11,13 +11,13 @@ from dbcli.errors import DataError
 from dbcli.project.files.atomic import write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
-from dbcli.project.runs.probe_files import ProbeRecord, load_probes, probe_pictures
+from dbcli.project.runs.probe_files import ProbeRecord, load_probes, probe_images
 from dbcli.project.runs.run import RunRecord, read_events
 from dbcli.workflows.images.grids import opened
 
 if TYPE_CHECKING:
     from dbcli.metrics.protocol import SubjectImages
-    from dbcli.reports.page import Chart, PictureRow
+    from dbcli.reports.page import Chart, ImageRow
 
 
 def write_report(
@@ -37,16 +37,16 @@ def write_report(
     write_text(path, page)
 
 
-def _galleries(scores: Mapping[str, Any], subjects: Sequence[SubjectImages]) -> list[tuple[str, Sequence[PictureRow]]]:
+def _galleries(scores: Mapping[str, Any], subjects: Sequence[SubjectImages]) -> list[tuple[str, Sequence[ImageRow]]]:
     """One gallery a task, the photos of every subject first."""
-    from dbcli.reports.page import PictureRow, prompt_note
+    from dbcli.reports.page import ImageRow, prompt_note
 
-    photos = [PictureRow(f"photos of {one.name}", opened(one.photos), is_photos=True) for one in subjects if one.photos]
-    by_task: dict[str, list[PictureRow]] = {}
+    photos = [ImageRow(f"photos of {one.name}", opened(one.photos), is_photos=True) for one in subjects if one.photos]
+    by_task: dict[str, list[ImageRow]] = {}
     for subject, scored in zip(subjects, scores["subjects"], strict=True):
         for prompt, found in zip(subject.prompts, scored["prompts"], strict=True):
             seeds = [f"seed {scores['seed'] + index}" for index in range(len(prompt.images))]
-            row = PictureRow(prompt.prompt, opened(prompt.images), note=prompt_note(found), captions=seeds)
+            row = ImageRow(prompt.prompt, opened(prompt.images), note=prompt_note(found), captions=seeds)
             by_task.setdefault(prompt.task, []).append(row)
     return [(task, [*photos, *rows]) for task, rows in by_task.items()]
 
@@ -81,17 +81,17 @@ def probe_curve(probes: ProbeRecord, coat: Any = "light") -> bytes:
     return probe_chart(entries, chosen_step=probes.chosen, left_out=left_out, real=probes.real, coat=coat)
 
 
-def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[PictureRow]]]:
+def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[ImageRow]]]:
     """The same few pictures at every checkpoint that was probed."""
-    from dbcli.reports.page import PictureRow
+    from dbcli.reports.page import ImageRow
 
     probes = load_probes(layout, record.name)
     rows = []
     for one in probes.probes if probes is not None else []:
         chosen = " · the result" if probes is not None and one.step == probes.chosen else ""
         note = f"fidelity {one.fidelity:.3f} · editability {one.editability:.3f}{chosen}"
-        files = probe_pictures(layout, record.name, one.step)
-        rows.append(PictureRow(f"step {one.step}", opened(files), note=note, captions=[*map(_prompt_of, files)]))
+        files = probe_images(layout, record.name, one.step)
+        rows.append(ImageRow(f"step {one.step}", opened(files), note=note, captions=[*map(_prompt_of, files)]))
     return [("checkpoints on the way", rows)] if rows else []
 
 

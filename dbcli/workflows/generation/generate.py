@@ -14,10 +14,10 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, resolve
-from dbcli.workflows.generation.lora_mix import Cast, Composition, compose, load_composition
+from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
 from dbcli.workflows.generation.recipe_from_image import Asked, filled_in, size_for
 from dbcli.workflows.images.generated import (
-    Picture,
+    GeneratedImage,
     check_clip_skip,
     check_size,
     draw_recipes,
@@ -42,7 +42,7 @@ class Drawn:
     """
 
     run: str | None
-    pictures: list[Picture]
+    images: list[GeneratedImage]
     grid: Path | None
     title: str = "the bare base"
 
@@ -70,7 +70,7 @@ def generate(
     layout: Layout,
     prompts: Sequence[str],
     *,
-    cast: Cast,
+    selection: RunSelection,
     flags: Mapping[str, Any],
     seed: int | None,
     size: tuple[int | None, int | None],
@@ -88,7 +88,7 @@ def generate(
     """
     check_quotes(prompts, progress)
     check_output(out)
-    asked = Asked(prompts, cast, flags, seed, size)
+    asked = Asked(prompts, selection, flags, seed, size)
     if like is not None:
         asked = filled_in(layout, asked, like, progress)
     order = _settled(layout, asked, progress)
@@ -127,7 +127,7 @@ def _settled(layout: Layout, asked: Asked, progress: Progress) -> _Order:
         raise PromptError("There is no prompt to draw.", hint='dreambooth generate "a {dog} in space"')
     # What an image says in braces names no subject, but words that were learnt are words.
     named = [re.sub(r"[{}]", " ", prompt) for prompt in wanted] if asked.is_literal else wanted
-    composition = compose(layout, asked.cast, named)
+    composition = compose(layout, asked.selection, named)
     record = composition.whole
     profile = profile_of(layout, record)
     settings = draw_settings(profile, asked.flags)
@@ -147,7 +147,7 @@ def _drawn(layout: Layout, order: _Order, folder: Path, progress: Progress, *, g
     from dbcli.diffusion.devices import pick_device
 
     composition, record, settings = order.composition, order.record, order.settings
-    with computing("images", progress), listening() as wish:
+    with computing("images", progress), listening() as stop:
         with progress.stage("Loading the model", 1) as stage:
             device = pick_device(order.profile.train.device)
             base = load_composition(layout, composition, progress, offline=offline, device=device)
@@ -163,13 +163,13 @@ def _drawn(layout: Layout, order: _Order, folder: Path, progress: Progress, *, g
             extras=composition.extras(),
         )
         read_by_base(layout, base, [*order.prompts, settings.negative], record, progress)
-        pictures = draw_recipes(
-            base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=wish
+        images = draw_recipes(
+            base, recipes, folder, batch_size=settings.batch_size, progress=progress, should_stop=stop
         )
     for clash in composition.collisions:
         progress.warn(f"Allowed: {clash}.")
-    sheet = _grid(layout, record, pictures, folder) if grid else None
-    return Drawn(None if record is None else record.name, pictures, sheet, composition.name or "the bare base")
+    sheet = _grid(layout, record, images, folder) if grid else None
+    return Drawn(None if record is None else record.name, images, sheet, composition.name or "the bare base")
 
 
 def images_folder(layout: Layout, record: RunRecord | None) -> Path:
@@ -177,11 +177,11 @@ def images_folder(layout: Layout, record: RunRecord | None) -> Path:
     return layout.root / "images" if record is None else layout.images_dir(record.name)
 
 
-def _grid(layout: Layout, record: RunRecord | None, pictures: Sequence[Picture], folder: Path) -> Path:
+def _grid(layout: Layout, record: RunRecord | None, images: Sequence[GeneratedImage], folder: Path) -> Path:
     """One picture of all: the photos first, then a row a prompt."""
-    from dbcli.workflows.images.grids import picture_grid
+    from dbcli.workflows.images.grids import image_grid
 
-    return picture_grid(layout, record, pictures, folder)
+    return image_grid(layout, record, images, folder)
 
 
 def drawn_document(drawn: Drawn) -> dict[str, Any]:
@@ -189,6 +189,6 @@ def drawn_document(drawn: Drawn) -> dict[str, Any]:
     return {
         "run": drawn.run,
         "drawn_with": drawn.title,
-        "images": [{"path": str(one.path), **one.recipe.to_plain()} for one in drawn.pictures],
+        "images": [{"path": str(one.path), **one.recipe.to_plain()} for one in drawn.images],
         "grid": None if drawn.grid is None else str(drawn.grid),
     }

@@ -24,7 +24,7 @@ MOST_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
-class Cast:
+class RunSelection:
     """Runs as a person names them: none for the newest, one, or several LoRAs with "1,0.8" as their weights."""
 
     runs: Sequence[str] = ()
@@ -81,24 +81,24 @@ class Composition:
         return {"runs": runs} | ({"allowed_collisions": list(self.collisions)} if self.collisions else {})
 
 
-def compose(layout: Layout, cast: Cast, prompts: Sequence[str] = ()) -> Composition:
+def compose(layout: Layout, selection: RunSelection, prompts: Sequence[str] = ()) -> Composition:
     """Settles which runs draw, with which weights; without a named run the newest that knows what `prompts` name.
 
     Raises RunMissing for a run that is not there or not finished, UsageError for weights that do not fit and for a
     full run among several, Refused for runs of different bases or one subject under two words, and Collision where
     subjects of different runs share a token and nobody allowed it.
     """
-    if cast.checkpoint is not None and (len(cast.runs) > 1 or cast.weights is not None):
+    if selection.checkpoint is not None and (len(selection.runs) > 1 or selection.weights is not None):
         raise UsageError("--checkpoint goes with one run as it is.", hint="leave --weights and the other --run out")
-    records = [chosen_run(layout, name, cast.checkpoint, prompts=prompts) for name in cast.runs or [None]]
+    records = [chosen_run(layout, name, selection.checkpoint, prompts=prompts) for name in selection.runs or [None]]
     found = tuple(record for record in records if record is not None)
-    weights = _weights(cast.weights, len(records))
+    weights = _weights(selection.weights, len(records))
     if len(records) > 1:
         _check_together(records)
-    if cast.weights is not None:
+    if selection.weights is not None:
         _check_scalable(found)
-    collisions = _collisions(layout, found, allow=cast.allow_collision)
-    return Composition(found, weights if found else (), collisions, cast.checkpoint)
+    collisions = _collisions(layout, found, allow=selection.allow_collision)
+    return Composition(found, weights if found else (), collisions, selection.checkpoint)
 
 
 def load_composition(

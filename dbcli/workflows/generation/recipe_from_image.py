@@ -19,7 +19,7 @@ from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import resolve
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.generation.lora_mix import Cast
+from dbcli.workflows.generation.lora_mix import RunSelection
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
     CLIP_SKIP_KEY,
@@ -56,7 +56,7 @@ class Asked:
     """
 
     prompts: Sequence[str]
-    cast: Cast
+    selection: RunSelection
     flags: Mapping[str, Any]
     seed: int | None
     size: tuple[int | None, int | None]
@@ -66,39 +66,39 @@ class Asked:
     typed_size: tuple[int | None, int | None] = (None, None)
 
 
-def filled_in(layout: Layout, asked: Asked, picture: Path, progress: Progress) -> Asked:
+def filled_in(layout: Layout, asked: Asked, image: Path, progress: Progress) -> Asked:
     """What was asked for with the recipe inside a PNG for everything else; one picture unless a count was asked for.
 
     Our own recipe names the run too. Raises DataError for a picture without a recipe that can be read.
     """
-    require_file(picture, "an image")
-    chunks = read_text_chunks(picture)
+    require_file(image, "an image")
+    chunks = read_text_chunks(image)
     if RECIPE_KEY in chunks:
-        found = _of_ours(layout, read_recipe(picture), asked, progress)
+        found = _of_ours(layout, read_recipe(image), asked, progress)
     elif PARAMETERS_KEY in chunks:
-        found = _of_others(layout, read_parameters(chunks[PARAMETERS_KEY]), picture, progress)
+        found = _of_others(layout, read_parameters(chunks[PARAMETERS_KEY]), image, progress)
     else:
         raise DataError(
-            f"{picture} holds no recipe, neither of dreambooth nor of AUTOMATIC1111.",
+            f"{image} holds no recipe, neither of dreambooth nor of AUTOMATIC1111.",
             hint="many sites and messengers take it out; use the file as it was drawn",
         )
     given = {key: value for key, value in asked.flags.items() if value is not None}
     if asked.seed is None and found.seed is not None and not is_seed(found.seed):
         raise UsageError(
-            f"{picture.name} was drawn with the seed {found.seed}, which is out of range: {RULE}. "
+            f"{image.name} was drawn with the seed {found.seed}, which is out of range: {RULE}. "
             f"Its lowest 32 bits are {found.seed % SEEDS}.",
             hint=f"add --seed {found.seed % SEEDS}",
         )
     width, height = (theirs if mine is None else mine for mine, theirs in zip(asked.size, found.size, strict=True))
     return Asked(
         asked.prompts or found.prompts,
-        asked.cast if asked.cast.runs else _at(found.cast, asked.cast.checkpoint),
+        asked.selection if asked.selection.runs else _at(found.selection, asked.selection.checkpoint),
         {"count": 1, **found.flags, **given},
         found.seed if asked.seed is None else asked.seed,
         (width, height),
         is_literal=not asked.prompts,
         is_negative_literal="negative" in found.flags and "negative" not in given,
-        size_of=picture.name if None in asked.size else None,
+        size_of=image.name if None in asked.size else None,
         typed_size=asked.size,
     )
 
@@ -122,9 +122,9 @@ def size_for(base: Base, asked: Asked, profile: Profile, progress: Progress) -> 
     return draw_size(base, width, height, profile.images.resolution)
 
 
-def _at(cast: Cast, checkpoint: int | None) -> Cast:
+def _at(selection: RunSelection, checkpoint: int | None) -> RunSelection:
     """The recipe's runs, at the checkpoint that is asked for if there is one."""
-    return cast if checkpoint is None else replace(cast, checkpoint=checkpoint)
+    return selection if checkpoint is None else replace(selection, checkpoint=checkpoint)
 
 
 def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -> Asked:
@@ -135,26 +135,28 @@ def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -
     flags["clip_skip"] = recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)
     # Before there was a rule -1 was drawn with, of which torch took the lowest 32 bits.
     seed = LAST_SEED if recipe.seed == RANDOM else recipe.seed
-    found = Asked([recipe.prompt], Cast(), flags, seed, (recipe.width, recipe.height))
-    return found if asked.cast.runs else replace(found, cast=_cast_of(layout, recipe, progress))
+    found = Asked([recipe.prompt], RunSelection(), flags, seed, (recipe.width, recipe.height))
+    return found if asked.selection.runs else replace(found, selection=_cast_of(layout, recipe, progress))
 
 
-def _cast_of(layout: Layout, recipe: Recipe, progress: Progress) -> Cast:
+def _cast_of(layout: Layout, recipe: Recipe, progress: Progress) -> RunSelection:
     """The runs that drew a picture with their weights; those not in this project are left out, with a warning."""
     drawn_with = _composed(recipe)
     if not drawn_with:
         run = _run_of(layout, recipe, progress)
         step = recipe.extras.get(CHECKPOINT_KEY)
-        return Cast() if run is None else Cast((run,), checkpoint=step if isinstance(step, int) else None)
+        if run is None:
+            return RunSelection()
+        return RunSelection((run,), checkpoint=step if isinstance(step, int) else None)
     here = [(run, weight) for run, weight in drawn_with if _is_here(layout, run, recipe)]
     for run in (run for run, _ in drawn_with if run not in dict(here)):
         rest = "the others draw" if here else "the newest run draws"
         progress.warn(f"It was drawn with the run {printable(run)}, which is not here; {rest} it.")
     if not here:
-        return Cast()
+        return RunSelection()
     # Whoever drew it first had it allowed; drawing it again changes nothing.
     allowed = bool(recipe.extras.get("allowed_collisions"))
-    return Cast(tuple(run for run, _ in here), ",".join(repr(weight) for _, weight in here), allowed)
+    return RunSelection(tuple(run for run, _ in here), ",".join(repr(weight) for _, weight in here), allowed)
 
 
 def _composed(recipe: Recipe) -> list[tuple[str, float]]:
@@ -186,7 +188,7 @@ def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
     return None
 
 
-def _of_others(layout: Layout, read: Parameters, picture: Path, progress: Progress) -> Asked:
+def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress) -> Asked:
     from dbcli.diffusion.schedulers.samplers import SAMPLERS
 
     sampler = read.sampler if read.sampler in SAMPLERS else None
@@ -210,10 +212,10 @@ def _of_others(layout: Layout, read: Parameters, picture: Path, progress: Progre
         size = None
     if unread:
         values = ", ".join(printable(one, 60) for one in unread)
-        progress.warn(f"{picture.name}: not understood, the run's own is used: {values}.")
+        progress.warn(f"{image.name}: not understood, the run's own is used: {values}.")
     ignored = _told_shortly(read.ignored)
     if ignored:
-        progress.warn(f"{picture.name}: not followed, this program does not do it: {', '.join(ignored)}.")
+        progress.warn(f"{image.name}: not followed, this program does not do it: {', '.join(ignored)}.")
     bracketed = [one for text in (read.prompt, read.negative) for one in foreign_syntax(text, emphasis=True)]
     unweighted = [
         one for one in dict.fromkeys(bracketed) if one not in foreign_syntax(f"{read.prompt} {read.negative}")
@@ -224,9 +226,9 @@ def _of_others(layout: Layout, read: Parameters, picture: Path, progress: Progre
     model = f" with {printable(read.values['Model'], 60)}" if "Model" in read.values else ""
     followed = "with the settings that this program has" if ignored or unread or bracketed else "with the same settings"
     progress.note(
-        f"{picture.name} was drawn by another program{model}; it is drawn {followed}, which gives other pixels."
+        f"{image.name} was drawn by another program{model}; it is drawn {followed}, which gives other pixels."
     )
-    return Asked([read.prompt], Cast(), known, read.seed, size or (None, None))
+    return Asked([read.prompt], RunSelection(), known, read.seed, size or (None, None))
 
 
 def _can_be(layout: Layout, key: str, value: Any) -> bool:

@@ -12,7 +12,7 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.generation.generate import Drawn, check_typed_size, draw_settings, images_folder, profile_of
-from dbcli.workflows.generation.lora_mix import Cast, Composition, compose, load_composition
+from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
 from dbcli.workflows.images.generated import (
     check_clip_skip,
     draw_recipes,
@@ -21,7 +21,7 @@ from dbcli.workflows.images.generated import (
     text_layers,
     words_of,
 )
-from dbcli.workflows.images.grids import picture_grid
+from dbcli.workflows.images.grids import image_grid
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_by_base, read_prompts
 from dbcli.workflows.prompts.render import rendered
@@ -95,23 +95,23 @@ class Session:
         read_prompts(self.layout, [text], self.record, progress, negative=negative)
         read_by_base(self.layout, self.base, [text, negative], self.record, progress)
         folder = self.out or images_folder(self.layout, self.record)
-        with listening() as wish:
-            pictures = draw_recipes(
+        with listening() as stop:
+            images = draw_recipes(
                 self.base,
                 recipes,
                 folder,
                 batch_size=settings.batch_size,
                 progress=progress,
-                should_stop=wish,
+                should_stop=stop,
                 title=f"Drawing {len(recipes)} picture{'' if len(recipes) == 1 else 's'}",
             )
-        sheet = picture_grid(self.layout, self.record, pictures, folder) if grid else None
-        return Drawn(self.run, pictures, sheet, self.title)
+        sheet = image_grid(self.layout, self.record, images, folder) if grid else None
+        return Drawn(self.run, images, sheet, self.title)
 
 
 def open_session(
     layout: Layout,
-    cast: Cast,
+    selection: RunSelection,
     *,
     flags: Mapping[str, Any],
     size: tuple[int | None, int | None],
@@ -120,7 +120,7 @@ def open_session(
     offline: bool,
 ) -> Session:
     """Loads a run, or several, once. Raises whatever `compose` raises, and before that what `flags` get wrong."""
-    composition = compose(layout, cast)
+    composition = compose(layout, selection)
     profile = profile_of(layout, composition.whole)
     check_clip_skip(draw_settings(profile, flags), facts_of(layout).text_layers)
     check_typed_size(layout, size)

@@ -16,7 +16,7 @@ from dbcli.project.prompts.identifiers import Words, render_for, render_with
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.workflows.images.image_writer import PictureWriter
+from dbcli.workflows.images.image_writer import ImageWriter
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import dealt, together
 
@@ -38,7 +38,7 @@ MOST_PX = 4096
 
 
 @dataclass(frozen=True)
-class Picture:
+class GeneratedImage:
     """One drawn picture: where it lies and how it was made."""
 
     path: Path
@@ -139,7 +139,7 @@ def draw_recipes(
     should_stop: Callable[[], bool],
     title: str = "Drawing",
     wanted: Collection[int] | None = None,
-) -> list[Picture]:
+) -> list[GeneratedImage]:
     """Draws recipes of one sampler, guidance and size into `folder`; each file is whole or not there.
 
     With `wanted` only the recipes of these indices are drawn, as they would be among all.
@@ -155,18 +155,18 @@ def draw_recipes(
     one = recipes[0]
     how = how_to_draw(one, batch_size)
     orders = [Order(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
-    pictures: dict[int, Picture] = {}
+    images: dict[int, GeneratedImage] = {}
     count = len(wanted) if wanted is not None else len(recipes)
-    with progress.stage(title, count, parts=one.steps) as stage, PictureWriter() as writer:
+    with progress.stage(title, count, parts=one.steps) as stage, ImageWriter() as writer:
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
         for index, pixels in draw(base, orders, how, wanted=wanted, **told):
             if wanted is not None and index not in wanted:
                 continue
             path = folder / file_name(recipes[index])
             writer.submit(save_png, path, to_image(pixels), recipes[index])
-            pictures[index] = Picture(path, recipes[index])
+            images[index] = GeneratedImage(path, recipes[index])
             stage.complete()
-    return [pictures[index] for index in sorted(pictures)]
+    return [images[index] for index in sorted(images)]
 
 
 def drawn_files(

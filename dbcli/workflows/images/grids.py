@@ -12,7 +12,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.runs.run import RunRecord
 from dbcli.project.subjects.subject import load_subject, photo_paths
-from dbcli.workflows.images.generated import Picture
+from dbcli.workflows.images.generated import GeneratedImage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,15 +35,20 @@ def photos_of(layout: Layout, record: RunRecord | None) -> dict[str, list[Path]]
     return found
 
 
-def picture_grid(
-    layout: Layout, record: RunRecord | None, pictures: Sequence[Picture], folder: Path, *, title: str | None = None
+def image_grid(
+    layout: Layout,
+    record: RunRecord | None,
+    images: Sequence[GeneratedImage],
+    folder: Path,
+    *,
+    title: str | None = None,
 ) -> Path:
     """Writes one sheet of pictures into `folder`, named by what it shows; returns its path."""
-    names = "\n".join(picture.path.name for picture in pictures)
+    names = "\n".join(image.path.name for image in images)
     path = folder / f"grid-{hashlib.sha256(names.encode()).hexdigest()[:12]}.png"
     by_prompt: dict[str, list[Path]] = {}
-    for picture in pictures:
-        by_prompt.setdefault(picture.recipe.prompt, []).append(picture.path)
+    for image in images:
+        by_prompt.setdefault(image.recipe.prompt, []).append(image.path)
     write_sheet(path, photos_of(layout, record), by_prompt, title=title)
     return path
 
@@ -68,8 +73,8 @@ def opened(files: Sequence[Path]) -> list[Image.Image]:
     """Drawn pictures and stored photos, which are all PNG, in memory."""
     from PIL import Image
 
-    pictures: list[Image.Image] = []
+    images: list[Image.Image] = []
     for file in files:
-        with Image.open(file, formats=("PNG",)) as picture:
-            pictures.append(picture.convert("RGB"))
-    return pictures
+        with Image.open(file, formats=("PNG",)) as image:
+            images.append(image.convert("RGB"))
+    return images

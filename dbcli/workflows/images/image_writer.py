@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 
-class PictureWriter:
+class ImageWriter:
     """Runs writing in a thread of its own, in order; leaving it waits for the last picture.
 
     What a write raised is raised at the next `submit`, or on leaving.
@@ -25,7 +25,7 @@ class PictureWriter:
             self._waiting.pop(0).result()
         self._waiting.append(self._thread.submit(write, *arguments))
 
-    def __enter__(self) -> PictureWriter:
+    def __enter__(self) -> ImageWriter:
         return self
 
     def __exit__(

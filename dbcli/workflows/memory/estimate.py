@@ -50,7 +50,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class MemoryEstimate:
     """The chosen recipe's forecast, and those below it down to the first that fits."""
 
     forecasts: list[Forecast]
@@ -68,7 +68,7 @@ class Outlook:
         return self.fitting or self.forecasts[-1]
 
 
-def with_outlook(
+def with_estimate(
     layout: Layout,
     plan: TrainingPlan,
     *,
@@ -82,29 +82,29 @@ def with_outlook(
     `auto` takes the first rung that fits; a run that goes on from another keeps that run's recipe.
     """
     if plan.profile_name == AUTO and plan.continuation is None:
-        outlook = look_for(layout, plan.subjects, sets=sets, flags=flags, progress=progress)
-        progress.note(f"This machine has room for: {outlook.chosen.rung}.")
-        return replace(plan, profile=outlook.chosen.profile, outlook=outlook)
+        estimate = look_for(layout, plan.subjects, sets=sets, flags=flags, progress=progress)
+        progress.note(f"This machine has room for: {estimate.chosen.rung}.")
+        return replace(plan, profile=estimate.chosen.profile, estimate=estimate)
     if asked and plan.profile.method in METHODS:
         with progress.stage("Estimating memory and time", 1) as stage:
-            outlook = look_ahead(layout, plan.subjects, plan.profile)
+            estimate = look_ahead(layout, plan.subjects, plan.profile)
             stage.advance()
-        return replace(plan, outlook=outlook)
+        return replace(plan, estimate=estimate)
     return plan
 
 
-def resumed_outlook(layout: Layout, resumed: ResumePlan) -> TrainingPlan:
+def resumed_estimate(layout: Layout, resumed: ResumePlan) -> TrainingPlan:
     """An unfinished run with the settings it would go on with, and what they will take of this machine."""
     from dbcli.workflows.training.run import TrainingPlan
 
     record, profile = resumed.record, resumed.profile
     taught = [one for one, entry in zip(resumed.subjects, record.shown, strict=True) if entry.learnt_in is None]
     lines = (f"Resumes {record.name} at step {record.step} of {profile.train.steps}.", *resumed.lines)
-    outlook = look_ahead(layout, resumed.subjects, profile) if profile.method in METHODS else None
-    return TrainingPlan(taught, str(record.profile.get("name")), profile, outlook=outlook, resumes=lines)
+    estimate = look_ahead(layout, resumed.subjects, profile) if profile.method in METHODS else None
+    return TrainingPlan(taught, str(record.profile.get("name")), profile, estimate=estimate, resumes=lines)
 
 
-def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> Outlook | None:
+def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> MemoryEstimate | None:
     """Forecasts a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
 
     None where the base is not on this machine and its size not known.
@@ -119,7 +119,7 @@ def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) ->
             yield one
 
     try:
-        return _outlook(layout, subjects, downwards())
+        return _estimate(layout, subjects, downwards())
     except (Unreachable, BaseMissing):
         return None
 
@@ -131,7 +131,7 @@ def look_for(
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> Outlook:
+) -> MemoryEstimate:
     """Forecasts the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
 
     A rung that they rule out is left out. Raises UsageError where the size of the base is not known, or no rung has the
@@ -158,23 +158,23 @@ def look_for(
                 yield profile
 
     try:
-        outlook = _outlook(layout, subjects, recipes())
+        estimate = _estimate(layout, subjects, recipes())
     except (Unreachable, BaseMissing) as error:
         raise UsageError(
             f"How much {base} takes is not known before it is on this machine.",
             hint="name a profile for the first run: --profile lora",
         ) from error
-    if not outlook.forecasts and faults:
+    if not estimate.forecasts and faults:
         raise faults[0]
-    if not outlook.forecasts:
+    if not estimate.forecasts:
         raise UsageError("The profile auto has no recipe of that method.", hint="--method full or --method lora")
-    if progress is not None and outlook.fitting is None:
-        least, free = outlook.chosen, outlook.free_bytes / 1e9
+    if progress is not None and estimate.fitting is None:
+        least, free = estimate.chosen, estimate.free_bytes / 1e9
         progress.warn(f"Even '{least.rung}' takes about {least.peak_bytes / 1e9:.1f} GB; {free:.1f} GB are free.")
-    return outlook
+    return estimate
 
 
-def _outlook(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Profile]) -> Outlook:
+def _estimate(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Profile]) -> MemoryEstimate:
     """Forecasts recipes one by one until one fits."""
     from dbcli.diffusion.devices import device_name, free_memory_bytes, pick_device
 
@@ -188,7 +188,7 @@ def _outlook(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Prof
         forecasts.append(_forecast(settings, profile, photos, device, free))
         if forecasts[-1].fits:
             break
-    return Outlook(forecasts, free, device_name(device))
+    return MemoryEstimate(forecasts, free, device_name(device))
 
 
 @dataclass(frozen=True)
@@ -217,14 +217,14 @@ class _Before:
 def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: torch.device, free: int) -> Forecast:
     train, prior = profile.train, profile.prior
     drawn = prior.images if prior.enabled and prior.folder is None else 0
-    pictures = photos * _views(profile) + (prior.images if prior.enabled else 0)
+    images = photos * _views(profile) + (prior.images if prior.enabled else 0)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
-    at_once = (min(prior.batch_size, drawn or 1), min(ENCODED_AT_ONCE, pictures))
+    at_once = (min(prior.batch_size, drawn or 1), min(ENCODED_AT_ONCE, images))
     model = (settings.base, settings.revision, tuple(settings.base_choices.items()), str(device))
     done = _training(*model, neutral.model_dump_json())
     before = _before(*model, profile.images.resolution, prior.precision, at_once)
     is_cpu = device.type != "cuda"
-    pixels = pictures * 3 * before.size_px**2 * 4 if is_cpu else 0
+    pixels = images * 3 * before.size_px**2 * 4 if is_cpu else 0
     held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
     phases = {
         "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if drawn else 0,
@@ -235,7 +235,7 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
     rows = train.batch_size * (2 if prior.enabled else 1)
     speed = _speed(device, before.channels, rows, before.latent_size, train.precision)
     step_seconds = train.accumulation * speed.seconds(done.step)
-    seconds = step_seconds * train.steps + -(-pictures // ENCODED_AT_ONCE) * speed.seconds(before.encode)
+    seconds = step_seconds * train.steps + -(-images // ENCODED_AT_ONCE) * speed.seconds(before.encode)
     seconds += -(-drawn // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
     seconds += drawn * speed.seconds(before.decode)
     peak = max(phases.values())

@@ -26,7 +26,7 @@ from dbcli.project.runs.probe_files import (
     keep_weights,
     kept_weights,
     load_probes,
-    probe_picture,
+    probe_image,
     save_probes,
 )
 from dbcli.project.runs.run import RunRecord
@@ -217,13 +217,13 @@ class Probing:
                 self.base,
                 self.items,
                 batch_size=self.profile.draw.batch_size,
-                on_picture=lambda count: stage.tell(f"probe after step {step}: picture {count}"),
+                on_image=lambda count: stage.tell(f"probe after step {step}: picture {count}"),
                 should_stop=should_stop,
                 on_note=stage.tell,
             )
         found = self.panel.score(self.items, images)
         for index, (image, item) in enumerate(zip(images, self.items, strict=True)):
-            path = probe_picture(self.layout, self.run.name, step, index)
+            path = probe_image(self.layout, self.run.name, step, index)
             path.parent.mkdir(parents=True, exist_ok=True)
             recipe = item.recipe.model_copy(update={"extras": {**item.recipe.extras, CHECKPOINT_KEY: step}})
             save_png(path, image, recipe)

@@ -38,19 +38,19 @@ def plan_probes(profile: Profile, *, subjects: int, classes: int) -> ProbePlan:
         )
     wanted = settings.patience + 3 if settings.stop == "auto" else ENOUGH_PROBES
     most = MOST_PROBES_TO_STOP if settings.stop == "auto" else MOST_PROBES
-    affordable = settings.budget * _passes_of_training(profile) / _passes_a_picture(profile)
+    affordable = settings.budget * _passes_of_training(profile) / _passes_per_image(profile)
     for seeds in range(settings.seeds, 0, -1):
-        pictures = pictures_a_probe(profile, subjects=subjects, classes=classes, seeds=seeds)
-        probes = min(int(affordable / pictures), most, steps)
+        images = images_per_probe(profile, subjects=subjects, classes=classes, seeds=seeds)
+        probes = min(int(affordable / images), most, steps)
         if probes >= (wanted if seeds > 1 else LEAST_PROBES):
             found = _spread(steps, _rounded(math.ceil(steps / probes)))
-            why = f"{len(found)} probes of {pictures} pictures fit into {settings.budget:.0%} of the steps' time"
+            why = f"{len(found)} probes of {images} pictures fit into {settings.budget:.0%} of the steps' time"
             return ProbePlan(steps=found, seeds=seeds, why=why)
     why = f"a run of {steps} steps has no room for {LEAST_PROBES} probes in {settings.budget:.0%} of its time"
     return ProbePlan(why=why)
 
 
-def pictures_a_probe(profile: Profile, *, subjects: int, classes: int, seeds: int) -> int:
+def images_per_probe(profile: Profile, *, subjects: int, classes: int, seeds: int) -> int:
     """Each subject as it was trained and in each scene, and each class once, all with so many seeds."""
     return seeds * (subjects * (1 + len(profile.probe.prompts)) + classes)
 
@@ -90,7 +90,7 @@ def _passes_of_training(profile: Profile) -> float:
     return float(train.steps * rows * PASSES_A_TRAINING_ROW)
 
 
-def _passes_a_picture(profile: Profile) -> int:
+def _passes_per_image(profile: Profile) -> int:
     guided = profile.draw.guidance != 1.0
     return profile.probe.steps * (2 if guided else 1) + PASSES_TO_DECODE
 

@@ -86,7 +86,7 @@ def draw_items(
     items: Sequence[Item],
     *,
     batch_size: int,
-    on_picture: Callable[[int], None],
+    on_image: Callable[[int], None],
     should_stop: Callable[[], bool],
     on_note: Callable[[str], None] = lambda line: None,
 ) -> list[Image.Image]:
@@ -100,7 +100,7 @@ def draw_items(
     images: dict[Order, Image.Image] = {}
     for index, pixels in draw(base, distinct, how, should_stop=should_stop, on_note=on_note):
         images[distinct[index]] = to_image(pixels)
-        on_picture(len(images))
+        on_image(len(images))
     return [images[order] for order in orders]
 
 
@@ -129,7 +129,7 @@ class Panel:
 
         seen = self.judges.dino.encode_images(list(images))
         scenes = [index for index, item in enumerate(items) if item.role == "scene"]
-        pictures = self.judges.clip.encode_images([images[index] for index in scenes])
+        sampled_images = self.judges.clip.encode_images([images[index] for index in scenes])
         texts = self.judges.clip.encode_texts([items[index].scoring_text for index in scenes])
         near = [
             mean_pairwise_cosine(seen[index : index + 1], self._photos[item.subject]) or 0.0
@@ -143,7 +143,7 @@ class Panel:
         )
         return Found(
             [value for values in own.values() for value in values],
-            [mean_matched_cosine(pictures[i : i + 1], texts[i : i + 1]) or 0.0 for i in range(len(scenes))],
+            [mean_matched_cosine(sampled_images[i : i + 1], texts[i : i + 1]) or 0.0 for i in range(len(scenes))],
             sum(members) / len(members) if members else None,
             copying,
         )

@@ -219,7 +219,7 @@ def _write_folder(order: ExportOrder, model: Base) -> None:
         commit_folder(folder, order.path)
 
 
-def _write_checkpoint(order: ExportOrder, model: Base, picture: torch.Tensor) -> None:
+def _write_checkpoint(order: ExportOrder, model: Base, image: torch.Tensor) -> None:
     from dbcli.diffusion.formats.checkpoint import write_checkpoint
 
     write_checkpoint(
@@ -231,7 +231,7 @@ def _write_checkpoint(order: ExportOrder, model: Base, picture: torch.Tensor) ->
         max_tokens=model.max_tokens,
         pad_token=str(model.tokenizer.pad_token),
         dtype=order.dtype,
-        metadata=modelspec_of(order.record, order.profile, model, picture, addition=None, origin=order.origin),
+        metadata=modelspec_of(order.record, order.profile, model, image, addition=None, origin=order.origin),
     )
 
 

@@ -66,16 +66,16 @@ def modelspec_of(
     record: RunRecord,
     profile: Profile,
     model: Base,
-    picture: torch.Tensor,
+    image: torch.Tensor,
     *,
     addition: Addition | None,
     origin: Origin,
 ) -> dict[str, str]:
-    """The ModelSpec table and the subjects; `picture` `[3, H, W]` in [-1, 1] becomes the thumbnail."""
+    """The ModelSpec table and the subjects; `image` `[3, H, W]` in [-1, 1] becomes the thumbnail."""
     from dbcli.diffusion.formats.metadata import modelspec_metadata
     from dbcli.diffusion.images import to_image
 
-    thumbnail: Image.Image = to_image(picture)
+    thumbnail: Image.Image = to_image(image)
     method = "Textual inversion" if addition == INVERSION else "DreamBooth"
     trigger = ", ".join(_triggers(record))
     origin = settled_origin(record, origin)

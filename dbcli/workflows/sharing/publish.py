@@ -33,12 +33,12 @@ from dbcli.workflows.sharing.export_metadata import Origin, settled_origin
 if TYPE_CHECKING:
     from dbcli.reports.model_card import CardFacts, CardScore, Shown
 
-MOST_PICTURES = 6
+MOST_IMAGES = 6
 USUAL_SIZE_PX = 512
 # What a run of each method is uploaded as.
 HUB_KINDS = {"full": "diffusers", "lora": "lora", INVERSION: "embedding"}
 # What `generate` writes; sheets (grid-….png) show the photos and must stay here.
-_PICTURE_NAME = re.compile(r"[0-9a-f]{12}-[0-9]{4}\.png")
+_IMAGE_NAME = re.compile(r"[0-9a-f]{12}-[0-9]{4}\.png")
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def bundled(
             # A folder's licence stands on its card.
             **({} if kind == "diffusers" else {"author": author, "licence": licence}),
         )
-        drawn = _own_pictures(layout, record)
-        pictures = _copied(drawn, folder)
-        if not pictures:
+        drawn = _own_images(layout, record)
+        images = _copied(drawn, folder)
+        if not images:
             progress.warn("The run has drawn no pictures yet, so the card shows none.")
         size_px = drawn[0][1].width if drawn else USUAL_SIZE_PX
-        facts = _facts(layout, record, target, pictures, licence, size_px)
+        facts = _facts(layout, record, target, images, licence, size_px)
         write_text(folder / "README.md", model_card(facts))
         yield Bundle(
             record.name,
@@ -139,7 +139,7 @@ def bundled(
                 ("instance prompt", facts.instance_prompt),
                 ("base", facts.base_model or facts.base_name),
                 ("licence", facts.licence),
-                ("prompts of the pictures", "; ".join(dict.fromkeys(one.prompt for one in pictures)) or "none"),
+                ("prompts of the pictures", "; ".join(dict.fromkeys(one.prompt for one in images)) or "none"),
             ],
             sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in _files(folder)),
         )
@@ -162,32 +162,32 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _own_pictures(layout: Layout, record: RunRecord) -> list[tuple[Path, Recipe]]:
+def _own_images(layout: Layout, record: RunRecord) -> list[tuple[Path, Recipe]]:
     """What the run itself drew, the first picture of each prompt before the second of any."""
     by_prompt: dict[str, list[tuple[Path, Recipe]]] = {}
     source = layout.images_dir(record.name)
     for path in sorted(source.iterdir()) if source.is_dir() else []:
-        if not _PICTURE_NAME.fullmatch(path.name) or path.is_symlink():
+        if not _IMAGE_NAME.fullmatch(path.name) or path.is_symlink():
             continue
         with suppress(DataError):
             recipe = read_recipe(path)
             if recipe.run == record.name:
                 by_prompt.setdefault(recipe.prompt, []).append((path, recipe))
     turns = range(max((len(found) for found in by_prompt.values()), default=0))
-    return [found[turn] for turn in turns for found in by_prompt.values() if turn < len(found)][:MOST_PICTURES]
+    return [found[turn] for turn in turns for found in by_prompt.values() if turn < len(found)][:MOST_IMAGES]
 
 
-def _copied(pictures: list[tuple[Path, Recipe]], folder: Path) -> list[Shown]:
+def _copied(images: list[tuple[Path, Recipe]], folder: Path) -> list[Shown]:
     from dbcli.reports.model_card import Shown
 
-    for path, _ in pictures:
+    for path, _ in images:
         (folder / "images").mkdir(exist_ok=True)
         shutil.copyfile(path, folder / "images" / path.name)
-    return [Shown(f"images/{path.name}", recipe.prompt) for path, recipe in pictures]
+    return [Shown(f"images/{path.name}", recipe.prompt) for path, recipe in images]
 
 
 def _facts(
-    layout: Layout, record: RunRecord, target: Target, pictures: list[Shown], licence: str | None, size_px: int
+    layout: Layout, record: RunRecord, target: Target, images: list[Shown], licence: str | None, size_px: int
 ) -> CardFacts:
     from dbcli.diffusion.bases.hub import is_repository
     from dbcli.reports.model_card import CardFacts
@@ -207,7 +207,7 @@ def _facts(
         licence=settled_origin(record, Origin(licence=licence)).licence or "other",
         instance_prompt=_prompt(profile.images.template, first),
         words=[(one.identifier, one.class_noun) for one in words.values()],
-        pictures=pictures,
+        images=images,
         scores=list(_scores(layout, record)),
         training=_training(record, profile.train.learning_rate, resolution, imported),
         is_trained_here=not imported,

@@ -109,18 +109,18 @@ def _draft(path: Path, subject: Subject, captioner: Captioner) -> str:
 
 
 def _draw_mask(layout: Layout, subject: Subject, path: Path, mask: ClassMask, done: Annotated) -> None:
-    picture = mask.of(_opened(path), subject.class_noun)
-    if picture is None:
+    image = mask.of(_opened(path), subject.class_noun)
+    if image is None:
         done.notes.append(f"{path.name}: no {subject.class_noun} was found, so it has no mask and counts as a whole")
         return
     layout.masks_dir(subject.name).mkdir(exist_ok=True)
     target = layout.masks_dir(subject.name) / path.name
-    write_bytes(target, png_bytes(picture))
+    write_bytes(target, png_bytes(image))
     done.masks.append(target)
 
 
 def _opened(path: Path) -> Image.Image:
     from PIL import Image
 
-    with Image.open(path, formats=("PNG",)) as picture:
-        return picture.convert("RGB")
+    with Image.open(path, formats=("PNG",)) as image:
+        return image.convert("RGB")

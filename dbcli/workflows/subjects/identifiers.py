@@ -141,27 +141,27 @@ def random_sequences(claims: Sequence[Claim], count: int, *, seed: int) -> list[
     return found
 
 
-def suggest(layout: Layout, wish: Wish, progress: Progress, *, offline: bool) -> list[Proposal]:
+def suggest(layout: Layout, stop: Wish, progress: Progress, *, offline: bool) -> list[Proposal]:
     """The words that mean least to the project's base beside a class noun, the weakest first.
 
     What is measured is kept: it is what other commands propose from then on.
     """
     from dbcli.diffusion.vocabulary import tokens_of
 
-    if not 1 <= wish.count <= CANDIDATES:
-        raise UsageError(f"-n {wish.count}: from 1 to {CANDIDATES} words can be proposed.")
-    seed = first_seed(wish.seed)
-    noun = check_class_noun(wish.class_noun or _usual_noun(list_subjects(layout)))
+    if not 1 <= stop.count <= CANDIDATES:
+        raise UsageError(f"-n {stop.count}: from 1 to {CANDIDATES} words can be proposed.")
+    seed = first_seed(stop.seed)
+    noun = check_class_noun(stop.class_noun or _usual_noun(list_subjects(layout)))
     claims = token_claims(layout, tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]
-    if wish.sequences:
+    if stop.sequences:
         words = random_sequences(claims, CANDIDATES, seed=seed)
     else:
         words = free_words(layout, claims, noun, CANDIDATES)
     proposals = _measured(layout, words, noun, progress, offline=offline)
-    if not wish.sequences:
+    if not stop.sequences:
         # Only here: one word measured alone, such as a bad one that was checked, must not come before all others.
         remember_strengths(layout, noun, {one.word: one.together for one in proposals if one.together is not None})
-    return sorted(proposals, key=lambda one: (one.together or 0.0, one.word))[: wish.count]
+    return sorted(proposals, key=lambda one: (one.together or 0.0, one.word))[: stop.count]
 
 
 def check_word(layout: Layout, word: str, *, class_noun: str | None, progress: Progress, offline: bool) -> Verdict:
@@ -235,10 +235,10 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
     from dbcli.diffusion.vocabulary import tokens_of
     from dbcli.diffusion.word_strength import TIMESTEPS, prior_strengths
 
-    with listening() as wish:
+    with listening() as stop:
         base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))
-        images = _class_pictures(base, noun)
-        wish.raise_if_wished("Stopped before any word was measured.")
+        images = _class_images(base, noun)
+        stop.raise_if_stopped("Stopped before any word was measured.")
         looks = itertools.count(1)
         with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(TIMESTEPS)) as stage:
 
@@ -252,7 +252,7 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
     return [Proposal(one.word, tokens_of(one.word), one.text, one.picture) for one in found]
 
 
-def _class_pictures(base: Base, noun: str) -> Posterior:
+def _class_images(base: Base, noun: str) -> Posterior:
     """A few pictures of the class by the base itself, encoded."""
     from dbcli.diffusion.images import encode
     from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw

@@ -10,7 +10,7 @@ from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.sweeps.sweep_files import Axis, PicturesWish, SweepFile
+from dbcli.project.sweeps.sweep_files import Axis, SweepFile, SweepImages
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile
 from dbcli.workflows.subjects.datasets import open_dataset
@@ -28,7 +28,7 @@ def plan_bench(
     settings: Mapping[str, Any],
     suites: Sequence[str] = (),
     prompts: Sequence[str] = (),
-    count: int = PicturesWish.count,
+    count: int = SweepImages.count,
     seed: int | None = None,
     judge: str | None = None,
     dry: bool,
@@ -56,7 +56,7 @@ def plan_bench(
         about=f"{len(names)} subjects, one recipe.",
         shared={"settings": given, **({"profile": profile} if profile else {})},
         axes=(Axis("subject", tuple((one, {"subject": one}) for one in dict.fromkeys(names))),),
-        pictures=PicturesWish(wanted, tuple(prompts), count, seed),
+        pictures=SweepImages(wanted, tuple(prompts), count, seed),
         judge=judge,
     )
     return plan_sweep(layout, sweep, found, kind="bench", own_suites=own)

@@ -20,8 +20,8 @@ from dbcli.project.subjects.photo_notes import captions_of, mask_hashes
 from dbcli.project.subjects.subject import Subject
 from dbcli.project.sweeps.cells import CellWish, StageWish, cells_of
 from dbcli.project.sweeps.records import CellRecord, key_of, load_cell, runs_by_key
-from dbcli.project.sweeps.sweep_files import PicturesWish, SweepFile
-from dbcli.workflows.evaluation.evaluate import CLASS_PICTURES
+from dbcli.project.sweeps.sweep_files import SweepFile, SweepImages
+from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of
@@ -78,7 +78,7 @@ Unit = TrainUnit | ScoreUnit
 class PlannedCell:
     """A cell with its work in order, and how far it is."""
 
-    wish: CellWish
+    stop: CellWish
     stages: tuple[TrainUnit, ...]
     score: ScoreUnit
     state: State
@@ -135,9 +135,9 @@ def plan_sweep(
         faults["interference: needs a judge, and judge is none"] = None
     suites = _suites(layout, sweep, own_suites or {}, faults)
     profiles = {
-        stage: _profile(layout, sweep, stage, faults) for wish in wishes for stage in map(_Settings, wish.stages)
+        stage: _profile(layout, sweep, stage, faults) for stop in wishes for stage in map(_Settings, stop.stages)
     }
-    names = dict.fromkeys(name for wish in wishes for stage in wish.stages for name in stage.subjects)
+    names = dict.fromkeys(name for stop in wishes for stage in stop.stages for name in stage.subjects)
     faults.update(dict.fromkeys(subjects.faults(names)))
     clashes: dict[str, None] = {}
     if not faults:
@@ -151,7 +151,7 @@ def plan_sweep(
         error = ConfigError if faults else Collision
         raise error(f"The sweep '{sweep.name}' has {many}:\n{lines}")
     maker = _Maker(layout, sweep, subjects, profiles, suites)
-    cells = tuple(maker.cell(wish) for wish in wishes)
+    cells = tuple(maker.cell(stop) for stop in wishes)
     drawn = settled.value if settled.is_used else None
     return SweepPlan(sweep, kind, cells, tuple(one for one in suites if not _ships(one)), drawn)
 
@@ -165,13 +165,13 @@ def kept_seed(layout: Layout, name: str) -> int | None:
     return found if is_seed(found) and found != RANDOM else None
 
 
-def _seeded(pictures: PicturesWish, faults: dict[str, None]) -> PicturesWish:
+def _seeded(pictures: SweepImages, faults: dict[str, None]) -> SweepImages:
     """What every cell draws, with a random first seed drawn."""
     if pictures.seed is None:
         return pictures
     seed = settled.value if pictures.seed == RANDOM else pictures.seed
     try:
-        first_seed(seed, count=max(pictures.count, CLASS_PICTURES), option="pictures, seed:")
+        first_seed(seed, count=max(pictures.count, CLASS_IMAGES), option="pictures, seed:")
     except UsageError as error:
         faults[error.message] = None
     return replace(pictures, seed=seed)
@@ -186,8 +186,8 @@ def _prompt_faults(
 ) -> Iterable[str]:
     """Prompts that cannot be rendered, or whose subject the text encoder would never read; the rest is warned of."""
     seen = set()
-    for wish in wishes:
-        for stage in wish.stages:
+    for stop in wishes:
+        for stage in stop.stages:
             resolved = profiles[_Settings(stage)]
             assert resolved is not None
             words = {name: subjects.word(name, stage) for name in stage.subjects}
@@ -253,9 +253,9 @@ def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: 
     from dbcli.metrics.suites import DEFAULT_SUITE, Suite, SuitePrompt, load_suite, short_label
 
     found: list[Suite] = []
-    wish = sweep.pictures
-    names = wish.suites or (
-        () if wish.prompts else ("tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE,)
+    stop = sweep.pictures
+    names = stop.suites or (
+        () if stop.prompts else ("tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE,)
     )
     for name in names:
         beside = sweep.folder / name if sweep.folder is not None else Path(name)
@@ -263,8 +263,8 @@ def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: 
             found.append(own[name] if name in own else load_suite(beside if beside.is_file() else name))
         except DreamboothError as error:
             faults[f"pictures, suite: {_with_hint(error)}"] = None
-    if wish.prompts:
-        prompts = tuple(SuitePrompt(text, short_label(text), sweep.name) for text in dict.fromkeys(wish.prompts))
+    if stop.prompts:
+        prompts = tuple(SuitePrompt(text, short_label(text), sweep.name) for text in dict.fromkeys(stop.prompts))
         found.append(Suite(sweep.name, sweep.name, f"the prompts of the sweep {sweep.name}", prompts))
     return tuple(found)
 
@@ -280,7 +280,7 @@ def _ships(suite: Suite) -> bool:
 
 
 def _promptless(wishes: Sequence[CellWish], subjects: SweepSubjects, suites: Sequence[Suite]) -> Iterable[str]:
-    nouns = dict.fromkeys(subjects.get(name).class_noun for wish in wishes for name in wish.stages[-1].subjects)
+    nouns = dict.fromkeys(subjects.get(name).class_noun for stop in wishes for name in stop.stages[-1].subjects)
     for suite in suites:
         lacking = [noun for noun in nouns if not suite.prompts_for(noun)]
         if lacking:
@@ -303,14 +303,14 @@ class _Maker:
         self.judge = sweep.judge or default_judge(layout)
         self.runs = runs_by_key(layout)
 
-    def cell(self, wish: CellWish) -> PlannedCell:
+    def cell(self, stop: CellWish) -> PlannedCell:
         stages: list[TrainUnit] = []
-        for stage in wish.stages:
-            stages.append(self._train(wish, stage, stages[-1].key if stage.continues else None))
-        score = self._score(wish, stages)
-        return PlannedCell(wish, tuple(stages), score, self._state(stages, score))
+        for stage in stop.stages:
+            stages.append(self._train(stop, stage, stages[-1].key if stage.continues else None))
+        score = self._score(stop, stages)
+        return PlannedCell(stop, tuple(stages), score, self._state(stages, score))
 
-    def _train(self, wish: CellWish, stage: StageWish, after: str | None) -> TrainUnit:
+    def _train(self, stop: CellWish, stage: StageWish, after: str | None) -> TrainUnit:
         resolved = self.profiles[_Settings(stage)]
         assert resolved is not None
         name, profile = resolved
@@ -323,8 +323,8 @@ class _Maker:
             "subjects": [self._subject(self.subjects.get(one), word, profile) for one, word in words],
             "after": after,
         }
-        label = self.label(wish)
-        title = f"{label}: {' + '.join(stage.subjects)}" if len(wish.stages) > 1 else label
+        label = self.label(stop)
+        title = f"{label}: {' + '.join(stage.subjects)}" if len(stop.stages) > 1 else label
         return TrainUnit(key_of(content), title, words, name, profile, after, stage.allow_collision)
 
     def _base_choices(self) -> dict[str, str]:
@@ -332,11 +332,11 @@ class _Maker:
         choices = {"prediction_type": self.settings.prediction_type, "vae": self.settings.vae_hash}
         return {name: value for name, value in choices.items() if value is not None}
 
-    def label(self, wish: CellWish) -> str:
+    def label(self, stop: CellWish) -> str:
         """A cell's label with its subject's words, or "the subject" where it has several."""
-        words = {(self.subjects.word(one, stage), one) for stage in wish.stages for one in stage.subjects}
+        words = {(self.subjects.word(one, stage), one) for stage in stop.stages for one in stage.subjects}
         (word, name), *others = words
-        return rendered_label(wish.label, None if others else (word, self.subjects.get(name).class_noun))
+        return rendered_label(stop.label, None if others else (word, self.subjects.get(name).class_noun))
 
     def _subject(self, subject: Subject, word: str, profile: Profile) -> dict[str, Any]:
         is_here = self.layout.subject_file(subject.name).exists()
@@ -350,7 +350,7 @@ class _Maker:
             "masks": [one for one in mask_hashes(self.layout, subject) if one] if masked else [],
         }
 
-    def _score(self, wish: CellWish, stages: Sequence[TrainUnit]) -> ScoreUnit:
+    def _score(self, stop: CellWish, stages: Sequence[TrainUnit]) -> ScoreUnit:
         pictures = self.sweep.pictures
         folder = suites_folder(self.layout, self.sweep.name)
         content = {
@@ -368,7 +368,7 @@ class _Maker:
         runs = tuple(stage.key for stage in stages)
         return ScoreUnit(
             key_of(content),
-            self.label(wish),
+            self.label(stop),
             runs,
             suites,
             pictures.count,

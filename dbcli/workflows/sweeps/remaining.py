@@ -11,7 +11,7 @@ from dbcli.project.files.names import slug
 from dbcli.project.runs.run import RunRecord, list_runs
 from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings, Profile
 from dbcli.project.subjects.subject import list_subjects, load_subject
-from dbcli.workflows.evaluation.evaluate import CLASS_PICTURES
+from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
 from dbcli.workflows.sweeps.plan import DRAW_ONLY, SweepPlan, TrainUnit, Unit
@@ -101,7 +101,7 @@ class Pace:
                 name = suite.rpartition("/")[2].removesuffix(".yaml")
                 total += len((own.get(name) or load_suite(suite)).prompts_for(noun)) * unit.count
             # Beside its suites every scored subject is drawn as its class alone.
-            total += 0 if unit.judge == DRAW_ONLY else CLASS_PICTURES
+            total += 0 if unit.judge == DRAW_ONLY else CLASS_IMAGES
         return total
 
     def _nouns(self, key: str) -> list[str]:
@@ -164,8 +164,8 @@ class Pace:
         if not self.may_estimate or profile.method not in METHODS:
             return None
         known = [one for one in list_subjects(self.layout) if one.photos][:1]
-        outlook = look_ahead(self.layout, known, profile) if known else None
-        return None if outlook is None else outlook.forecasts[0].step_seconds
+        estimate = look_ahead(self.layout, known, profile) if known else None
+        return None if estimate is None else estimate.forecasts[0].step_seconds
 
 
 def _before(runs: Sequence[RunRecord], profile: Profile) -> float | None:

@@ -21,7 +21,7 @@ from dbcli.workflows.sweeps.plan import PlannedCell, SweepPlan
 if TYPE_CHECKING:
     from PIL import Image
 
-    from dbcli.reports.page import PictureRow
+    from dbcli.reports.page import ImageRow
 
 Ended = tuple[PlannedCell, CellRecord]
 TILE_PX = 112
@@ -76,8 +76,8 @@ def scores_of(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[s
 def _prompts(record: CellRecord) -> int:
     """How many prompts each subject of a cell was drawn under, the most."""
     by_subject: dict[str, int] = {}
-    for picture in record.pictures:
-        by_subject[picture["subject"]] = by_subject.get(picture["subject"], 0) + 1
+    for image in record.pictures:
+        by_subject[image["subject"]] = by_subject.get(image["subject"], 0) + 1
     return max(by_subject.values(), default=0)
 
 
@@ -87,8 +87,8 @@ def _cell(layout: Layout, cell: PlannedCell, record: CellRecord) -> dict[str, An
     pooled = pool_scores(record.scores) if record.scores else None
     return {
         "key": record.key,
-        "values": dict(cell.wish.values),
-        "label": rendered_label(" · ".join(dict(cell.wish.values).values()), _shared_words(layout, [(cell, record)])),
+        "values": dict(cell.stop.values),
+        "label": rendered_label(" · ".join(dict(cell.stop.values).values()), _shared_words(layout, [(cell, record)])),
         "state": record.state,
         "error": None if record.error is None else record.error["message"],
         "runs": record.runs,
@@ -139,13 +139,13 @@ def _shared_words(layout: Layout, members: Sequence[Ended]) -> tuple[str, str] |
 
 
 def _row_values(plan: SweepPlan, cell: PlannedCell) -> tuple[tuple[str, str], ...]:
-    return tuple((name, label) for name, label in cell.wish.values if name not in plan.sweep.average_over)
+    return tuple((name, label) for name, label in cell.stop.values if name not in plan.sweep.average_over)
 
 
 def _averaged(plan: SweepPlan, cell: PlannedCell) -> tuple[str, str]:
     """Where a cell stands on the first axis that is averaged, and on the others."""
     order = {name: place for place, name in enumerate(plan.sweep.average_over)}
-    found = sorted((order[name], label) for name, label in cell.wish.values if name in order)
+    found = sorted((order[name], label) for name, label in cell.stop.values if name in order)
     labels = [label for _, label in found]
     return (labels[0] if labels else "", " · ".join(labels[1:]))
 
@@ -173,11 +173,11 @@ def _strips(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[str
     for cell, record in ended:
         by_subject: dict[str, list[tuple[str, Path]]] = {}
         each = max(1, (MOST_COLUMNS - 1) // max(1, _prompts(record)))
-        for picture in record.pictures:
-            files = [layout.root / file for file in picture["files"]][:each]
-            pairs = [(picture["label"], file) for file in files if file.is_file()]
-            by_subject.setdefault(picture["subject"], []).extend(pairs)
-        axes = " · ".join(value for name, value in cell.wish.values if name != "subject")
+        for image in record.pictures:
+            files = [layout.root / file for file in image["files"]][:each]
+            pairs = [(image["label"], file) for file in files if file.is_file()]
+            by_subject.setdefault(image["subject"], []).extend(pairs)
+        axes = " · ".join(value for name, value in cell.stop.values if name != "subject")
         for name, pairs in by_subject.items():
             if pairs:
                 label = rendered_label(axes, _words(layout, cell, name)) or name
@@ -203,17 +203,17 @@ def _photos(layout: Layout, name: str) -> list[Image.Image]:
         return []
 
 
-def _galleries(layout: Layout, strips: Mapping[str, list[_Strip]]) -> list[tuple[str, list[PictureRow]]]:
+def _galleries(layout: Layout, strips: Mapping[str, list[_Strip]]) -> list[tuple[str, list[ImageRow]]]:
     """One gallery a subject: its photos, then a strip a cell."""
-    from dbcli.reports.page import PictureRow
+    from dbcli.reports.page import ImageRow
 
     return [
         (
             name,
             [
-                PictureRow(f"photos of {name}", _photos(layout, name), is_photos=True),
+                ImageRow(f"photos of {name}", _photos(layout, name), is_photos=True),
                 *(
-                    PictureRow(strip.label, opened(strip.files), note=strip.note, captions=strip.labels)
+                    ImageRow(strip.label, opened(strip.files), note=strip.note, captions=strip.labels)
                     for strip in found
                 ),
             ],

@@ -68,7 +68,7 @@ class SweepSubjects:
         """Gives each subject that has no word, here or in the sweep, the next free rare one, and writes it down."""
         from dbcli.diffusion.vocabulary import tokens_of
 
-        wanted = [(name, stage) for wish in wishes for stage in wish.stages for name in stage.subjects]
+        wanted = [(name, stage) for stop in wishes for stage in stop.stages for name in stage.subjects]
         asked = {word for _, stage in wanted for word in stage.identifiers.values()}
         taken = [Claim("the sweep", word, frozenset(tokens_of(word))) for word in sorted(asked)]
         for name in dict.fromkeys(name for name, stage in wanted if not self.word(name, stage)):
@@ -91,9 +91,9 @@ def word_faults(layout: Layout, wishes: Sequence[CellWish], subjects: SweepSubje
     from dbcli.diffusion.vocabulary import tokens_of
 
     claims: dict[str, list[Claim]] = {}
-    for wish in wishes:
+    for stop in wishes:
         held: list[Claim] = []
-        for stage, name in [(one, name) for one in wish.stages for name in one.subjects]:
+        for stage, name in [(one, name) for one in stop.stages for name in one.subjects]:
             subject, word = subjects.get(name), subjects.word(name, stage)
             tokens = frozenset(tokens_of(word))
             if name not in claims:

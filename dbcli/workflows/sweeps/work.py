@@ -137,11 +137,11 @@ def _score(layout: Layout, unit: ScoreUnit, progress: Progress, *, offline: bool
 def _interference(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> dict[str, Any]:
     """Whether the subjects of a cell's run stay apart; see `dreambooth eval --interference`."""
     from dbcli.workflows.evaluation.interference import measure_interference
-    from dbcli.workflows.generation.lora_mix import Cast
+    from dbcli.workflows.generation.lora_mix import RunSelection
 
     return measure_interference(
         layout,
-        Cast((run,), allow_collision=True),
+        RunSelection((run,), allow_collision=True),
         suites=[],
         judge=unit.judge,
         count=unit.count,
@@ -187,7 +187,7 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     from dbcli.metrics.suites import load_suite
     from dbcli.workflows.evaluation.evaluate import label_of
     from dbcli.workflows.generation.generate import generate
-    from dbcli.workflows.generation.lora_mix import Cast
+    from dbcli.workflows.generation.lora_mix import RunSelection
     from dbcli.workflows.images.generated import words_of
 
     words = words_of(load_run(layout, run))
@@ -200,7 +200,7 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     drawn = generate(
         layout,
         [text for _, _, text in wanted],
-        cast=Cast((run,), allow_collision=True),
+        selection=RunSelection((run,), allow_collision=True),
         flags={"count": unit.count},
         seed=unit.seed,
         size=(None, None),
@@ -209,7 +209,7 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
         progress=progress,
         offline=offline,
     )
-    files = [layout.shown(picture.path) for picture in drawn.pictures]
+    files = [layout.shown(image.path) for image in drawn.pictures]
     return [
         {"subject": name, "label": label, "files": files[start * unit.count : (start + 1) * unit.count]}
         for start, (name, label, _) in enumerate(wanted)

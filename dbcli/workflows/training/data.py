@@ -31,7 +31,7 @@ class Lesson:
     loss_weights `[N, 1, h, w]` says how much each place of each picture counts; None if no photo has a mask.
     """
 
-    pictures: Posterior
+    images: Posterior
     prompts: list[str]
     materials: list[Material]
     loss_weights: torch.Tensor | None = None
@@ -91,9 +91,9 @@ def gather(
             if should_stop():
                 raise Interrupted("Stopped while encoding pictures.")
 
-        pictures = encode(base.vae, pile.pixels, batch_size=4, on_batch=on_batch)
+        images = encode(base.vae, pile.pixels, batch_size=4, on_batch=on_batch)
     _tell_masks(pile, materials, profile, progress)
-    return Lesson(pictures, pile.prompts, materials, loss_weights(pile.masks, pictures, profile.images.mask_loss))
+    return Lesson(images, pile.prompts, materials, loss_weights(pile.masks, images, profile.images.mask_loss))
 
 
 def _tell_masks(pile: _Pile, materials: Sequence[Material], profile: Profile, progress: Progress) -> None:
@@ -104,7 +104,7 @@ def _tell_masks(pile: _Pile, materials: Sequence[Material], profile: Profile, pr
         progress.note(f"masks of {masked} of {len(photos)} photos; outside of them the loss counts {background:g}")
 
 
-def loss_weights(masks: Mapping[int, torch.Tensor], pictures: Posterior, background: float) -> torch.Tensor | None:
+def loss_weights(masks: Mapping[int, torch.Tensor], images: Posterior, background: float) -> torch.Tensor | None:
     """How much each place of N pictures counts, float32 `[N, 1, h, w]`: 1, and `background` where a mask is 0.
 
     Pictures without a mask, class images above all, count everywhere. None without any mask.
@@ -113,7 +113,7 @@ def loss_weights(masks: Mapping[int, torch.Tensor], pictures: Posterior, backgro
 
     if not masks:
         return None
-    weights = torch.ones(len(pictures), 1, *pictures.mean.shape[-2:])
+    weights = torch.ones(len(images), 1, *images.mean.shape[-2:])
     for index, mask in masks.items():
         weights[index] = background + (1 - background) * mask
     return weights

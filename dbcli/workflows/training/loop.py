@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
-    from dbcli.diffusion.training.batches import RowPlan
+    from dbcli.diffusion.training.batches import BatchSampler
     from dbcli.diffusion.training.parallel import Company
     from dbcli.diffusion.training.teacher import Teacher
     from dbcli.diffusion.training.trainer import StepResult, Trainer
@@ -88,11 +88,11 @@ def noise_seed(profile: Profile, generation: int) -> int:
     return seed if generation == 0 else seed_for(seed, "continued", generation)
 
 
-def row_plan(lesson: Lesson, profile: Profile, record: RunRecord) -> RowPlan:
+def row_plan(lesson: Lesson, profile: Profile, record: RunRecord) -> BatchSampler:
     """Which pictures each step of a run sees; the last subjects of the lesson are those it rehearses."""
-    from dbcli.diffusion.training.batches import RowPlan
+    from dbcli.diffusion.training.batches import BatchSampler
 
-    return RowPlan(
+    return BatchSampler(
         lesson.materials,
         batch_size=profile.train.batch_size,
         seed=noise_seed(profile, record.generation),
@@ -105,7 +105,7 @@ def build_trainer(
     base: Base,
     trainable: Trainable,
     lesson: Lesson,
-    rows: RowPlan,
+    rows: BatchSampler,
     teacher: Teacher | None,
     profile: Profile,
     company: Company | None = None,
@@ -128,7 +128,7 @@ def build_trainer(
     return Trainer(
         base.unet,
         trainable,
-        lesson.pictures,
+        lesson.images,
         prompts,
         rows,
         Objective(
@@ -156,7 +156,7 @@ def run_loop(
     trainer: Trainer,
     profile: Profile,
     progress: Progress,
-    wish: Callable[[], bool],
+    stop: Callable[[], bool],
     probing: Probing | None = None,
     rate_scale: float = 1.0,
 ) -> bool:
@@ -177,20 +177,20 @@ def run_loop(
 
     def after_step(step: int) -> None:
         every = profile.train.checkpoint_every
-        if (every and step % every == 0) or step == profile.train.steps or wish():
+        if (every and step % every == 0) or step == profile.train.steps or stop():
             keeper.save()
         if probing is not None:
-            probing.after_step(trainer, stage, wish)
+            probing.after_step(trainer, stage, stop)
             on_step.tell()  # the probe's own words are over with the probe
         if profile.train.preview_every and step % profile.train.preview_every == 0:
-            _preview(layout, record, base, trainer, profile, progress, wish)
+            _preview(layout, record, base, trainer, profile, progress, stop)
 
     with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
         stage.advance(trainer.done)
         on_step = _Reporter(layout, record, stage, base)
         if probing is not None:
-            probing.after_step(trainer, stage, wish)  # a kill may have come before the probe of this step
-        finished = _to_the_end(keeper, profile, probing, on_step, after_step, wish)
+            probing.after_step(trainer, stage, stop)  # a kill may have come before the probe of this step
+        finished = _to_the_end(keeper, profile, probing, on_step, after_step, stop)
     if record.step != trainer.done:
         keeper.save()  # the signal came just after the step had asked for it, or the end came early
     return finished
@@ -202,7 +202,7 @@ def _to_the_end(
     probing: Probing | None,
     on_step: Callable[[StepResult], None],
     after_step: Callable[[int], None],
-    wish: Callable[[], bool],
+    stop: Callable[[], bool],
 ) -> bool:
     """Trains until nothing is left to do, or a signal came; whether the run is over."""
     from dbcli.diffusion.training.trainer import train
@@ -220,9 +220,9 @@ def _to_the_end(
         is_last = trainer.done >= profile.train.steps and not probing.is_due(trainer.done)
         return is_last or probing.ends_at(trainer.done)
 
-    while not is_over() and not wish():
+    while not is_over() and not stop():
         try:
-            train(trainer, on_step=step_made, after_step=after_step, should_stop=lambda: wish() or is_over())
+            train(trainer, on_step=step_made, after_step=after_step, should_stop=lambda: stop() or is_over())
         except TrainingDiverged as error:
             keeper.recover(error)
             if probing is not None:
@@ -277,7 +277,7 @@ def _preview(
     trainer: Trainer,
     profile: Profile,
     progress: Progress,
-    wish: Callable[[], bool],
+    stop: Callable[[], bool],
 ) -> None:
     """One picture of each subject as the model stands, into the run's previews; left out once a signal came."""
     from dbcli.workflows.images.generated import preview
@@ -286,6 +286,6 @@ def _preview(
     for module in trainer.trainable.modules:
         module.eval()
     with suppress(Interrupted):
-        attempted(f"The preview of step {step}", progress, lambda: preview(layout, record, base, profile, step, wish))
+        attempted(f"The preview of step {step}", progress, lambda: preview(layout, record, base, profile, step, stop))
     for module in trainer.trainable.modules:
         module.train()

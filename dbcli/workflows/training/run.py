@@ -43,7 +43,7 @@ from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
-from dbcli.workflows.signals import StopWish, listening
+from dbcli.workflows.signals import StopSignal, listening
 from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
 from dbcli.workflows.training import continuation as continuing
 from dbcli.workflows.training.checkpoints import tidy_checkpoints
@@ -56,7 +56,7 @@ from dbcli.workflows.training.teacher import teacher_of
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.workflows.memory.estimate import Outlook
+    from dbcli.workflows.memory.estimate import MemoryEstimate
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TrainingPlan:
     allow_collision: bool = False
     continuation: continuing.Continuation | None = None
     work_key: str | None = None
-    outlook: Outlook | None = None
+    estimate: MemoryEstimate | None = None
     resumes: tuple[str, ...] = ()
 
     @property
@@ -235,7 +235,7 @@ def _carry_out(
 ) -> RunRecord:
     """Holds the run, trains it, and leaves a record that says truly how it ended."""
     way_on = f"dreambooth train --resume {name}"
-    with hold(layout.run_lock(name), f"the run {name}"), computing(f"the run {name}", progress), listening() as wish:
+    with hold(layout.run_lock(name), f"the run {name}"), computing(f"the run {name}", progress), listening() as stop:
         # Read only now: until the lock was ours, another process may have brought the run to its end.
         record = store.load_run(layout, name)
         refuse_finished(record)
@@ -244,14 +244,14 @@ def _carry_out(
         record.state, record.error = "running", None
         store.save_run(layout, record)
         try:
-            with company(processes, profile.train.device, wish, progress):
+            with company(processes, profile.train.device, stop, progress):
                 within_memory(
                     layout,
                     record,
                     profile,
                     progress,
                     lambda rung: _from_sound_weights(
-                        partial(_train, layout, record, subjects, rung, progress, wish, offline=offline)
+                        partial(_train, layout, record, subjects, rung, progress, stop, offline=offline)
                     ),
                 )
         except Interrupted as error:
@@ -307,7 +307,7 @@ def _train(
     subjects: Sequence[Subject],
     profile: Profile,
     progress: Progress,
-    wish: StopWish,
+    stop: StopSignal,
     *,
     offline: bool,
     rate_scale: float = 1.0,
@@ -328,17 +328,17 @@ def _train(
     store.save_run(layout, record)
     tell_of_run(layout, record, base.hash, profile, subjects)
     resolution = profile.images.resolution or base.resolution
-    wish.raise_if_wished("Stopped before training began.")
+    stop.raise_if_stopped("Stopped before training began.")
     probing = open_probing(layout, record, base, profile, progress)
     with _timed(record, "class_images"):
-        class_images = run_class_images(layout, base, record, profile, resolution, progress, wish)
+        class_images = run_class_images(layout, base, record, profile, resolution, progress, stop)
     tell_prior(layout, record, class_images, profile, progress)
     with _timed(record, "encode"):
         announce("gather", class_images=[None if one is None else one.to_plain() for one in class_images])
-        lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, wish)
+        lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, stop)
         rows = row_plan(lesson, profile, record)
-        teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, wish)
-    wish.raise_if_wished("Stopped before training began.")
+        teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, stop)
+    stop.raise_if_stopped("Stopped before training began.")
     with together("build"):
         # Only now: class images and teacher are the base's own, whatever the run goes on from.
         lora = None if parent is None else continuing.take_over(layout, parent, base)
@@ -348,14 +348,14 @@ def _train(
     if not record.fallbacks:
         keep_freed_memory()
     with _timed(record, "train"):
-        finished = run_loop(layout, record, base, trainer, profile, progress, wish, probing, rate_scale)
+        finished = run_loop(layout, record, base, trainer, profile, progress, stop, probing, rate_scale)
     if probing is not None:
         probing.account()
     record.peak_memory_bytes = peak_memory_bytes(device)
     if not finished:
         raise Interrupted(
             f"Stopped after step {trainer.done} of {profile.train.steps}; a checkpoint is written.",
-            exit_code=wish.exit_code,
+            exit_code=stop.exit_code,
         )
     with _timed(record, "save"):
         trainer.use_averages()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.training.batches import RowPlan
+    from dbcli.diffusion.training.batches import BatchSampler
     from dbcli.diffusion.training.teacher import Stored, Teacher
 
 # Of Stable Diffusion: channels of a latent, pixels it covers, and the side of a picture in px.
@@ -29,7 +29,7 @@ def teacher_of(
     layout: Layout,
     base: Base,
     lesson: Lesson,
-    plan: RowPlan,
+    plan: BatchSampler,
     class_images: Sequence[ClassImages | None],
     profile: Profile,
     resolution: int,
@@ -71,7 +71,7 @@ def teacher_of(
     places: dict[int, tuple[Stored, int]] = {}
     for material, own in zip(lesson.materials, class_images, strict=True):
         if own is not None:
-            places |= {picture: (stored[own.key], index) for index, picture in enumerate(material.class_images)}
+            places |= {image: (stored[own.key], index) for index, image in enumerate(material.class_images)}
     return StoredTeacher(places, len(alphas_of(base.scheduler_config)))
 
 
