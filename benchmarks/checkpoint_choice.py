@@ -110,7 +110,8 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     from dbcli.workflows.progress import Silence
     from dbcli.workflows.setup.open import init_project
     from dbcli.workflows.subjects.manage import add_subject
-    from dbcli.workflows.training.run import plan_training, start_training
+    from dbcli.workflows.training.plan import plan_training
+    from dbcli.workflows.training.run import start_training
 
     began, quiet = time.perf_counter(), Silence()
     init_project(folder, job.base, None, offline=True)

@@ -38,7 +38,7 @@ def machine_fault(error: BaseException) -> Fault | None:
 
     Known by name and text, so that torch need not be imported to tell.
     """
-    from dbcli.workflows.memory.fallback import is_out_of_memory
+    from dbcli.workflows.memory.errors import is_out_of_memory
 
     text, kind = str(error), type(error).__name__
     if is_out_of_memory(error):

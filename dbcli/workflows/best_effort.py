@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dbcli.errors import DreamboothError, Interrupted
-from dbcli.workflows.memory.fallback import give_back, is_out_of_memory
+from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.progress import Progress
 
 T = TypeVar("T")

@@ -18,7 +18,8 @@ from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject, known_subjects
-from dbcli.workflows.training.run import plan_training, start_training
+from dbcli.workflows.training.plan import plan_training
+from dbcli.workflows.training.run import start_training
 
 TOKEN = "sks"
 # Each is drawn with the subject's words and, for comparison, with the class noun alone.

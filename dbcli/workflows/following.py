@@ -26,12 +26,12 @@ from dbcli.project.subjects.lineage import parent_of
 from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.class_images.draw import ClassImages, draw_class_images
 from dbcli.workflows.images.generated import draw_recipes
+from dbcli.workflows.models.trainable import make_trainable, take_over
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.signals import StopSignal, listening
 from dbcli.workflows.staff import FOLLOWERS_PORT, arrival_key
-from dbcli.workflows.training.continuation import take_over
 from dbcli.workflows.training.data import Lesson, gather
-from dbcli.workflows.training.loop import build_trainer, make_trainable, row_plan
+from dbcli.workflows.training.loop import build_trainer, row_plan
 from dbcli.workflows.training.teacher import teacher_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from dbcli.workflows.evaluation.evaluate import evaluate
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
-from dbcli.workflows.training.run import plan_training, start_training
+from dbcli.workflows.training.plan import plan_training
+from dbcli.workflows.training.run import start_training
 
 
 @pytest.fixture(scope="module")

@@ -42,8 +42,9 @@ from dbcli.workflows.sharing.import_lora import import_lora
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.subjects.manage import remove as remove_subject
 from dbcli.workflows.subjects.manage import rename as rename_subject
+from dbcli.workflows.training.plan import plan_training
 from dbcli.workflows.training.resuming import plan_resume
-from dbcli.workflows.training.run import plan_training, resume_training, start_training
+from dbcli.workflows.training.run import resume_training, start_training
 from tests.cli.made_projects import command, trained_project
 
 MEMORY = Path("/dev/shm")

@@ -106,10 +106,10 @@ def train(
     from dbcli.cli.interactive.questions import check_start, subjects_and_identifiers
     from dbcli.cli.output.runs import show_run
     from dbcli.cli.output.training_plan import show_headline, show_plan
-    from dbcli.workflows.memory.estimate import resumed_estimate, with_estimate
     from dbcli.workflows.training.metric_loggers import logged
+    from dbcli.workflows.training.plan import check_plan, plan_training, resumed_estimate, with_estimate
     from dbcli.workflows.training.resuming import Asked, plan_resume
-    from dbcli.workflows.training.run import check_plan, plan_training, resume_training, start_training
+    from dbcli.workflows.training.run import resume_training, start_training
 
     call, processes = called_with(context, gpus, dry_run=dry_run)
     layout, how_run = call.layout(), {"offline": call.offline, "processes": processes}

@@ -9,7 +9,7 @@ from dbcli.cli.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.workflows.training.run import TrainingPlan
+    from dbcli.workflows.training.plan import TrainingPlan
 
 
 def show_headline(screen: Screen, plan: TrainingPlan) -> None:
@@ -59,13 +59,13 @@ def _headline(plan: TrainingPlan) -> str:
 
 
 def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
-    from dbcli.workflows.memory.estimate import METHODS
+    from dbcli.workflows.memory.estimate import ESTIMATED
 
     if plan.estimate is not None:
         show_estimate(screen, plan.estimate)
         return
     method = plan.profile.method
-    why = "known once the base is on this machine" if method in METHODS else f"not estimated for {method}"
+    why = "known once the base is on this machine" if method in ESTIMATED else f"not estimated for {method}"
     screen.line(f"Memory and time: {why}.")
 
 

@@ -9,6 +9,9 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs.run import RunRecord
 
+# The adapter of a LoRA run, in the folder of its weights.
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
 
 def checked_weights(layout: Layout, record: RunRecord) -> Path:
     """The folder of a run's weights, every file compared with the manifest they were written with.

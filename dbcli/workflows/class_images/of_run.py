@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord
-from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.workflows.class_images.draw import ClassImages, ensure_class_images
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import StopSignal
-from dbcli.workflows.training.continuation import prior_settings
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
+
+
+def prior_settings(subject: RunSubject, profile: Profile) -> PriorSettings:
+    """How the class images of a run's subject are made: as the run says, or as they were when it was learnt."""
+    if subject.learnt_in is None:
+        return profile.prior
+    if subject.prior is not None:
+        return PriorSettings.model_validate({"timesteps": "published", **subject.prior})
+    return profile.prior.model_copy(update={"folder": None})
 
 
 def run_class_images(

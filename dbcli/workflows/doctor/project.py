@@ -86,10 +86,10 @@ def _photos(layout: Layout) -> Iterator[Check]:
 
 def _recipe(layout: Layout) -> Iterator[Check]:
     """What the project's own recipe takes of this machine, and what would fit if it does not."""
-    from dbcli.workflows.memory.estimate import METHODS, look_ahead
+    from dbcli.workflows.memory.estimate import look_ahead
 
     _, profile = resolve_profile(layout)
-    estimate = look_ahead(layout, list_subjects(layout), profile) if profile.method in METHODS else None
+    estimate = look_ahead(layout, list_subjects(layout), profile)
     if estimate is None:
         return
     first, free = estimate.forecasts[0], f"{estimate.free_bytes / GIGABYTE:.1f} GB free"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,16 @@ from dbcli.project.settings.project_settings import ProjectSettings, load_settin
 from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.setup.effective_settings import AUTO, default_profile, resolve_profile
+from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
 if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.estimate.fake_run import Effort
     from dbcli.diffusion.estimate.speed import Speed
-    from dbcli.workflows.training.resuming import ResumePlan
-    from dbcli.workflows.training.run import TrainingPlan
 
-METHODS = ("full", "lora")
+# Textual inversion stands on no rung.
+ESTIMATED = ("full", "lora")
 ENCODED_AT_ONCE = 4
 # Room for what is not counted: the allocator's gaps, and what other programs take meanwhile.
 SPARE = 0.05
@@ -68,47 +67,13 @@ class MemoryEstimate:
         return self.fitting or self.forecasts[-1]
 
 
-def with_estimate(
-    layout: Layout,
-    plan: TrainingPlan,
-    *,
-    sets: Sequence[str],
-    flags: Mapping[str, Any],
-    progress: Progress,
-    asked: bool,
-) -> TrainingPlan:
-    """The plan with what it will take of this machine, if that was asked for or the profile is `auto`.
-
-    `auto` takes the first rung that fits; a run that goes on from another keeps that run's recipe.
-    """
-    if plan.profile_name == AUTO and plan.continuation is None:
-        estimate = look_for(layout, plan.subjects, sets=sets, flags=flags, progress=progress)
-        progress.note(f"This machine has room for: {estimate.chosen.rung}.")
-        return replace(plan, profile=estimate.chosen.profile, estimate=estimate)
-    if asked and plan.profile.method in METHODS:
-        with progress.stage("Estimating memory and time", 1) as stage:
-            estimate = look_ahead(layout, plan.subjects, plan.profile)
-            stage.advance()
-        return replace(plan, estimate=estimate)
-    return plan
-
-
-def resumed_estimate(layout: Layout, resumed: ResumePlan) -> TrainingPlan:
-    """An unfinished run with the settings it would go on with, and what they will take of this machine."""
-    from dbcli.workflows.training.run import TrainingPlan
-
-    record, profile = resumed.record, resumed.profile
-    taught = [one for one, entry in zip(resumed.subjects, record.shown, strict=True) if entry.learnt_in is None]
-    lines = (f"Resumes {record.name} at step {record.step} of {profile.train.steps}.", *resumed.lines)
-    estimate = look_ahead(layout, resumed.subjects, profile) if profile.method in METHODS else None
-    return TrainingPlan(taught, str(record.profile.get("name")), profile, estimate=estimate, resumes=lines)
-
-
 def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> MemoryEstimate | None:
     """Forecasts a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
 
-    None where the base is not on this machine and its size not known.
+    None for a method that is not estimated, and where the base is not on this machine and its size not known.
     """
+    if profile.method not in ESTIMATED:
+        return None
     base = load_settings(layout).base
 
     def downwards() -> Iterator[Profile]:
@@ -254,7 +219,7 @@ def _training(
 
     from dbcli.diffusion.devices import resident_bytes
     from dbcli.diffusion.estimate.meta_base import imagine_base, place
-    from dbcli.workflows.training.loop import make_trainable
+    from dbcli.workflows.models.trainable import make_trainable
 
     profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(device_name)
     base = imagine_base(base_name, revision, **dict(choices))

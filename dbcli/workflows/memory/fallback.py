@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import gc
-import sys
 import traceback
 from collections.abc import Callable
 
@@ -15,32 +12,10 @@ from dbcli.project.runs import run as store
 from dbcli.project.runs.checkpoints import checkpoints
 from dbcli.project.runs.run import Fallback, RunRecord
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.ladder import below, rung_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import AUTO
-
-# What torch and others say in errors of no class of their own.
-MEMORY_SIGNS = (
-    "DefaultCPUAllocator",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDA out of memory",
-    "MPS backend out of memory",
-    "std::bad_alloc",
-    "could not create a primitive",  # oneDNN, which has no room for a kernel
-    "Cannot allocate memory",  # the kernel's ENOMEM, in whoever's words it comes
-    "can't start new thread",  # Python, which has no room for a stack
-    "Resource temporarily unavailable",  # autograd, which has none either
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, the machine's or a GPU's, was full; told without importing torch."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or any(sign in str(error) for sign in MEMORY_SIGNS)
-    )
 
 
 def within_memory(
@@ -102,14 +77,3 @@ def _no_way_down(record: RunRecord, profile: Profile) -> OutOfMemory:
         f"images.resolution takes less{other}.",
         hint=f"free some memory, then: dreambooth train --resume {record.name}{smaller}",
     )
-
-
-def give_back() -> None:
-    """Returns to the system, and to the GPU's other users, what nobody holds any longer."""
-    gc.collect()
-    if "torch" in sys.modules:
-        from dbcli.diffusion.devices import hand_back_freed_memory
-
-        # The C library keeps it for this thread alone, where neither the next rung's threads nor the program's end have
-        # any use of it.
-        hand_back_freed_memory()

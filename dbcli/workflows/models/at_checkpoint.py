@@ -13,6 +13,7 @@ from dbcli.project.runs.run import RunRecord
 from dbcli.project.runs.weights import checked_weights
 from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.subjects.lineage import parent_of
+from dbcli.workflows.models.trainable import make_trainable, take_over
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -52,8 +53,6 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     """
     from dbcli.diffusion.adapters.attach import freeze
     from dbcli.diffusion.training.as_result import load_result, result_file_of_checkpoint
-    from dbcli.workflows.training.continuation import take_over
-    from dbcli.workflows.training.loop import make_trainable
 
     folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
     if record.base.hash != base.hash:

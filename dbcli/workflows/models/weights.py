@@ -10,7 +10,7 @@ from dbcli.project.files.atomic import remove_leftovers
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_whole
 from dbcli.project.runs.run import RunRecord
-from dbcli.project.runs.weights import checked_weights
+from dbcli.project.runs.weights import LORA_FILE, checked_weights
 from dbcli.workflows.models.at_checkpoint import is_result, put_checkpoint, require_checkpoint
 from dbcli.workflows.models.textual_inversion import INVERSION, attach_words, write_words
 from dbcli.workflows.progress import Progress
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.word_vectors import WordVectors
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 # Embeddings that came with a LoRA, a file each, beside it.
 BUNDLED_WORDS = "words"
 

@@ -12,11 +12,11 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunRecord
-from dbcli.project.runs.weights import checked_weights
+from dbcli.project.runs.weights import LORA_FILE, checked_weights
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.models.textual_inversion import INVERSION, export_words, read_words, spellings
-from dbcli.workflows.models.weights import LORA_FILE, bundled_words, load_model
+from dbcli.workflows.models.weights import bundled_words, load_model
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.output_folder import check_writable

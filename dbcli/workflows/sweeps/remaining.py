@@ -159,9 +159,9 @@ class Pace:
         return self._known[profile.method]
 
     def _estimated(self, profile: Profile) -> float | None:
-        from dbcli.workflows.memory.estimate import METHODS, look_ahead
+        from dbcli.workflows.memory.estimate import look_ahead
 
-        if not self.may_estimate or profile.method not in METHODS:
+        if not self.may_estimate:
             return None
         known = [one for one in list_subjects(self.layout) if one.photos][:1]
         estimate = look_ahead(self.layout, known, profile) if known else None

@@ -15,7 +15,7 @@ from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.run import RunRecord, load_run
 from dbcli.project.subjects.subject import Subject, load_subject
 from dbcli.project.sweeps.records import CellRecord, load_cell, runs_by_key, save_cell
-from dbcli.workflows.memory.fallback import is_out_of_memory
+from dbcli.workflows.memory.errors import is_out_of_memory
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.sweeps.plan import DRAW_ONLY, ScoreUnit, TrainUnit, Unit, is_finished
 
@@ -88,8 +88,9 @@ def finished_run(layout: Layout, key: str) -> RunRecord | None:
 
 def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool) -> bool:
     from dbcli.workflows.training import continuation as continuing
+    from dbcli.workflows.training.plan import TrainingPlan
     from dbcli.workflows.training.resuming import plan_resume
-    from dbcli.workflows.training.run import TrainingPlan, resume_training, start_training
+    from dbcli.workflows.training.run import resume_training, start_training
 
     if finished_run(layout, unit.key) is not None:
         return False

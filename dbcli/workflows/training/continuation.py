@@ -10,7 +10,7 @@ from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.runs.run import RunRecord, RunSubject
-from dbcli.project.settings.profile_settings import PriorSettings, Profile
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import run_meant
@@ -20,10 +20,9 @@ from dbcli.workflows.setup.effective_settings import Carried
 from dbcli.workflows.subjects.identifiers import token_check
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.formats.lora import LoraWeights
+    pass
 
-METHODS = ("full", "lora")
+CONTINUABLE = ("full", "lora")
 # What the shape of an adapter's tensors decides, and no setting can change afterwards.
 ADAPTER_KEYS = ("rank", "alpha", "targets", "dora")
 
@@ -45,9 +44,9 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
     """The run named by --from. Raises RunMissing, UnsafeFile for damage, Refused for another base or method."""
     parent = run_meant(layout, text)
     weights_seal(layout, parent)
-    if parent.method not in METHODS:
+    if parent.method not in CONTINUABLE:
         raise Refused(
-            f"The run {parent.name} was trained by {parent.method}; only {' and '.join(METHODS)} can be gone on from."
+            f"The run {parent.name} was trained by {parent.method}; only full and lora runs can be continued."
         )
     expected = load_settings(layout).base_hash
     if expected is not None and parent.base.hash is not None and parent.base.hash != expected:
@@ -128,33 +127,6 @@ def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], p
         entry.name = current.get(entry.name, entry.name)
     rehearsed = [as_learnt(layout, entry, parent.name) for entry in earlier if entry.rehearsed]
     return Continuation(parent, weights_seal(layout, parent), earlier, rehearsed)
-
-
-def prior_settings(subject: RunSubject, profile: Profile) -> PriorSettings:
-    """How the class images of a run's subject are made: as the run says, or as they were when it was learnt."""
-    if subject.learnt_in is None:
-        return profile.prior
-    if subject.prior is not None:
-        return PriorSettings.model_validate({"timesteps": "published", **subject.prior})
-    return profile.prior.model_copy(update={"folder": None})
-
-
-def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | None:
-    """Puts the weights of a full run into a base, in place; or reads the adapter of a LoRA run.
-
-    Only UNet and text encoder change: the base's autoencoder is what every run has.
-    """
-    folder = layout.weights_dir(parent.name)
-    if parent.method == "full":
-        from dbcli.diffusion.bases.base import load_base
-
-        tuned = load_base(str(folder), device=base.unet.device, offline=True)
-        base.unet, base.text_encoder = tuned.unet, tuned.text_encoder
-        return None
-    from dbcli.diffusion.formats.lora_files import read_lora
-    from dbcli.workflows.models.weights import LORA_FILE
-
-    return read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
 
 
 def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:

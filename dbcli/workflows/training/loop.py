@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
-from dbcli.workflows.memory.fallback import is_out_of_memory
-from dbcli.workflows.models.layer_targets import require_layers
-from dbcli.workflows.models.textual_inversion import INVERSION, open_words
+from dbcli.workflows.memory.errors import is_out_of_memory
 from dbcli.workflows.probes.probes import Probing
 from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.training.checkpoints import Checkpoints
@@ -24,7 +22,6 @@ from dbcli.workflows.training.data import Lesson
 if TYPE_CHECKING:
     from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.training.batches import BatchSampler
     from dbcli.diffusion.training.parallel import Company
     from dbcli.diffusion.training.teacher import Teacher
@@ -47,36 +44,6 @@ OPTIMISATION_KEYS = (
     "stochastic_rounding",
     "seed",
 )
-
-
-def make_trainable(
-    base: Base, profile: Profile, subjects: Sequence[RunSubject], lora: LoraWeights | None = None
-) -> Trainable:
-    """Opens the parts of a base that the profile's method trains.
-
-    Word vectors are those of the subjects; `lora` is an adapter to go on with.
-    """
-    import torch
-
-    from dbcli.diffusion.adapters.attach import add_lora, continue_lora, make_full
-    from dbcli.diffusion.bases.quantized import shrink
-
-    if profile.train.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
-    if profile.method == "full":
-        dtype = torch.bfloat16 if profile.train.stochastic_rounding else torch.float32
-        return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder, dtype=dtype)
-    if profile.method == INVERSION:
-        return open_words(base, profile, subjects)
-    if lora is None:
-        require_layers(base.unet, base.text_encoder, profile.lora)
-    if profile.lora.base != "full":
-        shrink(base.unet, profile.lora.base, away=profile.lora.offload)
-    how = profile.lora.model_dump(exclude={"base", "offload"})
-    how |= {"train_text": profile.train.text_encoder, "seed": profile.train.seed}
-    if lora is not None:
-        return continue_lora(base.unet, base.text_encoder, lora, **how)
-    return add_lora(base.unet, base.text_encoder, **how)
 
 
 def noise_seed(profile: Profile, generation: int) -> int:

@@ -23,10 +23,8 @@ from dbcli.project.subjects.subject import Subject, load_subject
 from dbcli.workflows.probes.probes import plan_of
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.optional_packages import require_extras
-from dbcli.workflows.training.continuation import METHODS
+from dbcli.workflows.training.continuation import CONTINUABLE
 from dbcli.workflows.training.prompts import check_training_prompts
-
-RESUMABLE = UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def plan_resume(
     Raises UsageError for options that would make another run of it, ConfigError for settings with faults, Refused if
     the run is finished or its photos are no longer those it began with.
     """
-    record = run_meant(layout, run, to_resume=True) if run else store.newest_run(layout, RESUMABLE)
+    record = run_meant(layout, run, to_resume=True) if run else store.newest_run(layout, UNFINISHED)
     refuse_finished(record)
     before = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
     profile, asked = before, asked or Asked()
@@ -111,7 +109,7 @@ def anew(record: RunRecord) -> str:
 def refuse_finished(record: RunRecord) -> None:
     """Raises Refused for a run that is finished."""
     if record.state == "finished":
-        start = f"dreambooth train --from {record.name}" if record.method in METHODS else anew(record)
+        start = f"dreambooth train --from {record.name}" if record.method in CONTINUABLE else anew(record)
         raise Refused(f"The run {record.name} is finished.", hint=f"{start} starts a new one")
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
 from dbcli.project.runs import run as store
 from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
-from dbcli.project.seeds import settled
 from dbcli.project.settings.cautions import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile
@@ -35,105 +33,24 @@ from dbcli.project.subjects.subject import Subject
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
 from dbcli.workflows.machine_use import computing
-from dbcli.workflows.memory.fallback import give_back, within_memory
-from dbcli.workflows.models.layer_targets import check_targets
+from dbcli.workflows.memory.errors import give_back
+from dbcli.workflows.memory.fallback import within_memory
+from dbcli.workflows.models.trainable import make_trainable, take_over
 from dbcli.workflows.probes.probes import open_probing
-from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.setup.effective_settings import resolve_profile
+from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopSignal, listening
-from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
-from dbcli.workflows.training import continuation as continuing
 from dbcli.workflows.training.checkpoints import tidy_checkpoints
 from dbcli.workflows.training.data import gather
 from dbcli.workflows.training.divergence import BeginAgain, explain_divergence
-from dbcli.workflows.training.loop import build_trainer, make_trainable, row_plan, run_loop
-from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
+from dbcli.workflows.training.loop import build_trainer, row_plan, run_loop
+from dbcli.workflows.training.plan import TrainingPlan, check_plan
 from dbcli.workflows.training.resuming import ResumePlan, anew, apply_changes, refuse_finished
 from dbcli.workflows.training.teacher import teacher_of
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.workflows.memory.estimate import MemoryEstimate
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What a run would do, before it does it; `resumes` says of an unfinished run how it would go on."""
-
-    subjects: list[Subject]
-    profile_name: str
-    profile: Profile
-    allow_collision: bool = False
-    continuation: continuing.Continuation | None = None
-    work_key: str | None = None
-    estimate: MemoryEstimate | None = None
-    resumes: tuple[str, ...] = ()
-
-    @property
-    def notes(self) -> list[str]:
-        """What is to be known of the run before it begins, a line each."""
-        lines, steps, count = list(self.resumes), self.profile.train.steps, len(self.subjects)
-        if self.continuation is not None:
-            earlier = [
-                one.name if one.rehearsed else f"{one.name} (not rehearsed)" for one in self.continuation.earlier
-            ]
-            parent = self.continuation.parent.name
-            lines.append(f"Goes on from {parent}; earlier subjects: {', '.join(earlier) or 'none'}.")
-        if count > 1 and not self.resumes:
-            lines.append(
-                f"{count} subjects share {steps} steps, about {steps / count:.0f} each; --steps sets another number."
-            )
-        return lines
-
-    @property
-    def cautions(self) -> list[str]:
-        """Settings that a person hardly means, a line each."""
-        return cautions(self.profile)
-
-
-def plan_training(
-    layout: Layout,
-    names: Sequence[str],
-    *,
-    token: str | None = None,
-    identifiers: Mapping[str, str] | None = None,
-    profile: str | None = None,
-    sets: Sequence[str] = (),
-    flags: Mapping[str, Any] | None = None,
-    allow_collision: bool = False,
-    start_from: str | None = None,
-    progress: Progress | None = None,
-) -> TrainingPlan:
-    """Settles subjects, identifiers and settings. Raises every usage, config, prompt and collision error there is.
-
-    `token` is the identifier of the only subject, `identifiers` are those of several. `start_from` names the run to go
-    on from; without `names` its own subjects are taught on.
-    """
-    settled.begin()
-    words = identifiers_of(layout, names, [] if token is None else [token]) | dict(identifiers or {})
-    parent = None if start_from is None else continuing.parent_run(layout, start_from)
-    carried = None if parent is None else continuing.carried_from(layout, parent, names)
-    how: dict[str, Any] = {"carried": carried, "subjects": max(1, len(names))}
-    chosen, resolved = resolve_profile(layout, profile=profile, sets=sets, flags=flags, **how)
-    require_extras(resolved)
-    if parent is None:
-        subjects = named_subjects(layout, names, words, allow_collision=allow_collision)
-        settle_captions(layout, subjects)
-        check_training_prompts(layout, subjects, resolved, progress or Silence())
-        return TrainingPlan(subjects, chosen, resolved, allow_collision)
-    continuing.check_settings(layout, parent, resolved)
-    if names:
-        continuing.check_taught(layout, parent, names, words, allow_collision=allow_collision)
-        subjects = named_subjects(layout, names, words, allow_collision=allow_collision)
-    else:
-        subjects = continuing.taught_again(layout, parent, allow_collision=allow_collision)
-    kept = continuing.continuation(layout, parent, subjects, resolved)
-    settle_captions(layout, shown := [*subjects, *kept.rehearsed])
-    check_training_prompts(layout, shown, resolved, progress or Silence(), kept.earlier)
-    return TrainingPlan(subjects, chosen, resolved, allow_collision or parent.allow_collision, kept)
 
 
 def start_training(
@@ -164,19 +81,6 @@ def start_training(
     slug = "-".join(subject.name for subject in plan.subjects)
     name = store.create_run(layout, slug, lambda name: _descended(layout, first_record(name), plan))
     return _carry_out(layout, name, subjects, plan.profile, progress, offline=offline, processes=processes)
-
-
-def check_plan(layout: Layout, plan: TrainingPlan) -> list[Subject]:
-    """The subjects whose photos a planned run will see, with their captions settled.
-
-    Raises ConfigError where adapters are asked for in layers that the base does not have.
-    """
-    kept = plan.continuation
-    subjects = [*plan.subjects, *(kept.rehearsed if kept else [])]
-    settle_captions(layout, subjects)
-    if kept is None:  # the adapter of a run that is gone on from has its layers already
-        check_targets(load_settings(layout), plan.profile)
-    return subjects
 
 
 def resume_training(
@@ -341,7 +245,7 @@ def _train(
     stop.raise_if_stopped("Stopped before training began.")
     with together("build"):
         # Only now: class images and teacher are the base's own, whatever the run goes on from.
-        lora = None if parent is None else continuing.take_over(layout, parent, base)
+        lora = None if parent is None else take_over(layout, parent, base)
         trainable = make_trainable(base, profile, record.subjects, lora)
         trainer = build_trainer(base, trainable, lesson, rows, teacher, profile, current())
     # Not before: what loading and encoding freed is no step's, and goes back to the system.

@@ -1,0 +1,65 @@
+"""What a run trains of its base: the parts its method opens, on the weights of the run it continues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dbcli.project.files.layout import Layout
+from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.weights import LORA_FILE
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.models.layer_targets import require_layers
+from dbcli.workflows.models.textual_inversion import INVERSION, open_words
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.adapters.attach import Trainable
+    from dbcli.diffusion.bases.base import Base
+    from dbcli.diffusion.formats.lora import LoraWeights
+
+
+def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | None:
+    """Puts the weights of a full run into a base, in place; or reads the adapter of a LoRA run.
+
+    Only UNet and text encoder change: the base's autoencoder is what every run has.
+    """
+    folder = layout.weights_dir(parent.name)
+    if parent.method == "full":
+        from dbcli.diffusion.bases.base import load_base
+
+        tuned = load_base(str(folder), device=base.unet.device, offline=True)
+        base.unet, base.text_encoder = tuned.unet, tuned.text_encoder
+        return None
+    from dbcli.diffusion.formats.lora_files import read_lora
+
+    return read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
+
+
+def make_trainable(
+    base: Base, profile: Profile, subjects: Sequence[RunSubject], lora: LoraWeights | None = None
+) -> Trainable:
+    """Opens the parts of a base that the profile's method trains.
+
+    Word vectors are those of the subjects; `lora` is an adapter to go on with.
+    """
+    import torch
+
+    from dbcli.diffusion.adapters.attach import add_lora, continue_lora, make_full
+    from dbcli.diffusion.bases.quantized import shrink
+
+    if profile.train.gradient_checkpointing:
+        base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    if profile.method == "full":
+        dtype = torch.bfloat16 if profile.train.stochastic_rounding else torch.float32
+        return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder, dtype=dtype)
+    if profile.method == INVERSION:
+        return open_words(base, profile, subjects)
+    if lora is None:
+        require_layers(base.unet, base.text_encoder, profile.lora)
+    if profile.lora.base != "full":
+        shrink(base.unet, profile.lora.base, away=profile.lora.offload)
+    how = profile.lora.model_dump(exclude={"base", "offload"})
+    how |= {"train_text": profile.train.text_encoder, "seed": profile.train.seed}
+    if lora is not None:
+        return continue_lora(base.unet, base.text_encoder, lora, **how)
+    return add_lora(base.unet, base.text_encoder, **how)
