@@ -109,6 +109,6 @@ def generate(
         wishes = Wishes(flags, seed, grid=grid)
         return sit_down(call, prompts, selection, wishes, size=size, out=out, like=like)
     wanted = prompts or ([] if like else [call.wanted(None, "PROMPT", "What shall be drawn")])
-    how = {"cast": selection, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
+    how = {"selection": selection, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
     drawn = draw(call.layout(), wanted, **how, progress=call.screen, offline=call.offline)
     show_drawn(call.screen, drawn)
