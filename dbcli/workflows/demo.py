@@ -87,7 +87,7 @@ def _draw(layout: Layout, prompts: list[str], run: str, progress: Progress) -> D
 
 
 def _sheet(layout: Layout, run: str, drawn: Drawn, members: Drawn, before: Drawn) -> Path:
-    from dbcli.project.runs.run import load_run
+    from dbcli.project.runs.run_store import load_run
 
     rows: dict[str, list[Path]] = {}
     for label, part in (("before: {}", before), ("after: {}", drawn), ("after: {}", members)):

@@ -19,11 +19,11 @@ from dbcli.errors import Refused
 from dbcli.project.class_images.class_image_sets import open_prior_set
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe
-from dbcli.project.runs.run import RunRecord, load_run
+from dbcli.project.runs.run_store import RunRecord, load_run
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.lineage import parent_of
-from dbcli.project.subjects.subject import Subject
+from dbcli.project.subjects.subject_store import Subject
 from dbcli.workflows.class_images.draw import ClassImages, draw_class_images
 from dbcli.workflows.images.generated import draw_recipes
 from dbcli.workflows.models.trainable import make_trainable, take_over

@@ -9,11 +9,10 @@ from pathlib import Path
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord, damaged_runs, list_runs
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects.subject import Subject, damaged_subjects, list_subjects
-from dbcli.project.sweeps.records import SweepRecord, list_sweeps
+from dbcli.project.subjects.subject_store import Subject, damaged_subjects, list_subjects
+from dbcli.project.sweeps.sweep_records import SweepRecord, list_sweeps
 from dbcli.workflows.setup.open import open_project
 from dbcli.workflows.subjects.proposed_words import proposed_words
 
@@ -57,7 +56,7 @@ def where_one_stands(folder: Path | None) -> ProjectStatus:
             raise
         return ProjectStatus(None, [Step("try it all on the embedded base, in minutes", "dreambooth demo"), BEGIN])
     settings = load_settings(layout)
-    subjects, runs = list_subjects(layout), store.list_runs(layout)
+    subjects, runs = list_subjects(layout), list_runs(layout)
     finished = [run for run in runs if run.state == "finished"]
     newest = finished[-1] if finished else None
     images = 0 if newest is None else _count(layout.images_dir(newest.name), "*.png")
@@ -74,7 +73,7 @@ def where_one_stands(folder: Path | None) -> ProjectStatus:
         None if newest is None else newest.name,
         images,
         suites,
-        damaged_subjects(layout) + store.damaged_runs(layout),
+        damaged_subjects(layout) + damaged_runs(layout),
     )
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs.run import load_run
+from dbcli.project.runs.run_store import load_run
 from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Silence
 from tests.cli.made_projects import command

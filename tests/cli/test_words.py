@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.subjects.subject import load_subject
+from dbcli.project.subjects.subject_store import load_subject
 from dbcli.workflows.subjects.proposed_words import proposed_words
 from tests.reliability.small_base import write_small_base
 

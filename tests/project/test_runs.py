@@ -11,7 +11,7 @@ import pytest
 from dbcli.errors import DataError, LockHeld, Refused, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.runs.run import (
+from dbcli.project.runs.run_store import (
     RunBase,
     RunRecord,
     RunSubject,
@@ -72,7 +72,7 @@ def test_numbers_go_on_after_the_highest_and_past_9999(layout: Layout) -> None:
 def test_processes_never_take_the_same_number(layout: Layout) -> None:
     code = (
         "import sys; from pathlib import Path; from dbcli.project.files.layout import Layout\n"
-        "from dbcli.project.runs.run import create_run\n"
+        "from dbcli.project.runs.run_store import create_run\n"
         "for _ in range(5): create_run(Layout(Path(sys.argv[1])), sys.argv[2])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

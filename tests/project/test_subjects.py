@@ -11,16 +11,16 @@ from dbcli.errors import Collision, DiskFull, LockHeld, PhotoError, Refused, Sub
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.prompts.identifiers import Words
-from dbcli.project.subjects import subject as module
+from dbcli.project.subjects import subject_store
 from dbcli.project.subjects.renaming import rename_subject
-from dbcli.project.subjects.subject import (
-    add_subject,
+from dbcli.project.subjects.subject_store import (
     damaged_subjects,
     list_subjects,
     load_subject,
     photo_paths,
     remove_subject,
     set_identifier,
+    store_subject,
     taken_identifiers,
     verify_photos,
 )
@@ -38,7 +38,7 @@ def photos(tmp_path: Path) -> Path:
 def test_a_subject_is_stored_as_numbered_png_with_its_record(layout: Layout, photos: Path) -> None:
     (photos / "1.txt").write_text("a dog on grass")
     (photos / ".DS_Store").write_bytes(b"x")
-    added = add_subject(layout, "dog", "  stuffed   animal", [photos], "sks")
+    added = store_subject(layout, "dog", "  stuffed   animal", [photos], "sks")
     assert sorted(os.listdir(layout.subject_dir("dog"))) == ["photos", "subject.yaml"]
     assert sorted(os.listdir(layout.photos_dir("dog"))) == ["0001.png", "0002.png", "0003.png"]
     subject = load_subject(layout, "dog")
@@ -64,7 +64,7 @@ def test_nothing_is_left_when_no_photo_can_be_used(layout: Layout, tmp_path: Pat
     make.save(tmp_path / "in" / "a.png", make.plain(size=(10, 10)))
     (tmp_path / "in" / "b.jpg").write_bytes(b"\xff\xd8\xffbroken")
     with pytest.raises(SubjectError) as caught:
-        add_subject(layout, "dog", "dog", [tmp_path / "in"])
+        store_subject(layout, "dog", "dog", [tmp_path / "in"])
     assert caught.value.exit_code == 3
     assert "a.png" in caught.value.message and "b.jpg" in caught.value.message
     assert subjects_on_disk(layout) == []
@@ -73,12 +73,12 @@ def test_nothing_is_left_when_no_photo_can_be_used(layout: Layout, tmp_path: Pat
 def test_an_empty_folder_says_so(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(SubjectError, match="no photo was found"):
-        add_subject(layout, "dog", "dog", [tmp_path / "in"])
+        store_subject(layout, "dog", "dog", [tmp_path / "in"])
 
 
 def test_nothing_is_left_when_a_source_is_missing(layout: Layout, photos: Path) -> None:
     with pytest.raises(PhotoError, match=r"typo\.jpg"):
-        add_subject(layout, "dog", "dog", [photos, photos / "typo.jpg"])
+        store_subject(layout, "dog", "dog", [photos, photos / "typo.jpg"])
     assert subjects_on_disk(layout) == []
 
 
@@ -91,30 +91,30 @@ def test_nothing_is_left_when_the_disk_fills_up(layout: Layout, photos: Path, mo
             raise DiskFull("The disk is full.")
         path.write_bytes(data)
 
-    monkeypatch.setattr(module, "write_bytes", full_at_the_second)
+    monkeypatch.setattr(subject_store, "write_bytes", full_at_the_second)
     with pytest.raises(DiskFull):
-        add_subject(layout, "dog", "dog", [photos])
+        store_subject(layout, "dog", "dog", [photos])
     assert len(written) == 2 and subjects_on_disk(layout) == []
 
 
 def test_what_a_killed_command_left_is_swept_by_the_next(layout: Layout, photos: Path) -> None:
     (layout.subjects_dir / ".dog.0a1b2c3d.tmp" / "photos").mkdir(parents=True)
     assert list_subjects(layout) == []
-    add_subject(layout, "dog", "dog", [photos])
+    store_subject(layout, "dog", "dog", [photos])
     assert subjects_on_disk(layout) == ["dog"]
 
 
 def test_a_subject_is_not_overwritten(layout: Layout, photos: Path) -> None:
-    add_subject(layout, "dog", "dog", [photos], "sks")
+    store_subject(layout, "dog", "dog", [photos], "sks")
     with pytest.raises(Refused, match="there already"):
-        add_subject(layout, "dog", "cat", [photos], "ohwx")
+        store_subject(layout, "dog", "cat", [photos], "ohwx")
     assert load_subject(layout, "dog").class_noun == "dog"
 
 
 @pytest.mark.parametrize("name", ["identifier", "class", "subject"])
 def test_names_with_a_meaning_in_templates_are_refused(layout: Layout, photos: Path, name: str) -> None:
     with pytest.raises(Refused, match="templates"):
-        add_subject(layout, name, "dog", [photos])
+        store_subject(layout, name, "dog", [photos])
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_bad_words_leave_nothing(
     layout: Layout, photos: Path, name: str, noun: str, identifier: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        add_subject(layout, name, noun, [photos], identifier)
+        store_subject(layout, name, noun, [photos], identifier)
     assert subjects_on_disk(layout) == []
 
 
 def test_two_subjects_do_not_share_an_identifier(layout: Layout, photos: Path) -> None:
-    add_subject(layout, "dog", "dog", [photos], "sks")
+    store_subject(layout, "dog", "dog", [photos], "sks")
     with pytest.raises(Collision, match="belongs to 'dog'"):
-        add_subject(layout, "cat", "cat", [photos], "SKS")
-    add_subject(layout, "cat", "cat", [photos])
+        store_subject(layout, "cat", "cat", [photos], "SKS")
+    store_subject(layout, "cat", "cat", [photos])
     with pytest.raises(Collision):
         set_identifier(layout, "cat", "sks")
     assert set_identifier(layout, "cat", "ohwx").identifier == "ohwx"
@@ -150,19 +150,19 @@ def test_two_subjects_do_not_share_an_identifier(layout: Layout, photos: Path) -
 
 
 def test_without_an_identifier_only_the_class_noun_is_left(layout: Layout, photos: Path) -> None:
-    add_subject(layout, "dog", "dog", [photos])
+    store_subject(layout, "dog", "dog", [photos])
     assert load_subject(layout, "dog").words.text == "dog"
 
 
 def test_an_unknown_subject_names_the_known_ones(layout: Layout, photos: Path) -> None:
-    add_subject(layout, "dog", "dog", [photos])
+    store_subject(layout, "dog", "dog", [photos])
     with pytest.raises(SubjectError, match="Known: dog") as caught:
         load_subject(layout, "cat")
     assert caught.value.hint == "dreambooth add-subject cat"
 
 
 def test_changed_and_missing_photos_are_all_named(layout: Layout, photos: Path, tmp_path: Path) -> None:
-    subject = add_subject(layout, "dog", "dog", [photos]).subject
+    subject = store_subject(layout, "dog", "dog", [photos]).subject
     first, second, third = photo_paths(layout, subject)
     first.write_bytes(first.read_bytes()[:-1])
     second.unlink()
@@ -193,8 +193,8 @@ def test_changed_and_missing_photos_are_all_named(layout: Layout, photos: Path, 
 def test_a_damaged_record_is_an_error_naming_the_file_and_the_rest_goes_on(
     layout: Layout, photos: Path, text: str
 ) -> None:
-    add_subject(layout, "dog", "dog", [photos])
-    add_subject(layout, "teapot", "teapot", [photos])
+    store_subject(layout, "dog", "dog", [photos])
+    store_subject(layout, "teapot", "teapot", [photos])
     layout.subject_file("dog").write_text(text)
     with pytest.raises(SubjectError, match=r"subject\.yaml"):
         load_subject(layout, "dog")
@@ -203,7 +203,7 @@ def test_a_damaged_record_is_an_error_naming_the_file_and_the_rest_goes_on(
 
 
 def test_a_linked_subject_folder_is_refused(layout: Layout, photos: Path, tmp_path: Path) -> None:
-    add_subject(layout, "dog", "dog", [photos])
+    store_subject(layout, "dog", "dog", [photos])
     os.rename(layout.subject_dir("dog"), tmp_path / "outside")
     (layout.subjects_dir / "dog").symlink_to(tmp_path / "outside")
     with pytest.raises(Refused, match="symbolic link"):
@@ -213,29 +213,29 @@ def test_a_linked_subject_folder_is_refused(layout: Layout, photos: Path, tmp_pa
 
 
 def test_adding_waits_for_no_other_writer(layout: Layout, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(subject_store, "LOCK_WAIT_SECONDS", 0.0)
     with hold(layout.project_lock, "the project's subjects"), pytest.raises(LockHeld):
-        add_subject(layout, "dog", "dog", [photos])
+        store_subject(layout, "dog", "dog", [photos])
     assert subjects_on_disk(layout) == []
 
 
 def test_a_removed_subject_is_gone(layout: Layout, photos: Path) -> None:
-    add_subject(layout, "dog", "dog", [photos], "sks")
+    store_subject(layout, "dog", "dog", [photos], "sks")
     remove_subject(layout, "dog")
     assert subjects_on_disk(layout) == [] and taken_identifiers(layout) == {}
 
 
 @pytest.mark.parametrize("twin", ["Dog", "DOG"])
 def test_names_that_differ_in_case_alone_are_refused(layout: Layout, photos: Path, twin: str) -> None:
-    add_subject(layout, "dog", "dog", [photos])
+    store_subject(layout, "dog", "dog", [photos])
     with pytest.raises(Refused, match=f"'dog' is there already, and '{twin}' differs from it only in case"):
-        add_subject(layout, twin, "dog", [photos])
+        store_subject(layout, twin, "dog", [photos])
     assert subjects_on_disk(layout) == ["dog"]
 
 
 def test_a_subject_may_change_the_case_of_its_own_name_and_take_no_others(layout: Layout, photos: Path) -> None:
-    add_subject(layout, "dog", "dog", [photos])
-    add_subject(layout, "cat", "cat", [photos])
+    store_subject(layout, "dog", "dog", [photos])
+    store_subject(layout, "cat", "cat", [photos])
     with pytest.raises(Refused, match="only in case"):
         rename_subject(layout, "dog", "Cat")
     assert rename_subject(layout, "dog", "Dog").name == "Dog"

@@ -12,7 +12,7 @@ import pytest
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs.run import load_run
+from dbcli.project.runs.run_store import load_run
 from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import load_project_base

@@ -131,9 +131,8 @@ def forget_after(run: Path, step: int) -> None:
 SAVES = {
     "checkpoint": {"function": "dbcli.workflows.training.checkpoints.save_checkpoint", "step": 4},
     "weights": {"function": "dbcli.workflows.models.weights.save_tuned"},
-    "first record": {"function": "dbcli.project.runs.run.create_run"},
-    "record": {"function": "dbcli.project.runs.run.save_run"},
-    "class image": {"function": "dbcli.project.class_images.class_image_sets.PriorSet.add"},
+    "first record": {"function": "dbcli.project.runs.run_store.create_run"},
+    "record": {"function": "dbcli.project.runs.run_store.save_run"},
 }
 
 

@@ -32,8 +32,8 @@ from hypothesis.stateful import (
 
 from dbcli.errors import Collision, DreamboothError, Interrupted, SubjectError
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import run as store
-from dbcli.project.subjects.subject import list_subjects, load_subject
+from dbcli.project.runs.run_store import RunRecord, list_runs, load_run, save_run
+from dbcli.project.subjects.subject_store import list_subjects, load_subject
 from dbcli.workflows.generation.lora_mix import RunSelection, compose
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.runs.manage import remove as remove_run
@@ -265,7 +265,7 @@ class Identifiers(RuleBasedStateMachine):
         assert {one.name: one.identifier for one in list_subjects(self.layout)} == self.words
         recorded = {
             run.name: {one.name: (one.identifier, one.class_noun) for one in run.subjects}
-            for run in store.list_runs(self.layout)
+            for run in list_runs(self.layout)
         }
         assert recorded == {
             name: {subject: (word, noun) for subject, (_, word, noun) in learnt.items()}
@@ -307,11 +307,11 @@ class Identifiers(RuleBasedStateMachine):
             # The word is the subject's from the moment it is accepted, even if the run is refused for another reason.
             self.take_word(chosen[0], word, allow)
         if self.accepted:
-            self.record_run(store.list_runs(self.layout)[-1], parent, {self.called(name) for name in chosen}, allow)
+            self.record_run(list_runs(self.layout)[-1], parent, {self.called(name) for name in chosen}, allow)
             if finish:
-                self.finish(store.list_runs(self.layout)[-1])
+                self.finish(list_runs(self.layout)[-1])
 
-    def record_run(self, run: store.RunRecord, parent: str | None, current: set[str], allow: bool) -> None:
+    def record_run(self, run: RunRecord, parent: str | None, current: set[str], allow: bool) -> None:
         inherited = {one[1:]: one[0] for one in self.runs[parent].values()} if parent else {}
         learnt = {}
         for subject in run.subjects:
@@ -326,10 +326,10 @@ class Identifiers(RuleBasedStateMachine):
             self.excused |= {(thing, word) for thing, word, _ in learnt.values()}
             self.excused_nouns |= {noun for _, _, noun in learnt.values()}
 
-    def finish(self, run: store.RunRecord) -> None:
+    def finish(self, run: RunRecord) -> None:
         shutil.copytree(self.trained / "weights", self.layout.weights_dir(run.name))
-        run.state, run.base = "finished", store.load_run(Layout(self.trained.parent.parent), self.trained.name).base
-        store.save_run(self.layout, run)
+        run.state, run.base = "finished", load_run(Layout(self.trained.parent.parent), self.trained.name).base
+        save_run(self.layout, run)
         self.finished.add(run.name)
 
     def take_word(self, name: str, word: str, allow: bool) -> None:

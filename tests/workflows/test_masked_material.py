@@ -12,7 +12,7 @@ from dbcli.diffusion.images import Posterior
 from dbcli.errors import SubjectError
 from dbcli.project.files.layout import Layout
 from dbcli.project.subjects.photo_notes import captions_of, mask_hashes, mask_paths
-from dbcli.project.subjects.subject import Subject, add_subject
+from dbcli.project.subjects.subject_store import Subject, store_subject
 from dbcli.workflows.training.data import loss_weights
 
 
@@ -27,7 +27,7 @@ def subject_in(layout: Layout) -> Subject:
         for number in range(2)
     ]
     (layout.root / "in" / "1.txt").write_text("a dog that came with words", encoding="utf-8")
-    return add_subject(layout, "dog", "dog", photos).subject
+    return store_subject(layout, "dog", "dog", photos).subject
 
 
 def test_places_outside_of_a_mask_count_less_and_other_pictures_whole() -> None:

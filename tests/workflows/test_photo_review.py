@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
-from dbcli.project.subjects.subject import add_subject
+from dbcli.project.subjects.subject_store import store_subject
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.subjects.photo_review import PhotoReview, review_photos
 
@@ -33,7 +33,7 @@ def reviewed(layout: Layout, photos: dict[str, Image.Image]) -> PhotoReview:
     folder.mkdir(exist_ok=True)
     for name, photo in photos.items():
         photo.save(folder / name)
-    added = add_subject(layout, "dog", "dog", [folder])
+    added = store_subject(layout, "dog", "dog", [folder])
     return review_photos(layout, added.subject, added.source_names, Silence())
 
 

@@ -17,7 +17,7 @@ from dbcli.errors import ConfigError, JudgeMissing, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import load_probes, probe_images
-from dbcli.project.runs.run import RunRecord, load_run, read_events
+from dbcli.project.runs.run_store import RunRecord, load_run, read_events
 from dbcli.workflows.generation.generate import Drawn, generate
 from dbcli.workflows.generation.lora_mix import RunSelection
 from dbcli.workflows.probes import probes as probing
@@ -149,7 +149,7 @@ def test_each_probe_is_on_record_with_its_scores_pictures_and_cost(layout: Layou
 def test_a_probe_scores_as_an_evaluation_of_its_checkpoint_would(layout: Layout, probed: RunRecord) -> None:
     """The same pictures, drawn again from the checkpoint and scored by other code, give the same numbers."""
     from dbcli.metrics.judges.encoders import load_judges
-    from dbcli.project.subjects.subject import load_subject, photo_paths
+    from dbcli.project.subjects.subject_store import load_subject, photo_paths
 
     found = load_probes(layout, probed.name)
     recipe = read_recipe(probe_images(layout, probed.name, 4)[2])

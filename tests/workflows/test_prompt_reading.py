@@ -14,7 +14,7 @@ from dbcli.diffusion.conditioning import unread_part
 from dbcli.errors import PromptError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words
-from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.prompts.reading import check_length, read_prompts, unread_words

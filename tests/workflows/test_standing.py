@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
-from dbcli.project.subjects.subject import Subject
-from dbcli.project.sweeps.records import SweepRecord
+from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject
+from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.sweeps.sweep_records import SweepRecord
 from dbcli.workflows.status import next_steps
 
 

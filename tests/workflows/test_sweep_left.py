@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs.run import RunBase, RunRecord, create_run
+from dbcli.project.runs.run_store import RunBase, RunRecord, create_run
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.sweeps.plan import ScoreUnit, SweepPlan, TrainUnit
 from dbcli.workflows.sweeps.remaining import Left, Pace, duration

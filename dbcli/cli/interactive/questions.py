@@ -13,7 +13,7 @@ from dbcli.hints import nearest
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.subjects.subject import Subject
+    from dbcli.project.subjects.subject_store import Subject
 
 
 def chosen_folder(call: Invocation, given: Path | None) -> Path:

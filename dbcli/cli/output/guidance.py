@@ -12,7 +12,7 @@ from dbcli.cli.terminal.screen import Screen, visible
 from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.project.runs.run import RunRecord
+    from dbcli.project.runs.run_store import RunRecord
     from dbcli.workflows.doctor.check import Check
     from dbcli.workflows.status import ProjectStatus, Step
     from dbcli.workflows.subjects.photo_review import PhotoReview

@@ -11,7 +11,7 @@ from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
-    from dbcli.project.subjects.subject import AddedSubject
+    from dbcli.project.subjects.subject_store import AddedSubject
     from dbcli.workflows.class_images.manage import SetSummary
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluation.evaluate import Evaluation

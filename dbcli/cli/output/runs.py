@@ -10,7 +10,7 @@ from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.runs.run import RunRecord, RunSubject, SettingsChange
+    from dbcli.project.runs.run_store import RunRecord, RunSubject, SettingsChange
     from dbcli.project.runs.score_files import RunScores
     from dbcli.workflows.runs.manage import RunOverview
 

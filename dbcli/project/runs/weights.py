@@ -7,7 +7,7 @@ from pathlib import Path
 from dbcli.errors import RunMissing, UnsafeFile
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 
 # The adapter of a LoRA run, in the folder of its weights.
 LORA_FILE = "pytorch_lora_weights.safetensors"

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dbcli.errors import RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.runs.run import RunRecord, find_run, list_runs
-from dbcli.project.subjects.subject import list_subjects
+from dbcli.project.runs.run_store import RunRecord, find_run, list_runs
+from dbcli.project.subjects.subject_store import list_subjects
 
 FINISHED = ("finished",)
 UNFINISHED = ("interrupted", "failed", "running", "created")

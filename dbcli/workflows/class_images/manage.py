@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dbcli.errors import Refused
-from dbcli.project.class_images import class_image_sets as store
-from dbcli.project.class_images.class_image_sets import PriorSet
+from dbcli.project.class_images.class_image_sets import PriorSet, list_prior_sets, remove_prior_set
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
@@ -65,7 +64,7 @@ def make_prior_set(
 def summaries(layout: Layout) -> list[SetSummary]:
     """Every prior set of the project."""
     base_hash = load_settings(layout).base_hash
-    return [_summary(one, base_hash) for one in store.list_prior_sets(layout)]
+    return [_summary(one, base_hash) for one in list_prior_sets(layout)]
 
 
 def prune(layout: Layout, keys: Sequence[str]) -> None:
@@ -73,7 +72,7 @@ def prune(layout: Layout, keys: Sequence[str]) -> None:
     if not keys:
         raise Refused("No prior set was chosen.", hint="dreambooth reg list")
     for key in keys:
-        store.remove_prior_set(layout, key)
+        remove_prior_set(layout, key)
 
 
 def unfit(layout: Layout) -> list[str]:

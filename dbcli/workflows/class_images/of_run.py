@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord, RunSubject, append_event, save_run
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.workflows.class_images.draw import ClassImages, ensure_class_images
 from dbcli.workflows.models.textual_inversion import has_prior
@@ -71,5 +70,5 @@ def tell_prior(
         "weight": profile.prior.weight if sets else None,
         "sets": [{"key": one.key, "prompt": one.prompt, "images": len(one.files)} for one in sets.values()],
     }
-    store.append_event(layout, record.name, {"event": "prior", "line": line})
-    store.save_run(layout, record)
+    append_event(layout, record.name, {"event": "prior", "line": line})
+    save_run(layout, record)

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dbcli.errors import DreamboothError
-from dbcli.project.class_images import class_image_sets as prior_sets
+from dbcli.project.class_images.class_image_sets import PriorSet, list_prior_sets
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs import run as runs
 from dbcli.project.runs.checkpoints import newest_checkpoint
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord, damaged_runs, list_runs
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects.subject import damaged_subjects, list_subjects, verify_photos
+from dbcli.project.subjects.subject_store import damaged_subjects, list_subjects, verify_photos
 from dbcli.workflows.doctor.check import Check, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
@@ -106,9 +105,9 @@ def _recipe(layout: Layout) -> Iterator[Check]:
 
 
 def _runs(layout: Layout) -> Iterator[Check]:
-    for line in runs.damaged_runs(layout):
+    for line in damaged_runs(layout):
         yield fault("project", "run", line, "dreambooth runs rm RUN, or put its run.json back")
-    for record in runs.list_runs(layout):
+    for record in list_runs(layout):
         yield _run(layout, record)
 
 
@@ -131,7 +130,7 @@ def _run(layout: Layout, record: RunRecord) -> Check:
 
 
 def _prior_sets(layout: Layout) -> Iterator[Check]:
-    for one in prior_sets.list_prior_sets(layout):
+    for one in list_prior_sets(layout):
         recorded = one.recorded_count()
         sound = _sound(one, recorded)
         if sound < recorded:
@@ -141,7 +140,7 @@ def _prior_sets(layout: Layout) -> Iterator[Check]:
             yield good("project", "class images", f"{one.key}: {recorded} images as they were drawn")
 
 
-def _sound(one: prior_sets.PriorSet, recorded: int) -> int:
+def _sound(one: PriorSet, recorded: int) -> int:
     try:
         return len(one.images(recorded))
     except DreamboothError:

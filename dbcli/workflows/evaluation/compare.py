@@ -13,7 +13,7 @@ from dbcli.errors import UsageError
 from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.workflows.evaluation.evaluate import (
     IMAGES_PER_PROMPT,

@@ -12,7 +12,7 @@ from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
 from dbcli.project.prompts.identifiers import Words, render_with, render_without
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.project_settings import load_settings

@@ -12,7 +12,7 @@ from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.interference_records import FILE_NAME, SUITE_NAME, bleeding_lines
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.class_images.draw import class_prompt

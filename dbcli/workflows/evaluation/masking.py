@@ -12,9 +12,9 @@ from dbcli.errors import JudgeMissing, SubjectError
 from dbcli.project.files.atomic import sha256_of, write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.subjects.photo_notes import mask_paths
-from dbcli.project.subjects.subject import load_subject, photo_paths
+from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import judge_sources
 

@@ -12,7 +12,7 @@ from dbcli.project.files.atomic import write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import ProbeRecord, load_probes, probe_images
-from dbcli.project.runs.run import RunRecord, read_events
+from dbcli.project.runs.run_store import RunRecord, read_events
 from dbcli.workflows.images.grids import opened
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dbcli.errors import PromptError
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, resolve

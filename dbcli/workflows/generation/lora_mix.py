@@ -11,8 +11,8 @@ from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
-from dbcli.project.runs.run import RunRecord, RunSubject
-from dbcli.project.subjects.subject import list_subjects
+from dbcli.project.runs.run_store import RunRecord, RunSubject
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.images.generated import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run

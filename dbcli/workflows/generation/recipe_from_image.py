@@ -14,7 +14,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.images.a1111 import Parameters, read_parameters
 from dbcli.project.images.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
 from dbcli.project.prompts.foreign_syntax import foreign_syntax
-from dbcli.project.runs import run as store
+from dbcli.project.runs.run_store import find_run
 from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import resolve
@@ -170,7 +170,7 @@ def _composed(recipe: Recipe) -> list[tuple[str, float]]:
 
 def _is_here(layout: Layout, run: str, recipe: Recipe) -> bool:
     try:
-        return bool(store.find_run(layout, run).base.hash == recipe.base_hash)
+        return bool(find_run(layout, run).base.hash == recipe.base_hash)
     except RunMissing:
         return False
 
@@ -183,7 +183,7 @@ def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
             progress.warn(f"It was drawn with another base ({printable(recipe.base_name)}).")
         return "base"
     if _is_here(layout, recipe.run, recipe):
-        return str(store.find_run(layout, recipe.run).name)
+        return str(find_run(layout, recipe.run).name)
     progress.warn(f"It was drawn with the run {printable(recipe.run)}, which is not here; the newest run draws it.")
     return None
 

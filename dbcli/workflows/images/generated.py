@@ -13,7 +13,7 @@ from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe, save_png
 from dbcli.project.prompts.identifiers import Words, render_for, render_with
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.images.image_writer import ImageWriter

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.runs.run import RunRecord
-from dbcli.project.subjects.subject import load_subject, photo_paths
+from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.images.generated import GeneratedImage
 
 if TYPE_CHECKING:

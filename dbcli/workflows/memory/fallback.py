@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dbcli.errors import OutOfMemory
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import run as store
 from dbcli.project.runs.checkpoints import checkpoints
-from dbcli.project.runs.run import Fallback, RunRecord
+from dbcli.project.runs.run_store import Fallback, RunRecord, append_event, save_run
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.ladder import below, rung_of
@@ -60,8 +59,8 @@ def _smaller(
         Fallback(step=record.step, before=here.name, after=rung.name, reason=reason, optimiser_is_new=is_new)
     )
     event = {"event": "fell back", "step": step, "from": here.name, "to": rung.name, "reason": reason}
-    store.append_event(layout, record.name, event)
-    store.save_run(layout, record)
+    append_event(layout, record.name, event)
+    save_run(layout, record)
     where = f"on from step {record.step}" if record.step else "from the beginning"
     progress.warn(f"The memory is full. Falling back from '{here.name}' to '{rung.name}', {where}.")
     return smaller

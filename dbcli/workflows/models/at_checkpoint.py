@@ -9,7 +9,7 @@ from dbcli.errors import Refused, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs.checkpoints import checkpoints
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import checked_weights
 from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.subjects.lineage import parent_of

@@ -10,7 +10,7 @@ from dbcli.project.files.atomic import commit_folder, temporary_folder
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import NAME_PATTERN, printable
 from dbcli.project.prompts.identifiers import Words, render_with
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dbcli.errors import Refused
 from dbcli.project.files.atomic import remove_leftovers
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_whole
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import LORA_FILE, checked_weights
 from dbcli.workflows.models.at_checkpoint import is_result, put_checkpoint, require_checkpoint
 from dbcli.workflows.models.textual_inversion import INVERSION, attach_words, write_words

@@ -16,7 +16,6 @@ from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import save_png
-from dbcli.project.runs import run as store
 from dbcli.project.runs.probe_files import (
     ProbeEntry,
     ProbePlan,
@@ -29,7 +28,7 @@ from dbcli.project.runs.probe_files import (
     probe_image,
     save_probes,
 )
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord, append_event, read_events
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.images.generated import CHECKPOINT_KEY
@@ -343,11 +342,11 @@ class Probing:
 
     def _speed(self) -> list[float]:
         """Seconds of the newest steps, in whichever process they were made."""
-        events = store.read_events(self.layout, self.run.name)
+        events = read_events(self.layout, self.run.name)
         return [one["seconds"] for one in events if "loss" in one and one.get("seconds")][-TIMED_STEPS:]
 
     def _event(self, what: str, **facts: Any) -> None:
-        store.append_event(self.layout, self.run.name, {"event": what, **facts})
+        append_event(self.layout, self.run.name, {"event": what, **facts})
 
 
 def _probes(count: int) -> str:

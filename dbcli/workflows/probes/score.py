@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe
 from dbcli.project.prompts.identifiers import render_with, render_without
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.project.subjects.subject import load_subject, photo_paths
+from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.images.generated import draw_size, how_to_draw, in_words, recipes_for, words_of
 

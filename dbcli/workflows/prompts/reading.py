@@ -13,8 +13,8 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.foreign_syntax import foreign_syntax
 from dbcli.project.prompts.identifiers import Words, says
 from dbcli.project.prompts.slips import slips
-from dbcli.project.runs.run import RunRecord
-from dbcli.project.subjects.subject import list_subjects
+from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.prompt_text import cleaned, from_word
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.textual_inversion import INVERSION

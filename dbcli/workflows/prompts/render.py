@@ -10,7 +10,7 @@ from dbcli.errors import PromptError, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import render_with, subject_fields
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.subjects.known_runs import known_names, listed, names_of, runs_knowing
 from dbcli.project.subjects.renaming import in_words_of
 from dbcli.workflows.images.generated import words_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dbcli.errors import PromptError, RunMissing, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import mentions, subject_fields
-from dbcli.project.runs.run import RunRecord, list_runs, newest_run
+from dbcli.project.runs.run_store import RunRecord, list_runs, newest_run
 from dbcli.project.subjects.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
 from dbcli.workflows.prompts.render import check_subjects, quoted
 

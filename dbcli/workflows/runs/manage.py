@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from dbcli.errors import Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs import interference_records
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord, damaged_runs, find_run, list_runs, newest_run, remove_run
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.workflows.runs.differences import told_apart
@@ -19,7 +18,7 @@ ANY_STATE = ("created", "running", "finished", "interrupted", "failed")
 
 def all_runs(layout: Layout) -> tuple[list[RunRecord], list[str]]:
     """Every run whose record can be read, oldest first, and a line for each that is damaged."""
-    return store.list_runs(layout), store.damaged_runs(layout)
+    return list_runs(layout), damaged_runs(layout)
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,23 @@ def scores_of(layout: Layout, name: str) -> list[RunScores]:
 
 def one_run(layout: Layout, run: str | None) -> RunRecord:
     """The run meant by its number, name or subject, the newest of any state if none is named."""
-    return run_meant(layout, run) if run else store.newest_run(layout, ANY_STATE)
+    return run_meant(layout, run) if run else newest_run(layout, ANY_STATE)
 
 
 def exactly(layout: Layout, run: str) -> RunRecord:
     """The run of this number or name; a subject's name, which could mean several, is none."""
-    return store.find_run(layout, run)
+    return find_run(layout, run)
 
 
 def remove(layout: Layout, name: str) -> None:
     """Deletes a run; Refused while something writes into it, or while an unfinished run still needs its weights."""
-    needs = [one.name for one in store.list_runs(layout) if one.parent == name and one.state != "finished"]
+    needs = [one.name for one in list_runs(layout) if one.parent == name and one.state != "finished"]
     if needs:
         raise Refused(
             f"{needs[0]} goes on from {name} and is not finished: without {name} it cannot be resumed.",
             hint=f"dreambooth train --resume {needs[0]}, or remove that one first",
         )
-    store.remove_run(layout, name)
+    remove_run(layout, name)
 
 
 def bleeding(layout: Layout, name: str) -> list[str]:

@@ -10,8 +10,7 @@ from dbcli.errors import Refused, UnsupportedFile, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord, append_event
 from dbcli.project.runs.weights import LORA_FILE, checked_weights
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.generation.generate import profile_of
@@ -117,7 +116,7 @@ def export_run(
             raise
         stage.advance()
     if collisions:
-        store.append_event(
+        append_event(
             layout,
             order.record.name,
             {"event": "exported", "path": str(order.path), "allowed_collisions": list(collisions)},

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dbcli.project.files.names import without_control_characters
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.models.textual_inversion import INVERSION
 from dbcli.workflows.sharing.recipients import subjects_of

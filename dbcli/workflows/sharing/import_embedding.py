@@ -11,9 +11,8 @@ from dbcli.errors import UnsupportedFile, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable, slug
 from dbcli.project.prompts.identifiers import check_class_noun, check_free, check_identifier
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord
-from dbcli.project.subjects.subject import list_subjects
+from dbcli.project.runs.run_store import RunRecord, list_runs
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.models.textual_inversion import INVERSION, write_vectors
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
@@ -124,7 +123,7 @@ def _named(words: Sequence[WordVectors], tokens: Sequence[str], source: Path) ->
 
 def _check_word(layout: Layout, allow_collision: bool) -> Callable[[str, Trigger], None]:
     """The rule for words with vectors of their own: their tokens are new ones, so that only the same word clashes."""
-    known = [*list_subjects(layout), *(one for run in store.list_runs(layout) for one in run.subjects)]
+    known = [*list_subjects(layout), *(one for run in list_runs(layout) for one in run.subjects)]
     taken = {one.identifier: one.name for one in known if one.identifier}
     nouns = sorted({one.class_noun for one in known})
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dbcli.errors import UnsafeFile, UnsupportedFile
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.models.weights import write_imported_lora
 from dbcli.workflows.progress import Progress

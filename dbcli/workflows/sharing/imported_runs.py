@@ -11,8 +11,17 @@ from dbcli.project.files.atomic import commit_folder, sha256_of, temporary_folde
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_manifest
 from dbcli.project.files.names import printable, slug, without_control_characters
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
+from dbcli.project.runs.run_store import (
+    RunBase,
+    RunRecord,
+    RunSubject,
+    append_event,
+    create_run,
+    load_run,
+    now,
+    remove_run,
+    save_run,
+)
 from dbcli.project.settings.profile_settings import Profile
 
 if TYPE_CHECKING:
@@ -68,7 +77,7 @@ def finished_run(
     layout: Layout, title: str, source: Path, record: Callable[[str], RunRecord], write: Callable[[Path], None]
 ) -> RunRecord:
     """Makes a run of a record and of weights that `write` puts into a folder; nothing is left where that fails."""
-    run = store.create_run(layout, title, record)
+    run = create_run(layout, title, record)
     final = layout.weights_dir(run)
     try:
         with temporary_folder(final) as folder:
@@ -76,10 +85,10 @@ def finished_run(
             write_manifest(folder)
             commit_folder(folder, final)
     except BaseException:
-        store.remove_run(layout, run)
+        remove_run(layout, run)
         raise
-    made = store.load_run(layout, run)
-    made.state, made.finished = "finished", store.now()
-    store.append_event(layout, run, {"event": "imported", "time": store.now(), "file": source.name})
-    store.save_run(layout, made)
+    made = load_run(layout, run)
+    made.state, made.finished = "finished", now()
+    append_event(layout, run, {"event": "imported", "time": now(), "file": source.name})
+    save_run(layout, made)
     return made

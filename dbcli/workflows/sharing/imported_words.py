@@ -11,9 +11,8 @@ from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import NAME_PATTERN, printable, slug, without_control_characters
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun, check_identifier
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunSubject
-from dbcli.project.subjects.subject import Subject, list_subjects
+from dbcli.project.runs.run_store import RunSubject, list_runs
+from dbcli.project.subjects.subject_store import Subject, list_subjects
 from dbcli.workflows.subjects.identifiers import check_new_words
 
 # Subjects with their names and words, as this program writes them: [{"name": …, "word": …, "class": …}, …].
@@ -144,7 +143,7 @@ def imported_subjects(
 
     `check` raises where the words of a new subject of that name cannot be used.
     """
-    known = [*list_subjects(layout), *(one for run in store.list_runs(layout) for one in run.subjects)]
+    known = [*list_subjects(layout), *(one for run in list_runs(layout) for one in run.subjects)]
     taken = {one.name for one in known}
     found: list[RunSubject] = []
     for trigger in triggers:

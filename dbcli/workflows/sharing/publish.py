@@ -20,7 +20,7 @@ from dbcli.project.files.atomic import temporary_folder, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe, read_recipe
 from dbcli.project.prompts.identifiers import Words, render_with
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import LORA_FILE
 from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.images.generated import words_of

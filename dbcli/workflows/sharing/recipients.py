@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base

@@ -12,10 +12,10 @@ from dbcli.errors import Collision, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_class_noun, check_identifier
 from dbcli.project.prompts.token_claims import KNOWN_MEANINGS, Claim, SubjectWord, clash, clashes_between, known_words
-from dbcli.project.runs.run import list_runs
+from dbcli.project.runs.run_store import list_runs
 from dbcli.project.seeds import first_seed
 from dbcli.project.subjects.registry import TokenCheck
-from dbcli.project.subjects.subject import Subject, list_subjects, token_claims, verify_new_words
+from dbcli.project.subjects.subject_store import Subject, list_subjects, token_claims, verify_new_words
 from dbcli.project.subjects.word_strengths import remember_strengths
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base

@@ -11,11 +11,26 @@ from dbcli.hints import command, nearest
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.names import printable
-from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.runs.run import list_runs
-from dbcli.project.subjects import subject as store
+from dbcli.project.prompts.identifiers import check_class_noun, render_with
+from dbcli.project.runs.run_store import list_runs
 from dbcli.project.subjects.renaming import rename_subject
-from dbcli.project.subjects.subject import AddedSubject, Subject
+from dbcli.project.subjects.subject_store import (
+    AddedSubject,
+    Subject,
+    damaged_subjects,
+    list_subjects,
+    load_subject,
+    registry_of,
+    remove_subject,
+    set_identifiers,
+    store_subject,
+    store_words,
+    verify_words,
+    with_identifiers,
+)
+from dbcli.project.subjects.subject_store import (
+    check_new_name as check_new_name,
+)
 from dbcli.workflows.subjects.identifiers import token_check
 from dbcli.workflows.subjects.proposed_words import claims_of, proposed_words
 
@@ -33,7 +48,7 @@ def add_subject(
 ) -> tuple[AddedSubject, list[str]]:
     """Adds a subject; the second value is advice on the photos, a line each."""
     check = token_check(layout, allow_collision=allow_collision)
-    added = store.add_subject(layout, name, class_noun, photos, token, tokens=check)
+    added = store_subject(layout, name, class_noun, photos, token, tokens=check)
     count = len(added.subject.photos)
     advice = []
     if count < FEW:
@@ -58,24 +73,19 @@ def _caption_faults(layout: Layout, added: AddedSubject) -> list[str]:
     return lines
 
 
-def check_new_name(layout: Layout, name: str) -> None:
-    """Raises UsageError or Refused for a name that no new subject can have."""
-    store.check_new_name(layout, name)
-
-
 def check_new_noun(layout: Layout, name: str, class_noun: str) -> None:
     """Raises UsageError or Collision for what cannot be the class noun of a new subject."""
-    store.check_new_noun(layout, name, class_noun, tokens=token_check(layout))
+    registry_of(layout).check_noun(Subject(name=name, class_noun=check_class_noun(class_noun)), token_check(layout))
 
 
 def current_name(layout: Layout, name: str) -> str:
     """What a subject is called now, by this or an earlier name. Raises SubjectError if it is not there."""
-    return store.load_subject(layout, name).name
+    return load_subject(layout, name).name
 
 
 def known_subjects(layout: Layout) -> list[Subject]:
     """Every subject of the project that can be read."""
-    return store.list_subjects(layout)
+    return list_subjects(layout)
 
 
 def named_subjects(
@@ -89,7 +99,7 @@ def named_subjects(
         raise UsageError("--subject is missing.", hint="dreambooth subjects list")
     _require_distinct(names)
     check = token_check(layout, allow_collision=allow_collision)
-    found = [store.load_subject(layout, name) for name in names]
+    found = [load_subject(layout, name) for name in names]
     if len({subject.name for subject in found}) < len(found):
         raise UsageError("The same --subject is named twice, by its old name and its new one.")
     without = [one for one in found if one.identifier is None and not {one.name, *one.formerly} & set(identifiers)]
@@ -99,11 +109,11 @@ def named_subjects(
             hint=f"add {token_options(layout, without, identifiers, only=len(found) == 1)}",
         )
     if identifiers:
-        changed = {one.name: one for one in store.set_identifiers(layout, identifiers, tokens=check)}
+        changed = {one.name: one for one in set_identifiers(layout, identifiers, tokens=check)}
         found = [changed.get(one.name, one) for one in found]
     for subject in found:
         # A clash that was allowed once is allowed again, and written into the run, or there is no run.
-        store.verify_words(layout, subject, check)
+        verify_words(layout, subject, check)
     return found
 
 
@@ -145,7 +155,7 @@ def missing_identifiers(
         proposal = proposed_words(layout, subject, claims=claims_of(found))[0]
 
         def accepted(word: str, name: str = subject.name, before: Mapping[str, str] = dict(found)) -> object:
-            return store.with_identifiers(layout, {**before, name: word}, tokens=check)
+            return with_identifiers(layout, {**before, name: word}, tokens=check)
 
         found[subject.name] = ask(subject, proposal, accepted)
     return found
@@ -159,7 +169,7 @@ def _require_distinct(names: Sequence[str]) -> None:
 
 def _unclear_token(layout: Layout, names: Sequence[str], name: str | None, token: str) -> UsageError:
     if name is None:
-        known = {one.name: one for one in store.list_subjects(layout)}
+        known = {one.name: one for one in list_subjects(layout)}
         without = [known[one] for one in names if one in known and known[one].identifier is None]
         first = without[0].name if without else names[0]
         options = [command("--token", f"{first}={token}")]
@@ -179,7 +189,7 @@ def _unclear_token(layout: Layout, names: Sequence[str], name: str | None, token
 
 def _is_taken(layout: Layout, name: str, word: str) -> bool:
     try:
-        store.with_identifiers(layout, {name: word}, tokens=token_check(layout, allow_collision=False))
+        with_identifiers(layout, {name: word}, tokens=token_check(layout, allow_collision=False))
     except DreamboothError:
         return True
     return False
@@ -210,9 +220,9 @@ def all_subjects(layout: Layout) -> tuple[list[Entry], list[str]]:
     runs = list_runs(layout)
     entries = [
         Entry(one, [run.name for run in runs if any(learnt.name in one.names for learnt in run.subjects)])
-        for one in store.list_subjects(layout)
+        for one in list_subjects(layout)
     ]
-    return entries, store.damaged_subjects(layout)
+    return entries, damaged_subjects(layout)
 
 
 def rename(layout: Layout, old: str, new: str) -> Subject:
@@ -224,18 +234,18 @@ def rename(layout: Layout, old: str, new: str) -> Subject:
 def change_words(layout: Layout, name: str, identifier: str | None, class_noun: str | None, *, allow: bool) -> Subject:
     """Gives a subject another identifier or class noun. LockHeld while a run is being trained on it."""
     if identifier is None and class_noun is None:
-        subject = store.load_subject(layout, name)
+        subject = load_subject(layout, name)
         proposal = command("dreambooth", "subjects", "set", subject.name, "--token", proposed_words(layout, subject)[0])
         raise UsageError("Nothing to set: --token WORD or --class NOUN is missing.", hint=proposal)
     _check_at_rest(layout, name)
     check = token_check(layout, allow_collision=allow)
-    return store.change_words(layout, name, identifier, class_noun, tokens=check)
+    return store_words(layout, name, identifier, class_noun, tokens=check)
 
 
 def remove(layout: Layout, name: str) -> None:
     """Deletes a subject with its photos; runs keep their history. LockHeld while a run is being trained on it."""
     _check_at_rest(layout, name)
-    store.remove_subject(layout, name)
+    remove_subject(layout, name)
 
 
 def _check_at_rest(layout: Layout, name: str) -> None:

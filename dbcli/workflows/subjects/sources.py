@@ -11,10 +11,9 @@ from dbcli.hints import command
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable, slug
 from dbcli.project.images.pixels import FORMATS
-from dbcli.project.subjects import subject as store
 from dbcli.project.subjects.kohya_folders import KohyaFolder, kohya_folders
 from dbcli.project.subjects.photos import list_files, looks_like_a_photo
-from dbcli.project.subjects.subject import Subject
+from dbcli.project.subjects.subject_store import Subject, list_subjects
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.datasets import open_dataset
 
@@ -83,7 +82,7 @@ def dataset_subjects(
         raise UsageError(
             "--class and --token are for one subject; --dataset adds all.", hint="add NAME, or leave them out"
         )
-    known = {subject.name for subject in store.list_subjects(layout)}
+    known = {subject.name for subject in list_subjects(layout)}
     for one in found:
         if one.name in known:
             progress.note(f"{one.name} is there already and was passed over.")
@@ -100,7 +99,7 @@ def check_photos(sources: Sequence[Path]) -> None:
 
 def known_subject(layout: Layout, name: str) -> Subject | None:
     """A subject that the project has, None if it has none of that name."""
-    return next((subject for subject in store.list_subjects(layout) if subject.name == name), None)
+    return next((subject for subject in list_subjects(layout) if subject.name == name), None)
 
 
 def _of_google(folder: Path, progress: Progress) -> list[NewSubject]:

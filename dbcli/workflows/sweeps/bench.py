@@ -15,7 +15,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile
 from dbcli.workflows.subjects.datasets import open_dataset
 from dbcli.workflows.sweeps.plan import SweepPlan, plan_sweep
-from dbcli.workflows.sweeps.subjects import SweepSubjects
+from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects
 
 
 def plan_bench(

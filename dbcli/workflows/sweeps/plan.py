@@ -12,21 +12,21 @@ from dbcli.errors import Collision, ConfigError, DreamboothError, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
 from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.photo_notes import captions_of, mask_hashes
-from dbcli.project.subjects.subject import Subject
+from dbcli.project.subjects.subject_store import Subject
 from dbcli.project.sweeps.cells import CellWish, StageWish, cells_of
-from dbcli.project.sweeps.records import CellRecord, key_of, load_cell, runs_by_key
 from dbcli.project.sweeps.sweep_files import SweepFile, SweepImages
+from dbcli.project.sweeps.sweep_records import CellRecord, key_of, load_cell, runs_by_key
 from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile
-from dbcli.workflows.sweeps.subjects import SweepSubjects, word_faults
+from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects, word_faults
 from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
-from dbcli.project.runs.run import RunRecord, list_runs
+from dbcli.project.runs.run_store import RunRecord, list_runs
 from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings, Profile
-from dbcli.project.subjects.subject import list_subjects, load_subject
+from dbcli.project.subjects.subject_store import list_subjects, load_subject
 from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE

@@ -12,8 +12,8 @@ from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects.subject import load_subject, photo_paths
-from dbcli.project.sweeps.records import CellRecord
+from dbcli.project.subjects.subject_store import load_subject, photo_paths
+from dbcli.project.sweeps.sweep_records import CellRecord
 from dbcli.workflows.images.grids import opened
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.sweeps.plan import PlannedCell, SweepPlan

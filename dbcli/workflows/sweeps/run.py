@@ -18,8 +18,8 @@ from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
 from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.settings.profiles import parse_set
-from dbcli.project.sweeps.records import CellRecord, SweepRecord, load_cell, save_sweep
 from dbcli.project.sweeps.sweep_files import load_sweep
+from dbcli.project.sweeps.sweep_records import CellRecord, SweepRecord, load_cell, save_sweep
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.datasets import open_dataset
 from dbcli.workflows.sweeps.engines import Engine, make_engine
@@ -34,7 +34,7 @@ from dbcli.workflows.sweeps.plan import (
     suites_folder,
 )
 from dbcli.workflows.sweeps.remaining import Left, Pace
-from dbcli.workflows.sweeps.subjects import SweepSubjects
+from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects
 from dbcli.workflows.sweeps.work import Outcome
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.runs.run import RunRecord, load_run
-from dbcli.project.subjects.subject import Subject, load_subject
-from dbcli.project.sweeps.records import CellRecord, load_cell, runs_by_key, save_cell
+from dbcli.project.runs.run_store import RunRecord, load_run
+from dbcli.project.subjects.subject_store import Subject, load_subject
+from dbcli.project.sweeps.sweep_records import CellRecord, load_cell, runs_by_key, save_cell
 from dbcli.workflows.memory.errors import is_out_of_memory
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.sweeps.plan import DRAW_ONLY, ScoreUnit, TrainUnit, Unit, is_finished

@@ -10,9 +10,8 @@ from dbcli.errors import TrainingDiverged
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import drop_files, first_fault
-from dbcli.project.runs import run as store
 from dbcli.project.runs.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord, append_event, read_events, save_run
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import announce
@@ -57,7 +56,7 @@ class Checkpoints:
             needed_bytes=state.size_bytes,
         )
         self.record.step = state.step
-        store.save_run(self.layout, self.record)
+        save_run(self.layout, self.record)
 
     def rescue(self) -> None:
         """A checkpoint of the last whole step after the memory was full, if there is the memory for that."""
@@ -81,7 +80,7 @@ class Checkpoints:
         announce("load", folder=str(found), with_optimiser=bool(state.optimiser))
         self.trainer.load_state(state)
         self.record.step = self.loaded = self.trainer.done
-        self.errors = recorded_errors(store.read_events(self.layout, self.record.name), self.trainer.done)
+        self.errors = recorded_errors(read_events(self.layout, self.record.name), self.trainer.done)
         return True
 
     def add(self, result: StepResult) -> None:
@@ -138,7 +137,7 @@ class Checkpoints:
         rate = "" if scale == 1 else f", at {scale:g} of the learning rate"
         self.progress.warn(f"{reason} Back to step {step}{rate}.")
         event = {"event": "rolled back", "from": diverged_at, "step": step, "rate_scale": scale}
-        store.append_event(self.layout, self.record.name, event)
+        append_event(self.layout, self.record.name, event)
         if not is_loaded:
             raise BeginAgain(scale)
         self.trainer.rate_scale = scale

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_identifier
-from dbcli.project.runs.run import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
-from dbcli.project.subjects.subject import Subject, list_subjects, load_subject, verify_words
+from dbcli.project.subjects.subject_store import Subject, list_subjects, load_subject, verify_words
 from dbcli.workflows.setup.effective_settings import Carried
 from dbcli.workflows.subjects.identifiers import token_check
 

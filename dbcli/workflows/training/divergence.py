@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import TrainingDiverged
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import checkpoints
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile
 from dbcli.workflows.setup.effective_settings import default_profile

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunRecord
+from dbcli.project.runs.run_store import RunRecord, append_event
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.memory.errors import is_out_of_memory
@@ -136,7 +135,7 @@ def run_loop(
     """
     keeper = Checkpoints(layout, record, trainer, profile, progress)
     if keeper.load_newest():
-        store.append_event(layout, record.name, {"event": "resumed", "step": trainer.done})
+        append_event(layout, record.name, {"event": "resumed", "step": trainer.done})
     else:
         trainer.rate_scale = rate_scale
         if profile.train.on_divergence == "lower-rate":
@@ -227,7 +226,7 @@ class _Reporter:
             "lr": result.learning_rate,
             "seconds": round(result.seconds, 4),
         }
-        store.append_event(layout, record.name, {"step": result.step, **measured})
+        append_event(layout, record.name, {"step": result.step, **measured})
         known = {name: value for name, value in measured.items() if value is not None}
         stage.measure(record.name, result.step, known)
         prior = "" if result.prior_loss is None else f" prior {result.prior_loss:.4f}"

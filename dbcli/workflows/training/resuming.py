@@ -9,17 +9,16 @@ from typing import Any
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.runs import run as store
 from dbcli.project.runs.checkpoints import checkpoints
 from dbcli.project.runs.probe_files import drop_probes, drop_weights, load_probes, save_probes
 from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
-from dbcli.project.runs.run import RunRecord, RunSubject, SettingsChange
+from dbcli.project.runs.run_store import RunRecord, RunSubject, SettingsChange, append_event, newest_run, save_run
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile, parse_set, resolve
 from dbcli.project.subjects.known_runs import UNFINISHED, run_meant
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.renaming import in_words_of
-from dbcli.project.subjects.subject import Subject, load_subject
+from dbcli.project.subjects.subject_store import Subject, load_subject
 from dbcli.workflows.probes.probes import plan_of
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.optional_packages import require_extras
@@ -62,7 +61,7 @@ def plan_resume(
     Raises UsageError for options that would make another run of it, ConfigError for settings with faults, Refused if
     the run is finished or its photos are no longer those it began with.
     """
-    record = run_meant(layout, run, to_resume=True) if run else store.newest_run(layout, UNFINISHED)
+    record = run_meant(layout, run, to_resume=True) if run else newest_run(layout, UNFINISHED)
     refuse_finished(record)
     before = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
     profile, asked = before, asked or Asked()
@@ -96,8 +95,8 @@ def apply_changes(layout: Layout, record: RunRecord, plan: ResumePlan) -> None:
     record.changes.append(SettingsChange(step=step, settings=settings))
     # It is no longer the run that a sweep planned.
     record.work_key = None
-    store.save_run(layout, record)
-    store.append_event(layout, record.name, {"event": "settings changed", "step": step, "settings": settings})
+    save_run(layout, record)
+    append_event(layout, record.name, {"event": "settings changed", "step": step, "settings": settings})
 
 
 def anew(record: RunRecord) -> str:

@@ -21,15 +21,24 @@ from dbcli.errors import (
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
-from dbcli.project.runs import run as store
-from dbcli.project.runs.run import RunBase, RunRecord, RunSubject
+from dbcli.project.runs.run_store import (
+    RunBase,
+    RunRecord,
+    RunState,
+    RunSubject,
+    append_event,
+    create_run,
+    load_run,
+    now,
+    save_run,
+)
 from dbcli.project.settings.cautions import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.project.subjects.photo_notes import masks_in_use
-from dbcli.project.subjects.subject import Subject
+from dbcli.project.subjects.subject_store import Subject
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
 from dbcli.workflows.machine_use import computing
@@ -79,7 +88,7 @@ def start_training(
         )
 
     slug = "-".join(subject.name for subject in plan.subjects)
-    name = store.create_run(layout, slug, lambda name: _descended(layout, first_record(name), plan))
+    name = create_run(layout, slug, lambda name: _descended(layout, first_record(name), plan))
     return _carry_out(layout, name, subjects, plan.profile, progress, offline=offline, processes=processes)
 
 
@@ -107,8 +116,8 @@ def _descended(layout: Layout, record: RunRecord, plan: TrainingPlan) -> RunReco
         return record
     parent, shown = plan.continuation.parent, {one.name: one for one in plan.continuation.rehearsed}
     for entry in plan.continuation.earlier:
-        now = _recorded(layout, shown[entry.name], plan.profile) if entry.rehearsed else entry
-        seen = {"photo_hashes": now.photo_hashes, "captions": now.captions, "mask_hashes": now.mask_hashes}
+        current = _recorded(layout, shown[entry.name], plan.profile) if entry.rehearsed else entry
+        seen = {"photo_hashes": current.photo_hashes, "captions": current.captions, "mask_hashes": current.mask_hashes}
         record.subjects.append(entry.model_copy(update=seen))
     record.parent, record.parent_weights = parent.name, plan.continuation.seal
     record.generation, record.base.hash = parent.generation + 1, record.base.hash or parent.base.hash
@@ -141,12 +150,12 @@ def _carry_out(
     way_on = f"dreambooth train --resume {name}"
     with hold(layout.run_lock(name), f"the run {name}"), computing(f"the run {name}", progress), listening() as stop:
         # Read only now: until the lock was ours, another process may have brought the run to its end.
-        record = store.load_run(layout, name)
+        record = load_run(layout, name)
         refuse_finished(record)
         if resumed is not None:
             apply_changes(layout, record, resumed)
         record.state, record.error = "running", None
-        store.save_run(layout, record)
+        save_run(layout, record)
         try:
             with company(processes, profile.train.device, stop, progress):
                 within_memory(
@@ -191,11 +200,11 @@ def _from_sound_weights(train: Callable[..., None]) -> None:
         give_back()
 
 
-def _close(layout: Layout, record: RunRecord, state: store.RunState, error: str | None) -> None:
+def _close(layout: Layout, record: RunRecord, state: RunState, error: str | None) -> None:
     record.state, record.error = state, error
-    record.finished = store.now() if state == "finished" else None
-    store.append_event(layout, record.name, {"event": state, "time": store.now(), "step": record.step, "error": error})
-    store.save_run(layout, record)
+    record.finished = now() if state == "finished" else None
+    append_event(layout, record.name, {"event": state, "time": now(), "step": record.step, "error": error})
+    save_run(layout, record)
 
 
 @contextmanager
@@ -229,7 +238,7 @@ def _train(
             hint=f"{anew(record)} starts a new run",
         )
     _describe(record, base, device_name(device))
-    store.save_run(layout, record)
+    save_run(layout, record)
     tell_of_run(layout, record, base.hash, profile, subjects)
     resolution = profile.images.resolution or base.resolution
     stop.raise_if_stopped("Stopped before training began.")

@@ -25,7 +25,7 @@ from dbcli.project.files.records import Record, load_record
 from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, Words, check_class_noun, check_identifier
 from dbcli.project.prompts.token_claims import Claim, Tokenise
-from dbcli.project.runs.run import list_runs
+from dbcli.project.runs.run_store import list_runs
 from dbcli.project.subjects.photos import Photo, Skipped, reasons, walk_photos
 from dbcli.project.subjects.registry import Registry, TokenCheck
 
@@ -82,7 +82,7 @@ class Subject(Record):
 
 @dataclass(frozen=True)
 class AddedSubject:
-    """What `add_subject` made, what it left out, what it changed, and the names that the photos came with."""
+    """What `store_subject` made, what it left out, what it changed, and the names that the photos came with."""
 
     subject: Subject
     skipped: list[Skipped]
@@ -95,7 +95,7 @@ class AddedSubject:
         return reasons(self.skipped)
 
 
-def add_subject(
+def store_subject(
     layout: Layout,
     name: str,
     class_noun: str,
@@ -116,7 +116,7 @@ def add_subject(
     with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
         remove_leftovers(layout.subjects_dir)
         check_new_name(layout, name, _way_on(name, class_noun, identifier))
-        registry = _registry(layout)
+        registry = registry_of(layout)
         registry.check_noun(subject, tokens)
         if identifier is not None:
             subject.identifier = registry.check_identifier(subject, identifier, tokens)
@@ -137,12 +137,7 @@ def check_new_name(layout: Layout, name: str, way_on: str | None = None) -> None
         where = layout.shown(layout.subject_dir(name))
         raise Refused(f"The subject '{name}' is there already ({where}).", hint=way_on or "choose another name")
     check_no_twin(name, "subject", names_in(layout.subjects_dir))
-    _registry(layout).check_name(name)
-
-
-def check_new_noun(layout: Layout, name: str, class_noun: str, *, tokens: TokenCheck | None = None) -> None:
-    """Raise UsageError for what is no class noun, Collision where a token of it is an identifier already."""
-    _registry(layout).check_noun(Subject(name=name, class_noun=check_class_noun(class_noun)), tokens)
+    registry_of(layout).check_name(name)
 
 
 def _way_on(name: str, class_noun: str, identifier: str | None) -> str:
@@ -231,7 +226,7 @@ def with_identifiers(
     return [known[name] for name in before]
 
 
-def change_words(
+def store_words(
     layout: Layout, name: str, identifier: str | None, class_noun: str | None, *, tokens: TokenCheck | None = None
 ) -> Subject:
     """Give a subject another identifier, another class noun, or both; runs keep the words that they learnt.
@@ -239,7 +234,7 @@ def change_words(
     Raises UsageError for bad words, Collision where one of them belongs to another subject.
     """
     with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
-        subject, registry = load_subject(layout, name), _registry(layout)
+        subject, registry = load_subject(layout, name), registry_of(layout)
         if class_noun is not None:
             subject.class_noun = check_class_noun(class_noun)
             registry.check_noun(subject, tokens)
@@ -308,18 +303,18 @@ def taken_identifiers(layout: Layout, except_for: str | None = None) -> dict[str
 
 def token_claims(layout: Layout, tokenise: Tokenise, *, subject: Subject | None = None) -> list[Claim]:
     """Return who holds which tokens: every other subject's identifier, here and in every run, and all class nouns."""
-    return _registry(layout).claims(tokenise, subject)
+    return registry_of(layout).claims(tokenise, subject)
 
 
 def verify_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
     """Raise Collision if a subject's words clash by now: that was allowed once, or a record was edited."""
     if subject.identifier:
-        _registry(layout).check_identifier(subject, subject.identifier, tokens)
+        registry_of(layout).check_identifier(subject, subject.identifier, tokens)
 
 
 def verify_new_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
     """Raise Collision if the words of a subject that is about to be known belong to another one."""
-    _registry(layout).check_noun(subject, tokens)
+    registry_of(layout).check_noun(subject, tokens)
     verify_words(layout, subject, tokens)
 
 
@@ -327,10 +322,11 @@ def verify_name(layout: Layout, name: str, *, renamed: Subject | None = None) ->
     """Raise Refused for a name that differs from another subject's in case alone, or that a run knows another by."""
     own = renamed.name if renamed is not None else None
     check_no_twin(name, "subject", [one for one in names_in(layout.subjects_dir) if one != own])
-    _registry(layout).check_name(name, renamed)
+    registry_of(layout).check_name(name, renamed)
 
 
-def _registry(layout: Layout) -> Registry:
+def registry_of(layout: Layout) -> Registry:
+    """Return all subjects and runs of a project, as they are on disk now."""
     return Registry(list_subjects(layout), list_runs(layout))
 
 

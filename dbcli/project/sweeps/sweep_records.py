@@ -12,7 +12,7 @@ from dbcli.errors import DataError
 from dbcli.project.files.atomic import json_text, write_json
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.records import Record, load_record
-from dbcli.project.runs.run import RunRecord, list_runs, now
+from dbcli.project.runs.run_store import RunRecord, list_runs, now
 
 KEY_DIGITS = 24
 SWEEP_FILE = "sweep.json"

@@ -12,7 +12,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.prompts.token_claims import Claim, clash
-from dbcli.project.subjects.subject import Subject, list_subjects, load_subject, set_identifier, token_claims
+from dbcli.project.subjects.subject_store import Subject, list_subjects, load_subject, set_identifier, token_claims
 from dbcli.project.sweeps.cells import CellWish, StageWish
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.identifiers import token_check
