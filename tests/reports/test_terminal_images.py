@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dbcli.reports.terminal_images import cells, png_of, strip
 from PIL import Image
+
+from dbcli.reports.terminal_images import cells, png_of, strip
 
 
 def test_a_cell_holds_the_colours_of_its_two_halves() -> None:
