@@ -24,13 +24,12 @@ from dbcli.workflows.evaluation.evaluate import (
     scored,
 )
 from dbcli.workflows.evaluation.report import run_charts
-from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.runs.differences import differing_settings
-from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
+from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources, profile_of
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
 from dbcli.workflows.evaluation.report import write_report
-from dbcli.workflows.generation.generate import draw_settings, profile_of
+from dbcli.workflows.generation.generate import draw_settings
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
     draw_size,
@@ -34,7 +34,7 @@ from dbcli.workflows.models.at_checkpoint import require_checkpoint
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
 from dbcli.workflows.runs.choose import chosen_run
-from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
+from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources, profile_of
 from dbcli.workflows.setup.output_folder import check_writable
 from dbcli.workflows.several import announce, check_devices, company
 from dbcli.workflows.signals import listening

@@ -17,14 +17,14 @@ from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.evaluation.evaluate import IMAGES_PER_PROMPT, check_drawing
-from dbcli.workflows.generation.generate import draw_settings, profile_of
+from dbcli.workflows.generation.generate import draw_settings
 from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
 from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of
 from dbcli.workflows.images.grids import photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
-from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources
+from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources, profile_of
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:

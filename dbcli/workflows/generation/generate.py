@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.project.settings.profiles import frozen_profile, resolve
+from dbcli.project.settings.profiles import resolve
 from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
 from dbcli.workflows.generation.recipe_from_image import Asked, filled_in, size_for
 from dbcli.workflows.images.generated import (
@@ -30,6 +30,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_by_base, read_prompts
 from dbcli.workflows.prompts.render import check_quotes, rendered
 from dbcli.workflows.setup.base_facts import facts_of
+from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.output_folder import check_output, check_writable
 from dbcli.workflows.signals import listening
 
@@ -45,15 +46,6 @@ class Drawn:
     images: list[GeneratedImage]
     grid: Path | None
     title: str = "the bare base"
-
-
-def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
-    """The settings a run was frozen with; the project's own for the bare base."""
-    from dbcli.workflows.setup.effective_settings import resolve_profile
-
-    if record is None:
-        return resolve_profile(layout)[1]
-    return frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
 
 
 def draw_settings(profile: Profile, flags: Mapping[str, Any]) -> DrawSettings:

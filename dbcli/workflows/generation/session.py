@@ -11,7 +11,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.workflows.generation.generate import Drawn, check_typed_size, draw_settings, images_folder, profile_of
+from dbcli.workflows.generation.generate import Drawn, check_typed_size, draw_settings, images_folder
 from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
 from dbcli.workflows.images.generated import (
     check_clip_skip,
@@ -26,6 +26,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_by_base, read_prompts
 from dbcli.workflows.prompts.render import rendered
 from dbcli.workflows.setup.base_facts import facts_of
+from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.output_folder import check_output, check_writable
 from dbcli.workflows.signals import listening
 

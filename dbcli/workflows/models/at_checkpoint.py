@@ -11,9 +11,9 @@ from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs.checkpoints import checkpoints
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import checked_weights
-from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.workflows.models.trainable import make_trainable, take_over
+from dbcli.workflows.setup.effective_settings import profile_of
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -60,7 +60,7 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
             f"The run {record.name} was trained on another base ({record.base.name}).",
             hint=f"dreambooth runs show {record.name}",
         )
-    profile = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
+    profile = profile_of(layout, record)
     # What the run did not train itself is as it was in the run that it went on from.
     parent = parent_of(layout, record)
     lora = None if parent is None else take_over(layout, parent, base)

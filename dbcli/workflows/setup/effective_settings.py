@@ -11,9 +11,10 @@ from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.runs.resumable import Change, changed_settings
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.settings.profiles import load_profile, parse_set, resolve, shipped_profiles
+from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_set, resolve, shipped_profiles
 from dbcli.project.settings.project_settings import load_settings, load_user_settings
 from dbcli.workflows.completions import JUDGES
 
@@ -118,6 +119,13 @@ def _settled(profile: Profile) -> Profile:
             drawn = part.model_copy(update={"seed": settled.value})
             profile = profile.model_copy(update={section: drawn})
     return profile
+
+
+def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
+    """The settings a run was frozen with; the project's own for the bare base."""
+    if record is None:
+        return resolve_profile(layout)[1]
+    return frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
 
 
 def settings_beside(layout: Layout, name: str, profile: Profile) -> dict[str, Change]:

@@ -13,11 +13,11 @@ from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs.run_store import RunRecord, append_event
 from dbcli.project.runs.weights import LORA_FILE, checked_weights
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.models.textual_inversion import INVERSION, export_words, read_words, spellings
 from dbcli.workflows.models.weights import bundled_words, load_model
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
+from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.output_folder import check_writable
 from dbcli.workflows.sharing.export_metadata import Origin, kohya_of, modelspec_of
 from dbcli.workflows.sharing.export_proof import check_image, discard, prove

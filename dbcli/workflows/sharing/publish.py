@@ -22,11 +22,11 @@ from dbcli.project.images.recipes import Recipe, read_recipe
 from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import LORA_FILE
-from dbcli.workflows.generation.generate import profile_of
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
+from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.sharing.export import export_run
 from dbcli.workflows.sharing.export_metadata import Origin, settled_origin
 

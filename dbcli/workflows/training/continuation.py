@@ -11,12 +11,11 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.settings.profiles import frozen_profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.subjects.subject_store import Subject, list_subjects, load_subject, verify_words
-from dbcli.workflows.setup.effective_settings import Carried
+from dbcli.workflows.setup.effective_settings import Carried, profile_of
 from dbcli.workflows.subjects.identifiers import token_check
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Car
 
     Each of them gets as many steps as each had in that run.
     """
-    profile = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name)))
+    profile = profile_of(layout, parent)
     settings = profile.model_dump(mode="json")
     taught = sum(one.learnt_in is None for one in parent.subjects)
     if names and taught and len(names) != taught:
@@ -116,7 +115,7 @@ def taught_again(layout: Layout, parent: RunRecord, *, allow_collision: bool) ->
 def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], profile: Profile) -> Continuation:
     """Settles what of a run is carried over. Raises SubjectError where photos to rehearse from are not there."""
     earlier = earlier_subjects(parent, taught)
-    prior = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name))).prior
+    prior = profile_of(layout, parent).prior
     for entry in earlier:
         if entry.learnt_in == parent.name and prior.enabled:
             entry.prior = prior.model_dump(mode="json")
@@ -138,7 +137,7 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
         )
     if parent.method != "lora":
         return
-    before = frozen_profile(parent.profile, layout.shown(layout.run_file(parent.name))).lora
+    before = profile_of(layout, parent).lora
     has_text = profile.train.text_encoder and parent.profile.get("train", {}).get("text_encoder")
     for key in (*ADAPTER_KEYS, *(["text_targets"] if has_text else [])):
         wanted, found = getattr(profile.lora, key), getattr(before, key)

@@ -14,13 +14,14 @@ from dbcli.project.runs.probe_files import drop_probes, drop_weights, load_probe
 from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
 from dbcli.project.runs.run_store import RunRecord, RunSubject, SettingsChange, append_event, newest_run, save_run
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.settings.profiles import frozen_profile, parse_set, resolve
+from dbcli.project.settings.profiles import parse_set, resolve
 from dbcli.project.subjects.known_runs import UNFINISHED, run_meant
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.renaming import in_words_of
 from dbcli.project.subjects.subject_store import Subject, load_subject
 from dbcli.workflows.probes.probes import plan_of
 from dbcli.workflows.progress import Progress, Silence
+from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.training.continuation import CONTINUABLE
 from dbcli.workflows.training.prompts import check_training_prompts
@@ -63,7 +64,7 @@ def plan_resume(
     """
     record = run_meant(layout, run, to_resume=True) if run else newest_run(layout, UNFINISHED)
     refuse_finished(record)
-    before = frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
+    before = profile_of(layout, record)
     profile, asked = before, asked or Asked()
     flags = {key: value for key, value in asked.flags.items() if value is not None}
     if flags or asked.sets:
