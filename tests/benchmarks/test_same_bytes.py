@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-from same_bytes import compared  # noqa: E402
+from collections.abc import Callable
+from types import ModuleType
 
 
-def test_each_file_of_either_checkout_has_a_verdict() -> None:
+def test_each_file_of_either_checkout_has_a_verdict(script: Callable[[str], ModuleType]) -> None:
     before = {"runs/a.safetensors": "1" * 64, "runs/b.png": "2" * 64, "runs/c.png": "3" * 64}
     after = {"runs/a.safetensors": "1" * 64, "runs/b.png": "4" * 64, "runs/d.png": "5" * 64}
-    assert compared(before, after) == [
+    assert script("same_bytes").compared(before, after) == [
         ("same", "1" * 16, "1" * 16, "runs/a.safetensors"),
         ("differs", "2" * 16, "4" * 16, "runs/b.png"),
         ("differs", "3" * 16, "missing", "runs/c.png"),
