@@ -75,8 +75,9 @@ def timed(work: Callable[[], Any]) -> float:
 
 def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]:
     """One row a pair; A B and B A by turns, so that a machine that warms up favours neither."""
-    from dbcli.metrics.judges.encoders import chosen_device, load_judges
     from dbcli.metrics.judges.features_cache import FeatureStore
+    from dbcli.metrics.judges.judge import chosen_device
+    from dbcli.metrics.judges.loading import load_judges
     from dbcli.metrics.protocol import score_images
 
     judges = load_judges(arguments.judge, offline=True, device=chosen_device("auto"))

@@ -32,13 +32,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Choice:
-    """The step that was picked, the steps on the front, the steps left out for copying, and the rule in
-    words.
-    """
+    """The step that was picked, the steps on the front, and the rule in words."""
 
     step: int
     front: tuple[int, ...]
-    left_out: tuple[int, ...]
     rule: str = RULE
 
 
@@ -52,13 +49,12 @@ def pick_checkpoint(probes: Sequence[Probe], *, noise: tuple[float, float] = (0.
         raise ValueError("no probe to choose from")
     ordered = sorted(probes, key=lambda probe: probe.step)
     honest = [probe for probe in ordered if not probe.copying]
-    left_out = tuple(probe.step for probe in ordered if probe.copying) if honest else ()
     front = [probe for probe in (honest or ordered) if not any(_beats(other, probe) for other in honest or ordered)]
     fidelity = _stretched([probe.fidelity for probe in front], noise[0])
     editability = _stretched([probe.editability for probe in front], noise[1])
     sums = [round(a + b, 12) for a, b in zip(fidelity, editability, strict=True)]
     best = max(range(len(front)), key=lambda index: (sums[index], front[index].fidelity, -front[index].step))
-    return Choice(front[best].step, tuple(probe.step for probe in front), left_out)
+    return Choice(front[best].step, tuple(probe.step for probe in front))
 
 
 def paired_noise(rows: Sequence[Sequence[float]]) -> float:

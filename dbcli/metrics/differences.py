@@ -9,9 +9,7 @@ from dbcli.metrics.pooling import score_values
 from dbcli.metrics.statistics import Cell, bootstrap_interval
 
 
-def score_differences(
-    scores: Mapping[str, Any], against: Mapping[str, Any], *, seed: int = 0, resamples: int = 2000
-) -> dict[str, dict[str, Any]]:
+def score_differences(scores: Mapping[str, Any], against: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each score of one scores.json less that of another, with its 95 % interval, for what both were asked.
 
     Subjects are paired by name, or by their place where no name is common; prompts by their template. A pair's noise
@@ -28,7 +26,7 @@ def score_differences(
                 cells.setdefault(metric, []).append(cell)
     found = {}
     for metric, differences in cells.items():
-        interval = bootstrap_interval(differences, seed=seed, resamples=resamples)
+        interval = bootstrap_interval(differences)
         low, high = interval.low, interval.high
         clear = low is not None and high is not None and (low > 0 or high < 0)
         found[metric] = {"value": interval.value, "low": low, "high": high, "pairs": len(differences), "clear": clear}

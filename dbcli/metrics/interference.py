@@ -7,33 +7,22 @@ of that subject's photos, as in DINO (Ruiz et al., CVPR 2023, section 4.1); the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from dbcli.metrics.scores import diversity, mean_matched_cosine, mean_pairwise_cosine, mean_pairwise_within
-from dbcli.metrics.statistics import Cell, share_with_interval
+from dbcli.metrics.scores import diversity, mean_known, mean_matched_cosine, mean_pairwise_cosine, mean_pairwise_within
+from dbcli.metrics.statistics import Cell, bounded_interval
 
 Verdict = Literal["apart", "bleeds", "unknown"]
+# Prompt template -> features of its images [N, D].
+ByPrompt = Mapping[str, torch.Tensor]
 LEAST_SHARE = 0.9
 RULE = (
     f"A subject bleeds where fewer than {LEAST_SHARE:.0%} of the pictures asked of it are nearest to its own photos. "
     f"Where fewer than {LEAST_SHARE:.0%} of its own photos are nearest to its other photos, the judge cannot tell the "
     "subjects apart, and nothing is said."
 )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was drawn when one subject was asked for: prompt template -> features of its pictures [N, D]."""
-
-    by_prompt: Mapping[str, torch.Tensor]
-
-    @property
-    def features(self) -> torch.Tensor:
-        """All pictures, [N, D], prompt by prompt."""
-        return torch.cat(list(self.by_prompt.values()))
 
 
 def likeness_row(pictures: torch.Tensor, photos: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
@@ -69,26 +58,24 @@ def nearest_photos(name: str, photos: Mapping[str, torch.Tensor]) -> float | Non
     return right / len(own)
 
 
-def nearest_report(
-    asked: Mapping[str, Asked], photos: Mapping[str, torch.Tensor], *, seed: int = 0, resamples: int = 2000
-) -> dict[str, Any]:
+def nearest_report(asked: Mapping[str, ByPrompt], photos: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """How often a picture is nearest to the photos of the subject it was asked for, over all and by subject.
 
     The intervals are over subjects and prompts, for one subject over its prompts. JSON values.
     """
     cells: list[Cell] = []
     subjects: dict[str, Any] = {}
-    for name, drawn in asked.items():
+    for name, by_prompt in asked.items():
         counts = dict.fromkeys(photos, 0)
         own: list[Cell] = []
-        for prompt, pictures in drawn.by_prompt.items():
+        for prompt, pictures in by_prompt.items():
             found = nearest_subjects(pictures, photos)
             for one in found:
                 counts[one] += 1
             own.append(Cell(name, prompt, found.count(name) / len(found), float(len(found))))
         cells += own
         best = nearest_photos(name, photos)
-        share = share_with_interval(own, seed=seed, resamples=resamples)
+        share = bounded_interval(own)
         subjects[name] = {
             "right": share,
             "pictures": sum(counts.values()),
@@ -97,7 +84,7 @@ def nearest_report(
             "verdict": verdict(float(share["value"] or 0.0), best),
         }
     return {
-        "overall": share_with_interval(cells, seed=seed, resamples=resamples),
+        "overall": bounded_interval(cells),
         "chance": 1 / len(photos),
         "subjects": subjects,
         "bleeding": [name for name, one in subjects.items() if one["verdict"] == "bleeds"],
@@ -130,5 +117,4 @@ def class_drift(before: torch.Tensor, after: torch.Tensor, photos: Sequence[torc
 
 
 def _preservation(members: torch.Tensor, photos: Sequence[torch.Tensor]) -> float | None:
-    found = [value for rows in photos if (value := mean_pairwise_cosine(members, rows)) is not None]
-    return sum(found) / len(found) if found else None
+    return mean_known([mean_pairwise_cosine(members, rows) for rows in photos])

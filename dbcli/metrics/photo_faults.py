@@ -133,8 +133,8 @@ def _frame_colours(photo: Image.Image) -> Pixels:
     frame = np.zeros((64, 64), dtype=bool)
     frame[:10] = frame[:, :10] = frame[:, -10:] = True
     coarse = pixels[frame] // 32
-    counts = np.bincount(coarse @ np.array([64, 8, 1]), minlength=512).astype(np.float32)
-    return counts / counts.sum()
+    counts: Pixels = np.bincount(coarse @ np.array([64, 8, 1]), minlength=512).astype(np.float32)
+    return np.asarray(counts / counts.sum())
 
 
 def _unit(pixels: Pixels) -> Pixels:

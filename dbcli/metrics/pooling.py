@@ -8,10 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dbcli.metrics.protocol import DEFINITIONS
-from dbcli.metrics.statistics import Cell, bootstrap_interval
+from dbcli.metrics.scores import DEFINITIONS, mean_known
+from dbcli.metrics.statistics import Cell, bounded_interval
 
-Place = tuple[str, str]
+
+class ScoreCells:
+    """Scores per subject and prompt, gathered for the intervals."""
+
+    def __init__(self) -> None:
+        self.by_metric: dict[str, list[Cell]] = {metric: [] for metric in DEFINITIONS}
+
+    def add(self, metric: str, cell: Cell) -> None:
+        self.by_metric[metric].append(cell)
+
+    def intervals(self, subject: str | None = None) -> dict[str, dict[str, float | None] | None]:
+        """Mean and interval of every score, over all subjects or over one subject's prompts; None without a value."""
+        found: dict[str, dict[str, float | None] | None] = {}
+        for metric, cells in self.by_metric.items():
+            chosen = [cell for cell in cells if subject is None or cell.subject == subject]
+            # Few subjects give wide intervals; no score lies outside what its formula allows.
+            least, most = (0.0, 2.0) if metric == "div" else (-1.0, 1.0)
+            found[metric] = bounded_interval(chosen, least, most) if chosen else None
+        return found
 
 
 def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -22,36 +40,32 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not evaluations:
         raise ValueError("nothing to pool")
-    protocol = evaluations[0]["protocol"]
-    values: dict[str, dict[Place, list[tuple[float, float]]]] = {metric: {} for metric in DEFINITIONS}
+    values: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     records: dict[str, list[Mapping[str, Any]]] = {}
     for subject in (subject for one in evaluations for subject in one["subjects"]):
         records.setdefault(subject["name"], []).append(subject)
         for metric, prompt, value, weight in score_values(subject):
-            values[metric].setdefault((subject["name"], prompt), []).append((value, weight))
-    cells = {metric: [_mean_cell(place, found) for place, found in places.items()] for metric, places in values.items()}
-    seed, resamples = protocol["intervals"]["seed"], protocol["intervals"]["resamples"]
-
-    def interval(metric: str, name: str | None = None) -> dict[str, float | None] | None:
-        chosen = [cell for cell in cells[metric] if name is None or cell.subject == name]
-        return _interval(metric, chosen, seed, resamples) if chosen else None
-
+            values.setdefault((metric, subject["name"], prompt), []).append((value, weight))
+    cells = ScoreCells()
+    for (metric, name, prompt), found in values.items():
+        weight = sum(one for _, one in found)
+        cells.add(metric, Cell(name, prompt, sum(value * one for value, one in found) / weight, weight))
     subjects = [
         {
             "name": name,
             "class_noun": found[0]["class_noun"],
             "photos": found[0]["photos"],
             "images": sum(one["images"] for one in found),
-            "scores": {metric: interval(metric, name) for metric in DEFINITIONS},
+            "scores": cells.intervals(name),
             "real": found[0]["real"],
             "copying": any(one["copying"] for one in found),
         }
         for name, found in records.items()
     ]
     return {
-        "protocol": protocol,
-        "overall": {metric: interval(metric) for metric in DEFINITIONS},
-        "real": {metric: _mean([one["real"][metric] for one in subjects]) for metric in ("dino", "clip_i")},
+        "protocol": evaluations[0]["protocol"],
+        "overall": cells.intervals(),
+        "real": {metric: mean_known([one["real"][metric] for one in subjects]) for metric in ("dino", "clip_i")},
         "copying": [one["name"] for one in subjects if one["copying"]],
         "subjects": subjects,
     }
@@ -73,21 +87,3 @@ def score_values(subject: Mapping[str, Any]) -> list[tuple[str, str, float, floa
                 found.append((metric, key, value, 1.0 if metric == "div" else float(len(prompt["images"]))))
     pres = (subject["scores"].get("pres") or {}).get("value")
     return found + ([("pres", "class", pres, 1.0)] if pres is not None else [])
-
-
-def _mean_cell(place: Place, found: Sequence[tuple[float, float]]) -> Cell:
-    weight = sum(one for _, one in found)
-    return Cell(*place, sum(value * one for value, one in found) / weight, weight)
-
-
-def _interval(metric: str, cells: Sequence[Cell], seed: int, resamples: int) -> dict[str, float | None]:
-    found = bootstrap_interval(cells, seed=seed, resamples=resamples)
-    least, most = (0.0, 2.0) if metric == "div" else (-1.0, 1.0)
-    low = None if found.low is None else max(found.low, least)
-    high = None if found.high is None else min(found.high, most)
-    return {"value": found.value, "low": low, "high": high}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -8,7 +8,38 @@ each function.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+
+# What each score is, once, for the record and for the tables. Order is the order of columns.
+DEFINITIONS: dict[str, dict[str, str]] = {
+    "dino": {
+        "title": "DINO", "judge": "dino", "better": "higher",
+        "pairing": "every generated image with every photo of its subject",
+    },
+    "clip_i": {
+        "title": "CLIP-I", "judge": "clip", "better": "higher",
+        "pairing": "every generated image with every photo of its subject",
+    },
+    "clip_t": {
+        "title": "CLIP-T", "judge": "clip", "better": "higher",
+        "pairing": "every generated image with the text of its own prompt",
+    },
+    "clip_t_l": {
+        "title": "CLIP-T-L", "judge": "clip_l", "better": "higher",
+        "pairing": "every generated image with the text of its own prompt",
+    },
+    "pres": {
+        "title": "PRES", "judge": "dino", "better": "lower",
+        "pairing": "every image of a random member of the class, drawn by the tuned model, with every photo",
+    },
+    "div": {
+        "title": "DIV", "judge": "dino", "better": "higher",
+        "pairing": "1 - cosine over distinct pairs of images of one subject and prompt; not LPIPS, so not "
+        "comparable with published DIV",
+    },
+}  # fmt: skip
 
 
 def _cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -72,3 +103,9 @@ def closest_pair(a: torch.Tensor, b: torch.Tensor) -> tuple[int, int, float] | N
     cosines = _cosines(a, b)
     row, column = divmod(int(cosines.argmax()), cosines.shape[1])
     return row, column, float(cosines[row, column])
+
+
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """The mean of the values that are there; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 FEW_SUBJECTS, LEAST_SUBJECTS = 5, 3
+SEED, RESAMPLES = 0, 2000
+TAIL = (1 - 0.95) / 2
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,8 @@ class Interval:
     high: float | None
 
 
-def mean_of_cells(cells: Sequence[Cell]) -> float:
-    """Weighted mean within each subject, then the plain mean over subjects."""
-    values, weights = _matrix(cells)
-    return float(_subject_means(values, weights).mean())
-
-
-def bootstrap_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Mean over subjects with its interval; one or two subjects give an interval over their prompts.
+def bootstrap_interval(cells: Sequence[Cell], *, seed: int = SEED, resamples: int = RESAMPLES) -> Interval:
+    """Mean over subjects with its 95 % interval; one or two subjects give an interval over their prompts.
 
     Raises ValueError without cells. The same seed gives the same interval, whatever the order of the cells.
     """
@@ -73,16 +69,16 @@ def bootstrap_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int =
     spread = float(draws.std(ddof=1))
     if variance <= 0 or spread <= 1e-15:
         return Interval(value, value, value)
-    tail = (1 - level) / 2
-    stretch = math.sqrt(variance) / spread * student_quantile(1 - tail, degrees) / NormalDist().inv_cdf(1 - tail)
-    low, high = np.quantile(draws - draws.mean(), [tail, 1 - tail]) * stretch
+    stretch = math.sqrt(variance) / spread * student_quantile(1 - TAIL, degrees) / NormalDist().inv_cdf(1 - TAIL)
+    low, high = np.quantile(draws - draws.mean(), [TAIL, 1 - TAIL]) * stretch
     return Interval(value, value + float(low), value + float(high))
 
 
-def share_with_interval(cells: Sequence[Cell], *, seed: int = 0, resamples: int = 2000) -> dict[str, float | None]:
-    """Mean of shares in [0, 1] as "value", with the ends "low" and "high" of its interval kept in that range."""
-    found = bootstrap_interval(cells, seed=seed, resamples=resamples)
-    low, high = (None if end is None else min(1.0, max(0.0, end)) for end in (found.low, found.high))
+def bounded_interval(cells: Sequence[Cell], least: float = 0.0, most: float = 1.0) -> dict[str, float | None]:
+    """Their mean as "value", with the ends "low" and "high" of its interval, none below `least` or above `most`."""
+    found = bootstrap_interval(cells)
+    low = None if found.low is None else max(found.low, least)
+    high = None if found.high is None else min(found.high, most)
     return {"value": found.value, "low": low, "high": high}
 
 

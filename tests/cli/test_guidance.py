@@ -172,7 +172,7 @@ def test_outside_a_project_completion_is_silent(tmp_path: Path) -> None:
 
 def test_completed_bases_are_those_that_exist() -> None:
     from dbcli.diffusion.bases.base import KNOWN_BASES
-    from dbcli.metrics.judges.encoders import JUDGE_SETS
+    from dbcli.metrics.judges.loading import JUDGE_SETS
     from dbcli.workflows.completions import BASES, JUDGES
 
     assert set(BASES) == {*KNOWN_BASES, "tiny"}

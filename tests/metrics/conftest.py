@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dbcli.metrics.judges.encoders import Judges, load_judges
+from dbcli.metrics.judges.judge import Judges
+from dbcli.metrics.judges.loading import load_judges
 from tests.metrics.judge_makers import write_embedded_judges
 
 

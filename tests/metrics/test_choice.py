@@ -21,12 +21,12 @@ def test_a_checkpoint_that_another_beats_on_both_is_not_on_the_front() -> None:
 
 def test_copying_is_left_out() -> None:
     found = pick_checkpoint([Probe(100, 0.5, 0.3), Probe(200, 0.9, 0.3, copying=True)])
-    assert (found.step, found.left_out) == (100, (200,))
+    assert (found.step, found.front) == (100, (100,))
 
 
 def test_when_all_copy_the_rule_still_picks_one() -> None:
     found = pick_checkpoint([Probe(100, 0.9, 0.3, copying=True), Probe(200, 0.95, 0.31, copying=True)])
-    assert (found.step, found.left_out) == (200, ())
+    assert (found.step, found.front) == (200, (200,))
 
 
 def test_among_equals_the_earlier_step() -> None:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from dbcli.errors import PhotoError
-from dbcli.metrics.judges.encoders import Judges
 from dbcli.metrics.judges.features_cache import FeatureStore
+from dbcli.metrics.judges.judge import Judges
 from tests.metrics.judge_makers import write_pictures
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dbcli.metrics.interference import (
-    Asked,
     class_drift,
     likeness_row,
     nearest_photos,
@@ -45,8 +44,8 @@ def test_a_photo_counts_without_itself() -> None:
 
 def test_the_report_counts_where_pictures_went() -> None:
     asked = {
-        "dog": Asked({"a": torch.tensor([ACROSS, UP]), "b": torch.tensor([SLANTED, ACROSS])}),
-        "cat": Asked({"a": torch.tensor([UP, STEEP]), "b": torch.tensor([UP, UP])}),
+        "dog": {"a": torch.tensor([ACROSS, UP]), "b": torch.tensor([SLANTED, ACROSS])},
+        "cat": {"a": torch.tensor([UP, STEEP]), "b": torch.tensor([UP, UP])},
     }
     found = nearest_report(asked, PHOTOS)
     assert found["subjects"]["dog"]["nearest"] == {"dog": 3, "cat": 1}

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dbcli.errors import JudgeMissing, UsageError
-from dbcli.metrics.judges.encoders import Judges, load_judge, load_judges
+from dbcli.metrics.judges.judge import Judges
+from dbcli.metrics.judges.loading import load_judge, load_judges
 from tests.metrics.judge_makers import EMBEDDED_SD, SHAPE
 
 PICTURES = [Image.new("RGB", (40, 30), "teal"), Image.linear_gradient("L").resize((50, 70))]
@@ -39,7 +40,7 @@ def test_dino_is_vit_s_16_and_its_feature_the_class_token(tmp_path: Path) -> Non
     features = judge.encode_images(PICTURES)
     assert_unit_rows(features, 384)
     with torch.inference_mode():
-        expected = model.eval()(judge.preprocessing(PICTURES))
+        expected = model.eval()(judge.encoder.preprocessing(PICTURES))
     torch.testing.assert_close(features, torch.nn.functional.normalize(expected, dim=1), atol=1e-5, rtol=0)
     described = judge.describe()
     assert described["model"] == "vit_small_patch16_224.dino"
@@ -114,7 +115,8 @@ def test_folders_saved_by_transformers_are_read(tmp_path: Path) -> None:
     assert_unit_rows(texts, 16)
     model = transformers.CLIPModel.from_pretrained(tmp_path / "clip").eval()
     with torch.inference_mode():
-        found = model(pixel_values=clip.preprocessing(PICTURES), input_ids=torch.tensor([[49406, 320, 1929, 49407]]))
+        pixels = clip.encoder.preprocessing(PICTURES)
+        found = model(pixel_values=pixels, input_ids=torch.tensor([[49406, 320, 1929, 49407]]))
     torch.testing.assert_close(clip.encode_images(PICTURES), found.image_embeds, atol=1e-5, rtol=0)
     torch.testing.assert_close(texts[:1], found.text_embeds, atol=1e-5, rtol=0)
     transformers.ViTModel(transformers.ViTConfig(**vision)).save_pretrained(tmp_path / "dino")

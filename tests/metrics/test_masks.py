@@ -13,8 +13,8 @@ import transformers
 from PIL import Image
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics.judges.encoders import Judges
 from dbcli.metrics.judges.features_cache import FeatureStore
+from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.judges.masking import GREY, ClassMask, load_mask
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from dbcli.metrics.judges.encoders import Judges
+from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.pooling import pool_scores
-from dbcli.metrics.protocol import DEFINITIONS, PromptImages, SubjectImages, score_images
+from dbcli.metrics.protocol import PromptImages, SubjectImages, score_images
+from dbcli.metrics.scores import DEFINITIONS
 from tests.metrics.judge_makers import write_pictures
 
 

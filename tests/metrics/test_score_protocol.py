@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from dbcli.errors import PhotoError
-from dbcli.metrics.judges.encoders import Judges
 from dbcli.metrics.judges.features_cache import FeatureStore
-from dbcli.metrics.protocol import DEFINITIONS, PromptImages, SubjectImages, score_images
+from dbcli.metrics.judges.judge import Judges
+from dbcli.metrics.protocol import PromptImages, SubjectImages, score_images
+from dbcli.metrics.scores import DEFINITIONS
 from tests.metrics.judge_makers import write_pictures
 
 PROMPTS = (

@@ -148,7 +148,7 @@ def test_each_probe_is_on_record_with_its_scores_pictures_and_cost(layout: Layou
 
 def test_a_probe_scores_as_an_evaluation_of_its_checkpoint_would(layout: Layout, probed: RunRecord) -> None:
     """The same pictures, drawn again from the checkpoint and scored by other code, give the same numbers."""
-    from dbcli.metrics.judges.encoders import load_judges
+    from dbcli.metrics.judges.loading import load_judges
     from dbcli.project.subjects.subject_store import load_subject, photo_paths
 
     found = load_probes(layout, probed.name)

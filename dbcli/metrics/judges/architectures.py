@@ -1,4 +1,4 @@
-"""Building a judge from its files: timm's ViT, open_clip's CLIP, or either as transformers saves it."""
+"""Encoders from their files: timm's ViT, open_clip's CLIP, or either as transformers saves it."""
 
 from __future__ import annotations
 
@@ -10,61 +10,46 @@ from typing import Any
 
 import torch
 
-from dbcli.metrics.judges.encoders import Judge
 from dbcli.metrics.judges.files import JudgeFiles
-from dbcli.metrics.judges.preprocessing import (
-    CLIP_MEAN,
-    CLIP_STD,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Preprocessing,
-)
+from dbcli.metrics.judges.judge import Encoder
+from dbcli.metrics.judges.preprocessing import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 TIMM_NAME = "vit_small_patch16_224.dino"
 OPEN_CLIP_NAMES = {"clip": "ViT-B-32-quickgelu", "clip-l": "ViT-L-14-quickgelu"}
+CLASS_TOKEN = {"feature": "class token after the last layer norm"}
+JOINT_SPACE: dict[str, Any] = {"feature": "projected, joint space"}
 
 
-def build(kind: str, files: JudgeFiles, device: str, weights_sha256: str) -> Judge:
-    """The judge in eval mode, float32, on `device`. Raises RuntimeError or ValueError where the files do
-    not fit.
-    """
+def build(kind: str, files: JudgeFiles, device: str) -> Encoder:
+    """The encoder of a judge's files. Raises RuntimeError or ValueError where the files do not fit."""
     config = _read_json(files.folder / "config.json") if files.folder else {}
-    is_transformers = "model_type" in config
-    if kind == "dino":
-        builder = _transformers_vit if is_transformers else _timm_vit
-    else:
-        builder = _transformers_clip if is_transformers else _open_clip
-    return builder(kind, files, config, device, weights_sha256)
+    if "model_type" in config:
+        builder = transformers_vit if kind == "dino" else _transformers_clip
+        return builder(files.folder, config, device)
+    return _timm_vit(files, config, device) if kind == "dino" else _open_clip(kind, files, device)
 
 
-def _timm_vit(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
+def _timm_vit(files: JudgeFiles, config: dict[str, Any], device: str) -> Encoder:
     import timm
 
     architecture = str(config.get("architecture", TIMM_NAME.partition(".")[0]))
-    settings = config.get("model_args", {})
-    model: Any = timm.create_model(architecture, pretrained=False, num_classes=0, **settings)
+    model: Any = timm.create_model(architecture, pretrained=False, num_classes=0, **config.get("model_args", {}))
     state = {name: value for name, value in read_state(files.weights).items() if not name.startswith("head.")}
     model.load_state_dict(state, strict=True)
     size = int(model.patch_embed.img_size[0])
-    # 256 : 224, the proportion of the original evaluation
-    preprocessing = Preprocessing(round(size * 256 / 224), size, IMAGENET_MEAN, IMAGENET_STD)
     model = model.float().eval().to(device)
     tag = config.get("pretrained_cfg", {}).get("tag")
-    return Judge(
-        kind,
+    return Encoder(
         f"{architecture}.{tag}" if tag else (TIMM_NAME if not config else architecture),
         f"timm {timm.__version__}",
-        files,
-        preprocessing,
+        _vit_preprocessing(size),
         encode_pixels=lambda pixels: model.forward_features(pixels)[:, 0],
-        device=device,
-        notes={"feature": "class token after the last layer norm"},
-        weights_sha256=digest,
+        notes=CLASS_TOKEN,
     )
 
 
-def _open_clip(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
-    import open_clip  # type: ignore[import-untyped]
+def _open_clip(kind: str, files: JudgeFiles, device: str) -> Encoder:
+    import open_clip  # type: ignore[import-untyped]  # it ships no types
 
     described = files.folder is not None and (files.folder / "open_clip_config.json").is_file()
     name = f"local-dir:{files.folder}" if described else OPEN_CLIP_NAMES[kind]
@@ -75,49 +60,46 @@ def _open_clip(kind: str, files: JudgeFiles, config: dict[str, Any], device: str
     settings = open_clip.get_model_preprocess_cfg(model)
     size = settings["size"][0] if isinstance(settings["size"], tuple | list) else settings["size"]
     model = model.float().eval().to(device)
-    return Judge(
-        kind,
+    return Encoder(
         OPEN_CLIP_NAMES[kind] if not described else _described_name(files.folder),
         f"open_clip {open_clip.__version__}",
-        files,
         Preprocessing(size, size, tuple(settings["mean"]), tuple(settings["std"])),
         encode_pixels=model.encode_image,
         encode_tokens=lambda texts: model.encode_text(tokenizer(texts).to(device)),
         count_tokens=lambda text: len(tokenizer.encode(text)) + 2,  # begin and end of the text
-        device=device,
-        notes={"feature": "projected, joint space", "max_tokens": int(model.context_length)},
-        weights_sha256=digest,
+        notes=JOINT_SPACE | {"max_tokens": int(model.context_length)},
     )
 
 
-def _transformers_vit(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
+def transformers_vit(folder: Path | None, config: dict[str, Any], device: str) -> Encoder:
+    """A ViT without a head, as transformers saves it."""
     import transformers
 
     if config["model_type"] != "vit":
         raise ValueError(f"expected a ViT, found model_type {config['model_type']!r}")
-    model = load_transformers(transformers.ViTModel, files.folder, add_pooling_layer=False).to(device)
-    size = int(model.config.image_size)
-    return Judge(
-        kind,
+    model = load_transformers(transformers.ViTModel, folder, add_pooling_layer=False).to(device)
+    return Encoder(
         f"ViT-{config['hidden_size']}/{config['patch_size']} (transformers)",
         f"transformers {transformers.__version__}",
-        files,
-        Preprocessing(round(size * 256 / 224), size, IMAGENET_MEAN, IMAGENET_STD),
+        _vit_preprocessing(int(model.config.image_size)),
         encode_pixels=lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0],
-        device=device,
-        notes={"feature": "class token after the last layer norm"},
-        weights_sha256=digest,
+        notes=CLASS_TOKEN,
     )
 
 
-def _transformers_clip(kind: str, files: JudgeFiles, config: dict[str, Any], device: str, digest: str) -> Judge:
+def _vit_preprocessing(size_px: int) -> Preprocessing:
+    # 256 : 224, the proportion of the original evaluation
+    return Preprocessing(round(size_px * 256 / 224), size_px, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _transformers_clip(folder: Path | None, config: dict[str, Any], device: str) -> Encoder:
     import transformers
 
     if config["model_type"] != "clip":
         raise ValueError(f"expected a CLIP, found model_type {config['model_type']!r}")
-    model = load_transformers(transformers.CLIPModel, files.folder).to(device)
+    model = load_transformers(transformers.CLIPModel, folder).to(device)
     with _quiet():
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     vision = model.config.vision_config
     size, length = int(vision.image_size), int(model.config.text_config.max_position_embeddings)
 
@@ -125,26 +107,27 @@ def _transformers_clip(kind: str, files: JudgeFiles, config: dict[str, Any], dev
         features: torch.Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
         return features
 
-    def encode_tokens(prompts: list[str]) -> torch.Tensor:
-        tokens = tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        ).input_ids.to(device)
+    def encode_tokens(texts: list[str]) -> torch.Tensor:
+        tokens = padded_tokens(tokenizer, texts, length).to(device)
         features: torch.Tensor = model.text_projection(model.text_model(input_ids=tokens).pooler_output)
         return features
 
-    return Judge(
-        kind,
+    return Encoder(
         f"CLIP ViT-{vision.hidden_size}/{vision.patch_size} (transformers)",
         f"transformers {transformers.__version__}",
-        files,
         Preprocessing(size, size, CLIP_MEAN, CLIP_STD),
         encode_pixels=encode_pixels,
         encode_tokens=encode_tokens,
         count_tokens=lambda text: len(tokenizer(text).input_ids),
-        device=device,
-        notes={"feature": "projected, joint space", "max_tokens": length},
-        weights_sha256=digest,
+        notes=JOINT_SPACE | {"max_tokens": length},
     )
+
+
+def padded_tokens(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
+    """int64 `[len(texts), length]`, padded and cut."""
+    how = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+    ids: torch.Tensor = tokenizer(texts, **how).input_ids
+    return ids
 
 
 def load_transformers(model_class: Any, folder: Path | None, **settings: Any) -> Any:

@@ -9,8 +9,8 @@ from PIL import Image
 
 from dbcli.errors import JudgeMissing
 from dbcli.metrics.judges.architectures import load_transformers
-from dbcli.metrics.judges.encoders import chosen_device
 from dbcli.metrics.judges.files import UNREADABLE, locate, ways_out
+from dbcli.metrics.judges.judge import chosen_device
 from dbcli.metrics.judges.preprocessing import CLIP_MEAN, CLIP_STD, Squashing, read_squashing
 
 HUB_SOURCE = "Salesforce/blip-image-captioning-base"

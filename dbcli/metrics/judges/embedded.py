@@ -7,23 +7,30 @@ pooled is the embedded base's own text encoder at the first end-of-text token, a
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dbcli.errors import JudgeMissing
-from dbcli.metrics.judges.architectures import load_transformers, read_state
-from dbcli.metrics.judges.encoders import Judge
+from dbcli.metrics.judges.architectures import (
+    JOINT_SPACE,
+    load_transformers,
+    padded_tokens,
+    read_state,
+    transformers_vit,
+)
 from dbcli.metrics.judges.files import JudgeFiles, sha256_of
+from dbcli.metrics.judges.judge import Encoder
 from dbcli.metrics.judges.preprocessing import read_preprocessing
 
 KINDS = ("tiny-dino", "tiny-clip")
 
 
 def locate(kind: str, source: str | None = None) -> JudgeFiles:
-    """The judge's folder in the package, or a folder of the same form; a text encoder lies at `../../sd` of
-    it.
+    """The judge's folder in the package, or a folder of the same form; a text encoder lies at `../../sd` of it.
 
     Raises JudgeMissing where it is not there: a broken installation, or weights that were not packed.
     """
@@ -39,36 +46,29 @@ def locate(kind: str, source: str | None = None) -> JudgeFiles:
     return JudgeFiles(folder / "model.safetensors", folder, f"embedded/{kind}" if source is None else str(folder), None)
 
 
-def build(kind: str, files: JudgeFiles, device: str, weights_sha256: str) -> Judge:
-    """The embedded judge in eval mode, float32."""
+def build(kind: str, files: JudgeFiles, device: str) -> Encoder:
+    """The encoder of an embedded judge."""
     import transformers
 
     assert files.folder is not None
-    library = f"transformers {transformers.__version__}"
     preprocessing = read_preprocessing(files.folder / "preprocess.json")
     if kind == "tiny-dino":
-        model = load_transformers(transformers.ViTModel, files.folder, add_pooling_layer=False).to(device)
-        return Judge(
-            kind, kind, library, files, preprocessing,
-            encode_pixels=lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0],
-            device=device,
-            notes={"feature": "class token after the last layer norm"},
-            weights_sha256=weights_sha256,
-        )  # fmt: skip
+        config = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
+        return replace(transformers_vit(files.folder, config, device), model=kind, preprocessing=preprocessing)
     vision = load_transformers(transformers.CLIPVisionModelWithProjection, files.folder).to(device)
-    texts = _TextTower(files.folder, device)
-    return Judge(
-        kind, kind, library, files, preprocessing,
+    texts = _TextEncoder(files.folder, device)
+    return Encoder(
+        kind,
+        f"transformers {transformers.__version__}",
+        preprocessing,
         encode_pixels=lambda pixels: vision(pixel_values=pixels).image_embeds,
         encode_tokens=texts,
         count_tokens=lambda text: len(texts.tokenizer(text).input_ids),
-        device=device,
-        notes={"feature": "projected, joint space", "max_tokens": texts.length, "text_sha256": texts.digest},
-        weights_sha256=weights_sha256,
-    )  # fmt: skip
+        notes=JOINT_SPACE | {"max_tokens": texts.length, "text_sha256": texts.digest},
+    )
 
 
-class _TextTower:
+class _TextEncoder:
     """The base's text encoder with the judge's projection: list of N texts -> float32 [N, D]."""
 
     def __init__(self, folder: Path, device: str) -> None:
@@ -83,9 +83,7 @@ class _TextTower:
         self.digest = sha256_of(projection)[:32] + sha256_of(base / "text_encoder" / "model.safetensors")[:32]
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
-        tokens = self.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
-        ).input_ids.to(self.weight.device)
+        tokens = padded_tokens(self.tokenizer, texts, self.length).to(self.weight.device)
         hidden = self.model(input_ids=tokens).last_hidden_state
         # Padding is end-of-text too, so the first one counts; argmax returns the first of equal values.
         ends = (tokens == self.tokenizer.eos_token_id).int().argmax(dim=1)

@@ -10,28 +10,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from PIL import Image
 from safetensors.torch import load, save
 
 from dbcli.errors import DiskFull, Interrupted, PhotoError
-from dbcli.metrics.judges.encoders import ImageEncoder
 from dbcli.metrics.judges.files import sha256_of
+from dbcli.metrics.judges.judge import Judge
+from dbcli.metrics.judges.masking import ClassMask
 from dbcli.metrics.judges.preprocessing import as_rgb
 
 # Pillow knows some fifty formats, a few of which start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-
-
-class Mask(Protocol):
-    """Something that blanks a picture's background before it is encoded."""
-
-    @property
-    def key(self) -> str: ...
-
-    def __call__(self, images: Sequence[Image.Image], noun: str) -> list[Image.Image]: ...
 
 
 @dataclass
@@ -52,9 +43,9 @@ class FeatureStore:
     def features(
         self,
         paths: Sequence[Path],
-        encoders: Sequence[ImageEncoder],
+        encoders: Sequence[Judge],
         *,
-        mask: Mask | None = None,
+        mask: ClassMask | None = None,
         noun: str = "",
     ) -> list[torch.Tensor]:
         """Features of the files under each encoder: a list of float32 [N, D], rows in the order of `paths`.
@@ -79,9 +70,9 @@ class FeatureStore:
         self,
         files: dict[str, Path],
         unknown: set[str],
-        encoders: Sequence[ImageEncoder],
+        encoders: Sequence[Judge],
         keys: Sequence[str],
-        mask: Mask | None,
+        mask: ClassMask | None,
         noun: str,
     ) -> None:
         digests = list(files)

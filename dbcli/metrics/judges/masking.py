@@ -14,8 +14,8 @@ from PIL import Image
 
 from dbcli.errors import JudgeMissing
 from dbcli.metrics.judges.architectures import load_transformers
-from dbcli.metrics.judges.encoders import chosen_device
 from dbcli.metrics.judges.files import UNREADABLE, locate, sha256_of, ways_out
+from dbcli.metrics.judges.judge import chosen_device
 from dbcli.metrics.judges.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Squashing, as_rgb, read_squashing
 from dbcli.prompt_text import cleaned
 

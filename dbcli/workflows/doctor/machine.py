@@ -207,8 +207,8 @@ def _answers(address: str) -> bool | str:
 def _judges(layout: Layout | None) -> Iterator[Check]:
     from dbcli.errors import JudgeMissing
     from dbcli.metrics.judges.embedded import locate as locate_embedded
-    from dbcli.metrics.judges.encoders import HUB_SOURCES, JUDGE_SETS
     from dbcli.metrics.judges.files import locate
+    from dbcli.metrics.judges.loading import HUB_SOURCES, JUDGE_SETS
 
     sources: dict[str, Any] = dict(HUB_SOURCES) | load_user_settings().judges
     if layout is not None:

@@ -87,7 +87,7 @@ def compare(
     for record in records:
         seed = check_drawing(layout, record, count=count, seed=seed)
         check_suites(layout, record, chosen, progress)
-    from dbcli.metrics.judges.encoders import load_judges
+    from dbcli.metrics.judges.loading import load_judges
 
     profile = profile_of(layout, records[0])
     judges = load_judges(

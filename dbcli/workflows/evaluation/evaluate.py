@@ -42,7 +42,7 @@ from dbcli.workflows.subjects.datasets import open_dataset
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.metrics.judges.encoders import Judges
+    from dbcli.metrics.judges.judge import Judges
     from dbcli.metrics.protocol import PromptImages, SubjectImages
     from dbcli.metrics.suites import Suite, SuitePrompt
 
@@ -117,7 +117,7 @@ def evaluate(
     check_suites(layout, record, chosen, progress)
     check_writable(layout.evals_dir(record.name))
     from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.judges.encoders import load_judges
+    from dbcli.metrics.judges.loading import load_judges
     from dbcli.workflows.evaluation.masking import load_masking
 
     wanted_device = profile_of(layout, record).train.device
@@ -215,7 +215,7 @@ def open_studio(
 
 def score_definitions() -> dict[str, dict[str, str]]:
     """What each score is: title, judge, pairing, and whether higher or lower is better."""
-    from dbcli.metrics.protocol import DEFINITIONS
+    from dbcli.metrics.scores import DEFINITIONS
 
     return DEFINITIONS
 

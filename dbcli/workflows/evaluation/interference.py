@@ -29,8 +29,8 @@ from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.metrics.judges.encoders import Judges
     from dbcli.metrics.judges.features_cache import FeatureStore
+    from dbcli.metrics.judges.judge import Judges
     from dbcli.reports.page import ImageRow
 
 # Places that suit a dog and a backpack alike, and that no photo decides.
@@ -107,7 +107,7 @@ def measure_interference(
     read_prompts(layout, texts, record, progress)
     profile = profile_of(layout, record)
     from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.judges.encoders import load_judges
+    from dbcli.metrics.judges.loading import load_judges
 
     device = str(pick_device(profile.train.device))
     judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
@@ -214,20 +214,22 @@ def _judged(
     layout: Layout, record: RunRecord, drawn: _Drawn, judges: Judges, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """The report, from the judge's features of pictures and photos."""
-    from dbcli.metrics.interference import Asked, class_drift, likeness_row, nearest_report, photo_row
+    import torch
+
+    from dbcli.metrics.interference import class_drift, likeness_row, nearest_report, photo_row
     from dbcli.metrics.judges.features_cache import FeatureStore
 
     store = FeatureStore(layout.cache_dir / "features", should_stop=should_stop)
     photos = {name: _features(store, judges, files) for name, files in photos_of(layout, record).items() if files}
     asked = {
-        name: Asked({prompt: _features(store, judges, files) for prompt, files in by_prompt.items()})
+        name: {prompt: _features(store, judges, files) for prompt, files in by_prompt.items()}
         for name, by_prompt in drawn.subjects.items()
         if name in photos
     }
     before, after = (
         {noun: _features(store, judges, files) for noun, files in part.items()} for part in (drawn.before, drawn.after)
     )
-    rows = [_row("asked for", name, likeness_row(one.features, photos)) for name, one in asked.items()]
+    rows = [_row("asked for", name, likeness_row(torch.cat([*one.values()]), photos)) for name, one in asked.items()]
     rows += [_row("a member of the class", noun, likeness_row(after[noun], photos)) for noun in after]
     rows += [_row("photos of", name, photo_row(name, photos)) for name in photos]
     of_class = {

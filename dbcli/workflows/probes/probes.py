@@ -98,7 +98,7 @@ def plan_of(record: RunRecord, profile: Profile) -> ProbePlan:
 
 
 def _panel(layout: Layout, record: RunRecord, profile: Profile, device: str) -> Panel:
-    from dbcli.metrics.judges.encoders import load_judges
+    from dbcli.metrics.judges.loading import load_judges
 
     name = default_judge(layout) if profile.probe.judge == "auto" else profile.probe.judge
     # Never fetched here: a training that begins with a download of judges is not what was asked for.

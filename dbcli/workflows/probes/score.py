@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from dbcli.diffusion.bases.base import Base
-    from dbcli.metrics.judges.encoders import Judges
+    from dbcli.metrics.judges.judge import Judges
 
 # Away from the seeds that pictures and evaluations begin with: what a checkpoint is chosen by must not be what it is
 # judged by later.

@@ -108,7 +108,7 @@ def _share(record: CellRecord) -> float | None:
 def _rows(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[str, Any]]:
     """One row a setting: its cells pooled over the axes that are averaged."""
     from dbcli.metrics.pooling import pool_scores
-    from dbcli.metrics.statistics import Cell, share_with_interval
+    from dbcli.metrics.statistics import Cell, bounded_interval
 
     groups: dict[tuple[tuple[str, str], ...], list[Ended]] = {}
     for cell, record in ended:
@@ -126,7 +126,7 @@ def _rows(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> list[dict[
                 "cells": len(records),
                 "finished": sum(record.state == "finished" for record in records),
                 "scores": pool_scores(scores) if scores else None,
-                "nearest_right": share_with_interval(shares) if shares else None,
+                "nearest_right": bounded_interval(shares) if shares else None,
             }
         )
     return rows

@@ -1,0 +1,66 @@
+"""Judges by name.
+
+`dino` (ViT-S/16, timm), `clip` (ViT-B/32, OpenAI weights, open_clip) and `clip-l` (ViT-L/14) are fetched from the hub
+or read from a local copy; `tiny-dino` and `tiny-clip` are embedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dbcli.errors import JudgeMissing, UsageError
+from dbcli.metrics.judges import architectures, embedded
+from dbcli.metrics.judges.files import UNREADABLE, locate, sha256_of, ways_out
+from dbcli.metrics.judges.judge import Judge, Judges, chosen_device
+
+HUB_SOURCES = {
+    "dino": "timm/vit_small_patch16_224.dino",
+    "clip": "timm/vit_base_patch32_clip_224.openai",
+    "clip-l": "timm/vit_large_patch14_clip_224.openai",
+}
+JUDGE_SETS: dict[str, tuple[str, ...]] = {
+    "paper": ("dino", "clip"),
+    "paper-l": ("dino", "clip", "clip-l"),
+    "tiny": ("tiny-dino", "tiny-clip"),
+}
+
+
+def load_judges(
+    name: str = "paper",
+    *,
+    sources: Mapping[str, str] | None = None,
+    offline: bool = False,
+    device: str = "cpu",
+) -> Judges:
+    """A named set of judges: `paper`, `paper-l` (with ViT-L/14) or `tiny` (embedded).
+
+    `sources` maps a judge's name to a local path or hub id. Raises UsageError for a name that does not exist,
+    JudgeMissing for a judge that cannot be had.
+    """
+    if name not in JUDGE_SETS:
+        raise UsageError(f"There is no judge {name!r}.", hint="--judge " + "|".join(JUDGE_SETS))
+    kinds = JUDGE_SETS[name]
+    return Judges(*(load_judge(kind, (sources or {}).get(kind), offline=offline, device=device) for kind in kinds))
+
+
+def load_judge(kind: str, source: str | None = None, *, offline: bool = False, device: str = "cpu") -> Judge:
+    """One judge by kind: `dino`, `clip`, `clip-l`, `tiny-dino`, `tiny-clip`.
+
+    `source` is a local file, a local folder or a hub id with an optional @revision; None takes the kind's own. Raises
+    UsageError (no such kind) and JudgeMissing (not there, unreachable, or not this kind's weights).
+    """
+    if kind not in {*HUB_SOURCES, *embedded.KINDS}:
+        raise UsageError(f"There is no judge {kind!r}.", hint=", ".join([*HUB_SOURCES, *embedded.KINDS]))
+    if kind in embedded.KINDS:
+        files, build = embedded.locate(kind, source), embedded.build
+    else:
+        files, build = locate(kind, source or HUB_SOURCES[kind], offline=offline), architectures.build
+    place = chosen_device(device)
+    try:
+        return Judge(kind, files, build(kind, files, place), place, sha256_of(files.weights))
+    except UNREADABLE as error:
+        reason = " ".join((str(error).strip() or type(error).__name__).split())[:240]
+        raise JudgeMissing(
+            f"{files.weights} could not be read as the judge {kind!r}: {reason}",
+            hint=ways_out(kind),
+        ) from error
