@@ -7,12 +7,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import tiny_models
 import torch
 
 from dbcli.diffusion.bases import single_file
 from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
 from dbcli.diffusion.bases.base import load_base
+from tests.diffusion import tiny_models
 
 
 @pytest.fixture(scope="module")

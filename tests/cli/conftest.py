@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import photo_makers
 import pytest
-import tiny_models
 
 from dbcli.cli.app import main
+from tests.diffusion import tiny_models
+from tests.project import photo_makers
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import photo_makers
-
 from dbcli.cli.app import main
+from tests.project import photo_makers
 from tests.reliability.small_base import write_small_base
 
 TRAIN = ("--steps", "2", "--set=prior.enabled=false", "--set=train.learning_rate=0.01", "--set=draw.steps=2")

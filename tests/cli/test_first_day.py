@@ -18,9 +18,8 @@ import yaml
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are a Unix thing", allow_module_level=True)
 
-from terminals import CTRL_C, ENTER, Terminal
-
 import dbcli
+from tests.cli.terminals import CTRL_C, ENTER, Terminal
 
 PACKAGE = Path(dbcli.__file__).resolve().parent
 # A machine with other work is slow; what is waited for has a patience of its own.

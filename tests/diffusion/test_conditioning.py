@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import tiny_models
 import torch
 
 from dbcli.diffusion.conditioning import embed_prompts, token_ids
 from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.vocabulary import tokens_of
+from tests.diffusion import tiny_models
 
 
 def test_a_control_word_in_a_prompt_does_not_end_it() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from judge_makers import EMBEDDED_SD, SHAPE
+
+from tests.metrics.judge_makers import EMBEDDED_SD, SHAPE
 
 BLIP_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "on", "sofa", "red")
 

@@ -184,8 +184,6 @@ def test_a_set_is_called_what_it_is_drawn_like_unless_photographed_or_inked() ->
 
 def test_a_label_never_reaches_under_the_next_picture() -> None:
     images = torch.zeros(2, 3, 8, 8)
-    long, short = (
-        labelled_grid(images, [label, ""], 2, 64) for label in ("a robot in front of a brick wall", "a fox")
-    )
+    long, short = (labelled_grid(images, [label, ""], 2, 64) for label in ("a robot in front of a brick wall", "a fox"))
     assert long.height > short.height
     assert long.crop((64, 64, 128, long.height)).getcolors() == [((long.height - 64) * 64, (255, 255, 255))]

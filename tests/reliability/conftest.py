@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import photo_makers
 import pytest
 
-from tests.reliability.processes import ForkServer, weights_hash
+from tests.project import photo_makers
+from tests.reliability.processes import ForkServer, Process, weights_hash
 from tests.reliability.small_base import write_small_base
 
 STEPS = 6
@@ -23,6 +23,12 @@ JOB = [
     *("--set=prior.images=3", "--set=prior.steps=2", "--set=prior.batch_size=2", "--set=draw.steps=2"),
 ]
 RUN = "0001-dog"
+
+
+def start_or_resume(server: ForkServer, project: Path) -> Process:
+    """What a person types: the job, or --resume where there is a run to resume."""
+    begun = (project / "runs" / RUN / "run.json").exists()
+    return server.start(project, *(["train", "--resume", "1"] if begun else JOB))
 
 
 @pytest.fixture(scope="session")

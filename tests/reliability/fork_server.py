@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pkgutil
 import sys
 import traceback
 from typing import Any
 
-# Everything the commands import on their way; what is missing here every child would import anew.
+import dbcli
+
+# What the commands import of others on their way; what is missing here every child would import anew.
 MODULES = (
     "diffusers.models.autoencoders.autoencoder_kl",
     "diffusers.models.unets.unet_2d_condition",
@@ -27,23 +30,6 @@ MODULES = (
     "timm",
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",
-    "dbcli.cli.app",
-    "dbcli.cli.output.listings",
-    "dbcli.metrics.judges.loading",
-    "dbcli.metrics.protocol",
-    "dbcli.metrics.suites",
-    "dbcli.reports.grids",
-    "dbcli.workflows.evaluation.evaluate",
-    "dbcli.workflows.generation.generate",
-    "dbcli.workflows.class_images.manage",
-    "dbcli.workflows.training.run",
-    "dbcli.workflows.models.weights",
-    *(
-        f"dbcli.diffusion.{name}"
-        for name in ("bases", "devices", "drawing", "images", "rows", "optimisers", "prompts", "samplers", "trainer")
-    ),
-    *(f"dbcli.diffusion.{name}" for name in ("state_files", "formats.lora", "formats.lora_files")),
-    "dbcli.diffusion.formats.diffusers_folder",
 )
 
 
@@ -64,6 +50,8 @@ def main() -> None:
 def _import_everything() -> None:
     for name in MODULES:
         importlib.import_module(name)
+    for found in pkgutil.walk_packages(dbcli.__path__, "dbcli."):
+        importlib.import_module(found.name)
     from PIL import Image
 
     Image.init()

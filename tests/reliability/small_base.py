@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import tiny_models
 import torch
 
 from dbcli.diffusion.bases.single_file import shipped_configs
+from tests.diffusion import tiny_models
 
 CHANGES: dict[str, dict[str, Any]] = {
     "unet": {

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import photo_makers
 import pytest
 
+from tests.project import photo_makers
 from tests.reliability.processes import ForkServer, record
 
 pytestmark = pytest.mark.timeout(1800)

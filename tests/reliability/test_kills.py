@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import JOB, RUN
+from tests.reliability.conftest import JOB, RUN, start_or_resume
 from tests.reliability.processes import ForkServer, Process, events, record, weights_hash
 from tests.reliability.sabotage import KILLED
 
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 KILLS_A_RUN = 4
-
-
-def start_or_resume(server: ForkServer, project: Path) -> Process:
-    """What a person types: the job, or --resume where there is a run to resume."""
-    begun = (project / "runs" / RUN / "run.json").exists()
-    return server.start(project, *(["train", "--resume", "1"] if begun else JOB))
 
 
 def is_finished(project: Path) -> bool:

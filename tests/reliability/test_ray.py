@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import photo_makers
 import pytest
 
+from tests.project import photo_makers
 from tests.reliability.processes import ROOT, SECONDS_TO_WAIT, ForkServer, events, record
 
 pytestmark = [

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import JOB, RUN
+from tests.reliability.conftest import JOB, RUN, start_or_resume
 from tests.reliability.processes import Ended, ForkServer, Process, record, weights_hash
-from tests.reliability.test_kills import start_or_resume
 
 # A busy machine is no fault: what would hang for ever is found by the processes' own limit.
 pytestmark = pytest.mark.timeout(1800)

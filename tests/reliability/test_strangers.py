@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import photo_makers
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +23,7 @@ from dbcli.diffusion.files.model_files import open_weights
 from dbcli.errors import DreamboothError, UnsafeFile
 from dbcli.project.files.layout import Layout
 from dbcli.reports.page import Section, Text, render_page
+from tests.project import photo_makers
 from tests.reliability.conftest import JOB
 from tests.reliability.processes import ROOT, ForkServer
 from tests.reliability.strange_photos import mutated

@@ -1,0 +1,131 @@
+"""Runs side by side, and evaluations by a dataset's prompts, without backgrounds and at a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.cli.made_projects import TRAIN, command, trained_project
+from tests.metrics.annotator_makers import write_clipseg
+
+Run = Callable[..., Any]
+SCORE = ("--judge", "tiny", "-n", 1)
+LIST = """Classes
+subject_name,class
+dog,dog
+gone,cat
+Prompts
+Object Prompts
+prompt_list = [
+'a {0} {1} in a jar'.format(unique_token, class_token),
+]
+Live Subject Prompts
+prompt_list = [
+'a {0} {1} with a hat'.format(unique_token, class_token),
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = trained_project(tmp_path_factory.mktemp("compared"), "--method", "lora", "--set=train.checkpoint_every=1")
+    command("-C", folder, "train", "--subject", "dog", *TRAIN, "--method", "lora", "--seed", 1, "--quiet")
+    (folder / "prompts.txt").write_text("a {identifier} {class}\na {identifier} {class} in space\n")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+def test_two_runs_are_drawn_with_the_same_seeds_scored_and_set_against_each_other(run: Run, project: Path) -> None:
+    done = run("runs", "compare", 1, 2, "--prompts", "prompts.txt", *SCORE, "--json")
+    assert done.code == 0, done.err
+    found = done.document["comparisons"][0]
+    assert [one["run"] for one in found["runs"]] == ["0001-dog", "0002-dog"]
+    assert [one["scores"]["seed"] for one in found["runs"]] == [0, 0]
+    difference = found["differences"][0]
+    values = [one["scores"]["overall"]["dino"]["value"] for one in found["runs"]]
+    assert difference["scores"]["dino"]["value"] == pytest.approx(values[1] - values[0])
+    assert found["settings"]["train.seed"] == {"0001-dog": "0", "0002-dog": "1"}
+    assert Image.open(found["grid"]).height > 3 * 128
+    assert "<script" not in Path(found["report"]).read_text()
+
+
+def test_what_is_drawn_is_not_drawn_again_and_older_scores_stay(run: Run, project: Path) -> None:
+    words = ("runs", "compare", 1, 2, "--prompts", "prompts.txt", *SCORE, "--json")
+    run(*words)
+    images = sorted(project.glob("runs/*/eval/prompts/images/*.png"))
+    before = [(path, path.stat().st_mtime_ns) for path in images]
+    assert run("eval", "--run", 2, "--prompts", "prompts.txt", *SCORE, "--seed", 0).code == 0
+    scores = (project / "runs" / "0002-dog" / "eval" / "prompts" / "scores.json").read_bytes()
+    assert run(*words).code == 0
+    assert [
+        (path, path.stat().st_mtime_ns) for path in sorted(project.glob("runs/*/eval/prompts/images/*.png"))
+    ] == before
+    assert (project / "runs" / "0002-dog" / "eval" / "prompts" / "scores.json").read_bytes() == scores
+
+
+@pytest.mark.parametrize("runs", [(1,), (1, 1), (1, "base")])
+def test_a_comparison_takes_different_runs(run: Run, project: Path, runs: tuple[object, ...]) -> None:
+    done = run("runs", "compare", *runs, *SCORE)
+    assert done.code == 2
+    assert "runs compare 1 2" in done.err
+
+
+def test_a_datasets_prompts_are_those_of_the_subjects_kind_and_missing_subjects_are_named(
+    run: Run, project: Path
+) -> None:
+    folder = project / "dataset"
+    (folder / "dog").mkdir(parents=True, exist_ok=True)
+    (folder / "prompts_and_classes.txt").write_text(LIST)
+    Image.new("RGB", (8, 8)).save(folder / "dog" / "00.jpg")
+    done = run("eval", "--run", 1, "--dataset", folder, *SCORE, "--json")
+    assert done.code == 0, done.err
+    found = done.document["evaluations"]
+    assert [one["suite"] for one in found] == ["dreambench"]
+    assert [prompt["prompt"] for prompt in found[0]["subjects"][0]["prompts"]] == ["a sks dog with a hat"]
+    assert "gone" in done.err
+    assert run("eval", "--dataset", project, *SCORE).code == 3
+
+
+def test_masked_scores_need_clipseg_or_masks_and_say_which_they_had(run: Run, project: Path, tmp_path: Path) -> None:
+    words = ("eval", "--run", 1, "--prompts", "prompts.txt", *SCORE, "--masked", "--offline", "--json")
+    refused = run(*words)
+    assert refused.code == 4
+    assert "masks/0001.png" in refused.err
+    masks = project / "subjects" / "dog" / "masks"
+    masks.mkdir()
+    for photo in (project / "subjects" / "dog" / "photos").glob("*.png"):
+        with Image.open(photo) as image:
+            mask = Image.new("L", image.size, 0)
+        mask.paste(255, (0, 0, mask.width // 2, mask.height))
+        mask.save(masks / photo.name)
+    by_hand = run(*words)
+    assert by_hand.code == 0, by_hand.err
+    assert by_hand.document["evaluations"][0]["protocol"]["masked"].startswith("photos only")
+    settings = project / "dreambooth.yaml"
+    before = settings.read_text()
+    settings.write_text(before + f"judges: {{mask: {write_clipseg(tmp_path / 'clipseg')}}}\n")
+    by_model = run(*words)
+    settings.write_text(before)
+    assert by_model.code == 0, by_model.err
+    assert by_model.document["evaluations"][0]["protocol"]["masked"].startswith("clipseg-")
+    assert Path(by_model.document["evaluations"][0]["scores_file"]).parent.name == "prompts-masked"
+
+
+def test_a_checkpoint_is_scored_beside_the_result_not_over_it(run: Run, project: Path) -> None:
+    done = run("eval", "--run", 1, "--prompts", "prompts.txt", *SCORE, "--checkpoint", 1, "--json")
+    assert done.code == 0, done.err
+    found = done.document["evaluations"][0]
+    assert found["checkpoint"] == 1
+    assert Path(found["scores_file"]).parent.name == "prompts-step-1"
+    missing = run("eval", "--run", 1, *SCORE, "--checkpoint", 77)
+    assert missing.code == 4
+    assert "there: 1, 2" in missing.err
