@@ -107,6 +107,7 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     from dbcli.project.files.layout import Layout
     from dbcli.project.runs.probe_files import load_probes
     from dbcli.workflows.evaluation.evaluate import evaluate
+    from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
     from dbcli.workflows.progress import Silence
     from dbcli.workflows.setup.open import init_project
     from dbcli.workflows.subjects.manage import add_subject
@@ -125,11 +126,14 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     probes = load_probes(layout, record.name)
     assert probes is not None, "the run has no room for probes: more --steps, or --every"
     points = []
+    scoring = ScoringOptions([job.suite], judge="tiny", count=job.count)
     for probe in probes.probes:
         scores = evaluate(
-            layout, run=record.name, suites=[job.suite], prompts_file=None, judge="tiny", count=job.count, seed=None,
-            keep_identifier=False, grid=False, progress=quiet, offline=True, checkpoint=probe.step,
-        )[0].scores["overall"]  # fmt: skip
+            layout,
+            EvaluateRequest(record.name, scoring, checkpoint=probe.step),
+            quiet,
+            offline=True,
+        )[0].scores["overall"]
         dino, clip_t = scores["dino"]["value"], scores["clip_t"]["value"]
         points.append(Point(probe.step, probe.fidelity, probe.editability, probe.copying, dino, clip_t))
     ranks, last = mean_ranks(points), record.step

@@ -12,8 +12,10 @@ from typing import Any
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.evaluation.evaluate import Evaluation, evaluate
+from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 from dbcli.workflows.generation.generate import Drawn, generate
 from dbcli.workflows.generation.lora_mix import RunSelection
+from dbcli.workflows.generation.request import GenerateRequest
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
@@ -74,14 +76,8 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
 def _draw(layout: Layout, prompts: list[str], run: str, progress: Progress) -> Drawn:
     return generate(
         layout,
-        prompts,
-        selection=RunSelection((run,)),
-        flags={"count": IMAGES_PER_PROMPT},
-        seed=0,
-        size=(None, None),
-        grid=False,
-        out=None,
-        progress=progress,
+        GenerateRequest(prompts, RunSelection((run,)), {"count": IMAGES_PER_PROMPT}, seed=0),
+        progress,
         offline=True,
     )
 
@@ -103,14 +99,7 @@ def _sheet(layout: Layout, run: str, drawn: Drawn, members: Drawn, before: Drawn
 def _score(layout: Layout, run: str, progress: Progress) -> Evaluation:
     return evaluate(
         layout,
-        run=run,
-        suites=["demo"],
-        prompts_file=None,
-        judge="tiny",
-        count=IMAGES_PER_PROMPT,
-        seed=0,
-        keep_identifier=False,
-        grid=False,
-        progress=progress,
+        EvaluateRequest(run, ScoringOptions(["demo"], judge="tiny", count=IMAGES_PER_PROMPT, seed=0)),
+        progress,
         offline=True,
     )[0]

@@ -12,6 +12,7 @@ from PIL import Image
 from dbcli.project.files.layout import Layout
 from dbcli.workflows.demo import bundled_subjects
 from dbcli.workflows.evaluation.evaluate import evaluate
+from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
@@ -31,15 +32,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict]:
     record = start_training(layout, plan_training(layout, [subject["name"]], sets=sets), quiet, offline=True)
     found = evaluate(
         layout,
-        run=record.name,
-        suites=["demo"],
-        prompts_file=None,
-        judge=None,
-        count=2,
-        seed=0,
-        keep_identifier=False,
-        grid=True,
-        progress=quiet,
+        EvaluateRequest(record.name, ScoringOptions(["demo"], count=2, seed=0), grid=True),
+        quiet,
         offline=True,
     )
     return layout, found[0].scores

@@ -34,8 +34,16 @@ def make(
 
     call, processes = called_with(context, gpus)
     noun = call.wanted(class_noun, "--class", "Which class")
-    how = {"count": count, "profile": profile, "sets": sets or [], "processes": processes}
-    made = make_prior_set(call.layout(), noun, **how, progress=call.screen, offline=call.offline)
+    made = make_prior_set(
+        call.layout(),
+        noun,
+        count=count,
+        profile=profile,
+        sets=sets or [],
+        processes=processes,
+        progress=call.screen,
+        offline=call.offline,
+    )
     call.screen.document({"key": made.key, "prompt": made.prompt, "images": made.files, "line": made.line})
     call.screen.line(made.line)
 

@@ -47,12 +47,11 @@ def evaluate(
     from dbcli.cli.output.interference import show_interference
     from dbcli.cli.output.listings import show_evaluations
     from dbcli.workflows.evaluation.evaluate import evaluate as score
+    from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 
     call, processes = called_with(context, gpus, alone="--interference" if interference or also else None)
-    shared = {"suites": suite or [], "judge": judge, "count": count, "seed": seed}
+    scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed)
     if interference or also:
-        return show_interference(call, run, also or [], shared, is_asked=interference)
-    what = {"run": run, "prompts_file": prompts, "dataset": dataset, "checkpoint": checkpoint}
-    how = {"keep_identifier": keep_identifier, "masked": masked, "grid": grid, "processes": processes}
-    found = score(call.layout(), **shared, **what, **how, progress=call.screen, offline=call.offline)
-    show_evaluations(call.screen, found)
+        return show_interference(call, run, also or [], scoring, is_asked=interference)
+    request = EvaluateRequest(run, scoring, keep_identifier, masked, checkpoint, grid, processes)
+    show_evaluations(call.screen, score(call.layout(), request, call.screen, offline=call.offline))

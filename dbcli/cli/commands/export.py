@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -39,14 +39,13 @@ def export(
     """Write a run in another tool's format, and prove it by loading it back."""
     from dbcli.cli.output.listings import show_export
     from dbcli.cli.output.publishing import publish
-    from dbcli.workflows.sharing.export import export_run
+    from dbcli.workflows.sharing.export import ExportRequest, export_run
+    from dbcli.workflows.sharing.export_metadata import Origin
 
     call = of(context)
-    how: dict[str, Any] = {"precision": precision, "out": out, "allow_collision": allow_collision}
-    how |= {"licence": licence, "author": author}
     name = call.wanted(run, "RUN", "Which run")
     target = call.wanted(to, "--to", "To which format", lambda: "checkpoint")
+    request = ExportRequest(name, target, precision, out, Origin(author, licence), allow_collision)
     if target == "hub":
-        return publish(call, name, repo, public=public, **how)
-    made = export_run(call.layout(), name, target=target, **how, progress=call.screen, offline=call.offline)
-    show_export(call.screen, made)
+        return publish(call, request, repo, public=public)
+    show_export(call.screen, export_run(call.layout(), request, call.screen, offline=call.offline))

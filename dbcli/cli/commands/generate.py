@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -89,26 +90,29 @@ def generate(
     ] = False,
 ) -> None:
     """Draw what a run has learnt."""
-    from dbcli.cli.interactive.conversation import Wishes
     from dbcli.cli.interactive.session import sit_down
     from dbcli.cli.output.listings import show_drawn
     from dbcli.workflows.generation.generate import generate as draw
     from dbcli.workflows.generation.lora_mix import RunSelection
+    from dbcli.workflows.generation.request import GenerateRequest
 
     call = of(context)
-    flags = {"count": count, "steps": steps, "guidance": guidance, "sampler": sampler, "eta": eta}
-    flags |= {
+    flags = {
+        "count": count,
+        "steps": steps,
+        "guidance": guidance,
+        "sampler": sampler,
+        "eta": eta,
         "negative": negative,
         "clip_skip": clip_skip,
         "batch_size": batch_size,
         "precision": precision,
         "compile": compile_first,
     }
-    size, selection = (width, height), RunSelection(run or (), weights, allow_collision, checkpoint)
+    selection = RunSelection(run or (), weights, allow_collision, checkpoint)
+    request = GenerateRequest(prompts or (), selection, flags, seed, (width, height), grid, out, like)
     if interactive:
-        wishes = Wishes(flags, seed, grid=grid)
-        return sit_down(call, prompts, selection, wishes, size=size, out=out, like=like)
-    wanted = prompts or ([] if like else [call.wanted(None, "PROMPT", "What shall be drawn")])
-    how = {"selection": selection, "flags": flags, "seed": seed, "size": size, "grid": grid, "out": out, "like": like}
-    drawn = draw(call.layout(), wanted, **how, progress=call.screen, offline=call.offline)
-    show_drawn(call.screen, drawn)
+        return sit_down(call, request)
+    if not (prompts or like):
+        request = replace(request, prompts=[call.wanted(None, "PROMPT", "What shall be drawn")])
+    show_drawn(call.screen, draw(call.layout(), request, call.screen, offline=call.offline))

@@ -61,11 +61,12 @@ def compare(
     """Runs side by side: the same prompts and seeds, a page, a grid, and how sure each difference is."""
     from dbcli.cli.output.comparison import show_comparisons
     from dbcli.workflows.evaluation.compare import compare as set_side_by_side
+    from dbcli.workflows.evaluation.request import ScoringOptions
 
     call = of(context)
-    what = {"suites": suite or [], "prompts_file": prompts, "dataset": dataset}
-    how = {"judge": judge, "count": count, "seed": seed, "progress": call.screen, "offline": call.offline}
-    show_comparisons(call.screen, set_side_by_side(call.layout(), runs, **what, **how))
+    scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed)
+    made = set_side_by_side(call.layout(), runs, scoring, call.screen, offline=call.offline)
+    show_comparisons(call.screen, made)
 
 
 @runs_app.command("rm")

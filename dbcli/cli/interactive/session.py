@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from dbcli.errors import DreamboothError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from dbcli.workflows.generation.generate import Drawn
-    from dbcli.workflows.generation.lora_mix import RunSelection
+    from dbcli.workflows.generation.request import GenerateRequest
     from dbcli.workflows.generation.session import Session
 
 # Gives the next line, or None at the end.
@@ -43,30 +43,19 @@ class Conversation:
         )
 
 
-def sit_down(
-    call: Invocation,
-    prompts: Sequence[str] | None,
-    selection: RunSelection,
-    wishes: Wishes,
-    *,
-    size: tuple[int | None, int | None],
-    out: Path | None,
-    like: Path | None = None,
-) -> None:
+def sit_down(call: Invocation, request: GenerateRequest) -> None:
     """Loads the model and talks. Raises UsageError for prompts on the command line: they come line by line here."""
     from dbcli.workflows.completions import typed_seed
     from dbcli.workflows.generation.session import open_session
 
-    if prompts:
+    if request.prompts:
         raise UsageError("--interactive asks for its prompts.", hint="leave the prompt out, or --interactive")
-    if like is not None:
+    if request.like is not None:
         raise UsageError("--like draws once; it does not go with --interactive.")
-    wishes.flags = {key: value for key, value in wishes.flags.items() if value is not None}
-    if wishes.seed is not None:
-        wishes.seed = typed_seed(wishes.seed, "--seed")
-    how = {"flags": wishes.flags, "size": size, "out": out}
-    session = open_session(call.layout(), selection, **how, progress=call.screen, offline=call.offline)
-    converse(call, session, wishes)
+    flags = {key: value for key, value in request.flags.items() if value is not None}
+    seed = None if request.seed is None else typed_seed(request.seed, "--seed")
+    session = open_session(call.layout(), request, call.screen, offline=call.offline)
+    converse(call, session, Wishes(flags, seed, grid=request.grid))
 
 
 def converse(call: Invocation, session: Session, wishes: Wishes, read: Reader | None = None) -> None:

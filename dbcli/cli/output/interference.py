@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 from dbcli.errors import UsageError
 
+if TYPE_CHECKING:
+    from dbcli.workflows.evaluation.request import ScoringOptions
+
 
 def show_interference(
-    call: Invocation, run: str | None, also: Sequence[str], how: Mapping[str, Any], *, is_asked: bool
+    call: Invocation, run: str | None, also: Sequence[str], scoring: ScoringOptions, *, is_asked: bool
 ) -> None:
     """Measures a run, or several drawing together, and tells. Raises UsageError for --with without --run."""
     from dbcli.workflows.evaluation.interference import measure_interference
@@ -21,7 +24,7 @@ def show_interference(
     if also and not (is_asked and run):
         raise UsageError("--with names runs that draw together with --run.", hint="add --interference --run RUN")
     selection = RunSelection([run, *also] if run else [])
-    made = measure_interference(call.layout(), selection, **how, progress=call.screen, offline=call.offline)
+    made = measure_interference(call.layout(), selection, scoring, call.screen, offline=call.offline)
     files = {"file": made.file, "report": made.page, "heat_map": made.heat_map}
     call.screen.document(made.report | {what: None if path is None else str(path) for what, path in files.items()})
     _show_subjects(call.screen, made.report)

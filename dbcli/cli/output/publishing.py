@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import Refused, UsageError
 
 if TYPE_CHECKING:
+    from dbcli.workflows.sharing.export import ExportRequest
     from dbcli.workflows.sharing.publish import Bundle, Target
 
 
-def publish(
-    call: Invocation,
-    run: str,
-    repo: str | None,
-    *,
-    public: bool,
-    licence: str | None,
-    author: str | None,
-    precision: str,
-    out: Path | None,
-    allow_collision: bool,
-) -> None:
+def publish(call: Invocation, request: ExportRequest, repo: str | None, *, public: bool) -> None:
     """Lays a run out, shows it, asks, and uploads it. Raises Refused (exit 6) where nobody agreed."""
     from dbcli.workflows.sharing.publish import bundled, find_target, send
 
-    if out is not None:
+    if request.out is not None:
         raise UsageError("--out is for files of your own; --to hub takes --repo.")
     layout = call.layout()
     name = call.wanted(repo, "--repo", "The name of the repository on the hub")
     # Where nobody can agree the hub is not asked either: the list alone is shown.
     target = find_target(name, public=public, offline=call.offline, ask=call.yes or call.may_ask)
-    how: dict[str, Any] = {"precision": precision, "licence": licence, "author": author}
-    how["allow_collision"] = allow_collision
-    with bundled(layout, run, target, **how, progress=call.screen, offline=call.offline) as bundle:
+    with bundled(layout, request, target, call.screen, offline=call.offline) as bundle:
         _show(call.screen, bundle, target)
         if target.api is None or not call.sure("Upload this"):
             raise Refused("Nothing was uploaded: nobody agreed.", hint="--yes agrees to what is listed")

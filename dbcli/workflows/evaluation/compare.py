@@ -24,6 +24,7 @@ from dbcli.workflows.evaluation.evaluate import (
     scored,
 )
 from dbcli.workflows.evaluation.report import run_charts
+from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
@@ -64,26 +65,17 @@ class _Part:
 
 
 def compare(
-    layout: Layout,
-    runs: Sequence[str],
-    *,
-    suites: Sequence[str],
-    prompts_file: Path | None,
-    dataset: Path | None,
-    judge: str | None,
-    count: int | None,
-    seed: int | None,
-    progress: Progress,
-    offline: bool,
+    layout: Layout, runs: Sequence[str], scoring: ScoringOptions, progress: Progress, *, offline: bool
 ) -> list[Comparison]:
     """Draws what is missing of the suites with every run, scores all, and sets the others against the first.
 
     The seed is the first run's unless one is given. Raises UsageError for fewer than two runs, or one named twice,
     and whatever scoring one of them raises.
     """
-    check_judge(judge)
+    check_judge(scoring.judge)
     records = _records(layout, runs)
-    chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
+    chosen = chosen_suites(layout, scoring, progress)
+    count, seed = scoring.count, scoring.seed
     for record in records:
         seed = check_drawing(layout, record, count=count, seed=seed)
         check_suites(layout, record, chosen, progress)
@@ -91,7 +83,7 @@ def compare(
 
     profile = profile_of(layout, records[0])
     judges = load_judges(
-        judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=_device(profile)
+        scoring.judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=_device(profile)
     )
     first = next_seed(profile.train.seed, 0) if seed is None else seed
     parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}

@@ -19,6 +19,7 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
 from dbcli.workflows.evaluation.report import write_report
+from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 from dbcli.workflows.generation.generate import draw_settings
 from dbcli.workflows.images.generated import (
     CHECKPOINT_KEY,
@@ -80,40 +81,24 @@ class _Studio:
     masking: Masking | None = None
 
 
-def evaluate(
-    layout: Layout,
-    *,
-    run: str | None,
-    suites: Sequence[str],
-    prompts_file: Path | None,
-    judge: str | None,
-    count: int | None,
-    seed: int | None,
-    keep_identifier: bool,
-    grid: bool,
-    progress: Progress,
-    offline: bool,
-    dataset: Path | None = None,
-    masked: bool = False,
-    checkpoint: int | None = None,
-    processes: int = 1,
-) -> list[Evaluation]:
+def evaluate(layout: Layout, request: EvaluateRequest, progress: Progress, *, offline: bool) -> list[Evaluation]:
     """Scores a run by one suite or several; judges are loaded first, so that a missing one costs no drawing.
 
-    `dataset` is a copy of google/dreambooth's, whose prompts are one more suite; `masked` blanks backgrounds;
-    `checkpoint` scores the run as it was after that step; `processes` draw together, and this one scores. Raises
-    JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
+    Raises JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
     """
-    check_judge(judge)
-    chosen = chosen_suites(layout, suites, prompts_file, dataset, progress)
-    record = chosen_run(layout, run, checkpoint, prompts=[one.template for suite in chosen for one in suite.any])
+    scoring, checkpoint, processes = request.scoring, request.checkpoint, request.processes
+    check_judge(scoring.judge)
+    chosen = chosen_suites(layout, scoring, progress)
+    record = chosen_run(
+        layout, request.run, checkpoint, prompts=[one.template for suite in chosen for one in suite.any]
+    )
     if record is None:
         raise PromptError("The bare base has learnt no subject to score.", hint="dreambooth eval --run NAME")
     for suite in chosen:
         check_no_twin(suite.name, "suite", [*names_in(layout.evals_dir(record.name)), *(one.name for one in chosen)])
     if checkpoint is not None:
         require_checkpoint(layout, record, checkpoint)
-    seed = check_drawing(layout, record, count=count, seed=seed)
+    seed = check_drawing(layout, record, count=scoring.count, seed=scoring.seed)
     check_suites(layout, record, chosen, progress)
     check_writable(layout.evals_dir(record.name))
     from dbcli.diffusion.devices import pick_device
@@ -123,17 +108,28 @@ def evaluate(
     wanted_device = profile_of(layout, record).train.device
     check_devices(processes, wanted_device)
     device = str(pick_device(wanted_device))
-    judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
-    masking = load_masking(layout, record, progress, offline=offline, device=device) if masked else None
-    how: dict[str, Any] = {"count": count, "seed": seed, "checkpoint": checkpoint, "masking": masking}
+    name = scoring.judge or default_judge(layout)
+    judges = load_judges(name, sources=judge_sources(layout), offline=offline, device=device)
+    masking = load_masking(layout, record, progress, offline=offline, device=device) if request.masked else None
     with (
         computing(f"scores of {record.name}", progress),
         listening() as stop,
         company(processes, wanted_device, stop, progress),
     ):
-        studio = open_studio(layout, record, progress, stop, offline=offline, keep_identifier=keep_identifier, **how)
+        studio = open_studio(
+            layout,
+            record,
+            progress,
+            stop,
+            offline=offline,
+            count=scoring.count,
+            seed=seed,
+            keep_identifier=request.keep_identifier,
+            checkpoint=checkpoint,
+            masking=masking,
+        )
         announce("model", root=str(layout.root), run=record.name, checkpoint=checkpoint, device=wanted_device)
-        return [_score_suite(studio, suite, judges, grid) for suite in chosen]
+        return [_score_suite(studio, suite, judges, request.grid) for suite in chosen]
 
 
 def check_drawing(
@@ -220,15 +216,15 @@ def score_definitions() -> dict[str, dict[str, str]]:
     return DEFINITIONS
 
 
-def chosen_suites(
-    layout: Layout, names: Sequence[str], prompts_file: Path | None, dataset: Path | None, progress: Progress
-) -> list[Suite]:
+def chosen_suites(layout: Layout, scoring: ScoringOptions, progress: Progress) -> list[Suite]:
     """The suites asked for, the project's usual one if none is. Raises ConfigError, PromptError or DataError."""
     from dbcli.metrics.suites import DEFAULT_SUITE, load_suite, read_prompts
 
-    own = [read_prompts(prompts_file)] if prompts_file is not None else []
-    own += [open_dataset(dataset, progress).suite] if dataset is not None else []
-    wanted = list(names) or ([] if own else ["tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE])
+    own = [read_prompts(scoring.prompts_file)] if scoring.prompts_file is not None else []
+    own += [open_dataset(scoring.dataset, progress).suite] if scoring.dataset is not None else []
+    wanted = list(scoring.suites) or (
+        [] if own else ["tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE]
+    )
     return [load_suite(name) for name in wanted] + own
 
 

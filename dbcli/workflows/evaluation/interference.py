@@ -17,6 +17,7 @@ from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.evaluation.evaluate import IMAGES_PER_PROMPT, check_drawing
+from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.generation.generate import draw_settings
 from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
 from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of
@@ -81,28 +82,20 @@ class _Drawn:
 
 
 def measure_interference(
-    layout: Layout,
-    selection: RunSelection,
-    *,
-    suites: Sequence[str],
-    judge: str | None,
-    count: int | None,
-    seed: int | None,
-    progress: Progress,
-    offline: bool,
+    layout: Layout, selection: RunSelection, scoring: ScoringOptions, progress: Progress, *, offline: bool
 ) -> Interference:
     """Draws every subject of a run (or of several composed) and every class, and says how far they stay apart.
 
     With one subject only the drift of its class is measured. Raises PromptError for the bare base or a run that
     knows no subject, JudgeMissing, and whatever `compose` raises.
     """
-    check_judge(judge)
+    check_judge(scoring.judge)
     composition = compose(layout, selection)
     record = composition.whole
     if record is None or not record.subjects:
         raise PromptError("There is no subject here that could interfere.", hint="dreambooth eval --run NAME")
-    seed = check_drawing(layout, record, count=count, seed=seed, class_images=CLASS_IMAGES)
-    templates = _templates(record, suites)
+    seed = check_drawing(layout, record, count=scoring.count, seed=scoring.seed, class_images=CLASS_IMAGES)
+    templates = _templates(record, scoring.suites)
     texts = [text for one in record.subjects for text in _rendered(templates[one.name], one, record).values()]
     read_prompts(layout, texts, record, progress)
     profile = profile_of(layout, record)
@@ -110,7 +103,8 @@ def measure_interference(
     from dbcli.metrics.judges.loading import load_judges
 
     device = str(pick_device(profile.train.device))
-    judges = load_judges(judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
+    name, count = scoring.judge or default_judge(layout), scoring.count
+    judges = load_judges(name, sources=judge_sources(layout), offline=offline, device=device)
     with computing(f"the interference of {record.name}", progress), listening() as stop:
         folder = layout.eval_dir(record.name, _suite_name(composition))
         settings = in_words(

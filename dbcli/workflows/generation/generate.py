@@ -14,8 +14,9 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import resolve
-from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
+from dbcli.workflows.generation.lora_mix import Composition, compose, load_composition
 from dbcli.workflows.generation.recipe_from_image import Asked, filled_in, size_for
+from dbcli.workflows.generation.request import GenerateRequest
 from dbcli.workflows.images.generated import (
     GeneratedImage,
     check_clip_skip,
@@ -58,35 +59,22 @@ def draw_settings(profile: Profile, flags: Mapping[str, Any]) -> DrawSettings:
     return resolve([("the run", {"draw": profile.draw.model_dump()}), ("the command line", given)]).draw
 
 
-def generate(
-    layout: Layout,
-    prompts: Sequence[str],
-    *,
-    selection: RunSelection,
-    flags: Mapping[str, Any],
-    seed: int | None,
-    size: tuple[int | None, int | None],
-    grid: bool,
-    out: Path | None,
-    progress: Progress,
-    offline: bool,
-    like: Path | None = None,
-) -> Drawn:
-    """Draws `count` images per prompt with a run or several, into the run's images/ or `out`.
+def generate(layout: Layout, request: GenerateRequest, progress: Progress, *, offline: bool) -> Drawn:
+    """Draws `count` images per prompt with a run or several, into the run's images/ or the request's `out`.
 
-    `like` is an image whose recipe fills in what is left open. What is known from the words alone is told before
-    anything is loaded. Raises PromptError without a prompt, DataError for an image without a recipe, UsageError for a
-    seed, an option or an output folder that cannot be, and whatever `compose` raises.
+    What is known from the words alone is told before anything is loaded. Raises PromptError without a prompt, DataError
+    for an image without a recipe, UsageError for a seed, an option or an output folder that cannot be, and whatever
+    `compose` raises.
     """
-    check_quotes(prompts, progress)
-    check_output(out)
-    asked = Asked(prompts, selection, flags, seed, size)
-    if like is not None:
-        asked = filled_in(layout, asked, like, progress)
+    check_quotes(request.prompts, progress)
+    check_output(request.out)
+    asked = Asked(request.prompts, request.selection, request.flags, request.seed, request.size)
+    if request.like is not None:
+        asked = filled_in(layout, asked, request.like, progress)
     order = _settled(layout, asked, progress)
-    folder = out or images_folder(layout, order.record)
+    folder = request.out or images_folder(layout, order.record)
     check_writable(folder)
-    return _drawn(layout, order, folder, progress, grid=grid, offline=offline)
+    return _drawn(layout, order, folder, progress, grid=request.grid, offline=offline)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.generation.generate import Drawn, check_typed_size, draw_settings, images_folder
-from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
+from dbcli.workflows.generation.lora_mix import Composition, compose, load_composition
+from dbcli.workflows.generation.request import GenerateRequest
 from dbcli.workflows.images.generated import (
     check_clip_skip,
     draw_recipes,
@@ -110,27 +111,18 @@ class Session:
         return Drawn(self.run, images, sheet, self.title)
 
 
-def open_session(
-    layout: Layout,
-    selection: RunSelection,
-    *,
-    flags: Mapping[str, Any],
-    size: tuple[int | None, int | None],
-    out: Path | None,
-    progress: Progress,
-    offline: bool,
-) -> Session:
+def open_session(layout: Layout, request: GenerateRequest, progress: Progress, *, offline: bool) -> Session:
     """Loads a run, or several, once. Raises whatever `compose` raises, and before that what `flags` get wrong."""
-    composition = compose(layout, selection)
+    composition = compose(layout, request.selection)
     profile = profile_of(layout, composition.whole)
-    check_clip_skip(draw_settings(profile, flags), facts_of(layout).text_layers)
-    check_typed_size(layout, size)
-    check_output(out)
-    check_writable(out or images_folder(layout, composition.whole))
+    check_clip_skip(draw_settings(profile, request.flags), facts_of(layout).text_layers)
+    check_typed_size(layout, request.size)
+    check_output(request.out)
+    check_writable(request.out or images_folder(layout, composition.whole))
     from dbcli.diffusion.devices import pick_device
 
     with progress.stage("Loading the model", 1) as stage:
         device = pick_device(profile.train.device)
         base = load_composition(layout, composition, progress, offline=offline, device=device)
         stage.advance()
-    return Session(layout, composition, profile, base, size, out)
+    return Session(layout, composition, profile, base, request.size, request.out)

@@ -62,6 +62,18 @@ class Exported:
 
 
 @dataclass(frozen=True)
+class ExportRequest:
+    """A run to be written for `target`, into `out` or exports/; `precision` is fp16 or fp32."""
+
+    run: str
+    target: str = "checkpoint"
+    precision: str = "fp16"
+    out: Path | None = None
+    origin: Origin = field(default_factory=Origin)
+    allow_collision: bool = False
+
+
+@dataclass(frozen=True)
 class ExportOrder:
     """What is to be written: a run's result in one format and precision, at one place."""
 
@@ -82,27 +94,15 @@ class Written:
     lora: LoraWeights | None = None
 
 
-def export_run(
-    layout: Layout,
-    run: str,
-    *,
-    target: str,
-    precision: str,
-    out: Path | None,
-    progress: Progress,
-    offline: bool,
-    allow_collision: bool = False,
-    author: str | None = None,
-    licence: str | None = None,
-) -> Exported:
+def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, offline: bool) -> Exported:
     """Writes a run in another tool's format and proves it by loading it back with that tool's loader.
 
     Raises UsageError for a format the run cannot take, UnsupportedFile for DoRA in kohya's format, Refused if `out`
     exists, Collision where two of the run's subjects share a token and nobody allowed it, and DreamboothError (exit 1),
     with the figure and without the file, if the loaded export does not give what the run gives.
     """
-    order = _order(layout, run, target, precision, out, Origin(author, licence))
-    collisions = _collisions(layout, order.record, allow=allow_collision)
+    order, target = _order(layout, request), request.target
+    collisions = _collisions(layout, order.record, allow=request.allow_collision)
     if order.path.exists():
         raise Refused(f"{order.path} is there already.", hint="--out PATH names another place")
     order.path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +128,9 @@ def export_run(
     return Exported(order.record.name, target, order.path, proof.difference, proof.loader, recipient)
 
 
-def _order(layout: Layout, run: str, target: str, precision: str, out: Path | None, origin: Origin) -> ExportOrder:
+def _order(layout: Layout, request: ExportRequest) -> ExportOrder:
     """What can be known to be wrong before anything is loaded is said here."""
+    target, precision, out, origin = request.target, request.precision, request.out, request.origin
     if target not in TARGETS or precision not in PRECISIONS:
         targets = ", ".join((*TARGETS, "hub"))
         raise UsageError(f"--to is one of {targets}; --precision one of {', '.join(PRECISIONS)}.")
@@ -138,7 +139,7 @@ def _order(layout: Layout, run: str, target: str, precision: str, out: Path | No
             "A diffusers folder has no place for --author and --licence.",
             hint="--to checkpoint, or --to hub, whose card names the licence",
         )
-    record = chosen_run(layout, run)
+    record = chosen_run(layout, request.run)
     if record is None:
         raise UsageError("The bare base is not a run.", hint="dreambooth runs list")
     possible, reason = TARGETS_OF[record.method]

@@ -18,7 +18,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_files import require_file
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.sharing.imported_runs import finished_run, new_record
+from dbcli.workflows.sharing.imported_runs import ImportRequest, finished_run, new_record
 from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, words_of_file
 
 if TYPE_CHECKING:
@@ -26,17 +26,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.word_vectors import WordVectors
 
 
-def import_embedding(
-    layout: Layout,
-    file: Path,
-    *,
-    name: str | None,
-    tokens: Sequence[str] = (),
-    class_nouns: Sequence[str] = (),
-    progress: Progress,
-    offline: bool,
-    allow_collision: bool = False,
-) -> RunRecord:
+def import_embedding(layout: Layout, request: ImportRequest, progress: Progress, *, offline: bool) -> RunRecord:
     """Reads the words of an embedding file, or those that a LoRA file brings along, and keeps them as a finished run.
 
     A word is the file's own name for it, else the file's name; `tokens` give the words others and `class_nouns` their
@@ -44,10 +34,11 @@ def import_embedding(
     file, UnsupportedFile for another kind of file or another base's vectors, UnsafeFile for a damaged one, and
     Collision where a word belongs to another subject and nobody allowed it.
     """
+    tokens, allow_collision, name = request.tokens, request.allow_collision, request.name
     if name is not None:
         check_name(name, "run")
-    nouns = [check_class_noun(noun) for noun in class_nouns]
-    source = file.expanduser()
+    nouns = [check_class_noun(noun) for noun in request.class_nouns]
+    source = request.file.expanduser()
     require_file(source, "an embedding")
     from dbcli.diffusion.files.model_files import open_weights
     from dbcli.diffusion.formats.kind_checks import check_embedding

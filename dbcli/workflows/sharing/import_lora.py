@@ -17,7 +17,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_files import require_file
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.sharing.imported_runs import finished_run, new_record, title_of
+from dbcli.workflows.sharing.imported_runs import ImportRequest, finished_run, new_record, title_of
 from dbcli.workflows.sharing.imported_words import (
     Trigger,
     asked_words,
@@ -34,17 +34,7 @@ if TYPE_CHECKING:
 NAMES_IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
 
-def import_lora(
-    layout: Layout,
-    file: Path,
-    *,
-    name: str | None,
-    tokens: Sequence[str] = (),
-    class_nouns: Sequence[str] = (),
-    progress: Progress,
-    offline: bool,
-    allow_collision: bool = False,
-) -> RunRecord:
+def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, offline: bool) -> RunRecord:
     """Reads a LoRA of another program, fits it to the project's base, and keeps it as a finished run.
 
     Words come from `tokens` and `class_nouns`, pair by pair, else from the file's metadata. Raises UsageError for one
@@ -52,10 +42,11 @@ def import_lora(
     file or one for another base, UnsafeFile for a damaged one, and Collision where its words belong to another subject
     and nobody allowed it.
     """
+    tokens, allow_collision, name = request.tokens, request.allow_collision, request.name
     if name is not None:
         check_name(name, "run")
-    asked = asked_words(tokens, class_nouns)
-    source = _file_of(file.expanduser())
+    asked = asked_words(tokens, request.class_nouns)
+    source = _file_of(request.file.expanduser())
     require_file(source, "a LoRA file")
     from dbcli.diffusion.files.model_files import open_weights
     from dbcli.diffusion.formats.kind_checks import check_lora

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,20 @@ KEPT_METADATA = (
     "ss_network_alpha",
 )
 MAX_METADATA = 500
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """A file to become the run `name` (else the file says, or its name does).
+
+    `tokens` and `class_nouns` are the words it answers to, in the file's order.
+    """
+
+    file: Path
+    name: str | None = None
+    tokens: Sequence[str] = ()
+    class_nouns: Sequence[str] = ()
+    allow_collision: bool = False
 
 
 def title_of(metadata: Mapping[str, str]) -> str | None:

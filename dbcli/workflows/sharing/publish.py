@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellin
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.effective_settings import profile_of
-from dbcli.workflows.sharing.export import export_run
+from dbcli.workflows.sharing.export import ExportRequest, export_run
 from dbcli.workflows.sharing.export_metadata import Origin, settled_origin
 
 if TYPE_CHECKING:
@@ -88,16 +88,7 @@ def find_target(name: str, *, public: bool, offline: bool, ask: bool) -> Target:
 
 @contextmanager
 def bundled(
-    layout: Layout,
-    run: str,
-    target: Target,
-    *,
-    precision: str,
-    licence: str | None,
-    author: str | None = None,
-    progress: Progress,
-    offline: bool,
-    allow_collision: bool = False,
+    layout: Layout, request: ExportRequest, target: Target, progress: Progress, *, offline: bool
 ) -> Iterator[Bundle]:
     """Lays out what would be uploaded, in a folder that is gone afterwards.
 
@@ -105,31 +96,23 @@ def bundled(
     """
     from dbcli.reports.model_card import model_card
 
-    record = chosen_run(layout, run)
+    record = chosen_run(layout, request.run)
     if record is None:
         raise RunMissing("The bare base is not a run.", hint="dreambooth runs list")
     (layout.root / "exports").mkdir(exist_ok=True)
     with temporary_folder(layout.root / "exports" / f"{record.name}-hub") as outer:
         folder = outer / "repository"
         kind, path = HUB_KINDS[record.method], folder / LORA_FILE if record.method == "lora" else folder
-        export_run(
-            layout,
-            record.name,
-            target=kind,
-            precision=precision,
-            out=path,
-            progress=progress,
-            offline=offline,
-            allow_collision=allow_collision,
-            # A folder's licence stands on its card.
-            **({} if kind == "diffusers" else {"author": author, "licence": licence}),
-        )
+        # A folder's licence stands on its card.
+        origin = Origin() if kind == "diffusers" else request.origin
+        export = replace(request, run=record.name, target=kind, out=path, origin=origin)
+        export_run(layout, export, progress, offline=offline)
         drawn = _own_images(layout, record)
         images = _copied(drawn, folder)
         if not images:
             progress.warn("The run has drawn no pictures yet, so the card shows none.")
         size_px = drawn[0][1].width if drawn else USUAL_SIZE_PX
-        facts = _facts(layout, record, target, images, licence, size_px)
+        facts = _facts(layout, record, target, images, request.origin.licence, size_px)
         write_text(folder / "README.md", model_card(facts))
         yield Bundle(
             record.name,

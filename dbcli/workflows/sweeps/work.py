@@ -138,16 +138,14 @@ def _score(layout: Layout, unit: ScoreUnit, progress: Progress, *, offline: bool
 def _interference(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool) -> dict[str, Any]:
     """Whether the subjects of a cell's run stay apart; see `dreambooth eval --interference`."""
     from dbcli.workflows.evaluation.interference import measure_interference
+    from dbcli.workflows.evaluation.request import ScoringOptions
     from dbcli.workflows.generation.lora_mix import RunSelection
 
     return measure_interference(
         layout,
         RunSelection((run,), allow_collision=True),
-        suites=[],
-        judge=unit.judge,
-        count=unit.count,
-        seed=unit.seed,
-        progress=progress,
+        ScoringOptions(judge=unit.judge, count=unit.count, seed=unit.seed),
+        progress,
         offline=offline,
     ).report
 
@@ -156,18 +154,12 @@ def _scored(
     layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, offline: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from dbcli.workflows.evaluation.evaluate import evaluate
+    from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 
     found = evaluate(
         layout,
-        run=run,
-        suites=unit.suites,
-        prompts_file=None,
-        judge=unit.judge,
-        count=unit.count,
-        seed=unit.seed,
-        keep_identifier=False,
-        grid=False,
-        progress=progress,
+        EvaluateRequest(run, ScoringOptions(unit.suites, judge=unit.judge, count=unit.count, seed=unit.seed)),
+        progress,
         offline=offline,
     )
     pictures = [
@@ -189,6 +181,7 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     from dbcli.workflows.evaluation.evaluate import label_of
     from dbcli.workflows.generation.generate import generate
     from dbcli.workflows.generation.lora_mix import RunSelection
+    from dbcli.workflows.generation.request import GenerateRequest
     from dbcli.workflows.images.generated import words_of
 
     words = words_of(load_run(layout, run))
@@ -200,17 +193,16 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     ]
     drawn = generate(
         layout,
-        [text for _, _, text in wanted],
-        selection=RunSelection((run,), allow_collision=True),
-        flags={"count": unit.count},
-        seed=unit.seed,
-        size=(None, None),
-        grid=False,
-        out=None,
-        progress=progress,
+        GenerateRequest(
+            [text for _, _, text in wanted],
+            RunSelection((run,), allow_collision=True),
+            {"count": unit.count},
+            seed=unit.seed,
+        ),
+        progress,
         offline=offline,
     )
-    files = [layout.shown(image.path) for image in drawn.pictures]
+    files = [layout.shown(image.path) for image in drawn.images]
     return [
         {"subject": name, "label": label, "files": files[start * unit.count : (start + 1) * unit.count]}
         for start, (name, label, _) in enumerate(wanted)

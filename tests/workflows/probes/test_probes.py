@@ -19,6 +19,7 @@ from dbcli.project.runs.probe_files import load_probes, probe_images
 from dbcli.project.runs.run_store import RunRecord, load_run, read_events
 from dbcli.workflows.generation.generate import Drawn, generate
 from dbcli.workflows.generation.lora_mix import RunSelection
+from dbcli.workflows.generation.request import GenerateRequest
 from dbcli.workflows.probes import probes as probing
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
@@ -72,9 +73,8 @@ class Listening(Silence):
 
 
 def draw(layout: Layout, prompt: str, selection: RunSelection, flags: dict[str, Any], seed: int) -> Drawn:
-    how: dict[str, Any] = {"flags": flags, "seed": seed, "size": (None, None), "grid": False}
     out = layout.root / f"drawn-{selection.checkpoint}"
-    return generate(layout, [prompt], selection=selection, **how, out=out, progress=Silence(), offline=True)
+    return generate(layout, GenerateRequest([prompt], selection, flags, seed, out=out), Silence(), offline=True)
 
 
 def weights(layout: Layout, run: str) -> dict[str, torch.Tensor]:

@@ -37,6 +37,7 @@ from dbcli.workflows.progress import Silence
 from dbcli.workflows.runs.manage import remove as remove_run
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.sharing.import_lora import import_lora
+from dbcli.workflows.sharing.imported_runs import ImportRequest
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.subjects.manage import remove as remove_subject
 from dbcli.workflows.subjects.manage import rename as rename_subject
@@ -214,13 +215,9 @@ class Identifiers(RuleBasedStateMachine):
         with self.tried("import") as accepted:
             record = import_lora(
                 self.layout,
-                self.lora_file,
-                name=None,
-                tokens=[token],
-                class_nouns=[noun],
-                progress=Silence(),
+                ImportRequest(self.lora_file, tokens=[token], class_nouns=[noun], allow_collision=allow),
+                Silence(),
                 offline=True,
-                allow_collision=allow,
             )
             accepted()
         if self.accepted:

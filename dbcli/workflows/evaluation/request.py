@@ -1,0 +1,39 @@
+"""What a caller wants scored, in one piece from the command line down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """Which prompts are drawn and by which judges they are scored; None where nobody said.
+
+    `dataset` is a copy of google/dreambooth's, whose prompts are one more suite; `count` is images per prompt, `seed`
+    that of each prompt's first image.
+    """
+
+    suites: Sequence[str] = ()
+    prompts_file: Path | None = None
+    dataset: Path | None = None
+    judge: str | None = None
+    count: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Scores of one run, the newest finished one if none is named.
+
+    `masked` blanks backgrounds; `checkpoint` scores the run as it was after that step; `processes` draw together.
+    """
+
+    run: str | None = None
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+    keep_identifier: bool = False
+    masked: bool = False
+    checkpoint: int | None = None
+    grid: bool = False
+    processes: int = 1
