@@ -112,7 +112,8 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     from dbcli.workflows.setup.open import init_project
     from dbcli.workflows.subjects.manage import add_subject
     from dbcli.workflows.training.plan import plan_training
-    from dbcli.workflows.training.run import start_training
+    from dbcli.workflows.training.request import TrainRequest
+    from dbcli.workflows.training.run import train_run
 
     began, quiet = time.perf_counter(), Silence()
     init_project(folder, job.base, None, offline=True)
@@ -120,9 +121,9 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     add_subject(layout, subject.name, subject.class_noun, list(subject.files), "sks")
     # The embedded base's profiles keep the last checkpoint; here the choice itself is what is looked at.
     sets = [*job.sets, f"train.steps={job.steps}", "probe.judge=tiny", "probe.keep=best", "train.keep_checkpoints=999"]
-    every = job.every or _planned_interval(plan_training(layout, [subject.name], sets=sets).profile)
+    every = job.every or _planned_interval(plan_training(layout, TrainRequest([subject.name], sets=sets)).profile)
     sets += [f"train.checkpoint_every={every}"] + ([f"probe.every={job.every}"] if job.every else [])
-    record = start_training(layout, plan_training(layout, [subject.name], sets=sets), quiet, offline=True)
+    record = train_run(layout, plan_training(layout, TrainRequest([subject.name], sets=sets)), quiet, offline=True)
     probes = load_probes(layout, record.name)
     assert probes is not None, "the run has no room for probes: more --steps, or --every"
     points = []

@@ -21,7 +21,8 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject, known_subjects
 from dbcli.workflows.training.plan import plan_training
-from dbcli.workflows.training.run import start_training
+from dbcli.workflows.training.request import TrainRequest
+from dbcli.workflows.training.run import train_run
 
 TOKEN = "sks"
 # Each is drawn with the subject's words and, for comparison, with the class noun alone.
@@ -58,8 +59,8 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
     if subject["name"] not in [known.name for known in known_subjects(layout)]:
         add_subject(layout, subject["name"], subject["class"], subject["files"], TOKEN)
         progress.note(f"Added {len(subject['files'])} photos of one {subject['class']}; its identifier is {TOKEN}.")
-    plan = plan_training(layout, [subject["name"]], token=TOKEN)
-    record = start_training(layout, plan, progress, offline=True)
+    plan = plan_training(layout, TrainRequest([subject["name"]], [TOKEN]))
+    record = train_run(layout, plan, progress, offline=True)
     trained = time.perf_counter()
     prompts = [f"a {{{subject['name']}}}{place}" for place in PLACES]
     drawn = _draw(layout, prompts, record.name, progress)

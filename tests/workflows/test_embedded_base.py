@@ -17,7 +17,8 @@ from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.training.plan import plan_training
-from dbcli.workflows.training.run import start_training
+from dbcli.workflows.training.request import TrainRequest
+from dbcli.workflows.training.run import train_run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict]:
     layout, subject = Layout(folder.resolve()), bundled_subjects()[0]
     add_subject(layout, subject["name"], subject["class"], subject["files"], "sks")
     sets = ["train.steps=80", "prior.images=8"]
-    record = start_training(layout, plan_training(layout, [subject["name"]], sets=sets), quiet, offline=True)
+    record = train_run(layout, plan_training(layout, TrainRequest([subject["name"]], sets=sets)), quiet, offline=True)
     found = evaluate(
         layout,
         EvaluateRequest(record.name, ScoringOptions(["demo"], count=2, seed=0), grid=True),

@@ -103,39 +103,44 @@ def train(
     ] = False,
 ) -> None:
     """Teach the base a subject."""
-    from dbcli.cli.interactive.questions import check_start, subjects_and_identifiers
+    from dbcli.cli.interactive.questions import check_start, with_answers
     from dbcli.cli.output.runs import show_run
     from dbcli.cli.output.training_plan import show_headline, show_plan
     from dbcli.workflows.training.metric_loggers import logged
-    from dbcli.workflows.training.plan import check_plan, plan_training, resumed_estimate, with_estimate
-    from dbcli.workflows.training.resuming import Asked, plan_resume
-    from dbcli.workflows.training.run import resume_training, start_training
+    from dbcli.workflows.training.plan import check_plan, plan_training, with_estimate
+    from dbcli.workflows.training.request import TrainRequest
+    from dbcli.workflows.training.resuming import plan_resume
+    from dbcli.workflows.training.run import train_run
 
     call, processes = called_with(context, gpus, dry_run=dry_run)
-    layout, how_run = call.layout(), {"offline": call.offline, "processes": processes}
+    layout = call.layout()
     check_start(start_from, no_rehearsal, resume)
     if all_settings and not dry_run:
         raise UsageError("--all-settings is about --dry-run, which is missing.", hint="add --dry-run")
-    flags: dict[str, object] = {"method": method, "train.steps": steps, "train.seed": seed, "probe.stop": stop}
+    request = TrainRequest(
+        subjects=names_in(subject),
+        tokens=token or [],
+        profile=profile,
+        sets=sets or [],
+        method=method,
+        steps=steps,
+        seed=seed,
+        stop=stop,
+        start_from=start_from,
+        rehearse=not no_rehearsal,
+        allow_collision=allow_collision,
+    )
     with logged(call.screen, layout, log_to or [], offline=call.offline) as progress:
         if resume is not None:
-            asked = Asked(names_in(subject), token or [], profile, sets or [], flags, allow_collision)
-            resumed = plan_resume(layout, None if resume == NEWEST else resume, asked, progress)
-            if dry_run:
-                plan = resumed_estimate(layout, resumed)
-                show_headline(call.screen, plan)
-                return show_plan(call.screen, plan, layout, every_setting=all_settings)
-            return show_run(call.screen, resume_training(layout, resumed, progress, **how_run), layout)
-        names, words = subjects_and_identifiers(
-            call, layout, names_in(subject), token or [], start_from, allow_collision=allow_collision
-        )
-        flags |= {"train.rehearsal_share": 0.0} if no_rehearsal else {}
-        how = {"profile": profile, "sets": sets or [], "flags": flags, "allow_collision": allow_collision}
-        plan = plan_training(layout, names, identifiers=words, start_from=start_from, progress=progress, **how)
+            plan = plan_resume(layout, None if resume == NEWEST else resume, request, progress)
+        else:
+            request = with_answers(call, layout, request)
+            plan = plan_training(layout, request, progress)
         if dry_run:
             check_plan(layout, plan)
             show_headline(call.screen, plan)
-        plan = with_estimate(layout, plan, sets=sets or [], flags=flags, progress=progress, asked=dry_run)
+        plan = with_estimate(layout, plan, request, progress, asked=dry_run)
         if dry_run:
             return show_plan(call.screen, plan, layout, every_setting=all_settings)
-        return show_run(call.screen, start_training(layout, plan, progress, **how_run), layout)
+        record = train_run(layout, plan, progress, offline=call.offline, processes=processes)
+        return show_run(call.screen, record, layout)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from dbcli.hints import nearest
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
     from dbcli.project.subjects.subject_store import Subject
+    from dbcli.workflows.training.request import TrainRequest
 
 
 def chosen_folder(call: Invocation, given: Path | None) -> Path:
@@ -84,21 +86,14 @@ def check_start(start_from: str | None, no_rehearsal: bool, resume: str | None) 
         raise UsageError("--no-rehearsal is about --from, which is missing.", hint="add --from RUN")
 
 
-def subjects_and_identifiers(
-    call: Invocation,
-    layout: Layout,
-    names: Sequence[str],
-    tokens: Sequence[str],
-    start_from: str | None = None,
-    *,
-    allow_collision: bool = False,
-) -> tuple[list[str], dict[str, str]]:
-    """The subjects to train and the identifiers that they are given; none means the subjects of `start_from`.
+def with_answers(call: Invocation, layout: Layout, request: TrainRequest) -> TrainRequest:
+    """The request with the subjects to train and their identifiers; none means the subjects of `start_from`.
 
     On a terminal every missing identifier is asked for, with the word that is proposed everywhere else too.
     """
-    if start_from is not None and not names and not tokens:
-        return [], {}
+    names, tokens = request.subjects, request.tokens
+    if request.start_from is not None and not names and not tokens:
+        return request
     from dbcli.workflows.subjects.manage import identifiers_of, known_subjects, missing_identifiers
 
     known = {subject.name: subject for subject in known_subjects(layout)}
@@ -110,13 +105,14 @@ def subjects_and_identifiers(
     identifiers = identifiers_of(layout, chosen, tokens)
     missing = [known[name] for name in chosen if name in untaught and name not in identifiers]
     if not missing or not (call.may_ask or call.yes):
-        return chosen, identifiers
+        return replace(request, subjects=chosen)
 
     def ask(subject: Subject, proposal: str, check: Callable[[str], object]) -> str:
         text = f"Which rare word is the identifier of {subject.name}"
         return call.wanted(None, "--token", text, lambda: proposal, check=check)
 
-    return chosen, missing_identifiers(layout, missing, ask, identifiers, allow_collision=allow_collision)
+    given = missing_identifiers(layout, missing, ask, identifiers, allow_collision=request.allow_collision)
+    return replace(request, subjects=chosen, tokens=[f"{name}={word}" for name, word in given.items()])
 
 
 def among(known: Collection[str], what: str) -> Callable[[str], object]:

@@ -21,8 +21,7 @@ def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setti
     """Memory and time, what to know of the run, the settings that are not the profile's; all of them if wanted."""
     from dbcli.workflows.training.teacher import stored_bytes
 
-    shown = [*plan.subjects, *(plan.continuation.rehearsed if plan.continuation else [])]
-    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in shown])
+    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in plan.shown])
     screen.document(_document(plan, taken))
     _show_needs(screen, plan)
     for line in plan.notes:

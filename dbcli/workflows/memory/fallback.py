@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 
 from dbcli.errors import OutOfMemory
 from dbcli.project.files.atomic import remove_folder
@@ -11,41 +10,22 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import checkpoints
 from dbcli.project.runs.run_store import Fallback, RunRecord, append_event, save_run
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.ladder import below, rung_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import AUTO
 
 
-def within_memory(
-    layout: Layout, record: RunRecord, profile: Profile, progress: Progress, train: Callable[[Profile], None]
-) -> None:
-    """Calls `train` with the profile, and with ever smaller ones as often as the memory is full.
+def fall_back(layout: Layout, record: RunRecord, profile: Profile, error: Exception, progress: Progress) -> Profile:
+    """The next smaller recipe after memory was full, which `error` says; a run goes on with it from its last step.
 
     Only `--profile auto` may turn one method into another. Raises OutOfMemory where no rung is left.
     """
-    while True:
-        try:
-            return train(profile)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            smaller = _smaller(layout, record, profile, error, progress)
-            if smaller is None:
-                raise _no_way_down(record, profile) from error
-            # The frames of what failed still hold its tensors.
-            traceback.clear_frames(error.__traceback__)
-        profile = smaller
-        give_back()
-
-
-def _smaller(
-    layout: Layout, record: RunRecord, profile: Profile, error: Exception, progress: Progress
-) -> Profile | None:
     here = rung_of(profile)
     found = below(profile, record.base.name, other_method=record.profile.get("name") == AUTO)
     if found is None or here is None:
-        return None
+        raise _no_way_down(record, profile) from error
+    # The frames of what failed still hold its tensors.
+    traceback.clear_frames(error.__traceback__)
     rung, smaller = found
     step, reason = record.step, (str(error).splitlines() or [type(error).__name__])[0][:300]
     if smaller.method != profile.method:

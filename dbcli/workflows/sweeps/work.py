@@ -90,13 +90,13 @@ def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool
     from dbcli.workflows.training import continuation as continuing
     from dbcli.workflows.training.plan import TrainingPlan
     from dbcli.workflows.training.resuming import plan_resume
-    from dbcli.workflows.training.run import resume_training, start_training
+    from dbcli.workflows.training.run import train_run
 
     if finished_run(layout, unit.key) is not None:
         return False
     run = runs_by_key(layout).get(unit.key)
     if run is not None and run.state != "finished":
-        resume_training(layout, plan_resume(layout, run.name), progress, offline=offline)
+        train_run(layout, plan_resume(layout, run.name), progress, offline=offline)
         return True
     subjects = [_subject(layout, name, word) for name, word in unit.words]
     kept, allowed = None, unit.allow_collision
@@ -106,7 +106,7 @@ def _train(layout: Layout, unit: TrainUnit, progress: Progress, *, offline: bool
         kept = continuing.continuation(layout, parent, subjects, unit.profile)
         allowed = allowed or parent.allow_collision
     plan = TrainingPlan(subjects, unit.profile_name, unit.profile, allowed, kept, work_key=unit.key)
-    start_training(layout, plan, progress, offline=offline)
+    train_run(layout, plan, progress, offline=offline)
     return True
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dbcli.errors import Refused, UsageError
@@ -24,40 +23,15 @@ from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.optional_packages import require_extras
 from dbcli.workflows.training.continuation import CONTINUABLE
+from dbcli.workflows.training.plan import Resumption, TrainingPlan
 from dbcli.workflows.training.prompts import check_training_prompts
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was typed beside --resume; flags whose value is None were not."""
-
-    subjects: Sequence[str] = ()
-    tokens: Sequence[str] = ()
-    profile: str | None = None
-    sets: Sequence[str] = ()
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    allow_collision: bool = False
-
-
-@dataclass(frozen=True)
-class ResumePlan:
-    """An unfinished run, the settings it goes on with, and those among them that are not what they were."""
-
-    record: RunRecord
-    profile: Profile
-    subjects: list[Subject]
-    changes: dict[str, Change]
-
-    @property
-    def lines(self) -> list[str]:
-        """The changed settings, a line each."""
-        return [f"{key}: {_shown(before)} → {_shown(after)}" for key, (before, after) in self.changes.items()]
+from dbcli.workflows.training.request import TrainRequest
 
 
 def plan_resume(
-    layout: Layout, run: str | None, asked: Asked | None = None, progress: Progress | None = None
-) -> ResumePlan:
-    """Settles how an unfinished run, the newest one if none is named, goes on.
+    layout: Layout, run: str | None, request: TrainRequest | None = None, progress: Progress | None = None
+) -> TrainingPlan:
+    """Settles how an unfinished run, the newest one if none is named, goes on; `request` is what else was typed.
 
     Raises UsageError for options that would make another run of it, ConfigError for settings with faults, Refused if
     the run is finished or its photos are no longer those it began with.
@@ -65,14 +39,13 @@ def plan_resume(
     record = run_meant(layout, run, to_resume=True) if run else newest_run(layout, UNFINISHED)
     refuse_finished(record)
     before = profile_of(layout, record)
-    profile, asked = before, asked or Asked()
-    flags = {key: value for key, value in asked.flags.items() if value is not None}
-    if flags or asked.sets:
-        typed = [("--set", dict(map(parse_set, asked.sets))), ("the command line", flags)]
+    profile, request = before, request or TrainRequest()
+    if request.flags or request.sets:
+        typed = [("--set", dict(map(parse_set, request.sets))), ("the command line", request.flags)]
         profile = resolve([(f"the run {record.name}", before.model_dump(mode="json")), *typed])
         require_extras(profile)
     changes = changed_settings(before, profile)
-    faults = [*_other_run(layout, record, asked), *_not_on_the_way(layout, record, changes)]
+    faults = [*_other_run(layout, record, request), *_not_on_the_way(layout, record, changes)]
     if faults:
         raise UsageError(
             f"The run {record.name} cannot be resumed like that:\n"
@@ -82,15 +55,17 @@ def plan_resume(
         )
     subjects = [_as_before(layout, record, one, profile) for one in record.shown]
     check_training_prompts(layout, subjects, profile, progress or Silence(), record.subjects)
-    return ResumePlan(record, profile, subjects, changes)
+    taught, lines = sum(one.learnt_in is None for one in record.shown), list(_change_lines(changes))
+    resumed = Resumption(record, subjects[taught:], changes, lines)
+    return TrainingPlan(subjects[:taught], str(record.profile.get("name")), profile, resumed=resumed)
 
 
-def apply_changes(layout: Layout, record: RunRecord, plan: ResumePlan) -> None:
+def apply_changes(layout: Layout, record: RunRecord, plan: TrainingPlan) -> None:
     """Puts a plan's changed settings into the run's record, and sets its probes right. The run is held meanwhile."""
-    if not plan.changes:
+    if plan.resumed is None or not plan.resumed.changes:
         return
-    step, settings = _steps_done(layout, record), {key: list(pair) for key, pair in plan.changes.items()}
-    _revise_probes(layout, record, plan, step)
+    step, settings = _steps_done(layout, record), {key: list(pair) for key, pair in plan.resumed.changes.items()}
+    _revise_probes(layout, record, plan.profile, plan.resumed.changes, step)
     record.profile = plan.profile.model_dump(mode="json") | {"name": record.profile.get("name")}
     record.total_steps = plan.profile.train.steps
     record.changes.append(SettingsChange(step=step, settings=settings))
@@ -113,22 +88,22 @@ def refuse_finished(record: RunRecord) -> None:
         raise Refused(f"The run {record.name} is finished.", hint=f"{start} starts a new one")
 
 
-def _other_run(layout: Layout, record: RunRecord, asked: Asked) -> Iterator[str]:
+def _other_run(layout: Layout, record: RunRecord, request: TrainRequest) -> Iterator[str]:
     """A line for each option, settings apart, that is not what the run began with."""
     taught = {one.name: one for one in record.subjects if one.learnt_in is None}
-    named = [load_subject(layout, name).names & taught.keys() for name in asked.subjects]
+    named = [load_subject(layout, name).names & taught.keys() for name in request.subjects]
     if named and (not all(named) or set().union(*named) != taught.keys()):
-        yield f"--subject {printable(', '.join(asked.subjects))}: it teaches {', '.join(taught)}"
+        yield f"--subject {printable(', '.join(request.subjects))}: it teaches {', '.join(taught)}"
     words = {one.name: one.identifier for one in taught.values()}
-    for token in asked.tokens:
+    for token in request.tokens:
         name, has_name, word = token.partition("=")
         if not (words.get(name) == word if has_name else [token] == list(words.values())):
             known = ", ".join(f"{name}={word or '?'}" for name, word in words.items())
             yield f"--token {printable(token)}: its identifiers are {known}"
     name = record.profile.get("name")
-    if asked.profile is not None and asked.profile != name:
-        yield f"--profile {printable(asked.profile)}: it began with {name}; single settings change by --set KEY=VALUE"
-    if asked.allow_collision and not record.allow_collision:
+    if request.profile is not None and request.profile != name:
+        yield f"--profile {printable(request.profile)}: it began with {name}; single settings change by --set KEY=VALUE"
+    if request.allow_collision and not record.allow_collision:
         yield "--allow-collision: whether words may clash is settled when a run begins"
 
 
@@ -147,18 +122,20 @@ def _steps_done(layout: Layout, record: RunRecord) -> int:
     return int(found[-1].name.removeprefix("step-")) if found else 0
 
 
-def _revise_probes(layout: Layout, record: RunRecord, plan: ResumePlan, step: int) -> None:
+def _revise_probes(
+    layout: Layout, record: RunRecord, profile: Profile, changes: Mapping[str, Change], step: int
+) -> None:
     """Steps after `step` will be made otherwise than those that were probed: what was measured of them goes."""
     found = load_probes(layout, record.name)
     if found is None:
         return
-    if any(key in OF_PROBE_IMAGES for key in plan.changes):
+    if any(key in OF_PROBE_IMAGES for key in changes):
         drop_probes(layout, record.name)
         return
     found.forget_after(step)
     found.stopped_at = None
-    if any(key.startswith("probe.") or key == "train.steps" for key in plan.changes):
-        new = plan_of(record, plan.profile)
+    if any(key.startswith("probe.") or key == "train.steps" for key in changes):
+        new = plan_of(record, profile)
         if found.probes and new.seeds != found.plan.seeds:
             drop_probes(layout, record.name)
             return
@@ -184,6 +161,11 @@ def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: P
     for entry, caption in zip(subject.photos, before.captions, strict=False):
         entry.caption = in_words_of(caption, before.name, subject.name)
     return subject
+
+
+def _change_lines(changes: Mapping[str, Change]) -> Iterator[str]:
+    for key, (before, after) in changes.items():
+        yield f"{key}: {_shown(before)} → {_shown(after)}"
 
 
 def _shown(value: Any) -> str:

@@ -25,7 +25,8 @@ from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.training.plan import plan_training
-from dbcli.workflows.training.run import start_training
+from dbcli.workflows.training.request import TrainRequest
+from dbcli.workflows.training.run import train_run
 from tests.project import photo_makers
 from tests.reliability.small_base import write_small_base
 
@@ -54,8 +55,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 def trained(layout: Layout, *sets: str, progress: Silence | None = None) -> RunRecord:
-    plan = plan_training(layout, ["dog"], sets=[*SETS, *sets])
-    return start_training(layout, plan, progress or Silence(), offline=True)
+    plan = plan_training(layout, TrainRequest(["dog"], sets=[*SETS, *sets]))
+    return train_run(layout, plan, progress or Silence(), offline=True)
 
 
 class Listening(Silence):
@@ -259,16 +260,18 @@ def test_without_judges_probing_is_off_and_says_why_unless_it_was_asked_for(layo
     scene = "probe.prompts=['a {identifier} {class} in space']"
     room = ["train.steps=2", "train.accumulation=10", "probe.budget=1.0", "probe.steps=1", scene]
     short = [*(one for one in SETS if not one.startswith("probe.")), *room]
-    record = start_training(layout, plan_training(layout, ["dog"], sets=short), quiet, offline=True)
+    record = train_run(layout, plan_training(layout, TrainRequest(["dog"], sets=short)), quiet, offline=True)
     assert record.state == "finished"
     assert any(note.startswith("probes OFF: the judges are not on this machine.") for note in quiet.notes)
     with pytest.raises(JudgeMissing, match="asked for"):
-        start_training(layout, plan_training(layout, ["dog"], sets=[*short, "probe.every=1"]), quiet, offline=True)
+        train_run(
+            layout, plan_training(layout, TrainRequest(["dog"], sets=[*short, "probe.every=1"])), quiet, offline=True
+        )
 
 
 def test_a_scene_without_the_subject_is_refused(layout: Layout) -> None:
     with pytest.raises(ConfigError, match="identifier"):
-        plan_training(layout, ["dog"], sets=["probe.prompts=['a {class} in space']"])
+        plan_training(layout, TrainRequest(["dog"], sets=["probe.prompts=['a {class} in space']"]))
 
 
 def test_the_record_of_probes_is_plain_json(layout: Layout, probed: RunRecord) -> None:

@@ -42,8 +42,9 @@ from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.subjects.manage import remove as remove_subject
 from dbcli.workflows.subjects.manage import rename as rename_subject
 from dbcli.workflows.training.plan import plan_training
+from dbcli.workflows.training.request import TrainRequest
 from dbcli.workflows.training.resuming import plan_resume
-from dbcli.workflows.training.run import resume_training, start_training
+from dbcli.workflows.training.run import train_run
 from tests.cli.made_projects import command, trained_project
 from tests.diffusion import tiny_models
 from tests.project import photo_makers
@@ -204,7 +205,7 @@ class Identifiers(RuleBasedStateMachine):
     def resume(self) -> None:
         with self.tried("resume") as accepted:
             try:
-                resume_training(self.layout, plan_resume(self.layout, None), StopsAtOnce(), offline=True)
+                train_run(self.layout, plan_resume(self.layout, None), StopsAtOnce(), offline=True)
             except Interrupted:
                 accepted()
 
@@ -294,11 +295,11 @@ class Identifiers(RuleBasedStateMachine):
         sets: Sequence[str] = (),
     ) -> None:
         with self.tried(what) as accepted:
-            flags = {"method": "lora"}
-            how = {"token": word, "flags": flags, "sets": sets, "allow_collision": allow, "start_from": parent}
-            plan = plan_training(self.layout, chosen, **how)
+            tokens = [] if word is None else [word]
+            request = TrainRequest(chosen, tokens, sets=sets, method="lora", start_from=parent, allow_collision=allow)
+            plan = plan_training(self.layout, request)
             with pytest.raises(Interrupted):
-                start_training(self.layout, plan, StopsAtOnce(), offline=True)
+                train_run(self.layout, plan, StopsAtOnce(), offline=True)
             accepted()
         if word is not None and len(chosen) == 1:
             # The word is the subject's from the moment it is accepted, even if the run is refused for another reason.

@@ -1,0 +1,120 @@
+"""The record of a run that is trained: made, opened, and closed so that it says truly how training ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from dbcli.errors import DiskFull, DreamboothError, Interrupted, MachineError, OutOfMemory, TrainingDiverged
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
+from dbcli.project.runs.run_store import (
+    RunBase,
+    RunRecord,
+    RunState,
+    RunSubject,
+    append_event,
+    create_run,
+    load_run,
+    now,
+    save_run,
+)
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.subjects.photo_notes import masks_in_use
+from dbcli.project.subjects.subject_store import Subject
+from dbcli.workflows.best_effort import attempted
+from dbcli.workflows.progress import Progress
+from dbcli.workflows.setup.effective_settings import profile_of
+from dbcli.workflows.training.checkpoints import tidy_checkpoints
+from dbcli.workflows.training.divergence import explain_divergence
+from dbcli.workflows.training.plan import TrainingPlan
+from dbcli.workflows.training.resuming import apply_changes, refuse_finished
+
+
+def new_run(layout: Layout, plan: TrainingPlan) -> str:
+    """Makes the folder and the first record of a planned run; its name."""
+    settings = load_settings(layout)
+
+    def first_record(name: str) -> RunRecord:
+        record = RunRecord(
+            name=name,
+            method=plan.profile.method,
+            profile=plan.profile.model_dump(mode="json") | {"name": plan.profile_name},
+            subjects=[_recorded(layout, subject, plan.profile) for subject in plan.subjects],
+            base=RunBase(name=settings.base, source=settings.base, revision=settings.revision, hash=settings.base_hash),
+            total_steps=plan.profile.train.steps,
+            allow_collision=plan.allow_collision,
+            work_key=plan.work_key,
+            command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
+        )
+        return _descended(layout, record, plan)
+
+    name: str = create_run(layout, "-".join(subject.name for subject in plan.subjects), first_record)
+    return name
+
+
+def _descended(layout: Layout, record: RunRecord, plan: TrainingPlan) -> RunRecord:
+    """A new run's first record with what it has of the run it goes on from."""
+    if plan.continuation is None:
+        return record
+    parent, shown = plan.continuation.parent, {one.name: one for one in plan.continuation.rehearsed}
+    for entry in plan.continuation.earlier:
+        current = _recorded(layout, shown[entry.name], plan.profile) if entry.rehearsed else entry
+        seen = {"photo_hashes": current.photo_hashes, "captions": current.captions, "mask_hashes": current.mask_hashes}
+        record.subjects.append(entry.model_copy(update=seen))
+    record.parent, record.parent_weights = parent.name, plan.continuation.seal
+    record.generation, record.base.hash = parent.generation + 1, record.base.hash or parent.base.hash
+    return record
+
+
+def _recorded(layout: Layout, subject: Subject, profile: Profile) -> RunSubject:
+    return RunSubject(
+        name=subject.name,
+        class_noun=subject.class_noun,
+        identifier=subject.identifier,
+        photo_hashes=[photo.sha256 for photo in subject.photos],
+        captions=[photo.caption for photo in subject.photos],
+        mask_hashes=masks_in_use(layout, subject, profile.images.mask_loss),
+    )
+
+
+@contextmanager
+def recorded(layout: Layout, name: str, plan: TrainingPlan, progress: Progress) -> Iterator[RunRecord]:
+    """The record of a run that is trained while the block runs. The run is held meanwhile."""
+    way_on = f"dreambooth train --resume {name}"
+    # Read only now: until the lock was ours, another process may have brought the run to its end.
+    record = load_run(layout, name)
+    refuse_finished(record)
+    apply_changes(layout, record, plan)
+    record.state, record.error = "running", None
+    save_run(layout, record)
+    try:
+        yield record
+    except Interrupted as error:
+        _close(layout, record, "interrupted", error.message)
+        error.hint = way_on
+        raise
+    except BaseException as error:
+        if isinstance(error, TrainingDiverged):
+            explain_divergence(error, layout, record, profile_of(layout, record))
+        elif isinstance(error, DiskFull):
+            error.hint = f"free some space, then: {way_on}"
+        elif isinstance(error, MachineError) and not isinstance(error, OutOfMemory):
+            error.hint = f"{error.hint}; then: {way_on}" if error.hint else way_on
+        # On a full disk even this may fail; what went wrong first is what a person has to hear.
+        with suppress(OSError, MachineError):
+            _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))
+        raise
+    _close(layout, record, "finished", None)
+    tidy = partial(tidy_checkpoints, layout, record, profile_of(layout, record), progress)
+    attempted("Tidying the checkpoints", progress, tidy)
+
+
+def _close(layout: Layout, record: RunRecord, state: RunState, error: str | None) -> None:
+    record.state, record.error = state, error
+    record.finished = now() if state == "finished" else None
+    append_event(layout, record.name, {"event": state, "time": now(), "step": record.step, "error": error})
+    save_run(layout, record)
