@@ -51,7 +51,7 @@ def make_project(folder: Path) -> None:
     from dbcli.project.files.yaml_files import write_yaml
     from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject, create_run
     from dbcli.project.settings.project_settings import ProjectSettings, save_settings
-    from dbcli.project.subjects.subject_store import Subject
+    from dbcli.project.subjects.subject_record import Subject
 
     layout = Layout(folder)
     save_settings(layout, ProjectSettings(base="tiny"))

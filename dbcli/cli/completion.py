@@ -22,7 +22,7 @@ def runs(context: typer.Context, incomplete: str) -> list[str]:
     return _fitting(run_names(_project(context)), incomplete)
 
 
-def prior_sets(context: typer.Context, incomplete: str) -> list[str]:
+def class_image_sets(context: typer.Context, incomplete: str) -> list[str]:
     """Prior sets of the project."""
     from dbcli.workflows.completions import prior_set_names
 

@@ -26,8 +26,8 @@ def run_names(folder: Path | None) -> list[str]:
 
 
 def prior_set_names(folder: Path | None) -> list[str]:
-    """The prior sets of the project."""
-    return _folders(folder, lambda layout: layout.prior_dir)
+    """The class images of the project, by set."""
+    return _folders(folder, lambda layout: layout.class_images_dir)
 
 
 def profile_names() -> list[str]:

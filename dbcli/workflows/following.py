@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Refused
-from dbcli.project.class_images.class_image_sets import open_prior_set
+from dbcli.project.class_images.class_image_sets import open_class_image_set
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe
 from dbcli.project.runs.run_store import RunRecord, load_run
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.lineage import parent_of
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.class_images.draw import ClassImages, draw_class_images
 from dbcli.workflows.images.generated import draw_recipes
 from dbcli.workflows.models.trainable import make_trainable, take_over
@@ -176,12 +176,12 @@ class Follower:
 
     def _draw_class_images(self, root: str, key: str, shares: list[list[int]], **drawing: Any) -> dict[str, Any]:
         assert self.base is not None
-        prior_set = open_prior_set(Layout(Path(root)), key)
+        image_set = open_class_image_set(Layout(Path(root)), key)
         drawn: list[tuple[int, str]] = []
         told: dict[str, Any] = {"progress": self.progress, "should_stop": self.stop}
         told["on_drawn"] = lambda index, digest: drawn.append((index, digest))
         try:
-            draw_class_images(self.base, prior_set, **drawing, share=shares[self.company.rank], **told)
+            draw_class_images(self.base, image_set, **drawing, share=shares[self.company.rank], **told)
         except Exception as error:
             self.fault = error  # with what was drawn before it
         return {"drawn": drawn}

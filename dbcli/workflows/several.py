@@ -17,7 +17,7 @@ from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.signals import StopSignal
 from dbcli.workflows.staff import Staff

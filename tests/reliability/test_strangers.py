@@ -126,8 +126,8 @@ NAMES = st.one_of(
 def test_no_name_leads_out_of_the_project(tmp_path: Path, figures: Figures) -> None:
     root = tmp_path / "project"
     layout, seen = Layout(root), [0, 0]
-    methods = [layout.subject_dir, layout.photos_dir, layout.run_dir, layout.weights_dir, layout.prior_set_dir]
-    methods += [lambda name: layout.eval_dir("0001-dog", name), layout.run_lock, layout.prior_set_lock]
+    methods = [layout.subject_dir, layout.photos_dir, layout.run_dir, layout.weights_dir, layout.class_image_set_dir]
+    methods += [lambda name: layout.eval_dir("0001-dog", name), layout.run_lock, layout.class_image_set_lock]
 
     @settings(max_examples=2000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(name=NAMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.sweeps.sweep_records import SweepRecord
 from dbcli.workflows.status import next_steps
 

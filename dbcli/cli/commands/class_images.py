@@ -1,4 +1,4 @@
-"""Prior sets: the class images that keep a class alive while one member of it is learnt."""
+"""Class images, that keep a class alive while one member of it is learnt."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def make(
     gpus: Gpus = 1,
 ) -> None:
     """Draw class images ahead of a run, or top a set up."""
-    from dbcli.workflows.class_images.manage import make_prior_set
+    from dbcli.workflows.class_images.manage import make_class_images
 
     call, processes = called_with(context, gpus)
     noun = call.wanted(class_noun, "--class", "Which class")
-    made = make_prior_set(
+    made = make_class_images(
         call.layout(),
         noun,
         count=count,
@@ -50,12 +50,12 @@ def make(
 
 @prior_app.command("list")
 def list_sets(context: typer.Context) -> None:
-    """All prior sets of the project."""
-    from dbcli.cli.output.listings import show_prior_sets
+    """All class images of the project, a line a set."""
+    from dbcli.cli.output.listings import show_class_image_sets
     from dbcli.workflows.class_images.manage import summaries
 
     call = of(context)
-    show_prior_sets(call.screen, summaries(call.layout()))
+    show_class_image_sets(call.screen, summaries(call.layout()))
 
 
 @prior_app.command("prune")
@@ -66,11 +66,11 @@ def prune_sets(
         typer.Argument(
             metavar="KEY...",
             help="Which sets; those of another base by default.",
-            autocompletion=completion.prior_sets,
+            autocompletion=completion.class_image_sets,
         ),
     ] = None,
 ) -> None:
-    """Remove prior sets that no run needs any more."""
+    """Remove class images that no run needs any more."""
     from dbcli.workflows.class_images.manage import prune, unfit
 
     call = of(context)
@@ -81,4 +81,4 @@ def prune_sets(
     if chosen:
         prune(layout, chosen)
     call.screen.document({"removed": chosen})
-    call.screen.line(f"Removed {len(chosen)} prior set{'' if len(chosen) == 1 else 's'}")
+    call.screen.line(f"Removed {len(chosen)} set{'' if len(chosen) == 1 else 's'} of class images")

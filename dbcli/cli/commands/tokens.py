@@ -25,11 +25,11 @@ def suggest_words(
 ) -> None:
     """Propose rare words, those that mean least to the base first."""
     from dbcli.cli.output.tokens import show_proposals
-    from dbcli.workflows.subjects.identifiers import Wish, suggest
+    from dbcli.workflows.subjects.identifiers import SuggestRequest, suggest
 
     call = of(context)
     layout, screen = call.layout(), call.screen
-    how = Wish(class_noun, count, sequences, seed)
+    how = SuggestRequest(class_noun, count, sequences, seed)
     show_proposals(screen, suggest(layout, how, screen, offline=call.offline))
 
 

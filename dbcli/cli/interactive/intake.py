@@ -17,7 +17,8 @@ from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.subjects.subject_store import AddedSubject, Subject
+    from dbcli.project.subjects.subject_record import Subject
+    from dbcli.project.subjects.subject_store import AddedSubject
     from dbcli.workflows.subjects.annotate import Annotated
     from dbcli.workflows.subjects.photo_review import PhotoReview
     from dbcli.workflows.subjects.sources import NewSubject

@@ -14,7 +14,7 @@ from dbcli.hints import nearest
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.subjects.subject_store import Subject
+    from dbcli.project.subjects.subject_record import Subject
     from dbcli.workflows.training.request import TrainRequest
 
 

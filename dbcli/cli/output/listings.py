@@ -67,8 +67,8 @@ def show_drawn(screen: Screen, drawn: Drawn) -> None:
         screen.line(f"Grid: {drawn.grid}")
 
 
-def show_prior_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:
-    """All prior sets, a line each."""
+def show_class_image_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:
+    """All class images, a line a set."""
     screen.document({"sets": [asdict(one) for one in sets]})
     rows = [
         (
@@ -90,7 +90,7 @@ def show_prior_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:
         )
         screen.table(None, columns, rows)
     else:
-        screen.line("No prior sets yet. A run draws its own, or: dreambooth reg make --class dog")
+        screen.line("No class images yet. A run generates its own, or: dreambooth reg make --class dog")
 
 
 def show_evaluations(screen: Screen, evaluations: Sequence[Evaluation]) -> None:

@@ -62,14 +62,14 @@ class AdapterOff:
 
 @dataclass(frozen=True)
 class Stored:
-    """The stored predictions of one prior set, float32 `[draws, images, C, h, w]`, and the seed of their noise."""
+    """What is stored of one set of class images, float32 `[draws, images, C, h, w]`, and the seed of its noise."""
 
     predictions: torch.Tensor
     seed: int
 
 
 class StoredTeacher:
-    """A base that is no longer in memory: `places` maps a picture to its prior set and its index there."""
+    """A base that is no longer in memory: `places` maps an image to its set of class images and its index there."""
 
     def __init__(self, places: Mapping[int, tuple[Stored, int]], timesteps: int) -> None:
         self._places, self._timesteps = dict(places), timesteps

@@ -1,4 +1,4 @@
-"""Prior sets: class images with their provenance, under `reg/<class>-<key>/`.
+"""Class images with their provenance, a folder a set, under `reg/<class>-<key>/`.
 
 A set is named by what it was drawn from, so that one drawn by another base or prompt is never taken for it.
 """
@@ -38,7 +38,7 @@ IMAGES_FILE = "images.jsonl"
 _MAX_INDEX = 999_999
 
 
-class PriorRecipe(BaseModel):
+class ClassImageRecipe(BaseModel):
     """Everything that decides how the class images look; each image's seed comes from the set's `seed`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -68,35 +68,35 @@ class _SetRecord(Record):
     key: str
     class_noun: str
     source: Literal["base", "folder"]
-    recipe: PriorRecipe | None = None
+    recipe: ClassImageRecipe | None = None
     images: int | None = None
 
 
 @dataclass(frozen=True)
-class PriorSet:
-    """One prior set on disk. Only the holder of `lock()` adds images; anyone may read."""
+class ClassImageSet:
+    """One set of class images on disk. Only the holder of `lock()` adds images; anyone may read."""
 
     layout: Layout
     key: str
     class_noun: str
-    recipe: PriorRecipe | None
+    recipe: ClassImageRecipe | None
     own_count: int | None = None
     _sound: dict[str, tuple[int, int, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open_or_create(cls, layout: Layout, class_noun: str, recipe: PriorRecipe) -> PriorSet:
+    def open_or_create(cls, layout: Layout, class_noun: str, recipe: ClassImageRecipe) -> ClassImageSet:
         """Return the set of a recipe, made empty if it is new.
 
         Raises DataError if the folder's `set.yaml` tells of another recipe: someone edited or moved it.
         """
         key = recipe.key(class_noun)
-        folder = layout.prior_set_dir(key)
+        folder = layout.class_image_set_dir(key)
         record = _SetRecord(key=key, class_noun=class_noun, source="base", recipe=recipe)
         if folder.is_dir() and (folder / SET_FILE).exists():
             found = _load(layout, key)
             if found.recipe != recipe:
                 raise DataError(
-                    f"{layout.shown(folder / SET_FILE)} tells of another prior set than its folder's name.",
+                    f"{layout.shown(folder / SET_FILE)} tells of other class images than its folder's name.",
                     hint=f"delete {layout.shown(folder)}; it is drawn again",
                 )
         else:
@@ -105,18 +105,18 @@ class PriorSet:
         return cls(layout, key, class_noun, recipe)
 
     @classmethod
-    def from_folder(cls, layout: Layout, class_noun: str, source: Path) -> PriorSet:
+    def from_folder(cls, layout: Layout, class_noun: str, source: Path) -> ClassImageSet:
         """Return a set made of a person's own class photos, copied in once; the key is over their bytes.
 
         Raises PhotoError if the folder is not there or holds no usable photo.
         """
         files = list_files([source])
         key = _key(class_noun, _hash_of_files(files))
-        final = layout.prior_set_dir(key)
-        layout.prior_dir.mkdir(parents=True, exist_ok=True)
+        final = layout.class_image_set_dir(key)
+        layout.class_images_dir.mkdir(parents=True, exist_ok=True)
         if not (final / SET_FILE).exists():
-            with hold(layout.prior_dir / ".lock", "the prior sets", wait_seconds=1.0):
-                remove_leftovers(layout.prior_dir)
+            with hold(layout.class_images_dir / ".lock", "the class images", wait_seconds=1.0):
+                remove_leftovers(layout.class_images_dir)
                 if not final.exists():
                     _copy_own(final, key, class_noun, source)
         return cls(layout, key, class_noun, None, own_count=_load(layout, key).images)
@@ -124,12 +124,12 @@ class PriorSet:
     @property
     def folder(self) -> Path:
         """Where the set lies."""
-        return self.layout.prior_set_dir(self.key)
+        return self.layout.class_image_set_dir(self.key)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the set for writing, cleared of half-written files; LockHeld if another process has it."""
-        with hold(self.layout.prior_set_lock(self.key), f"the prior set {self.key}"):
+        with hold(self.layout.class_image_set_lock(self.key), f"the class images {self.key}"):
             remove_leftovers(self.folder)
             yield
 
@@ -155,7 +155,7 @@ class PriorSet:
     def put(self, index: int, png_bytes: bytes) -> str:
         """Store one image under its index and return its hash; it counts once that is recorded."""
         if not 0 <= index <= _MAX_INDEX:
-            raise ValueError(f"a prior image's index is 0 to {_MAX_INDEX}, not {index}")
+            raise ValueError(f"a class image's index is 0 to {_MAX_INDEX}, not {index}")
         write_bytes(self._path(index), png_bytes)
         return hashlib.sha256(png_bytes).hexdigest()
 
@@ -210,15 +210,15 @@ class PriorSet:
         return seen[2] == expected
 
 
-def open_prior_set(layout: Layout, key: str) -> PriorSet:
-    """Return a prior set that is there, by its key. Raises DataError if it is not, or its record is damaged."""
+def open_class_image_set(layout: Layout, key: str) -> ClassImageSet:
+    """Return a set that is there, by its key. Raises DataError if it is not, or its record is damaged."""
     record = _load(layout, key)
-    return PriorSet(layout, key, record.class_noun, record.recipe, own_count=record.images)
+    return ClassImageSet(layout, key, record.class_noun, record.recipe, own_count=record.images)
 
 
-def list_prior_sets(layout: Layout) -> list[PriorSet]:
-    """Return all prior sets whose record can be read, sorted by key."""
-    folder = layout.prior_dir
+def list_class_image_sets(layout: Layout) -> list[ClassImageSet]:
+    """Return all sets whose record can be read, sorted by key."""
+    folder = layout.class_images_dir
     if not folder.is_dir():
         return []
     sets = []
@@ -227,16 +227,16 @@ def list_prior_sets(layout: Layout) -> list[PriorSet]:
             record = _load(layout, name)
         except DreamboothError:
             continue
-        sets.append(PriorSet(layout, name, record.class_noun, record.recipe, own_count=record.images))
+        sets.append(ClassImageSet(layout, name, record.class_noun, record.recipe, own_count=record.images))
     return sets
 
 
-def remove_prior_set(layout: Layout, key: str) -> None:
-    """Delete a prior set. Raises DataError if it is not there, LockHeld while a process draws into it."""
-    folder = layout.prior_set_dir(key)
+def remove_class_image_set(layout: Layout, key: str) -> None:
+    """Delete a set. Raises DataError if it is not there, LockHeld while a process draws into it."""
+    folder = layout.class_image_set_dir(key)
     if not folder.is_dir():
-        raise DataError(f"There is no prior set '{key}' here.", hint="dreambooth reg list")
-    with hold(layout.prior_set_lock(key), f"the prior set {key}"):
+        raise DataError(f"There are no class images '{key}' here.", hint="dreambooth reg list")
+    with hold(layout.class_image_set_lock(key), f"the class images {key}"):
         remove_folder(folder)
 
 
@@ -249,9 +249,9 @@ def _file_name(index: int) -> str:
 
 
 def _load(layout: Layout, key: str) -> _SetRecord:
-    path = layout.prior_set_dir(key) / SET_FILE
+    path = layout.class_image_set_dir(key) / SET_FILE
     try:
-        record = load_record(_SetRecord, path, f"record of the prior set '{key}'", DataError)
+        record = load_record(_SetRecord, path, f"record of the class images '{key}'", DataError)
     except FileNotFoundError as error:
         raise DataError(f"{layout.shown(path)} is not there.") from error
     if record.source == "folder" and record.images is None:

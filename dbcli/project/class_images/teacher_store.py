@@ -1,4 +1,4 @@
-"""What a base predicted for the images of a prior set, kept beside them: a folder a draw, each with its manifest."""
+"""What a base predicted for a set of class images, kept beside them: a folder a draw, each with its manifest."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class TeacherStore:
     def fill(self, draws: int, write: Callable[[int, Path], None], *, needed_bytes: int) -> None:
         """Have `write` make the file of every missing draw; each is whole and named, or not there.
 
-        Raises LockHeld while another process draws into the prior set, DiskFull before a draw of `needed_bytes` that
+        Raises LockHeld while another process draws into the set, DiskFull before a draw of `needed_bytes` that
         the disk has no room for. Draws made before an interruption stay.
         """
-        with hold(self.layout.prior_set_lock(self.set_key), f"the prior set {self.set_key}"):
+        with hold(self.layout.class_image_set_lock(self.set_key), f"the class images {self.set_key}"):
             self.folder.mkdir(exist_ok=True)
             remove_leftovers(self.folder)
             for number in self.missing(draws):

@@ -47,15 +47,15 @@ class Layout:
         return self._inside("subjects", check_name(name, "subject"), "contact-sheet.png")
 
     @property
-    def prior_dir(self) -> Path:
+    def class_images_dir(self) -> Path:
         return self._inside("reg")
 
-    def prior_set_dir(self, key: str) -> Path:
-        return self._inside("reg", check_name(key, "prior set"))
+    def class_image_set_dir(self, key: str) -> Path:
+        return self._inside("reg", check_name(key, "class image set"))
 
     def teacher_dir(self, set_key: str, key: str) -> Path:
-        """What the base predicts for the images of a prior set, a folder a draw."""
-        return self._inside("reg", check_name(set_key, "prior set"), check_name(f"teacher-{key}", "teacher"))
+        """What the base predicts for the images of a class image set, a folder a draw."""
+        return self._inside("reg", check_name(set_key, "class image set"), check_name(f"teacher-{key}", "teacher"))
 
     @property
     def runs_dir(self) -> Path:
@@ -150,9 +150,9 @@ class Layout:
         """Held by the one process that writes into a run."""
         return self._inside("runs", check_name(name, "run"), ".lock")
 
-    def prior_set_lock(self, key: str) -> Path:
-        """Held by the one process that draws class images into a prior set."""
-        return self._inside("reg", check_name(key, "prior set"), ".lock")
+    def class_image_set_lock(self, key: str) -> Path:
+        """Held by the one process that generates class images into a set."""
+        return self._inside("reg", check_name(key, "class image set"), ".lock")
 
     def shown(self, path: Path) -> str:
         """Return `path` as a person sees it: relative to the project where it lies inside."""

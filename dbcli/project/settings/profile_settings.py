@@ -121,7 +121,7 @@ class PriorSettings(Section):
         default=16, le=10_000, description="stored predictions a class image, for a teacher of full fine-tuning"
     )
     weight: float = Field(default=1.0, ge=0, description="lambda in the paper's equation (1)")
-    images: Positive = Field(default=100, le=1_000_000, description="class images in the prior set")
+    images: Positive = Field(default=100, le=1_000_000, description="class images in the set")
     template: str = Field(default="a photo of a {class}", description="the prompt of the class images")
     steps: Positive = Field(default=50, le=1000, description="sampler steps for a class image")
     guidance: float = Field(default=7.5, ge=0, le=100, description="guidance scale for a class image")

@@ -14,7 +14,8 @@ from dbcli.project.prompts.token_claims import Claim, check_tokens, clash_of_nou
 from dbcli.project.runs.run_store import RunRecord, RunSubject, load_run
 from dbcli.project.runs.weights import checked_weights
 from dbcli.project.subjects.registry import TokenCheck
-from dbcli.project.subjects.subject_store import Subject, load_subject, verify_photos
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import load_subject, verify_photos
 
 FORGO = "--no-rehearsal goes on without its photos"
 

@@ -14,7 +14,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable, without_control_characters
 from dbcli.project.subjects.caption_files import CaptionFiles, read_caption
 from dbcli.project.subjects.photos import MODERN_SUFFIXES, PHOTO_SUFFIXES
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 
 
 def mask_paths(layout: Layout, subject: Subject) -> list[Path | None]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dbcli.errors import Collision, Refused
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_free, check_identifier
 from dbcli.project.prompts.token_claims import Claim, Tokenise, check_tokens, clash_of_noun
 from dbcli.project.runs.run_store import RunRecord
-
-if TYPE_CHECKING:
-    from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS
 from dbcli.project.runs.run_store import list_runs
 from dbcli.project.subjects.photo_notes import captions_in_files, write_captions
-from dbcli.project.subjects.subject_store import LOCK_WAIT_SECONDS, Subject, give_up_name, load_subject, verify_name
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import LOCK_WAIT_SECONDS, give_up_name, load_subject, verify_name
 
 
 def rename_subject(layout: Layout, old: str, new: str) -> Subject:

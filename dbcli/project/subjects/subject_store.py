@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-
-from dbcli.errors import DreamboothError, Refused, SubjectError, UsageError
+from dbcli.errors import DreamboothError, Refused, SubjectError
 from dbcli.hints import command, nearest
 from dbcli.project.files.atomic import (
     commit_folder,
@@ -20,64 +18,17 @@ from dbcli.project.files.atomic import (
 )
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.files.names import check_name, check_no_twin, names_in, printable, without_control_characters
-from dbcli.project.files.records import Record, load_record
+from dbcli.project.files.names import check_name, check_no_twin, names_in, printable
+from dbcli.project.files.records import load_record
 from dbcli.project.files.yaml_files import write_yaml
-from dbcli.project.prompts.identifiers import RESERVED_FIELDS, Words, check_class_noun, check_identifier
+from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun
 from dbcli.project.prompts.token_claims import Claim, Tokenise
 from dbcli.project.runs.run_store import list_runs
 from dbcli.project.subjects.photos import Photo, Skipped, reasons, walk_photos
 from dbcli.project.subjects.registry import Registry, TokenCheck
+from dbcli.project.subjects.subject_record import PhotoEntry, Subject
 
 LOCK_WAIT_SECONDS = 1.0
-
-
-class PhotoEntry(BaseModel):
-    """One stored photo: `file` lies in `photos/`, `sha256` is over the file's bytes."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    file: str = Field(pattern=r"^[0-9]{4,6}\.png$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    width: int = Field(ge=1)
-    height: int = Field(ge=1)
-    caption: str | None = None
-
-    @field_validator("caption")
-    @classmethod
-    def _on_one_line(cls, caption: str | None) -> str | None:
-        return without_control_characters(caption) or None if caption else None
-
-
-class Subject(Record):
-    """The contents of `subject.yaml`."""
-
-    name: str
-    class_noun: str
-    identifier: str | None = None
-    photos: list[PhotoEntry] = Field(default_factory=list)
-    formerly: list[str] = Field(default_factory=list, description="names that runs know it by")
-
-    @field_validator("class_noun", "identifier")
-    @classmethod
-    def _usable_words(cls, word: str | None, info: ValidationInfo) -> str | None:
-        # The record may be edited by hand or come from a stranger: the same rules as for an option.
-        if word is None:
-            return None
-        try:
-            return check_class_noun(word) if info.field_name == "class_noun" else check_identifier(word)
-        except UsageError as error:
-            raise ValueError(error.message) from error
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Its name, and those it had before."""
-        return frozenset({self.name, *self.formerly})
-
-    @property
-    def words(self) -> Words:
-        """The words of the subject in a prompt; without an identifier only the class noun is left."""
-        return Words(self.identifier or "", self.class_noun)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dbcli.project.sweeps.sweep_files import SweepFile
 
 
 @dataclass(frozen=True)
-class StageWish:
+class StageRequest:
     """One run of a cell as it was asked for: subjects, their words where given, settings by dotted key."""
 
     subjects: tuple[str, ...]
@@ -27,11 +27,11 @@ class StageWish:
 
 
 @dataclass(frozen=True)
-class CellWish:
+class CellRequest:
     """One cell: where it stands on each axis, and its runs in order."""
 
     values: tuple[tuple[str, str], ...]
-    stages: tuple[StageWish, ...]
+    stages: tuple[StageRequest, ...]
 
     @property
     def label(self) -> str:
@@ -39,19 +39,19 @@ class CellWish:
         return " · ".join(value for _, value in self.values) or "run"
 
 
-def cells_of(sweep: SweepFile) -> list[CellWish]:
+def cells_of(sweep: SweepFile) -> list[CellRequest]:
     """Every cell of a sweep, the last axis changing fastest.
 
     Raises one ConfigError naming every `$word` that no axis fills, and every cell without a subject.
     """
-    found: list[CellWish] = []
+    found: list[CellRequest] = []
     faults: dict[str, None] = {}
     for points in itertools.product(*([(axis.name, *point) for point in axis.points] for axis in sweep.axes)):
         values = tuple((name, label) for name, label, _ in points if name)
         merged = _merged([sweep.shared, *(bundle for _, _, bundle in points)])
         words = {key: value for key, value in merged.items() if key.startswith("$")}
         stages = [_stage(_merged([merged, stage]), words, faults) for stage in merged.get("runs") or [{}]]
-        found.append(CellWish(values, tuple(stages)))
+        found.append(CellRequest(values, tuple(stages)))
     if faults:
         raise ConfigError(f"The sweep '{sweep.name}' has faults:\n" + "\n".join(f"  {line}" for line in faults))
     return found
@@ -69,7 +69,7 @@ def _merged(bundles: list[Bundle]) -> dict[str, Any]:
     return merged | {"settings": settings}
 
 
-def _stage(found: Mapping[str, Any], words: Mapping[str, str], faults: dict[str, None]) -> StageWish:
+def _stage(found: Mapping[str, Any], words: Mapping[str, str], faults: dict[str, None]) -> StageRequest:
     def filled(text: str) -> str:
         if text.startswith("$") and text not in words:
             faults[f"{printable(text)}: no axis of the grid sets it"] = None
@@ -85,7 +85,7 @@ def _stage(found: Mapping[str, Any], words: Mapping[str, str], faults: dict[str,
     else:
         identifiers = dict.fromkeys(names, filled(identifier)) if identifier else {}
     profile = found.get("profile")
-    return StageWish(
+    return StageRequest(
         subjects=names,
         identifiers={name: word for name, word in identifiers.items() if name in names},
         profile=filled(profile) if profile else None,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import Interrupted
-from dbcli.project.class_images.class_image_sets import PriorRecipe, PriorSet
+from dbcli.project.class_images.class_image_sets import ClassImageRecipe, ClassImageSet
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.prompts.identifiers import Words, render_with
@@ -54,7 +54,7 @@ def ensure_class_images(
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> ClassImages:
-    """Gives the first `settings.images` images of a class's prior set, drawing those that are missing.
+    """Gives the first `settings.images` images of a class's set, drawing those that are missing.
 
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
     in any other way is another set. Raises Interrupted between two pictures; what was drawn stays.
@@ -64,10 +64,10 @@ def ensure_class_images(
 
     prompt = class_prompt(settings.template, class_noun)
     if settings.folder is not None:
-        own = PriorSet.from_folder(layout, class_noun, Path(settings.folder))
+        own = ClassImageSet.from_folder(layout, class_noun, Path(settings.folder))
         files = own.images(settings.images)
         return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images))
-    recipe = PriorRecipe(
+    recipe = ClassImageRecipe(
         base_hash=base.hash,
         prompt=prompt,
         sampler=settings.sampler,
@@ -80,39 +80,39 @@ def ensure_class_images(
         precision=drawing_precision(settings.precision, base.unet.device),  # type: ignore[arg-type]
         timesteps=visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps),
     )
-    prior_set = PriorSet.open_or_create(layout, class_noun, recipe)
-    if prior_set.missing(settings.images):
-        with prior_set.lock():
-            _draw_missing(base, prior_set, settings, progress, should_stop)
+    image_set = ClassImageSet.open_or_create(layout, class_noun, recipe)
+    if image_set.missing(settings.images):
+        with image_set.lock():
+            _draw_missing(base, image_set, settings, progress, should_stop)
     return ClassImages(
-        class_noun, prompt, prior_set.images(settings.images), prior_set.key, prior_set.line(settings.images)
+        class_noun, prompt, image_set.images(settings.images), image_set.key, image_set.line(settings.images)
     )
 
 
 def _draw_missing(
     base: Base,
-    prior_set: PriorSet,
+    image_set: ClassImageSet,
     settings: PriorSettings,
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> None:
     """Draws what is missing, one seed an image, so that 8 images stay the same 8 among 100."""
-    missing = prior_set.missing(settings.images)
+    missing = image_set.missing(settings.images)
     indices = _whole_groups(missing, settings.images, settings.batch_size)
     shares = dealt(range(len(indices)), settings.batch_size)
     drawing = {"indices": indices, "missing": missing, "batch_size": settings.batch_size}
-    where = {"root": str(prior_set.layout.root), "key": prior_set.key}
+    where = {"root": str(image_set.layout.root), "key": image_set.key}
     reports: list[dict[str, Any]] = []
     try:
         try:
             with together("class images", **where, **drawing, shares=shares) as reports:
-                draw_class_images(base, prior_set, **drawing, share=shares[0], progress=progress,
-                                  should_stop=should_stop, on_drawn=prior_set.record)  # fmt: skip
+                draw_class_images(base, image_set, **drawing, share=shares[0], progress=progress,
+                                  should_stop=should_stop, on_drawn=image_set.record)  # fmt: skip
         finally:
             for index, digest in (drawn for report in reports for drawn in report.get("drawn", [])):
-                prior_set.record(index, digest)  # other processes draw and store, and only this one records
+                image_set.record(index, digest)  # other processes draw and store, and only this one records
     except Interrupted as stopped:
-        have = len(missing) - len(prior_set.missing(settings.images))
+        have = len(missing) - len(image_set.missing(settings.images))
         raise Interrupted(
             f"Stopped while drawing class images; {have} of {len(missing)} are kept.",
             hint="the same command goes on from there",
@@ -122,7 +122,7 @@ def _draw_missing(
 
 def draw_class_images(
     base: Base,
-    prior_set: PriorSet,
+    image_set: ClassImageSet,
     *,
     indices: list[int],
     missing: list[int],
@@ -140,7 +140,7 @@ def draw_class_images(
     from dbcli.diffusion.noise import seed_for
     from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
 
-    recipe = prior_set.recipe
+    recipe = image_set.recipe
     assert recipe is not None  # own photos are never missing
     orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
@@ -151,7 +151,7 @@ def draw_class_images(
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
         for place, image in draw(base, orders, how, wanted=set(share), **told):
             if indices[place] in wanted:
-                on_drawn(indices[place], prior_set.put(indices[place], png_bytes(to_image(image))))
+                on_drawn(indices[place], image_set.put(indices[place], png_bytes(to_image(image))))
                 stage.complete()
 
 

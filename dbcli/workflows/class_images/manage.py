@@ -1,4 +1,4 @@
-"""Prior sets by hand: draw one ahead of a run, list them, remove those no longer wanted."""
+"""Class images by hand: generate a set ahead of a run, list them, remove those no longer wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dbcli.errors import Refused
-from dbcli.project.class_images.class_image_sets import PriorSet, list_prior_sets, remove_prior_set
+from dbcli.project.class_images.class_image_sets import ClassImageSet, list_class_image_sets, remove_class_image_set
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
@@ -24,7 +24,7 @@ from dbcli.workflows.signals import listening
 
 @dataclass(frozen=True)
 class SetSummary:
-    """One prior set in a list."""
+    """One set of class images in a list."""
 
     key: str
     class_noun: str
@@ -34,7 +34,7 @@ class SetSummary:
     fits_base: bool
 
 
-def make_prior_set(
+def make_class_images(
     layout: Layout,
     class_noun: str,
     *,
@@ -62,17 +62,17 @@ def make_prior_set(
 
 
 def summaries(layout: Layout) -> list[SetSummary]:
-    """Every prior set of the project."""
+    """All class images of the project."""
     base_hash = load_settings(layout).base_hash
-    return [_summary(one, base_hash) for one in list_prior_sets(layout)]
+    return [_summary(one, base_hash) for one in list_class_image_sets(layout)]
 
 
 def prune(layout: Layout, keys: Sequence[str]) -> None:
-    """Removes prior sets by key. Raises DataError for one that is not there, Refused for one being drawn."""
+    """Removes sets of class images by key. DataError for one that is not there, LockHeld for one being generated."""
     if not keys:
-        raise Refused("No prior set was chosen.", hint="dreambooth reg list")
+        raise Refused("No class images were chosen.", hint="dreambooth reg list")
     for key in keys:
-        remove_prior_set(layout, key)
+        remove_class_image_set(layout, key)
 
 
 def unfit(layout: Layout) -> list[str]:
@@ -80,7 +80,7 @@ def unfit(layout: Layout) -> list[str]:
     return [one.key for one in summaries(layout) if not one.fits_base]
 
 
-def _summary(one: PriorSet, base_hash: str | None) -> SetSummary:
+def _summary(one: ClassImageSet, base_hash: str | None) -> SetSummary:
     prompt = None if one.recipe is None else one.recipe.prompt
     fits = one.recipe is None or base_hash is None or one.recipe.base_hash == base_hash
     return SetSummary(one.key, one.class_noun, prompt, one.recorded_count(), one.size_bytes(), fits)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dbcli.errors import DreamboothError
-from dbcli.project.class_images.class_image_sets import PriorSet, list_prior_sets
+from dbcli.project.class_images.class_image_sets import ClassImageSet, list_class_image_sets
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.manifests import first_fault
@@ -29,7 +29,7 @@ def project_checks(layout: Layout, progress: Progress, *, offline: bool) -> list
         ("photos", lambda: _photos(layout)),
         ("recipe", lambda: _recipe(layout)),
         ("runs", lambda: _runs(layout)),
-        ("class images", lambda: _prior_sets(layout)),
+        ("class images", lambda: _class_images(layout)),
     ]
     found: list[Check] = []
     with progress.stage("Comparing the project's files", len(looks)) as stage:
@@ -129,8 +129,8 @@ def _run(layout: Layout, record: RunRecord) -> Check:
     return note("project", "run", f"{name}: {state} at {at}; {where}", f"dreambooth train --resume {record.name}")
 
 
-def _prior_sets(layout: Layout) -> Iterator[Check]:
-    for one in list_prior_sets(layout):
+def _class_images(layout: Layout) -> Iterator[Check]:
+    for one in list_class_image_sets(layout):
         recorded = one.recorded_count()
         sound = _sound(one, recorded)
         if sound < recorded:
@@ -140,7 +140,7 @@ def _prior_sets(layout: Layout) -> Iterator[Check]:
             yield good("project", "class images", f"{one.key}: {recorded} images as they were drawn")
 
 
-def _sound(one: PriorSet, recorded: int) -> int:
+def _sound(one: ClassImageSet, recorded: int) -> int:
     try:
         return len(one.images(recorded))
     except DreamboothError:

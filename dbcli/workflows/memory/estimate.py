@@ -11,7 +11,7 @@ from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import ProjectSettings, load_settings
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile

@@ -107,7 +107,7 @@ def init_project(
     vae_hash = None if vae is None else _vae_hash(vae)
     # A path would mean something else from another folder; names and hub ids are kept as typed.
     kept = reference.source if reference.kind in ("folder", "single-file") else base
-    for made in (layout.subjects_dir, layout.prior_dir, layout.runs_dir):
+    for made in (layout.subjects_dir, layout.class_images_dir, layout.runs_dir):
         made.mkdir(parents=True, exist_ok=True)
     facts = {"base": kept, "revision": reference.revision, "profile": profile, **choices, "vae_hash": vae_hash}
     save_settings(layout, ProjectSettings.model_validate(facts))
@@ -148,7 +148,7 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **lo
     elif settings.base_hash != base.hash:
         raise Refused(
             f"The base {settings.base} has other weights than when this project began "
-            f"({base.hash[:12]} instead of {settings.base_hash[:12]}); its prior sets and runs would no longer fit.",
+            f"({base.hash[:12]} instead of {settings.base_hash[:12]}); its class images and runs would no longer fit.",
             hint=f"put the old file back, or make a new project, or delete base_hash from {layout.settings_file}",
         )
     remember_base_files(layout, base.hash, base.files)

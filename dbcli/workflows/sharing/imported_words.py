@@ -12,7 +12,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import NAME_PATTERN, printable, slug, without_control_characters
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun, check_identifier
 from dbcli.project.runs.run_store import RunSubject, list_runs
-from dbcli.project.subjects.subject_store import Subject, list_subjects
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.subjects.identifiers import check_new_words
 
 # Subjects with their names and words, as this program writes them: [{"name": …, "word": …, "class": …}, …].

@@ -13,7 +13,8 @@ from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.subjects.photo_notes import captions_of, mask_paths, write_captions
-from dbcli.project.subjects.subject_store import Subject, verify_photos
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import verify_photos
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import judge_sources
 

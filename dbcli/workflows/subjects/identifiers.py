@@ -15,7 +15,8 @@ from dbcli.project.prompts.token_claims import KNOWN_MEANINGS, Claim, SubjectWor
 from dbcli.project.runs.run_store import list_runs
 from dbcli.project.seeds import first_seed
 from dbcli.project.subjects.registry import TokenCheck
-from dbcli.project.subjects.subject_store import Subject, list_subjects, token_claims, verify_new_words
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import list_subjects, token_claims, verify_new_words
 from dbcli.project.subjects.word_strengths import remember_strengths
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base
@@ -48,7 +49,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Wish:
+class SuggestRequest:
     """Which words are wanted: beside which class noun, how many, single tokens or the paper's sequences."""
 
     class_noun: str | None = None
@@ -141,7 +142,7 @@ def random_sequences(claims: Sequence[Claim], count: int, *, seed: int) -> list[
     return found
 
 
-def suggest(layout: Layout, stop: Wish, progress: Progress, *, offline: bool) -> list[Proposal]:
+def suggest(layout: Layout, stop: SuggestRequest, progress: Progress, *, offline: bool) -> list[Proposal]:
     """The words that mean least to the project's base beside a class noun, the weakest first.
 
     What is measured is kept: it is what other commands propose from then on.

@@ -14,9 +14,9 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_class_noun, render_with
 from dbcli.project.runs.run_store import list_runs
 from dbcli.project.subjects.renaming import rename_subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import (
     AddedSubject,
-    Subject,
     damaged_subjects,
     list_subjects,
     load_subject,

@@ -11,7 +11,8 @@ from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects.subject_store import Subject, photo_paths
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import photo_paths
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.token_claims import KNOWN_MEANINGS, Claim, clash, known_words
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects.subject_store import Subject, list_subjects, photo_paths, token_claims
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import list_subjects, photo_paths, token_claims
 from dbcli.project.subjects.word_strengths import measured_strengths, ranked_words
 
 

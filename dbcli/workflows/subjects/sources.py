@@ -13,7 +13,8 @@ from dbcli.project.files.names import printable, slug
 from dbcli.project.images.pixels import FORMATS
 from dbcli.project.subjects.kohya_folders import KohyaFolder, kohya_folders
 from dbcli.project.subjects.photos import list_files, looks_like_a_photo
-from dbcli.project.subjects.subject_store import Subject, list_subjects
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.datasets import open_dataset
 

@@ -17,8 +17,8 @@ from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.photo_notes import captions_of, mask_hashes
-from dbcli.project.subjects.subject_store import Subject
-from dbcli.project.sweeps.cells import CellWish, StageWish, cells_of
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.sweeps.cells import CellRequest, StageRequest, cells_of
 from dbcli.project.sweeps.sweep_files import SweepFile, SweepImages
 from dbcli.project.sweeps.sweep_records import CellRecord, key_of, load_cell, runs_by_key
 from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
@@ -78,7 +78,7 @@ Unit = TrainUnit | ScoreUnit
 class PlannedCell:
     """A cell with its work in order, and how far it is."""
 
-    stop: CellWish
+    request: CellRequest
     stages: tuple[TrainUnit, ...]
     score: ScoreUnit
     state: State
@@ -124,7 +124,7 @@ def plan_sweep(
     """
     check_no_twin(sweep.name, kind, names_in(layout.sweeps_dir))
     settled.begin(kept_seed(layout, sweep.name))
-    wishes = cells_of(sweep)
+    requests = cells_of(sweep)
     faults: dict[str, None] = {}
     sweep = replace(sweep, pictures=_seeded(sweep.pictures, faults))
     try:
@@ -135,23 +135,25 @@ def plan_sweep(
         faults["interference: needs a judge, and judge is none"] = None
     suites = _suites(layout, sweep, own_suites or {}, faults)
     profiles = {
-        stage: _profile(layout, sweep, stage, faults) for stop in wishes for stage in map(_Settings, stop.stages)
+        stage: _profile(layout, sweep, stage, faults)
+        for request in requests
+        for stage in map(_Settings, request.stages)
     }
-    names = dict.fromkeys(name for stop in wishes for stage in stop.stages for name in stage.subjects)
+    names = dict.fromkeys(name for request in requests for stage in request.stages for name in stage.subjects)
     faults.update(dict.fromkeys(subjects.faults(names)))
     clashes: dict[str, None] = {}
     if not faults:
-        subjects.give_words(wishes)
-        clashes = dict.fromkeys(word_faults(layout, wishes, subjects))
-        faults.update(dict.fromkeys(_promptless(wishes, subjects, suites)))
-        faults.update(dict.fromkeys(_prompt_faults(layout, wishes, subjects, profiles, suites)))
+        subjects.give_words(requests)
+        clashes = dict.fromkeys(word_faults(layout, requests, subjects))
+        faults.update(dict.fromkeys(_promptless(requests, subjects, suites)))
+        faults.update(dict.fromkeys(_prompt_faults(layout, requests, subjects, profiles, suites)))
     if faults or clashes:
         many = f"{len(faults) + len(clashes)} faults" if len(faults) + len(clashes) > 1 else "a fault"
         lines = "\n".join(f"  {line}" for line in (*faults, *clashes))
         error = ConfigError if faults else Collision
         raise error(f"The sweep '{sweep.name}' has {many}:\n{lines}")
     maker = _Maker(layout, sweep, subjects, profiles, suites)
-    cells = tuple(maker.cell(stop) for stop in wishes)
+    cells = tuple(maker.cell(request) for request in requests)
     drawn = settled.value if settled.is_used else None
     return SweepPlan(sweep, kind, cells, tuple(one for one in suites if not _ships(one)), drawn)
 
@@ -179,15 +181,15 @@ def _seeded(pictures: SweepImages, faults: dict[str, None]) -> SweepImages:
 
 def _prompt_faults(
     layout: Layout,
-    wishes: Sequence[CellWish],
+    requests: Sequence[CellRequest],
     subjects: SweepSubjects,
     profiles: Mapping[_Settings, tuple[str, Profile] | None],
     suites: Sequence[Suite],
 ) -> Iterable[str]:
     """Prompts that cannot be rendered, or whose subject the text encoder would never read; the rest is warned of."""
     seen = set()
-    for stop in wishes:
-        for stage in stop.stages:
+    for request in requests:
+        for stage in request.stages:
             resolved = profiles[_Settings(stage)]
             assert resolved is not None
             words = {name: subjects.word(name, stage) for name in stage.subjects}
@@ -219,7 +221,7 @@ def _prompt_faults(
 class _Settings:
     """A run's settings as a key of a dictionary: cells that share them are resolved once."""
 
-    def __init__(self, stage: StageWish) -> None:
+    def __init__(self, stage: StageRequest) -> None:
         self.stage = stage
         settings = tuple(sorted((key, repr(value)) for key, value in stage.settings.items()))
         self._key = (stage.profile, settings, len(stage.subjects))
@@ -253,9 +255,9 @@ def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: 
     from dbcli.metrics.suites import DEFAULT_SUITE, Suite, SuitePrompt, load_suite, short_label
 
     found: list[Suite] = []
-    stop = sweep.pictures
-    names = stop.suites or (
-        () if stop.prompts else ("tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE,)
+    request = sweep.pictures
+    names = request.suites or (
+        () if request.prompts else ("tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE,)
     )
     for name in names:
         beside = sweep.folder / name if sweep.folder is not None else Path(name)
@@ -263,8 +265,8 @@ def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: 
             found.append(own[name] if name in own else load_suite(beside if beside.is_file() else name))
         except DreamboothError as error:
             faults[f"pictures, suite: {_with_hint(error)}"] = None
-    if stop.prompts:
-        prompts = tuple(SuitePrompt(text, short_label(text), sweep.name) for text in dict.fromkeys(stop.prompts))
+    if request.prompts:
+        prompts = tuple(SuitePrompt(text, short_label(text), sweep.name) for text in dict.fromkeys(request.prompts))
         found.append(Suite(sweep.name, sweep.name, f"the prompts of the sweep {sweep.name}", prompts))
     return tuple(found)
 
@@ -279,8 +281,8 @@ def _ships(suite: Suite) -> bool:
     return suite.name in shipped_suites() and load_suite(suite.name) == suite
 
 
-def _promptless(wishes: Sequence[CellWish], subjects: SweepSubjects, suites: Sequence[Suite]) -> Iterable[str]:
-    nouns = dict.fromkeys(subjects.get(name).class_noun for stop in wishes for name in stop.stages[-1].subjects)
+def _promptless(requests: Sequence[CellRequest], subjects: SweepSubjects, suites: Sequence[Suite]) -> Iterable[str]:
+    nouns = dict.fromkeys(subjects.get(name).class_noun for request in requests for name in request.stages[-1].subjects)
     for suite in suites:
         lacking = [noun for noun in nouns if not suite.prompts_for(noun)]
         if lacking:
@@ -303,14 +305,14 @@ class _Maker:
         self.judge = sweep.judge or default_judge(layout)
         self.runs = runs_by_key(layout)
 
-    def cell(self, stop: CellWish) -> PlannedCell:
+    def cell(self, request: CellRequest) -> PlannedCell:
         stages: list[TrainUnit] = []
-        for stage in stop.stages:
-            stages.append(self._train(stop, stage, stages[-1].key if stage.continues else None))
-        score = self._score(stop, stages)
-        return PlannedCell(stop, tuple(stages), score, self._state(stages, score))
+        for stage in request.stages:
+            stages.append(self._train(request, stage, stages[-1].key if stage.continues else None))
+        score = self._score(request, stages)
+        return PlannedCell(request, tuple(stages), score, self._state(stages, score))
 
-    def _train(self, stop: CellWish, stage: StageWish, after: str | None) -> TrainUnit:
+    def _train(self, request: CellRequest, stage: StageRequest, after: str | None) -> TrainUnit:
         resolved = self.profiles[_Settings(stage)]
         assert resolved is not None
         name, profile = resolved
@@ -323,8 +325,8 @@ class _Maker:
             "subjects": [self._subject(self.subjects.get(one), word, profile) for one, word in words],
             "after": after,
         }
-        label = self.label(stop)
-        title = f"{label}: {' + '.join(stage.subjects)}" if len(stop.stages) > 1 else label
+        label = self.label(request)
+        title = f"{label}: {' + '.join(stage.subjects)}" if len(request.stages) > 1 else label
         return TrainUnit(key_of(content), title, words, name, profile, after, stage.allow_collision)
 
     def _base_choices(self) -> dict[str, str]:
@@ -332,11 +334,11 @@ class _Maker:
         choices = {"prediction_type": self.settings.prediction_type, "vae": self.settings.vae_hash}
         return {name: value for name, value in choices.items() if value is not None}
 
-    def label(self, stop: CellWish) -> str:
+    def label(self, request: CellRequest) -> str:
         """A cell's label with its subject's words, or "the subject" where it has several."""
-        words = {(self.subjects.word(one, stage), one) for stage in stop.stages for one in stage.subjects}
+        words = {(self.subjects.word(one, stage), one) for stage in request.stages for one in stage.subjects}
         (word, name), *others = words
-        return rendered_label(stop.label, None if others else (word, self.subjects.get(name).class_noun))
+        return rendered_label(request.label, None if others else (word, self.subjects.get(name).class_noun))
 
     def _subject(self, subject: Subject, word: str, profile: Profile) -> dict[str, Any]:
         is_here = self.layout.subject_file(subject.name).exists()
@@ -350,7 +352,7 @@ class _Maker:
             "masks": [one for one in mask_hashes(self.layout, subject) if one] if masked else [],
         }
 
-    def _score(self, stop: CellWish, stages: Sequence[TrainUnit]) -> ScoreUnit:
+    def _score(self, request: CellRequest, stages: Sequence[TrainUnit]) -> ScoreUnit:
         pictures = self.sweep.pictures
         folder = suites_folder(self.layout, self.sweep.name)
         content = {
@@ -368,7 +370,7 @@ class _Maker:
         runs = tuple(stage.key for stage in stages)
         return ScoreUnit(
             key_of(content),
-            self.label(stop),
+            self.label(request),
             runs,
             suites,
             pictures.count,

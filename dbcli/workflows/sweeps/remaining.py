@@ -140,7 +140,7 @@ class Pace:
         return len(missing) * prior.images * step * _passes(prior) / _passes_of_a_step(unit.profile)
 
     def _has_images(self, noun: str) -> bool:
-        return any(self.layout.prior_dir.glob(f"{slug(noun, 'class')}-*/*.png"))
+        return any(self.layout.class_images_dir.glob(f"{slug(noun, 'class')}-*/*.png"))
 
     def _image_seconds(self, unit: Unit) -> float | None:
         assert not isinstance(unit, TrainUnit)

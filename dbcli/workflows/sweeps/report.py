@@ -87,8 +87,10 @@ def _cell(layout: Layout, cell: PlannedCell, record: CellRecord) -> dict[str, An
     pooled = pool_scores(record.scores) if record.scores else None
     return {
         "key": record.key,
-        "values": dict(cell.stop.values),
-        "label": rendered_label(" · ".join(dict(cell.stop.values).values()), _shared_words(layout, [(cell, record)])),
+        "values": dict(cell.request.values),
+        "label": rendered_label(
+            " · ".join(dict(cell.request.values).values()), _shared_words(layout, [(cell, record)])
+        ),
         "state": record.state,
         "error": None if record.error is None else record.error["message"],
         "runs": record.runs,
@@ -139,13 +141,13 @@ def _shared_words(layout: Layout, members: Sequence[Ended]) -> tuple[str, str] |
 
 
 def _row_values(plan: SweepPlan, cell: PlannedCell) -> tuple[tuple[str, str], ...]:
-    return tuple((name, label) for name, label in cell.stop.values if name not in plan.sweep.average_over)
+    return tuple((name, label) for name, label in cell.request.values if name not in plan.sweep.average_over)
 
 
 def _averaged(plan: SweepPlan, cell: PlannedCell) -> tuple[str, str]:
     """Where a cell stands on the first axis that is averaged, and on the others."""
     order = {name: place for place, name in enumerate(plan.sweep.average_over)}
-    found = sorted((order[name], label) for name, label in cell.stop.values if name in order)
+    found = sorted((order[name], label) for name, label in cell.request.values if name in order)
     labels = [label for _, label in found]
     return (labels[0] if labels else "", " · ".join(labels[1:]))
 
@@ -177,7 +179,7 @@ def _strips(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[str
             files = [layout.root / file for file in image["files"]][:each]
             pairs = [(image["label"], file) for file in files if file.is_file()]
             by_subject.setdefault(image["subject"], []).extend(pairs)
-        axes = " · ".join(value for name, value in cell.stop.values if name != "subject")
+        axes = " · ".join(value for name, value in cell.request.values if name != "subject")
         for name, pairs in by_subject.items():
             if pairs:
                 label = rendered_label(axes, _words(layout, cell, name)) or name

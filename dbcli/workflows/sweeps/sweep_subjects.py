@@ -12,8 +12,9 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.prompts.token_claims import Claim, clash
-from dbcli.project.subjects.subject_store import Subject, list_subjects, load_subject, set_identifier, token_claims
-from dbcli.project.sweeps.cells import CellWish, StageWish
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import list_subjects, load_subject, set_identifier, token_claims
+from dbcli.project.sweeps.cells import CellRequest, StageRequest
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.identifiers import token_check
 from dbcli.workflows.subjects.manage import add_subject
@@ -60,15 +61,15 @@ class SweepSubjects:
         self._found[name] = load_subject(self.layout, name)
         self.progress.note(f"Added {name}, {len(photos)} photos of a {class_noun}.")
 
-    def word(self, name: str, stage: StageWish) -> str:
+    def word(self, name: str, stage: StageRequest) -> str:
         """The word that stands for a subject in one run: the sweep's, else the subject's own."""
         return stage.identifiers.get(name) or self._found[name].identifier or ""
 
-    def give_words(self, wishes: Sequence[CellWish]) -> None:
+    def give_words(self, requests: Sequence[CellRequest]) -> None:
         """Gives each subject that has no word, here or in the sweep, the next free rare one, and writes it down."""
         from dbcli.diffusion.vocabulary import tokens_of
 
-        wanted = [(name, stage) for stop in wishes for stage in stop.stages for name in stage.subjects]
+        wanted = [(name, stage) for request in requests for stage in request.stages for name in stage.subjects]
         asked = {word for _, stage in wanted for word in stage.identifiers.values()}
         taken = [Claim("the sweep", word, frozenset(tokens_of(word))) for word in sorted(asked)]
         for name in dict.fromkeys(name for name, stage in wanted if not self.word(name, stage)):
@@ -83,7 +84,7 @@ class SweepSubjects:
                 self.progress.note(f"{name} has the identifier {word} from now on; it had none.")
 
 
-def word_faults(layout: Layout, wishes: Sequence[CellWish], subjects: SweepSubjects) -> Iterator[str]:
+def word_faults(layout: Layout, requests: Sequence[CellRequest], subjects: SweepSubjects) -> Iterator[str]:
     """A line for each word that is no word, belongs to another subject, or means two subjects in one cell.
 
     Nothing is said where the sweep allows collisions: they are its subject then.
@@ -91,9 +92,9 @@ def word_faults(layout: Layout, wishes: Sequence[CellWish], subjects: SweepSubje
     from dbcli.diffusion.vocabulary import tokens_of
 
     claims: dict[str, list[Claim]] = {}
-    for stop in wishes:
+    for request in requests:
         held: list[Claim] = []
-        for stage, name in [(one, name) for one in stop.stages for name in one.subjects]:
+        for stage, name in [(one, name) for one in request.stages for name in one.subjects]:
             subject, word = subjects.get(name), subjects.word(name, stage)
             tokens = frozenset(tokens_of(word))
             if name not in claims:

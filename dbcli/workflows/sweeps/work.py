@@ -13,7 +13,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.run_store import RunRecord, load_run
-from dbcli.project.subjects.subject_store import Subject, load_subject
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import load_subject
 from dbcli.project.sweeps.sweep_records import CellRecord, load_cell, runs_by_key, save_cell
 from dbcli.workflows.memory.errors import is_out_of_memory
 from dbcli.workflows.progress import Progress

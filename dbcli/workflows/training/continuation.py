@@ -14,7 +14,8 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
-from dbcli.project.subjects.subject_store import Subject, list_subjects, load_subject, verify_words
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import list_subjects, load_subject, verify_words
 from dbcli.workflows.setup.effective_settings import Carried, profile_of
 from dbcli.workflows.subjects.identifiers import token_check
 

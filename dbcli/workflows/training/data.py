@@ -12,7 +12,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import mask_paths
-from dbcli.project.subjects.subject_store import Subject, verify_photos
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import verify_photos
 from dbcli.workflows.class_images.draw import ClassImages
 from dbcli.workflows.progress import Progress
 

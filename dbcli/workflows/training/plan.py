@@ -11,7 +11,7 @@ from dbcli.project.seeds import settled
 from dbcli.project.settings.cautions import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.memory.estimate import ESTIMATED, MemoryEstimate, look_ahead, look_for
 from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.progress import Progress, Silence

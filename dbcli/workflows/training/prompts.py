@@ -12,7 +12,7 @@ from dbcli.project.prompts.identifiers import Words, render_for
 from dbcli.project.runs.run_store import RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import caption_places, captions_of
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.prompt_text import cleaned
 from dbcli.workflows.models.textual_inversion import INVERSION, has_prior
 from dbcli.workflows.progress import Progress, Silence

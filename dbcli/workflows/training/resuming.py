@@ -17,7 +17,8 @@ from dbcli.project.settings.profiles import parse_set, resolve
 from dbcli.project.subjects.known_runs import UNFINISHED, run_meant
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.renaming import in_words_of
-from dbcli.project.subjects.subject_store import Subject, load_subject
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import load_subject
 from dbcli.workflows.probes.probes import plan_of
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.effective_settings import profile_of

@@ -15,7 +15,7 @@ from dbcli.project.files.locks import hold
 from dbcli.project.runs.run_store import RunBase, RunRecord, save_run
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.lineage import parent_of
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
 from dbcli.workflows.machine_use import computing

@@ -24,7 +24,7 @@ from dbcli.project.runs.run_store import (
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.photo_notes import masks_in_use
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import profile_of

@@ -7,12 +7,17 @@ import pytest
 from PIL import Image
 
 from dbcli.errors import DataError, LockHeld, PhotoError
-from dbcli.project.class_images.class_image_sets import PriorRecipe, PriorSet, list_prior_sets, remove_prior_set
+from dbcli.project.class_images.class_image_sets import (
+    ClassImageRecipe,
+    ClassImageSet,
+    list_class_image_sets,
+    remove_class_image_set,
+)
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from tests.project import photo_makers as make
 
-RECIPE = PriorRecipe(
+RECIPE = ClassImageRecipe(
     base_hash="ab" * 32,
     prompt="a photo of a dog",
     sampler="ddim",
@@ -54,16 +59,16 @@ def test_any_other_recipe_is_another_set(field: str, value: object) -> None:
 
 
 def test_seven_and_seven_point_zero_are_one_recipe() -> None:
-    one = PriorRecipe(**{**RECIPE.model_dump(), "guidance": 7})
-    assert one.key("dog") == PriorRecipe(**{**RECIPE.model_dump(), "guidance": 7.0}).key("dog")
+    one = ClassImageRecipe(**{**RECIPE.model_dump(), "guidance": 7})
+    assert one.key("dog") == ClassImageRecipe(**{**RECIPE.model_dump(), "guidance": 7.0}).key("dog")
 
 
 def test_a_set_is_topped_up_without_redrawing(layout: Layout) -> None:
-    prior_set = PriorSet.open_or_create(layout, "dog", RECIPE)
-    assert prior_set.missing(3) == [0, 1, 2]
-    for index in prior_set.missing(3):
-        prior_set.add(index, b"image %d" % index)
-    again = PriorSet.open_or_create(layout, "dog", RECIPE)
+    image_set = ClassImageSet.open_or_create(layout, "dog", RECIPE)
+    assert image_set.missing(3) == [0, 1, 2]
+    for index in image_set.missing(3):
+        image_set.add(index, b"image %d" % index)
+    again = ClassImageSet.open_or_create(layout, "dog", RECIPE)
     assert again.missing(3) == [] and again.missing(5) == [3, 4]
     assert [path.name for path in again.images(5)] == ["000000.png", "000001.png", "000002.png"]
     assert [path.read_bytes() for path in again.images(2)] == [b"image 0", b"image 1"]
@@ -72,57 +77,57 @@ def test_a_set_is_topped_up_without_redrawing(layout: Layout) -> None:
 
 
 def test_damaged_missing_foreign_and_linked_images_are_drawn_again(layout: Layout, tmp_path: Path) -> None:
-    prior_set = PriorSet.open_or_create(layout, "dog", RECIPE)
+    image_set = ClassImageSet.open_or_create(layout, "dog", RECIPE)
     for index in range(5):
-        prior_set.add(index, b"image %d" % index)
-    assert prior_set.missing(6) == [5]
-    (prior_set.folder / "000001.png").write_bytes(b"image X")
-    (prior_set.folder / "000002.png").unlink()
-    (prior_set.folder / "000005.png").write_bytes(b"never recorded")
+        image_set.add(index, b"image %d" % index)
+    assert image_set.missing(6) == [5]
+    (image_set.folder / "000001.png").write_bytes(b"image X")
+    (image_set.folder / "000002.png").unlink()
+    (image_set.folder / "000005.png").write_bytes(b"never recorded")
     (tmp_path / "x.png").write_bytes(b"image 3")
-    (prior_set.folder / "000003.png").unlink()
-    (prior_set.folder / "000003.png").symlink_to(tmp_path / "x.png")
-    assert prior_set.missing(6) == [1, 2, 3, 5]
-    prior_set.add(1, b"image 1 again")
-    assert prior_set.missing(6) == [2, 3, 5]
-    assert [path.name for path in prior_set.images(6)] == ["000000.png", "000001.png", "000004.png"]
+    (image_set.folder / "000003.png").unlink()
+    (image_set.folder / "000003.png").symlink_to(tmp_path / "x.png")
+    assert image_set.missing(6) == [1, 2, 3, 5]
+    image_set.add(1, b"image 1 again")
+    assert image_set.missing(6) == [2, 3, 5]
+    assert [path.name for path in image_set.images(6)] == ["000000.png", "000001.png", "000004.png"]
 
 
 def test_an_image_whose_record_was_cut_short_is_drawn_again(layout: Layout) -> None:
-    prior_set = PriorSet.open_or_create(layout, "dog", RECIPE)
-    prior_set.add(0, b"0")
-    prior_set.add(1, b"1")
-    lines = prior_set.folder / "images.jsonl"
+    image_set = ClassImageSet.open_or_create(layout, "dog", RECIPE)
+    image_set.add(0, b"0")
+    image_set.add(1, b"1")
+    lines = image_set.folder / "images.jsonl"
     lines.write_bytes(lines.read_bytes()[:-20])
-    assert prior_set.missing(2) == [1]
-    prior_set.add(1, b"1")
-    assert prior_set.missing(2) == []
+    assert image_set.missing(2) == [1]
+    image_set.add(1, b"1")
+    assert image_set.missing(2) == []
 
 
 def test_an_edited_set_file_is_an_error(layout: Layout) -> None:
-    folder = PriorSet.open_or_create(layout, "dog", RECIPE).folder
+    folder = ClassImageSet.open_or_create(layout, "dog", RECIPE).folder
     (folder / "set.yaml").write_text((folder / "set.yaml").read_text().replace("steps: 50", "steps: 20"))
-    with pytest.raises(DataError, match="another prior set"):
-        PriorSet.open_or_create(layout, "dog", RECIPE)
+    with pytest.raises(DataError, match="other class images"):
+        ClassImageSet.open_or_create(layout, "dog", RECIPE)
     (folder / "set.yaml").write_text("recipe: [")
     with pytest.raises(DataError, match=r"set\.yaml"):
-        PriorSet.open_or_create(layout, "dog", RECIPE)
-    assert list_prior_sets(layout) == []
+        ClassImageSet.open_or_create(layout, "dog", RECIPE)
+    assert list_class_image_sets(layout) == []
 
 
 def test_only_one_process_draws_and_its_half_files_are_swept(layout: Layout) -> None:
-    prior_set = PriorSet.open_or_create(layout, "dog", RECIPE)
-    with hold(layout.prior_set_lock(prior_set.key), "x"), pytest.raises(LockHeld), prior_set.lock():
+    image_set = ClassImageSet.open_or_create(layout, "dog", RECIPE)
+    with hold(layout.class_image_set_lock(image_set.key), "x"), pytest.raises(LockHeld), image_set.lock():
         pass
-    (prior_set.folder / ".000000.png.0a1b2c3d.tmp").write_bytes(b"half")
-    with prior_set.lock():
-        assert not (prior_set.folder / ".000000.png.0a1b2c3d.tmp").exists()
+    (image_set.folder / ".000000.png.0a1b2c3d.tmp").write_bytes(b"half")
+    with image_set.lock():
+        assert not (image_set.folder / ".000000.png.0a1b2c3d.tmp").exists()
 
 
 @pytest.mark.parametrize("index", [-1, 1_000_000])
 def test_an_index_out_of_range_is_a_bug(layout: Layout, index: int) -> None:
     with pytest.raises(ValueError, match="index"):
-        PriorSet.open_or_create(layout, "dog", RECIPE).add(index, b"")
+        ClassImageSet.open_or_create(layout, "dog", RECIPE).add(index, b"")
 
 
 @pytest.fixture
@@ -134,43 +139,43 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_own_photos_become_a_set_by_their_content(layout: Layout, own: Path) -> None:
-    prior_set = PriorSet.from_folder(layout, "dog", own)
-    assert prior_set.missing(100) == [] and len(prior_set.images(100)) == 3
-    assert prior_set.line(100) == f"prior ON (3/3, reg/{prior_set.key}, own photos)"
-    with Image.open(prior_set.images(100)[0]) as image:
+    image_set = ClassImageSet.from_folder(layout, "dog", own)
+    assert image_set.missing(100) == [] and len(image_set.images(100)) == 3
+    assert image_set.line(100) == f"prior ON (3/3, reg/{image_set.key}, own photos)"
+    with Image.open(image_set.images(100)[0]) as image:
         assert (image.mode, image.size) == ("RGB", (80, 96))
     (own / ".DS_Store").write_bytes(b"changed")
-    assert PriorSet.from_folder(layout, "dog", own).key == prior_set.key
+    assert ClassImageSet.from_folder(layout, "dog", own).key == image_set.key
     make.save(own / "3.jpg", make.plain((1, 250, 3)))
-    more = PriorSet.from_folder(layout, "dog", own)
-    assert more.key != prior_set.key and len(more.images(1)) == 4
+    more = ClassImageSet.from_folder(layout, "dog", own)
+    assert more.key != image_set.key and len(more.images(1)) == 4
 
 
 def test_a_changed_copy_of_an_own_photo_is_an_error(layout: Layout, own: Path) -> None:
-    prior_set = PriorSet.from_folder(layout, "dog", own)
-    (prior_set.folder / "000001.png").write_bytes(b"x")
+    image_set = ClassImageSet.from_folder(layout, "dog", own)
+    (image_set.folder / "000001.png").write_bytes(b"x")
     with pytest.raises(DataError, match="1 of 3 images"):
-        prior_set.images(100)
+        image_set.images(100)
 
 
 def test_a_folder_without_photos_leaves_nothing(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "a.jpg").write_bytes(b"no")
     with pytest.raises(PhotoError, match=r"a\.jpg"):
-        PriorSet.from_folder(layout, "dog", tmp_path / "own")
-    assert os.listdir(layout.prior_dir) == [".lock"]
+        ClassImageSet.from_folder(layout, "dog", tmp_path / "own")
+    assert os.listdir(layout.class_images_dir) == [".lock"]
 
 
 def test_sets_are_listed_and_removed(layout: Layout, own: Path) -> None:
-    assert list_prior_sets(layout) == []
-    drawn, given = PriorSet.open_or_create(layout, "dog", RECIPE), PriorSet.from_folder(layout, "cat", own)
-    (layout.prior_dir / "stray.txt").write_text("x")
-    assert list_prior_sets(layout) == [given, drawn]
-    assert [one.recipe for one in list_prior_sets(layout)] == [None, RECIPE]
+    assert list_class_image_sets(layout) == []
+    drawn, given = ClassImageSet.open_or_create(layout, "dog", RECIPE), ClassImageSet.from_folder(layout, "cat", own)
+    (layout.class_images_dir / "stray.txt").write_text("x")
+    assert list_class_image_sets(layout) == [given, drawn]
+    assert [one.recipe for one in list_class_image_sets(layout)] == [None, RECIPE]
     assert given.size_bytes() > 0
-    with hold(layout.prior_set_lock(drawn.key), "x"), pytest.raises(LockHeld):
-        remove_prior_set(layout, drawn.key)
-    remove_prior_set(layout, drawn.key)
-    assert list_prior_sets(layout) == [given]
-    with pytest.raises(DataError, match="no prior set"):
-        remove_prior_set(layout, drawn.key)
+    with hold(layout.class_image_set_lock(drawn.key), "x"), pytest.raises(LockHeld):
+        remove_class_image_set(layout, drawn.key)
+    remove_class_image_set(layout, drawn.key)
+    assert list_class_image_sets(layout) == [given]
+    with pytest.raises(DataError, match="no class images"):
+        remove_class_image_set(layout, drawn.key)

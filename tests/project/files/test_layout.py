@@ -15,7 +15,7 @@ def test_every_path_is_where_the_design_says() -> None:
     assert layout.settings_file == Path("/p/dreambooth.yaml")
     assert layout.subject_file("dog") == Path("/p/subjects/dog/subject.yaml")
     assert layout.photos_dir("dog") == Path("/p/subjects/dog/photos")
-    assert layout.prior_set_dir("dog-1a") == Path("/p/reg/dog-1a")
+    assert layout.class_image_set_dir("dog-1a") == Path("/p/reg/dog-1a")
     assert layout.run_file("0003-dog") == Path("/p/runs/0003-dog/run.json")
     assert layout.events_file("0003-dog") == Path("/p/runs/0003-dog/events.jsonl")
     assert layout.checkpoints_dir("0003-dog") == Path("/p/runs/0003-dog/checkpoints")
@@ -36,7 +36,7 @@ def test_no_name_leads_out_of_the_project(tmp_path: Path, name: str) -> None:
     for path in (
         layout.subject_dir,
         layout.run_dir,
-        layout.prior_set_dir,
+        layout.class_image_set_dir,
         lambda one: layout.eval_dir("1", one),
     ):
         try:

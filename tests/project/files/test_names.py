@@ -47,7 +47,7 @@ def test_every_text_is_a_matching_name_or_an_error_of_ours(text: str) -> None:
 
 @given(st.text(max_size=80))
 def test_the_hinted_slug_is_always_a_good_name(text: str) -> None:
-    check_name(slug(text, fallback="class") + "-1a2b3c", "prior set")
+    check_name(slug(text, fallback="class") + "-1a2b3c", "class image set")
 
 
 def test_slug_keeps_letters_and_digits() -> None:

@@ -13,7 +13,7 @@ from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject, create_run
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 from dbcli.project.subjects.known_runs import run_meant
-from dbcli.project.subjects.subject_store import Subject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.prompts.render import rendered
 from dbcli.workflows.runs.choose import chosen_run
 

@@ -11,7 +11,8 @@ from dbcli.diffusion.images import Posterior
 from dbcli.errors import SubjectError
 from dbcli.project.files.layout import Layout
 from dbcli.project.subjects.photo_notes import captions_of, mask_hashes, mask_paths
-from dbcli.project.subjects.subject_store import Subject, store_subject
+from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import store_subject
 from dbcli.workflows.training.data import loss_weights
 from tests.project import photo_makers
 
