@@ -1,9 +1,9 @@
-"""Prompts as the numbers the denoiser is conditioned on."""
+"""Prompts as what the denoiser is conditioned on, and a run's prompts as a table: encoded once, or at every step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -12,12 +12,15 @@ from dbcli.prompt_text import cleaned, from_word
 
 
 def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
-    """int64 `[N, L]`, cleaned as CLIP's training did, padded and cut to the tokenizer's own length L; added words of
-    several vectors are written out."""
+    """int64 `[N, L]`, cleaned as CLIP's training did, padded and cut to the tokenizer's own length L.
+
+    Added words of several vectors are written out.
+    """
     clean = [written_out(tokenizer, cleaned(prompt)) for prompt in prompts]
-    return tokenizer(
+    ids: torch.Tensor = tokenizer(
         clean, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids
+    return ids
 
 
 def unread_part(tokenizer: Any, prompt: str) -> str:
@@ -32,7 +35,8 @@ def unread_part(tokenizer: Any, prompt: str) -> str:
 
 def embed_ids(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
     """The text encoder's last hidden state, `[N, L, D]`, with gradients where the encoder has them."""
-    return text_encoder(ids.to(text_encoder.device)).last_hidden_state
+    embedded: torch.Tensor = text_encoder(ids.to(text_encoder.device)).last_hidden_state
+    return embedded
 
 
 @torch.no_grad()
@@ -45,9 +49,37 @@ def embed_prompts(tokenizer: Any, text_encoder: Any, prompts: Sequence[str], *, 
     ids = token_ids(tokenizer, distinct).to(text_encoder.device)
     if clip_skip:
         hidden = text_encoder(ids, output_hidden_states=True).hidden_states[-(clip_skip + 1)]
-        inner = getattr(text_encoder, "text_model", text_encoder)
-        embedded = inner.final_layer_norm(hidden)
+        embedded: torch.Tensor = getattr(text_encoder, "text_model", text_encoder).final_layer_norm(hidden)
     else:
-        embedded = text_encoder(ids).last_hidden_state
-    position = {prompt: row for row, prompt in enumerate(distinct)}
-    return embedded[[position[prompt] for prompt in prompts]]
+        embedded = embed_ids(text_encoder, ids)
+    return embedded[[distinct.index(prompt) for prompt in prompts]]
+
+
+class PromptTable(Protocol):
+    """Gives conditioning `[len(indices), L, D]` for prompts by their index."""
+
+    def rows(self, indices: Sequence[int]) -> torch.Tensor: ...
+
+
+class FrozenPrompts:
+    """Prompts of a text encoder that does not learn: one encoding serves the whole run."""
+
+    def __init__(self, tokenizer: Any, text_encoder: Any, prompts: Sequence[str], device: torch.device) -> None:
+        self._embedded = embed_prompts(tokenizer, text_encoder, prompts).to(device)
+
+    def rows(self, indices: Sequence[int]) -> torch.Tensor:
+        return self._embedded[torch.as_tensor(list(indices), device=self._embedded.device)]
+
+
+class LearningPrompts:
+    """Prompts of a text encoder that learns: tokenised once, every distinct one of a batch encoded once a step."""
+
+    def __init__(self, tokenizer: Any, text_encoder: Any, prompts: Sequence[str], device: torch.device) -> None:
+        self._ids = token_ids(tokenizer, prompts).to(device)
+        self._text_encoder = text_encoder
+
+    def rows(self, indices: Sequence[int]) -> torch.Tensor:
+        distinct = list(dict.fromkeys(indices))
+        embedded = embed_ids(self._text_encoder, self._ids[torch.as_tensor(distinct, device=self._ids.device)])
+        places = torch.as_tensor([distinct.index(index) for index in indices], device=embedded.device)
+        return embedded[places]

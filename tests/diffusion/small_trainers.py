@@ -13,9 +13,9 @@ from dbcli.diffusion.adapters.attach import Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import BatchSampler, Material
+from dbcli.diffusion.training.batches import BatchSampler, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train
+from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer, train
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 STEPS, RATE = 20, 1e-3
@@ -68,12 +68,14 @@ def trainer_for(model: tuple[Any, Trainable], *, precision: str = "fp32", steps:
     return Trainer(
         model[0],
         model[1],
-        Posterior(mean, torch.full_like(mean, 0.1)),
-        FixedPrompts(),
-        BatchSampler([Material([[0], [1]], [0, 0], (2, 3), 1)], batch_size=1, seed=0),
-        Objective("epsilon", alphas_of(SCHEDULER)),
-        Optimisation(**{"learning_rate": RATE, "gradient_clip": 0.0, **plan}),
-        Schedule(steps=steps, precision=precision),
+        StepInputs(
+            Posterior(mean, torch.full_like(mean, 0.1)),
+            FixedPrompts(),
+            BatchSampler([SubjectData([[0], [1]], [0, 0], (2, 3), 1)], batch_size=1, seed=0),
+        ),
+        objective=Objective("epsilon", alphas_of(SCHEDULER)),
+        optimisation=Optimisation(**{"learning_rate": RATE, "gradient_clip": 0.0, **plan}),
+        loop=LoopSettings(steps=steps, precision=precision),
     )
 
 

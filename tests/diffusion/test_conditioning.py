@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dbcli.diffusion.conditioning import embed_prompts, token_ids
-from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
+from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts, embed_prompts, token_ids
 from dbcli.diffusion.vocabulary import tokens_of
 from tests.diffusion import tiny_models
 

@@ -28,7 +28,7 @@ def as_result(trainer: Trainer) -> Iterator[None]:
         module.eval()
     trainer.use_averages()
     try:
-        with computing_in(trainer.schedule.precision, trainer.device):
+        with computing_in(trainer.loop.precision, trainer.device):
             yield
     finally:
         with torch.no_grad():

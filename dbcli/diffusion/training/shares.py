@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.training.losses import LossParts, dreambooth_loss, share_of_dreambooth_loss
-from dbcli.diffusion.training.prompt_table import PromptTable
 
 
 class Alone:

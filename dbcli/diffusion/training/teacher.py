@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import torch
 
+from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import generator_for, normal_rows
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import Row
-from dbcli.diffusion.training.prompt_table import PromptTable
 
 PREDICTIONS = "predictions"
 
@@ -87,7 +87,7 @@ class StoredTeacher:
 
     @staticmethod
     def _number(stored: Stored, row: Row) -> int:
-        return row.turn % len(stored.predictions)
+        return row.epoch % len(stored.predictions)
 
 
 @contextmanager

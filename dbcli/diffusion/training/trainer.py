@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
+from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
 from dbcli.diffusion.precision import computing_in
@@ -24,7 +25,6 @@ from dbcli.diffusion.training.optimisers import (
     optimiser_tensors,
     rate_factor,
 )
-from dbcli.diffusion.training.prompt_table import PromptTable
 from dbcli.diffusion.training.shares import Alone
 from dbcli.diffusion.training.teacher import Teacher
 from dbcli.errors import TrainingDiverged
@@ -42,8 +42,23 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and in what portions: steps, micro-batches a step, arithmetic, averaging, and the run's seed."""
+class StepInputs:
+    """What steps read: latents, prompts, and which rows of both each one takes.
+
+    loss_weights `[N, 1, h, w]` says how much each latent of each image counts; everything alike if None. A teacher's
+    predictions are the targets of the class rows; without one they are the noise's (or velocity's).
+    """
+
+    images: Posterior
+    prompts: PromptTable
+    batches: BatchSampler
+    loss_weights: torch.Tensor | None = None
+    teacher: Teacher | None = None
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How many steps, of how many micro-batches each, in which precision; the decay of averages, and the run's seed."""
 
     steps: int
     accumulation: int = 1
@@ -82,30 +97,21 @@ class TrainingState:
 
 
 class Trainer:
-    """A model on its way: call step() `schedule.steps` times."""
+    """A model in training: call step() `loop.steps` times. The processes of a company share every batch."""
 
     def __init__(
         self,
         unet: Any,
         trainable: Trainable,
-        images: Posterior,
-        prompts: PromptTable,
-        rows: BatchSampler,
+        inputs: StepInputs,
+        *,
         objective: Objective,
         optimisation: Optimisation,
-        schedule: Schedule,
-        loss_weights: torch.Tensor | None = None,
-        teacher: Teacher | None = None,
+        loop: LoopSettings,
         company: Alone | None = None,
     ) -> None:
-        """loss_weights `[N, 1, h, w]` says how much each place of each picture counts; everything alike if None.
-
-        A teacher's predictions are the targets of the class rows; without one they are the noise's (or velocity's).
-        The processes of a company share every batch.
-        """
-        self.loss_weights, self.teacher, self.company = loss_weights, teacher, company or Alone()
-        self.unet, self.trainable, self.images, self.prompts, self.rows = unet, trainable, images, prompts, rows
-        self.objective, self.optimisation, self.schedule = objective, optimisation, schedule
+        self.unet, self.trainable, self.inputs, self.company = unet, trainable, inputs, company or Alone()
+        self.objective, self.optimisation, self.loop = objective, optimisation, loop
         self.device = next(unet.parameters()).device
         self.done = 0
         # Between the first weight that moves and the last, the model belongs to no step.
@@ -114,11 +120,11 @@ class Trainer:
         self.rate_scale = 1.0
         self.parameters = list(trainable.tensors.values())
         self.optimiser = build_optimiser(trainable.tensors, optimisation)
-        self.rate_factor = rate_factor(optimisation, schedule.steps)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=schedule.precision == "fp16")
+        self.rate_factor = rate_factor(optimisation, loop.steps)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=loop.precision == "fp16")
         self.averages = (
             {name: tensor.detach().clone() for name, tensor in trainable.tensors.items()}
-            if schedule.ema is not None
+            if loop.ema is not None
             else {}
         )
         parts = [part for module in trainable.modules for part in module.modules()]
@@ -135,14 +141,14 @@ class Trainer:
             group["lr"] = group["base_rate"] * factor
         parts = []
         with self.company.step(self.rate_scale, self.parameters):
-            for micro in range(self.schedule.accumulation):
-                micro_step = self.done * self.schedule.accumulation + micro
+            for micro in range(self.loop.accumulation):
+                micro_step = self.done * self.loop.accumulation + micro
                 with self._seeded_dropout(micro_step):
                     part = self.loss(micro_step)
                     # With the fused step weights move as early as in the backward pass.
                     self.is_between_steps = not self.optimisation.fused_backward
                     if part.total.requires_grad:  # a share of a batch may hold no row at all
-                        self.scaler.scale(part.total / self.schedule.accumulation).backward()
+                        self.scaler.scale(part.total / self.loop.accumulation).backward()
                 parts.append(part)
         self.is_between_steps = False
         with self.company.agreed():
@@ -153,7 +159,8 @@ class Trainer:
 
     def loss(self, micro_step: int) -> losses.LossParts:
         """DreamBooth's loss of one micro-batch, subject and class rows in one pass; this process's part of it."""
-        subject, prior = self.rows.subject_rows(micro_step), self.rows.prior_rows(micro_step)
+        batches, teacher = self.inputs.batches, self.inputs.teacher
+        subject, prior = batches.subject_rows(micro_step), batches.prior_rows(micro_step)
         whole = subject + prior
         places = self.company.share(micro_step, len(whole))
         batch, first = [whole[place] for place in places], sum(place < len(subject) for place in places)
@@ -163,11 +170,11 @@ class Trainer:
             return self.company.loss(nothing, nothing, 0, rows, weight)
         latents, noise, timesteps = self._noise_inputs(batch, places, micro_step, first)
         alphas = self.objective.alphas_cumprod
-        with self._autocast():
+        with computing_in(self.loop.precision, self.device):
             noisy = losses.noised(latents, noise, timesteps, alphas)
-            teacher, own_prior = self.teacher, batch[first:]
+            own_prior = batch[first:]
             taught = teacher.targets(own_prior, noisy[first:], timesteps[first:]) if teacher and own_prior else None
-            conditioning = self.company.conditioning(self.prompts, [row.prompt for row in whole], places)
+            conditioning = self.company.conditioning(self.inputs.prompts, [row.prompt for row in whole], places)
             prediction = self.unet(noisy, timesteps, conditioning).sample
         target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
         if taught is not None:
@@ -206,7 +213,7 @@ class Trainer:
         self.done, self.rate_scale = state.step, state.rate_scale
 
     def use_averages(self) -> None:
-        """Puts the averaged weights, where the schedule keeps them, into the model: the result of the run."""
+        """Puts the averaged weights, where they are kept, into the model: the result of the run."""
         with torch.no_grad():
             for name, average in self.averages.items():
                 self.trainable.tensors[name].copy_(average)
@@ -218,25 +225,28 @@ class Trainer:
 
         samples are the rows' places in the whole micro-batch, which their noise follows from.
         """
-        seed, shape = self.schedule.seed, self.images.mean.shape[1:]
+        seed, shape, teacher = self.loop.seed, self.inputs.images.mean.shape[1:], self.inputs.teacher
         spread = normal_rows(shape, seed, "posterior", micro_step, samples)
         noise = normal_rows(shape, seed, "noise", micro_step, samples)
         if self.objective.offset_noise:
-            # A constant a channel lets pictures leave mean grey (Guttenberg 2023, "Diffusion with offset noise").
+            # A constant per channel lets images leave mean grey (Guttenberg 2023, "Diffusion with offset noise").
             offset = normal_rows((shape[0], 1, 1), seed, "offset", micro_step, samples)
             noise = noise + self.objective.offset_noise * offset
         timesteps = timestep_rows(len(self.objective.alphas_cumprod), seed, micro_step, samples)
-        for place in range(first_class, len(batch)) if self.teacher is not None else ():
-            draw = self.teacher.draw(batch[place])
+        for place in range(first_class, len(batch)):
+            draw = teacher.draw(batch[place]) if teacher is not None else None
             if draw is not None:
                 spread[place], noise[place], timesteps[place] = draw.spread, draw.noise, draw.timestep
-        latents = self.images.draw([row.image for row in batch], spread)
-        return tuple(tensor.to(self.device, non_blocking=True) for tensor in (latents, noise, timesteps))  # type: ignore[return-value]
+        latents = self.inputs.images.draw([row.image for row in batch], spread)
+        values = (latents, noise, timesteps)
+        latents, noise, timesteps = (tensor.to(self.device, non_blocking=True) for tensor in values)
+        return latents, noise, timesteps
 
     def _errors(self, prediction: torch.Tensor, target: torch.Tensor, images: list[int]) -> torch.Tensor:
-        if self.loss_weights is None:
+        weights = self.inputs.loss_weights
+        if weights is None:
             return losses.squared_error(prediction, target)
-        return losses.masked_squared_error(prediction, target, self.loss_weights[images].to(self.device))
+        return losses.masked_squared_error(prediction, target, weights[images].to(self.device))
 
     def _weights(self, timesteps: torch.Tensor) -> torch.Tensor:
         alphas = self.objective.alphas_cumprod
@@ -253,9 +263,9 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
-        if self.averages and self.schedule.ema is not None:
+        if self.averages and self.loop.ema is not None:
             # Early averages would remember the start; the usual warm-up lets them forget it.
-            decay = min(self.schedule.ema, (1 + self.done) / (10 + self.done))
+            decay = min(self.loop.ema, (1 + self.done) / (10 + self.done))
             with torch.no_grad():
                 for name, average in self.averages.items():
                     average.lerp_(self.trainable.tensors[name], 1 - decay)
@@ -294,11 +304,8 @@ class Trainer:
             yield
             return
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed_for(self.schedule.seed, "dropout", micro_step))
+            torch.manual_seed(seed_for(self.loop.seed, "dropout", micro_step))
             yield
-
-    def _autocast(self) -> Any:
-        return computing_in(self.schedule.precision, self.device)
 
 
 def train(
@@ -308,17 +315,17 @@ def train(
     after_step: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Runs to the schedule's end; True when it got there, False when should_stop asked to end after a step.
+    """Runs to the last step; True when it got there, False when should_stop asked to end after a step.
 
-    on_step reports a finished step; after_step(step) is where the caller saves checkpoints and draws previews.
+    on_step reports a finished step; after_step(step) is where the caller saves checkpoints and generates previews.
     Raises TrainingDiverged on a loss that is not a finite number, before after_step can keep it.
     """
-    while trainer.done < trainer.schedule.steps:
+    while trainer.done < trainer.loop.steps:
         result = trainer.step()
         if not math.isfinite(result.loss):
             raise TrainingDiverged(f"The loss became {result.loss} at step {result.step}.")
         on_step(result)
         after_step(result.step)
-        if should_stop() and trainer.done < trainer.schedule.steps:
+        if should_stop() and trainer.done < trainer.loop.steps:
             return False
     return True

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.images import Posterior
-    from dbcli.diffusion.training.batches import Material
+    from dbcli.diffusion.training.batches import SubjectData
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Lesson:
 
     images: Posterior
     prompts: list[str]
-    materials: list[Material]
+    materials: list[SubjectData]
     loss_weights: torch.Tensor | None = None
 
 
@@ -72,7 +72,7 @@ def gather(
     Raises SubjectError where photos have changed since they were added, Interrupted between two batches.
     """
     from dbcli.diffusion.images import encode
-    from dbcli.diffusion.training.batches import Material
+    from dbcli.diffusion.training.batches import SubjectData
 
     pile = _Pile()
     known_files: dict[Path, int] = {}
@@ -84,7 +84,7 @@ def gather(
         if of_class is not None:
             class_prompt = _index_of(of_class.prompt, pile.prompts)
             indices = [_class_image(file, resolution, pile.pixels, known_files) for file in of_class.files]
-        materials.append(Material(photos, photo_prompts, indices, class_prompt))
+        materials.append(SubjectData(photos, photo_prompts, indices, class_prompt))
     with progress.stage("Encoding pictures", len(pile.pixels)) as stage:
 
         def on_batch(count: int) -> None:
@@ -97,7 +97,7 @@ def gather(
     return Lesson(images, pile.prompts, materials, loss_weights(pile.masks, images, profile.images.mask_loss))
 
 
-def _tell_masks(pile: _Pile, materials: Sequence[Material], profile: Profile, progress: Progress) -> None:
+def _tell_masks(pile: _Pile, materials: Sequence[SubjectData], profile: Profile, progress: Progress) -> None:
     photos = [views for material in materials for views in material.photos]
     masked = sum(views[0] in pile.masks for views in photos)
     if masked:

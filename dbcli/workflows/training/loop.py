@@ -78,11 +78,11 @@ def build_trainer(
 ) -> Trainer:
     """Joins a base, a lesson and a profile's numbers into a trainer, one of a company's if there is one."""
     from dbcli.diffusion.compile import compile_unet
+    from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.offload import idle_in_training, rest
     from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.optimisers import Optimisation
-    from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
-    from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
+    from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 
     train, device = profile.train, base.unet.device
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
@@ -94,24 +94,20 @@ def build_trainer(
     return Trainer(
         base.unet,
         trainable,
-        lesson.images,
-        prompts,
-        rows,
-        Objective(
+        StepInputs(lesson.images, prompts, rows, lesson.loss_weights, teacher),
+        objective=Objective(
             prediction_type=base.prediction_type,
             alphas_cumprod=alphas_of(base.scheduler_config).to(device),
             prior_weight=profile.prior.weight,
             min_snr_gamma=train.min_snr_gamma,
             offset_noise=train.offset_noise,
         ),
-        Optimisation(
+        optimisation=Optimisation(
             text_learning_rate=train.text_encoder_learning_rate,
             **{key: settings[key] for key in OPTIMISATION_KEYS},
         ),
-        Schedule(train.steps, train.accumulation, train.precision, train.ema, rows.seed),
-        lesson.loss_weights,
-        teacher,
-        company,
+        loop=LoopSettings(train.steps, train.accumulation, train.precision, train.ema, rows.seed),
+        company=company,
     )
 
 

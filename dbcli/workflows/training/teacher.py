@@ -40,8 +40,8 @@ def teacher_of(
 
     Raises Interrupted between two batches; predictions of the draws that were finished stay.
     """
+    from dbcli.diffusion.conditioning import FrozenPrompts
     from dbcli.diffusion.schedulers.samplers import alphas_of
-    from dbcli.diffusion.training.prompt_table import FrozenPrompts
     from dbcli.diffusion.training.teacher import AdapterOff, StoredTeacher
 
     if profile.prior.source != "teacher" or not any(class_images):
@@ -50,9 +50,9 @@ def teacher_of(
         device = base.unet.device
         return AdapterOff(base.unet, FrozenPrompts(base.tokenizer, base.text_encoder, lesson.prompts, device))  # type: ignore[arg-type]
     train = profile.train
-    rounds = plan.rounds(train.steps * train.accumulation * train.batch_size)
+    epochs = plan.class_epochs(train.steps * train.accumulation * train.batch_size)
     wanted: dict[str, tuple[ClassImages, int]] = {}
-    for images, count in zip(class_images, rounds, strict=True):
+    for images, count in zip(class_images, epochs, strict=True):
         if images is not None:
             wanted[images.key] = (images, max(count, wanted[images.key][1] if images.key in wanted else 1))
     stored = {

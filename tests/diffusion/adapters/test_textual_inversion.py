@@ -13,15 +13,14 @@ import torch
 from safetensors.torch import save_file
 
 from dbcli.diffusion.adapters.textual_inversion import learnt_vectors, make_inversion
-from dbcli.diffusion.conditioning import embed_prompts, token_ids
+from dbcli.diffusion.conditioning import LearningPrompts, embed_prompts, token_ids
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import BatchSampler, Material
+from dbcli.diffusion.training.batches import BatchSampler, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.prompt_table import LearningPrompts
 from dbcli.diffusion.training.state_files import read_state, write_state
-from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train
+from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer, train
 from dbcli.diffusion.word_vectors import WordVectors, add_words, added_tokens, fold_words, start_vectors
 from dbcli.errors import UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models
@@ -60,12 +59,14 @@ def trainer_for(model: Model, count: int = 2, rate: float = 1e-2, steps: int = 4
     trainer = Trainer(
         model.unet,
         trainable,
-        Posterior(mean, torch.full_like(mean, 0.1)),
-        LearningPrompts(model.tokenizer, model.text_encoder, ["a photo of a sks dog"], torch.device("cpu")),
-        BatchSampler([Material([[0], [1], [2]], [0, 0, 0])], batch_size=1, seed=0),
-        Objective("epsilon", alphas_of(SCHEDULER)),
-        Optimisation(learning_rate=rate, text_learning_rate=0.0, weight_decay=0.0),
-        Schedule(steps=steps),
+        StepInputs(
+            Posterior(mean, torch.full_like(mean, 0.1)),
+            LearningPrompts(model.tokenizer, model.text_encoder, ["a photo of a sks dog"], torch.device("cpu")),
+            BatchSampler([SubjectData([[0], [1], [2]], [0, 0, 0])], batch_size=1, seed=0),
+        ),
+        objective=Objective("epsilon", alphas_of(SCHEDULER)),
+        optimisation=Optimisation(learning_rate=rate, text_learning_rate=0.0, weight_decay=0.0),
+        loop=LoopSettings(steps=steps),
     )
     return trainer, trainable
 

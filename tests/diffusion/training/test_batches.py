@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from dbcli.diffusion.training.batches import BatchSampler, Material
+from dbcli.diffusion.training.batches import BatchSampler, SubjectData
 
-DOG = Material(photos=[[0], [1], [2]], photo_prompts=[0, 0, 1], class_images=[3, 4, 5, 6], class_prompt=2)
-CAT = Material(photos=[[7], [8]], photo_prompts=[3, 3], class_images=[9, 10], class_prompt=4)
+DOG = SubjectData(photos=[[0], [1], [2]], photo_prompts=[0, 0, 1], class_images=[3, 4, 5, 6], class_prompt=2)
+CAT = SubjectData(photos=[[7], [8]], photo_prompts=[3, 3], class_images=[9, 10], class_prompt=4)
 
 
 def test_every_photo_is_seen_once_a_round() -> None:
@@ -36,7 +36,7 @@ def test_subjects_take_turns_whatever_their_number_of_photos() -> None:
 
 
 def test_without_class_images_there_are_no_prior_rows() -> None:
-    plan = BatchSampler([Material(photos=[[0]], photo_prompts=[0])], batch_size=2, seed=0)
+    plan = BatchSampler([SubjectData(photos=[[0]], photo_prompts=[0])], batch_size=2, seed=0)
     assert plan.prior_rows(0) == []
 
 
@@ -50,13 +50,13 @@ def test_a_step_does_not_depend_on_the_steps_before() -> None:
 
 
 def test_all_views_of_a_photo_come_up() -> None:
-    plan = BatchSampler([Material(photos=[[0, 1, 2]], photo_prompts=[0])], batch_size=1, seed=0)
+    plan = BatchSampler([SubjectData(photos=[[0, 1, 2]], photo_prompts=[0])], batch_size=1, seed=0)
     assert {plan.subject_rows(step)[0].image for step in range(40)} == {0, 1, 2}
 
 
 def test_a_subject_without_photos_is_refused() -> None:
     with pytest.raises(ValueError, match="photo"):
-        BatchSampler([Material(photos=[], photo_prompts=[])], batch_size=1, seed=0)
+        BatchSampler([SubjectData(photos=[], photo_prompts=[])], batch_size=1, seed=0)
 
 
 def test_the_earlier_subject_gets_its_share_of_the_rows_spread_evenly() -> None:
@@ -68,7 +68,7 @@ def test_the_earlier_subject_gets_its_share_of_the_rows_spread_evenly() -> None:
 
 def test_earlier_subjects_take_turns_among_themselves_and_lose_no_photo() -> None:
     plan = BatchSampler([DOG, CAT, CAT], batch_size=2, seed=0, rehearsed=2, rehearsal_share=0.5)
-    places = [plan.place(count) for count in range(12)]
+    places = [plan.subject_of(count) for count in range(12)]
     assert places == [(0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (1, 1), (0, 3), (2, 1), (0, 4), (1, 2), (0, 5), (2, 2)]
 
 
@@ -83,7 +83,7 @@ def test_after_any_row_the_share_is_kept_up_to_one_row(share: float) -> None:
     plan = BatchSampler([DOG, CAT], batch_size=1, seed=0, rehearsed=1, rehearsal_share=share)
     rehearsed = 0
     for count in range(400):
-        rehearsed += plan.place(count)[0]
+        rehearsed += plan.subject_of(count)[0]
         assert abs(rehearsed - share * (count + 1)) < 1 + 1e-9
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, continue_lora, lora_alphas, lora_tensors, make_full
+from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
-from dbcli.diffusion.training.batches import BatchSampler, Material, Row
+from dbcli.diffusion.training.batches import BatchSampler, Row, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.training.teacher import (
     AdapterOff,
     Stored,
@@ -27,7 +27,7 @@ from dbcli.diffusion.training.teacher import (
     read_predictions,
     write_predictions,
 )
-from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 from tests.diffusion import tiny_models
 
 PROMPTS = ["a sks dog", "a dog"]
@@ -79,14 +79,16 @@ def trainer_for(
     return Trainer(
         parts["unet"],
         trainable,
-        subject_images(),
-        kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, DEVICE),
-        BatchSampler([Material([[0], [1]], [0, 0], CLASS, 1)], batch_size=2, seed=0),
-        Objective("epsilon", ALPHAS),
-        Optimisation(learning_rate=rate, weight_decay=0.0),
-        Schedule(steps=9, **settings),
-        weights,
-        teacher,
+        StepInputs(
+            subject_images(),
+            kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, DEVICE),
+            BatchSampler([SubjectData([[0], [1]], [0, 0], CLASS, 1)], batch_size=2, seed=0),
+            weights,
+            teacher,
+        ),
+        objective=Objective("epsilon", ALPHAS),
+        optimisation=Optimisation(learning_rate=rate, weight_decay=0.0),
+        loop=LoopSettings(steps=9, **settings),
     )
 
 
@@ -174,7 +176,7 @@ def test_a_row_of_a_later_round_has_another_draw_until_they_are_used_up(parts: d
 def test_class_rows_are_trained_at_the_noise_their_prediction_was_stored_for(parts: dict[str, Any]) -> None:
     teacher = stored_teacher(parts)
     trainer = trainer_for(parts, opened(parts, "full"), teacher)
-    batch = trainer.rows.subject_rows(3) + trainer.rows.prior_rows(3)
+    batch = trainer.inputs.batches.subject_rows(3) + trainer.inputs.batches.prior_rows(3)
     latents, noise, timesteps = trainer._noise_inputs(batch, list(range(len(batch))), 3, 2)
     for place in (2, 3):
         draw = teacher.draw(batch[place])
@@ -191,12 +193,12 @@ def test_rounding_is_no_difference_and_more_than_rounding_is() -> None:
 
 
 def test_rounds_are_those_that_the_rows_deal() -> None:
-    own, other = Material([[0]], [0], (1, 2, 3), 1), Material([[4]], [2], (5, 6), 3)
+    own, other = SubjectData([[0]], [0], (1, 2, 3), 1), SubjectData([[4]], [2], (5, 6), 3)
     plan = BatchSampler([own, other], batch_size=1, seed=0, rehearsed=1, rehearsal_share=0.25)
     for rows in (1, 4, 12, 13, 40):
         dealt = [row for step in range(rows) for row in plan.prior_rows(step)]
-        seen = [max((row.turn + 1 for row in dealt if row.prompt == prompt), default=0) for prompt in (1, 3)]
-        assert plan.rounds(rows) == seen
+        seen = [max((row.epoch + 1 for row in dealt if row.prompt == prompt), default=0) for prompt in (1, 3)]
+        assert plan.class_epochs(rows) == seen
 
 
 def mixed_lora(parts: dict[str, Any]) -> LoraWeights:

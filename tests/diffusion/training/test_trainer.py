@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from dbcli.diffusion.adapters.attach import Trainable, add_lora, attach_lora, lora_tensors, make_full
+from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.formats.lora import lora_from_peft
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import BatchSampler, Material
+from dbcli.diffusion.training.batches import BatchSampler, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.prompt_table import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.training.state_files import read_state, write_state
-from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer, train
+from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer, train
 from dbcli.errors import TrainingDiverged
 from tests.diffusion import tiny_models
 from tests.diffusion.small_trainers import run
@@ -68,16 +68,14 @@ def trainer_for(
 ) -> Trainer:
     kind = LearningPrompts if trainable.trains_text else FrozenPrompts
     prompts = kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, torch.device("cpu"))
-    material = Material([[0], [1], [2]], [0, 0, 0], class_images, 1)
+    material = SubjectData([[0], [1], [2]], [0, 0, 0], class_images, 1)
     return Trainer(
         parts["unet"],
         trainable,
-        images or subject_images(),
-        prompts,
-        BatchSampler([material], batch_size=batch_size, seed=0),
-        Objective("epsilon", alphas_of(SCHEDULER), prior_weight=prior_weight),
-        Optimisation(learning_rate=rate),
-        Schedule(steps=steps, **schedule),
+        StepInputs(images or subject_images(), prompts, BatchSampler([material], batch_size=batch_size, seed=0)),
+        objective=Objective("epsilon", alphas_of(SCHEDULER), prior_weight=prior_weight),
+        optimisation=Optimisation(learning_rate=rate),
+        loop=LoopSettings(steps=steps, **schedule),
     )
 
 
@@ -189,8 +187,8 @@ def test_a_run_stopped_and_resumed_ends_bit_equal(
 
 def test_micro_batches_are_dealt_the_rows_of_one_larger_batch(parts: dict[str, Any]) -> None:
     two = trainer_for(parts, opened(parts), accumulation=2, steps=1)
-    one = BatchSampler(two.rows.materials, batch_size=2, seed=0)
-    assert [row for micro in (0, 1) for row in two.rows.subject_rows(micro)] == one.subject_rows(0)
+    one = BatchSampler(two.inputs.batches.subjects, batch_size=2, seed=0)
+    assert [row for micro in (0, 1) for row in two.inputs.batches.subject_rows(micro)] == one.subject_rows(0)
 
 
 def test_the_moving_average_is_the_result_when_there_is_one(parts: dict[str, Any]) -> None:

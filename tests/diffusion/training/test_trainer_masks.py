@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from dbcli.diffusion.adapters.attach import make_full
+from dbcli.diffusion.conditioning import FrozenPrompts
 from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
-from dbcli.diffusion.training.batches import BatchSampler, Material
+from dbcli.diffusion.training.batches import BatchSampler, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.prompt_table import FrozenPrompts
-from dbcli.diffusion.training.trainer import Objective, Schedule, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 from dbcli.errors import PhotoError
 from tests.diffusion import tiny_models
 
@@ -91,19 +91,24 @@ def test_a_mask_that_cannot_be_meant_is_named(
         mask_variants(mask_file(tmp_path / "m.png", rows), size, 2, **CENTRE)
 
 
+SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
 def trainer(weights: torch.Tensor | None) -> Trainer:
     parts: dict[str, Any] = {name: copy.deepcopy(one) for name, one in tiny_models.networks().items()}
     generator = torch.Generator().manual_seed(5)
     return Trainer(
         parts["unet"],
         make_full(parts["unet"], parts["text_encoder"], train_text=False),
-        Posterior(torch.randn(2, 4, 8, 8, generator=generator), torch.full((2, 4, 8, 8), 0.1)),
-        FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], ["a sks dog", "a dog"], torch.device("cpu")),
-        BatchSampler([Material([[0]], [0], [1], 1)], batch_size=1, seed=0),
-        Objective("epsilon", alphas_of({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})),
-        Optimisation(learning_rate=1e-3),
-        Schedule(steps=1),
-        weights,
+        StepInputs(
+            Posterior(torch.randn(2, 4, 8, 8, generator=generator), torch.full((2, 4, 8, 8), 0.1)),
+            FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], ["a sks dog", "a dog"], torch.device("cpu")),
+            BatchSampler([SubjectData([[0]], [0], [1], 1)], batch_size=1, seed=0),
+            weights,
+        ),
+        objective=Objective("epsilon", alphas_of(SCHEDULER)),
+        optimisation=Optimisation(learning_rate=1e-3),
+        loop=LoopSettings(steps=1),
     )
 
 
