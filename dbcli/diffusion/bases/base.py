@@ -17,7 +17,6 @@ from torch import nn
 from dbcli.diffusion.bases import hub
 from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, build_networks, check_config, empty_network, match_names
 from dbcli.diffusion.bases.folder import configs_of, parts_of_folder, require_components
-from dbcli.diffusion.bases.narrow_heads import widen_narrow_heads
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
 from dbcli.diffusion.bases.settings import check_settings, sample_size
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
@@ -251,7 +250,6 @@ def judge_base(
 def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str) -> Base:
     """Networks and the facts that go with them."""
     unet, vae, text_encoder = networks["unet"], networks["vae"], networks["text_encoder"]
-    widen_narrow_heads(unet)
     vae_config: Any = vae.config
     text_config: Any = text_encoder.config
     tokenizer = parts.tokenizer()
