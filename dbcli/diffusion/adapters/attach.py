@@ -96,22 +96,11 @@ def add_lora(
 
 
 def _inject(network: Any, targets: Sequence[str], *, rank: int, alpha: float, dropout: float, dora: bool) -> None:
-    from peft import inject_adapter_in_model
+    from peft import LoraConfig, inject_adapter_in_model
 
     names = expanded(network, targets)
-    config = _config(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=dropout, use_dora=dora)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=dropout, use_dora=dora)
     inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
-
-
-def _config(**how: Any) -> Any:
-    """PEFT's LoraConfig, with our linear layer in place of its own."""
-    from peft import LoraConfig
-
-    from dbcli.diffusion.adapters.low_rank import LowRankLinear
-
-    config = LoraConfig(**how)
-    config._register_custom_module({torch.nn.Linear: LowRankLinear})
-    return config
 
 
 def _lora_trainable(unet: Any, text_encoder: Any, *, train_text: bool) -> Trainable:
@@ -179,13 +168,14 @@ def attach_lora(
     unet: Any, text_encoder: Any, lora: LoraWeights, *, name: str = LORA_NAME, dropout: float = 0.0
 ) -> None:
     """Adds a finished LoRA to a base; the networks stay frozen. `dropout` matters to further training only."""
-    from peft import inject_adapter_in_model
+    from peft import LoraConfig, inject_adapter_in_model
     from peft.utils import set_peft_model_state_dict
 
     networks = {"unet": unet, "text_encoder": text_encoder}
     for part, peft_lora in lora_to_peft(lora, unet, text_encoder).items():
         network = networks[part]
-        inject_adapter_in_model(_config(**peft_lora.config, lora_dropout=dropout), network, adapter_name=name)
+        config = LoraConfig(**peft_lora.config, lora_dropout=dropout)
+        inject_adapter_in_model(config, network, adapter_name=name)
         set_peft_model_state_dict(network, peft_lora.tensors, adapter_name=name)
         network.to(network.device)
         freeze(network)
