@@ -12,8 +12,9 @@ from typing import Any
 from dbcli.diffusion.bases.assembly import COMPONENTS, IGNORED_NAME, Entry, Parts, quiet_libraries
 from dbcli.diffusion.bases.unsupported import ONLY, check_folder
 from dbcli.diffusion.files.damaged_files import how_to_get_again
-from dbcli.diffusion.files.model_files import open_weights, read_json, require_float
+from dbcli.diffusion.files.model_files import open_weights, read_json
 from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
+from dbcli.diffusion.files.weight_file import require_float
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}

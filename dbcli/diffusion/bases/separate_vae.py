@@ -12,8 +12,9 @@ from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
 from dbcli.diffusion.bases.folder import entries_of, weight_files
 from dbcli.diffusion.bases.settings import check_scale
 from dbcli.diffusion.files import original_names as names
-from dbcli.diffusion.files.checkpoint_names import RenamedFile
-from dbcli.diffusion.files.model_files import WeightFile, open_weights, read_json
+from dbcli.diffusion.files.checkpoint_names import under_original_names
+from dbcli.diffusion.files.model_files import open_weights, read_json
+from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.errors import BaseMissing, UnsupportedFile
 
 
@@ -62,7 +63,7 @@ def vae_parts(path: Path, base_config: dict[str, Any]) -> VaeParts:
         return _of_folder(path)
     if not path.is_file():
         raise BaseMissing(f"There is no VAE at {path}.", hint="--vae takes a file or a diffusers folder.")
-    weights = RenamedFile(open_weights(path))
+    weights = under_original_names(open_weights(path))
     prefix = names.VAE_PREFIX if any(name.startswith(names.VAE_PREFIX) for name in weights.names()) else ""
     present = {name.removeprefix(prefix): name for name in weights.names() if name.startswith(prefix)}
     if "decoder.conv_in.weight" not in present or "encoder.conv_in.weight" not in present:

@@ -21,8 +21,9 @@ import torch
 from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
 from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single_file
 from dbcli.diffusion.files import original_names as names
-from dbcli.diffusion.files.checkpoint_names import RenamedFile
-from dbcli.diffusion.files.model_files import WeightFile, open_weights, require_float
+from dbcli.diffusion.files.checkpoint_names import under_original_names
+from dbcli.diffusion.files.model_files import open_weights
+from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.schedulers.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
 from dbcli.errors import BaseMissing, UnsafeFile
 
@@ -42,7 +43,7 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
     UnsupportedFile for another kind of model, BaseMissing when a part is absent, UnsafeFile when it is not sound.
     """
     stored = open_weights(path)
-    weights = RenamedFile(stored)
+    weights = under_original_names(stored)
     check_single_file(weights, stored, needs_vae=needs_vae)
     for name in weights.names():
         if name.endswith((".weight", ".bias")):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.diffusion.files.file_kinds import SD, SDXL, FileKind, kind_of
-from dbcli.diffusion.files.model_files import WeightFile, read_json
+from dbcli.diffusion.files.model_files import read_json
 from dbcli.diffusion.files.original_names import UNET_PREFIX, VAE_PREFIX
+from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.errors import BaseMissing, UnsupportedFile
 
 ONLY = "Only Stable Diffusion 1.x and 2.x text-to-image models can be a base."

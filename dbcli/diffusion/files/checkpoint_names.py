@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from dbcli.diffusion.files.model_files import WeightFile
 from dbcli.diffusion.files.original_names import UNET_PREFIX, VAE_PREFIX
-
-if TYPE_CHECKING:
-    import torch
+from dbcli.diffusion.files.weight_file import RenamedFile, WeightFile
 
 # Beginnings of names as they are met, and as the original layout has them; the first that fits counts.
 _PREFIXES = (
@@ -23,30 +17,13 @@ _PREFIXES = (
 )
 
 
-class RenamedFile:
+def under_original_names(weights: WeightFile) -> RenamedFile:
     """A file whose names begin as in the original layout; where two names would become one, the original stays."""
-
-    def __init__(self, weights: WeightFile) -> None:
-        self.path: Path = weights.path
-        self.metadata = weights.metadata
-        self._weights = weights
-        present = set(weights.names())
-        self._stored: dict[str, str] = {}
-        for name in weights.names():
-            original = original_beginning(name)
-            self._stored[name if original in present else original] = name
-
-    def names(self) -> list[str]:
-        return list(self._stored)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._weights.shape(self._stored[name])
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._weights.dtype(self._stored[name])
-
-    def read(self, name: str) -> torch.Tensor:
-        return self._weights.read(self._stored[name])
+    present = set(weights.names())
+    originals = {name: original_beginning(name) for name in weights.names()}
+    return RenamedFile(
+        weights, {name if original in present else original: name for name, original in originals.items()}
+    )
 
 
 def original_beginning(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dbcli.diffusion.files.model_files import WeightFile
+from dbcli.diffusion.files.weight_file import WeightFile
 
 Kind = Literal[
     "checkpoint",

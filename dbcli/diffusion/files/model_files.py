@@ -1,78 +1,35 @@
 """Model files from strangers: what is in them is checked before any of it takes memory, and nothing in them runs.
 
-A `.safetensors` file is a JSON header and raw bytes; the header is checked here, by our own code, against the size of
-the file. For the pickles of `.ckpt` and `.bin` see `pickle_files`.
+A `.safetensors` file is a JSON header and raw bytes, which the safetensors library holds against each other. For the
+pickles of `.ckpt` and `.bin` see `pickle_files`.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dbcli.diffusion.files.damaged_files import how_to_get_again, is_in_hub_cache
 from dbcli.diffusion.files.scaled_files import unscaled
+from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 if TYPE_CHECKING:
     import torch
 
-MAX_HEADER_BYTES = 32 * 2**20
 MAX_JSON_BYTES = 16 * 2**20
-MAX_DIMENSIONS = 8
 
 # torch's names: what a file is shall be told before torch is imported, which takes longer than reading a header.
 DTYPES = {
-    "F64": ("float64", 8),
-    "F32": ("float32", 4),
-    "F16": ("float16", 2),
-    "BF16": ("bfloat16", 2),
-    "F8_E4M3": ("float8_e4m3fn", 1),
-    "F8_E5M2": ("float8_e5m2", 1),
-    "I64": ("int64", 8),
-    "I32": ("int32", 4),
-    "I16": ("int16", 2),
-    "I8": ("int8", 1),
-    "U8": ("uint8", 1),
-    "BOOL": ("bool", 1),
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"},
+    **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"},
 }
 
 PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """What a header says about one tensor; `dtype` is torch's name, `start` and `end` are byte offsets in the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Header:
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str] = field(default_factory=dict)
-
-
-class WeightFile(Protocol):
-    """Named tensors in a file, read one at a time."""
-
-    path: Path
-    metadata: dict[str, str]
-
-    def names(self) -> list[str]: ...
-
-    def shape(self, name: str) -> tuple[int, ...]: ...
-
-    def dtype(self, name: str) -> torch.dtype: ...
-
-    def read(self, name: str) -> torch.Tensor: ...
 
 
 def open_weights(path: Path) -> WeightFile:
@@ -102,16 +59,6 @@ def open_weights(path: Path) -> WeightFile:
     return unscaled(SafetensorsFile(path))
 
 
-def require_float(weights: WeightFile, name: str) -> None:
-    """Raises UnsupportedFile for a weight in whole numbers, which a scale that is not here would turn into weights."""
-    dtype = weights.dtype(name)
-    if not dtype.is_floating_point:
-        raise UnsupportedFile(
-            f"{weights.path} is quantised: {name} is stored as {str(dtype).removeprefix('torch.')}.",
-            hint="Use the model in fp16, bf16 or fp32.",
-        )
-
-
 def _refuse_other_containers(path: Path, start: bytes) -> None:
     """Names what people take for a model file by its first bytes."""
     if start.startswith(b"GGUF"):
@@ -128,115 +75,53 @@ def _refuse_other_containers(path: Path, start: bytes) -> None:
 
 
 class SafetensorsFile:
-    """A `.safetensors` file whose header has been checked; tensors are copied out on `read`."""
+    """A `.safetensors` file whose header holds: names, dtypes, shapes and byte ranges fit it. Copied out on `read`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header = read_header(path)
-        self.metadata = self.header.metadata
+        # The library's framework for numpy: opened for torch, it would import torch for a look at the header.
+        with _opened(path, "np") as file:
+            self.metadata: dict[str, str] = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.offset_keys()}
+            self._shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+            self._dtypes = {name: one.get_dtype() for name, one in slices.items()}
+        strange = next((name for name, dtype in self._dtypes.items() if dtype not in DTYPES), None)
+        if strange is not None:
+            raise UnsafeFile(
+                f"{path} cannot be read: {strange!r} has the unknown type {self._dtypes[strange]!r}.",
+                hint="Use the model in fp16, bf16 or fp32.",
+            )
 
     def names(self) -> list[str]:
-        return list(self.header.tensors)
+        return list(self._shapes)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.header.tensors[name].shape
+        return self._shapes[name]
 
     def dtype(self, name: str) -> torch.dtype:
         import torch
 
-        found: torch.dtype = getattr(torch, self.header.tensors[name].dtype)
+        found: torch.dtype = getattr(torch, DTYPES[self._dtypes[name]])
         return found
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor as stored, in memory of its own (the file may change or vanish afterwards)."""
-        import torch
-
-        info, dtype = self.header.tensors[name], self.dtype(name)
-        length = info.end - info.start
-        if length == 0:
-            return torch.empty(info.shape, dtype=dtype)
-        values = bytearray(length)
-        with self.path.open("rb") as handle:
-            handle.seek(info.start)
-            if handle.readinto(values) != length:
-                raise UnsafeFile(f"{self.path} became shorter while it was read.")
-        return torch.frombuffer(values, dtype=dtype).reshape(info.shape)
+        with _opened(self.path, "pt") as file:
+            tensor: torch.Tensor = file.get_tensor(name).clone()
+        return tensor
 
 
-def read_header(path: Path) -> Header:
-    """Reads and checks the header of a safetensors file: names, dtypes, shapes and byte ranges must fit the file.
+@contextmanager
+def _opened(path: Path, framework: str) -> Iterator[Any]:
+    """A safetensors file in the library's hands; what it does not take is UnsafeFile, with its reason."""
+    from safetensors import SafetensorError, safe_open
 
-    Raises UnsafeFile naming the file and the first thing that does not hold.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        prefix = handle.read(8)
-        if len(prefix) < 8:
-            raise _unsound(path, "it is shorter than 8 bytes")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > min(MAX_HEADER_BYTES, size - 8):
-            raise _unsound(path, f"its header claims {length} bytes")
-        raw = handle.read(length)
     try:
-        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_pairs)
-    except (ValueError, RecursionError) as error:
-        raise _unsound(path, "its header is not JSON") from error
-    if not isinstance(entries, dict):
-        raise _unsound(path, "its header is not a table")
-    metadata = entries.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _unsound(path, "its metadata is not text")
-    tensors = {name: _tensor_info(path, name, entry, 8 + length) for name, entry in entries.items()}
-    _check_layout(path, tensors, 8 + length, size)
-    return Header(tensors, metadata)
-
-
-def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return table
-
-
-def _tensor_info(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _unsound(path, f"the entry of {name!r} is malformed")
-    if entry["dtype"] not in DTYPES:
-        raise UnsafeFile(
-            f"{path} cannot be read: {name!r} has the unknown type {entry['dtype']!r}.",
-            hint="Use the model in fp16, bf16 or fp32.",
-        )
-    dtype, width = DTYPES[entry["dtype"]]
-    shape, offsets = entry["shape"], entry["data_offsets"]
-    if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
-        raise _unsound(path, f"{name!r} has the shape {shape!r}")
-    if not _are_counts(offsets) or len(offsets) != 2:
-        raise _unsound(path, f"{name!r} has the byte range {offsets!r}")
-    if offsets[1] - offsets[0] != math.prod(shape) * width:
-        raise _unsound(path, f"the byte range of {name!r} does not fit its shape")
-    return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
-
-
-def _are_counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
-
-
-def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_start: int, size: int) -> None:
-    """The ranges must follow each other without gap or overlap, and end where the file ends."""
-    position = data_start
-    for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
-        if info.start != position:
-            raise _unsound(path, "its tensors overlap or leave gaps")
-        position = info.end
-    if position != size:
-        raise _unsound(path, f"it has {size} bytes where its header describes {position}")
-
-
-def _unsound(path: Path, reason: str) -> UnsafeFile:
-    return UnsafeFile(
-        f"{path} is not a sound safetensors file: {reason}.",
-        hint=how_to_get_again(path),
-    )
+        with safe_open(str(path), framework=framework) as file:
+            yield file
+    except SafetensorError as error:
+        reason = str(error).removeprefix("Error while deserializing header: ")[:160]
+        raise UnsafeFile(f"{path} is not a sound safetensors file: {reason}.", hint=how_to_get_again(path)) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

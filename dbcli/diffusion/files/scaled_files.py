@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.files.weight_file import RenamedFile, WeightFile
 from dbcli.errors import UnsupportedFile
 
 if TYPE_CHECKING:
     import torch
-
-    from dbcli.diffusion.files.model_files import WeightFile
 
 EIGHT_BIT_FLOATS = ("torch.float8_e4m3fn", "torch.float8_e5m2")
 # A weight `x.weight` is multiplied by `x.<one of these>`: what ComfyUI has written, before and since 2025.
@@ -20,13 +19,10 @@ OTHERS = ("scale_input", "input_scale", "comfy_quant")
 MARK = "scaled_fp8"
 
 
-class ScaledFile:
+class ScaledFile(RenamedFile):
     """A file seen without its scales; `read` gives weights that have one multiplied by it, in float32."""
 
     def __init__(self, weights: WeightFile) -> None:
-        self.path: Path = weights.path
-        self.metadata = weights.metadata
-        self._weights = weights
         present = set(weights.names())
         self._scales = {
             f"{stem}.weight": name
@@ -34,43 +30,30 @@ class ScaledFile:
             for stem, _, last in [name.rpartition(".")]
             if last in SCALES and f"{stem}.weight" in present
         }
-        beside = set(self._scales.values())
-        self._names = [
-            name for name in weights.names() if name not in beside and name != MARK and not name.endswith(OTHERS)
-        ]
+        hidden = {MARK, *self._scales.values()}
+        super().__init__(
+            weights, {name: name for name in weights.names() if name not in hidden and not name.endswith(OTHERS)}
+        )
         for name, scale in self._scales.items():
             shape = weights.shape(scale)
-            if shape not in ((), (1,)) and _count(shape) != weights.shape(name)[0]:
+            if shape not in ((), (1,)) and math.prod(shape) != weights.shape(name)[0]:
                 raise UnsupportedFile(
                     f"{self.path} holds 8-bit floats with a scale of the shape {list(shape)} for {name}.",
                     hint="Use the model in fp16, bf16 or fp32.",
                 )
 
-    def names(self) -> list[str]:
-        return list(self._names)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._weights.shape(name)
-
     def dtype(self, name: str) -> torch.dtype:
         import torch
 
-        return torch.float32 if name in self._scales else self._weights.dtype(name)
+        return torch.float32 if name in self._scales else super().dtype(name)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in memory of its own; a scale is one for all, or one a row."""
-        tensor = self._weights.read(name)
+        tensor = super().read(name)
         if name not in self._scales:
             return tensor
-        scale = self._weights.read(self._scales[name]).float()
+        scale = self.weights.read(self._scales[name]).float()
         return tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def unscaled(weights: WeightFile) -> WeightFile:

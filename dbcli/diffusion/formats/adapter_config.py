@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.files.model_files import WeightFile, read_json
+from dbcli.diffusion.files.model_files import read_json
+from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
 from dbcli.errors import UnsafeFile, UnsupportedFile
 

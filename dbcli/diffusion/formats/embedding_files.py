@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from dbcli.diffusion.files.model_files import WeightFile, open_weights
+from dbcli.diffusion.files.model_files import open_weights
+from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.formats.kind_checks import check_embedding
 from dbcli.diffusion.formats.lora_names import BUNDLED

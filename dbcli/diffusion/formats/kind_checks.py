@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 
 from dbcli.diffusion.bases.unsupported import check_folder, check_single_file
-from dbcli.diffusion.files.checkpoint_names import RenamedFile
+from dbcli.diffusion.files.checkpoint_names import under_original_names
 from dbcli.diffusion.files.file_kinds import SD, kind_of
-from dbcli.diffusion.files.model_files import WeightFile, open_weights
+from dbcli.diffusion.files.model_files import open_weights
+from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.formats.lora_names import BUNDLED
 from dbcli.errors import BaseMissing, UnsupportedFile
 
@@ -25,7 +26,7 @@ def check_base_kind(path: Path, *, needs_vae: bool) -> None:
         check_folder(path)
     elif path.is_file() and path.suffix.lower() == ".safetensors":
         stored = open_weights(path)
-        check_single_file(RenamedFile(stored), stored, needs_vae=needs_vae)
+        check_single_file(under_original_names(stored), stored, needs_vae=needs_vae)
 
 
 def check_lora(weights: WeightFile) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.files.model_files import WeightFile, open_weights, require_float
+from dbcli.diffusion.files.model_files import open_weights
+from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
 from dbcli.diffusion.formats.kind_checks import check_lora
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, check_layer, module_shapes

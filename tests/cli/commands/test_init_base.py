@@ -125,7 +125,7 @@ def test_an_infinite_weight_ends_drawing_with_exit_5(run: Run, tmp_path: Path, t
 
 
 def test_exports_carry_prediction_zero_snr_and_vae(tmp_path: Path, tensors) -> None:
-    from dbcli.diffusion.files.model_files import read_header
+    from dbcli.diffusion.files.model_files import open_weights
     from dbcli.diffusion.formats.checkpoint import write_checkpoint
     from dbcli.diffusion.formats.diffusers_folder import write_base
 
@@ -143,5 +143,5 @@ def test_exports_carry_prediction_zero_snr_and_vae(tmp_path: Path, tensors) -> N
         pad_token=str(base.tokenizer.pad_token),
         dtype=torch.float32,
     )
-    assert {"v_pred", "ztsnr"} <= set(read_header(tmp_path / "out.safetensors").tensors)
+    assert {"v_pred", "ztsnr"} <= set(open_weights(tmp_path / "out.safetensors").names())
     assert {load_base(str(tmp_path / name)).hash for name in ("folder", "out.safetensors")} == {base.hash}

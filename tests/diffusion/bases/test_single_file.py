@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.bases.single_file import TELLING_NAME
-from dbcli.diffusion.files.model_files import read_header
+from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.formats.checkpoint import METADATA_KEY, original_tensors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models
@@ -219,4 +219,4 @@ def test_a_hostile_configuration_in_the_metadata_is_refused(bare, tmp_path: Path
     path = rewrite(bare["sd-v1"], tmp_path / "odd.safetensors", lambda t: t, {METADATA_KEY: json.dumps(configs)})
     with pytest.raises(UnsafeFile, match="layers_per_block"):
         load_base(str(path))
-    assert METADATA_KEY in read_header(path).metadata
+    assert METADATA_KEY in open_weights(path).metadata

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from dbcli.diffusion.files.model_files import open_weights, read_header, read_json
+from dbcli.diffusion.files.model_files import open_weights, read_json
 from dbcli.errors import BaseMissing, UnsafeFile
 
 
@@ -49,23 +51,24 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "data", "reason"),
     [
-        (b"{not json", b"", "not JSON"),
-        ([1], b"", "not a table"),
-        (b'{"a":' * 5000, b"", "not JSON"),
-        ({"__metadata__": {"a": 1}}, b"", "metadata"),
-        ({"a": entry([2], 0, 8, "F99")}, b"\0" * 8, "unknown type"),
-        ({"a": entry([2], 0, 4)}, b"\0" * 4, "does not fit"),
-        ({"a": entry([2**40], 0, 8)}, b"\0" * 8, "does not fit"),
-        ({"a": entry([-2], 0, 8)}, b"\0" * 8, "shape"),
-        ({"a": entry([True], 0, 4)}, b"\0" * 4, "shape"),
-        ({"a": entry([1] * 9, 0, 4)}, b"\0" * 4, "shape"),
-        ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, b"\0" * 4, "overlap"),
-        ({"a": entry([1], 4, 8)}, b"\0" * 8, "gaps"),
-        ({"a": entry([1], 0, 4)}, b"\0" * 5, "describes"),
-        ({"a": entry([2], 0, 8)}, b"\0" * 4, "describes"),
-        (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{}}', b"\0" * 4, "not JSON"),
-        ({"a": {"dtype": "F32"}}, b"", "malformed"),
-        ({"a": 3}, b"", "malformed"),
+        (b"{not json", b"", "invalid JSON"),
+        ([1], b"", "invalid type: sequence"),
+        (b'{"a":' * 5000, b"", "recursion limit"),
+        ({"__metadata__": {"a": 1}}, b"", "expected a string"),
+        ({"a": entry([2], 0, 8, "F99")}, b"\0" * 8, "unknown variant `F99`"),
+        ({"a": entry([2], 0, 16, "C64")}, b"\0" * 16, "unknown type 'C64'"),
+        ({"a": entry([2], 0, 4)}, b"\0" * 4, "invalid shape"),
+        ({"a": entry([2**40], 0, 8)}, b"\0" * 8, "invalid shape"),
+        ({"a": entry([2**62, 2**62], 0, 8)}, b"\0" * 8, "overflow"),
+        ({"a": entry([-2], 0, 8)}, b"\0" * 8, "invalid value: integer `-2`"),
+        ({"a": entry([True], 0, 4)}, b"\0" * 4, "invalid type: boolean"),
+        ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, b"\0" * 4, "invalid offset for tensor `b`"),
+        ({"a": entry([1], 4, 8)}, b"\0" * 8, "invalid offset for tensor `a`"),
+        ({"a": entry([1], 0, 4)}, b"\0" * 5, "not fully covered"),
+        ({"a": entry([2], 0, 8)}, b"\0" * 4, "not fully covered"),
+        (b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{}}', b"\0" * 4, "missing field"),
+        ({"a": {"dtype": "F32"}}, b"", "missing field"),
+        ({"a": 3}, b"", "invalid type: integer `3`"),
     ],
 )
 def test_a_header_that_does_not_hold_is_refused(tmp_path: Path, header: object, data: bytes, reason: str) -> None:
@@ -75,10 +78,25 @@ def test_a_header_that_does_not_hold_is_refused(tmp_path: Path, header: object, 
     assert "bad.safetensors" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": entry([1] * 9, 0, 4)},
+        {"a": entry([1], 0, 4) | {"said": 1}},
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    ],
+    ids=["nine dimensions", "one key too many", "a doubled name"],
+)
+def test_what_the_library_lets_pass_is_one_plain_tensor(tmp_path: Path, header: object) -> None:
+    weights = open_weights(raw_safetensors(tmp_path / "odd.safetensors", header, struct.pack("<f", 1.5)))
+    assert weights.names() == ["a"]
+    assert weights.read("a").flatten().tolist() == [1.5]
+
+
 def test_a_header_that_claims_more_than_the_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")
-    with pytest.raises(UnsafeFile, match="claims"):
+    with pytest.raises(UnsafeFile, match="header too large"):
         open_weights(path)
 
 
@@ -101,10 +119,30 @@ def test_a_flipped_header_byte_is_refused_or_read_but_never_a_crash(tmp_path_fac
     raw[position] ^= data.draw(st.integers(1, 255))
     (folder / "m.safetensors").write_bytes(raw)
     try:
-        header = read_header(folder / "m.safetensors")
+        weights = open_weights(folder / "m.safetensors")
+        tensors = [weights.read(name) for name in weights.names()]
     except UnsafeFile:
         return
-    assert all(info.end <= len(raw) for info in header.tensors.values())
+    assert all(tensor.numel() * tensor.element_size() <= len(raw) for tensor in tensors)
+
+
+def test_a_file_that_became_shorter_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.ones(5)}, str(path))
+    weights = open_weights(path)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UnsafeFile, match="not fully covered"):
+        weights.read("a")
+
+
+def test_a_header_is_read_without_torch(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(5)}, str(tmp_path / "m.safetensors"))
+    code = (
+        "import sys; from pathlib import Path; from dbcli.diffusion.files.model_files import open_weights;"
+        "print(open_weights(Path(sys.argv[1])).shape('a'), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.safetensors")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "(5,) False\n"
 
 
 def test_there_is_no_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dbcli.diffusion.bases.base import load_base
-from dbcli.diffusion.files.model_files import read_header
+from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
 from tests.diffusion import tiny_models
 
@@ -49,7 +49,7 @@ def test_diffusers_own_pipeline_reads_the_folder(tmp_path: Path) -> None:
 
 
 def test_text_encoder_names_carry_the_prefix_that_older_versions_look_for(tmp_path: Path) -> None:
-    names = read_header(write(tmp_path / "out") / "text_encoder" / "model.safetensors").tensors
+    names = open_weights(write(tmp_path / "out") / "text_encoder" / "model.safetensors").names()
     assert all(name.startswith("text_model.") for name in names)
     assert "text_model.encoder.layers.11.self_attn.q_proj.weight" in names
     assert len(names) == 12 * 16 + 4  # sixteen a layer, two tables, the last norm's two
@@ -110,8 +110,8 @@ def test_a_rounded_folder_gives_networks_of_one_type(tmp_path: Path) -> None:
         "float32",
         ["CLIPTextModel"],
     )
-    weights = read_header(folder / "text_encoder" / "model.safetensors").tensors.values()
-    assert {info.dtype for info in weights} == {"float16"}
+    weights = open_weights(folder / "text_encoder" / "model.safetensors")
+    assert {weights.dtype(name) for name in weights.names()} == {torch.float16}
     assert "_name_or_path" not in json.loads((folder / "unet" / "config.json").read_text())
     index = json.loads((folder / "model_index.json").read_text())
     assert index["scheduler"] == ["diffusers", "PNDMScheduler"]
