@@ -16,6 +16,8 @@ from dbcli.errors import PhotoError
 
 # A random crop is drawn this often for every photo before training, so that latents can still be computed once.
 RANDOM_CROPS = 8
+# Images that the autoencoder encodes together.
+ENCODE_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,11 @@ def _opened(path: Path) -> Image.Image:
 
 @torch.no_grad()
 def encode(
-    vae: Any, pixels: Sequence[torch.Tensor], *, batch_size: int, on_batch: Callable[[int], None] | None = None
+    vae: Any,
+    pixels: Sequence[torch.Tensor],
+    *,
+    batch_size: int = ENCODE_BATCH,
+    on_batch: Callable[[int], None] | None = None,
 ) -> Posterior:
     """The autoencoder's posterior of pictures `[3, H, W]` in [-1, 1], scaled as the denoiser expects it."""
     scale = vae.config.scaling_factor

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def estimate_document(estimate: MemoryEstimate) -> dict[str, object]:
-    """The forecasts as JSON: bytes and seconds."""
+    """The estimates as JSON: bytes and seconds."""
     return {
         "device": estimate.device,
         "free_bytes": estimate.free_bytes,
@@ -26,16 +26,16 @@ def estimate_document(estimate: MemoryEstimate) -> dict[str, object]:
                 "seconds": one.seconds,
                 "fits": one.fits,
             }
-            for one in estimate.forecasts
+            for one in estimate.recipes
         ],
     }
 
 
 def show_estimate(screen: Screen, estimate: MemoryEstimate) -> None:
-    """The forecasts as a table, and the first recipe that fits."""
+    """The estimates as a table, and the first recipe that fits."""
     rows = [
         (one.rung, f"{one.peak_bytes / 1e9:.2f} GB", _duration(one.seconds), "yes" if one.fits else "no")
-        for one in estimate.forecasts
+        for one in estimate.recipes
     ]
     free = f"{estimate.device}, {estimate.free_bytes / 1e9:.1f} GB free"
     columns = (
@@ -48,7 +48,7 @@ def show_estimate(screen: Screen, estimate: MemoryEstimate) -> None:
     fitting = estimate.fitting
     if fitting is None:
         screen.warn("No recipe fits this machine's free memory; a smaller images.resolution takes less.")
-    elif fitting is not estimate.forecasts[0]:
+    elif fitting is not estimate.recipes[0]:
         screen.line(f"The first that fits: {fitting.rung}; --profile auto takes the first of the whole ladder.")
 
 

@@ -85,13 +85,13 @@ def _photos(layout: Layout) -> Iterator[Check]:
 
 def _recipe(layout: Layout) -> Iterator[Check]:
     """What the project's own recipe takes of this machine, and what would fit if it does not."""
-    from dbcli.workflows.memory.estimate import look_ahead
+    from dbcli.workflows.memory.estimate import estimate_recipe
 
     _, profile = resolve_profile(layout)
-    estimate = look_ahead(layout, list_subjects(layout), profile)
+    estimate = estimate_recipe(layout, list_subjects(layout), profile)
     if estimate is None:
         return
-    first, free = estimate.forecasts[0], f"{estimate.free_bytes / GIGABYTE:.1f} GB free"
+    first, free = estimate.recipes[0], f"{estimate.free_bytes / GIGABYTE:.1f} GB free"
     minutes = max(1, round(first.seconds / 60))
     found = f"{first.rung}: about {first.peak_bytes / GIGABYTE:.1f} GB at its peak ({free}) and {minutes} min"
     if first.fits:

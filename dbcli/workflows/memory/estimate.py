@@ -1,4 +1,4 @@
-"""What a recipe will take of this machine, told before it begins: memory at its peak, and time."""
+"""What a recipe will take of this machine, estimated before it begins: memory at its peak, and time."""
 
 from __future__ import annotations
 
@@ -10,30 +10,25 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import FROZEN, Profile
-from dbcli.project.settings.project_settings import ProjectSettings, load_settings
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
 if TYPE_CHECKING:
-    import torch
-
     from dbcli.diffusion.estimate.fake_run import Effort
-    from dbcli.diffusion.estimate.speed import Speed
 
 # Textual inversion stands on no rung.
 ESTIMATED = ("full", "lora")
-ENCODED_AT_ONCE = 4
 # Room for what is not counted: the allocator's gaps, and what other programs take meanwhile.
 SPARE = 0.05
-RANDOM_CROPS = 8
 # Measured on the CPU: compiled kernels and the gaps between tensors, whatever the model's size.
 WORKING_BYTES = 150_000_000
 
 
 @dataclass(frozen=True)
-class Forecast:
+class RecipeEstimate:
     """One recipe on this machine: bytes in each phase beside the program's own, and seconds.
 
     `peak_bytes` is what `peak_memory_bytes` of the run's record should come to.
@@ -50,25 +45,25 @@ class Forecast:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """The chosen recipe's forecast, and those below it down to the first that fits."""
+    """The chosen recipe's estimate, and those below it down to the first that fits."""
 
-    forecasts: list[Forecast]
+    recipes: list[RecipeEstimate]
     free_bytes: int
     device: str
 
     @property
-    def fitting(self) -> Forecast | None:
+    def fitting(self) -> RecipeEstimate | None:
         """The first rung, from the first one down, that this machine has the memory for."""
-        return next((one for one in self.forecasts if one.fits), None)
+        return next((one for one in self.recipes if one.fits), None)
 
     @property
-    def chosen(self) -> Forecast:
+    def chosen(self) -> RecipeEstimate:
         """The first rung that fits, or the smallest."""
-        return self.fitting or self.forecasts[-1]
+        return self.fitting or self.recipes[-1]
 
 
-def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> MemoryEstimate | None:
-    """Forecasts a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
+def estimate_recipe(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> MemoryEstimate | None:
+    """RecipeEstimates a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
 
     None for a method that is not estimated, and where the base is not on this machine and its size not known.
     """
@@ -89,7 +84,7 @@ def look_ahead(layout: Layout, subjects: Sequence[Subject], profile: Profile) ->
         return None
 
 
-def look_for(
+def choose_recipe(
     layout: Layout,
     subjects: Sequence[Subject],
     *,
@@ -97,7 +92,7 @@ def look_for(
     flags: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> MemoryEstimate:
-    """Forecasts the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
+    """RecipeEstimates the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
 
     A rung that they rule out is left out. Raises UsageError where the size of the base is not known, or no rung has the
     method that was asked for, and ConfigError where they can hold on no rung.
@@ -111,10 +106,9 @@ def look_for(
             own = [f"{key}={value}".lower() for key, value in rung.settings.items()]
             if (flags or {}).get("method") not in (None, rung.method):
                 continue
-            named = default_profile(base, rung.method)
+            named, count = default_profile(base, rung.method), max(1, len(subjects))
             try:
-                how: dict[str, Any] = {"flags": flags, "subjects": max(1, len(subjects))}
-                profile = resolve_profile(layout, profile=named, sets=[*own, *sets], **how)[1]
+                profile = resolve_profile(layout, profile=named, sets=[*own, *sets], flags=flags, subjects=count)[1]
             except ConfigError as fault:
                 faults.append(fault)
                 continue
@@ -129,9 +123,9 @@ def look_for(
             f"How much {base} takes is not known before it is on this machine.",
             hint="name a profile for the first run: --profile lora",
         ) from error
-    if not estimate.forecasts and faults:
+    if not estimate.recipes and faults:
         raise faults[0]
-    if not estimate.forecasts:
+    if not estimate.recipes:
         raise UsageError("The profile auto has no recipe of that method.", hint="--method full or --method lora")
     if progress is not None and estimate.fitting is None:
         least, free = estimate.chosen, estimate.free_bytes / 1e9
@@ -140,20 +134,31 @@ def look_for(
 
 
 def _estimate(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Profile]) -> MemoryEstimate:
-    """Forecasts recipes one by one until one fits."""
+    """Estimates recipes one by one until one fits."""
     from dbcli.diffusion.devices import device_name, free_memory_bytes, pick_device
 
     settings = load_settings(layout)
     photos = sum(len(subject.photos) for subject in subjects)
-    forecasts: list[Forecast] = []
+    estimates: list[RecipeEstimate] = []
     device, free = pick_device("cpu"), 0
     for profile in recipes:
         device = pick_device(profile.train.device)
         free = free_memory_bytes(device)
-        forecasts.append(_forecast(settings, profile, photos, device, free))
-        if forecasts[-1].fits:
+        model = _Model(settings.base, settings.revision, tuple(settings.base_choices.items()), str(device))
+        estimates.append(_recipe_estimate(model, profile, photos, free))
+        if estimates[-1].fits:
             break
-    return MemoryEstimate(forecasts, free, device_name(device))
+    return MemoryEstimate(estimates, free, device_name(device))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A base on a device: what is known of its fake runs is kept under it."""
+
+    source: str
+    revision: str | None
+    choices: tuple[tuple[str, str | None], ...]
+    device: str
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class _Training:
 
 @dataclass(frozen=True)
 class _Before:
-    """What comes before the steps takes, on the base as it is, and the sizes it was rehearsed with."""
+    """What comes before the steps takes, on the base as it is, and the sizes of its fake run."""
 
     size_px: int
     channels: int
@@ -179,15 +184,21 @@ class _Before:
     encode: Effort
 
 
-def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: torch.device, free: int) -> Forecast:
-    train, prior = profile.train, profile.prior
+def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) -> RecipeEstimate:
+    import torch
+
+    from dbcli.diffusion.estimate.speed import measured_speed
+    from dbcli.diffusion.images import ENCODE_BATCH, RANDOM_CROPS
+    from dbcli.diffusion.precision import AUTOCAST
+
+    device, train, prior = torch.device(model.device), profile.train, profile.prior
     drawn = prior.images if prior.enabled and prior.folder is None else 0
-    images = photos * _views(profile) + (prior.images if prior.enabled else 0)
+    views = (RANDOM_CROPS if profile.images.crop == "random" else 1) * (2 if profile.images.flip else 1)
+    images = photos * views + (prior.images if prior.enabled else 0)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
-    at_once = (min(prior.batch_size, drawn or 1), min(ENCODED_AT_ONCE, images))
-    model = (settings.base, settings.revision, tuple(settings.base_choices.items()), str(device))
-    done = _training(*model, neutral.model_dump_json())
-    before = _before(*model, profile.images.resolution, prior.precision, at_once)
+    done = _training(model, neutral.model_dump_json())
+    at_once = (min(prior.batch_size, drawn or 1), min(ENCODE_BATCH, images))
+    before = _before(model, profile.images.resolution, prior.precision, at_once)
     is_cpu = device.type != "cuda"
     pixels = images * 3 * before.size_px**2 * 4 if is_cpu else 0
     held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
@@ -197,33 +208,30 @@ def _forecast(settings: ProjectSettings, profile: Profile, photos: int, device: 
         # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
         "train": held + done.step.peak_bytes + (before.encode.peak_bytes // 2 if is_cpu else 0),
     }
-    rows = train.batch_size * (2 if prior.enabled else 1)
-    speed = _speed(device, before.channels, rows, before.latent_size, train.precision)
+    rows, dtype = train.batch_size * (2 if prior.enabled else 1), AUTOCAST.get(train.precision, torch.float32)
+    speed = measured_speed(device, channels=before.channels, rows=rows, size=before.latent_size, dtype=dtype)
     step_seconds = train.accumulation * speed.seconds(done.step)
-    seconds = step_seconds * train.steps + -(-images // ENCODED_AT_ONCE) * speed.seconds(before.encode)
+    seconds = step_seconds * train.steps + -(-images // ENCODE_BATCH) * speed.seconds(before.encode)
     seconds += -(-drawn // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
     seconds += drawn * speed.seconds(before.decode)
-    peak = max(phases.values())
-    rung = rung_of(profile)
+    peak, rung = max(phases.values()), rung_of(profile)
     name = rung.name if rung is not None else profile.method
     fits = (peak + (WORKING_BYTES if is_cpu else 0)) * (1 + SPARE) <= free
-    return Forecast(name, profile, done.own_bytes + peak, phases, step_seconds, seconds, fits)
+    return RecipeEstimate(name, profile, done.own_bytes + peak, phases, step_seconds, seconds, fits)
 
 
 # Rungs that differ in their optimiser alone share their steps.
 @lru_cache(maxsize=16)
-def _training(
-    base_name: str, revision: str | None, choices: tuple[tuple[str, str | None], ...], device_name: str, recipe: str
-) -> _Training:
+def _training(model: _Model, recipe: str) -> _Training:
     import torch
 
     from dbcli.diffusion.devices import resident_bytes
     from dbcli.diffusion.estimate.meta_base import imagine_base, place
     from dbcli.workflows.models.trainable import make_trainable
 
-    profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(device_name)
-    base = imagine_base(base_name, revision, **dict(choices))
-    # As much as a run has loaded of the program itself; what rehearsing needs comes after it.
+    profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(model.device)
+    base = imagine_base(model.source, model.revision, **dict(model.choices))
+    # As much as a run has loaded of the program itself; what a fake run needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.fake_run import without_memory
@@ -244,15 +252,7 @@ def _training(
 
 # Class images are drawn and photos encoded before a rung changes anything of a base: it is the same for all of them.
 @lru_cache(maxsize=4)
-def _before(
-    base_name: str,
-    revision: str | None,
-    choices: tuple[tuple[str, str | None], ...],
-    device_name: str,
-    resolution: int | None,
-    precision: str,
-    at_once: tuple[int, int],
-) -> _Before:
+def _before(model: _Model, resolution: int | None, precision: str, at_once: tuple[int, int]) -> _Before:
     import torch
 
     from dbcli.diffusion.estimate import footprint
@@ -261,7 +261,7 @@ def _before(
     from dbcli.diffusion.estimate.meta_base import imagine_base, put
     from dbcli.diffusion.precision import drawing_precision
 
-    device, base = torch.device(device_name), imagine_base(base_name, revision, **dict(choices))
+    base, device = imagine_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
     plain, size = footprint.weights_bytes(base), resolution or base.resolution
     unet: Any = base.unet
     with without_memory():
@@ -275,17 +275,3 @@ def _before(
             decode=footprint.decoding_pass(base, Batch(1, size)),
             encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
         )
-
-
-def _views(profile: Profile) -> int:
-    return (RANDOM_CROPS if profile.images.crop == "random" else 1) * (2 if profile.images.flip else 1)
-
-
-def _speed(device: torch.device, channels: int, rows: int, size: int, precision: str) -> Speed:
-    import torch
-
-    from dbcli.diffusion.estimate.speed import measured_speed
-    from dbcli.diffusion.precision import AUTOCAST
-
-    dtype = AUTOCAST.get(precision, torch.float32)
-    return measured_speed(device, channels=channels, rows=rows, size=size, dtype=dtype)

@@ -159,13 +159,13 @@ class Pace:
         return self._known[profile.method]
 
     def _estimated(self, profile: Profile) -> float | None:
-        from dbcli.workflows.memory.estimate import look_ahead
+        from dbcli.workflows.memory.estimate import estimate_recipe
 
         if not self.may_estimate:
             return None
         known = [one for one in list_subjects(self.layout) if one.photos][:1]
-        estimate = look_ahead(self.layout, known, profile) if known else None
-        return None if estimate is None else estimate.forecasts[0].step_seconds
+        estimate = estimate_recipe(self.layout, known, profile) if known else None
+        return None if estimate is None else estimate.recipes[0].step_seconds
 
 
 def _before(runs: Sequence[RunRecord], profile: Profile) -> float | None:

@@ -92,7 +92,7 @@ def gather(
             if should_stop():
                 raise Interrupted("Stopped while encoding pictures.")
 
-        images = encode(base.vae, pile.pixels, batch_size=4, on_batch=on_batch)
+        images = encode(base.vae, pile.pixels, on_batch=on_batch)
     _tell_masks(pile, materials, profile, progress)
     return Lesson(images, pile.prompts, materials, loss_weights(pile.masks, images, profile.images.mask_loss))
 

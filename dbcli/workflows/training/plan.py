@@ -12,7 +12,7 @@ from dbcli.project.settings.cautions import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
-from dbcli.workflows.memory.estimate import ESTIMATED, MemoryEstimate, look_ahead, look_for
+from dbcli.workflows.memory.estimate import ESTIMATED, MemoryEstimate, choose_recipe, estimate_recipe
 from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.effective_settings import AUTO, resolve_profile
@@ -132,12 +132,11 @@ def with_estimate(
     `auto` takes the first rung that fits; a run that continues another, or is resumed, keeps its recipe.
     """
     if plan.profile_name == AUTO and plan.continuation is None and plan.resumed is None:
-        estimate = look_for(layout, plan.subjects, sets=request.sets, flags=request.flags, progress=progress)
+        estimate = choose_recipe(layout, plan.subjects, sets=request.sets, flags=request.flags, progress=progress)
         progress.note(f"This machine has room for: {estimate.chosen.rung}.")
         return replace(plan, profile=estimate.chosen.profile, estimate=estimate)
     if asked and plan.profile.method in ESTIMATED:
         with progress.stage("Estimating memory and time", 1) as stage:
-            estimate = look_ahead(layout, plan.shown, plan.profile)
+            plan = replace(plan, estimate=estimate_recipe(layout, plan.shown, plan.profile))
             stage.advance()
-        return replace(plan, estimate=estimate)
     return plan

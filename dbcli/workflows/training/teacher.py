@@ -101,7 +101,7 @@ def stored_predictions(
     if missing:
         # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
         pixels = [class_pixels(file, resolution) for file in images.files]
-        posterior = encode(base.vae, pixels, batch_size=4, on_batch=lambda count: _go_on(should_stop))
+        posterior = encode(base.vae, pixels, on_batch=lambda count: _go_on(should_stop))
         prompt = embed_prompts(base.tokenizer, base.text_encoder, [images.prompt])
         alphas = alphas_of(base.scheduler_config)
         with progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
