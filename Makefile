@@ -12,8 +12,9 @@ STAMP  := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/dreambooth demo
 
+# As many workers as there are processors, one thread each.
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -s

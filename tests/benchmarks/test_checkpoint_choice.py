@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,6 @@ def test_the_summary_says_by_how_much_and_for_how_many(study: ModuleType) -> Non
 def test_the_study_runs_goes_on_where_it_was_and_refuses_other_settings(
     study: ModuleType, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.set_num_threads(2)
     suite = tmp_path / "one.yaml"
     suite.write_text("name: one\nany: ['a {identifier} {class} in space']\n")
     sets = ["train.batch_size=1", "prior.enabled=false", "draw.steps=2", "probe.steps=2", "probe.seeds=1"]

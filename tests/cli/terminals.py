@@ -36,7 +36,7 @@ class Terminal:
     def __init__(
         self, words: list[str], folder: Path, *, columns: int = 80, rows: int = 40, colour: bool = True
     ) -> None:
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "OMP_NUM_THREADS": "2"}
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         for name in ("COLUMNS", "LINES", "NO_COLOR", "TMUX", "TERM_PROGRAM", "KITTY_WINDOW_ID"):
             environment.pop(name, None)
         if not colour:

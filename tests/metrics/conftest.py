@@ -1,23 +1,14 @@
-"""Judges loaded once for all tests of this folder, and a thread limit."""
+"""Judges loaded once for all tests of this folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 
 from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.judges.loading import load_judges
 from tests.metrics.judge_makers import write_embedded_judges
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

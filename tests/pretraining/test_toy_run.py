@@ -32,11 +32,8 @@ from pretraining.warm import adopt
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("pretraining")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     finished = Run(folder, TOY, 0, torch.device("cpu"), bfloat16=False)
     make_all(finished, folder / "embedded")
-    torch.set_num_threads(threads)
     return finished
 
 

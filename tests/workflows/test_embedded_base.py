@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from dbcli.project.files.layout import Layout
@@ -24,7 +23,6 @@ from dbcli.workflows.training.run import train_run
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict]:
     """A run of a third of the profile's steps on the first bundled subject, scored by the demo's suite."""
-    torch.set_num_threads(2)
     folder, quiet = tmp_path_factory.mktemp("embedded") / "project", Silence()
     init_project(folder, "tiny", None, offline=True)
     layout, subject = Layout(folder.resolve()), bundled_subjects()[0]

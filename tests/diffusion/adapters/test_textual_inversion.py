@@ -43,7 +43,6 @@ class Model:
 
 @pytest.fixture
 def model() -> Model:
-    torch.set_num_threads(2)
     parts = {name: copy.deepcopy(network) for name, network in tiny_models.networks().items()}
     return Model(tiny_models.tokenizer(), **parts)
 

@@ -13,7 +13,6 @@ from tests.diffusion import tiny_models
 
 @torch.no_grad()
 def test_not_one_bit_changes_and_the_network_is_as_before() -> None:
-    torch.set_num_threads(2)
     parts = {name: copy.deepcopy(tiny_models.networks()[name]) for name in ("unet", "text_encoder")}
     add_lora(**parts, train_text=False, rank=2, alpha=2, targets=["to_k", "to_v"], text_targets=[])
     unet = parts["unet"].eval()

@@ -22,7 +22,6 @@ SETTINGS = DrawSettings(steps=3, guidance=4.0, width=64, height=64, batch_size=4
 
 @pytest.fixture(scope="module")
 def base() -> Any:
-    torch.set_num_threads(2)
     parts = tiny_models.networks()
     return SimpleNamespace(
         **parts,

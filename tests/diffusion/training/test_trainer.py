@@ -28,7 +28,6 @@ SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_
 
 @pytest.fixture
 def parts() -> dict[str, Any]:
-    torch.set_num_threads(2)
     return {name: copy.deepcopy(network) for name, network in tiny_models.networks().items()}
 
 

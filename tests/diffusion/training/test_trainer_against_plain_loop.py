@@ -27,7 +27,6 @@ BF16_BAND = 0.01
 
 @pytest.fixture
 def parts() -> dict[str, Any]:
-    torch.set_num_threads(2)
     return {name: copy.deepcopy(network) for name, network in tiny_models.networks().items()}
 
 

@@ -42,7 +42,6 @@ SETS = [
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    torch.set_num_threads(2)
     folder = tmp_path_factory.mktemp("probing")
     init_project(folder / "p", str(write_small_base(folder / "base")), None, offline=True)
     made = Layout((folder / "p").resolve())
