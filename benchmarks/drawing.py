@@ -37,15 +37,15 @@ def ours(base: Any, arguments: argparse.Namespace, folder: Path) -> Any:
     import torch
 
     from dbcli.diffusion.images import to_image
-    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
+    from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
     from dbcli.workflows.images.image_writer import ImageWriter
 
     size = base.resolution
-    how = DrawSettings("ddim", arguments.steps, arguments.guidance, 0.0, size, size, arguments.batch)
-    orders = [Order(PROMPT, seed) for seed in range(arguments.count)]
+    how = SamplingSettings("ddim", arguments.steps, arguments.guidance, 0.0, size, size, arguments.batch)
+    orders = [SampleRequest(PROMPT, seed) for seed in range(arguments.count)]
     images = {}
     with ImageWriter() as writer:
-        for index, pixels in draw(base, orders, how):
+        for index, pixels in sample_images(base, orders, how):
             writer.submit(lambda path, pixels: to_image(pixels).save(path), folder / f"ours-{index}.png", pixels)
             images[index] = pixels
     return torch.stack([images[index] for index in range(arguments.count)])

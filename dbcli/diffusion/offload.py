@@ -19,14 +19,14 @@ def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
     return [base.vae] if trains_text else [base.vae, base.text_encoder]
 
 
-def rest(*networks: nn.Module) -> None:
+def offload(*networks: nn.Module) -> None:
     """Takes networks off a GPU; where there is none nothing moves."""
     for network in networks:
         network.to(MACHINE)
 
 
 @contextmanager
-def at_work(device: torch.device, *networks: nn.Module) -> Iterator[None]:
+def on_device(device: torch.device, *networks: nn.Module) -> Iterator[None]:
     """Inside it the networks are on a device; after it each is where it was before."""
     homes = [next(network.parameters()).device for network in networks]
     for network in networks:

@@ -10,13 +10,13 @@ import torch
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def computing_in(precision: str, device: torch.device) -> Any:
+def autocast(precision: str, device: torch.device) -> Any:
     """A context inside which passes on a device compute in `fp32`, `bf16` or `fp16`; weights stay as they are."""
     dtype = AUTOCAST.get(precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def drawing_precision(wanted: str, device: torch.device) -> str:
+def sampling_precision(wanted: str, device: torch.device) -> str:
     """What a setting means on a device: `auto` is bf16 on a CUDA GPU that computes in it, fp32 elsewhere."""
     if wanted != "auto":
         return wanted

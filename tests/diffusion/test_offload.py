@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dbcli.diffusion.offload import at_work, idle_in_training, rest
+from dbcli.diffusion.offload import idle_in_training, offload, on_device
 
 GPU, MACHINE = torch.device("cuda"), torch.device("cpu")
 
@@ -30,16 +30,16 @@ class Movable:
 
 def test_what_rests_goes_to_work_and_back() -> None:
     resting, busy = Movable(MACHINE), Movable(GPU)
-    with at_work(GPU, resting, busy):  # type: ignore[arg-type]
+    with on_device(GPU, resting, busy):  # type: ignore[arg-type]
         assert (resting.device, busy.device) == (GPU, GPU)
     assert (resting.device, busy.device) == (MACHINE, GPU)
-    rest(busy)  # type: ignore[arg-type]
+    offload(busy)  # type: ignore[arg-type]
     assert busy.device == MACHINE
 
 
 def test_an_error_at_work_does_not_keep_a_network_from_its_rest() -> None:
     network = Movable(MACHINE)
-    with pytest.raises(ValueError), at_work(GPU, network):  # type: ignore[arg-type]
+    with pytest.raises(ValueError), on_device(GPU, network):  # type: ignore[arg-type]
         raise ValueError
     assert network.device == MACHINE
 
@@ -47,8 +47,8 @@ def test_an_error_at_work_does_not_keep_a_network_from_its_rest() -> None:
 def test_where_there_is_no_gpu_not_one_weight_is_copied() -> None:
     network = nn.Linear(3, 3)
     places = [parameter.data_ptr() for parameter in network.parameters()]
-    with at_work(MACHINE, network):
-        rest(network)
+    with on_device(MACHINE, network):
+        offload(network)
     assert places == [parameter.data_ptr() for parameter in network.parameters()]
 
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 
 @dataclass(frozen=True)
-class Effort:
+class PassCost:
     """What a piece of work takes beyond what was there before: bytes at its peak, operations, multiply-adds x 2."""
 
     peak_bytes: int
@@ -64,15 +64,15 @@ class _Ledger(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
 
 
-def rehearse(work: Callable[[], Any]) -> Effort:
+def fake_run(work: Callable[[], Any]) -> PassCost:
     """Runs `work`, whose tensors are all fake, and says what it took; what it returns is counted as kept."""
     with _Ledger() as ledger:
         kept = work()
-        effort = Effort(ledger.peak, ledger.live, ledger.flops, ledger.operations)
+        effort = PassCost(ledger.peak, ledger.live, ledger.flops, ledger.operations)
         del kept
     return effort
 
 
-def without_memory() -> FakeTensorMode:
+def fake_tensors() -> FakeTensorMode:
     """Inside it every tensor that is made has a device and a shape, and no memory."""
     return FakeTensorMode(allow_non_fake_inputs=True)

@@ -11,9 +11,9 @@ import torch
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids
-from dbcli.diffusion.estimate.fake_run import Effort, rehearse
+from dbcli.diffusion.estimate.fake_run import PassCost, fake_run
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.precision import computing_in
+from dbcli.diffusion.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def network_bytes(networks: Iterable[Any]) -> int:
     return held_bytes(tensor for network in networks for tensor in (*network.parameters(), *network.buffers()))
 
 
-def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool = False) -> Effort:
+def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool = False) -> PassCost:
     """One forward and backward pass; what it keeps are the gradients. The gradients are dropped again.
 
     fused: each gradient is given back the moment it is whole, as an optimiser inside the backward pass does.
@@ -55,7 +55,7 @@ def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool
     frozen = torch.empty(batch.rows, base.max_tokens, width, device=latents.device)
 
     def work() -> None:
-        with computing_in(batch.precision, latents.device):
+        with autocast(batch.precision, latents.device):
             embedded = embed_ids(base.text_encoder, ids) if trainable.trains_text else None
             conditioning = frozen if embedded is None else embedded.repeat_interleave(-(-batch.rows // 2), 0)
             prediction = unet(latents, timesteps, conditioning[: batch.rows]).sample
@@ -63,7 +63,7 @@ def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool
 
     parameters = list(trainable.tensors.values())
     hooks = [one.register_post_accumulate_grad_hook(_drop_gradient) for one in parameters if fused]
-    effort = rehearse(work)
+    effort = fake_run(work)
     for parameter in parameters:
         parameter.grad = None
     for hook in hooks:
@@ -106,7 +106,7 @@ def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
 
 
 @torch.no_grad()
-def denoising_pass(base: Base, batch: Batch) -> Effort:
+def denoising_pass(base: Base, batch: Batch) -> PassCost:
     """One step of drawing: the UNet on wanted and unwanted rows together."""
     latents = _latents(base, Batch(2 * batch.rows, batch.size_px))
     width = int(base.unet.config.cross_attention_dim)  # type: ignore[union-attr,arg-type,attr-defined]
@@ -114,25 +114,25 @@ def denoising_pass(base: Base, batch: Batch) -> Effort:
     timestep = torch.zeros((), dtype=torch.int64, device=latents.device)
 
     def work() -> torch.Tensor:
-        with computing_in(batch.precision, latents.device):
+        with autocast(batch.precision, latents.device):
             return base.unet(latents, timestep, conditioning).sample  # type: ignore[no-any-return]
 
-    return rehearse(work)
+    return fake_run(work)
 
 
 @torch.no_grad()
-def decoding_pass(base: Base, batch: Batch) -> Effort:
+def decoding_pass(base: Base, batch: Batch) -> PassCost:
     """From latents to pictures."""
     latents = _latents(base, batch)
-    return rehearse(lambda: decode(base.vae, latents))
+    return fake_run(lambda: decode(base.vae, latents))
 
 
 @torch.no_grad()
-def encoding_pass(base: Base, batch: Batch) -> Effort:
+def encoding_pass(base: Base, batch: Batch) -> PassCost:
     """From pictures to the autoencoder's posterior."""
     pixels = torch.empty(batch.rows, 3, batch.size_px, batch.size_px, device=base.unet.device)  # type: ignore[arg-type]
     vae: Any = base.vae
-    return rehearse(lambda: vae.encode(pixels).latent_dist.mean)
+    return fake_run(lambda: vae.encode(pixels).latent_dist.mean)
 
 
 def _latents(base: Base, batch: Batch) -> torch.Tensor:

@@ -25,7 +25,7 @@ from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.errors import Unreachable
 
 
-def imagine_base(source: str, revision: str | None, **choices: str | None) -> Base:
+def load_meta_base(source: str, revision: str | None, **choices: str | None) -> Base:
     """A base on the meta device, float32: adapters can be added to it; `put` and `place` make it able to work.
 
     `choices` are those of `parts_of`: the prediction type and a separate VAE.

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.estimate.fake_run import Effort
+from dbcli.diffusion.estimate.fake_run import PassCost
 
 # Enough to be measured, little enough not to be waited for.
 PROBE_SECONDS = 0.25
@@ -22,7 +22,7 @@ class Speed:
     flops_per_second: float
     seconds_per_operation: float
 
-    def seconds(self, effort: Effort) -> float:
+    def seconds(self, effort: PassCost) -> float:
         """How long a rehearsed piece of work should take; good to a factor, not to a percent."""
         return effort.flops / self.flops_per_second + effort.operations * self.seconds_per_operation
 

@@ -12,7 +12,7 @@ FROM_PROMPT = ("attn2.to_k", "attn2.to_v")
 
 
 @contextmanager
-def steady_prompts(unet: Any) -> Iterator[None]:
+def cached_cross_attention(unet: Any) -> Iterator[None]:
     """Inside it keys and values are computed anew only for another conditioning tensor; not one bit changes.
 
     For drawing with fixed weights and fixed prompts: the weights must not move inside.

@@ -14,9 +14,9 @@ from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.compile import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.offload import at_work
-from dbcli.diffusion.precision import AUTOCAST, computing_in
-from dbcli.diffusion.sampling.cached_cross_attention import steady_prompts
+from dbcli.diffusion.offload import on_device
+from dbcli.diffusion.precision import AUTOCAST, autocast
+from dbcli.diffusion.sampling.cached_cross_attention import cached_cross_attention
 from dbcli.diffusion.schedulers.samplers import NOISIEST, has_zero_snr, make_sampler
 from dbcli.errors import ImageNotFinite, Interrupted
 
@@ -26,7 +26,7 @@ GUIDANCE_RESCALE = 0.7
 
 
 @dataclass(frozen=True)
-class Order:
+class SampleRequest:
     """One picture to draw."""
 
     prompt: str
@@ -35,7 +35,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class DrawSettings:
+class SamplingSettings:
     """How to draw: sampler name, steps, guidance scale w in e_0 + w (e_c - e_0), DDIM's eta, size in px.
 
     `precision` (fp32, bf16, fp16) is the UNet's alone: latents, text and decoding stay in the model's own precision.
@@ -56,10 +56,10 @@ class DrawSettings:
 
 
 @torch.no_grad()
-def draw(
+def sample_images(
     base: Base,
-    orders: Sequence[Order],
-    settings: DrawSettings,
+    orders: Sequence[SampleRequest],
+    settings: SamplingSettings,
     *,
     on_denoise: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -81,7 +81,7 @@ def draw(
     device: Any = base.unet.device
     if settings.compiled:
         compile_unet(base.unet)
-    with at_work(device, base.text_encoder):
+    with on_device(device, base.text_encoder):
         embedded = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
     asked, unasked = embedded[: len(orders)], embedded[len(orders) :]
     for start in range(0, len(orders), settings.batch_size):
@@ -90,10 +90,10 @@ def draw(
         if wanted is not None and not any(index in wanted for index in range(start, start + len(seeds))):
             continue
         # What is compiled cannot look up what another step has computed.
-        with nullcontext() if settings.compiled else steady_prompts(base.unet):
+        with nullcontext() if settings.compiled else cached_cross_attention(base.unet):
             latents = _denoise(base, asked[rows], unasked[rows], seeds, settings, on_denoise, should_stop)
         # One picture at a time: decoding holds the largest tensors of all.
-        with at_work(device, base.vae):
+        with on_device(device, base.vae):
             for row, latent in enumerate(latents):
                 image = decode(base.vae, latent[None])[0].float().cpu()
                 if not torch.isfinite(image).all():
@@ -103,8 +103,8 @@ def draw(
 
 def _once_more(
     base: Base,
-    order: Order,
-    settings: DrawSettings,
+    order: SampleRequest,
+    settings: SamplingSettings,
     should_stop: Callable[[], bool],
     on_note: Callable[[str], None],
 ) -> torch.Tensor:
@@ -113,7 +113,7 @@ def _once_more(
     reduced = next((name for name, dtype in AUTOCAST.items() if _autocasts_to(device, dtype)), settings.precision)
     if reduced in AUTOCAST:
         with torch.autocast(device.type, enabled=False):
-            with at_work(device, base.text_encoder):
+            with on_device(device, base.text_encoder):
                 prompts = [order.prompt, order.negative]
                 texts = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
             whole = replace(settings, precision="fp32")
@@ -148,7 +148,7 @@ def _denoise(
     wanted: torch.Tensor,
     unwanted: torch.Tensor,
     seeds: Sequence[int],
-    settings: DrawSettings,
+    settings: SamplingSettings,
     on_denoise: Callable[[int], None] | None,
     should_stop: Callable[[], bool],
 ) -> torch.Tensor:
@@ -170,7 +170,7 @@ def _denoise(
             raise Interrupted("Stopped while drawing.")
         scaled = sampler.scale_model_input(latents, timestep).to(dtype)
         rows = torch.cat([scaled, scaled]) if guided else scaled
-        with computing_in(settings.precision, latents.device):
+        with autocast(settings.precision, latents.device):
             output = base.unet(rows, timestep, conditioning).sample.float()
         if guided:
             plain, conditioned = output.chunk(2)

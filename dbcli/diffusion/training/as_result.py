@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dbcli.diffusion.files.writing import write_tensor_file
-from dbcli.diffusion.precision import computing_in
+from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training.state_files import TENSOR_FILES
 from dbcli.diffusion.training.trainer import Trainer
 
@@ -28,7 +28,7 @@ def as_result(trainer: Trainer) -> Iterator[None]:
         module.eval()
     trainer.use_averages()
     try:
-        with computing_in(trainer.loop.precision, trainer.device):
+        with autocast(trainer.loop.precision, trainer.device):
             yield
     finally:
         with torch.no_grad():

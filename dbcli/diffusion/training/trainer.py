@@ -15,7 +15,7 @@ from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
-from dbcli.diffusion.precision import computing_in
+from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
 from dbcli.diffusion.training.optimisers import (
@@ -170,7 +170,7 @@ class Trainer:
             return self.company.loss(nothing, nothing, 0, rows, weight)
         latents, noise, timesteps = self._noise_inputs(batch, places, micro_step, first)
         alphas = self.objective.alphas_cumprod
-        with computing_in(self.loop.precision, self.device):
+        with autocast(self.loop.precision, self.device):
             noisy = losses.noised(latents, noise, timesteps, alphas)
             own_prior = batch[first:]
             taught = teacher.targets(own_prior, noisy[first:], timesteps[first:]) if teacher and own_prior else None

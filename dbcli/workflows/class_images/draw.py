@@ -59,7 +59,7 @@ def ensure_class_images(
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
     in any other way is another set. Raises Interrupted between two pictures; what was drawn stays.
     """
-    from dbcli.diffusion.precision import drawing_precision
+    from dbcli.diffusion.precision import sampling_precision
     from dbcli.diffusion.schedulers.samplers import visited
 
     prompt = class_prompt(settings.template, class_noun)
@@ -77,7 +77,7 @@ def ensure_class_images(
         width=resolution,
         height=resolution,
         seed=settings.seed,
-        precision=drawing_precision(settings.precision, base.unet.device),  # type: ignore[arg-type]
+        precision=sampling_precision(settings.precision, base.unet.device),  # type: ignore[arg-type]
         timesteps=visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps),
     )
     image_set = ClassImageSet.open_or_create(layout, class_noun, recipe)
@@ -138,18 +138,18 @@ def draw_class_images(
     """
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.noise import seed_for
-    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
+    from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 
     recipe = image_set.recipe
     assert recipe is not None  # own photos are never missing
-    orders = [Order(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
+    orders = [SampleRequest(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    how = DrawSettings(*numbers, batch_size, precision=recipe.precision, timesteps=recipe.timesteps)
+    how = SamplingSettings(*numbers, batch_size, precision=recipe.precision, timesteps=recipe.timesteps)
     wanted = set(missing)
     count = sum(indices[place] in wanted for place in share)
     with progress.stage(f"Class images: {recipe.prompt}", count, parts=recipe.steps) as stage:
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
-        for place, image in draw(base, orders, how, wanted=set(share), **told):
+        for place, image in sample_images(base, orders, how, wanted=set(share), **told):
             if indices[place] in wanted:
                 on_drawn(indices[place], image_set.put(indices[place], png_bytes(to_image(image))))
                 stage.complete()

@@ -22,7 +22,7 @@ from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.sampling.sample import DrawSettings as How
+    from dbcli.diffusion.sampling.sample import SamplingSettings as How
 
 # Among a recipe's extras: the step of the checkpoint that drew it.
 CHECKPOINT_KEY = "checkpoint"
@@ -72,11 +72,11 @@ def recipes_for(
     Prompts and negative prompt are rendered already: braces that are left in them are text. After the last seed comes
     0. `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
-    from dbcli.diffusion.precision import drawing_precision
+    from dbcli.diffusion.precision import sampling_precision
     from dbcli.diffusion.schedulers.samplers import visited
 
     words, kept = words_of(record), dict(extras or {})
-    precision = drawing_precision(settings.precision, base.unet.device)  # type: ignore[arg-type]
+    precision = sampling_precision(settings.precision, base.unet.device)  # type: ignore[arg-type]
     if precision != FULL_PRECISION:
         kept[PRECISION_KEY] = precision
     if settings.compile:
@@ -120,7 +120,7 @@ def how_to_draw(recipe: Recipe, batch_size: int) -> How:
         "precision": str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION)),
         "timesteps": str(recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)),
     }
-    return drawing.DrawSettings(*numbers, batch_size, compiled=COMPILED_KEY in recipe.extras, **how)
+    return drawing.SamplingSettings(*numbers, batch_size, compiled=COMPILED_KEY in recipe.extras, **how)
 
 
 def file_name(recipe: Recipe) -> str:
@@ -147,19 +147,19 @@ def draw_recipes(
     Raises Interrupted between two steps; the pictures finished before stay.
     """
     from dbcli.diffusion.images import to_image
-    from dbcli.diffusion.sampling.sample import Order, draw
+    from dbcli.diffusion.sampling.sample import SampleRequest, sample_images
 
     if not recipes or (wanted is not None and not wanted):
         return []
     folder.mkdir(parents=True, exist_ok=True)
     one = recipes[0]
     how = how_to_draw(one, batch_size)
-    orders = [Order(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
+    orders = [SampleRequest(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
     images: dict[int, GeneratedImage] = {}
     count = len(wanted) if wanted is not None else len(recipes)
     with progress.stage(title, count, parts=one.steps) as stage, ImageWriter() as writer:
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
-        for index, pixels in draw(base, orders, how, wanted=wanted, **told):
+        for index, pixels in sample_images(base, orders, how, wanted=wanted, **told):
             if wanted is not None and index not in wanted:
                 continue
             path = folder / file_name(recipes[index])
@@ -249,7 +249,7 @@ def preview(
 ) -> None:
     """Draws one picture of each subject as the model stands into `previews/step-000100-dog.png`."""
     from dbcli.diffusion.images import to_image
-    from dbcli.diffusion.sampling.sample import Order, draw
+    from dbcli.diffusion.sampling.sample import SampleRequest, sample_images
 
     folder = layout.previews_dir(record.name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -261,6 +261,6 @@ def preview(
     for name in words:
         prompt = render_for(template, name, words)
         recipe = recipes_for([prompt], settings, seed=profile.train.seed, size_px=size, base=base, record=record)[0]
-        order = Order(recipe.prompt, recipe.seed, recipe.negative)
-        for _, pixels in draw(base, [order], how_to_draw(recipe, 1), should_stop=should_stop):
+        order = SampleRequest(recipe.prompt, recipe.seed, recipe.negative)
+        for _, pixels in sample_images(base, [order], how_to_draw(recipe, 1), should_stop=should_stop):
             save_png(folder / f"step-{step:06d}-{name}.png", to_image(pixels), recipe)

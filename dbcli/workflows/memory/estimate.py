@@ -17,7 +17,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.estimate.fake_run import Effort
+    from dbcli.diffusion.estimate.fake_run import PassCost
 
 # Textual inversion stands on no rung.
 ESTIMATED = ("full", "lora")
@@ -168,7 +168,7 @@ class _Training:
     own_bytes: int
     held_bytes: dict[str, int]
     learning: int
-    step: Effort
+    step: PassCost
 
 
 @dataclass(frozen=True)
@@ -179,9 +179,9 @@ class _Before:
     channels: int
     latent_size: int
     plain_bytes: int
-    denoise: Effort
-    decode: Effort
-    encode: Effort
+    denoise: PassCost
+    decode: PassCost
+    encode: PassCost
 
 
 def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) -> RecipeEstimate:
@@ -226,21 +226,21 @@ def _training(model: _Model, recipe: str) -> _Training:
     import torch
 
     from dbcli.diffusion.devices import resident_bytes
-    from dbcli.diffusion.estimate.meta_base import imagine_base, place
+    from dbcli.diffusion.estimate.meta_base import load_meta_base, place
     from dbcli.workflows.models.trainable import make_trainable
 
     profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(model.device)
-    base = imagine_base(model.source, model.revision, **dict(model.choices))
+    base = load_meta_base(model.source, model.revision, **dict(model.choices))
     # As much as a run has loaded of the program itself; what a fake run needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion.estimate import footprint
-    from dbcli.diffusion.estimate.fake_run import without_memory
+    from dbcli.diffusion.estimate.fake_run import fake_tensors
     from dbcli.diffusion.offload import idle_in_training
 
     trainable = make_trainable(base, profile, ())
     size, train = profile.images.resolution or base.resolution, profile.train
     batch = footprint.Batch(train.batch_size * (2 if profile.prior.enabled else 1), size, train.precision)
-    with without_memory():
+    with fake_tensors():
         trainable = place(base, trainable, device)
         step = footprint.training_pass(base, trainable, batch, fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
@@ -256,22 +256,22 @@ def _before(model: _Model, resolution: int | None, precision: str, at_once: tupl
     import torch
 
     from dbcli.diffusion.estimate import footprint
-    from dbcli.diffusion.estimate.fake_run import without_memory
+    from dbcli.diffusion.estimate.fake_run import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
-    from dbcli.diffusion.estimate.meta_base import imagine_base, put
-    from dbcli.diffusion.precision import drawing_precision
+    from dbcli.diffusion.estimate.meta_base import load_meta_base, put
+    from dbcli.diffusion.precision import sampling_precision
 
-    base, device = imagine_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
+    base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
     plain, size = footprint.weights_bytes(base), resolution or base.resolution
     unet: Any = base.unet
-    with without_memory():
+    with fake_tensors():
         put(base, device)
         return _Before(
             size_px=size,
             channels=int(unet.config.block_out_channels[0]),
             latent_size=size // base.vae_factor,
             plain_bytes=plain,
-            denoise=footprint.denoising_pass(base, Batch(at_once[0], size, drawing_precision(precision, device))),
+            denoise=footprint.denoising_pass(base, Batch(at_once[0], size, sampling_precision(precision, device))),
             decode=footprint.decoding_pass(base, Batch(1, size)),
             encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
         )

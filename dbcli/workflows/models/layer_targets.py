@@ -32,10 +32,10 @@ def check_targets(settings: ProjectSettings, profile: Profile) -> None:
     unet, text_encoder = stored_layers(folder, "unet"), stored_layers(folder, "text_encoder")
     if unet and text_encoder:
         _require(unet, text_encoder, profile.lora)
-    from dbcli.diffusion.estimate.meta_base import imagine_base
+    from dbcli.diffusion.estimate.meta_base import load_meta_base
 
     try:
-        base = imagine_base(settings.base, settings.revision)
+        base = load_meta_base(settings.base, settings.revision)
     except (Unreachable, BaseMissing):
         return
     require_layers(base.unet, base.text_encoder, profile.lora)

@@ -92,13 +92,13 @@ def draw_items(
 ) -> list[Image.Image]:
     """The pictures of a set in its order; one that two subjects of a class share is drawn once. Raises Interrupted."""
     from dbcli.diffusion.images import to_image
-    from dbcli.diffusion.sampling.sample import Order, draw
+    from dbcli.diffusion.sampling.sample import SampleRequest, sample_images
 
-    orders = [Order(item.recipe.prompt, item.recipe.seed, item.recipe.negative) for item in items]
+    orders = [SampleRequest(item.recipe.prompt, item.recipe.seed, item.recipe.negative) for item in items]
     distinct = list(dict.fromkeys(orders))
     how = how_to_draw(items[0].recipe, batch_size)
-    images: dict[Order, Image.Image] = {}
-    for index, pixels in draw(base, distinct, how, should_stop=should_stop, on_note=on_note):
+    images: dict[SampleRequest, Image.Image] = {}
+    for index, pixels in sample_images(base, distinct, how, should_stop=should_stop, on_note=on_note):
         images[distinct[index]] = to_image(pixels)
         on_image(len(images))
     return [images[order] for order in orders]

@@ -120,13 +120,13 @@ def _model_loaded(order: ExportOrder) -> Base:
 
 def check_image(model: Base, order: ExportOrder) -> torch.Tensor:
     """One image of the run's first subject, `[3, H, W]` in [-1, 1]."""
-    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
+    from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 
     # An imported LoRA may not say which words it answers to.
     words = next(iter(words_of(order.record).values()), Words("", "photo"))
     size = draw_size(model, None, None, order.profile.images.resolution)
-    how = DrawSettings("ddim", CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
-    return next(image for _, image in draw(model, [Order(f"a {words.text}", 0)], how)).clamp(-1, 1)
+    how = SamplingSettings("ddim", CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
+    return next(image for _, image in sample_images(model, [SampleRequest(f"a {words.text}", 0)], how)).clamp(-1, 1)
 
 
 def discard(path: Path) -> None:

@@ -256,10 +256,10 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
 def _class_images(base: Base, noun: str) -> Posterior:
     """A few pictures of the class by the base itself, encoded."""
     from dbcli.diffusion.images import encode
-    from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw
+    from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 
     size = base.resolution
-    how = DrawSettings("dpm++", 12, 3.0, 0.0, size, size, CLASS_IMAGES)
-    orders = [Order(f"a photo of a {noun}", seed) for seed in range(CLASS_IMAGES)]
-    pixels = [picture.clamp(-1, 1) for _, picture in draw(base, orders, how)]
+    how = SamplingSettings("dpm++", 12, 3.0, 0.0, size, size, CLASS_IMAGES)
+    orders = [SampleRequest(f"a photo of a {noun}", seed) for seed in range(CLASS_IMAGES)]
+    pixels = [picture.clamp(-1, 1) for _, picture in sample_images(base, orders, how)]
     return encode(base.vae, pixels, batch_size=CLASS_IMAGES)

@@ -79,7 +79,7 @@ def build_trainer(
     """Joins a base, a lesson and a profile's numbers into a trainer, one of a company's if there is one."""
     from dbcli.diffusion.compile import compile_unet
     from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
-    from dbcli.diffusion.offload import idle_in_training, rest
+    from dbcli.diffusion.offload import idle_in_training, offload
     from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.optimisers import Optimisation
     from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
@@ -88,7 +88,7 @@ def build_trainer(
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     settings = train.model_dump()
     prompts = table(base.tokenizer, base.text_encoder, lesson.prompts, device)  # type: ignore[arg-type]
-    rest(*idle_in_training(base, trains_text=trainable.trains_text))
+    offload(*idle_in_training(base, trains_text=trainable.trains_text))
     if train.compile:
         compile_unet(base.unet)
     return Trainer(

@@ -8,13 +8,13 @@ from torch import nn
 from dbcli.diffusion.adapters.layer_names import short_names, stored_layers, unusable
 from dbcli.diffusion.adapters.layer_targets import expanded, layers_of, matching
 from dbcli.diffusion.bases.base import embedded_folder
-from dbcli.diffusion.estimate.meta_base import imagine_base
+from dbcli.diffusion.estimate.meta_base import load_meta_base
 
 
 @pytest.fixture(scope="module")
 def unet() -> nn.Module:
     """That of Stable Diffusion v1.4, without memory."""
-    found: nn.Module = imagine_base("sd-v1-4", None).unet
+    found: nn.Module = load_meta_base("sd-v1-4", None).unet
     return found
 
 
@@ -46,7 +46,7 @@ def test_the_layers_there_are_are_told_by_short_names(unet: nn.Module) -> None:
 
 @pytest.mark.parametrize("component", ["unet", "text_encoder"])
 def test_headers_name_the_same_layers_as_the_network(component: str) -> None:
-    network = getattr(imagine_base("tiny", None), component)
+    network = getattr(load_meta_base("tiny", None), component)
     stored = stored_layers(embedded_folder(), component)
     assert set(stored) == {path for path, fits in layers_of(network).items() if fits}
     assert short_names(stored) == short_names(layers_of(network))

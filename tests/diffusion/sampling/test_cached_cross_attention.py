@@ -7,7 +7,7 @@ import copy
 import torch
 
 from dbcli.diffusion.adapters.attach import add_lora
-from dbcli.diffusion.sampling.cached_cross_attention import steady_prompts
+from dbcli.diffusion.sampling.cached_cross_attention import cached_cross_attention
 from tests.diffusion import tiny_models
 
 
@@ -23,7 +23,7 @@ def test_not_one_bit_changes_and_the_network_is_as_before() -> None:
     projections: list[int] = []
     key = unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k
     handle = key.base_layer.register_forward_hook(lambda *_: projections.append(1))
-    with steady_prompts(unet):
+    with cached_cross_attention(unet):
         steady = [unet(noisy, 500, prompt).sample for noisy, prompt in calls]
     handle.remove()
     assert all(torch.equal(one, other) for one, other in zip(plain, steady, strict=True))

@@ -11,13 +11,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from dbcli.diffusion.precision import drawing_precision
-from dbcli.diffusion.sampling.sample import DrawSettings, Order, draw, rescaled_guidance
+from dbcli.diffusion.precision import sampling_precision
+from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, rescaled_guidance, sample_images
 from dbcli.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from dbcli.errors import ConfigError, ImageNotFinite, Interrupted
 from tests.diffusion import tiny_models
 
-SETTINGS = DrawSettings(steps=3, guidance=4.0, width=64, height=64, batch_size=4)
+SETTINGS = SamplingSettings(steps=3, guidance=4.0, width=64, height=64, batch_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def base() -> Any:
     )
 
 
-def drawn(base: Any, orders: list[Order], settings: DrawSettings = SETTINGS) -> torch.Tensor:
-    return torch.stack([image for _, image in draw(base, orders, settings)])
+def drawn(base: Any, orders: list[SampleRequest], settings: SamplingSettings = SETTINGS) -> torch.Tensor:
+    return torch.stack([image for _, image in sample_images(base, orders, settings)])
 
 
 @pytest.mark.parametrize(("timesteps", "spacing"), [("noisiest", "trailing"), ("published", "leading")])
@@ -60,25 +60,28 @@ def test_pictures_equal_the_plain_pipeline(base: Any, timesteps: str, spacing: s
         output_type="pt",
     ).images
     settings = replace(SETTINGS, steps=4, timesteps=timesteps)
-    found = drawn(base, [Order("a sks dog in space", seed, "blurry") for seed in (7, 8)], settings)
+    found = drawn(base, [SampleRequest("a sks dog in space", seed, "blurry") for seed in (7, 8)], settings)
     assert torch.allclose((found.clamp(-1, 1) + 1) / 2, expected, atol=1e-4)
 
 
 def test_a_picture_does_not_depend_on_its_neighbours(base: Any) -> None:
-    alone = drawn(base, [Order("a dog", 3)])
-    together = drawn(base, [Order("a cat", 1), Order("a dog", 3), Order("a car", 2)])
+    alone = drawn(base, [SampleRequest("a dog", 3)])
+    together = drawn(base, [SampleRequest("a cat", 1), SampleRequest("a dog", 3), SampleRequest("a car", 2)])
     assert torch.allclose(alone[0], together[1], atol=1e-5)
 
 
 def test_the_seed_and_the_prompt_both_matter(base: Any) -> None:
-    first, second, third = drawn(base, [Order("a dog", 1), Order("a dog", 2), Order("a cat", 1)])
+    first, second, third = drawn(
+        base, [SampleRequest("a dog", 1), SampleRequest("a dog", 2), SampleRequest("a cat", 1)]
+    )
     assert not torch.allclose(first, second, atol=1e-3)
     assert not torch.allclose(first, third, atol=1e-3)
 
 
 def test_in_half_precision_the_unet_alone_is_coarser_and_the_picture_nearly_the_same(base: Any) -> None:
     whole, half = (
-        drawn(base, [Order("a dog", 1)], replace(SETTINGS, precision=precision)) for precision in ("fp32", "bf16")
+        drawn(base, [SampleRequest("a dog", 1)], replace(SETTINGS, precision=precision))
+        for precision in ("fp32", "bf16")
     )
     assert (half.dtype, base.unet.dtype) == (torch.float32, torch.float32)
     # Eight bits of each number instead of 24: apart, by less than two neighbouring seeds are by far.
@@ -87,14 +90,14 @@ def test_in_half_precision_the_unet_alone_is_coarser_and_the_picture_nearly_the_
 
 def test_a_processor_draws_in_whole_numbers_unless_told_otherwise() -> None:
     processor = torch.device("cpu")
-    found = [drawing_precision(wanted, processor) for wanted in ("auto", "fp32", "bf16", "fp16")]
+    found = [sampling_precision(wanted, processor) for wanted in ("auto", "fp32", "bf16", "fp16")]
     assert found == ["fp32", "fp32", "bf16", "fp16"]
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 def test_every_sampler_draws_and_redraws(base: Any, name: str) -> None:
-    settings = DrawSettings(sampler=name, steps=3, guidance=2.0, width=64, height=64)
-    once, again = (drawn(base, [Order("a dog", 5)], settings) for _ in range(2))
+    settings = SamplingSettings(sampler=name, steps=3, guidance=2.0, width=64, height=64)
+    once, again = (drawn(base, [SampleRequest("a dog", 5)], settings) for _ in range(2))
     assert torch.isfinite(once).all()
     assert torch.equal(once, again)
 
@@ -111,21 +114,29 @@ def test_an_unknown_sampler_names_the_known_ones() -> None:
 
 def test_progress_counts_every_picture_and_step(base: Any) -> None:
     moved: list[int] = []
-    list(draw(base, [Order("a dog", 1), Order("a dog", 2)], SETTINGS, on_denoise=moved.append))
+    list(sample_images(base, [SampleRequest("a dog", 1), SampleRequest("a dog", 2)], SETTINGS, on_denoise=moved.append))
     assert sum(moved) == 2 * SETTINGS.steps
 
 
 def test_a_wish_to_stop_is_heard_between_two_steps(base: Any) -> None:
     moved: list[int] = []
     with pytest.raises(Interrupted):
-        list(draw(base, [Order("a dog", 1)], SETTINGS, on_denoise=moved.append, should_stop=lambda: len(moved) == 1))
+        list(
+            sample_images(
+                base,
+                [SampleRequest("a dog", 1)],
+                SETTINGS,
+                on_denoise=moved.append,
+                should_stop=lambda: len(moved) == 1,
+            )
+        )
     assert len(moved) == 1
 
 
 def test_what_is_wanted_of_many_orders_is_drawn_as_among_all_and_other_batches_are_left_out(base: Any) -> None:
-    orders = [Order("a dog in space", seed) for seed in range(7)]
+    orders = [SampleRequest("a dog in space", seed) for seed in range(7)]
     whole = drawn(base, orders)
-    part = dict(draw(base, orders, SETTINGS, wanted={5}))
+    part = dict(sample_images(base, orders, SETTINGS, wanted={5}))
     assert sorted(part) == [4, 5, 6]
     assert all(torch.equal(image, whole[index]) for index, image in part.items())
 
@@ -134,7 +145,7 @@ def test_what_is_wanted_of_many_orders_is_drawn_as_among_all_and_other_batches_a
 def test_progress_counts_the_steps_that_were_asked_for_whatever_the_sampler_calls(base: Any, name: str) -> None:
     moved: list[int] = []
     settings = replace(SETTINGS, sampler=name, steps=5)
-    list(draw(base, [Order("a dog", 1), Order("a dog", 2)], settings, on_denoise=moved.append))
+    list(sample_images(base, [SampleRequest("a dog", 1), SampleRequest("a dog", 2)], settings, on_denoise=moved.append))
     assert moved == [2] * 5
 
 
@@ -147,10 +158,11 @@ def own_weights(base: Any) -> Any:
 def test_an_image_that_half_precision_cannot_hold_is_sampled_once_more_in_fp32(own_weights: Any) -> None:
     with torch.no_grad():
         own_weights.unet.conv_in.weight.mul_(1e6)  # fp16 ends at 65,504
-    settings, order = replace(SETTINGS, batch_size=1), Order("a dog", 1)
+    settings, order = replace(SETTINGS, batch_size=1), SampleRequest("a dog", 1)
     notes: list[str] = []
     (found,) = (
-        image for _, image in draw(own_weights, [order], replace(settings, precision="fp16"), on_note=notes.append)
+        image
+        for _, image in sample_images(own_weights, [order], replace(settings, precision="fp16"), on_note=notes.append)
     )
     assert torch.equal(found, drawn(own_weights, [order], settings)[0])
     assert len(notes) == 1
@@ -162,7 +174,10 @@ def test_what_is_computed_in_half_precision_around_the_sampling_is_seen_too(own_
         own_weights.unet.conv_in.weight.mul_(1e6)
     notes: list[str] = []
     with torch.autocast("cpu", dtype=torch.float16):
-        (found,) = (image for _, image in draw(own_weights, [Order("a dog", 1)], SETTINGS, on_note=notes.append))
+        (found,) = (
+            image
+            for _, image in sample_images(own_weights, [SampleRequest("a dog", 1)], SETTINGS, on_note=notes.append)
+        )
     assert torch.isfinite(found).all()
     assert len(notes) == 1
 
@@ -172,7 +187,7 @@ def test_an_infinite_weight_ends_with_exit_5_and_is_named(own_weights: Any, prec
     with torch.no_grad():
         own_weights.unet.conv_out.bias[1] = float("inf")
     with pytest.raises(ImageNotFinite, match=r"unet\.conv_out\.bias holds 1 infinite or NaN weight\.") as caught:
-        drawn(own_weights, [Order("a dog", 1)], replace(SETTINGS, precision=precision))
+        drawn(own_weights, [SampleRequest("a dog", 1)], replace(SETTINGS, precision=precision))
     assert caught.value.exit_code == 5
 
 
@@ -186,7 +201,7 @@ def test_guidance_keeps_the_deviation_of_the_conditioned_prediction_in_part() ->
 def test_zero_terminal_snr_rescales_guidance_and_other_bases_do_not(base: Any, monkeypatch) -> None:
     config = {**base.scheduler_config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
     zero_snr = SimpleNamespace(**{**vars(base), "scheduler_config": config})
-    order = [Order("a dog", 1)]
+    order = [SampleRequest("a dog", 1)]
     rescaled, plain = drawn(zero_snr, order), drawn(base, order)
     monkeypatch.setattr("dbcli.diffusion.sampling.sample.GUIDANCE_RESCALE", 0.0)
     assert torch.isfinite(rescaled).all()
