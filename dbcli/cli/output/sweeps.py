@@ -52,7 +52,7 @@ def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
     cells = [
         {
             "key": cell.key,
-            "values": dict(cell.stop.values),
+            "values": dict(cell.request.values),
             "state": cell.state,
             "runs": [
                 {

@@ -82,10 +82,13 @@ def fault_text(kind: str, message: str, found: object) -> str:
         return "is missing"
     if kind == "extra_forbidden":
         return "is not a known key"
+    if kind == "model_type":
+        message = "Input should be a valid dictionary"
     text = message.removeprefix("Value error, ")
     text = "should be " + text[len("Input should be ") :] if text.startswith("Input should be ") else text
     text = text.replace("a valid boolean", "true or false").replace("a valid integer", "a whole number")
     text = text.replace("a valid number", "a number").replace("a valid string", "text")
+    text = text.replace("a valid list", "a list").replace("a valid dictionary", "a mapping")
     return f"{text} (found {printable(repr(found), 60)})"
 
 

@@ -6,7 +6,7 @@ A profile is resolved from layers (shipped profile, user file, project file, `--
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -151,14 +151,19 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(origin: str, key: str, known: Mapping[str, str]) -> str:
-    leaves = {other.rpartition(".")[2]: other for other in known}
     if any(other.startswith(key + ".") for other in known):
         return f"{key} (from {origin}): is a section; set its keys, such as {_first_of(key, known)}"
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.7)
-    if not near:
-        near = [leaves[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], list(leaves), n=1)]
+    near = nearest_key(key, known)
     text = f"{printable(key)} (from {origin}): is not a setting"
-    return text + (f"; did you mean {near[0]}?" if near else "")
+    return text + (f"; did you mean {near}?" if near else "")
+
+
+def nearest_key(key: str, known: Collection[str]) -> str | None:
+    """Return the dotted key that was most likely meant, by the whole of it or by its last part; None without one."""
+    leaves = {other.rpartition(".")[2]: other for other in known}
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    near = near or [leaves[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], list(leaves), n=1)]
+    return near[0] if near else None
 
 
 def _first_of(section: str, known: Mapping[str, str]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from dbcli.errors import ConfigError
 from dbcli.project.files.names import printable
-from dbcli.project.settings.profiles import flattened, known_keys
-from dbcli.project.sweeps.faults import Bundle
-from dbcli.project.sweeps.sweep_files import SweepFile
+from dbcli.project.sweeps.sweep_files import CellPart, RunPart, StagePart, SweepFile
+
+Part = TypeVar("Part", bound=RunPart)
 
 
 @dataclass(frozen=True)
@@ -46,50 +46,43 @@ def cells_of(sweep: SweepFile) -> list[CellRequest]:
     """
     found: list[CellRequest] = []
     faults: dict[str, None] = {}
-    for points in itertools.product(*([(axis.name, *point) for point in axis.points] for axis in sweep.axes)):
-        values = tuple((name, label) for name, label, _ in points if name)
-        merged = _merged([sweep.shared, *(bundle for _, _, bundle in points)])
-        words = {key: value for key, value in merged.items() if key.startswith("$")}
-        stages = [_stage(_merged([merged, stage]), words, faults) for stage in merged.get("runs") or [{}]]
+    for points in itertools.product(*(points.items() for points in sweep.grid.values())):
+        values = tuple((name, label) for name, (label, _) in zip(sweep.grid, points, strict=True) if name)
+        cell = _merged(CellPart, sweep, *(part for _, part in points))
+        stages = [_stage(_merged(StagePart, cell, run), faults) for run in cell.runs or [StagePart()]]
         found.append(CellRequest(values, tuple(stages)))
     if faults:
         raise ConfigError(f"The sweep '{sweep.name}' has faults:\n" + "\n".join(f"  {line}" for line in faults))
     return found
 
 
-def _merged(bundles: list[Bundle]) -> dict[str, Any]:
-    """What several bundles set together, the last winning; settings by dotted key under `settings`."""
-    known = known_keys()
-    merged: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    for bundle in bundles:
-        settings |= flattened(bundle.get("settings") or {})
-        settings |= {key: value for key, value in bundle.items() if key in known}
-        merged |= {key: value for key, value in bundle.items() if key not in known and key != "settings"}
-    return merged | {"settings": settings}
+def _merged(kind: type[Part], *parts: RunPart) -> Part:
+    """What several parts set together, the last winning; settings and words by their keys."""
+    values: dict[str, Any] = {"settings": {}, "words": {}}
+    for part in parts:
+        for name in part.model_fields_set:
+            value = getattr(part, name)
+            values[name] = values[name] | value if name in ("settings", "words") else value
+    return kind.model_construct(**values)
 
 
-def _stage(found: Mapping[str, Any], words: Mapping[str, str], faults: dict[str, None]) -> StageRequest:
+def _stage(found: StagePart, faults: dict[str, None]) -> StageRequest:
     def filled(text: str) -> str:
-        if text.startswith("$") and text not in words:
+        if text.startswith("$") and text not in found.words:
             faults[f"{printable(text)}: no axis of the grid sets it"] = None
-        return words.get(text, text)
+        return found.words.get(text, text)
 
-    given = found.get("subject")
-    names = tuple(filled(name) for name in ([given] if isinstance(given, str) else given or ()))
+    names = tuple(filled(name) for name in found.subject or ())
     if not names:
         faults["subject: is missing; name it at the top, in the grid or in every run"] = None
-    identifier = found.get("identifier")
-    if isinstance(identifier, Mapping):
-        identifiers = {filled(name): filled(word) for name, word in identifier.items()}
-    else:
-        identifiers = dict.fromkeys(names, filled(identifier)) if identifier else {}
-    profile = found.get("profile")
+    given = found.identifier
+    words = given if isinstance(given, dict) else dict.fromkeys(names, given) if given else {}
+    identifiers = {filled(name): filled(word) for name, word in words.items()}
     return StageRequest(
         subjects=names,
         identifiers={name: word for name, word in identifiers.items() if name in names},
-        profile=filled(profile) if profile else None,
-        settings=found["settings"] | ({} if found.get("rehearsal", True) else {"train.rehearsal_share": 0.0}),
-        continues="from" in found,
-        allow_collision=found.get("allow_collision", False),
+        profile=filled(found.profile) if found.profile else None,
+        settings=found.settings | ({} if found.rehearsal else {"train.rehearsal_share": 0.0}),
+        continues=found.continues is not None,
+        allow_collision=found.allow_collision,
     )

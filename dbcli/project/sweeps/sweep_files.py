@@ -17,72 +17,208 @@ A cell is one run, or, under `runs`, a sequence of them in which one continues a
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from dbcli.errors import ConfigError, UsageError
-from dbcli.project.files.names import printable
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from dbcli.errors import ConfigError, DreamboothError, UsageError
+from dbcli.hints import nearest
+from dbcli.project.files.names import check_name, printable
+from dbcli.project.files.records import fault_text
 from dbcli.project.files.yaml_files import read_yaml
-from dbcli.project.settings.profiles import shipped_folder
-from dbcli.project.sweeps.faults import CELL_KEYS, Bundle, file_faults, shown
+from dbcli.project.settings.profile_settings import Positive, Seed
+from dbcli.project.settings.profiles import flattened, known_keys, nearest_key, shipped_folder
 
 # What a mean over several cells is taken over where the file does not say: the rest are the rows of the table.
-USUALLY_AVERAGED = ("subject", "train.seed")
+USUALLY_AVERAGED = ["subject", "train.seed"]
+MAX_CELLS = 10_000
+Text = Annotated[str, Field(pattern=r"\S")]
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One direction of the grid: labels, and what each sets."""
-
-    name: str
-    points: tuple[tuple[str, Bundle], ...]
+def _known(key: str) -> str:
+    if key not in known_keys():
+        raise PydanticCustomError("extra_forbidden", "no setting")
+    return key
 
 
-@dataclass(frozen=True)
-class SweepImages:
-    """What every cell draws: suites by name or path, prompts of one's own, pictures a prompt, first seed."""
-
-    suites: tuple[str, ...] = ()
-    prompts: tuple[str, ...] = ()
-    count: int = 4
-    seed: int | None = None
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
 
 
-@dataclass(frozen=True)
-class SweepFile:
+def _subjects(value: object) -> object:
+    names = _listed(value)
+    if not isinstance(names, list) or not names or not all(isinstance(one, str) and one.strip() for one in names):
+        raise ValueError("should be a subject's name, or a list of names that learn together")
+    return names
+
+
+def _identifiers(value: object) -> object:
+    words = list(value.values()) if isinstance(value, dict) else [value]
+    if not words or not all(isinstance(one, str) and one.strip() for one in words):
+        raise ValueError("should be a word, or a word for each subject")
+    return value
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RunPart(_Part):
+    """What the file, a point of an axis, or one run of a sequence sets. Settings are by dotted key."""
+
+    subject: Annotated[list[str] | None, BeforeValidator(_subjects)] = None
+    identifier: Annotated[str | dict[str, str] | None, BeforeValidator(_identifiers)] = None
+    profile: Text | None = None
+    settings: dict[Annotated[str, AfterValidator(_known)], Any] = Field(default_factory=dict)
+    allow_collision: bool = False
+    words: dict[str, Text] = Field(default_factory=dict, alias="$", description="`$word` -> what is filled in for it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, found: Any) -> Any:
+        """Settings and `$words` stand between the other keys."""
+        if not isinstance(found, Mapping):
+            return {} if found is None else found
+        known, given = known_keys(), found.get("settings", {})
+        beside = {key: value for key, value in found.items() if key in known}
+        words = {key: value for key, value in found.items() if key.startswith("$")}
+        rest = {key: value for key, value in found.items() if key not in beside and key not in words}
+        settings = flattened(given) | beside if isinstance(given, Mapping) else given
+        return rest | {"settings": settings, "$": words}
+
+
+class StagePart(RunPart):
+    """One run of a sequence."""
+
+    continues: Literal["previous"] | None = Field(default=None, alias="from")
+    rehearsal: bool = True
+
+
+class CellPart(RunPart):
+    """What a cell is made of: one run, or a sequence of them."""
+
+    runs: list[StagePart] | None = Field(default=None, min_length=1)
+
+    @field_validator("runs")
+    @classmethod
+    def _first_begins(cls, runs: list[StagePart] | None) -> list[StagePart] | None:
+        if runs and runs[0].continues:
+            raise ValueError("run 1, from: there is no run before it")
+        return runs
+
+
+class SweepImages(_Part):
+    """What every cell draws: suites by name or path, prompts of one's own, images per prompt, first seed."""
+
+    suite: Annotated[list[Text], BeforeValidator(_listed)] = []
+    prompts: list[Text] = []
+    count: Positive = 4
+    seed: Seed | None = None
+
+
+Axis = dict[str, CellPart]
+
+
+def _points(points: object) -> object:
+    """The points of an axis by label; of an axis of values `[{name: value}, …]` each value is its label."""
+    if not isinstance(points, list | Mapping) or not points:
+        raise ValueError("should be a list of values or a mapping of labels, and not empty")
+    if isinstance(points, Mapping):
+        return points
+    found = {}
+    for name, value in (pair for point in points for pair in point.items()):
+        # A number alone says little in a table: "learning rate 1e-6", but "dog".
+        title = name.rpartition(".")[2].replace("_", " ") + " " if "." in name else ""
+        label = f"{title}{shown(value)}"
+        if label in found:
+            raise ValueError(f"{printable(shown(value))} is given twice")
+        found[label] = {name: value}
+    return found
+
+
+class SweepFile(CellPart):
     """A sweep as its file says it, checked for form; settings and subjects are checked when it is planned."""
 
     name: str
     about: str = ""
-    shared: Bundle = field(default_factory=dict)
-    axes: tuple[Axis, ...] = ()
-    average_over: tuple[str, ...] = USUALLY_AVERAGED
+    average_over: list[str] = USUALLY_AVERAGED
     pictures: SweepImages = SweepImages()
     judge: str | None = None
     interference: bool = False
-    folder: Path | None = None
+    grid: dict[str, Annotated[Axis, BeforeValidator(_points)]] = Field(default_factory=dict)
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @field_validator("name")
+    @classmethod
+    def _as_folder(cls, name: str) -> str:
+        try:
+            return check_name(name, "sweep")
+        except DreamboothError as error:
+            raise ValueError(error.message) from error
+
+    @field_validator("average_over")
+    @classmethod
+    def _axes(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        for name in names:
+            if name not in (info.context or ()):
+                raise ValueError(f"{printable(name)} is not an axis of the grid")
+        return names
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _with_names(cls, grid: Any) -> Any:
+        """Each value of an axis under the key that it is a value of."""
+        if not isinstance(grid, Mapping):
+            return {} if grid is None else grid
+        return {
+            name: [{name: value} for value in points] if isinstance(points, list) else points
+            for name, points in grid.items()
+        }
+
+    @field_validator("grid")
+    @classmethod
+    def _not_too_large(cls, grid: dict[str, Axis]) -> dict[str, Axis]:
+        cells = prod(len(points) for points in grid.values())
+        if cells > MAX_CELLS:
+            raise ValueError(f"makes {cells:,} cells; {MAX_CELLS:,} are the most")
+        return grid
+
+    def beside(self, name: str) -> Path:
+        """The path of a file that the sweep names: relative to its own folder."""
+        return Path(name) if self._folder is None else self._folder / name
 
     def with_subjects(self, names: list[str]) -> SweepFile:
         """The same with other subjects: the axis `subject`, or the one subject of all runs, is replaced."""
-        points = tuple((name, {"subject": name}) for name in names)
-        if any(axis.name == "subject" for axis in self.axes):
-            axes = tuple(Axis("subject", points) if axis.name == "subject" else axis for axis in self.axes)
-            return replace(self, axes=axes)
-        if "subject" in self.shared and "runs" not in self.shared:
-            return replace(self, axes=(Axis("subject", points), *self.axes))
+        axis = {name: CellPart(subject=[name]) for name in names}
+        if "subject" in self.grid:
+            return self.model_copy(update={"grid": self.grid | {"subject": axis}})
+        if self.subject is not None and self.runs is None:
+            return self.model_copy(update={"grid": {"subject": axis, **self.grid}})
         raise UsageError(f"The sweep '{self.name}' names its subjects inside its runs; --subject cannot change them.")
 
     def with_settings(self, settings: Mapping[str, Any]) -> SweepFile:
         """The same with settings that win over the file's. UsageError for one that is an axis of the grid."""
-        taken = {key for axis in self.axes for _, bundle in axis.points for key in bundle}
+        taken = {key for points in self.grid.values() for point in points.values() for key in point.settings}
         for key in settings:
             if key in taken:
                 raise UsageError(f"--set {key}: the grid of the sweep '{self.name}' sets it.", hint="change the file")
-        last = Axis("", (("", dict(settings)),))
-        return replace(self, axes=(*self.axes, last)) if settings else self
+        last = {"": {"": CellPart(settings=dict(settings))}}
+        return self.model_copy(update={"grid": self.grid | last}) if settings else self
 
 
 def shipped_sweeps() -> list[str]:
@@ -102,48 +238,59 @@ def load_sweep(name_or_path: str) -> SweepFile:
         if not path.is_file():
             raise UsageError(f"The sweep {printable(name_or_path)} is not there.", hint=_shipped_hint(path.parent))
         return read_sweep(path)
-    near = difflib.get_close_matches(name_or_path, shipped_sweeps(), n=1)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest(name_or_path, shipped_sweeps())
+    guess = f" Did you mean '{near}'?" if near else ""
     raise UsageError(f"There is no sweep '{printable(name_or_path)}'.{guess}", hint=_shipped_hint())
 
 
 def read_sweep(path: Path) -> SweepFile:
     """Return the sweep in a file. Raises one ConfigError with every fault: the place and the value found."""
-    found = read_yaml(path)
-    faults = list(file_faults(found))
-    if faults:
-        many = f"{len(faults)} faults" if len(faults) > 1 else "a fault"
-        raise ConfigError(f"The sweep {path} has {many}:\n" + "\n".join(f"  {one}" for one in faults))
-    axes = tuple(_axis(name, points) for name, points in (found.get("grid") or {}).items())
-    pictures = found.get("pictures") or {}
-    return SweepFile(
-        name=found["name"],
-        about=str(found.get("about") or ""),
-        shared={key: value for key, value in found.items() if key in CELL_KEYS},
-        axes=axes,
-        average_over=tuple(found.get("average_over") or USUALLY_AVERAGED),
-        pictures=SweepImages(
-            tuple(_listed(pictures.get("suite"))),
-            tuple(pictures.get("prompts") or ()),
-            pictures.get("count", SweepImages.count),
-            pictures.get("seed"),
-        ),
-        judge=found.get("judge"),
-        interference=found.get("interference", False),
-        folder=path.parent,
-    )
+    sweep = parse_sweep(read_yaml(path), str(path))
+    sweep._folder = path.parent
+    return sweep
 
 
-def _axis(name: str, points: Any) -> Axis:
-    if isinstance(points, Mapping):
-        return Axis(name, tuple((label, dict(bundle or {})) for label, bundle in points.items()))
-    # A number alone says little in a table: "learning rate 1e-6", but "dog".
-    title = name.rpartition(".")[2].replace("_", " ") + " " if "." in name else ""
-    return Axis(name, tuple((f"{title}{shown(value)}", {name: value}) for value in points))
+def parse_sweep(found: Mapping[str, Any], where: str) -> SweepFile:
+    """Return the sweep that a mapping says; `where` is named in the ConfigError with every fault."""
+    axes = found.get("grid") if isinstance(found.get("grid"), Mapping) else ()
+    try:
+        return SweepFile.model_validate(found, context=axes)
+    except ValidationError as error:
+        lines = list(dict.fromkeys(_fault_of(fault) for fault in error.errors(include_url=False)))
+        many = f"{len(lines)} faults" if len(lines) > 1 else "a fault"
+        raise ConfigError(f"The sweep {where} has {many}:\n" + "\n".join(f"  {one}" for one in lines)) from error
 
 
-def _listed(value: Any) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+def shown(value: Any) -> str:
+    """A value of an axis as a label: 1e-6, true, dog + cat."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return " + ".join(shown(one) for one in value)
+    return f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
+
+
+def _fault_of(fault: Any) -> str:
+    """One fault in words: the keys that lead to it, and what is wrong there."""
+    path = [part for part in fault["loc"] if part not in ("$", "[key]")]
+    if path[0] == "grid" and path[1:2] == path[3:4]:
+        path = [*path[:2], *path[4:]]  # a value of the axis `name` is set as {name: value}
+    place = [f"run {part + 1}" if isinstance(part, int) else printable(part) for part in path]
+    text = fault_text(fault["type"], fault["msg"], fault.get("input"))
+    if fault["type"] == "extra_forbidden":
+        kind = (
+            SweepImages
+            if "pictures" in path
+            else SweepFile
+            if len(path) == 1
+            else StagePart
+            if "runs" in path
+            else CellPart
+        )
+        fields = [field.alias or name for name, field in kind.model_fields.items()]
+        near = nearest_key(str(path[-1]), [*fields, *known_keys()] if kind is not SweepImages else fields)
+        text += f"; did you mean {near}?" if near else ""
+    return f"{', '.join(place)}: {text}"
 
 
 def _shipped_hint(folder: Path = Path(".")) -> str:

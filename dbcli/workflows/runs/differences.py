@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.sweeps.faults import shown
+from dbcli.project.sweeps.sweep_files import shown
 from dbcli.workflows.runs.labels import rendered_label
 
 # What is told of every run once it differs at all; of other settings only values that are not the usual ones.

@@ -10,7 +10,7 @@ from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.sweeps.sweep_files import Axis, SweepFile, SweepImages
+from dbcli.project.sweeps.sweep_files import parse_sweep
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile
 from dbcli.workflows.subjects.datasets import open_dataset
@@ -28,7 +28,7 @@ def plan_bench(
     settings: Mapping[str, Any],
     suites: Sequence[str] = (),
     prompts: Sequence[str] = (),
-    count: int = SweepImages.count,
+    count: int = 4,
     seed: int | None = None,
     judge: str | None = None,
     dry: bool,
@@ -47,16 +47,17 @@ def plan_bench(
     project = load_settings(layout)
     is_tiny = project.base == "tiny"
     own = {data.suite.name: data.suite} if data is not None else {}
-    wanted = tuple(suites) or (tuple(own) if own and not prompts and not is_tiny else ())
+    wanted = list(suites) or (list(own) if own and not prompts and not is_tiny else [])
     given = {key: value for key, value in settings.items() if value is not None}
     method = given.get("method")
     recipe = profile or (None if method else project.profile) or default_profile(project.base, method)
-    sweep = SweepFile(
-        name=name or f"bench-{slug(Path(recipe).stem, 'recipe')}",
-        about=f"{len(names)} subjects, one recipe.",
-        shared={"settings": given, **({"profile": profile} if profile else {})},
-        axes=(Axis("subject", tuple((one, {"subject": one}) for one in dict.fromkeys(names))),),
-        pictures=SweepImages(wanted, tuple(prompts), count, seed),
-        judge=judge,
-    )
+    said = {
+        "name": name or f"bench-{slug(Path(recipe).stem, 'recipe')}",
+        "about": f"{len(names)} subjects, one recipe.",
+        "settings": given,
+        "grid": {"subject": list(dict.fromkeys(names))},
+        "pictures": {"suite": wanted, "prompts": list(prompts), "count": count, "seed": seed},
+        "judge": judge,
+    }
+    sweep = parse_sweep(said | ({"profile": profile} if profile else {}), "of this benchmark")
     return plan_sweep(layout, sweep, found, kind="bench", own_suites=own)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -126,7 +126,7 @@ def plan_sweep(
     settled.begin(kept_seed(layout, sweep.name))
     requests = cells_of(sweep)
     faults: dict[str, None] = {}
-    sweep = replace(sweep, pictures=_seeded(sweep.pictures, faults))
+    sweep = sweep.model_copy(update={"pictures": _seeded(sweep.pictures, faults)})
     try:
         check_judge(sweep.judge, also=(DRAW_ONLY,))
     except UsageError as error:
@@ -176,7 +176,7 @@ def _seeded(pictures: SweepImages, faults: dict[str, None]) -> SweepImages:
         first_seed(seed, count=max(pictures.count, CLASS_IMAGES), option="pictures, seed:")
     except UsageError as error:
         faults[error.message] = None
-    return replace(pictures, seed=seed)
+    return pictures.model_copy(update={"seed": seed})
 
 
 def _prompt_faults(
@@ -238,8 +238,8 @@ def _profile(
 ) -> tuple[str, Profile] | None:
     stage = settings.stage
     profile = stage.profile
-    if profile is not None and sweep.folder is not None and (sweep.folder / profile).is_file():
-        profile = str(sweep.folder / profile)
+    if profile is not None and sweep.beside(profile).is_file():
+        profile = str(sweep.beside(profile))
     try:
         settings = USUAL_SETTINGS | dict(stage.settings)
         how: dict[str, Any] = {"origin": f"the sweep '{sweep.name}'", "subjects": len(stage.subjects)}
@@ -256,11 +256,11 @@ def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: 
 
     found: list[Suite] = []
     request = sweep.pictures
-    names = request.suites or (
+    names = request.suite or (
         () if request.prompts else ("tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE,)
     )
     for name in names:
-        beside = sweep.folder / name if sweep.folder is not None else Path(name)
+        beside = sweep.beside(name)
         try:
             found.append(own[name] if name in own else load_suite(beside if beside.is_file() else name))
         except DreamboothError as error:

@@ -67,7 +67,7 @@ def scores_of(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[s
             "seed": unit.seed,
             "judge": unit.judge,
         },
-        "average_over": [axis.name for axis in plan.sweep.axes if axis.name in plan.sweep.average_over],
+        "average_over": [name for name in plan.sweep.grid if name in plan.sweep.average_over],
         "rows": _rows(layout, plan, ended),
         "cells": cells,
     }

@@ -101,15 +101,15 @@ grid:
         "name: The sweep name 'no name'",
         "judje: is not a known key; did you mean judge?",
         "settings, train.stepz: is not a known key; did you mean train.steps?",
-        "pictures, count: should be a whole number of at least 1 (found 0)",
-        "pictures, prompts: should be text or a list of texts (found 'x')",
+        "pictures, count: should be greater than or equal to 1 (found 0)",
+        "pictures, prompts: should be a list (found 'x')",
         "pictures, suites: is not a known key; did you mean suite?",
         "average_over: seed is not an axis",
         "subject: should be a subject's name, or a list of names that learn together (found 3)",
         "grid, train.learning_rates: is not a known key; did you mean train.learning_rate?",
         "grid, prior.images: should be a list of values",
-        "grid, twice, a, runs, run 1, from: there is no run before it",
-        "grid, twice, b: should be a mapping of what it sets (found 4)",
+        "grid, twice, a, runs: run 1, from: there is no run before it",
+        "grid, twice, b: should be a mapping (found 4)",
     ):
         assert fault in caught.value.message
 
