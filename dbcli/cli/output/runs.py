@@ -131,9 +131,9 @@ def _change_line(change: SettingsChange) -> str:
 
 
 def _checkpoints_line(layout: Layout, record: RunRecord) -> str | None:
-    from dbcli.workflows.models.at_checkpoint import checkpoint_steps
+    from dbcli.workflows.runs.manage import kept_steps
 
-    steps = ", ".join(map(str, checkpoint_steps(layout, record.name)))
+    steps = ", ".join(map(str, kept_steps(layout, record.name)))
     whole = record.state != "finished" or record.profile.get("train", {}).get("keep_finished") != "weights"
     return f"step {steps}" + ("" if whole else ", weights alone") if steps else None
 

@@ -33,7 +33,7 @@ def save_checkpoint(
     folder = layout.checkpoints_dir(run)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    final = folder / f"step-{step:06d}"
+    final = checkpoint_folder(layout, run, step)
     if is_complete(final):
         return final
     write_step(folder, step, write, needed_bytes=needed_bytes)
@@ -58,6 +58,21 @@ def checkpoints(layout: Layout, run: str) -> list[Path]:
         if (match := FOLDER_PATTERN.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
     ]
     return [path for _, path in sorted(found)]
+
+
+def checkpoint_folder(layout: Layout, run: str, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return layout.checkpoints_dir(run) / f"step-{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, from its folder's name."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def checkpoint_steps(layout: Layout, run: str) -> list[int]:
+    """The steps whose checkpoints a run still has, oldest first."""
+    return [step_of(path) for path in checkpoints(layout, run)]
 
 
 def newest_checkpoint(layout: Layout, run: str, on_damage: Callable[[str], None] = lambda fault: None) -> Path | None:

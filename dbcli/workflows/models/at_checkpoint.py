@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dbcli.errors import Refused, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs.checkpoints import checkpoints
+from dbcli.project.runs.checkpoints import checkpoint_folder, checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import checked_weights
 from dbcli.project.subjects.lineage import parent_of
@@ -19,20 +19,15 @@ if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
 
 
-def checkpoint_steps(layout: Layout, run: str) -> list[int]:
-    """The steps whose checkpoints a run still has, oldest first."""
-    return [int(path.name.removeprefix("step-")) for path in checkpoints(layout, run)]
-
-
 def is_result(layout: Layout, record: RunRecord, step: int) -> bool:
     """Whether the weights of a step are the finished run's result, which then are kept only once."""
-    folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
-    return record.state == "finished" and step == record.result_step and not folder.exists()
+    kept_once = not checkpoint_folder(layout, record.name, step).exists()
+    return record.state == "finished" and step == record.result_step and kept_once
 
 
 def require_checkpoint(layout: Layout, record: RunRecord, step: int) -> Path:
     """The folder of a checkpoint, whole; of a result kept only once, its own. RunMissing names those that are there."""
-    folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
+    folder = checkpoint_folder(layout, record.name, step)
     if is_result(layout, record, step):
         return checked_weights(layout, record)
     fault = first_fault(folder)
@@ -46,6 +41,15 @@ def require_checkpoint(layout: Layout, record: RunRecord, step: int) -> Path:
     )
 
 
+def require_base(record: RunRecord, base: Base) -> None:
+    """Raises Refused where a run was trained on another base."""
+    if record.base.hash != base.hash:
+        raise Refused(
+            f"The run {record.name} was trained on another base ({record.base.name}).",
+            hint=f"dreambooth runs show {record.name}",
+        )
+
+
 def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> None:
     """Turns the project's base into the run's model at `step`, averages where the run kept them; ready to draw.
 
@@ -54,16 +58,11 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     from dbcli.diffusion.adapters.attach import freeze
     from dbcli.diffusion.training.as_result import load_result, result_file_of_checkpoint
 
-    folder = layout.checkpoints_dir(record.name) / f"step-{step:06d}"
-    if record.base.hash != base.hash:
-        raise Refused(
-            f"The run {record.name} was trained on another base ({record.base.name}).",
-            hint=f"dreambooth runs show {record.name}",
-        )
+    require_base(record, base)
     profile = profile_of(layout, record)
     # What the run did not train itself is as it was in the run that it went on from.
     parent = parent_of(layout, record)
     lora = None if parent is None else take_over(layout, parent, base)
     trainable = make_trainable(base, profile, record.subjects, lora)
-    load_result(trainable.tensors, result_file_of_checkpoint(folder))
+    load_result(trainable.tensors, result_file_of_checkpoint(checkpoint_folder(layout, record.name, step)))
     freeze(base.unet, base.text_encoder)

@@ -112,15 +112,6 @@ def read_words(
     return [replace(read_embedding(folder / named(subject)), word=str(subject.identifier)) for subject in subjects]
 
 
-def attach_words(
-    folder: Path, subjects: Sequence[RunSubject], base: Base, named: Callable[[RunSubject], str] = by_subject
-) -> None:
-    """Adds the words of a finished run to its base."""
-    from dbcli.diffusion.word_vectors import add_words
-
-    add_words(base, read_words(folder, subjects, named))
-
-
 def export_words(
     folder: Path,
     subjects: Sequence[RunSubject],

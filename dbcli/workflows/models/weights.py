@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dbcli.errors import Refused
 from dbcli.project.files.atomic import remove_leftovers
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_whole
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import LORA_FILE, checked_weights
-from dbcli.workflows.models.at_checkpoint import is_result, put_checkpoint, require_checkpoint
-from dbcli.workflows.models.textual_inversion import INVERSION, attach_words, write_words
+from dbcli.workflows.models.at_checkpoint import is_result, put_checkpoint, require_base, require_checkpoint
+from dbcli.workflows.models.textual_inversion import INVERSION, read_words, write_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import torch
 
     from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
@@ -79,8 +80,8 @@ def write_imported_lora(folder: Path, lora: LoraWeights, base: Base) -> None:
         # diffusers' form has no place for such lengths; ours reads both.
         write_kohya_lora(folder / LORA_FILE, lora, dtype=torch.float32)
     else:
-        networks = {"unet": base.unet, "text_encoder": base.text_encoder}
-        write_diffusers_lora(folder / LORA_FILE, lora, **networks, dtype=torch.float32)
+        file = folder / LORA_FILE
+        write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
     for number, one in enumerate(lora.words, start=1):
         (folder / BUNDLED_WORDS).mkdir(exist_ok=True)
         write_embedding(folder / BUNDLED_WORDS / f"{number:04d}.safetensors", one)
@@ -93,24 +94,13 @@ def bundled_words(folder: Path) -> list[WordVectors]:
     return [read_embedding(file) for file in sorted((folder / BUNDLED_WORDS).glob("*.safetensors"))]
 
 
-def put_lora(base: Base, lora: LoraWeights) -> None:
-    """Makes a base draw with a finished LoRA; DoRA along the inputs, which PEFT does not know, is merged into it."""
-    from dbcli.diffusion.adapters.attach import attach_lora
-    from dbcli.diffusion.adapters.mix import merge_loras
-
-    if lora.by_input:
-        merge_loras(base.unet, base.text_encoder, [(lora, 1.0)])
-    else:
-        attach_lora(base.unet, base.text_encoder, lora)
-
-
 def load_model(
     layout: Layout,
     record: RunRecord | None,
     progress: Progress,
     *,
     offline: bool,
-    device: Any,
+    device: str | torch.device,
     checkpoint: int | None = None,
     bundled: bool = True,
 ) -> Base:
@@ -130,16 +120,23 @@ def load_model(
         from dbcli.diffusion.bases.base import load_base
 
         return load_base(str(checked_weights(layout, record)), device=device, offline=True)
+    from dbcli.diffusion.adapters.attach import attach_lora
+    from dbcli.diffusion.adapters.mix import merge_loras
     from dbcli.diffusion.word_vectors import add_words
 
     folder = checked_weights(layout, record)
     base = load_project_base(layout, progress, offline=offline, device=device)
     if record.method == INVERSION:
-        _require_base(record, base)
-        attach_words(folder, record.subjects, base)
+        require_base(record, base)
+        add_words(base, read_words(folder, record.subjects))
+        return base
+    lora = _lora_of(record, folder / LORA_FILE, base)
+    if lora.by_input:
+        # DoRA along the inputs is nothing that PEFT knows.
+        merge_loras(base.unet, base.text_encoder, [(lora, 1.0)])
     else:
-        put_lora(base, _lora_of(record, folder / LORA_FILE, base))
-        add_words(base, bundled_words(folder) if bundled else [])
+        attach_lora(base.unet, base.text_encoder, lora)
+    add_words(base, bundled_words(folder) if bundled else [])
     return base
 
 
@@ -149,7 +146,7 @@ def load_with_loras(
     progress: Progress,
     *,
     offline: bool,
-    device: Any,
+    device: str | torch.device,
 ) -> Base:
     """The project's base with several LoRA runs in its weights, each by its own share.
 
@@ -174,13 +171,5 @@ def load_with_loras(
 def _lora_of(record: RunRecord, file: Path, base: Base) -> LoraWeights:
     from dbcli.diffusion.formats.lora_files import read_lora
 
-    _require_base(record, base)
+    require_base(record, base)
     return read_lora(file, unet=base.unet, text_encoder=base.text_encoder)
-
-
-def _require_base(record: RunRecord, base: Base) -> None:
-    if record.base.hash != base.hash:
-        raise Refused(
-            f"The run {record.name} was trained on another base ({record.base.name}).",
-            hint=f"dreambooth runs show {record.name}",
-        )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dbcli.errors import Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs import interference_records
+from dbcli.project.runs.checkpoints import checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord, damaged_runs, find_run, list_runs, newest_run, remove_run
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
 from dbcli.project.subjects.known_runs import run_meant
@@ -39,6 +40,11 @@ def overview(layout: Layout, records: Sequence[RunRecord]) -> list[RunOverview]:
 def scores_of(layout: Layout, name: str) -> list[RunScores]:
     """Everything that was measured of a run, a suite each."""
     return run_scores(layout, [name])[0]
+
+
+def kept_steps(layout: Layout, name: str) -> list[int]:
+    """The steps whose checkpoints a run still has, oldest first."""
+    return checkpoint_steps(layout, name)
 
 
 def one_run(layout: Layout, run: str | None) -> RunRecord:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import TrainingDiverged
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs.checkpoints import checkpoints
+from dbcli.project.runs.checkpoints import checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile
@@ -70,7 +70,7 @@ def least_rate_scale(base: str, profile: Profile) -> float:
 
 def explain_divergence(error: TrainingDiverged, layout: Layout, record: RunRecord, profile: Profile) -> None:
     """Adds to an error where the run would go on, and the command that goes on from there with a rate to hope for."""
-    left = [int(path.name.removeprefix("step-")) for path in checkpoints(layout, record.name)]
+    left = checkpoint_steps(layout, record.name)
     where = f"goes on from the checkpoint of step {left[-1]}" if left and left[-1] else "begins again"
     error.message += f" Resumed, the run {where}."
     rate, usual = profile.train.learning_rate, usual_rate(record.base.name, profile.method)

@@ -8,7 +8,7 @@ from typing import Any
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.runs.checkpoints import checkpoints
+from dbcli.project.runs.checkpoints import checkpoint_steps
 from dbcli.project.runs.probe_files import drop_probes, drop_weights, load_probes, save_probes
 from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
 from dbcli.project.runs.run_store import RunRecord, RunSubject, SettingsChange, append_event, newest_run, save_run
@@ -119,8 +119,7 @@ def _not_on_the_way(layout: Layout, record: RunRecord, changes: Mapping[str, Cha
 
 def _steps_done(layout: Layout, record: RunRecord) -> int:
     """The step of the newest checkpoint."""
-    found = checkpoints(layout, record.name)
-    return int(found[-1].name.removeprefix("step-")) if found else 0
+    return max(checkpoint_steps(layout, record.name), default=0)
 
 
 def _revise_probes(
