@@ -13,9 +13,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.evaluation.evaluate import Evaluation, evaluate
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
-from dbcli.workflows.generation.generate import Drawn, generate
-from dbcli.workflows.generation.lora_mix import RunSelection
-from dbcli.workflows.generation.request import GenerateRequest
+from dbcli.workflows.generation.generate import Generated, generate
+from dbcli.workflows.generation.request import GenerateRequest, RunSelection
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
@@ -63,31 +62,27 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
     record = train_run(layout, plan, progress, offline=True)
     trained = time.perf_counter()
     prompts = [f"a {{{subject['name']}}}{place}" for place in PLACES]
-    drawn = _draw(layout, prompts, record.name, progress)
+    after = _generate(layout, prompts, record.name, progress)
     # Without the identifier the tuned model should still draw the class as the bare base does.
-    members = _draw(layout, [f"a {subject['class']}"], record.name, progress)
-    before = _draw(layout, [f"a {subject['class']}"], "base", progress)
-    grid = _sheet(layout, record.name, drawn, members, before)
+    members = _generate(layout, [f"a {subject['class']}"], record.name, progress)
+    before = _generate(layout, [f"a {subject['class']}"], "base", progress)
+    grid = _sheet(layout, record.name, after, members, before)
     pictured = time.perf_counter()
     evaluation = _score(layout, record.name, progress)
     seconds = {"train": trained - began, "draw": pictured - trained, "score": time.perf_counter() - pictured}
     return Demonstration(layout.root, record.name, grid, evaluation, seconds)
 
 
-def _draw(layout: Layout, prompts: list[str], run: str, progress: Progress) -> Drawn:
-    return generate(
-        layout,
-        GenerateRequest(prompts, RunSelection((run,)), {"count": IMAGES_PER_PROMPT}, seed=0),
-        progress,
-        offline=True,
-    )
+def _generate(layout: Layout, prompts: list[str], run: str, progress: Progress) -> Generated:
+    options = {"count": IMAGES_PER_PROMPT}
+    return generate(layout, GenerateRequest(prompts, RunSelection((run,)), options, seed=0), progress, offline=True)
 
 
-def _sheet(layout: Layout, run: str, drawn: Drawn, members: Drawn, before: Drawn) -> Path:
+def _sheet(layout: Layout, run: str, after: Generated, members: Generated, before: Generated) -> Path:
     from dbcli.project.runs.run_store import load_run
 
     rows: dict[str, list[Path]] = {}
-    for label, part in (("before: {}", before), ("after: {}", drawn), ("after: {}", members)):
+    for label, part in (("before: {}", before), ("after: {}", after), ("after: {}", members)):
         for image in part.images:
             rows.setdefault(label.format(image.recipe.prompt), []).append(image.path)
     path = layout.images_dir(run) / "demo.png"
@@ -98,9 +93,5 @@ def _sheet(layout: Layout, run: str, drawn: Drawn, members: Drawn, before: Drawn
 
 
 def _score(layout: Layout, run: str, progress: Progress) -> Evaluation:
-    return evaluate(
-        layout,
-        EvaluateRequest(run, ScoringOptions(["demo"], judge="tiny", count=IMAGES_PER_PROMPT, seed=0)),
-        progress,
-        offline=True,
-    )[0]
+    request = EvaluateRequest(run, ScoringOptions(["demo"], judge="tiny", count=IMAGES_PER_PROMPT, seed=0))
+    return evaluate(layout, request, progress, offline=True)[0]

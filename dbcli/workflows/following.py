@@ -25,7 +25,7 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.class_images.draw import ClassImages, draw_class_images
-from dbcli.workflows.images.generated import draw_recipes
+from dbcli.workflows.images.generated import generate_images
 from dbcli.workflows.models.trainable import make_trainable, take_over
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.signals import StopSignal, listening
@@ -209,7 +209,7 @@ class Follower:
 
     def _draw(self, recipes: list[dict[str, Any]], folder: str, batch_size: int, shares: list[list[int]]) -> None:
         assert self.base is not None
-        draw_recipes(
+        generate_images(
             self.base,
             [Recipe.model_validate(one) for one in recipes],
             Path(folder),

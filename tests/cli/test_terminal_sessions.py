@@ -102,7 +102,7 @@ def test_interactive_drawing_from_completion_to_ctrl_d(trained_project: Path) ->
         terminal.wait_for("seed 8\n")
         # Far more steps than could be done meanwhile: only Ctrl-C can end this drawing.
         terminal.type(":steps 1000" + ENTER + ":n 64" + ENTER + ":again" + ENTER)
-        terminal.wait_for("Drawing 64 pictures")
+        terminal.wait_for("Generating 64 images")
         terminal.type(CTRL_C)
         terminal.wait_for("Stopped.")
         terminal.type(":steps 1" + ENTER + ":n 1" + ENTER + ":show off" + ENTER + ":bad" + ENTER)

@@ -91,13 +91,12 @@ def generate(
 ) -> None:
     """Draw what a run has learnt."""
     from dbcli.cli.interactive.session import sit_down
-    from dbcli.cli.output.listings import show_drawn
-    from dbcli.workflows.generation.generate import generate as draw
-    from dbcli.workflows.generation.lora_mix import RunSelection
-    from dbcli.workflows.generation.request import GenerateRequest
+    from dbcli.cli.output.listings import show_generated
+    from dbcli.workflows.generation.generate import generate as generate_images
+    from dbcli.workflows.generation.request import GenerateRequest, RunSelection
 
     call = of(context)
-    flags = {
+    options = {
         "count": count,
         "steps": steps,
         "guidance": guidance,
@@ -110,9 +109,9 @@ def generate(
         "compile": compile_first,
     }
     selection = RunSelection(run or (), weights, allow_collision, checkpoint)
-    request = GenerateRequest(prompts or (), selection, flags, seed, (width, height), grid, out, like)
+    request = GenerateRequest(prompts or (), selection, options, seed, (width, height), grid, out, like)
     if interactive:
         return sit_down(call, request)
-    if not (prompts or like):
+    if not prompts and not like:
         request = replace(request, prompts=[call.wanted(None, "PROMPT", "What shall be drawn")])
-    show_drawn(call.screen, draw(call.layout(), request, call.screen, offline=call.offline))
+    show_generated(call.screen, generate_images(call.layout(), request, call.screen, offline=call.offline))

@@ -33,10 +33,10 @@ COMMANDS = [*SETTINGS, *SWITCHES, *ACTIONS]
 
 
 @dataclass
-class Wishes:
+class Options:
     """What a person asked for so far; flags hold only what differs from the run's own settings.
 
-    is_drawn: the prompt was drawn with exactly these settings, so that drawing it once more needs other seeds.
+    is_generated: the prompt was generated with exactly these settings, so that doing it once more needs other seeds.
     """
 
     flags: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Wishes:
     prompt: str | None = None
     grid: bool = False
     show: bool = True
-    is_drawn: bool = False
+    is_generated: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ def understood(line: str) -> Line:
     raise UsageError(f"There is no command :{word[:20]}.", hint=":help lists them; a prompt begins without a colon")
 
 
-def with_setting(wishes: Wishes, word: str, value: Any) -> Wishes:
-    """The wishes with one setting changed; the old ones stay as they are, for a value that turns out not to fit."""
+def with_setting(options: Options, word: str, value: Any) -> Options:
+    """The options with one setting changed; the old ones stay as they are, for a value that turns out not to fit."""
     key = SETTINGS[word][0]
     if key == "seed":
-        return Wishes(dict(wishes.flags), value, wishes.prompt, wishes.grid, wishes.show)
-    return Wishes(wishes.flags | {key: value}, wishes.seed, wishes.prompt, wishes.grid, wishes.show)
+        return Options(dict(options.flags), value, options.prompt, options.grid, options.show)
+    return Options(options.flags | {key: value}, options.seed, options.prompt, options.grid, options.show)
 
 
 def _read(word: str, value: str) -> Any:

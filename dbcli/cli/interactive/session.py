@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.interactive.conversation import ACTIONS, SETTINGS, SWITCHES, Line, Wishes, understood, with_setting
+from dbcli.cli.interactive.conversation import ACTIONS, SETTINGS, SWITCHES, Line, Options, understood, with_setting
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from dbcli.workflows.generation.generate import Drawn
+    from dbcli.project.settings.profile_settings import DrawSettings
+    from dbcli.workflows.generation.generate import Generated
     from dbcli.workflows.generation.request import GenerateRequest
-    from dbcli.workflows.generation.session import Session
+    from dbcli.workflows.models.loaded import LoadedModel
 
 # Gives the next line, or None at the end.
 Reader = Callable[["Conversation"], str | None]
@@ -25,20 +26,34 @@ SIGINT_EXIT = 130
 
 @dataclass
 class Conversation:
-    """One sitting: the loaded model, what is wished for, and what was drawn."""
+    """One sitting: the loaded model, the request it was opened with, the options that hold now, what was generated."""
 
-    session: Session
+    model: LoadedModel
+    request: GenerateRequest
     screen: Screen
-    wishes: Wishes
+    options: Options
     drawings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the next first image."""
+        from dbcli.workflows.generation.generate import first_usual_seed
+
+        return first_usual_seed(self.model.profile) if self.options.seed is None else self.options.seed
+
+    def settings(self, options: Options) -> DrawSettings:
+        """The run's own settings with `options` on top; ConfigError names every fault."""
+        from dbcli.workflows.setup.effective_settings import sampling_settings
+
+        settings: DrawSettings = sampling_settings(self.model.profile, options.flags)
+        return settings
 
     @property
     def summary(self) -> str:
         """The settings that hold, on one line."""
-        settings = self.session.settings(self.wishes.flags)
-        seed = self.session.seed if self.wishes.seed is None else self.wishes.seed
+        settings = self.settings(self.options)
         return (
-            f"seed {seed} · steps {settings.steps} · n {settings.count} · "
+            f"seed {self.seed} · steps {settings.steps} · n {settings.count} · "
             f"guidance {settings.guidance:g} · {settings.sampler}"
         )
 
@@ -46,25 +61,25 @@ class Conversation:
 def sit_down(call: Invocation, request: GenerateRequest) -> None:
     """Loads the model and talks. Raises UsageError for prompts on the command line: they come line by line here."""
     from dbcli.workflows.completions import typed_seed
-    from dbcli.workflows.generation.session import open_session
+    from dbcli.workflows.generation.generate import open_model
 
     if request.prompts:
         raise UsageError("--interactive asks for its prompts.", hint="leave the prompt out, or --interactive")
     if request.like is not None:
         raise UsageError("--like draws once; it does not go with --interactive.")
-    flags = {key: value for key, value in request.flags.items() if value is not None}
-    seed = None if request.seed is None else typed_seed(request.seed, "--seed")
-    session = open_session(call.layout(), request, call.screen, offline=call.offline)
-    converse(call, session, Wishes(flags, seed, grid=request.grid))
+    options = Options({key: value for key, value in request.options.items() if value is not None}, grid=request.grid)
+    if request.seed is not None:
+        options.seed = typed_seed(request.seed, "--seed")
+    model = open_model(call.layout(), request, call.screen, offline=call.offline)
+    converse(call, Conversation(model, request, call.screen, options))
 
 
-def converse(call: Invocation, session: Session, wishes: Wishes, read: Reader | None = None) -> None:
+def converse(call: Invocation, talk: Conversation, read: Reader | None = None) -> None:
     """Reads and obeys until the end. At a terminal a fault is told and the talk goes on; a script ends with it."""
-    talk = Conversation(session, call.screen, wishes)
     has_person = sys.stdin.isatty() and sys.stderr.isatty()
     reader = read or (_person(talk) if has_person else _script)
     if has_person:
-        call.screen.note(f"Drawing with {session.title}. {_subjects(session)}:help for help.")
+        call.screen.note(f"Generating with {talk.model.title}. {_subjects(talk)}:help for help.")
     while (line := reader(talk)) is not None:
         try:
             if not _obey(talk, understood(line)):
@@ -78,7 +93,7 @@ def converse(call: Invocation, session: Session, wishes: Wishes, read: Reader | 
             if not has_person:
                 raise
             talk.screen.error(error.message, error.hint)
-    talk.screen.document({"run": session.run, "drawings": talk.drawings})
+    talk.screen.document({"run": talk.model.run, "drawings": talk.drawings})
 
 
 def _obey(talk: Conversation, line: Line) -> bool:
@@ -86,17 +101,17 @@ def _obey(talk: Conversation, line: Line) -> bool:
     if line.action == "quit":
         return False
     if line.action == "draw":
-        talk.wishes.prompt = line.value
-        _draw(talk)
+        talk.options.prompt = line.value
+        _generate(talk)
     elif line.action == "again":
         _again(talk)
     elif line.action in SETTINGS:
-        changed = with_setting(talk.wishes, line.action, line.value)
-        talk.session.settings(changed.flags)
-        talk.wishes = changed
+        changed = with_setting(talk.options, line.action, line.value)
+        talk.settings(changed)
+        talk.options = changed
         talk.screen.note(talk.summary)
     elif line.action in SWITCHES:
-        setattr(talk.wishes, line.action, line.value)
+        setattr(talk.options, line.action, line.value)
         talk.screen.note(f"{line.action} {'on' if line.value else 'off'}")
     elif line.action == "settings":
         talk.screen.note(talk.summary)
@@ -105,41 +120,39 @@ def _obey(talk: Conversation, line: Line) -> bool:
     return True
 
 
-def _draw(talk: Conversation) -> None:
-    from dbcli.workflows.generation.generate import drawn_document
+def _generate(talk: Conversation) -> None:
+    from dbcli.workflows.generation.generate import generate_with, generated_document
 
-    wishes, session = talk.wishes, talk.session
-    seed = session.seed if wishes.seed is None else wishes.seed
-    assert wishes.prompt is not None
-    wishes.is_drawn = False
-    drawn = session.draw(wishes.prompt, wishes.flags, seed, talk.screen, grid=wishes.grid)
-    wishes.is_drawn = True
-    talk.drawings.append(drawn_document(drawn))
-    _show(talk, drawn)
+    options = talk.options
+    assert options.prompt is not None
+    options.is_generated = False
+    request = replace(talk.request, prompts=[options.prompt], options=options.flags, seed=talk.seed, grid=options.grid)
+    generated = generate_with(talk.model, request, talk.screen)
+    options.is_generated = True
+    talk.drawings.append(generated_document(generated))
+    _show(talk, generated)
 
 
 def _again(talk: Conversation) -> None:
     from dbcli.workflows.completions import following_seed
 
-    wishes = talk.wishes
-    if wishes.prompt is None:
-        talk.screen.note("Nothing was drawn yet.")
+    if talk.options.prompt is None:
+        talk.screen.note("Nothing was generated yet.")
         return
-    if wishes.is_drawn:
-        seed = talk.session.seed if wishes.seed is None else wishes.seed
-        wishes.seed = following_seed(seed, talk.session.settings(wishes.flags).count)
-    _draw(talk)
+    if talk.options.is_generated:
+        talk.options.seed = following_seed(talk.seed, talk.settings(talk.options).count)
+    _generate(talk)
 
 
-def _show(talk: Conversation, drawn: Drawn) -> None:
+def _show(talk: Conversation, generated: Generated) -> None:
     from dbcli.cli.terminal.images import show_images
 
-    if talk.wishes.show:
-        show_images(talk.screen, [image.path for image in drawn.images])
-    for image in drawn.images:
+    if talk.options.show:
+        show_images(talk.screen, [image.path for image in generated.images])
+    for image in generated.images:
         talk.screen.line(f"  {_near(image.path)}  seed {image.recipe.seed}")
-    if drawn.grid is not None:
-        talk.screen.line(f"  {_near(drawn.grid)}  grid")
+    if generated.grid is not None:
+        talk.screen.line(f"  {_near(generated.grid)}  grid")
 
 
 def _near(path: Path) -> Path:
@@ -157,8 +170,10 @@ def _help(screen: Screen) -> None:
     screen.note("  Ctrl-C stops a drawing, not the program; a second Ctrl-C at once ends it.")
 
 
-def _subjects(session: Session) -> str:
-    names = [word for word in session.words() if word.startswith("{")]
+def _subjects(talk: Conversation) -> str:
+    from dbcli.workflows.generation.generate import prompt_words
+
+    names = [word for word in prompt_words(talk.model.record) if word.startswith("{")]
     return (
         f"In a prompt {' and '.join(names)} stand{'s' if len(names) == 1 else ''} for what it learnt. " if names else ""
     )
@@ -166,9 +181,10 @@ def _subjects(session: Session) -> str:
 
 def _person(talk: Conversation) -> Reader:
     from dbcli.cli.interactive.prompt_line import line_reader
+    from dbcli.workflows.generation.generate import prompt_words
 
-    layout = talk.session.layout
-    return line_reader(layout.prompt_history, talk.session.run or "base", talk.session.words())
+    model = talk.model
+    return line_reader(model.layout.prompt_history, model.run or "base", prompt_words(model.record))
 
 
 def _script(talk: Conversation) -> str | None:

@@ -19,7 +19,7 @@ def show_interference(
 ) -> None:
     """Measures a run, or several drawing together, and tells. Raises UsageError for --with without --run."""
     from dbcli.workflows.evaluation.interference import measure_interference
-    from dbcli.workflows.generation.lora_mix import RunSelection
+    from dbcli.workflows.generation.request import RunSelection
 
     if also and not (is_asked and run):
         raise UsageError("--with names runs that draw together with --run.", hint="add --interference --run RUN")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dbcli.workflows.class_images.manage import SetSummary
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluation.evaluate import Evaluation
-    from dbcli.workflows.generation.generate import Drawn
+    from dbcli.workflows.generation.generate import Generated
     from dbcli.workflows.sharing.export import Exported
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
@@ -52,19 +52,19 @@ def show_added(
     screen.line(f"Next: {next_command}", style="dim")
 
 
-def show_drawn(screen: Screen, drawn: Drawn) -> None:
-    """Where the pictures lie."""
-    from dbcli.workflows.generation.generate import drawn_document
+def show_generated(screen: Screen, generated: Generated) -> None:
+    """Where the images lie."""
+    from dbcli.workflows.generation.generate import generated_document
 
-    screen.document(drawn_document(drawn))
-    count = len(drawn.images)
-    screen.line(f"Drew {count} picture{'' if count == 1 else 's'} with {drawn.title}")
-    for image in drawn.images[:SHOWN_IMAGES]:
+    screen.document(generated_document(generated))
+    count = len(generated.images)
+    screen.line(f"Generated {count} image{'' if count == 1 else 's'} with {generated.title}")
+    for image in generated.images[:SHOWN_IMAGES]:
         screen.line(f"  {image.path}")
     if count > SHOWN_IMAGES:
-        screen.line(f"  … and {count - SHOWN_IMAGES} more in {drawn.images[0].path.parent}")
-    if drawn.grid is not None:
-        screen.line(f"Grid: {drawn.grid}")
+        screen.line(f"  … and {count - SHOWN_IMAGES} more in {generated.images[0].path.parent}")
+    if generated.grid is not None:
+        screen.line(f"Grid: {generated.grid}")
 
 
 def show_class_image_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:

@@ -1,4 +1,7 @@
-"""Where everything in a project lies. Nobody else joins a project path."""
+"""Where everything in a project lies: nobody else joins a path to its root or to the folder of its cache.
+
+What lies inside a subject's, run's, suite's or sweep's own folder is named by the one file that writes and reads it.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +81,30 @@ class Layout:
 
     def images_dir(self, name: str) -> Path:
         return self._inside("runs", check_name(name, "run"), "images")
+
+    @property
+    def base_images_dir(self) -> Path:
+        """Images of the bare base."""
+        return self._inside("images")
+
+    @property
+    def exports_dir(self) -> Path:
+        return self._inside("exports")
+
+    @property
+    def features_dir(self) -> Path:
+        """What judges computed of images and photos."""
+        return self._inside(".cache", "features")
+
+    @property
+    def blanked_photos_dir(self) -> Path:
+        """Photos with grey backgrounds."""
+        return self._inside(".cache", "blanked")
+
+    @property
+    def base_files_file(self) -> Path:
+        """The files of the base, remembered by content."""
+        return self._inside(".cache", "base-files.json")
 
     def previews_dir(self, name: str) -> Path:
         return self._inside("runs", check_name(name, "run"), "previews")

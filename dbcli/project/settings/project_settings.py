@@ -27,6 +27,9 @@ class UserSettings(Record):
     )
 
 
+EMBEDDED_BASE = "tiny"
+
+
 class ProjectSettings(Record):
     """The contents of `dreambooth.yaml`."""
 
@@ -50,6 +53,11 @@ class ProjectSettings(Record):
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="profile settings, nested or dotted: {train: {steps: 400}}"
     )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the base is the embedded one, which has judges, a suite and profiles of its own."""
+        return self.base == EMBEDDED_BASE
 
     @property
     def base_choices(self) -> dict[str, str | None]:

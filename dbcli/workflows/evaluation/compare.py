@@ -1,10 +1,10 @@
-"""Runs side by side: the same prompts and seeds drawn with each, scored, and set against the first."""
+"""Runs side by side: the same prompts and seeds with each, scored, and set against the first."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +17,23 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.workflows.evaluation.evaluate import (
     IMAGES_PER_PROMPT,
-    check_drawing,
+    Scorer,
     check_suites,
+    checked_seed,
     chosen_suites,
-    open_studio,
+    evaluation_sampler,
+    project_judges,
     scored,
 )
 from dbcli.workflows.evaluation.report import run_charts
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
+from dbcli.workflows.models.loaded import loaded_run
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.runs.differences import differing_settings
-from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources, profile_of
+from dbcli.workflows.setup.effective_settings import check_judge, profile_of
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ class _Part:
 def compare(
     layout: Layout, runs: Sequence[str], scoring: ScoringOptions, progress: Progress, *, offline: bool
 ) -> list[Comparison]:
-    """Draws what is missing of the suites with every run, scores all, and sets the others against the first.
+    """Generates what is missing of the suites with every run, scores all, and sets the others against the first.
 
     The seed is the first run's unless one is given. Raises UsageError for fewer than two runs, or one named twice,
     and whatever scoring one of them raises.
@@ -75,25 +78,23 @@ def compare(
     check_judge(scoring.judge)
     records = _records(layout, runs)
     chosen = chosen_suites(layout, scoring, progress)
-    count, seed = scoring.count, scoring.seed
     for record in records:
-        seed = check_drawing(layout, record, count=count, seed=seed)
+        # A random seed is drawn once for all of them.
+        scoring = replace(scoring, seed=checked_seed(layout, record, scoring))
         check_suites(layout, record, chosen, progress)
-    from dbcli.metrics.judges.loading import load_judges
-
     profile = profile_of(layout, records[0])
-    judges = load_judges(
-        scoring.judge or default_judge(layout), sources=judge_sources(layout), offline=offline, device=_device(profile)
-    )
-    first = next_seed(profile.train.seed, 0) if seed is None else seed
+    judges = project_judges(layout, scoring.judge, profile, offline=offline)
+    first = next_seed(profile.train.seed, 0) if scoring.seed is None else scoring.seed
     parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}
     with computing("a comparison", progress), listening() as stop:
         for record in records:
-            progress.note(f"Drawing with {record.name}")
-            studio = open_studio(layout, record, progress, stop, offline=offline, count=count, seed=first)
+            progress.note(f"Generating with {record.name}")
+            model = loaded_run(layout, record, progress, offline=offline)
+            sampler = evaluation_sampler(model.profile, record, scoring.count, first, progress, stop)
+            scorer = Scorer(model, record, sampler, judges)
             for suite in chosen:
-                parts[suite.name].append(_Part(record, *scored(studio, suite, judges)))
-    seeds = [next_seed(first, index) for index in range(IMAGES_PER_PROMPT if count is None else count)]
+                parts[suite.name].append(_Part(record, *scored(scorer, suite)))
+    seeds = [next_seed(first, index) for index in range(scoring.count or IMAGES_PER_PROMPT)]
     return [_written(layout, suite, parts[suite.name], seeds) for suite in chosen]
 
 
@@ -108,12 +109,6 @@ def _records(layout: Layout, runs: Sequence[str]) -> list[RunRecord]:
             hint="dreambooth runs compare 1 2",
         )
     return found
-
-
-def _device(profile: Any) -> str:
-    from dbcli.diffusion.devices import pick_device
-
-    return str(pick_device(profile.train.device))
 
 
 def _written(layout: Layout, suite: Suite, parts: Sequence[_Part], seeds: Sequence[int]) -> Comparison:
@@ -139,23 +134,20 @@ def _written(layout: Layout, suite: Suite, parts: Sequence[_Part], seeds: Sequen
     photos = {name: opened(files) for record in records for name, files in photos_of(layout, record).items()}
     prompts = _prompts(parts)
     title = f"{' · '.join(names)} · {suite.name}"
-    scores = [(part.record.name, part.scores) for part in parts]
-    charts = [chart for record in records for chart in run_charts(layout, record)]
     page = comparison_page(
         title,
-        scores,
+        [(part.record.name, part.scores) for part in parts],
         differences,
         settings,
         photos,
         prompts,
-        charts,
+        [chart for record in records for chart in run_charts(layout, record)],
         foot=f"Made by dreambooth {__version__}.",
         seeds=seeds,
     )
     write_text(folder / "report.html", page)
-    grid = comparison_grid(photos, prompts, title=title, seeds=seeds)
-    write_bytes(folder / "grid.png", png_bytes(grid))
-    return Comparison(suite.name, document, folder / "comparison.json", folder / "report.html", folder / "grid.png")
+    write_bytes(folder / "grid.png", png_bytes(comparison_grid(photos, prompts, title=title, seeds=seeds)))
+    return Comparison(suite.name, document, *(folder / name for name in ("comparison.json", "report.html", "grid.png")))
 
 
 def _name(records: Sequence[RunRecord]) -> str:

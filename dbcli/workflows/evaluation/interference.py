@@ -1,4 +1,4 @@
-"""Whether the subjects of a run stay apart, and what became of their classes: drawn, judged, written beside the run."""
+"""Whether the subjects of a run stay apart, and what became of their classes: sampled, judged, written."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.interference_records import FILE_NAME, SUITE_NAME, bleeding_lines
-from dbcli.project.runs.run_store import RunRecord, RunSubject
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
-from dbcli.project.settings.profile_settings import DrawSettings, Profile
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.draw import class_prompt
-from dbcli.workflows.evaluation.evaluate import IMAGES_PER_PROMPT, check_drawing
+from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler, project_judges
 from dbcli.workflows.evaluation.request import ScoringOptions
-from dbcli.workflows.generation.generate import draw_settings
-from dbcli.workflows.generation.lora_mix import Composition, RunSelection, compose, load_composition
-from dbcli.workflows.images.generated import draw_size, drawn_files, in_words, recipes_for, words_of
+from dbcli.workflows.generation.lora_mix import Composition, compose, load_composition
+from dbcli.workflows.generation.request import RunSelection
+from dbcli.workflows.images.generated import PromptSampler, words_of
 from dbcli.workflows.images.grids import photos_of
 from dbcli.workflows.machine_use import computing
+from dbcli.workflows.models.loaded import LoadedModel
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
-from dbcli.workflows.setup.effective_settings import check_judge, default_judge, judge_sources, profile_of
+from dbcli.workflows.setup.effective_settings import check_judge, profile_of
+from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.signals import listening
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases.base import Base
     from dbcli.metrics.judges.features_cache import FeatureStore
     from dbcli.metrics.judges.judge import Judges
     from dbcli.reports.page import ImageRow
@@ -60,21 +61,8 @@ class Interference:
 
 
 @dataclass(frozen=True)
-class _Easel:
-    """What drawing needs, whichever model draws."""
-
-    layout: Layout
-    profile: Profile
-    settings: DrawSettings
-    seed: int
-    folder: Path
-    progress: Progress
-    should_stop: Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """All pictures: of each subject by prompt, and of each class noun by the base and by the run."""
+class _Images:
+    """All images: of each subject by prompt, and of each class noun by the base and by the run."""
 
     subjects: dict[str, dict[str, list[Path]]]
     before: dict[str, list[Path]]
@@ -84,7 +72,7 @@ class _Drawn:
 def measure_interference(
     layout: Layout, selection: RunSelection, scoring: ScoringOptions, progress: Progress, *, offline: bool
 ) -> Interference:
-    """Draws every subject of a run (or of several composed) and every class, and says how far they stay apart.
+    """Generates every subject of a run (or of several composed) and every class, and says how far they stay apart.
 
     With one subject only the drift of its class is measured. Raises PromptError for the bare base or a run that
     knows no subject, JudgeMissing, and whatever `compose` raises.
@@ -94,35 +82,26 @@ def measure_interference(
     record = composition.whole
     if record is None or not record.subjects:
         raise PromptError("There is no subject here that could interfere.", hint="dreambooth eval --run NAME")
-    seed = check_drawing(layout, record, count=scoring.count, seed=scoring.seed, class_images=CLASS_IMAGES)
-    templates = _templates(record, scoring.suites)
-    texts = [text for one in record.subjects for text in _rendered(templates[one.name], one, record).values()]
-    read_prompts(layout, texts, record, progress)
+    seed = checked_seed(layout, record, scoring, class_images=CLASS_IMAGES)
+    texts = _texts(record, scoring.suites)
+    read_prompts(layout, [text for found in texts.values() for text in found.values()], record, progress)
     profile = profile_of(layout, record)
-    from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.judges.loading import load_judges
-
-    device = str(pick_device(profile.train.device))
-    name, count = scoring.judge or default_judge(layout), scoring.count
-    judges = load_judges(name, sources=judge_sources(layout), offline=offline, device=device)
+    judges = project_judges(layout, scoring.judge, profile, offline=offline)
+    folder = layout.eval_dir(record.name, _suite_name(composition))
+    first = next_seed(profile.train.seed, 0) if seed is None else seed
     with computing(f"the interference of {record.name}", progress), listening() as stop:
-        folder = layout.eval_dir(record.name, _suite_name(composition))
-        settings = in_words(
-            draw_settings(profile, {"count": IMAGES_PER_PROMPT if count is None else count}), words_of(record)
-        )
-        start = next_seed(profile.train.seed, 0) if seed is None else seed
-        easel = _Easel(layout, profile, settings, start, folder / "images", progress, stop)
-        drawn = _draw_all(easel, composition, record, templates, offline=offline)
-        report = _judged(layout, record, drawn, judges, stop)
+        sampler = evaluation_sampler(profile, record, scoring.count, first, progress, stop)
+        images = _sampled(layout, composition, profile, texts, sampler, folder / "images", offline=offline)
+        report = _judged(layout, record, images, judges, stop)
     report |= {
         "run": record.name,
         "drawn_with": composition.name,
-        "draw": settings.model_dump(),
-        "seed": start,
+        "draw": sampler.settings.model_dump(),
+        "seed": first,
         "judge": judges.dino.describe(),
     }
     write_json(folder / FILE_NAME, report)
-    chart = _write_page(layout, record, report, drawn, folder)
+    chart = _write_page(layout, record, report, images, folder)
     lines = bleeding_lines(report["nearest"])
     return Interference(record.name, report, folder / FILE_NAME, folder / "report.html", chart, lines)
 
@@ -132,80 +111,50 @@ def _suite_name(composition: Composition) -> str:
     return "-with-".join([SUITE_NAME, "-".join(others)]) if others else SUITE_NAME
 
 
-def _templates(record: RunRecord, suites: Sequence[str]) -> dict[str, list[str]]:
-    """The prompts of each subject, before its words are put in."""
+def _texts(record: RunRecord, suites: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The prompts of each subject, in its words, by their templates."""
     from dbcli.metrics.suites import load_suite
 
-    if not suites:
-        return {subject.name: list(PROMPTS) for subject in record.subjects}
-    chosen = [load_suite(name) for name in suites]
-    found = {
-        subject.name: [one.template for suite in chosen for one in suite.prompts_for(subject.class_noun)]
-        for subject in record.subjects
-    }
-    empty = next((name for name, templates in found.items() if not templates), None)
-    if empty is not None:
-        raise PromptError(f"None of these suites has a prompt for '{empty}'.", hint="leave --suite out")
+    chosen, found = [load_suite(name) for name in suites], {}
+    for subject in record.subjects:
+        templates = [one.template for suite in chosen for one in suite.prompts_for(subject.class_noun)]
+        if chosen and not templates:
+            raise PromptError(f"None of these suites has a prompt for '{subject.name}'.", hint="leave --suite out")
+        words = {subject.name: words_of(record)[subject.name]}
+        found[subject.name] = {template: render_with(template, words) for template in templates or PROMPTS}
     return found
 
 
-def _draw_all(
-    easel: _Easel, composition: Composition, record: RunRecord, templates: Mapping[str, list[str]], *, offline: bool
-) -> _Drawn:
+def _sampled(
+    layout: Layout,
+    composition: Composition,
+    profile: Profile,
+    texts: Mapping[str, Mapping[str, str]],
+    sampler: PromptSampler,
+    folder: Path,
+    *,
+    offline: bool,
+) -> _Images:
     from dbcli.diffusion.devices import pick_device
-    from dbcli.workflows.models.weights import load_model
 
-    device = pick_device(easel.profile.train.device)
-    how = {"offline": offline, "device": device}
-    nouns = {
-        noun: class_prompt(easel.profile.prior.template, noun)
-        for noun in dict.fromkeys(subject.class_noun for subject in record.subjects)
-    }
-    model = load_composition(easel.layout, composition, easel.progress, **how)
-    subjects, extras = {}, composition.extras()
-    for subject in record.subjects:
-        texts = _rendered(templates[subject.name], subject, record)
-        found = _images(easel, model, record, list(texts.values()), easel.settings.count, extras)
-        subjects[subject.name] = dict(zip(texts, found, strict=True))
-    after = _images(easel, model, record, list(nouns.values()), CLASS_IMAGES, extras)
+    device, progress = pick_device(profile.train.device), sampler.progress
+    nouns = list(dict.fromkeys(one.class_noun for record in composition.records for one in record.subjects))
+    of_classes = [class_prompt(profile.prior.template, noun) for noun in nouns]
+    model = load_composition(layout, composition, profile, progress, offline=offline, device=device)
+    subjects = {}
+    for name, found in texts.items():
+        files = sampler.files(model, list(found.values()), folder)
+        subjects[name] = dict(zip(found, files, strict=True))
+    after = sampler.files(model, of_classes, folder, count=CLASS_IMAGES)
     # One model at a time: on a small machine there is no room for two.
     del model
-    base = load_model(easel.layout, None, easel.progress, **how)
-    before = _images(easel, base, None, list(nouns.values()), CLASS_IMAGES, {})
-    return _Drawn(subjects, dict(zip(nouns, before, strict=True)), dict(zip(nouns, after, strict=True)))
-
-
-def _rendered(templates: Sequence[str], subject: RunSubject, record: RunRecord) -> dict[str, str]:
-    words = {subject.name: words_of(record)[subject.name]}
-    return {template: render_with(template, words) for template in dict.fromkeys(templates)}
-
-
-def _images(
-    easel: _Easel,
-    model: Base,
-    record: RunRecord | None,
-    prompts: Sequence[str],
-    count: int,
-    extras: Mapping[str, Any],
-) -> list[list[Path]]:
-    """The pictures of each prompt."""
-    settings = easel.settings.model_copy(update={"count": count})
-    size = draw_size(model, None, None, easel.profile.images.resolution)
-    recipes = recipes_for(prompts, settings, seed=easel.seed, size_px=size, base=model, record=record, extras=extras)
-    return drawn_files(
-        model,
-        recipes,
-        easel.folder,
-        count=count,
-        batch_size=settings.batch_size,
-        progress=easel.progress,
-        should_stop=easel.should_stop,
-        with_what=f" with {'the base' if record is None else record.name}",
-    )
+    bare = LoadedModel(layout, None, profile, load_project_base(layout, progress, offline=offline, device=device))
+    before = sampler.files(bare, of_classes, folder, count=CLASS_IMAGES)
+    return _Images(subjects, dict(zip(nouns, before, strict=True)), dict(zip(nouns, after, strict=True)))
 
 
 def _judged(
-    layout: Layout, record: RunRecord, drawn: _Drawn, judges: Judges, should_stop: Callable[[], bool]
+    layout: Layout, record: RunRecord, images: _Images, judges: Judges, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """The report, from the judge's features of pictures and photos."""
     import torch
@@ -213,15 +162,16 @@ def _judged(
     from dbcli.metrics.interference import class_drift, likeness_row, nearest_report, photo_row
     from dbcli.metrics.judges.features_cache import FeatureStore
 
-    store = FeatureStore(layout.cache_dir / "features", should_stop=should_stop)
+    store = FeatureStore(layout.features_dir, should_stop=should_stop)
     photos = {name: _features(store, judges, files) for name, files in photos_of(layout, record).items() if files}
     asked = {
         name: {prompt: _features(store, judges, files) for prompt, files in by_prompt.items()}
-        for name, by_prompt in drawn.subjects.items()
+        for name, by_prompt in images.subjects.items()
         if name in photos
     }
     before, after = (
-        {noun: _features(store, judges, files) for noun, files in part.items()} for part in (drawn.before, drawn.after)
+        {noun: _features(store, judges, files) for noun, files in part.items()}
+        for part in (images.before, images.after)
     )
     rows = [_row("asked for", name, likeness_row(torch.cat([*one.values()]), photos)) for name, one in asked.items()]
     rows += [_row("a member of the class", noun, likeness_row(after[noun], photos)) for noun in after]
@@ -249,7 +199,7 @@ def _features(store: FeatureStore, judges: Judges, files: Sequence[Path]) -> Any
 
 
 def _write_page(
-    layout: Layout, record: RunRecord, report: Mapping[str, Any], drawn: _Drawn, folder: Path
+    layout: Layout, record: RunRecord, report: Mapping[str, Any], images: _Images, folder: Path
 ) -> Path | None:
     """report.html, and matrix.png where there are subjects to compare; returns the latter."""
     from dbcli.reports.interference_page import interference_page, matrix_chart
@@ -259,11 +209,11 @@ def _write_page(
     rows = []
     for name, files in photos_of(layout, record).items():
         rows.append(ImageRow(f"photos of {name}", opened(files), is_photos=True))
-        rows += [_strip(prompt, pictures, report["seed"]) for prompt, pictures in drawn.subjects[name].items()]
+        rows += [_strip(prompt, pictures, report["seed"]) for prompt, pictures in images.subjects[name].items()]
     members = []
-    for noun in drawn.before:
-        members.append(_strip(f"{noun}, by the base", drawn.before[noun], report["seed"]))
-        members.append(_strip(f"{noun}, by {record.name}", drawn.after[noun], report["seed"]))
+    for noun in images.before:
+        members.append(_strip(f"{noun}, by the base", images.before[noun], report["seed"]))
+        members.append(_strip(f"{noun}, by {record.name}", images.after[noun], report["seed"]))
     write_text(folder / "report.html", interference_page(report, [("Subjects", rows), ("Classes", members)]))
     if len(report["matrix"]["columns"]) < 2:
         return None

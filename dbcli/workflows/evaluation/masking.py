@@ -13,6 +13,7 @@ from dbcli.project.files.atomic import sha256_of, write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.progress import Progress
@@ -32,16 +33,17 @@ class Masking:
     photos: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
-def load_masking(layout: Layout, record: RunRecord, progress: Progress, *, offline: bool, device: str) -> Masking:
+def load_masking(layout: Layout, record: RunRecord, profile: Profile, progress: Progress, *, offline: bool) -> Masking:
     """CLIPSeg, else the masks beside the photos where every photo has one.
 
     Raises JudgeMissing (exit 4) with the ways out where there is neither.
     """
+    from dbcli.diffusion.devices import pick_device
     from dbcli.metrics.judges.masking import load_mask
 
-    sources = judge_sources(layout)
+    source, device = judge_sources(layout).get("mask"), str(pick_device(profile.train.device))
     try:
-        return Masking(load_mask(sources.get("mask"), offline=offline, device=device))
+        return Masking(load_mask(source, offline=offline, device=device))
     except JudgeMissing as error:
         photos = _blanked(layout, record)
         if photos is None:
@@ -81,7 +83,7 @@ def _copy(layout: Layout, photo: Path, mask: Path) -> Path:
     from dbcli.metrics.judges.masking import GREY
 
     key = hashlib.sha256(f"{sha256_of(photo)} {sha256_of(mask)} {GREY}".encode()).hexdigest()[:32]
-    path = layout.cache_dir / "blanked" / f"{key}.png"
+    path = layout.blanked_photos_dir / f"{key}.png"
     if not path.exists():
         with Image.open(photo, formats=("PNG",)) as one, Image.open(mask, formats=("PNG",)) as other:
             image = one.convert("RGB")

@@ -1,41 +1,30 @@
-"""Which runs draw together: several LoRAs at once, each with a weight, their subjects told apart by their tokens."""
+"""Which runs generate together: several LoRAs at once, each with a weight, their subjects kept apart by tokens."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs.run_store import RunRecord, RunSubject
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.subject_store import list_subjects
-from dbcli.workflows.images.generated import CHECKPOINT_KEY
+from dbcli.workflows.generation.request import RunSelection
+from dbcli.workflows.models.loaded import BARE_BASE_TITLE, CHECKPOINT_KEY, LoadedModel
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
-
-if TYPE_CHECKING:
-    from dbcli.diffusion.bases.base import Base
 
 MOST_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
-class RunSelection:
-    """Runs as a person names them: none for the newest, one, or several LoRAs with "1,0.8" as their weights."""
-
-    runs: Sequence[str] = ()
-    weights: str | None = None
-    allow_collision: bool = False
-    checkpoint: int | None = None
-
-
-@dataclass(frozen=True)
 class Composition:
-    """The runs that draw, each with its weight; no record at all is the bare base."""
+    """The runs that generate, each with its weight; no record at all is the bare base."""
 
     records: tuple[RunRecord, ...]
     weights: tuple[float, ...]
@@ -82,7 +71,7 @@ class Composition:
 
 
 def compose(layout: Layout, selection: RunSelection, prompts: Sequence[str] = ()) -> Composition:
-    """Settles which runs draw, with which weights; without a named run the newest that knows what `prompts` name.
+    """Settles which runs generate, with which weights; without a named run the newest that knows what `prompts` name.
 
     Raises RunMissing for a run that is not there or not finished, UsageError for weights that do not fit and for a
     full run among several, Refused for runs of different bases or one subject under two words, and Collision where
@@ -90,7 +79,7 @@ def compose(layout: Layout, selection: RunSelection, prompts: Sequence[str] = ()
     """
     if selection.checkpoint is not None and (len(selection.runs) > 1 or selection.weights is not None):
         raise UsageError("--checkpoint goes with one run as it is.", hint="leave --weights and the other --run out")
-    records = [chosen_run(layout, name, selection.checkpoint, prompts=prompts) for name in selection.runs or [None]]
+    records = [chosen_run(layout, name, selection.checkpoint, prompts=prompts) for name in selection.runs or (None,)]
     found = tuple(record for record in records if record is not None)
     weights = _weights(selection.weights, len(records))
     if len(records) > 1:
@@ -102,20 +91,23 @@ def compose(layout: Layout, selection: RunSelection, prompts: Sequence[str] = ()
 
 
 def load_composition(
-    layout: Layout, composition: Composition, progress: Progress, *, offline: bool, device: Any
-) -> Base:
+    layout: Layout, composition: Composition, profile: Profile, progress: Progress, *, offline: bool, device: Any
+) -> LoadedModel:
     """The base with every run's LoRA in it by its weight; a weight of 0 leaves a run out, bit for bit."""
     from dbcli.workflows.models.weights import load_model, load_with_loras
 
-    drawn = [
+    weighted = [
         (record, weight) for record, weight in zip(composition.records, composition.weights, strict=True) if weight != 0
     ]
-    if not drawn:
-        return load_model(layout, None, progress, offline=offline, device=device)
-    if len(drawn) == 1 and drawn[0][1] == 1:
+    if not weighted:
+        base = load_model(layout, None, progress, offline=offline, device=device)
+    elif len(weighted) == 1 and weighted[0][1] == 1:
         step = composition.checkpoint
-        return load_model(layout, drawn[0][0], progress, offline=offline, device=device, checkpoint=step)
-    return load_with_loras(layout, drawn, progress, offline=offline, device=device)
+        base = load_model(layout, weighted[0][0], progress, offline=offline, device=device, checkpoint=step)
+    else:
+        base = load_with_loras(layout, weighted, progress, offline=offline, device=device)
+    title = composition.name or BARE_BASE_TITLE
+    return LoadedModel(layout, composition.whole, profile, base, title, composition.extras())
 
 
 def _weights(text: str | None, count: int) -> tuple[float, ...]:
@@ -153,7 +145,7 @@ def _check_together(records: Sequence[RunRecord | None]) -> None:
     known = [record for record in records if record is not None]
     names = [record.name for record in known]
     if len(set(names)) < len(names):
-        raise UsageError(f"A run is named twice: {', '.join(names)}.", hint="a weight above 1 draws it more strongly")
+        raise UsageError(f"A run is named twice: {', '.join(names)}.", hint="a weight above 1 makes it stronger")
     _check_scalable(known)
     first = known[0]
     for other in known[1:]:
@@ -187,7 +179,7 @@ def _check_names(records: Sequence[RunRecord]) -> None:
                     f"'{subject.name}' is '{first.identifier} {first.class_noun}' in {before} "
                     f"and '{subject.identifier} {subject.class_noun}' in {record.name}; "
                     f"{{{subject.name}}} would not say which.",
-                    hint="draw with one of the two runs",
+                    hint="generate with one of the two runs",
                 )
 
 

@@ -19,9 +19,8 @@ from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import resolve
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.generation.lora_mix import RunSelection
+from dbcli.workflows.generation.request import GenerateRequest, ImageRecipe, RunSelection
 from dbcli.workflows.images.generated import (
-    CHECKPOINT_KEY,
     CLIP_SKIP_KEY,
     COMPILED_KEY,
     FULL_PRECISION,
@@ -31,9 +30,10 @@ from dbcli.workflows.images.generated import (
     PUBLISHED_TIMESTEPS,
     TIMESTEPS_KEY,
     check_size,
-    draw_size,
+    image_size,
     nearest_size,
 )
+from dbcli.workflows.models.loaded import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.named_files import require_file
@@ -48,33 +48,25 @@ _MOST_OF_ONE = 2
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What shall be drawn and how, None where nobody said; flags are keys of the drawing settings.
+class _Read:
+    """What a recipe says: prompt and size, options and the seed as far as it names them, its runs if they are here."""
 
-    Literal prompts, which come from an image, are text as it stands: braces in them name no subject. `size_of` is the
-    image that a size comes from, where nobody typed one.
-    """
-
-    prompts: Sequence[str]
-    selection: RunSelection
-    flags: Mapping[str, Any]
+    prompt: str
+    options: Mapping[str, Any]
     seed: int | None
-    size: tuple[int | None, int | None]
-    is_literal: bool = False
-    is_negative_literal: bool = False
-    size_of: str | None = None
-    typed_size: tuple[int | None, int | None] = (None, None)
+    size: tuple[int, int] | None
+    selection: RunSelection = RunSelection()
 
 
-def filled_in(layout: Layout, asked: Asked, image: Path, progress: Progress) -> Asked:
-    """What was asked for with the recipe inside a PNG for everything else; one picture unless a count was asked for.
+def filled_in(layout: Layout, request: GenerateRequest, image: Path, progress: Progress) -> GenerateRequest:
+    """The request with the recipe inside a PNG for all it leaves open; one image unless a count was asked for.
 
-    Our own recipe names the run too. Raises DataError for a picture without a recipe that can be read.
+    Our own recipe names the run too. Raises DataError for an image without a recipe that can be read.
     """
     require_file(image, "an image")
     chunks = read_text_chunks(image)
     if RECIPE_KEY in chunks:
-        found = _of_ours(layout, read_recipe(image), asked, progress)
+        found = _of_ours(layout, read_recipe(image), request, progress)
     elif PARAMETERS_KEY in chunks:
         found = _of_others(layout, read_parameters(chunks[PARAMETERS_KEY]), image, progress)
     else:
@@ -82,64 +74,62 @@ def filled_in(layout: Layout, asked: Asked, image: Path, progress: Progress) -> 
             f"{image} holds no recipe, neither of dreambooth nor of AUTOMATIC1111.",
             hint="many sites and messengers take it out; use the file as it was drawn",
         )
-    given = {key: value for key, value in asked.flags.items() if value is not None}
-    if asked.seed is None and found.seed is not None and not is_seed(found.seed):
+    given = {key: value for key, value in request.options.items() if value is not None}
+    if request.seed is None and found.seed is not None and not is_seed(found.seed):
         raise UsageError(
             f"{image.name} was drawn with the seed {found.seed}, which is out of range: {RULE}. "
             f"Its lowest 32 bits are {found.seed % SEEDS}.",
             hint=f"add --seed {found.seed % SEEDS}",
         )
-    width, height = (theirs if mine is None else mine for mine, theirs in zip(asked.size, found.size, strict=True))
-    return Asked(
-        asked.prompts or found.prompts,
-        asked.selection if asked.selection.runs else _at(found.selection, asked.selection.checkpoint),
-        {"count": 1, **found.flags, **given},
-        found.seed if asked.seed is None else asked.seed,
-        (width, height),
-        is_literal=not asked.prompts,
-        is_negative_literal="negative" in found.flags and "negative" not in given,
-        size_of=image.name if None in asked.size else None,
-        typed_size=asked.size,
+    selection, step = request.selection, request.selection.checkpoint
+    if not selection.runs:
+        # The recipe's runs, at the checkpoint that is asked for if there is one.
+        selection = found.selection if step is None else replace(found.selection, checkpoint=step)
+    has_negative = "negative" in found.options and "negative" not in given
+    return replace(
+        request,
+        prompts=request.prompts or [found.prompt],
+        selection=selection,
+        options={"count": 1, **found.options, **given},
+        seed=found.seed if request.seed is None else request.seed,
+        recipe=ImageRecipe(image.name, found.size, not request.prompts, has_negative),
     )
 
 
-def size_for(base: Base, asked: Asked, profile: Profile, progress: Progress) -> tuple[int, int]:
-    """The size to draw at in px. One that an image has and the base cannot draw becomes the nearest that it can.
+def size_for(base: Base, request: GenerateRequest, profile: Profile, progress: Progress) -> tuple[int, int]:
+    """The size to generate in px. One that an image has and the base cannot make becomes the nearest that it can.
 
     Raises UsageError for one that was typed.
     """
-    width, height = asked.size
-    if asked.size_of is not None and width is not None and height is not None:
-        fitting = nearest_size(base.vae_factor, (width, height))
-        fitting = (asked.typed_size[0] or fitting[0], asked.typed_size[1] or fitting[1])
-        check_size(fitting, asked.typed_size, base.vae_factor)
-        if fitting != (width, height):
-            progress.warn(
-                f"{asked.size_of} is {width} x {height} px, which this base cannot draw: "
-                f"{fitting[0]} x {fitting[1]} is drawn."
-            )
-        return fitting
-    return draw_size(base, width, height, profile.images.resolution)
+    width, height = typed = request.size
+    if request.recipe is None or request.recipe.size is None or None not in typed:
+        return image_size(base, width, height, profile.images.resolution)
+    own_width, own_height = request.recipe.size
+    wanted = (own_width if width is None else width, own_height if height is None else height)
+    fitting = nearest_size(base.vae_factor, wanted)
+    fitting = (width or fitting[0], height or fitting[1])
+    check_size(fitting, typed, base.vae_factor)
+    if fitting != wanted:
+        progress.warn(
+            f"{request.recipe.name} is {wanted[0]} x {wanted[1]} px, which this base cannot draw: "
+            f"{fitting[0]} x {fitting[1]} is drawn."
+        )
+    return fitting
 
 
-def _at(selection: RunSelection, checkpoint: int | None) -> RunSelection:
-    """The recipe's runs, at the checkpoint that is asked for if there is one."""
-    return selection if checkpoint is None else replace(selection, checkpoint=checkpoint)
-
-
-def _of_ours(layout: Layout, recipe: Recipe, asked: Asked, progress: Progress) -> Asked:
-    flags = {key: getattr(recipe, key) for key in ("steps", "guidance", "sampler", "eta", "negative")}
-    flags["precision"] = recipe.extras.get(PRECISION_KEY, FULL_PRECISION)
-    flags["timesteps"] = recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)
-    flags["compile"] = COMPILED_KEY in recipe.extras
-    flags["clip_skip"] = recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)
+def _of_ours(layout: Layout, recipe: Recipe, request: GenerateRequest, progress: Progress) -> _Read:
+    options = {key: getattr(recipe, key) for key in ("steps", "guidance", "sampler", "eta", "negative")}
+    options["precision"] = recipe.extras.get(PRECISION_KEY, FULL_PRECISION)
+    options["timesteps"] = recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)
+    options["compile"] = COMPILED_KEY in recipe.extras
+    options["clip_skip"] = recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)
     # Before there was a rule -1 was drawn with, of which torch took the lowest 32 bits.
     seed = LAST_SEED if recipe.seed == RANDOM else recipe.seed
-    found = Asked([recipe.prompt], RunSelection(), flags, seed, (recipe.width, recipe.height))
-    return found if asked.selection.runs else replace(found, selection=_cast_of(layout, recipe, progress))
+    selection = RunSelection() if request.selection.runs else _selection_of(layout, recipe, progress)
+    return _Read(recipe.prompt, options, seed, (recipe.width, recipe.height), selection)
 
 
-def _cast_of(layout: Layout, recipe: Recipe, progress: Progress) -> RunSelection:
+def _selection_of(layout: Layout, recipe: Recipe, progress: Progress) -> RunSelection:
     """The runs that drew a picture with their weights; those not in this project are left out, with a warning."""
     drawn_with = _composed(recipe)
     if not drawn_with:
@@ -188,7 +178,7 @@ def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
     return None
 
 
-def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress) -> Asked:
+def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress) -> _Read:
     from dbcli.diffusion.schedulers.samplers import SAMPLERS
 
     sampler = read.sampler if read.sampler in SAMPLERS else None
@@ -213,7 +203,7 @@ def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress
     if unread:
         values = ", ".join(printable(one, 60) for one in unread)
         progress.warn(f"{image.name}: not understood, the run's own is used: {values}.")
-    ignored = _told_shortly(read.ignored)
+    ignored = _shortened(read.ignored)
     if ignored:
         progress.warn(f"{image.name}: not followed, this program does not do it: {', '.join(ignored)}.")
     bracketed = [one for text in (read.prompt, read.negative) for one in foreign_syntax(text, emphasis=True)]
@@ -228,7 +218,7 @@ def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress
     progress.note(
         f"{image.name} was drawn by another program{model}; it is drawn {followed}, which gives other pixels."
     )
-    return Asked([read.prompt], RunSelection(), known, read.seed, size or (None, None))
+    return _Read(read.prompt, known, read.seed, size)
 
 
 def _can_be(layout: Layout, key: str, value: Any) -> bool:
@@ -241,7 +231,7 @@ def _can_be(layout: Layout, key: str, value: Any) -> bool:
     return key != "clip_skip" or layers is None or value <= layers
 
 
-def _told_shortly(keys: Sequence[str]) -> list[str]:
+def _shortened(keys: Sequence[str]) -> list[str]:
     """Keys of fields for a sentence; an extension that writes many of them is told by its name."""
     firsts = Counter(key.split()[0] for key in keys)
     told = (f"{first} …" if firsts[first := key.split()[0]] > _MOST_OF_ONE else key for key in keys)

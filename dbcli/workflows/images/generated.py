@@ -17,16 +17,15 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.images.image_writer import ImageWriter
+from dbcli.workflows.models.loaded import LoadedModel
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.sampling.sample import SamplingSettings as How
+    from dbcli.diffusion.sampling.sample import SamplingSettings
 
-# Among a recipe's extras: the step of the checkpoint that drew it.
-CHECKPOINT_KEY = "checkpoint"
-# And in which numbers, where it was not fp32.
+# Among a recipe's extras: the precision of the UNet, where it was not fp32.
 PRECISION_KEY, FULL_PRECISION = "precision", "fp32"
 # And whether the UNet was compiled, which changes last bits.
 COMPILED_KEY = "compiled"
@@ -110,26 +109,33 @@ def recipes_for(
     ]
 
 
-def how_to_draw(recipe: Recipe, batch_size: int) -> How:
-    """A recipe as the drawing takes it."""
-    from dbcli.diffusion.sampling import sample as drawing
+def sampling_of(recipe: Recipe, batch_size: int) -> SamplingSettings:
+    """A recipe as the sampling takes it."""
+    from dbcli.diffusion.sampling.sample import SamplingSettings
 
-    numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    how = {
-        "clip_skip": int(recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)) - LAST_LAYER,
-        "precision": str(recipe.extras.get(PRECISION_KEY, FULL_PRECISION)),
-        "timesteps": str(recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)),
-    }
-    return drawing.SamplingSettings(*numbers, batch_size, compiled=COMPILED_KEY in recipe.extras, **how)
+    extras = recipe.extras
+    return SamplingSettings(
+        recipe.sampler,
+        recipe.steps,
+        recipe.guidance,
+        recipe.eta,
+        recipe.width,
+        recipe.height,
+        batch_size,
+        clip_skip=int(extras.get(CLIP_SKIP_KEY, LAST_LAYER)) - LAST_LAYER,
+        precision=str(extras.get(PRECISION_KEY, FULL_PRECISION)),
+        compiled=COMPILED_KEY in extras,
+        timesteps=str(extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)),
+    )
 
 
 def file_name(recipe: Recipe) -> str:
-    """The same recipe has the same name; pictures of one prompt stand together, in order."""
+    """The same recipe has the same name; images of one prompt stand together, in order."""
     shared = recipe.model_copy(update={"seed": recipe.seed - recipe.index, "index": 0, "version": ""})
     return f"{hashlib.sha256(shared.to_json().encode()).hexdigest()[:12]}-{recipe.index:04d}.png"
 
 
-def draw_recipes(
+def generate_images(
     base: Base,
     recipes: Sequence[Recipe],
     folder: Path,
@@ -137,66 +143,86 @@ def draw_recipes(
     batch_size: int,
     progress: Progress,
     should_stop: Callable[[], bool],
-    title: str = "Drawing",
     wanted: Collection[int] | None = None,
+    title: str | None = None,
 ) -> list[GeneratedImage]:
-    """Draws recipes of one sampler, guidance and size into `folder`; each file is whole or not there.
+    """Generates recipes of one sampler, guidance and size into `folder`; each file is whole or not there.
 
-    With `wanted` only the recipes of these indices are drawn, as they would be among all.
+    With `wanted` only the recipes of these indices are generated, as they would be among all.
 
-    Raises Interrupted between two steps; the pictures finished before stay.
+    Raises Interrupted between two steps; the images finished before stay.
     """
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.sampling.sample import SampleRequest, sample_images
 
-    if not recipes or (wanted is not None and not wanted):
+    chosen = range(len(recipes)) if wanted is None else wanted
+    if not chosen:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    one = recipes[0]
-    how = how_to_draw(one, batch_size)
+    sampling = sampling_of(recipes[0], batch_size)
     orders = [SampleRequest(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
-    images: dict[int, GeneratedImage] = {}
-    count = len(wanted) if wanted is not None else len(recipes)
-    with progress.stage(title, count, parts=one.steps) as stage, ImageWriter() as writer:
-        told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
-        for index, pixels in sample_images(base, orders, how, wanted=wanted, **told):
-            if wanted is not None and index not in wanted:
-                continue
-            path = folder / file_name(recipes[index])
-            writer.submit(save_png, path, to_image(pixels), recipes[index])
-            images[index] = GeneratedImage(path, recipes[index])
-            stage.complete()
-    return [images[index] for index in sorted(images)]
+    found: list[GeneratedImage] = []
+    title = title or f"Generating {len(chosen)} image{'' if len(chosen) == 1 else 's'}"
+    with progress.stage(title, len(chosen), parts=sampling.steps) as stage, ImageWriter() as writer:
+        for index, pixels in sample_images(
+            base,
+            orders,
+            sampling,
+            wanted=wanted,
+            on_denoise=stage.advance,
+            should_stop=should_stop,
+            on_note=progress.note,
+        ):
+            if index in chosen:
+                path = folder / file_name(recipes[index])
+                writer.submit(save_png, path, to_image(pixels), recipes[index])
+                found.append(GeneratedImage(path, recipes[index]))
+                stage.complete()
+    return found
 
 
-def drawn_files(
-    base: Base,
-    recipes: Sequence[Recipe],
-    folder: Path,
-    *,
-    count: int,
-    batch_size: int,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-    with_what: str = "",
-) -> list[list[Path]]:
-    """The files of recipes, `count` a prompt, drawn where they are not there yet: a finished picture never changes.
+@dataclass(frozen=True)
+class PromptSampler:
+    """How the images of prompts are generated, the same for whichever model; `seed` is each prompt's first image's."""
 
-    What is missing is drawn in the batches it would have had among all, so that a kill changes no bit.
-    """
-    paths = [folder / file_name(recipe) for recipe in recipes]
-    missing = {index for index, path in enumerate(paths) if not path.exists()}
-    title = f"Drawing {len(missing)} pictures{with_what}"
-    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "should_stop": should_stop, "title": title}
-    if missing:
-        shares = dealt(missing, batch_size)
-        facts = {"folder": str(folder), "batch_size": batch_size, "shares": shares}
-        with together("draw", recipes=[one.to_plain() for one in recipes], **facts):
-            draw_recipes(base, recipes, folder, wanted=set(shares[0]), **how)
-    return [paths[start : start + count] for start in range(0, len(paths), count)]
+    settings: DrawSettings
+    seed: int
+    progress: Progress
+    should_stop: Callable[[], bool]
+
+    def files(
+        self, model: LoadedModel, prompts: Sequence[str], folder: Path, *, count: int | None = None
+    ) -> list[list[Path]]:
+        """The files of each rendered prompt, `count` of them if given; those that are there are never made again.
+
+        What is missing is generated in the batches it would have had among all, so that a kill changes no bit.
+        """
+        base, batch_size = model.base, self.settings.batch_size
+        settings = self.settings if count is None else self.settings.model_copy(update={"count": count})
+        size_px = image_size(base, None, None, model.profile.images.resolution)
+        recipes = recipes_for(
+            prompts, settings, seed=self.seed, size_px=size_px, base=base, record=model.record, extras=model.extras
+        )
+        paths = [folder / file_name(recipe) for recipe in recipes]
+        missing = {index for index, path in enumerate(paths) if not path.exists()}
+        if missing:
+            shares = dealt(missing, batch_size)
+            facts = {"folder": str(folder), "batch_size": batch_size, "shares": shares}
+            with together("draw", recipes=[one.to_plain() for one in recipes], **facts):
+                generate_images(
+                    base,
+                    recipes,
+                    folder,
+                    batch_size=batch_size,
+                    progress=self.progress,
+                    should_stop=self.should_stop,
+                    wanted=set(shares[0]),
+                    title=f"Generating {len(missing)} images with {model.title}",
+                )
+        return [paths[start : start + settings.count] for start in range(0, len(paths), settings.count)]
 
 
-def draw_size(base: Base, width: int | None, height: int | None, resolution: int | None) -> tuple[int, int]:
+def image_size(base: Base, width: int | None, height: int | None, resolution: int | None) -> tuple[int, int]:
     """The size to draw at in px. Raises UsageError where the autoencoder cannot make it."""
     usual = resolution or base.resolution
     size = (usual if width is None else width, usual if height is None else height)
@@ -253,7 +279,7 @@ def preview(
 
     folder = layout.previews_dir(record.name)
     folder.mkdir(parents=True, exist_ok=True)
-    size = draw_size(base, None, None, profile.images.resolution)
+    size = image_size(base, None, None, profile.images.resolution)
     settings = profile.draw.model_copy(update={"count": 1, "compile": False})
     words = words_of(record)
     settings = in_words(settings, words)
@@ -262,5 +288,5 @@ def preview(
         prompt = render_for(template, name, words)
         recipe = recipes_for([prompt], settings, seed=profile.train.seed, size_px=size, base=base, record=record)[0]
         order = SampleRequest(recipe.prompt, recipe.seed, recipe.negative)
-        for _, pixels in sample_images(base, [order], how_to_draw(recipe, 1), should_stop=should_stop):
+        for _, pixels in sample_images(base, [order], sampling_of(recipe, 1), should_stop=should_stop):
             save_png(folder / f"step-{step:06d}-{name}.png", to_image(pixels), recipe)

@@ -31,7 +31,7 @@ from dbcli.project.runs.probe_files import (
 from dbcli.project.runs.run_store import RunRecord, append_event, read_events
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
-from dbcli.workflows.images.generated import CHECKPOINT_KEY
+from dbcli.workflows.models.loaded import CHECKPOINT_KEY
 from dbcli.workflows.probes.schedule import Cost, plan_probes, too_dear
 from dbcli.workflows.probes.score import Item, Panel, draw_items, probe_items
 from dbcli.workflows.progress import Progress, Stage

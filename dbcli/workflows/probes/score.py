@@ -14,7 +14,7 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.class_images.draw import class_prompt
-from dbcli.workflows.images.generated import draw_size, how_to_draw, in_words, recipes_for, words_of
+from dbcli.workflows.images.generated import image_size, in_words, recipes_for, sampling_of, words_of
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ def probe_items(record: RunRecord, profile: Profile, base: Base, seeds: int) -> 
     probe = profile.probe
     how = {"sampler": probe.sampler, "steps": probe.steps, "eta": 0.0, "compile": False}
     settings = in_words(profile.draw.model_copy(update=how), words_of(record))
-    size = draw_size(base, None, None, profile.images.resolution)
+    size = image_size(base, None, None, profile.images.resolution)
     items: list[Item] = []
     for subject in record.shown:
         words = {subject.name: words_of(record)[subject.name]}
@@ -96,7 +96,7 @@ def draw_items(
 
     orders = [SampleRequest(item.recipe.prompt, item.recipe.seed, item.recipe.negative) for item in items]
     distinct = list(dict.fromkeys(orders))
-    how = how_to_draw(items[0].recipe, batch_size)
+    how = sampling_of(items[0].recipe, batch_size)
     images: dict[SampleRequest, Image.Image] = {}
     for index, pixels in sample_images(base, distinct, how, should_stop=should_stop, on_note=on_note):
         images[distinct[index]] = to_image(pixels)

@@ -13,9 +13,9 @@ from dbcli.project.files.names import printable
 from dbcli.project.runs.resumable import Change, changed_settings
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import RANDOM, settled
-from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_set, resolve, shipped_profiles
-from dbcli.project.settings.project_settings import load_settings, load_user_settings
+from dbcli.project.settings.project_settings import EMBEDDED_BASE, load_settings, load_user_settings
 from dbcli.workflows.completions import JUDGES
 
 # What a project on this base takes where nobody chose: (method -> profile).
@@ -39,14 +39,21 @@ class Carried:
 
 def default_profile(base: str, method: str | None) -> str:
     """The shipped profile that fits a base and a method."""
-    profiles = DEFAULT_PROFILES[base == "tiny"]
+    profiles = DEFAULT_PROFILES[base == EMBEDDED_BASE]
     # A method that does not exist is told with all other faults when the settings are resolved.
     return profiles.get(method or "full", profiles["full"])
 
 
 def default_judge(layout: Layout) -> str:
     """The embedded judges for the embedded base, the paper's for every other."""
-    return "tiny" if load_settings(layout).base == "tiny" else "paper"
+    return "tiny" if load_settings(layout).is_embedded else "paper"
+
+
+def usual_suite(layout: Layout) -> str:
+    """The embedded suite for the embedded base, the paper's for every other."""
+    from dbcli.metrics.suites import DEFAULT_SUITE
+
+    return "tiny" if load_settings(layout).is_embedded else DEFAULT_SUITE
 
 
 def check_judge(name: str | None, *, also: Sequence[str] = ()) -> None:
@@ -101,6 +108,16 @@ def resolve_profile(
         *typed,
     ]
     return chosen, _settled(resolve(layers))
+
+
+def sampling_settings(profile: Profile, options: Mapping[str, Any]) -> DrawSettings:
+    """A profile's `draw` settings with the command line's (None: not given) on top; ConfigError names every fault."""
+    from dbcli.diffusion.schedulers.samplers import check_sampler
+
+    given = {f"draw.{key}": value for key, value in options.items() if value is not None}
+    if "draw.sampler" in given:
+        check_sampler(given["draw.sampler"])
+    return resolve([("the run", {"draw": profile.draw.model_dump()}), ("the command line", given)]).draw
 
 
 def _settled(profile: Profile) -> Profile:

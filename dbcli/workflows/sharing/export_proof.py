@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words
-from dbcli.workflows.images.generated import draw_size, words_of
+from dbcli.workflows.images.generated import image_size, words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, read_words, spellings
 from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Progress
@@ -124,7 +124,7 @@ def check_image(model: Base, order: ExportOrder) -> torch.Tensor:
 
     # An imported LoRA may not say which words it answers to.
     words = next(iter(words_of(order.record).values()), Words("", "photo"))
-    size = draw_size(model, None, None, order.profile.images.resolution)
+    size = image_size(model, None, None, order.profile.images.resolution)
     how = SamplingSettings("ddim", CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
     return next(image for _, image in sample_images(model, [SampleRequest(f"a {words.text}", 0)], how)).clamp(-1, 1)
 

@@ -84,7 +84,7 @@ def training_resolution(layout: Layout) -> int:
     """The pixels a side that photos are cropped to, as far as is known without loading the base."""
     settings = load_settings(layout)
     chosen: int | None = resolve_profile(layout)[1].images.resolution
-    return chosen or (EMBEDDED_RESOLUTION if settings.base == "tiny" else USUAL_RESOLUTION)
+    return chosen or (EMBEDDED_RESOLUTION if settings.is_embedded else USUAL_RESOLUTION)
 
 
 def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -> list[PhotoFault]:

@@ -45,9 +45,8 @@ def plan_bench(
     if not names:
         raise UsageError("There is no subject to train.", hint="dreambooth add-subject; or bring some with --dataset")
     project = load_settings(layout)
-    is_tiny = project.base == "tiny"
     own = {data.suite.name: data.suite} if data is not None else {}
-    wanted = list(suites) or (list(own) if own and not prompts and not is_tiny else [])
+    wanted = list(suites) or (list(own) if own and not prompts and not project.is_embedded else [])
     given = {key: value for key, value in settings.items() if value is not None}
     method = given.get("method")
     recipe = profile or (None if method else project.profile) or default_profile(project.base, method)

@@ -25,7 +25,7 @@ from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of
-from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile
+from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile, usual_suite
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects, word_faults
 from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
 
@@ -252,13 +252,11 @@ def _profile(
 
 def _suites(layout: Layout, sweep: SweepFile, own: Mapping[str, Suite], faults: dict[str, None]) -> tuple[Suite, ...]:
     """The suites that every cell draws; those of a file lie relative to the sweep's own."""
-    from dbcli.metrics.suites import DEFAULT_SUITE, Suite, SuitePrompt, load_suite, short_label
+    from dbcli.metrics.suites import Suite, SuitePrompt, load_suite, short_label
 
     found: list[Suite] = []
     request = sweep.pictures
-    names = request.suite or (
-        () if request.prompts else ("tiny" if load_settings(layout).base == "tiny" else DEFAULT_SUITE,)
-    )
+    names = request.suite or (() if request.prompts else (usual_suite(layout),))
     for name in names:
         beside = sweep.beside(name)
         try:

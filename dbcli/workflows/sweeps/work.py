@@ -140,15 +140,11 @@ def _interference(layout: Layout, run: str, unit: ScoreUnit, progress: Progress,
     """Whether the subjects of a cell's run stay apart; see `dreambooth eval --interference`."""
     from dbcli.workflows.evaluation.interference import measure_interference
     from dbcli.workflows.evaluation.request import ScoringOptions
-    from dbcli.workflows.generation.lora_mix import RunSelection
+    from dbcli.workflows.generation.request import RunSelection
 
-    return measure_interference(
-        layout,
-        RunSelection((run,), allow_collision=True),
-        ScoringOptions(judge=unit.judge, count=unit.count, seed=unit.seed),
-        progress,
-        offline=offline,
-    ).report
+    selection = RunSelection((run,), allow_collision=True)
+    scoring = ScoringOptions(judge=unit.judge, count=unit.count, seed=unit.seed)
+    return measure_interference(layout, selection, scoring, progress, offline=offline).report
 
 
 def _scored(
@@ -157,12 +153,8 @@ def _scored(
     from dbcli.workflows.evaluation.evaluate import evaluate
     from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 
-    found = evaluate(
-        layout,
-        EvaluateRequest(run, ScoringOptions(unit.suites, judge=unit.judge, count=unit.count, seed=unit.seed)),
-        progress,
-        offline=offline,
-    )
+    scoring = ScoringOptions(unit.suites, judge=unit.judge, count=unit.count, seed=unit.seed)
+    found = evaluate(layout, EvaluateRequest(run, scoring), progress, offline=offline)
     pictures = [
         {
             "subject": subject["name"],
@@ -181,8 +173,7 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
     from dbcli.metrics.suites import load_suite
     from dbcli.workflows.evaluation.evaluate import label_of
     from dbcli.workflows.generation.generate import generate
-    from dbcli.workflows.generation.lora_mix import RunSelection
-    from dbcli.workflows.generation.request import GenerateRequest
+    from dbcli.workflows.generation.request import GenerateRequest, RunSelection
     from dbcli.workflows.images.generated import words_of
 
     words = words_of(load_run(layout, run))
@@ -192,18 +183,10 @@ def _drawn(layout: Layout, run: str, unit: ScoreUnit, progress: Progress, *, off
         for name, one in words.items()
         for prompt in suite.prompts_for(one.class_noun)
     ]
-    drawn = generate(
-        layout,
-        GenerateRequest(
-            [text for _, _, text in wanted],
-            RunSelection((run,), allow_collision=True),
-            {"count": unit.count},
-            seed=unit.seed,
-        ),
-        progress,
-        offline=offline,
-    )
-    files = [layout.shown(image.path) for image in drawn.images]
+    selection, options = RunSelection((run,), allow_collision=True), {"count": unit.count}
+    request = GenerateRequest([text for _, _, text in wanted], selection, options, unit.seed)
+    generated = generate(layout, request, progress, offline=offline)
+    files = [layout.shown(image.path) for image in generated.images]
     return [
         {"subject": name, "label": label, "files": files[start * unit.count : (start + 1) * unit.count]}
         for start, (name, label, _) in enumerate(wanted)

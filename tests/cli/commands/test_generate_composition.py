@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,17 @@ def test_runs_whose_words_share_a_token_are_refused_and_can_be_allowed(run: Run,
     assert "share a token" in refused.err
     assert len(refused.err.split("--token ")[1].split(";")[0].split(", ")) == 3
     assert "sks1" in allowed["extras"]["allowed_collisions"][0]
+
+
+def test_a_session_tells_of_the_clash_that_was_allowed(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undo = changed(project, "0002-cat", lambda record: record["subjects"][0].update(identifier="sks1"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(":quit\n"))
+    ended = run("generate", "--interactive", *BOTH, "--allow-collision")
+    undo()
+    assert ended.code == 0, ended.err
+    assert "Allowed: " in ended.err and "share a token" in ended.err
 
 
 def test_one_name_for_two_things_is_refused(run: Run, project: Path) -> None:

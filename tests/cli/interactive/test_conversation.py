@@ -12,7 +12,7 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from dbcli.cli.interactive.conversation import COMMANDS, Line, Wishes, understood, with_setting
+from dbcli.cli.interactive.conversation import COMMANDS, Line, Options, understood, with_setting
 from dbcli.cli.interactive.prompt_line import WordCompleter
 from dbcli.cli.terminal.images import _iterm, _kitty, ability
 from dbcli.errors import UsageError
@@ -46,8 +46,8 @@ def test_what_is_not_understood_is_told(line: str) -> None:
         understood(line)
 
 
-def test_a_changed_setting_leaves_the_old_wishes_alone() -> None:
-    before = Wishes({"steps": 5}, prompt="a dog", grid=True)
+def test_a_changed_setting_leaves_the_old_options_alone() -> None:
+    before = Options({"steps": 5}, prompt="a dog", grid=True)
     after = with_setting(before, "n", 3)
     assert before.flags == {"steps": 5}
     assert (after.flags, after.prompt, after.grid) == ({"steps": 5, "count": 3}, "a dog", True)

@@ -17,9 +17,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import load_probes, probe_images
 from dbcli.project.runs.run_store import RunRecord, load_run, read_events
-from dbcli.workflows.generation.generate import Drawn, generate
-from dbcli.workflows.generation.lora_mix import RunSelection
-from dbcli.workflows.generation.request import GenerateRequest
+from dbcli.workflows.generation.generate import Generated, generate
+from dbcli.workflows.generation.request import GenerateRequest, RunSelection
 from dbcli.workflows.probes import probes as probing
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import init_project
@@ -72,9 +71,10 @@ class Listening(Silence):
             yield stage
 
 
-def draw(layout: Layout, prompt: str, selection: RunSelection, flags: dict[str, Any], seed: int) -> Drawn:
-    out = layout.root / f"drawn-{selection.checkpoint}"
-    return generate(layout, GenerateRequest([prompt], selection, flags, seed, out=out), Silence(), offline=True)
+def sample(layout: Layout, prompt: str, selection: RunSelection, options: dict[str, Any], seed: int) -> Generated:
+    out = layout.root / f"generated-{selection.checkpoint}"
+    request = GenerateRequest([prompt], selection, options, seed, out=out)
+    return generate(layout, request, Silence(), offline=True)
 
 
 def weights(layout: Layout, run: str) -> dict[str, torch.Tensor]:
@@ -155,7 +155,7 @@ def test_a_probe_scores_as_an_evaluation_of_its_checkpoint_would(layout: Layout,
     recipe = read_recipe(probe_images(layout, probed.name, 4)[2])
     assert recipe.prompt == "a sks dog on the beach"
     flags = {"count": 1, "steps": recipe.steps, "sampler": recipe.sampler, "guidance": recipe.guidance}
-    drawn = draw(layout, recipe.prompt, RunSelection((probed.name,), checkpoint=4), flags, recipe.seed)
+    drawn = sample(layout, recipe.prompt, RunSelection((probed.name,), checkpoint=4), flags, recipe.seed)
     image = Image.open(drawn.images[0].path).convert("RGB")
     judges = load_judges("tiny", offline=True)
     photos = [Image.open(path).convert("RGB") for path in photo_paths(layout, load_subject(layout, "dog"))]
@@ -226,7 +226,7 @@ def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:
     def pixels(checkpoint: int | None) -> bytes:
         selection = RunSelection((plain.name,), checkpoint=checkpoint)
-        drawn = draw(layout, "a {dog}", selection, {"count": 1, "steps": 2}, 3)
+        drawn = sample(layout, "a {dog}", selection, {"count": 1, "steps": 2}, 3)
         return Image.open(drawn.images[0].path).tobytes()
 
     assert pixels(STEPS) == pixels(None)
@@ -244,11 +244,11 @@ def test_every_method_is_probed_and_drawn_with_at_a_checkpoint(
     flags = {"count": 1, "steps": 2}
     last, first = (
         Image.open(
-            draw(layout, "a {dog}", RunSelection((record.name,), checkpoint=step), flags, 3).images[0].path
+            sample(layout, "a {dog}", RunSelection((record.name,), checkpoint=step), flags, 3).images[0].path
         ).tobytes()
         for step in (4, 2)
     )
-    result = Image.open(draw(layout, "a {dog}", RunSelection((record.name,)), flags, 3).images[0].path).tobytes()
+    result = Image.open(sample(layout, "a {dog}", RunSelection((record.name,)), flags, 3).images[0].path).tobytes()
     assert result == last
     assert result != first
 
