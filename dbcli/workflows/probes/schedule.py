@@ -97,7 +97,7 @@ def _passes_per_image(profile: Profile) -> int:
 
 def _rounded(every: int) -> int:
     """The next number a person would have chosen: two digits and zeros."""
-    unit = 10 ** max(0, len(str(every)) - 2)
+    unit: int = 10 ** max(0, len(str(every)) - 2)
     if every > 20:
         unit = max(unit, 5)
     return math.ceil(every / unit) * unit

@@ -65,7 +65,8 @@ def usual_rate(base: str, method: str) -> float:
 def least_rate_scale(base: str, profile: Profile) -> float:
     """How far `on_divergence: lower-rate` goes down, as a share of the run's learning rate."""
     rate = profile.train.learning_rate
-    return min(1.0, usual_rate(base, profile.method) / rate if rate else 1.0) / 2**HALVINGS
+    highest: float = min(1.0, usual_rate(base, profile.method) / rate if rate else 1.0)
+    return highest / 2**HALVINGS
 
 
 def explain_divergence(error: TrainingDiverged, layout: Layout, record: RunRecord, profile: Profile) -> None:

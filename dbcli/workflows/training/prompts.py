@@ -99,8 +99,11 @@ def check_training_prompts(
         for one in prompts:
             if one.subject == subject.name and one.template:
                 origins.setdefault(one.text, one.where)
-        where = {"where": lambda text, origins=origins: f" ({origins[text]})"}
-        check_length(list(origins), {subject.name: subject.words}, progress, max_tokens, **where)
+
+        def where(text: str, origins: Mapping[str, str] = origins) -> str:
+            return f" ({origins[text]})"
+
+        check_length(list(origins), {subject.name: subject.words}, progress, max_tokens, where=where)
         warn_of_syntax(list(origins), progress)
         if profile.method == INVERSION and count > 1 and subject.identifier:
             _check_vectors(list(origins), subject, count, max_tokens)

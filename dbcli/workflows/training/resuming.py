@@ -101,9 +101,10 @@ def _other_run(layout: Layout, record: RunRecord, request: TrainRequest) -> Iter
         if not (words.get(name) == word if has_name else [token] == list(words.values())):
             known = ", ".join(f"{name}={word or '?'}" for name, word in words.items())
             yield f"--token {printable(token)}: its identifiers are {known}"
-    name = record.profile.get("name")
-    if request.profile is not None and request.profile != name:
-        yield f"--profile {printable(request.profile)}: it began with {name}; single settings change by --set KEY=VALUE"
+    before = record.profile.get("name")
+    if request.profile is not None and request.profile != before:
+        asked = printable(request.profile)
+        yield f"--profile {asked}: it began with {before}; single settings change by --set KEY=VALUE"
     if request.allow_collision and not record.allow_collision:
         yield "--allow-collision: whether words may clash is settled when a run begins"
 
