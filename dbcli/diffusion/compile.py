@@ -11,7 +11,7 @@ from dbcli.errors import MachineError
 from dbcli.hints import installing
 
 COMPILERS = ("c++", "g++", "clang++")
-WITHOUT = "go without: --no-compile to draw, --set train.compile=false to train"
+WITHOUT = "go without: --no-compile to generate, --set train.compile=false to train"
 
 
 def compile_unet(unet: Any) -> None:
@@ -24,7 +24,7 @@ def compile_unet(unet: Any) -> None:
     device = next(unet.parameters()).device
     if device.type == "cpu" and not any(map(shutil.which, [os.environ.get("CXX", ""), *COMPILERS])):
         raise MachineError(
-            "Compiling for a processor needs a C++ compiler, and there is none.",
+            "Compiling for a CPU needs a C++ compiler, and there is none.",
             hint=f"apt install g++, or {WITHOUT}",
         )
     if device.type == "cuda" and find_spec("triton") is None:

@@ -43,16 +43,16 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Hands back what was freed until now; from here on the C library, where it is glibc, may keep up to a gigabyte.
+    """Returns what was freed until now; from here on the C library, where it is glibc, may keep up to a gigabyte.
 
-    A step frees its gradients and activations and takes as much again: handing pages back in between and having
-    them cleared anew took an eighth of the processor's time of a small model.
+    A step frees its gradients and activations and takes as much again: returning pages in between and having them
+    cleared anew took an eighth of a small model's CPU time.
     """
     _set_allocator(mapped_from=32 << 20, kept=1 << 30)
 
 
 def _set_allocator(*, mapped_from: int, kept: int) -> None:
-    """From which size on glibc takes memory by itself and gives it back at once, and how much it keeps of the rest."""
+    """From which size on glibc maps memory and returns it at once, and how much of the rest it keeps."""
     import ctypes
 
     trim_threshold, mmap_threshold = -1, -3
@@ -66,9 +66,9 @@ def _set_allocator(*, mapped_from: int, kept: int) -> None:
 
 
 def hand_back_freed_memory() -> None:
-    """Gives back to the system what was freed and kept, of the GPU and of the C library, and keeps none from now on.
+    """Returns to the system what was freed and kept, of the GPU and of the C library, and keeps none from now on.
 
-    A limit for the process counts address space, of which a heap with gaps gives none back: so tensors are taken
+    A limit for the process counts address space, of which a heap with gaps returns none: so tensors are allocated
     outside of it.
     """
     if torch.cuda.is_available():
@@ -77,14 +77,14 @@ def hand_back_freed_memory() -> None:
 
 
 def resident_bytes() -> int:
-    """What this process holds of the machine's memory now."""
+    """The RAM that this process holds now."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """What a run could take beyond what is taken: of the GPU, or of the machine as far as its container allows."""
+    """What a run could take beyond what is taken: of GPU memory, or of RAM as far as its container allows."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device)

@@ -22,7 +22,7 @@ ENCODE_BATCH = 4
 
 @dataclass(frozen=True)
 class Posterior:
-    """What the autoencoder says of N pictures: mean and standard deviation, float32 `[N, C, h, w]`, scaled."""
+    """What the autoencoder says of N images: mean and standard deviation, float32 `[N, C, h, w]`, scaled."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -36,25 +36,23 @@ class Posterior:
         return self.mean[rows] + self.deviation[rows] * noise
 
 
-def crop_box(
-    width: int, height: int, resolution: int, across: float = 0.5, down: float = 0.5
-) -> tuple[float, float, float, float]:
-    """The largest square of a picture as (left, top, right, bottom) in px; 0.5, 0.5 is its centre."""
+def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5) -> tuple[float, float, float, float]:
+    """The largest square of an image as (left, top, right, bottom) in px; 0.5, 0.5 is its centre."""
     side = min(width, height)
     left, top = (width - side) * across, (height - side) * down
     return left, top, left + side, top + side
 
 
 def to_tensor(image: Image.Image, resolution: int, across: float = 0.5, down: float = 0.5) -> torch.Tensor:
-    """A picture as float32 `[3, resolution, resolution]` in [-1, 1], cropped to a square, never squashed."""
+    """An image as float32 `[3, resolution, resolution]` in [-1, 1], cropped to a square, never squashed."""
     rgb = image.convert("RGB")
-    box = crop_box(rgb.width, rgb.height, resolution, across, down)
+    box = crop_box(rgb.width, rgb.height, across, down)
     small = rgb.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
     return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def to_image(tensor: torch.Tensor) -> Image.Image:
-    """`[3, H, W]` in [-1, 1] (values outside are clipped) as an 8-bit RGB picture."""
+    """`[3, H, W]` in [-1, 1] (values outside are clipped) as an 8-bit RGB image."""
     pixels = ((tensor.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
@@ -62,12 +60,11 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
 def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: int, number: int) -> list[torch.Tensor]:
     """Every view of one photo that training may see, each float32 `[3, resolution, resolution]` in [-1, 1].
 
-    Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its pictures as.
+    Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its images as.
     """
-    places = _crop_places(crop, seed, number)
     with _opened(path) as image:
-        views = [to_tensor(image, resolution, across, down) for across, down in places]
-    return views + [view.flip(-1) for view in views] if flip else views
+        views = [to_tensor(image, resolution, *place) for place in _crop_places(crop, seed, number)]
+    return _with_mirrored(views, flip)
 
 
 def mask_variants(
@@ -78,7 +75,6 @@ def mask_variants(
     Each is float32 `[1, latent_size, latent_size]` in [0, 1], 1 where the subject is. photo_size is width and height.
     Raises PhotoError for a file that is no sound PNG, does not have its photo's proportions, or shows no subject.
     """
-    places = _crop_places(crop, seed, number)
     with _opened(path) as image:
         # A person may have painted it at another size, but not over another crop of the photo.
         if abs(image.width * photo_size[1] - image.height * photo_size[0]) > max(*photo_size, *image.size):
@@ -89,7 +85,11 @@ def mask_variants(
         grey = grey_mask(image).resize(photo_size, Image.Resampling.BILINEAR)
     if grey.getextrema()[1] == 0:
         raise PhotoError(f"{path} is black everywhere: it shows no subject.", hint="paint it white, or delete it")
-    views = [_mask_tensor(grey, latent_size, across, down) for across, down in places]
+    views = [_mask_tensor(grey, latent_size, *place) for place in _crop_places(crop, seed, number)]
+    return _with_mirrored(views, flip)
+
+
+def _with_mirrored(views: list[torch.Tensor], flip: bool) -> list[torch.Tensor]:
     return views + [view.flip(-1) for view in views] if flip else views
 
 
@@ -107,7 +107,7 @@ def grey_mask(image: Image.Image) -> Image.Image:
 
 
 def _mask_tensor(grey: Image.Image, latent_size: int, across: float, down: float) -> torch.Tensor:
-    box = crop_box(grey.width, grey.height, latent_size, across, down)
+    box = crop_box(grey.width, grey.height, across, down)
     # The mean over the pixels beneath each latent: a latent at the edge counts as much as it shows of the subject.
     small = grey.resize((latent_size, latent_size), Image.Resampling.BOX, box=box)
     return torch.from_numpy(np.asarray(small).copy()).unsqueeze(0).float() / 255
@@ -137,9 +137,8 @@ def encode(
     batch_size: int = ENCODE_BATCH,
     on_batch: Callable[[int], None] | None = None,
 ) -> Posterior:
-    """The autoencoder's posterior of pictures `[3, H, W]` in [-1, 1], scaled as the denoiser expects it."""
-    scale = vae.config.scaling_factor
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    """The autoencoder's posterior of images `[3, H, W]` in [-1, 1], scaled as the denoiser expects it."""
+    scale, shift = vae.config.scaling_factor, _shift(vae)
     means, deviations = [], []
     for start in range(0, len(pixels), batch_size):
         batch = torch.stack(list(pixels[start : start + batch_size])).to(vae.device, vae.dtype)
@@ -153,6 +152,10 @@ def encode(
 
 @torch.no_grad()
 def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents `[B, C, h, w]` as pictures `[B, 3, H, W]` in about [-1, 1]."""
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return vae.decode((latents / vae.config.scaling_factor + shift).to(vae.dtype)).sample
+    """Latents `[B, C, h, w]` as images `[B, 3, H, W]` in about [-1, 1]."""
+    images: torch.Tensor = vae.decode((latents / vae.config.scaling_factor + _shift(vae)).to(vae.dtype)).sample
+    return images
+
+
+def _shift(vae: Any) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0

@@ -1,4 +1,4 @@
-"""Networks that have nothing to do wait in the machine's memory instead of a GPU's."""
+"""Networks that have nothing to do wait in RAM instead of GPU memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch import nn
 
 from dbcli.diffusion.bases.base import Base
 
-MACHINE = torch.device("cpu")
-
 
 def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
     """What no step needs: the autoencoder, and a text encoder that does not learn."""
@@ -20,9 +18,9 @@ def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
 
 
 def offload(*networks: nn.Module) -> None:
-    """Takes networks off a GPU; where there is none nothing moves."""
+    """Moves networks to RAM; where there is no GPU nothing moves."""
     for network in networks:
-        network.to(MACHINE)
+        network.to("cpu")
 
 
 @contextmanager

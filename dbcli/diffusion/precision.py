@@ -1,4 +1,4 @@
-"""In which numbers a forward pass computes, whatever its weights are kept in."""
+"""The precision in which a forward pass computes, whatever its weights are kept in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def autocast(precision: str, device: torch.device) -> Any:
 
 
 def sampling_precision(wanted: str, device: torch.device) -> str:
-    """What a setting means on a device: `auto` is bf16 on a CUDA GPU that computes in it, fp32 elsewhere."""
+    """The precision that a setting means on a device: `auto` is bf16 on a GPU that computes in it, fp32 elsewhere."""
     if wanted != "auto":
         return wanted
     is_able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

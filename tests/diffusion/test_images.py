@@ -24,7 +24,7 @@ def test_a_wide_picture_loses_its_sides_and_is_not_squashed() -> None:
     ("across", "expected"), [(0.0, (0, 0, 10, 10)), (0.5, (10, 0, 20, 10)), (1.0, (20, 0, 30, 10))]
 )
 def test_the_crop_slides_along_the_longer_side(across: float, expected: tuple[int, ...]) -> None:
-    assert crop_box(30, 10, 10, across, 0.3) == expected
+    assert crop_box(30, 10, across, 0.3) == expected
 
 
 def test_pixels_survive_the_way_there_and_back() -> None:

@@ -1,3 +1,1 @@
-"""What a recipe will take of a device, found by running it on tensors that have shapes and no memory, and how fast the
-device is.
-"""
+"""What a recipe will take of a device, by fake runs on a meta base, and how fast the device is."""

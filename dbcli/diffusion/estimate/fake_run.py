@@ -1,4 +1,4 @@
-"""A rehearsal: work done on tensors that have shapes and no memory, to know what the real work will take.
+"""Work run on fake tensors, which have shapes and no memory, to know what the real work will take.
 
 The operations are those that would run, so what they hold at once and what they multiply is counted, not guessed.
 """
@@ -19,19 +19,18 @@ from torch.utils.flop_counter import flop_registry
 
 @dataclass(frozen=True)
 class PassCost:
-    """What a piece of work takes beyond what was there before: bytes at its peak, operations, multiply-adds x 2."""
+    """What a piece of work takes beyond what was there before: bytes at its peak, multiply-adds x 2, operations."""
 
     peak_bytes: int
-    kept_bytes: int
     flops: int
     operations: int
 
 
-class _Ledger(TorchDispatchMode):
-    """Counts the bytes of every storage that operations make, until it is let go."""
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ untyped
+    """Counts the bytes of every storage that operations make, until it is freed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.live = self.peak = self.flops = self.operations = 0
         self._known: dict[int, Any] = {}
 
@@ -55,22 +54,20 @@ class _Ledger(TorchDispatchMode):
         if key in self._known:
             return
 
-        def leave(_: Any) -> None:
+        def freed(_: Any) -> None:
             self.live -= size
             del self._known[key]
 
-        self._known[key] = weakref.ref(storage, leave)
+        self._known[key] = weakref.ref(storage, freed)
         self.live += size
         self.peak = max(self.peak, self.live)
 
 
 def fake_run(work: Callable[[], Any]) -> PassCost:
-    """Runs `work`, whose tensors are all fake, and says what it took; what it returns is counted as kept."""
-    with _Ledger() as ledger:
-        kept = work()
-        effort = PassCost(ledger.peak, ledger.live, ledger.flops, ledger.operations)
-        del kept
-    return effort
+    """Runs `work`, whose tensors are all fake, and says what it took."""
+    with _Counter() as counter:
+        work()
+    return PassCost(counter.peak, counter.flops, counter.operations)
 
 
 def fake_tensors() -> FakeTensorMode:

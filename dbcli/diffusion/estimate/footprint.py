@@ -1,4 +1,4 @@
-"""What a recipe takes of a device, phase by phase: rehearsed on an imagined base, not guessed."""
+"""What a recipe takes of a device, phase by phase: fake runs on a meta base, not guesses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dbcli.diffusion.precision import autocast
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass holds: rows, pixels a side, and the arithmetic's name."""
+    """What one forward pass holds: rows, pixels per side, and its precision."""
 
     rows: int
     size_px: int
@@ -42,37 +42,41 @@ def network_bytes(networks: Iterable[Any]) -> int:
 
 
 def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool = False) -> PassCost:
-    """One forward and backward pass; what it keeps are the gradients. The gradients are dropped again.
+    """One forward and backward pass, whose gradients are dropped again.
 
-    fused: each gradient is given back the moment it is whole, as an optimiser inside the backward pass does.
+    fused: each gradient is freed the moment it is whole, as an optimiser in the backward pass does.
     """
     for module in trainable.modules:
         module.train()
     unet, latents = base.unet, _latents(base, batch)
     timesteps = torch.zeros(batch.rows, dtype=torch.int64, device=latents.device)
     ids = torch.zeros(2, base.max_tokens, dtype=torch.int64, device=latents.device)
-    width = int(unet.config.cross_attention_dim)  # type: ignore[union-attr,arg-type,attr-defined]
-    frozen = torch.empty(batch.rows, base.max_tokens, width, device=latents.device)
+    frozen = _conditioning(base, batch.rows)
 
     def work() -> None:
         with autocast(batch.precision, latents.device):
             embedded = embed_ids(base.text_encoder, ids) if trainable.trains_text else None
             conditioning = frozen if embedded is None else embedded.repeat_interleave(-(-batch.rows // 2), 0)
             prediction = unet(latents, timesteps, conditioning[: batch.rows]).sample
-        (prediction.float() - latents).square().flatten(1).mean(1).mean().backward()
+        torch.autograd.backward((prediction.float() - latents).square().flatten(1).mean(1).mean())
 
     parameters = list(trainable.tensors.values())
     hooks = [one.register_post_accumulate_grad_hook(_drop_gradient) for one in parameters if fused]
-    effort = fake_run(work)
+    cost = fake_run(work)
     for parameter in parameters:
-        parameter.grad = None
+        _drop_gradient(parameter)
     for hook in hooks:
         hook.remove()
-    return effort
+    return cost
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
+
+
+def _conditioning(base: Base, rows: int) -> torch.Tensor:
+    width = int(base.unet.config.cross_attention_dim)
+    return torch.empty(rows, base.max_tokens, width, device=base.unet.device)
 
 
 def _adamw_bytes(parameter: torch.Tensor) -> int:
@@ -107,34 +111,34 @@ def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
 
 @torch.no_grad()
 def denoising_pass(base: Base, batch: Batch) -> PassCost:
-    """One step of drawing: the UNet on wanted and unwanted rows together."""
+    """One sampling step: the UNet on conditional and unconditional rows together."""
     latents = _latents(base, Batch(2 * batch.rows, batch.size_px))
-    width = int(base.unet.config.cross_attention_dim)  # type: ignore[union-attr,arg-type,attr-defined]
-    conditioning = torch.empty(len(latents), base.max_tokens, width, device=latents.device)
+    conditioning = _conditioning(base, len(latents))
     timestep = torch.zeros((), dtype=torch.int64, device=latents.device)
 
     def work() -> torch.Tensor:
         with autocast(batch.precision, latents.device):
-            return base.unet(latents, timestep, conditioning).sample  # type: ignore[no-any-return]
+            sample: torch.Tensor = base.unet(latents, timestep, conditioning).sample
+        return sample
 
     return fake_run(work)
 
 
 @torch.no_grad()
 def decoding_pass(base: Base, batch: Batch) -> PassCost:
-    """From latents to pictures."""
+    """From latents to images."""
     latents = _latents(base, batch)
     return fake_run(lambda: decode(base.vae, latents))
 
 
 @torch.no_grad()
 def encoding_pass(base: Base, batch: Batch) -> PassCost:
-    """From pictures to the autoencoder's posterior."""
-    pixels = torch.empty(batch.rows, 3, batch.size_px, batch.size_px, device=base.unet.device)  # type: ignore[arg-type]
+    """From images to the autoencoder's posterior."""
+    pixels = torch.empty(batch.rows, 3, batch.size_px, batch.size_px, device=base.unet.device)
     vae: Any = base.vae
     return fake_run(lambda: vae.encode(pixels).latent_dist.mean)
 
 
 def _latents(base: Base, batch: Batch) -> torch.Tensor:
     size = batch.size_px // base.vae_factor
-    return torch.empty(batch.rows, base.latent_channels, size, size, device=base.unet.device)  # type: ignore[arg-type]
+    return torch.empty(batch.rows, base.latent_channels, size, size, device=base.unet.device)

@@ -1,4 +1,4 @@
-"""A base that is imagined: every weight has its shape, and takes no memory. See `rehearsal`."""
+"""A base on the meta device: every weight has its shape, and takes no memory. See `fake_run`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from dbcli.errors import Unreachable
 
 
 def load_meta_base(source: str, revision: str | None, **choices: str | None) -> Base:
-    """A base on the meta device, float32: adapters can be added to it; `put` and `place` make it able to work.
+    """A base on the meta device, float32: adapters can be added to it; `place` makes it able to run.
 
-    `choices` are those of `parts_of`: the prediction type and a separate VAE.
-
-    Nothing is fetched: of a known base that is not here yet the shipped configuration is taken. Raises Unreachable
-    for any other that is not on this machine, BaseMissing and UnsafeFile as `load_base` does.
+    `choices` are those of `parts_of`: the prediction type and a separate VAE. Nothing is fetched: of a known base that
+    is not here yet the shipped configuration is taken. Raises Unreachable for any other that is not on this machine,
+    BaseMissing and UnsafeFile as `load_base` does.
     """
     reference = resolve_base(source, revision, offline=True)
     try:
@@ -48,21 +47,18 @@ def load_meta_base(source: str, revision: str | None, **choices: str | None) -> 
     return joined(reference, parts, networks, "")
 
 
-def put(base: Base, device: torch.device) -> None:
-    """Puts an imagined base on a device, inside `rehearsal.without_memory`."""
+def place(base: Base, device: torch.device) -> None:
+    """Puts a meta base on a device, inside `fake_run.fake_tensors`."""
     for network in (base.unet, base.vae, base.text_encoder):
         for module in network.modules():
             _place_own(module, device)
 
 
-def place(base: Base, trainable: Trainable, device: torch.device) -> Trainable:
-    """The same for a base of which something learns; returns what learns, placed too."""
-    put(base, device)
+def placed(base: Base, trainable: Trainable) -> Trainable:
+    """What of a base is trained, as it is after the base was placed."""
     networks = {"unet": base.unet, "text_encoder": base.text_encoder}
-    tensors = {}
-    for name in trainable.tensors:
-        part, _, inner = name.partition(".")
-        tensors[name] = networks[part].get_parameter(inner)
+    parts = {name: name.partition(".") for name in trainable.tensors}
+    tensors = {name: networks[part].get_parameter(inner) for name, (part, _, inner) in parts.items()}
     return replace(trainable, tensors=tensors)
 
 

@@ -11,20 +11,20 @@ import torch
 
 from dbcli.diffusion.estimate.fake_run import PassCost
 
-# Enough to be measured, little enough not to be waited for.
+# Long enough to measure, short enough to wait for.
 PROBE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Arithmetic of a 3 x 3 convolution forward and backward, and what one more operation costs by itself."""
+    """Operations per second of a 3 x 3 convolution, forward and backward, and what one call costs by itself."""
 
     flops_per_second: float
     seconds_per_operation: float
 
-    def seconds(self, effort: PassCost) -> float:
-        """How long a rehearsed piece of work should take; good to a factor, not to a percent."""
-        return effort.flops / self.flops_per_second + effort.operations * self.seconds_per_operation
+    def seconds(self, cost: PassCost) -> float:
+        """How long a piece of work should take; good to a factor, not to a percent."""
+        return cost.flops / self.flops_per_second + cost.operations * self.seconds_per_operation
 
 
 def measured_speed(device: torch.device, *, channels: int, rows: int, size: int, dtype: torch.dtype) -> Speed:
@@ -34,7 +34,7 @@ def measured_speed(device: torch.device, *, channels: int, rows: int, size: int,
     small = torch.zeros(8, device=device)
 
     def convolve() -> None:
-        torch.nn.functional.conv2d(pixels, kernel, padding=1).sum().backward()
+        torch.autograd.backward(torch.nn.functional.conv2d(pixels, kernel, padding=1).sum())
 
     def touch() -> None:
         for _ in range(100):
@@ -45,7 +45,7 @@ def measured_speed(device: torch.device, *, channels: int, rows: int, size: int,
 
 
 def _fastest(work: Callable[[], Any], device: torch.device) -> float:
-    """The fastest of several goes: whatever else the machine does can only slow one down."""
+    """Seconds of the fastest of several runs: whatever else the machine does can only slow one down."""
     work()
     best, began = float("inf"), time.perf_counter()
     while time.perf_counter() - began < PROBE_SECONDS:

@@ -1,4 +1,4 @@
-"""What a prompt gives to cross-attention, computed once: it is the same at every step of a drawing."""
+"""The keys and values of cross-attention, computed once: a prompt's are the same at every sampling step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FROM_PROMPT = ("attn2.to_k", "attn2.to_v")
 
 @contextmanager
 def cached_cross_attention(unet: Any) -> Iterator[None]:
-    """Inside it keys and values are computed anew only for another conditioning tensor; not one bit changes.
+    """Inside it keys and values are computed again only for another conditioning tensor; not one bit changes.
 
-    For drawing with fixed weights and fixed prompts: the weights must not move inside.
+    For sampling with fixed weights: they must not change inside.
     """
     changed = [module for name, module in unet.named_modules() if name.endswith(FROM_PROMPT)]
     own = [module.__dict__.get("forward") for module in changed]

@@ -1,4 +1,4 @@
-"""From prompts to pictures: classifier-free guidance with any sampler, many pictures at a time."""
+"""From prompts to images: classifier-free guidance with any sampler, many images at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GUIDANCE_RESCALE = 0.7
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One picture to draw."""
+    """One image to generate."""
 
     prompt: str
     seed: int
@@ -36,7 +36,7 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How to draw: sampler name, steps, guidance scale w in e_0 + w (e_c - e_0), DDIM's eta, size in px.
+    """How to sample: sampler name, steps, guidance scale w in e_0 + w (e_c - e_0), DDIM's eta, size in px.
 
     `precision` (fp32, bf16, fp16) is the UNet's alone: latents, text and decoding stay in the model's own precision.
     `compiled` has the UNet compiled before the first step; `timesteps` is that of `make_sampler`.
@@ -58,7 +58,7 @@ class SamplingSettings:
 @torch.no_grad()
 def sample_images(
     base: Base,
-    orders: Sequence[SampleRequest],
+    requests: Sequence[SampleRequest],
     settings: SamplingSettings,
     *,
     on_denoise: Callable[[int], None] | None = None,
@@ -66,64 +66,63 @@ def sample_images(
     wanted: Collection[int] | None = None,
     on_note: Callable[[str], None] = lambda line: None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields (index into orders, picture `[3, H, W]` in about [-1, 1], on the CPU), batch by batch.
+    """Yields (index into requests, image `[3, H, W]` in about [-1, 1], on the CPU), batch by batch.
 
-    `wanted` leaves out the batches that hold none of these indices. The others are drawn whole: the last bits of a
-    picture depend on the size of its batch, and so one drawn later equals one drawn at once.
+    `wanted` leaves out the batches that hold none of these indices. The others are sampled whole: the last bits of an
+    image depend on the size of its batch, and so one generated later equals one generated at once.
 
-    on_denoise(n) reports n pictures having moved on by one of `settings.steps`. Raises Interrupted between two steps
-    when should_stop says so. A picture depends on its own order alone, not on its neighbours in the batch.
-
-    One that is not finite is sampled once more in fp32, alone, and `on_note` hears a sentence about it; if it is not
-    finite then either, ImageNotFinite is raised.
+    on_denoise(n) reports that n images moved on by one of `settings.steps`. Raises Interrupted between two steps when
+    should_stop says so. An image depends on its own request alone, not on its neighbours in the batch. One that is not
+    finite is sampled once more in fp32, alone, and `on_note` gets a sentence about it; if it is not finite then either,
+    ImageNotFinite is raised.
     """
-    prompts = [order.prompt for order in orders] + [order.negative for order in orders]
-    device: Any = base.unet.device
+    prompts = [one.prompt for one in requests] + [one.negative for one in requests]
+    device = base.unet.device
     if settings.compiled:
         compile_unet(base.unet)
     with on_device(device, base.text_encoder):
         embedded = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
-    asked, unasked = embedded[: len(orders)], embedded[len(orders) :]
-    for start in range(0, len(orders), settings.batch_size):
+    positive, negative = embedded[: len(requests)], embedded[len(requests) :]
+    for start in range(0, len(requests), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
-        seeds = [order.seed for order in orders[rows]]
+        seeds = [one.seed for one in requests[rows]]
         if wanted is not None and not any(index in wanted for index in range(start, start + len(seeds))):
             continue
-        # What is compiled cannot look up what another step has computed.
+        # A compiled UNet cannot look up what another step has computed.
         with nullcontext() if settings.compiled else cached_cross_attention(base.unet):
-            latents = _denoise(base, asked[rows], unasked[rows], seeds, settings, on_denoise, should_stop)
-        # One picture at a time: decoding holds the largest tensors of all.
+            latents = _denoise(base, positive[rows], negative[rows], seeds, settings, on_denoise, should_stop)
+        # One image at a time: decoding holds the largest tensors of all.
         with on_device(device, base.vae):
             for row, latent in enumerate(latents):
                 image = decode(base.vae, latent[None])[0].float().cpu()
                 if not torch.isfinite(image).all():
-                    image = _once_more(base, orders[start + row], settings, should_stop, on_note)
+                    image = _once_more(base, requests[start + row], settings, should_stop, on_note)
                 yield start + row, image
 
 
 def _once_more(
     base: Base,
-    order: SampleRequest,
+    request: SampleRequest,
     settings: SamplingSettings,
     should_stop: Callable[[], bool],
     on_note: Callable[[str], None],
 ) -> torch.Tensor:
     """An image `[3, H, W]` sampled again in fp32. Raises ImageNotFinite where it was fp32 already, or is no better."""
-    device: Any = base.unet.device
+    device = base.unet.device
     reduced = next((name for name, dtype in AUTOCAST.items() if _autocasts_to(device, dtype)), settings.precision)
     if reduced in AUTOCAST:
         with torch.autocast(device.type, enabled=False):
             with on_device(device, base.text_encoder):
-                prompts = [order.prompt, order.negative]
+                prompts = [request.prompt, request.negative]
                 texts = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
             whole = replace(settings, precision="fp32")
-            latents = _denoise(base, texts[:1], texts[1:], [order.seed], whole, None, should_stop)
-            image = decode(base.vae, latents)[0].float().cpu()
+            latents = _denoise(base, texts[:1], texts[1:], [request.seed], whole, None, should_stop)
+            image: torch.Tensor = decode(base.vae, latents)[0].float().cpu()
         if torch.isfinite(image).all():
-            on_note(f"In {reduced} the image of seed {order.seed} is not finite; it was generated once more in fp32.")
+            on_note(f"In {reduced} the image of seed {request.seed} is not finite; it was generated once more in fp32.")
             return image
     raise ImageNotFinite(
-        f"The image of seed {order.seed} is not finite (NaN or infinity) in fp32: {_cause(base)}.",
+        f"The image of seed {request.seed} is not finite (NaN or infinity) in fp32: {_cause(base)}.",
         hint='dreambooth generate --run base "a photo" shows whether the base or the run is at fault',
     )
 
@@ -134,7 +133,7 @@ def _autocasts_to(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _cause(base: Base) -> str:
-    """What the weights tell of images that are not finite, as the end of a sentence."""
+    """Why images are not finite, as far as the weights show it, as the end of a sentence."""
     for part in ("text_encoder", "unet", "vae"):
         for name, parameter in getattr(base, part).named_parameters():
             count = int((~torch.isfinite(parameter)).sum())
@@ -145,8 +144,8 @@ def _cause(base: Base) -> str:
 
 def _denoise(
     base: Base,
-    wanted: torch.Tensor,
-    unwanted: torch.Tensor,
+    positive: torch.Tensor,
+    negative: torch.Tensor,
     seeds: Sequence[int],
     settings: SamplingSettings,
     on_denoise: Callable[[int], None] | None,
@@ -158,16 +157,16 @@ def _denoise(
     sampler.set_timesteps(settings.steps, device=device)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     shape = (base.latent_channels, settings.height // base.vae_factor, settings.width // base.vae_factor)
-    latents = torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
+    latents: torch.Tensor = torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
     latents = latents.to(device) * sampler.init_noise_sigma
     guided = settings.guidance != 1.0
-    conditioning = (torch.cat([unwanted, wanted]) if guided else wanted).to(device, dtype)
+    conditioning = (torch.cat([negative, positive]) if guided else positive).to(device, dtype)
     extra = _step_arguments(sampler, generators, settings.eta)
-    # Heun calls the UNet twice a step, PNDM once more in all: what is reported are the steps that were asked for.
+    # Heun calls the UNet twice per step, PNDM once more in all: reported are the steps that were asked for.
     calls, reported = len(sampler.timesteps), 0
     for call, timestep in enumerate(sampler.timesteps, 1):
         if should_stop():
-            raise Interrupted("Stopped while drawing.")
+            raise Interrupted("Stopped while generating.")
         scaled = sampler.scale_model_input(latents, timestep).to(dtype)
         rows = torch.cat([scaled, scaled]) if guided else scaled
         with autocast(settings.precision, latents.device):

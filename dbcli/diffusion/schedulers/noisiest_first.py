@@ -11,7 +11,6 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 
 def trailing(steps: int, train_timesteps: int) -> list[int]:
@@ -27,39 +26,51 @@ def _give_step_ratio(scheduler: Any, interval: int) -> None:
     scheduler.num_inference_steps = Fraction(scheduler.config.num_train_timesteps, interval)
 
 
-class NoisiestFirstDDIM(DDIMScheduler):
+# Each of the following is mixed into a scheduler class of diffusers and called before it.
+
+
+class TrailingDDIM:
     """DDIM on trailing timesteps, each step down to the next one that is visited."""
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+    def set_timesteps(self: Any, num_inference_steps: int, device: Any = None) -> None:
         self.visited = trailing(num_inference_steps, self.config.num_train_timesteps)
         self.timesteps = torch.tensor(self.visited, device=device)
 
     def step(
-        self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, eta: float = 0.0, generator: Any = None
+        self: Any,
+        model_output: torch.Tensor,
+        timestep: Any,
+        sample: torch.Tensor,
+        eta: float = 0.0,
+        generator: Any = None,
     ) -> Any:
+        parent: Any = super()
         _give_step_ratio(self, int(timestep) - _next_below(self.visited, int(timestep)))
-        return super().step(model_output, timestep, sample, eta=eta, generator=generator)
+        return parent.step(model_output, timestep, sample, eta=eta, generator=generator)
 
 
-class NoisiestFirstDDPM(DDPMScheduler):
+class TrailingDDPM:
     """DDPM on trailing timesteps; it looks the next one up by itself."""
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
-        super().set_timesteps(device=device, timesteps=trailing(num_inference_steps, self.config.num_train_timesteps))
+    def set_timesteps(self: Any, num_inference_steps: int, device: Any = None) -> None:
+        parent: Any = super()
+        parent.set_timesteps(device=device, timesteps=trailing(num_inference_steps, self.config.num_train_timesteps))
 
 
-class NoisiestFirstPNDM(PNDMScheduler):
+class TrailingPNDM:
     """PLMS on trailing timesteps; the second is visited twice, as a step of half the order begins it."""
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
-        super().set_timesteps(num_inference_steps, device=device)
+    def set_timesteps(self: Any, num_inference_steps: int, device: Any = None) -> None:
+        parent: Any = super()
+        parent.set_timesteps(num_inference_steps, device=device)
         self.visited = trailing(num_inference_steps, self.config.num_train_timesteps)
         self.timesteps = torch.tensor([*self.visited[:2], *self.visited[1:]], device=device)
 
-    def step(self, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Any:
+    def step(self: Any, model_output: torch.Tensor, timestep: Any, sample: torch.Tensor) -> Any:
+        parent: Any = super()
         here = self.visited[0] if self.counter == 1 else int(timestep)
         _give_step_ratio(self, here - _next_below(self.visited, here))
-        return super().step(model_output, timestep, sample)
+        return parent.step(model_output, timestep, sample)
 
 
 def _next_below(timesteps: list[int], timestep: int) -> int:
@@ -68,51 +79,45 @@ def _next_below(timesteps: list[int], timestep: int) -> int:
     return timesteps[position] if position < len(timesteps) else -1
 
 
-class NoisiestFirst:
-    """Mixed into a scheduler of the other kinds: takes the first spacing that begins at the noisiest timestep."""
+class FirstSoundSpacing:
+    """Any other sampler, on the first spacing that begins at the noisiest timestep."""
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None, *others: Any) -> None:
-        scheduler: Any = self
+    def set_timesteps(self: Any, num_inference_steps: int, device: Any = None, *others: Any) -> None:
         parent: Any = super()
-        said = scheduler.config.timestep_spacing
+        said = self.config.timestep_spacing
         for spacing in dict.fromkeys(["linspace" if said == "leading" else said, "trailing", "linspace"]):
-            scheduler.register_to_config(timestep_spacing=spacing)
+            self.register_to_config(timestep_spacing=spacing)
             parent.set_timesteps(num_inference_steps, device, *others)
-            if self._is_sound(num_inference_steps):
+            if _is_sound(self, num_inference_steps):
                 break
         # Where rounding makes the first two timesteps equal, the library would begin with the second and end too late.
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(0)
+        if hasattr(self, "set_begin_index"):
+            self.set_begin_index(0)
 
-    def _is_sound(self, steps: int) -> bool:
-        scheduler: Any = self
-        visited = scheduler.timesteps.tolist()
-        begins = round(visited[0]) == scheduler.config.num_train_timesteps - 1
-        # Karras' noise levels may share a timestep.
-        distinct = scheduler.config.get("use_karras_sigmas") or len(set(visited)) == steps
-        return bool(begins and distinct and visited[-1] >= 0)
+
+def _is_sound(scheduler: Any, steps: int) -> bool:
+    visited = scheduler.timesteps.tolist()
+    begins = round(visited[0]) == scheduler.config.num_train_timesteps - 1
+    # Karras' noise levels may share a timestep.
+    distinct = scheduler.config.get("use_karras_sigmas") or len(set(visited)) == steps
+    return bool(begins and distinct and visited[-1] >= 0)
 
 
 class BeginsAtFirst:
-    """Mixed into a scheduler as published: it begins with the first of its timesteps where the second is equal."""
+    """A scheduler as published, beginning with the first of its timesteps where the second is equal."""
 
-    def set_timesteps(self, num_inference_steps: int, device: Any = None, *others: Any) -> None:
-        scheduler: Any = self
+    def set_timesteps(self: Any, num_inference_steps: int, device: Any = None, *others: Any) -> None:
         parent: Any = super()
         parent.set_timesteps(num_inference_steps, device, *others)
-        scheduler.set_begin_index(0)
+        self.set_begin_index(0)
 
 
-SPECIAL = {
-    "DDIMScheduler": NoisiestFirstDDIM,
-    "DDPMScheduler": NoisiestFirstDDPM,
-    "PNDMScheduler": NoisiestFirstPNDM,
-}
+TRAILING = {"DDIMScheduler": TrailingDDIM, "DDPMScheduler": TrailingDDPM, "PNDMScheduler": TrailingPNDM}
 
 
 def noisiest_first(kind: type) -> Any:
     """The scheduler class that begins at the noisiest timestep and else is `kind`."""
-    return SPECIAL.get(kind.__name__) or type(kind.__name__, (NoisiestFirst, kind), {})
+    return type(kind.__name__, (TRAILING.get(kind.__name__, FirstSoundSpacing), kind), {})
 
 
 def as_published(kind: type) -> Any:

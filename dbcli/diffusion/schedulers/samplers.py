@@ -1,4 +1,4 @@
-"""Noise schedules for drawing, by the names people use, each made from the base's own scheduler settings."""
+"""Samplers by the names people use, each made from the base's own scheduler settings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_sampler(name: str, option: str = "--sampler") -> None:
 
 
 def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str = NOISIEST) -> Any:
-    """A diffusers scheduler for drawing with the base whose scheduler settings are given.
+    """A diffusers scheduler for sampling with the base whose scheduler settings are given.
 
     With `timesteps` "noisiest" every number of steps begins at the noisiest timestep; "published" leaves the list of
     timesteps as diffusers has it. Raises ConfigError naming the samplers there are.

@@ -21,11 +21,11 @@ SCHEDULES = {
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How weights follow their gradients. Rates are a step's, betas and decay as in AdamW (Loshchilov 2019).
+    """How weights follow their gradients. Rates are per step, betas and decay as in AdamW (Loshchilov 2019).
 
     schedule_cycles is that of cosine-restarts; polynomial goes from 1 to schedule_end as (1 - t)^schedule_power.
 
-    fused_backward and stochastic_rounding take the weights one by one (see WeightByWeight); seed is the rounding's.
+    fused_backward and stochastic_rounding take the weights one by one (OptimizerInBackward); seed is the rounding's.
     """
 
     learning_rate: float
@@ -54,22 +54,27 @@ def _adamw(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Opti
 
 def _adamw_8bit(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
     try:
-        import bitsandbytes
+        import bitsandbytes  # type: ignore[import-not-found]  # an optional package
     except ImportError as fault:
         raise ConfigError(
             "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
             hint=installing("bitsandbytes"),
         ) from fault
-    return bitsandbytes.optim.AdamW8bit(
+    optimiser: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(
         groups, betas=(plan.beta1, plan.beta2), eps=plan.epsilon, weight_decay=plan.weight_decay
     )
+    return optimiser
 
 
 def _adafactor(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
-    from transformers.optimization import Adafactor
+    from transformers import optimization
 
-    # The rate is a step's, as AdamW's is, and not a share of each weight's size: one recipe serves both.
-    return Adafactor(groups, weight_decay=plan.weight_decay, scale_parameter=False, relative_step=False)
+    # The rate is per step, as AdamW's is, and not relative to each weight's size: one recipe serves both.
+    make: Any = optimization.Adafactor
+    optimiser: torch.optim.Optimizer = make(
+        groups, weight_decay=plan.weight_decay, scale_parameter=False, relative_step=False
+    )
+    return optimiser
 
 
 OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Optimisation], torch.optim.Optimizer]] = {

@@ -57,7 +57,8 @@ class AdapterOff:
     def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         conditioning = self._prompts.rows([row.prompt for row in rows])
         with adapter_off(self._unet):
-            return self._unet(noisy, timesteps, conditioning).sample.float()
+            prediction: torch.Tensor = self._unet(noisy, timesteps, conditioning).sample
+        return prediction.float()
 
 
 @dataclass(frozen=True)

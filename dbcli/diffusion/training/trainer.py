@@ -148,7 +148,7 @@ class Trainer:
                     # With the fused step weights move as early as in the backward pass.
                     self.is_between_steps = not self.optimisation.fused_backward
                     if part.total.requires_grad:  # a share of a batch may hold no row at all
-                        self.scaler.scale(part.total / self.loop.accumulation).backward()
+                        torch.autograd.backward(self.scaler.scale(part.total / self.loop.accumulation))
                 parts.append(part)
         self.is_between_steps = False
         with self.company.agreed():

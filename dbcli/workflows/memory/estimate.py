@@ -226,7 +226,7 @@ def _training(model: _Model, recipe: str) -> _Training:
     import torch
 
     from dbcli.diffusion.devices import resident_bytes
-    from dbcli.diffusion.estimate.meta_base import load_meta_base, place
+    from dbcli.diffusion.estimate.meta_base import load_meta_base, place, placed
     from dbcli.workflows.models.trainable import make_trainable
 
     profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(model.device)
@@ -241,7 +241,8 @@ def _training(model: _Model, recipe: str) -> _Training:
     size, train = profile.images.resolution or base.resolution, profile.train
     batch = footprint.Batch(train.batch_size * (2 if profile.prior.enabled else 1), size, train.precision)
     with fake_tensors():
-        trainable = place(base, trainable, device)
+        place(base, device)
+        trainable = placed(base, trainable)
         step = footprint.training_pass(base, trainable, batch, fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
         if device.type != "cpu":
@@ -258,14 +259,14 @@ def _before(model: _Model, resolution: int | None, precision: str, at_once: tupl
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.fake_run import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
-    from dbcli.diffusion.estimate.meta_base import load_meta_base, put
+    from dbcli.diffusion.estimate.meta_base import load_meta_base, place
     from dbcli.diffusion.precision import sampling_precision
 
     base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
     plain, size = footprint.weights_bytes(base), resolution or base.resolution
     unet: Any = base.unet
     with fake_tensors():
-        put(base, device)
+        place(base, device)
         return _Before(
             size_px=size,
             channels=int(unet.config.block_out_channels[0]),
