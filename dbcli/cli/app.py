@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dbcli import __version__
-from dbcli.cli import arguments
+from dbcli.cli.arguments import arranged, general_options, project_of
 from dbcli.cli.commands.class_images import prior_app
 from dbcli.cli.commands.demo import demo
 from dbcli.cli.commands.doctor import doctor
@@ -34,13 +34,11 @@ from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted
 
-EPILOG = "Everywhere: -C/--project DIR, --json, --quiet, --yes, --offline, before or after the command."
-
 app = typer.Typer(
     name="dreambooth",
     cls=Program,
-    help="Teach Stable Diffusion one particular thing from a few photos, draw it anywhere, and measure how well.",
-    epilog=EPILOG,
+    help="Teach Stable Diffusion a subject from a few photos, generate images of it anywhere, and measure the result.",
+    epilog="With every command: -C/--project DIR, --json, --quiet, --yes, --offline, before or after its name.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,11 +55,14 @@ def _show_version(wanted: bool) -> None:
 def general(
     context: typer.Context,
     project: Annotated[
-        Path | None, typer.Option("--project", "-C", help="The project folder; else the nearest parent that is one.")
+        Path | None,
+        typer.Option("--project", "-C", help="The project folder; by default the nearest parent that is one."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bars.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to every question.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
@@ -70,50 +71,41 @@ def general(
     screen = Screen(quiet=quiet, as_json=as_json, project=project)
     context.obj = Invocation(project=project, yes=yes, offline=offline, screen=screen)
     if context.invoked_subcommand is None:
-        _say_where_one_stands(context.obj)
+        from dbcli.cli.output.guidance import show_status
+        from dbcli.workflows.status import where_one_stands
 
-
-def _say_where_one_stands(call: Invocation) -> None:
-    from dbcli.cli.output.guidance import show_status
-    from dbcli.workflows.status import where_one_stands
-
-    show_status(call.screen, where_one_stands(call.project))
+        show_status(screen, where_one_stands(project))
 
 
 app.command("init")(init)
-app.command("add-subject", short_help="Bring a subject and its photos into the project.")(add_subject)
+app.command("add-subject", short_help="Add a subject and its photos to the project.")(add_subject)
 app.command("train")(train)
 app.command("generate")(generate)
 app.command("eval", short_help="Score a run, beside the photos' own values.")(evaluate)
 app.command("export", short_help="Write a run in another tool's format, and prove it.")(export)
-app.command("import-lora", short_help="Make a finished run of a LoRA file.")(import_lora)
-app.command("import-embedding", short_help="Make a finished run of an embedding.")(import_embedding)
+app.command("import-lora", short_help="Turn a LoRA file into a finished run.")(import_lora)
+app.command("import-embedding", short_help="Turn an embedding into a finished run.")(import_embedding)
 app.add_typer(prior_app, name="reg")
 app.add_typer(runs_app, name="runs")
 app.add_typer(subjects_app, name="subjects")
 app.add_typer(tokens_app, name="tokens")
-app.command("sweep", short_help="Train, draw and score every cell of a grid.")(sweep)
-app.command("bench", short_help="Train and score many subjects by one recipe.")(bench)
-app.command("doctor", short_help="Look at machine and project, and how to mend them.")(doctor)
-app.command("demo", short_help="The whole main job on the embedded base, in minutes.")(demo)
+app.command("sweep", short_help="Train, generate and score every cell of a grid.")(sweep)
+app.command("bench", short_help="Train and score many subjects with one recipe.")(bench)
+app.command("doctor", short_help="Check the machine and the project, and suggest fixes.")(doctor)
+app.command("demo", short_help="Run the whole job on the embedded base, in minutes.")(demo)
 
 
 def main(given: list[str] | None = None) -> None:
     """Runs one command line and ends the process with its exit code."""
     words = list(sys.argv[1:] if given is None else given)
-    screen = Screen(
-        quiet="--quiet" in words or "-q" in words, as_json="--json" in words, project=arguments.project_of(words)
-    )
+    options = general_options(words)
+    screen = Screen(quiet="--quiet" in options, as_json="--json" in options, project=project_of(words))
     try:
-        _prepare_environment(words)
+        _prepare_environment(offline="--offline" in options)
         try:
-            ended = app(args=arguments.arranged(words), prog_name="dreambooth", standalone_mode=False)
+            ended = app(args=arranged(words), prog_name="dreambooth", standalone_mode=False)
         except Interrupted as stopped:
             _end_as_asked(screen, stopped.message, stopped.hint, stopped.exit_code)
-        except DreamboothError as error:
-            _end(screen, error.message, _way_on(words, error), error.exit_code)
-        except typer.Abort:
-            _end(screen, "A question was left without an answer.", "give the answer as an option, or --yes", 2)
         except Exception as error:
             _end_by_fault(screen, words, error)
         sys.exit(ended if isinstance(ended, int) else 0)
@@ -123,26 +115,41 @@ def main(given: list[str] | None = None) -> None:
         _hear_signals(_end_at_once)
 
 
-def _way_on(words: list[str], error: DreamboothError) -> str | None:
+def _end_by_fault(screen: Screen, words: Sequence[str], error: Exception) -> NoReturn:
+    """Ends with an error: the exit code, what is wrong and what to type next."""
+    if isinstance(error, DreamboothError):
+        code, message, hint = error.exit_code, error.message, _way_on(words, error)
+    elif isinstance(error, typer.Abort):
+        code, message, hint = 2, "A question was left unanswered.", "give the answer as an option, or --yes"
+    elif type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    else:
+        code, message, hint = usage_fault(error, words) or machine_fault(error) or bug(error)
+    screen.document({"error": {"message": message, "hint": hint, "exit_code": code}})
+    screen.error(message, hint)
+    sys.exit(code)
+
+
+def _way_on(words: Sequence[str], error: DreamboothError) -> str | None:
     from dbcli.cli.corrections import with_options_added, with_word_replaced
 
     replaced = with_word_replaced(words, *error.meant) if error.meant else None
     return replaced or (with_options_added(words, error.hint) if error.hint else None) or error.hint
 
 
-def _end_by_fault(screen: Screen, words: list[str], error: Exception) -> NoReturn:
-    if type(error).__name__ == "NoArgsIsHelpError":
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    code, message, hint = usage_fault(error, words) or machine_fault(error) or bug(error)
-    _end(screen, message, hint, code)
+def _end_as_asked(screen: Screen, message: str, hint: str | None, exit_code: int) -> NoReturn:
+    """Ends by a signal: somebody wanted that, and nothing went wrong."""
+    screen.document({"stopped": {"message": message, "hint": hint, "exit_code": exit_code}})
+    screen.stopped(message, hint)
+    sys.exit(exit_code)
 
 
-def _prepare_environment(words: list[str]) -> None:
+def _prepare_environment(*, offline: bool) -> None:
     """What has to be set before the libraries that read it are imported."""
     from dbcli.workflows.openmp import settle_waiting
 
-    if arguments.is_offline(words):
+    if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -165,19 +172,6 @@ def _stop_now(number: int, frame: FrameType | None) -> None:
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
-
-
-def _end_as_asked(screen: Screen, message: str, hint: str | None, exit_code: int) -> NoReturn:
-    """Ends by a signal: somebody wanted that, and nothing went wrong."""
-    screen.document({"stopped": {"message": message, "hint": hint, "exit_code": exit_code}})
-    screen.stopped(message, hint)
-    sys.exit(exit_code)
-
-
-def _end(screen: Screen, message: str, hint: str | None, exit_code: int) -> NoReturn:
-    screen.document({"error": {"message": message, "hint": hint, "exit_code": exit_code}})
-    screen.error(message, hint)
-    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

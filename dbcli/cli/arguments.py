@@ -13,7 +13,7 @@ FLAGS = {
     "-y": "--yes",
     "--offline": "--offline",
 }
-WITH_VALUE = ("-C", "--project")
+PROJECT = "--project"
 NEWEST = "newest"
 
 
@@ -22,8 +22,29 @@ def arranged(arguments: Sequence[str]) -> list[str]:
 
     Everything after `--` is left alone.
     """
-    own: list[str] = []
+    general, own = _split(arguments)
+    return general + own
+
+
+def general_options(arguments: Sequence[str]) -> list[str]:
+    """The options for all commands by their long names, before any parser has run; `--project` before its value."""
+    return _split(arguments)[0]
+
+
+def project_of(arguments: Sequence[str]) -> Path | None:
+    """The folder that -C names, before any parser has run."""
+    general = general_options(arguments)
+    return Path(general[general.index(PROJECT) + 1]) if PROJECT in general else None
+
+
+def names_in(given: Sequence[str] | None) -> list[str]:
+    """The names of an option that takes several, with commas or repeated."""
+    return [name for text in given or [] for name in text.split(",") if name]
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     general: list[str] = []
+    own: list[str] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
@@ -32,35 +53,12 @@ def arranged(arguments: Sequence[str]) -> list[str]:
             break
         if word in FLAGS:
             general.append(FLAGS[word])
-        elif word in WITH_VALUE and rest:
-            general += ["--project", rest.pop(0)]
-        elif word.startswith("--project="):
-            general.append(word)
+        elif word in ("-C", PROJECT) and rest:
+            general += [PROJECT, rest.pop(0)]
+        elif word.startswith(f"{PROJECT}="):
+            general += [PROJECT, word.partition("=")[2]]
         elif word == "--resume" and (not rest or rest[0].startswith("-")):
             own += [word, NEWEST]
         else:
             own.append(word)
-    return general + own
-
-
-def names_in(given: Sequence[str] | None) -> list[str]:
-    """The names of an option that takes several, with commas or repeated."""
-    return [name for text in given or [] for name in text.split(",") if name]
-
-
-def project_of(arguments: Sequence[str]) -> Path | None:
-    """The folder that -C names, before any parser has run."""
-    general = arranged(arguments)
-    place = next((index for index, word in enumerate(general) if word.startswith("--project")), None)
-    if place is None or "--" in general[:place]:
-        return None
-    name, has_value, value = general[place].partition("=")
-    if has_value:
-        return Path(value)
-    return Path(general[place + 1]) if name == "--project" and place + 1 < len(general) else None
-
-
-def is_offline(arguments: Sequence[str]) -> bool:
-    """Whether `--offline` is among the options, before any parser has run."""
-    words = list(arguments)
-    return "--offline" in (words[: words.index("--")] if "--" in words else words)
+    return general, own

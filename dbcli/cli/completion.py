@@ -2,107 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import typer
 
-
-def subjects(context: typer.Context, incomplete: str) -> list[str]:
-    """Subjects of the project."""
-    from dbcli.workflows.completions import subject_names
-
-    return _fitting(subject_names(_project(context)), incomplete)
+Offer = Callable[[str], list[str]]
+OfferOfProject = Callable[[typer.Context, str], list[str]]
 
 
-def runs(context: typer.Context, incomplete: str) -> list[str]:
-    """Runs of the project, the newest first."""
-    from dbcli.workflows.completions import run_names
-
-    return _fitting(run_names(_project(context)), incomplete)
+def _choices() -> ModuleType:
+    # Imported when the Tab key is pressed, not whenever the program starts.
+    return import_module("dbcli.workflows.completions")
 
 
-def class_image_sets(context: typer.Context, incomplete: str) -> list[str]:
-    """Prior sets of the project."""
-    from dbcli.workflows.completions import prior_set_names
+def _offer(names: Callable[[ModuleType], Iterable[str]]) -> Offer:
+    def offer(incomplete: str) -> list[str]:
+        return [name for name in names(_choices()) if name.startswith(incomplete)]
 
-    return _fitting(prior_set_names(_project(context)), incomplete)
-
-
-def profiles(incomplete: str) -> list[str]:
-    """Shipped profiles."""
-    from dbcli.workflows.completions import profile_names
-
-    return _fitting(profile_names(), incomplete)
+    return offer
 
 
-def bases(incomplete: str) -> list[str]:
-    """Bases with a short name."""
-    from dbcli.workflows.completions import BASES
+def _offer_of_project(names: Callable[[ModuleType, Path | None], Iterable[str]]) -> OfferOfProject:
+    def offer(context: typer.Context, incomplete: str) -> list[str]:
+        folder = context.find_root().params.get("project")
+        found = names(_choices(), Path(folder) if folder else None)
+        return [name for name in found if name.startswith(incomplete)]
 
-    return _fitting(BASES, incomplete)
-
-
-def methods(incomplete: str) -> list[str]:
-    """Ways to train."""
-    from dbcli.workflows.completions import METHODS
-
-    return _fitting(METHODS, incomplete)
+    return offer
 
 
-def judges(incomplete: str) -> list[str]:
-    """Sets of judges."""
-    from dbcli.workflows.completions import JUDGES
-
-    return _fitting(JUDGES, incomplete)
-
-
-def samplers(incomplete: str) -> list[str]:
-    """Samplers."""
-    from dbcli.workflows.completions import sampler_names
-
-    return _fitting(sampler_names(), incomplete)
-
-
-def suites(incomplete: str) -> list[str]:
-    """Shipped suites."""
-    from dbcli.workflows.completions import suite_names
-
-    return _fitting(suite_names(), incomplete)
-
-
-def sweeps(incomplete: str) -> list[str]:
-    """Shipped sweeps."""
-    from dbcli.workflows.completions import sweep_names
-
-    return _fitting(sweep_names(), incomplete)
-
-
-def engines(incomplete: str) -> list[str]:
-    """Where the work of a sweep is done."""
-    from dbcli.workflows.completions import ENGINES
-
-    return _fitting(ENGINES, incomplete)
+subjects = _offer_of_project(lambda known, project: known.subject_names(project))
+runs = _offer_of_project(lambda known, project: known.run_names(project))
+class_image_sets = _offer_of_project(lambda known, project: known.prior_set_names(project))
+profiles = _offer(lambda known: known.profile_names())
+bases = _offer(lambda known: known.BASES)
+methods = _offer(lambda known: known.METHODS)
+judges = _offer(lambda known: known.JUDGES)
+samplers = _offer(lambda known: known.sampler_names())
+suites = _offer(lambda known: known.suite_names())
+sweeps = _offer(lambda known: known.sweep_names())
+engines = _offer(lambda known: known.ENGINES)
+logs = _offer(lambda known: known.log_names())
 
 
 def settings(incomplete: str) -> list[tuple[str, str]]:
     """Keys of --set with their meaning, up to the equals sign."""
-    from dbcli.workflows.completions import setting_names
-
-    return [(f"{key}=", meaning) for key, meaning in setting_names().items() if key.startswith(incomplete)]
-
-
-def logs(incomplete: str) -> list[str]:
-    """Where the numbers of a run may go beside its own record."""
-    from dbcli.workflows.training.metric_loggers import LOGS
-
-    return _fitting(LOGS, incomplete)
-
-
-def _project(context: typer.Context) -> Path | None:
-    folder = context.find_root().params.get("project")
-    return Path(folder) if folder else None
-
-
-def _fitting(names: Iterable[str], incomplete: str) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+    found = _choices().setting_names().items()
+    return [(f"{key}=", meaning) for key, meaning in found if key.startswith(incomplete)]

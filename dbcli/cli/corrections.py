@@ -6,8 +6,8 @@ import difflib
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
+from dbcli.cli.arguments import project_of
 from dbcli.hints import command, nearest
 
 # Which option a name without one belongs to.
@@ -91,7 +91,5 @@ def _with_option_added(words: Sequence[str], path: str, message: str) -> str | N
 def _subjects(words: Sequence[str]) -> list[str]:
     from dbcli.workflows.completions import subject_names
 
-    place = next((index for index, word in enumerate(words) if word in ("-C", "--project")), None)
-    folder = Path(words[place + 1]) if place is not None and place + 1 < len(words) else None
-    found: list[str] = subject_names(folder)
+    found: list[str] = subject_names(project_of(words))
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dbcli.cli.terminal.screen import Screen
-from dbcli.errors import DreamboothError, UsageError
+from dbcli.errors import DreamboothError, Refused, UsageError
 from dbcli.hints import quoted
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Invocation:
         if self.yes and proposal:
             return proposal
         raise UsageError(f"{option} is missing.", hint=f"add {option}" + (f" {quoted(proposal)}" if proposal else ""))
+
+    def agree(self, question: str, refusal: str) -> None:
+        """Raises Refused (exit 6) unless a person agrees."""
+        if not self.sure(question):
+            raise Refused(refusal, hint="add --yes to agree without being asked")
 
     def sure(self, question: str) -> bool:
         """Whether a person agrees; --yes agrees beforehand, without a terminal nobody does."""

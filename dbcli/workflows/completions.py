@@ -12,6 +12,7 @@ from dbcli.project.files.layout import Layout, find_project
 BASES = ("sd-v1-4", "sd-v1-5", "tiny")
 JUDGES = ("paper", "paper-l", "tiny")
 ENGINES = ("local", "ray")
+LOGS = ("tensorboard", "wandb")
 METHODS = ("full", "lora", "textual-inversion")
 
 

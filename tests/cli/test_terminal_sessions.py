@@ -31,7 +31,7 @@ def test_init_lists_the_bases_checks_each_answer_at_once_and_asks_no_more(tmp_pa
         terminal.wait_for("Which folder", times=2)
         terminal.type("Rex & Co" + ENTER)
         terminal.wait_for("Which base [tiny]")
-        for choice in ("tiny ", "sd-v1-4 ", "hub id", "diffusers folder", ".safetensors"):
+        for choice in ("tiny ", "sd-v1-4 ", "Hub id", "diffusers folder", ".safetensors"):
             assert choice in terminal.text
         terminal.type("sd-v9" + ENTER)
         terminal.wait_for("is no base model")
@@ -59,7 +59,7 @@ def test_add_subject_asks_checks_each_answer_and_takes_dropped_files(
     photos.rename(folder)
     (tmp_path / "empty").mkdir()
     with Terminal(["add-subject"], project, columns=120) as terminal:
-        terminal.wait_for("A short name")
+        terminal.wait_for("Short name")
         for wrong, said in (("dog", "is there already"), ("Dog", "only in case"), ("my dog", "cannot be used")):
             terminal.type(wrong + ENTER)
             terminal.wait_for(said)

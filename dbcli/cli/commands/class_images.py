@@ -1,4 +1,4 @@
-"""Class images, that keep a class alive while one member of it is learnt."""
+"""Class images: generated ahead of a run, listed, removed."""
 
 from __future__ import annotations
 
@@ -7,29 +7,23 @@ from typing import Annotated
 import typer
 
 from dbcli.cli import completion
+from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
 from dbcli.cli.processes import Gpus, called_with
-from dbcli.errors import Refused
 
-prior_app = typer.Typer(help="Draw, list and remove class images.", no_args_is_help=True, rich_markup_mode=None)
+prior_app = typer.Typer(help="Generate, list and remove class images.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @prior_app.command("make")
 def make(
     context: typer.Context,
     class_noun: Annotated[str | None, typer.Option("--class", help="Which class, like dog.")] = None,
-    count: Annotated[int | None, typer.Option("-n", "--count", help="How many in all.")] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option("--profile", help="Whose prior settings to use.", autocompletion=completion.profiles),
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting.", autocompletion=completion.settings),
-    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="How many images in all.")] = None,
+    profile: options.Profile = None,
+    sets: options.Settings = None,
     gpus: Gpus = 1,
 ) -> None:
-    """Draw class images ahead of a run, or top a set up."""
+    """Generate class images ahead of a run, or add to a set."""
     from dbcli.workflows.class_images.manage import make_class_images
 
     call, processes = called_with(context, gpus)
@@ -50,8 +44,8 @@ def make(
 
 @prior_app.command("list")
 def list_sets(context: typer.Context) -> None:
-    """All class images of the project, a line a set."""
-    from dbcli.cli.output.listings import show_class_image_sets
+    """List the project's class image sets."""
+    from dbcli.cli.output.images import show_class_image_sets
     from dbcli.workflows.class_images.manage import summaries
 
     call = of(context)
@@ -65,20 +59,19 @@ def prune_sets(
         list[str] | None,
         typer.Argument(
             metavar="KEY...",
-            help="Which sets; those of another base by default.",
+            help="Which sets; by default those of another base.",
             autocompletion=completion.class_image_sets,
         ),
     ] = None,
 ) -> None:
-    """Remove class images that no run needs any more."""
+    """Remove class image sets that no run needs any more."""
     from dbcli.workflows.class_images.manage import prune, unfit
 
     call = of(context)
     layout = call.layout()
     chosen = keys or unfit(layout)
-    if chosen and not call.sure(f"Remove {', '.join(chosen)}?"):
-        raise Refused("All sets are kept.", hint="add --yes to remove them without being asked")
     if chosen:
+        call.agree(f"Remove {', '.join(chosen)}?", "All sets are kept.")
         prune(layout, chosen)
     call.screen.document({"removed": chosen})
-    call.screen.line(f"Removed {len(chosen)} set{'' if len(chosen) == 1 else 's'} of class images")
+    call.screen.line(f"Removed {len(chosen)} class image set{'' if len(chosen) == 1 else 's'}")

@@ -12,12 +12,12 @@ from dbcli.cli.invocation import of
 
 def demo(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The project the demo makes.")] = Path(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the project that the demo makes.")] = Path(
         "dreambooth-demo"
     ),
 ) -> None:
-    """The main job from photos to pictures and scores, on the embedded base and the bundled photos."""
-    from dbcli.cli.output.listings import show_demo
+    """Run the whole job from photos to images and scores, on the embedded base and the bundled photos."""
+    from dbcli.cli.output.evaluation import show_demo
     from dbcli.workflows.demo import run_demo
 
     call = of(context)

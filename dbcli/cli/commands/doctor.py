@@ -1,4 +1,4 @@
-"""The look at machine and project."""
+"""Checking the machine and the project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dbcli.cli.invocation import of
 
 
 def doctor(context: typer.Context) -> None:
-    """Look at this machine and the project: a verdict for each part, and how to mend what is wrong."""
+    """Check the machine and the project, and suggest fixes."""
     from dbcli.cli.output.guidance import show_checks
     from dbcli.workflows.doctor.machine import examine
 

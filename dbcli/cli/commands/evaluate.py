@@ -6,46 +6,39 @@ from typing import Annotated
 
 import typer
 
-from dbcli.cli import completion
-from dbcli.cli.commands.scoring_options import FirstSeed, ImagesPerPrompt, Judge, Prompts, PromptsOfDataset, Suites
+from dbcli.cli.commands import options
 from dbcli.cli.processes import Gpus, called_with
 
 
 def evaluate(
     context: typer.Context,
-    run: Annotated[
-        str | None,
-        typer.Option("--run", help="Which run, the newest finished by default.", autocompletion=completion.runs),
-    ] = None,
-    suite: Suites = None,
-    prompts: Prompts = None,
-    dataset: PromptsOfDataset = None,
-    judge: Judge = None,
-    count: ImagesPerPrompt = None,
-    seed: FirstSeed = None,
+    run: options.Run = None,
+    suite: options.Suites = None,
+    prompts: options.Prompts = None,
+    dataset: options.PromptsOfDataset = None,
+    judge: options.Judge = None,
+    count: options.ImagesPerPrompt = None,
+    seed: options.FirstSeed = None,
     keep_identifier: Annotated[
         bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
     ] = False,
     masked: Annotated[
         bool, typer.Option("--masked", help="Score the subject without its background, which CLIPSeg finds.")
     ] = False,
-    checkpoint: Annotated[
-        int | None,
-        typer.Option("--checkpoint", metavar="STEP", help="The run as it was after STEP, not its result."),
-    ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Also a picture: photos first, prompts as labels.")] = False,
+    checkpoint: options.Checkpoint = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write a grid: photos first, prompts as labels.")] = False,
     interference: Annotated[
         bool, typer.Option("--interference", help="Instead: do the run's subjects stay apart, and do their classes?")
     ] = False,
     also: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="RUN", help="With --interference: LoRA runs that draw together with --run."),
+        typer.Option("--with", metavar="RUN", help="With --interference: LoRA runs to combine with --run."),
     ] = None,
     gpus: Gpus = 1,
 ) -> None:
     """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
+    from dbcli.cli.output.evaluation import show_evaluations
     from dbcli.cli.output.interference import show_interference
-    from dbcli.cli.output.listings import show_evaluations
     from dbcli.workflows.evaluation.evaluate import evaluate as score
     from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 

@@ -1,4 +1,4 @@
-"""Bringing in what other tools have made."""
+"""Importing what other tools have made."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ from typing import Annotated
 
 import typer
 
+from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
 
-RunName = Annotated[str | None, typer.Option("--name", help="What the run is called; the file's own by default.")]
-AllowCollision = Annotated[
-    bool, typer.Option("--allow-collision", help="For research: words that clash, and record that.")
-]
+RunName = Annotated[str | None, typer.Option("--name", help="Name of the run; by default the file's own.")]
 
 
 def import_lora(
     context: typer.Context,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="A LoRA of kohya's tools, AUTOMATIC1111, ComfyUI, PEFT or diffusers."),
+        typer.Argument(metavar="FILE", help="A LoRA from kohya's tools, AUTOMATIC1111, ComfyUI, PEFT or diffusers."),
     ] = None,
     name: RunName = None,
     token: Annotated[
         list[str] | None,
-        typer.Option("--token", metavar="WORD", help="The word it answers to; with --class. Once for every subject."),
+        typer.Option("--token", metavar="WORD", help="Its trigger word; goes with --class. Once per subject."),
     ] = None,
     class_noun: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="NOUN", help="What kind of thing it shows; with --token, in the same order."),
+        typer.Option("--class", metavar="NOUN", help="Its class noun; goes with --token, in the same order."),
     ] = None,
-    allow_collision: AllowCollision = False,
+    allow_collision: options.AllowCollision = False,
 ) -> None:
-    """Make a finished run of a LoRA file, to draw with it, score it and export it.
+    """Turn a LoRA file into a finished run, to generate with it, score it and export it.
 
-    Without --token and --class the file's metadata says which words it answers to: all of its subjects.
+    Without --token and --class its trigger words come from the file's metadata, for all of its subjects.
     """
     from dbcli.cli.output.runs import show_run
     from dbcli.workflows.sharing.import_lora import import_lora as bring_in
@@ -51,20 +49,20 @@ def import_embedding(
     context: typer.Context,
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="A .safetensors, .pt or .bin of AUTOMATIC1111, InvokeAI or diffusers."),
+        typer.Argument(metavar="FILE", help="A .safetensors, .pt or .bin from AUTOMATIC1111, InvokeAI or diffusers."),
     ] = None,
     name: RunName = None,
     token: Annotated[
         list[str] | None,
-        typer.Option("--token", metavar="WORD", help="The word it answers to; the file's own by default."),
+        typer.Option("--token", metavar="WORD", help="Its trigger word; the file's own by default."),
     ] = None,
     class_noun: Annotated[
         list[str] | None,
-        typer.Option("--class", metavar="NOUN", help="What kind of thing it shows, if it is a thing."),
+        typer.Option("--class", metavar="NOUN", help="Its class noun, if it shows a thing."),
     ] = None,
-    allow_collision: AllowCollision = False,
+    allow_collision: options.AllowCollision = False,
 ) -> None:
-    """Make a finished run of an embedding (textual inversion), to draw with its word and export it."""
+    """Turn an embedding (textual inversion) into a finished run, to generate with its word and export it."""
     from dbcli.cli.output.runs import show_run
     from dbcli.workflows.sharing.import_embedding import import_embedding as bring_in
     from dbcli.workflows.sharing.imported_runs import ImportRequest

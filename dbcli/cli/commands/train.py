@@ -8,65 +8,46 @@ import typer
 
 from dbcli.cli import completion
 from dbcli.cli.arguments import NEWEST, names_in
+from dbcli.cli.commands import options
 from dbcli.cli.processes import Gpus, called_with
 from dbcli.errors import UsageError
 
 
 def train(
     context: typer.Context,
-    subject: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--subject",
-            "--subjects",
-            metavar="NAME,…",
-            help="Which subject; several, with commas or repeated, train together.",
-            autocompletion=completion.subjects,
-        ),
-    ] = None,
+    subject: options.Subjects = None,
     token: Annotated[
         list[str] | None,
         typer.Option(
             "--token",
             metavar="[NAME=]WORD",
-            help="The identifier, the rare word that stands for the subject; NAME=WORD of several, repeated.",
+            help="The identifier, the rare word that stands for the subject; NAME=WORD for each of several.",
         ),
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option("--method", help="full, lora or textual-inversion.", autocompletion=completion.methods),
-    ] = None,
+    method: options.Method = None,
     profile: Annotated[
         str | None,
         typer.Option(
             "--profile",
-            help="A shipped profile, a YAML file, or auto: what this machine has room for.",
+            help="A shipped profile, a YAML file, or auto: the first that fits this machine.",
             autocompletion=completion.profiles,
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="How many optimiser steps.")] = None,
+    steps: options.Steps = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Random seed for noise, order and crops; -1: a random one, recorded.")
     ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any setting, like train.learning_rate=5e-6.",
-            autocompletion=completion.settings,
-        ),
-    ] = None,
+    sets: options.Settings = None,
     stop: Annotated[
         str | None,
-        typer.Option("--stop", help="auto: end when neither fidelity nor editability rises; never: take all steps."),
+        typer.Option("--stop", help="auto: stop when fidelity and editability no longer rise; never: take all steps."),
     ] = None,
     start_from: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="RUN",
-            help="Go on from a finished run, with its subjects kept in mind.",
+            help="Continue a finished run, rehearsing its subjects.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -78,7 +59,7 @@ def train(
         typer.Option(
             "--resume",
             metavar="[RUN]",
-            help="Go on with an unfinished run, the newest by default; --steps and --set may change how.",
+            help="Resume an unfinished run, the newest by default; --steps and --set may change its settings.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -88,15 +69,10 @@ def train(
             "--log-to", help="tensorboard or wandb, beside the run's own record.", autocompletion=completion.logs
         ),
     ] = None,
-    allow_collision: Annotated[
-        bool, typer.Option("--allow-collision", help="For research: take a word that clashes, and record that.")
-    ] = False,
+    allow_collision: options.AllowCollision = False,
     gpus: Gpus = 1,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Check everything, show the memory and time that it would take, and train nothing."
-        ),
+        bool, typer.Option("--dry-run", help="Check everything, estimate memory and time, and train nothing.")
     ] = False,
     all_settings: Annotated[
         bool, typer.Option("--all-settings", help="With --dry-run: list every setting, not only those that differ.")

@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from dbcli.errors import UsageError
 
+if TYPE_CHECKING:
+    from dbcli.workflows.generation.request import GenerateRequest
+
 # command -> (the setting it changes, how its value is read, help)
 SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "seed": ("seed", int, "the seed of the next first image, the others count up from it; -1 is a random one"),
-    "steps": ("steps", int, "sampler steps"),
-    "n": ("count", int, "pictures a prompt"),
-    "guidance": ("guidance", float, "how strongly the prompt is held to"),
+    "seed": ("seed", int, "seed of the next first image; the others count up from it, -1: random"),
+    "steps": ("steps", int, "sampling steps"),
+    "n": ("count", int, "images per prompt"),
+    "guidance": ("guidance", float, "guidance scale"),
     "sampler": ("sampler", str, "ddim, dpm++, euler, euler-a, unipc, pndm, …"),
-    "eta": ("eta", float, "DDIM's fresh noise a step, 0 to 1"),
-    "clip-skip": ("clip_skip", int, "layer of the text encoder, counted from the last: 1 the last, 2 the last but one"),
-    "negative": ("negative", str, "what should not be there; nothing after it clears it"),
+    "eta": ("eta", float, "DDIM eta: fresh noise per step, 0 to 1"),
+    "clip-skip": ("clip_skip", int, "text encoder layer, counted from the last: 1 is the last, 2 the last but one"),
+    "negative": ("negative", str, "negative prompt; nothing after it clears it"),
 }
 SWITCHES = {
-    "grid": "also write one sheet of all pictures, photos first: on or off",
-    "show": "show pictures in this terminal: on or off",
+    "grid": "also write one grid of all images, photos first: on or off",
+    "show": "show images in this terminal: on or off",
 }
 ACTIONS = {
-    "again": "draw the last prompt with what was changed since, or else with the next seeds",
-    "settings": "what holds now",
-    "help": "this list",
+    "again": "generate the last prompt again, with what was changed since, or else with the next seeds",
+    "settings": "show the current settings",
+    "help": "show this list",
     "quit": "leave; so does Ctrl-D",
 }
 COMMANDS = [*SETTINGS, *SWITCHES, *ACTIONS]
-
-
-@dataclass
-class Options:
-    """What a person asked for so far; flags hold only what differs from the run's own settings.
-
-    is_generated: the prompt was generated with exactly these settings, so that doing it once more needs other seeds.
-    """
-
-    flags: dict[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    prompt: str | None = None
-    grid: bool = False
-    show: bool = True
-    is_generated: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,12 +44,12 @@ class Line:
 
 
 def understood(line: str) -> Line:
-    """Reads one line. Raises UsageError for a command that is none, or a value that does not fit it."""
+    """Reads one line. Raises UsageError for an unknown command, or a value that does not fit it."""
     text = line.strip()
     if not text:
         return Line("nothing")
     if not text.startswith(":"):
-        return Line("draw", text)
+        return Line("generate", text)
     word, _, value = text[1:].partition(" ")
     word, value = word.lower(), value.strip()
     if word in ("q", "exit"):
@@ -77,12 +65,10 @@ def understood(line: str) -> Line:
     raise UsageError(f"There is no command :{word[:20]}.", hint=":help lists them; a prompt begins without a colon")
 
 
-def with_setting(options: Options, word: str, value: Any) -> Options:
-    """The options with one setting changed; the old ones stay as they are, for a value that turns out not to fit."""
+def with_setting(request: GenerateRequest, word: str, value: Any) -> GenerateRequest:
+    """The request with one setting changed."""
     key = SETTINGS[word][0]
-    if key == "seed":
-        return Options(dict(options.flags), value, options.prompt, options.grid, options.show)
-    return Options(options.flags | {key: value}, options.seed, options.prompt, options.grid, options.show)
+    return replace(request, seed=value) if key == "seed" else replace(request, options={**request.options, key: value})
 
 
 def _read(word: str, value: str) -> Any:

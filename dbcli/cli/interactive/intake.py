@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbcli.cli.interactive.dropped_paths import dropped_paths
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.output.guidance import review_document
-from dbcli.cli.output.listings import added_document, show_added
+from dbcli.cli.output.subjects import added_document, show_added
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.subjects.subject_record import Subject
     from dbcli.project.subjects.subject_store import AddedSubject
     from dbcli.workflows.subjects.annotate import Annotated
     from dbcli.workflows.subjects.photo_review import PhotoReview
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the command line says of the subjects to add."""
+class AddRequest:
+    """The subjects to add, as the command line names them."""
 
     name: str | None
     photos: list[Path] | None
@@ -40,7 +38,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Brought:
-    """One subject that was brought in, and all that is to be said of it."""
+    """One subject that was added, and all there is to say of it."""
 
     added: AddedSubject
     advice: list[str]
@@ -48,78 +46,75 @@ class Brought:
     annotated: Annotated
 
 
-def bring_in(call: Invocation, wanted: Wanted) -> None:
-    """Adds what is wanted; without photos, gives a subject that is there already its masks and captions."""
+def bring_in(call: Invocation, request: AddRequest) -> None:
+    """Adds what is asked for; without photos, gives a subject that is there already its masks and captions."""
     from dbcli.workflows.subjects.annotate import annotate, load_annotators
+    from dbcli.workflows.subjects.manage import add_subject
+    from dbcli.workflows.subjects.photo_review import review_photos
     from dbcli.workflows.subjects.sources import known_subject
 
-    layout = call.layout()
+    layout, screen = call.layout(), call.screen
     # First of all: a model that is not there must not cost a subject that is half made.
-    annotators = load_annotators(layout, mask=wanted.mask, caption=wanted.caption, offline=call.offline)
-    if wanted.name and not wanted.photos and wanted.dataset is None and (wanted.mask or wanted.caption):
-        known = known_subject(layout, wanted.name)
+    annotators = load_annotators(layout, mask=request.mask, caption=request.caption, offline=call.offline)
+    if request.name and not request.photos and request.dataset is None and (request.mask or request.caption):
+        known = known_subject(layout, request.name)
         if known is not None:
-            return _show_annotated(call.screen, known, annotate(layout, known, annotators, call.screen))
+            annotated = annotate(layout, known, annotators, screen)
+            screen.document({"subject": known.to_plain(), **_annotated_document(annotated)})
+            _show_annotated(screen, annotated)
+            if not (annotated.masks or annotated.captions):
+                screen.line(f"Subject {known.name}: no mask or caption was missing")
+            return
     brought = []
-    for one in _subjects(call, layout, wanted):
-        added, advice, review = _add(call, layout, one, wanted)
-        brought.append(Brought(added, advice, review, annotate(layout, added.subject, annotators, call.screen)))
-    _show_brought(call.screen, layout, brought)
-    return None
+    for one in _subjects(call, layout, request):
+        added, advice = add_subject(
+            layout, one.name, one.class_noun, one.photos, one.token, allow_collision=request.allow_collision
+        )
+        review = review_photos(layout, added.subject, added.source_names, screen)
+        brought.append(Brought(added, advice, review, annotate(layout, added.subject, annotators, screen)))
+    _show_brought(screen, layout, brought)
 
 
-def _subjects(call: Invocation, layout: Layout, wanted: Wanted) -> Sequence[NewSubject]:
+def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence[NewSubject]:
     from dbcli.workflows.subjects.manage import check_new_name, check_new_noun
     from dbcli.workflows.subjects.sources import NewSubject, dataset_subjects, repeats_of_folders, words_of_folders
 
-    if wanted.dataset is not None:
-        if wanted.photos:
+    if request.dataset is not None:
+        if request.photos:
             raise UsageError("--dataset brings its own photos.", hint="leave PHOTO out")
         found: Sequence[NewSubject] = dataset_subjects(
             layout,
-            wanted.dataset,
-            name=wanted.name,
-            class_noun=wanted.class_noun,
-            token=wanted.token,
+            request.dataset,
+            name=request.name,
+            class_noun=request.class_noun,
+            token=request.token,
             progress=call.screen,
         )
         return found
-    name = call.wanted(
-        wanted.name, "NAME", "A short name for the subject, like rex", check=partial(check_new_name, layout)
-    )
-    photos = wanted.photos or _asked_photos(call)
-    token, noun = words_of_folders(photos, wanted.class_noun)
-    question = f"What kind of thing is {name} (its class noun)"
+    question = "Short name for the subject, like rex"
+    name = call.wanted(request.name, "NAME", question, check=partial(check_new_name, layout))
+    photos = request.photos or _asked_photos(call)
+    token, noun = words_of_folders(photos, request.class_noun)
     class_noun = call.wanted(
-        wanted.class_noun or noun, "--class", question, lambda: name, check=partial(check_new_noun, layout, name)
+        request.class_noun or noun,
+        "--class",
+        f"What kind of thing is {name} (its class noun)",
+        lambda: name,
+        check=partial(check_new_noun, layout, name),
     )
     if token or noun:
-        call.screen.note(f"From the folder's name: {wanted.token or token or ''} {class_noun}".replace("  ", " "))
+        call.screen.note(f"From the folder's name: {request.token or token or ''} {class_noun}".replace("  ", " "))
     repeats = repeats_of_folders(photos)
     if repeats:
         call.screen.note(repeats)
-    return [NewSubject(name, class_noun, photos, token if wanted.token is None else wanted.token)]
+    return [NewSubject(name, class_noun, photos, token if request.token is None else request.token)]
 
 
 def _asked_photos(call: Invocation) -> list[Path]:
     from dbcli.workflows.subjects.sources import check_photos
 
-    def check(answer: str) -> None:
-        check_photos(dropped_paths(answer))
-
-    return dropped_paths(
-        call.wanted(None, "PHOTO", "Where are its photos (a folder, or files dropped here)", check=check)
-    )
-
-
-def _add(call: Invocation, layout: Layout, one: NewSubject, wanted: Wanted) -> tuple[Any, list[str], Any]:
-    from dbcli.workflows.subjects.manage import add_subject
-    from dbcli.workflows.subjects.photo_review import review_photos
-
-    added, advice = add_subject(
-        layout, one.name, one.class_noun, one.photos, one.token, allow_collision=wanted.allow_collision
-    )
-    return added, advice, review_photos(layout, added.subject, added.source_names, call.screen)
+    question = "Where are its photos (a folder, or files dropped here)"
+    return dropped_paths(call.wanted(None, "PHOTO", question, check=lambda answer: check_photos(dropped_paths(answer))))
 
 
 def _show_brought(screen: Screen, layout: Layout, brought: Sequence[Brought]) -> None:
@@ -127,31 +122,23 @@ def _show_brought(screen: Screen, layout: Layout, brought: Sequence[Brought]) ->
     from dbcli.workflows.status import teaching
 
     documents = [
-        added_document(one.added, one.advice) | review_document(one.review) | _annotated_document(one.annotated)
-        for one in brought
+        added_document(one.added, one.advice, one.review) | _annotated_document(one.annotated) for one in brought
     ]
     screen.document(documents[0] if len(documents) == 1 else {"added": documents})
     for one in brought:
         show_added(screen, one.added, one.advice, one.review, teaching(layout, one.added.subject))
-        _tell_annotated(screen, one.annotated)
+        _show_annotated(screen, one.annotated)
     if not brought:
         screen.line("Nothing was left to add.")
-
-
-def _show_annotated(screen: Screen, subject: Subject, annotated: Annotated) -> None:
-    screen.document({"subject": subject.to_plain(), **_annotated_document(annotated)})
-    _tell_annotated(screen, annotated)
-    if not (annotated.masks or annotated.captions):
-        screen.line(f"Subject {subject.name}: no mask or caption was missing")
 
 
 def _annotated_document(annotated: Annotated) -> dict[str, object]:
     return {"masks": [str(path) for path in annotated.masks], "captions": [str(path) for path in annotated.captions]}
 
 
-def _tell_annotated(screen: Screen, annotated: Annotated) -> None:
+def _show_annotated(screen: Screen, annotated: Annotated) -> None:
     for note in annotated.notes:
         screen.warn(note)
     for what, paths in (("Masks", annotated.masks), ("Captions", annotated.captions)):
         if paths:
-            screen.line(f"{what}: {len(paths)} in {paths[0].parent}, to be looked at and corrected")
+            screen.line(f"{what}: {len(paths)} in {paths[0].parent}, to be checked and corrected")

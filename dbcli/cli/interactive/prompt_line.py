@@ -1,11 +1,10 @@
-"""The line a person types prompts on: history, completion, the settings that hold underneath."""
+"""The line a person types prompts on: history, completion, the current settings beneath."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
@@ -16,9 +15,6 @@ from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
 from dbcli.cli.interactive.conversation import COMMANDS, SWITCHES
-
-if TYPE_CHECKING:
-    from dbcli.cli.interactive.session import Conversation
 
 STYLE = Style.from_dict({"bottom-toolbar": "noreverse fg:ansibrightblack", "run": "bold", "arrow": "ansicyan"})
 
@@ -47,8 +43,8 @@ class WordCompleter(Completer):
         return ["on", "off"] if command in SWITCHES else []
 
 
-def line_reader(history: Path, run: str, words: Sequence[str]) -> Callable[[Conversation], str | None]:
-    """Reads from the terminal; Ctrl-C clears the line, Ctrl-D ends."""
+def line_reader(history: Path, run: str, words: Sequence[str]) -> Callable[[str], str | None]:
+    """Reads from the terminal, with the settings beneath; Ctrl-C clears the line, Ctrl-D ends."""
     from dbcli.workflows.completions import sampler_names
 
     line: PromptSession[str] = PromptSession(
@@ -61,10 +57,10 @@ def line_reader(history: Path, run: str, words: Sequence[str]) -> Callable[[Conv
         output=create_output(stdout=sys.stderr),
     )
 
-    def read(talk: Conversation) -> str | None:
+    def read(settings: str) -> str | None:
         while True:
             try:
-                return line.prompt([("class:run", run), ("class:arrow", " › ")], bottom_toolbar=f" {talk.summary}")
+                return line.prompt([("class:run", run), ("class:arrow", " › ")], bottom_toolbar=f" {settings}")
             except KeyboardInterrupt:
                 continue
             except EOFError:

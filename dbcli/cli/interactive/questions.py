@@ -1,9 +1,10 @@
-"""What commands ask a person for when it was left out, with proposals from the project."""
+"""What commands ask a person for when it was left out, with suggestions from the project."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 
 
 def chosen_folder(call: Invocation, given: Path | None) -> Path:
-    """The folder that becomes a project; one that cannot is told at once."""
+    """The folder of a new project; one that cannot be is refused at once."""
     from dbcli.workflows.setup.open import check_project_folder
 
-    def check(answer: str) -> None:
-        check_project_folder(dropped_path(answer))
-
-    return given or dropped_path(call.wanted(None, "DIR", "Which folder, new or empty", check=check))
+    if given is not None:
+        return given
+    question = "Which folder, new or empty"
+    return dropped_path(
+        call.wanted(None, "DIR", question, check=lambda answer: check_project_folder(dropped_path(answer)))
+    )
 
 
 def chosen_base(call: Invocation, gpu: bool | None) -> str:
@@ -38,12 +41,12 @@ def chosen_base(call: Invocation, gpu: bool | None) -> str:
         return str(proposed_base())
     has_gpu = seen_gpu() is not None if gpu is None else gpu
     if call.may_ask:
-        call.screen.note("  tiny      embedded, images of 64 px: minutes on any machine, to try everything")
-        call.screen.note("  sd-v1-4   Stable Diffusion, 512 px, 4 GB to download: for a GPU; sd-v1-5 likewise")
-        call.screen.note("  or a hub id like owner/name, a diffusers folder, a .safetensors or .ckpt file")
+        call.screen.note("  tiny      embedded, 64 px images: minutes on any machine, to try everything")
+        call.screen.note("  sd-v1-4   Stable Diffusion, 512 px, a 4 GB download: needs a GPU; so does sd-v1-5")
+        call.screen.note("  or a Hub id like owner/name, a diffusers folder, a .safetensors or .ckpt file")
 
     def check(answer: str) -> None:
-        # The short names need no look, which takes seconds.
+        # The short names need no check, which takes seconds.
         if answer not in BASES:
             check_base(_base_of(answer), offline=call.offline)
 
@@ -56,9 +59,9 @@ def _base_of(answer: str) -> str:
 
 
 def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
-    """The profile a new project begins with: the one that suits base and machine, which no person has to be asked.
+    """The profile of a new project that suits base and machine, without asking.
 
-    None, for the usual one of base and method, where neither a person nor an option says anything of the machine.
+    None, for the default of base and method, where neither a person nor an option says anything of the machine.
     """
     from dbcli.workflows.setup.suggested_profile import proposed_profile, seen_gpu
 
@@ -68,9 +71,8 @@ def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
     has_gpu = seen is not None if gpu is None else gpu
     proposal = proposed_profile(base, has_gpu=has_gpu, memory_mib=seen.memory_mib if seen else None)
     if base != "tiny" and gpu is None:
-        call.screen.note(
-            f"GPU of this machine: {seen.name}" if seen else "This machine has no GPU; --gpu: another has."
-        )
+        no_gpu = "This machine has no GPU; --gpu if another machine will train."
+        call.screen.note(f"GPU of this machine: {seen.name}" if seen else no_gpu)
     call.screen.note(f"Profile {proposal.profile}: {proposal.reason}. --profile chooses another.")
     return str(proposal.profile)
 
@@ -79,11 +81,11 @@ def check_start(start_from: str | None, no_rehearsal: bool, resume: str | None) 
     """Raises UsageError for ways to begin that exclude each other."""
     if start_from is not None and resume is not None:
         raise UsageError(
-            "--resume goes on with an unfinished run, --from begins a new one from a finished run; only one is meant.",
+            "--resume continues an unfinished run, --from starts a new one from a finished run; give one of them.",
             hint="leave one of them out",
         )
     if no_rehearsal and start_from is None:
-        raise UsageError("--no-rehearsal is about --from, which is missing.", hint="add --from RUN")
+        raise UsageError("--no-rehearsal needs --from.", hint="add --from RUN")
 
 
 def with_answers(call: Invocation, layout: Layout, request: TrainRequest) -> TrainRequest:
@@ -99,9 +101,10 @@ def with_answers(call: Invocation, layout: Layout, request: TrainRequest) -> Tra
     known = {subject.name: subject for subject in known_subjects(layout)}
     untaught = [name for name, one in known.items() if one.identifier is None]
     first = next(iter([*untaught, *known]), None)
-    question = f"Which subject ({', '.join(known)})"
     chosen = list(names) or (list(known) if len(known) == 1 and call.may_ask else [])
-    chosen = chosen or [call.wanted(None, "--subject", question, lambda: first, check=among(known, "subject"))]
+    if not chosen:
+        question = f"Which subject ({', '.join(known)})"
+        chosen = [call.wanted(None, "--subject", question, lambda: first, check=partial(_check_subject, known))]
     identifiers = identifiers_of(layout, chosen, tokens)
     missing = [known[name] for name in chosen if name in untaught and name not in identifiers]
     if not missing or not (call.may_ask or call.yes):
@@ -115,13 +118,8 @@ def with_answers(call: Invocation, layout: Layout, request: TrainRequest) -> Tra
     return replace(request, subjects=chosen, tokens=[f"{name}={word}" for name, word in given.items()])
 
 
-def among(known: Collection[str], what: str) -> Callable[[str], object]:
-    """A check that an answer is one of several names; what it raises says which one was most likely meant."""
-
-    def check(answer: str) -> None:
-        if answer not in known:
-            guess = nearest(answer, known)
-            near = f" Did you mean {guess}?" if guess else ""
-            raise UsageError(f"There is no {what} '{answer}'.{near}", hint=f"one of {', '.join(known)}")
-
-    return check
+def _check_subject(known: Collection[str], answer: str) -> None:
+    if answer not in known:
+        guess = nearest(answer, known)
+        near = f" Did you mean {guess}?" if guess else ""
+        raise UsageError(f"There is no subject '{answer}'.{near}", hint=f"one of {', '.join(known)}")

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.interactive.conversation import ACTIONS, SETTINGS, SWITCHES, Line, Options, understood, with_setting
+from dbcli.cli.interactive.conversation import ACTIONS, SETTINGS, SWITCHES, Line, understood, with_setting
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.settings.profile_settings import DrawSettings
-    from dbcli.workflows.generation.generate import Generated
     from dbcli.workflows.generation.request import GenerateRequest
     from dbcli.workflows.models.loaded import LoadedModel
 
-# Gives the next line, or None at the end.
-Reader = Callable[["Conversation"], str | None]
+# Gives the next line, shown the current settings, or None at the end.
+Reader = Callable[[str], str | None]
 SIGINT_EXIT = 130
 
 
 @dataclass
 class Conversation:
-    """One sitting: the loaded model, the request it was opened with, the options that hold now, what was generated."""
+    """One sitting: the loaded model, what is asked of it, and what was generated.
+
+    The request's options hold only what differs from the run's own settings. is_done: the prompt was generated with
+    exactly these settings, so that the same again needs other seeds.
+    """
 
     model: LoadedModel
-    request: GenerateRequest
     screen: Screen
-    options: Options
+    request: GenerateRequest
+    prompt: str | None = None
+    show: bool = True
+    is_done: bool = False
     drawings: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -39,23 +44,67 @@ class Conversation:
         """The seed of the next first image."""
         from dbcli.workflows.generation.generate import first_usual_seed
 
-        return first_usual_seed(self.model.profile) if self.options.seed is None else self.options.seed
+        return int(first_usual_seed(self.model.profile)) if self.request.seed is None else self.request.seed
 
-    def settings(self, options: Options) -> DrawSettings:
-        """The run's own settings with `options` on top; ConfigError names every fault."""
+    def settings(self, request: GenerateRequest) -> DrawSettings:
+        """The run's own settings with the request's on top; ConfigError names every fault."""
         from dbcli.workflows.setup.effective_settings import sampling_settings
 
-        settings: DrawSettings = sampling_settings(self.model.profile, options.flags)
+        settings: DrawSettings = sampling_settings(self.model.profile, request.options)
         return settings
 
     @property
     def summary(self) -> str:
-        """The settings that hold, on one line."""
-        settings = self.settings(self.options)
+        """The current settings, on one line."""
+        settings = self.settings(self.request)
         return (
             f"seed {self.seed} · steps {settings.steps} · n {settings.count} · "
             f"guidance {settings.guidance:g} · {settings.sampler}"
         )
+
+    def change(self, line: Line) -> None:
+        """Takes over one setting, if the run can do with it."""
+        changed = with_setting(self.request, line.action, line.value)
+        self.settings(changed)
+        self.request, self.is_done = changed, False
+        self.screen.note(self.summary)
+
+    def switch(self, line: Line) -> None:
+        """Turns the grid, or images in the terminal, on or off."""
+        if line.action == "grid":
+            self.request = replace(self.request, grid=line.value)
+        else:
+            self.show = line.value
+        self.screen.note(f"{line.action} {'on' if line.value else 'off'}")
+
+    def again(self) -> None:
+        """Generates the last prompt with what was changed since, or else with the next seeds."""
+        from dbcli.workflows.completions import following_seed
+
+        if self.prompt is None:
+            self.screen.note("Nothing was generated yet.")
+            return
+        if self.is_done:
+            count = self.settings(self.request).count
+            self.request = replace(self.request, seed=following_seed(self.seed, count))
+        self.generate(self.prompt)
+
+    def generate(self, prompt: str) -> None:
+        """Generates one prompt and shows where the images lie."""
+        from dbcli.cli.terminal.images import show_images
+        from dbcli.workflows.generation.generate import generate_with, generated_document
+
+        self.prompt, self.is_done = prompt, False
+        request = replace(self.request, prompts=[prompt], seed=self.seed)
+        generated = generate_with(self.model, request, self.screen)
+        self.is_done = True
+        self.drawings.append(generated_document(generated))
+        if self.show:
+            show_images(self.screen, [image.path for image in generated.images])
+        for image in generated.images:
+            self.screen.line(f"  {_near(image.path)}  seed {image.recipe.seed}")
+        if generated.grid is not None:
+            self.screen.line(f"  {_near(generated.grid)}  grid")
 
 
 def sit_down(call: Invocation, request: GenerateRequest) -> None:
@@ -66,29 +115,31 @@ def sit_down(call: Invocation, request: GenerateRequest) -> None:
     if request.prompts:
         raise UsageError("--interactive asks for its prompts.", hint="leave the prompt out, or --interactive")
     if request.like is not None:
-        raise UsageError("--like draws once; it does not go with --interactive.")
-    options = Options({key: value for key, value in request.options.items() if value is not None}, grid=request.grid)
-    if request.seed is not None:
-        options.seed = typed_seed(request.seed, "--seed")
+        raise UsageError("--like generates once; it does not go with --interactive.")
+    options = {key: value for key, value in request.options.items() if value is not None}
+    seed = None if request.seed is None else typed_seed(request.seed, "--seed")
     model = open_model(call.layout(), request, call.screen, offline=call.offline)
-    converse(call, Conversation(model, request, call.screen, options))
+    _converse(Conversation(model, call.screen, replace(request, options=options, seed=seed)))
 
 
-def converse(call: Invocation, talk: Conversation, read: Reader | None = None) -> None:
-    """Reads and obeys until the end. At a terminal a fault is told and the talk goes on; a script ends with it."""
+def _converse(talk: Conversation) -> None:
+    """Reads and obeys until the end. At a terminal an error is shown and the talk goes on; a script ends with it."""
+    from dbcli.workflows.generation.generate import prompt_words
+
     has_person = sys.stdin.isatty() and sys.stderr.isatty()
-    reader = read or (_person(talk) if has_person else _script)
+    words = prompt_words(talk.model.record)
+    read = _person(talk.model, words) if has_person else _script
     if has_person:
-        call.screen.note(f"Generating with {talk.model.title}. {_subjects(talk)}:help for help.")
-    while (line := reader(talk)) is not None:
+        talk.screen.note(f"Generating with {talk.model.title}. {_subjects(words)}:help for help.")
+    while (line := read(talk.summary)) is not None:
         try:
             if not _obey(talk, understood(line)):
                 break
         except Interrupted as stopped:
-            # Ctrl-C stops a drawing; a request to end, and Ctrl-C in a script, end the program.
+            # Ctrl-C stops one prompt's images; a request to end, and Ctrl-C in a script, end the program.
             if not has_person or stopped.exit_code != SIGINT_EXIT:
                 raise
-            talk.screen.note("Stopped. Pictures that were finished are kept.")
+            talk.screen.note("Stopped. Finished images are kept.")
         except DreamboothError as error:
             if not has_person:
                 raise
@@ -98,61 +149,19 @@ def converse(call: Invocation, talk: Conversation, read: Reader | None = None) -
 
 def _obey(talk: Conversation, line: Line) -> bool:
     """Does what one line says; False to leave."""
-    if line.action == "quit":
-        return False
-    if line.action == "draw":
-        talk.options.prompt = line.value
-        _generate(talk)
+    if line.action == "generate":
+        talk.generate(line.value)
     elif line.action == "again":
-        _again(talk)
+        talk.again()
     elif line.action in SETTINGS:
-        changed = with_setting(talk.options, line.action, line.value)
-        talk.settings(changed)
-        talk.options = changed
-        talk.screen.note(talk.summary)
+        talk.change(line)
     elif line.action in SWITCHES:
-        setattr(talk.options, line.action, line.value)
-        talk.screen.note(f"{line.action} {'on' if line.value else 'off'}")
+        talk.switch(line)
     elif line.action == "settings":
         talk.screen.note(talk.summary)
     elif line.action == "help":
         _help(talk.screen)
-    return True
-
-
-def _generate(talk: Conversation) -> None:
-    from dbcli.workflows.generation.generate import generate_with, generated_document
-
-    options = talk.options
-    assert options.prompt is not None
-    options.is_generated = False
-    request = replace(talk.request, prompts=[options.prompt], options=options.flags, seed=talk.seed, grid=options.grid)
-    generated = generate_with(talk.model, request, talk.screen)
-    options.is_generated = True
-    talk.drawings.append(generated_document(generated))
-    _show(talk, generated)
-
-
-def _again(talk: Conversation) -> None:
-    from dbcli.workflows.completions import following_seed
-
-    if talk.options.prompt is None:
-        talk.screen.note("Nothing was generated yet.")
-        return
-    if talk.options.is_generated:
-        talk.options.seed = following_seed(talk.seed, talk.settings(talk.options).count)
-    _generate(talk)
-
-
-def _show(talk: Conversation, generated: Generated) -> None:
-    from dbcli.cli.terminal.images import show_images
-
-    if talk.options.show:
-        show_images(talk.screen, [image.path for image in generated.images])
-    for image in generated.images:
-        talk.screen.line(f"  {_near(image.path)}  seed {image.recipe.seed}")
-    if generated.grid is not None:
-        talk.screen.line(f"  {_near(generated.grid)}  grid")
+    return line.action != "quit"
 
 
 def _near(path: Path) -> Path:
@@ -167,26 +176,21 @@ def _help(screen: Screen) -> None:
         screen.note(f"  :{word + ' …':<12} {meaning}")
     for word, meaning in (SWITCHES | ACTIONS).items():
         screen.note(f"  :{word:<12} {meaning}")
-    screen.note("  Ctrl-C stops a drawing, not the program; a second Ctrl-C at once ends it.")
+    screen.note("  Ctrl-C stops generating, not the program; a second Ctrl-C at once ends it.")
 
 
-def _subjects(talk: Conversation) -> str:
-    from dbcli.workflows.generation.generate import prompt_words
-
-    names = [word for word in prompt_words(talk.model.record) if word.startswith("{")]
+def _subjects(words: Sequence[str]) -> str:
+    names = [word for word in words if word.startswith("{")]
     return (
         f"In a prompt {' and '.join(names)} stand{'s' if len(names) == 1 else ''} for what it learnt. " if names else ""
     )
 
 
-def _person(talk: Conversation) -> Reader:
+def _person(model: LoadedModel, words: Sequence[str]) -> Reader:
     from dbcli.cli.interactive.prompt_line import line_reader
-    from dbcli.workflows.generation.generate import prompt_words
 
-    model = talk.model
-    return line_reader(model.layout.prompt_history, model.run or "base", prompt_words(model.record))
+    return line_reader(model.layout.prompt_history, model.run or "base", words)
 
 
-def _script(talk: Conversation) -> str | None:
-    line = sys.stdin.readline()
-    return line if line else None
+def _script(settings: str) -> str | None:
+    return sys.stdin.readline() or None

@@ -1,4 +1,4 @@
-"""What guides a person: where they stand, what a photo lacks, what the machine lacks, always with the next command."""
+"""What guides a person: the state of the project, what the machine lacks, always with the next command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from dbcli.cli.output.numbers import counted
 from dbcli.cli.terminal.screen import Screen, visible
 from dbcli.cli.terminal.tables import Column
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from dbcli.project.runs.run_store import RunRecord
     from dbcli.workflows.doctor.check import Check
     from dbcli.workflows.status import ProjectStatus, Step
-    from dbcli.workflows.subjects.photo_review import PhotoReview
 
 SHOWN_SUBJECTS = 6
 # Verdict of a check -> its mark and the mark's colour.
@@ -27,7 +27,7 @@ def show_status(screen: Screen, status: ProjectStatus) -> None:
     """The project at a glance and what to type next."""
     screen.document(_status_document(status))
     if status.project is None:
-        screen.line("Teach a text-to-image model one particular thing, and draw it anywhere.", style="bold")
+        screen.line("Teach a text-to-image model a subject, and generate images of it anywhere.", style="bold")
         screen.line("There is no project here yet.")
     else:
         screen.table(None, ("", Column("", wraps=True, least=16)), _status_rows(status))
@@ -46,15 +46,6 @@ def show_steps(screen: Screen, steps: Sequence[Step]) -> None:
     screen.line("")
 
 
-def show_review(screen: Screen, review: PhotoReview) -> None:
-    """The faults of a subject's photos and where their crops can be looked at."""
-    for fault in review.faults:
-        screen.warn(fault.text)
-    screen.line(f"Crops: {review.sheet}")
-    if not review.faults:
-        screen.note(f"No fault found in {review.looked_at} photos. Is the subject whole, and alone, in every crop?")
-
-
 def show_checks(screen: Screen, checks: Sequence[Check]) -> int:
     """The doctor's findings; returns the exit code: 0, or 5 for a faulty machine, 3 for a faulty project."""
     faults = [check for check in checks if check.verdict == "fault"]
@@ -64,15 +55,15 @@ def show_checks(screen: Screen, checks: Sequence[Check]) -> int:
         own = [check for check in checks if check.part == part]
         if own:
             screen.table(part.capitalize(), FINDING_COLUMNS, [row for check in own for row in _finding_rows(check)])
-    words = f"{len(faults)} fault{'' if len(faults) == 1 else 's'}, {notes} note{'' if notes == 1 else 's'}"
-    screen.line("All is well." if not faults and not notes else f"{words}.", style="bold")
+    words = f"{counted(len(faults), 'fault')}, {counted(notes, 'note')}."
+    screen.line("All is well." if not faults and not notes else words, style="bold")
     if any(check.part == "machine" for check in faults):
         return 5
     return 3 if faults else 0
 
 
 def _finding_rows(check: Check) -> list[tuple[object, ...]]:
-    """A mark that reads without colour, what was looked at and found, and beneath it how to mend it."""
+    """A mark that reads without colour, what was checked and found, and beneath it the fix."""
     mark, style = MARKS[check.verdict]
     rows: list[tuple[object, ...]] = [("", Text(mark, style=style), check.name, check.found)]
     if check.fix:
@@ -85,16 +76,15 @@ def _status_rows(status: ProjectStatus) -> list[tuple[str, str]]:
     profile = f", profile {status.profile}" if status.profile else ""
     rows = [("project", f"{status.project}"), ("base", f"{status.base}{profile}")]
     for number, subject in enumerate(status.subjects[:SHOWN_SUBJECTS]):
-        count = len(subject.photos)
         word = f", identifier {subject.identifier}" if subject.identifier else ", no identifier yet"
-        text = f"{subject.name}: {count} photo{'s' if count != 1 else ''} of a {subject.class_noun}{word}"
+        text = f"{subject.name}: {counted(len(subject.photos), 'photo')} of a {subject.class_noun}{word}"
         rows.append(("subjects" if number == 0 else "", text))
     if len(status.subjects) > SHOWN_SUBJECTS:
         rows.append(("", f"and {len(status.subjects) - SHOWN_SUBJECTS} more"))
     if status.runs:
         rows.append(("runs", f"{len(status.runs)}, the newest {_run(status.runs[-1])}"))
     if status.newest is not None:
-        rows.append(("pictures", f"{status.images} with {status.newest}"))
+        rows.append(("images", f"{status.images} with {status.newest}"))
         rows.append(("scores", ", ".join(status.suites) or "none yet"))
     return rows
 
@@ -118,8 +108,3 @@ def _status_document(status: ProjectStatus) -> dict[str, object]:
         "damaged": status.damaged,
         "next": [asdict(step) for step in status.next],
     }
-
-
-def review_document(review: PhotoReview) -> dict[str, object]:
-    """What `add-subject --json` says of the photos."""
-    return {"faults": [asdict(fault) for fault in review.faults], "contact_sheet": str(review.sheet)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
+from dbcli.cli.output.numbers import number, with_interval
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 from dbcli.errors import UsageError
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 def show_interference(
     call: Invocation, run: str | None, also: Sequence[str], scoring: ScoringOptions, *, is_asked: bool
 ) -> None:
-    """Measures a run, or several drawing together, and tells. Raises UsageError for --with without --run."""
+    """Measures a run, or several combined, and prints it. Raises UsageError for --with without --run."""
     from dbcli.workflows.evaluation.interference import measure_interference
     from dbcli.workflows.generation.request import RunSelection
 
     if also and not (is_asked and run):
-        raise UsageError("--with names runs that draw together with --run.", hint="add --interference --run RUN")
+        raise UsageError("--with names runs to combine with --run.", hint="add --interference --run RUN")
     selection = RunSelection([run, *also] if run else [])
     made = measure_interference(call.layout(), selection, scoring, call.screen, offline=call.offline)
     files = {"file": made.file, "report": made.page, "heat_map": made.heat_map}
@@ -38,23 +39,27 @@ def show_interference(
 def _show_subjects(screen: Screen, report: Mapping[str, Any]) -> None:
     nearest = report["nearest"]
     if nearest is None:
-        screen.note("One subject has nothing to interfere with; its class alone is looked at.")
+        screen.note("One subject has nothing to interfere with; only its class is measured.")
         return
     rows = [
-        (name, *_share(one["right"]), ", ".join(f"{other} {count}" for other, count in one["nearest"].items()))
+        (
+            name,
+            *with_interval(one["right"], ".0%"),
+            ", ".join(f"{other} {count}" for other, count in one["nearest"].items()),
+        )
         for name, one in nearest["subjects"].items()
     ]
-    rows.append(("all", *_share(nearest["overall"]), f"by chance {nearest['chance']:.0%}"))
+    rows.append(("all", *with_interval(nearest["overall"], ".0%"), f"by chance {nearest['chance']:.0%}"))
     columns = (
         Column("asked for", least=12),
         Column("nearest to own photos", right=True),
         Column("95 % interval", drop=1),
         Column("nearest to", least=12, wraps=True),
     )
-    screen.table(f"{report['drawn_with']} · do the subjects stay apart", columns, rows)
+    screen.table(f"{report['drawn_with']} · do the subjects stay apart?", columns, rows)
     for name, one in nearest["subjects"].items():
         if one["verdict"] == "unknown":
-            screen.note(f"{name}: only {one['photos_right']:.0%} of its photos are told apart; the judge cannot say.")
+            screen.note(f"{name}: the judge recognises only {one['photos_right']:.0%} of its photos, so it cannot say.")
 
 
 def _show_drift(screen: Screen, report: Mapping[str, Any]) -> None:
@@ -77,11 +82,5 @@ def _show_drift(screen: Screen, report: Mapping[str, Any]) -> None:
     screen.table("The class alone, by the base and by the run; ↓ lower is better, ↑ higher", columns, rows)
 
 
-def _share(found: Mapping[str, float | None]) -> tuple[str, str]:
-    value, low, high = found["value"], found["low"], found["high"]
-    interval = "" if low is None or high is None else f"{low:.0%} to {high:.0%}"
-    return ("" if value is None else f"{value:.0%}"), interval
-
-
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return number(value, missing="–")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dbcli.cli.output.numbers import number
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 
@@ -37,10 +38,8 @@ def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str
     screen.document({"runs": documents, "damaged": list(damaged)})
     measured = [one.scores for one in runs if one.scores is not None]
     with_suite = len({(one.suite, one.judges) for one in measured}) > 1
-    if runs:
-        screen.table(None, COLUMNS, [_row(one, with_suite=with_suite) for one in runs])
-    else:
-        screen.line("No runs yet. Next: dreambooth train")
+    rows = [_row(one, with_suite=with_suite) for one in runs]
+    screen.table(None, COLUMNS, rows, empty="No runs yet. Next: dreambooth train")
     if measured and not with_suite:
         screen.prose(f"Scores: suite {measured[0].suite}, by {measured[0].judges}.")
     for line in damaged:
@@ -57,12 +56,12 @@ def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
         ", ".join(f"{one.identifier or '?'} {one.class_noun}" for one in record.subjects),
         record.method,
         ", ".join([*_unfinished(record), *differs]),
-        _number(values.get("dino")),
-        _number(values.get("clip_t")),
+        number(values.get("dino")),
+        number(values.get("clip_t")),
         f"{scores.suite} ({scores.judges})" if scores is not None and with_suite else "",
         str(record.profile.get("name", "?")),
         f"{record.step}/{record.total_steps}",
-        "" if record.loss is None else f"{record.loss:.4f}",
+        number(record.loss, ".4f"),
         record.created[:16].replace("T", " "),
     )
 
@@ -75,10 +74,6 @@ def _unfinished(record: RunRecord) -> list[str]:
 def _scores_document(run: RunOverview) -> dict[str, object] | None:
     scores = run.scores
     return None if scores is None else {"suite": scores.suite, "judges": scores.judges, **scores.values}
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
@@ -94,12 +89,12 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("subjects", subjects),
         ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
         ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
-        ("goes on from", record.parent),
+        ("continues", record.parent),
         ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
         ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
         *(("" if number else "changed", _change_line(one)) for number, one in enumerate(record.changes)),
         ("learning rate", _rate(record)),
-        ("loss", None if record.loss is None else f"{record.loss:.4f}"),
+        ("loss", number(record.loss, ".4f")),
         ("prior", record.prior.get("line")),
         ("probes", record.probing.get("line")),
         *(("scores" if number == 0 else "", _score_line(one)) for number, one in enumerate(scores)),
@@ -114,7 +109,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     for line in warnings:
         screen.warn(line)
     if record.state == "finished" and record.subjects:
-        screen.line(f'Next: dreambooth generate "a {record.subjects[0].text} in space"', style="dim")
+        screen.next(f'dreambooth generate "a {record.subjects[0].text} in space"')
 
 
 def _score_line(scores: RunScores) -> str:

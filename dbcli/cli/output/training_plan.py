@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.output.estimate import estimate_document, show_estimate
+from dbcli.cli.output.numbers import counted
 from dbcli.cli.terminal.screen import Screen
+from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
+    from dbcli.workflows.memory.estimate import MemoryEstimate
     from dbcli.workflows.training.plan import TrainingPlan
+
+RECIPE_COLUMNS = (
+    Column("recipe", least=16, wraps=True),
+    Column("peak memory", right=True),
+    Column("time, about", right=True),
+    Column("fits"),
+)
 
 
 def show_headline(screen: Screen, plan: TrainingPlan) -> None:
     """Who is taught how, in a line: known long before memory and time are."""
-    screen.line(_headline(plan), style="bold")
+    train, prior = plan.profile.train, plan.profile.prior
+    names = ", ".join(subject.name for subject in plan.subjects)
+    steps = f"{train.steps} steps of {counted(train.batch_size * train.accumulation, 'photo')}"
+    classes = f" and as many of {prior.images} class images" if prior.enabled else ""
+    screen.line(f"{names}: {plan.profile.method}, profile {plan.profile_name}, {steps}{classes}", style="bold")
 
 
 def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:
@@ -38,7 +51,7 @@ def _document(plan: TrainingPlan, teacher_bytes: int | None) -> dict[str, object
         "subjects": [subject.name for subject in plan.subjects],
         "profile": plan.profile_name,
         "settings": plan.profile.model_dump(mode="json"),
-        "outlook": None if plan.estimate is None else estimate_document(plan.estimate),
+        "outlook": None if plan.estimate is None else _estimate_document(plan.estimate),
     }
     if plan.continuation is not None:
         document["from"] = plan.continuation.parent.name
@@ -48,24 +61,51 @@ def _document(plan: TrainingPlan, teacher_bytes: int | None) -> dict[str, object
     return document
 
 
-def _headline(plan: TrainingPlan) -> str:
-    train, prior = plan.profile.train, plan.profile.prior
-    names = ", ".join(subject.name for subject in plan.subjects)
-    rows = train.batch_size * train.accumulation
-    photos = f"{train.steps} steps of {rows} photo{'' if rows == 1 else 's'}"
-    classes = f" and as many of {prior.images} class images" if prior.enabled else ""
-    return f"{names}: {plan.profile.method}, profile {plan.profile_name}, {photos}{classes}"
+def _estimate_document(estimate: MemoryEstimate) -> dict[str, object]:
+    """The estimates in bytes and seconds."""
+    recipes = [
+        {
+            "recipe": one.rung,
+            "peak_memory_bytes": one.peak_bytes,
+            "phases_bytes": one.phases,
+            "step_seconds": one.step_seconds,
+            "seconds": one.seconds,
+            "fits": one.fits,
+        }
+        for one in estimate.recipes
+    ]
+    fits = None if estimate.fitting is None else estimate.fitting.rung
+    return {"device": estimate.device, "free_bytes": estimate.free_bytes, "fits": fits, "recipes": recipes}
 
 
 def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
-    from dbcli.workflows.memory.estimate import ESTIMATED
+    """The estimates as a table, and the first recipe that fits; or why there is none."""
+    from dbcli.workflows.memory.estimate import METHODS
 
-    if plan.estimate is not None:
-        show_estimate(screen, plan.estimate)
+    estimate = plan.estimate
+    if estimate is None:
+        method = plan.profile.method
+        why = "known once the base is on this machine" if method in METHODS else f"not estimated for {method}"
+        screen.line(f"Memory and time: {why}.")
         return
-    method = plan.profile.method
-    why = "known once the base is on this machine" if method in ESTIMATED else f"not estimated for {method}"
-    screen.line(f"Memory and time: {why}.")
+    rows = [
+        (one.rung, f"{one.peak_bytes / 1e9:.2f} GB", _duration(one.seconds), "yes" if one.fits else "no")
+        for one in estimate.recipes
+    ]
+    screen.table(f"{estimate.device}, {estimate.free_bytes / 1e9:.1f} GB free", RECIPE_COLUMNS, rows)
+    if estimate.fitting is None:
+        screen.warn("No recipe fits this machine's free memory; a smaller images.resolution takes less.")
+    elif estimate.fitting is not estimate.recipes[0]:
+        screen.line(
+            f"The first that fits: {estimate.fitting.rung}; --profile auto takes the first of the whole ladder."
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
 def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:

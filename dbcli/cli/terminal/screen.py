@@ -32,8 +32,14 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _cell(value: object) -> Cell:
-    return value if isinstance(value, Text) else "" if value is None else visible(str(value))
+def _columns(columns: Sequence[str | Column]) -> list[Column]:
+    return [Column(one) if isinstance(one, str) else one for one in columns]
+
+
+def _cells(rows: Sequence[Sequence[object]]) -> list[list[Cell]]:
+    return [
+        [cell if isinstance(cell, Text) else "" if cell is None else visible(str(cell)) for cell in row] for row in rows
+    ]
 
 
 class Screen:
@@ -69,8 +75,11 @@ class Screen:
     def line(self, text: str, style: str = "") -> None:
         """One line of the result."""
         if not self.as_json:
-            shown = for_project(text, self.project) if text.startswith("Next: ") else text
-            self.out.print(Text(visible(shown), style=style))
+            self.out.print(Text(visible(text), style=style))
+
+    def next(self, command: str) -> None:
+        """The command that a person most likely types next."""
+        self.line(f"Next: {for_project(command, self.project)}", style="dim")
 
     def prose(self, text: str, style: str = "dim") -> None:
         """Words of the result without a command or path to copy: broken between words on a terminal."""
@@ -81,15 +90,24 @@ class Screen:
         """A command line to copy: alone on its line, never wrapped."""
         self.line(f"  {for_project(words, self.project)}", style="cyan")
 
-    def table(self, title: str | None, columns: Sequence[str | Column], rows: Sequence[Sequence[object]]) -> None:
+    def table(
+        self,
+        title: str | None,
+        columns: Sequence[str | Column],
+        rows: Sequence[Sequence[object]],
+        *,
+        empty: str | None = None,
+    ) -> None:
         """A listing of the result: no word is broken; columns that find no room are left out, and named beneath.
 
-        A cell of Text keeps its colours; it is never a person's own words.
+        A cell of Text keeps its colours; it is never a person's own words. `empty` is said in place of no rows.
         """
         if self.as_json:
             return
-        wanted = [Column(one) if isinstance(one, str) else one for one in columns]
-        cells = [[_cell(cell) for cell in row] for row in rows]
+        if empty and not rows:
+            self.line(for_project(empty, self.project))
+            return
+        wanted, cells = _columns(columns), _cells(rows)
         layout = lay_out(wanted, cells, self.out.width)
         if title:
             self.out.print(Text(visible(title), style="bold"), soft_wrap=not self.out.is_terminal)
@@ -101,8 +119,7 @@ class Screen:
 
     def fits(self, columns: Sequence[str | Column], rows: Sequence[Sequence[object]]) -> bool:
         """Whether a table of these columns would be shown whole."""
-        wanted = [Column(one) if isinstance(one, str) else one for one in columns]
-        return fits(wanted, [[_cell(cell) for cell in row] for row in rows], self.out.width)
+        return fits(_columns(columns), _cells(rows), self.out.width)
 
     def document(self, document: Any) -> None:
         """The result as JSON, when that was asked for."""

@@ -12,9 +12,8 @@ from dbcli.errors import UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
 from dbcli.workflows.best_effort import attempted
+from dbcli.workflows.completions import LOGS
 from dbcli.workflows.progress import Progress, Stage
-
-LOGS = ("tensorboard", "wandb")
 
 
 class Log(Protocol):

@@ -129,7 +129,7 @@ def test_a_dry_run_says_first_what_decides_and_lists_the_rest_on_request(run: Ru
     short, long = run(*words), run(*words, "--all-settings")
     lines = short.out.splitlines()
     assert "40 steps" in lines[0]
-    assert any("memory at its peak" in line for line in lines[:4])
+    assert any("peak memory" in line for line in lines[:4])
     assert len(lines) < 14
     assert "train.warmup_steps" in short.out and "train.seed" not in short.out
     assert "train.seed" in long.out

@@ -128,7 +128,7 @@ def test_a_dry_run_of_a_resumed_run_says_what_would_change_and_trains_nothing(ru
     done = run("train", "--resume", 2, "--steps", 9, "--dry-run")
     assert done.code == 0, done.err
     assert "train.steps: 6 → 9" in done.err
-    assert "memory at its peak" in done.out
+    assert "peak memory" in done.out
     assert record_of(project) == before
 
 

@@ -12,10 +12,11 @@ import pytest
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from dbcli.cli.interactive.conversation import COMMANDS, Line, Options, understood, with_setting
+from dbcli.cli.interactive.conversation import COMMANDS, Line, understood, with_setting
 from dbcli.cli.interactive.prompt_line import WordCompleter
 from dbcli.cli.terminal.images import _iterm, _kitty, ability
 from dbcli.errors import UsageError
+from dbcli.workflows.generation.request import GenerateRequest
 
 Run = Callable[..., Any]
 
@@ -23,7 +24,7 @@ Run = Callable[..., Any]
 @pytest.mark.parametrize(
     ("line", "meant"),
     [
-        ("a {dog} in space\n", Line("draw", "a {dog} in space")),
+        ("a {dog} in space\n", Line("generate", "a {dog} in space")),
         ("  \n", Line("nothing")),
         (":seed 7", Line("seed", 7)),
         (":steps 30", Line("steps", 30)),
@@ -46,11 +47,11 @@ def test_what_is_not_understood_is_told(line: str) -> None:
         understood(line)
 
 
-def test_a_changed_setting_leaves_the_old_options_alone() -> None:
-    before = Options({"steps": 5}, prompt="a dog", grid=True)
+def test_a_changed_setting_leaves_the_old_request_alone() -> None:
+    before = GenerateRequest(["a dog"], options={"steps": 5}, grid=True)
     after = with_setting(before, "n", 3)
-    assert before.flags == {"steps": 5}
-    assert (after.flags, after.prompt, after.grid) == ({"steps": 5, "count": 3}, "a dog", True)
+    assert before.options == {"steps": 5}
+    assert (after.options, after.prompts, after.grid) == ({"steps": 5, "count": 3}, ["a dog"], True)
     assert with_setting(before, "seed", 9).seed == 9
 
 

@@ -91,4 +91,4 @@ def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(run: Run
 def test_prose_beneath_a_listing_is_broken_between_words(project: Path) -> None:
     with Terminal(["tokens", "suggest", "-n", "2", "--class", "dog"], project) as terminal:
         assert terminal.end() == 0
-        assert "as a share of what the class\nnoun does. Weak is good." in terminal.text
+        assert "relative to the class noun.\nWeak is good." in terminal.text

@@ -1,0 +1,77 @@
+"""Options that several commands share: one name, one meaning, one help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dbcli.cli import completion
+
+Subjects = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--subject",
+        "--subjects",
+        metavar="NAME,…",
+        help="Which subject; several with commas, or repeated.",
+        autocompletion=completion.subjects,
+    ),
+]
+Run = Annotated[
+    str | None,
+    typer.Option("--run", help="Which run, the newest finished by default.", autocompletion=completion.runs),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", help="A shipped profile or a YAML file.", autocompletion=completion.profiles),
+]
+Method = Annotated[
+    str | None,
+    typer.Option("--method", help="full, lora or textual-inversion.", autocompletion=completion.methods),
+]
+Steps = Annotated[int | None, typer.Option("--steps", help="Number of optimiser steps.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting, like train.learning_rate=5e-6; repeatable.",
+        autocompletion=completion.settings,
+    ),
+]
+Checkpoint = Annotated[
+    int | None,
+    typer.Option("--checkpoint", metavar="STEP", help="The run as it was after STEP, instead of its final weights."),
+]
+Token = Annotated[
+    str | None, typer.Option("--token", metavar="WORD", help="Its identifier: the rare word that stands for it.")
+]
+ClassNoun = Annotated[
+    str | None,
+    typer.Option("--class", metavar="NOUN", help="Its class noun: what it is, in a word or two, like dog or backpack."),
+]
+AllowCollision = Annotated[
+    bool, typer.Option("--allow-collision", help="For research: allow words that collide, and record it.")
+]
+# What is scored, and by whom.
+Suites = Annotated[
+    list[str] | None,
+    typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.", autocompletion=completion.suites),
+]
+Prompts = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one per line.")]
+PromptsOfDataset = Annotated[
+    Path | None,
+    typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset."),
+]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        "--judge", help="paper, paper-l or tiny; by default what suits the base.", autocompletion=completion.judges
+    ),
+]
+ImagesPerPrompt = Annotated[
+    int | None, typer.Option("-n", "--count", help="Images per prompt; 4 by default, as in the paper.")
+]
+FirstSeed = Annotated[int | None, typer.Option("--seed", help="Seed of each prompt's first image; -1: random.")]

@@ -1,0 +1,75 @@
+"""What an export is and needs; and `export --to hub`, where what others will see is shown first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbcli.cli.invocation import Invocation
+from dbcli.cli.terminal.screen import Screen
+from dbcli.errors import Refused, UsageError
+
+if TYPE_CHECKING:
+    from dbcli.workflows.sharing.export import Exported, ExportRequest
+    from dbcli.workflows.sharing.publish import Bundle, Target
+
+
+def show_export(screen: Screen, made: Exported) -> None:
+    """Where an export lies, which programs read it, how well it was proved, and what its users have to know."""
+    known = made.recipient
+    screen.document(
+        {
+            "run": made.run,
+            "to": made.target,
+            "path": str(made.path),
+            "difference": made.difference,
+            "proved_by": made.proved_by,
+            "for": known.readers,
+            "subjects": [{"name": one.name, "word": one.word, "class": one.class_noun} for one in known.subjects],
+            "base": known.base,
+            "strength": known.strength,
+            "notes": known.notes,
+        }
+    )
+    screen.line(f"Exported {made.run} to {made.path}")
+    screen.line(f"For {known.readers}")
+    screen.line("Whoever uses it needs:")
+    for one in known.subjects:
+        words = f"identifier {one.word}, class {one.class_noun}"
+        screen.line(f"  {one.name}: '{one.word} {one.class_noun}' in the prompt ({words})")
+    base = f"  base {known.base}"
+    if known.strength is not None:
+        screen.line(f"{base}, strength {known.strength:g}")
+    else:
+        screen.line(base if made.target == "embedding" else f"{base}, which is in the file")
+    proof = f"largest difference of a pixel {made.difference:.2g} of 2"
+    screen.line(f"Loaded back by {made.proved_by}: {proof}", style="dim")
+
+
+def publish(call: Invocation, request: ExportRequest, repo: str | None, *, public: bool) -> None:
+    """Bundles a run, shows what is in it, asks, and uploads it. Raises Refused (exit 6) where nobody agreed."""
+    from dbcli.workflows.sharing.publish import bundled, find_target, send
+
+    if request.out is not None:
+        raise UsageError("--out is for local files; --to hub takes --repo.")
+    layout = call.layout()
+    name = call.wanted(repo, "--repo", "Name of the repository on the Hub")
+    # Where nobody can agree the hub is not asked either: the list alone is shown.
+    target = find_target(name, public=public, offline=call.offline, ask=call.yes or call.may_ask)
+    with bundled(layout, request, target, call.screen, offline=call.offline) as bundle:
+        _show_bundle(call.screen, bundle, target)
+        if target.api is None or not call.sure("Upload this"):
+            raise Refused("Nothing was uploaded: nobody agreed.", hint="--yes agrees to what is listed")
+        address = send(bundle, target)
+    files = [{"path": path, "bytes": size} for path, size in bundle.files]
+    call.screen.document({"run": bundle.run, "to": "hub", "url": address, "private": target.private, "files": files})
+    call.screen.line(f"Uploaded {bundle.run} to {address}")
+
+
+def _show_bundle(screen: Screen, bundle: Bundle, target: Target) -> None:
+    """The files with their sizes, the words, and who will see them; on stderr, for it comes before any result."""
+    who = "you and those you name (private)" if target.private else "everybody (public)"
+    lines = [f"{target.repository} on the Hugging Face Hub will be visible to {who}. It will hold:"]
+    lines += [f"  {size:>14,} bytes  {path}" for path, size in bundle.files]
+    lines += [f"  {name}: {words}" for name, words in bundle.words]
+    lines.append("Your photos are not among it. Images and weights carry their prompts and settings inside.")
+    screen.warn("\n".join(lines))
