@@ -1,6 +1,4 @@
-"""Which checkpoint is best, by a stated rule on fidelity and editability, and when to stop looking. No
-torch.
-"""
+"""Which checkpoint is best, by a stated rule on fidelity and editability, and when to stop looking. No torch."""
 
 from __future__ import annotations
 
@@ -72,8 +70,7 @@ def paired_noise(rows: Sequence[Sequence[float]]) -> float:
 
 
 def should_stop(probes: Sequence[Probe], *, patience: int = 3, margin: float = 0.0) -> bool:
-    """True when the last `patience` probes improved neither the best fidelity nor the best editability by
-    `margin`.
+    """True when the last `patience` probes improved neither the best fidelity nor the best editability by `margin`.
 
     Probes that copy the photos count as no improvement of fidelity.
     """

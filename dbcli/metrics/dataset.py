@@ -1,9 +1,7 @@
-"""Reading a copy of the google/dreambooth dataset: its subjects, class nouns, photos and 25 + 25 prompts.
-No torch.
+"""Reading a copy of the google/dreambooth dataset: its subjects, class nouns, photos and 25 + 25 prompts. No torch.
 
-The folder holds `prompts_and_classes.txt` (a list `subject_name,class`, then two Python lists of `'a {0}
-{1} in the snow'.format(unique_token, class_token)`) and one folder of photos a subject. Nothing of it is
-copied into the project.
+The folder holds `prompts_and_classes.txt` (a list `subject_name,class`, then two Python lists of `'a {0} {1} in the
+snow'.format(unique_token, class_token)`) and one folder of photos a subject. Nothing of it is copied into the project.
 """
 
 from __future__ import annotations
@@ -45,8 +43,7 @@ class Dataset:
 def read_dataset(folder: Path) -> Dataset:
     """Read a dataset folder. Raises DataError when the list is missing or holds no subjects or prompts.
 
-    A subject that is listed but has no folder or no photo is named in `missing`, for the caller to say and
-    skip.
+    A subject that is listed but has no folder or no photo is named in `missing`, for the caller to say and skip.
     """
     path = folder / LIST_FILE
     try:
@@ -80,9 +77,7 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def _classes(lines: list[str]) -> dict[str, str]:
-    """Subject names with their class nouns, in the file's order; names that could leave the folder are
-    passed over.
-    """
+    """Subject names with their class nouns, in the file's order; names that could leave the folder are passed over."""
     classes: dict[str, str] = {}
     for line in lines:
         if line.lower() == "prompts":

@@ -1,7 +1,6 @@
 """One evaluation: pictures, photos and prompts in, every score with its interval and its definition out.
 
-`score_images` returns plain JSON values. Scores are None where they are not defined (no photos, one picture
-alone).
+`score_images` returns plain JSON values. Scores are None where they are not defined (no photos, one picture alone).
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The scores, as pure functions of L2-normalised features.
 
-Every function takes float tensors of shape [N, D] whose rows have length 1, computes in float64 and returns
-a plain float: a cosine in [-1, 1], unscaled. A score that is not defined (no pictures, one photo alone) is
-None. Definitions: Ruiz et al., DreamBooth (CVPR 2023), section 4.1; what the paper leaves open is said at
-each function.
+Every function takes float tensors of shape [N, D] whose rows have length 1, computes in float64 and returns a plain
+float: a cosine in [-1, 1], unscaled. A score that is not defined (no pictures, one photo alone) is None. Definitions:
+Ruiz et al., DreamBooth (CVPR 2023), section 4.1; what the paper leaves open is said at each function.
 """
 
 from __future__ import annotations
@@ -50,9 +49,7 @@ def _cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def mean_pairwise_cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    """Mean cosine over all N x M pairs: DINO and CLIP-I (generated, photos) and PRES (class members,
-    photos).
-    """
+    """Mean cosine over all N x M pairs: DINO and CLIP-I (generated, photos) and PRES (class members, photos)."""
     if len(a) == 0 or len(b) == 0:
         return None
     return float(_cosines(a, b).mean())
@@ -86,18 +83,15 @@ def mean_matched_cosine(images: torch.Tensor, texts: torch.Tensor) -> float | No
 def diversity(a: torch.Tensor) -> float | None:
     """1 - mean cosine over distinct pairs, in [0, 2], higher is more diverse: DIV.
 
-    The paper takes LPIPS. For unit vectors 1 - cosine is half the squared distance LPIPS sums per position,
-    here on one global feature of the named encoder and without LPIPS' learnt weights; the two scales do not
-    compare.
+    The paper takes LPIPS. For unit vectors 1 - cosine is half the squared distance LPIPS sums per position, here on one
+    global feature of the named encoder and without LPIPS' learnt weights; the two scales do not compare.
     """
     within = mean_pairwise_within(a)
     return None if within is None else 1.0 - within
 
 
 def closest_pair(a: torch.Tensor, b: torch.Tensor) -> tuple[int, int, float] | None:
-    """The row of `a` and the row of `b` with the highest cosine, and that cosine; the first pair among
-    equals.
-    """
+    """The row of `a` and the row of `b` with the highest cosine, and that cosine; the first pair among equals."""
     if len(a) == 0 or len(b) == 0:
         return None
     cosines = _cosines(a, b)

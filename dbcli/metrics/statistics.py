@@ -1,14 +1,13 @@
 """How sure a mean score is: 95 % intervals over subjects and prompts.
 
-The same prompts come back for every subject, so the two are crossed, and a score should hold for other
-subjects and other prompts. Draws: the two-way ("pigeonhole") bootstrap of Owen (2007), which resamples
-subjects and prompts independently. On its own that counts the noise of a single cell three times and knows
-nothing of small samples, so the draws are rescaled to the unbiased variance of a two-way random-effects
-layout and to Student's t in place of the normal law (the small-sample correction of Hesterberg, 2015). The
-shape, skew included, stays the bootstrap's.
+The same prompts come back for every subject, so the two are crossed, and a score should hold for other subjects and
+other prompts. Draws: the two-way ("pigeonhole") bootstrap of Owen (2007), which resamples subjects and prompts
+independently. On its own that counts the noise of a single cell three times and knows nothing of small samples, so the
+draws are rescaled to the unbiased variance of a two-way random-effects layout and to Student's t in place of the normal
+law (the small-sample correction of Hesterberg, 2015). The shape, skew included, stays the bootstrap's.
 
-One or two subjects are no sample of subjects: with a single degree of freedom an interval would cover every
-score there is. So theirs is over prompts alone, and holds for these subjects.
+One or two subjects are no sample of subjects: with a single degree of freedom an interval would cover every score there
+is. So theirs is over prompts alone, and holds for these subjects.
 """
 
 from __future__ import annotations
@@ -159,9 +158,7 @@ def _variance_over_prompts(values: Array, shares: Array, mean: float) -> tuple[f
 
 @dataclass(frozen=True)
 class _Components:
-    """Variance of the prompts' own difficulty, variance of one cell's noise, and the noise's degrees of
-    freedom.
-    """
+    """Variance of the prompts' own difficulty, variance of one cell's noise, and the noise's degrees of freedom."""
 
     prompts: float
     noise: float

@@ -1,8 +1,7 @@
-"""Suites of prompts: the shipped ones, one's own files, and which prompts fit a live subject or an object.
-No torch.
+"""Suites of prompts: the shipped ones, one's own files, and which prompts fit a live subject or an object. No torch.
 
-A suite is templates, never finished prompts: `{identifier}` and `{class}` are filled elsewhere, once to
-draw and once to score. A shipped suite is a YAML file in `suites/`:
+A suite is templates, never finished prompts: `{identifier}` and `{class}` are filled elsewhere, once to draw and once
+to score. A shipped suite is a YAML file in `suites/`:
 
     name: recontextualisation
     task: recontextualisation      # groups prompts in tables and grids
@@ -113,9 +112,8 @@ def plain_suite(suite: Suite) -> dict[str, Any]:
 def read_prompts(path: Path) -> Suite:
     """A suite from a text file, one prompt a line; empty lines and lines that begin with # are passed over.
 
-    A line may hold {identifier} and {class}, a subject's name in braces ({dog}), or its words typed out;
-    each is kept as it stands. Repeated lines are kept once. Raises PromptError for a missing, unreadable or
-    empty file.
+    A line may hold {identifier} and {class}, a subject's name in braces ({dog}), or its words typed out; each is kept
+    as it stands. Repeated lines are kept once. Raises PromptError for a missing, unreadable or empty file.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -1,3 +1,1 @@
-"""Grids, charts, tables and the one-file HTML page. Nothing here loads torch; matplotlib and jinja2 load
-when used.
-"""
+"""Grids, charts, tables and the one-file HTML page. Nothing here loads torch; matplotlib and jinja2 load when used."""

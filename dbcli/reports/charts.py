@@ -41,11 +41,10 @@ _COATS: dict[Coat, _Colours] = {
 
 
 def loss_curve(events: Sequence[Mapping[str, Any]], *, format: Format = "png", coat: Coat = "light") -> bytes:
-    """The subject loss, and the prior loss where there is one, over steps: each step faint, their running
-    mean bold.
+    """The subject loss, and the prior loss where there is one, over steps: each step faint, their running mean bold.
 
-    `events` are lines of events.jsonl; those without a step and a finite loss are passed over. Raises
-    ValueError if none is left.
+    `events` are lines of events.jsonl; those without a step and a finite loss are passed over. Raises ValueError if
+    none is left.
     """
     colours = _COATS[coat]
     series = {
@@ -182,9 +181,7 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def _points(events: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    """(step, value) of the events that hold both; a step trained again after a resume counts with its last
-    value.
-    """
+    """(step, value) of the events that hold both; a step trained again after a resume counts with its last value."""
     found: dict[int, float] = {}
     for event in events:
         step, value = event.get("step"), event.get(key)

@@ -53,12 +53,11 @@ def draw_grid(
 ) -> Image.Image:
     """Rows of square tiles with wrapped labels at their left, as an RGB picture.
 
-    `columns` is the most tiles side by side; a longer row goes on beneath itself. `headings` name the
-    columns ("seed 0", ...), each over `group` of them; there are at least `least_columns`.
+    `columns` is the most tiles side by side; a longer row goes on beneath itself. `headings` name the columns ("seed
+    0", ...), each over `group` of them; there are at least `least_columns`.
 
-    Tiles are cropped to the middle. Labels may hold any text: control characters
-    become spaces, a character without a glyph becomes a square. Raises ValueError without rows or for a
-    tile under 16 px.
+    Tiles are cropped to the middle. Labels may hold any text: control characters become spaces, a character without a
+    glyph becomes a square. Raises ValueError without rows or for a tile under 16 px.
     """
     if not rows:
         raise ValueError("a grid needs at least one row")
@@ -103,9 +102,7 @@ def load_font(size_px: int, *, bold: bool = False) -> Font:
 
 
 def drawable(text: str) -> str:
-    """The text on one line, with control and invisible characters gone and glyphs the font lacks as
-    squares.
-    """
+    """The text on one line, with control and invisible characters gone and glyphs the font lacks as squares."""
     glyphs = _glyphs()
     letters = []
     for letter in unicodedata.normalize("NFC", text):

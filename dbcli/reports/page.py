@@ -136,9 +136,7 @@ def _shown(value: object) -> object:
 
 
 def gallery(name: str, rows: Sequence[ImageRow], *, tile_px: int = TILE_PX) -> Gallery:
-    """A gallery from pictures in memory, each made small enough for a page; alt texts come from the
-    labels.
-    """
+    """A gallery from pictures in memory, each made small enough for a page; alt texts come from the labels."""
     return Gallery(
         name,
         tuple(
@@ -160,9 +158,7 @@ def _images(row: ImageRow, tile_px: int) -> Iterator[PageImage]:
 
 
 def embedded_image(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) -> PageImage:
-    """A picture as a data URI, no side above `tile_px`: PNG where it is small, WebP elsewhere; nothing of
-    its EXIF.
-    """
+    """A picture as a data URI, no side above `tile_px`: PNG where it is small, WebP elsewhere; nothing of its EXIF."""
     shown = image.convert("RGBA" if image.mode in {"RGBA", "LA", "PA"} else "RGB")
     if max(shown.size) > tile_px:
         shown.thumbnail((tile_px, tile_px), Image.Resampling.LANCZOS)

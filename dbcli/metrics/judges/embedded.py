@@ -1,8 +1,7 @@
 """The two judges that ship with the program, for the embedded base: no network, no download.
 
-`tiny-clip` sees with a small CLIP vision tower; its text feature is `text_projection @ pooled`, where
-pooled is the embedded base's own text encoder at the first end-of-text token, after the final layer norm.
-`tiny-dino` is a small ViT.
+`tiny-clip` sees with a small CLIP vision tower; its text feature is `text_projection @ pooled`, where pooled is the
+embedded base's own text encoder at the first end-of-text token, after the final layer norm. `tiny-dino` is a small ViT.
 """
 
 from __future__ import annotations

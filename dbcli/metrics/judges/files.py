@@ -1,5 +1,4 @@
-"""Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say when
-they are not.
+"""Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say when they are not.
 """
 
 from __future__ import annotations
@@ -46,9 +45,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class JudgeFiles:
-    """A judge's weights on this machine: the file, its folder when that describes the model, and where it
-    came from.
-    """
+    """A judge's weights on this machine: the file, its folder when that describes the model, and where it came from."""
 
     weights: Path
     folder: Path | None
