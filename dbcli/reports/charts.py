@@ -1,7 +1,6 @@
 """Charts as bytes: the loss of a run, the scores of its checkpoints, and a heat map.
 
-Every chart is drawn by matplotlib's Agg or SVG writer, without a display, in a light or a dark coat;
-letters become outlines, so an SVG looks the same everywhere and needs no font.
+Every chart is a PNG by matplotlib's Agg writer, without a display, in a light or a dark coat.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Format = Literal["png", "svg"]
 Coat = Literal["light", "dark"]
 
 
@@ -40,7 +38,7 @@ _COATS: dict[Coat, _Colours] = {
 }
 
 
-def loss_curve(events: Sequence[Mapping[str, Any]], *, format: Format = "png", coat: Coat = "light") -> bytes:
+def loss_curve(events: Sequence[Mapping[str, Any]], *, coat: Coat = "light") -> bytes:
     """The subject loss, and the prior loss where there is one, over steps: each step faint, their running mean bold.
 
     `events` are lines of events.jsonl; those without a step and a finite loss are passed over. Raises ValueError if
@@ -62,8 +60,8 @@ def loss_curve(events: Sequence[Mapping[str, Any]], *, format: Format = "png", c
         axes.set_xlabel("step")
         axes.set_ylabel("loss (mean squared error)")
         axes.set_ylim(bottom=0)
-        _legend(axes, colours)
-        return _saved(figure, format)
+        axes.legend(frameon=False, labelcolor=colours.ink, loc="upper right")
+        return _saved(figure)
 
 
 def probe_chart(
@@ -72,7 +70,6 @@ def probe_chart(
     chosen_step: int | None = None,
     left_out: Sequence[int] = (),
     real: float | None = None,
-    format: Format = "png",
     coat: Coat = "light",
 ) -> bytes:
     """Fidelity (DINO) and editability (CLIP-T) over steps, one panel each, and the chosen checkpoint marked
@@ -84,7 +81,7 @@ def probe_chart(
     draws the subject's real-real value: above it lies copying. Raises ValueError without probes.
     """
     if not probes:
-        raise ValueError("no probe to draw")
+        raise ValueError("no probe to plot")
     colours = _COATS[coat]
     ordered = sorted(probes, key=lambda probe: int(probe["step"]))
     steps = [int(probe["step"]) for probe in ordered]
@@ -105,7 +102,7 @@ def probe_chart(
                 axes.axvline(step, color=colours.third, linewidth=0.9, linestyle=":")
         _mark_copying(panels[0], ordered, real, colours)
         panels[1].set_xlabel(_steps_label(steps, chosen_step, left_out))
-        return _saved(figure, format)
+        return _saved(figure)
 
 
 def _steps_label(steps: Sequence[int], chosen_step: int | None, left_out: Sequence[int]) -> str:
@@ -138,8 +135,6 @@ def heat_map(
     row_labels: Sequence[str],
     column_labels: Sequence[str],
     *,
-    title: str = "",
-    format: Format = "png",
     coat: Coat = "light",
 ) -> bytes:
     """A table of numbers as colours, with the numbers written in; None stays empty.
@@ -166,9 +161,7 @@ def heat_map(
         for row, line in enumerate(numbers):
             for column, number in enumerate(line):
                 _write_number(axes, row, column, number, (low, high), coat)
-        if title:
-            axes.set_title(_plain(title, 90), loc="left", color=colours.ink)
-        return _saved(figure, format)
+        return _saved(figure)
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
@@ -206,10 +199,6 @@ def _plain(text: str, most: int) -> str:
     return one_line if len(one_line) <= most else one_line[: most - 1] + "…"
 
 
-def _legend(axes: Axes, colours: _Colours) -> None:
-    axes.legend(frameon=False, labelcolor=colours.ink, loc="upper right")
-
-
 @contextmanager
 def _figure(colours: _Colours, width: float, height: float, *, panels: int = 1) -> Iterator[tuple[Figure, Any]]:
     """A figure with its axes in the coat's colours, outside pyplot: nothing global is left behind."""
@@ -218,7 +207,7 @@ def _figure(colours: _Colours, width: float, height: float, *, panels: int = 1) 
     from matplotlib.figure import Figure
 
     settings: dict[Any, Any] = {
-        "font.family": "DejaVu Sans", "font.size": 9, "svg.fonttype": "path", "svg.hashsalt": "dreambooth",
+        "font.family": "DejaVu Sans", "font.size": 9,
         "text.parse_math": False, "axes.edgecolor": colours.grid, "axes.labelcolor": colours.ink,
         "xtick.color": colours.third, "ytick.color": colours.third,
         "axes.grid": True, "grid.color": colours.grid, "axes.axisbelow": True,
@@ -230,8 +219,8 @@ def _figure(colours: _Colours, width: float, height: float, *, panels: int = 1) 
         yield figure, figure.subplots(panels, 1, sharex=True)
 
 
-def _saved(figure: Figure, format: Format) -> bytes:
+def _saved(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # No date inside: the same numbers give the same bytes.
-    figure.savefig(buffer, format=format, dpi=144, metadata={"Date": None} if format == "svg" else {"Software": None})
+    # No version inside: the same numbers give the same bytes.
+    figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
     return buffer.getvalue()

@@ -12,11 +12,11 @@ from dbcli.reports.grids import GridRow, draw_grid, stacked
 from dbcli.reports.page import (
     Block,
     Chart,
+    Gallery,
     ImageRow,
     Section,
     TableBlock,
     Text,
-    gallery,
     prompt_note,
     protocol_blocks,
     render_page,
@@ -92,11 +92,12 @@ def comparison_page(
         blocks.append(TableBlock(settings_table(names, settings)))
     else:
         blocks.append(Text("The runs were made with the same settings."))
-    galleries = [gallery("photos", [ImageRow(f"photos of {name}", images, is_photos=True)
-                                    for name, images in photos.items()])]  # fmt: skip
+    galleries = [
+        Gallery("photos", [ImageRow(f"photos of {name}", images, is_photos=True) for name, images in photos.items()])
+    ]
     captions = [f"seed {seed}" for seed in seeds]
     galleries += [
-        gallery(
+        Gallery(
             prompt.label,
             [
                 ImageRow(name, images, note=prompt_note(scores) if scores is not None else "", captions=captions)
@@ -105,7 +106,7 @@ def comparison_page(
         )
         for prompt in prompts
     ]
-    sections = [Section("Scores", tuple(blocks)), Section("Pictures", tuple(galleries))]
+    sections = [Section("Scores", tuple(blocks)), Section("Images", tuple(galleries))]
     if charts:
         sections.append(Section("Curves", tuple(charts)))
     sections.append(Section("How it was measured", protocol_blocks(runs[0][1]["protocol"])))

@@ -15,7 +15,7 @@ from dbcli.reports.page import (
     TableBlock,
     Text,
     embedded_chart,
-    gallery,
+    image_sections,
     render_page,
 )
 from dbcli.reports.tables import Table, format_interval, format_score
@@ -36,8 +36,7 @@ def interference_page(report: Mapping[str, Any], galleries: Sequence[tuple[str, 
     if report["nearest"] is not None:
         sections.append(Section("Subjects", tuple(_subject_blocks(report))))
     sections.append(Section("Classes", (Text(_DRIFT), TableBlock(_drift_table(report["drift"])))))
-    if galleries:
-        sections.append(Section("Pictures", tuple(gallery(name, rows) for name, rows in galleries)))
+    sections += image_sections(galleries)
     sections.append(Section("How it was measured", (Facts(tuple(_facts(report))),)))
     names = ", ".join(report["subjects"])
     lead = f"{names}: whether they stay apart." if report["nearest"] else f"{names}: what became of the class."

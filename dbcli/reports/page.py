@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no script, no network, pictures inside, light and dark, wide and narrow.
+"""One self-contained HTML page: no script, no network, images inside, light and dark, wide and narrow.
 
 A page is a list of sections, each a list of blocks (facts, table, gallery, chart, text). Everything a
 person typed goes through jinja2's autoescape; nothing is ever marked safe.
@@ -52,7 +52,7 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class PageImage:
-    """A picture inside the page with the words that stand for it."""
+    """An image inside the page with the words that stand for it."""
 
     source: str
     alt: str
@@ -62,30 +62,31 @@ class PageImage:
 
 
 @dataclass(frozen=True)
-class GalleryRow:
-    """One labelled strip of pictures; `note` stands small beneath the label."""
+class ImageRow:
+    """One labelled strip of images: `note` stands small beneath the label, `captions` under the images, one each."""
 
     label: str
-    images: tuple[PageImage, ...]
+    images: Sequence[Image.Image]
     note: str = ""
     is_photos: bool = False
+    captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Labelled strips of pictures; `name` says what a strip shows."""
+    """Labelled strips of images; `name` says what a strip shows."""
 
     name: str
-    rows: tuple[GalleryRow, ...]
+    rows: Sequence[ImageRow]
     kind: str = "gallery"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart in a light and, where there is one, a dark coat."""
+    """A chart in a light and a dark coat."""
 
     light: str
-    dark: str | None
+    dark: str
     alt: str
     caption: str = ""
     kind: str = "chart"
@@ -102,24 +103,12 @@ class Section:
     blocks: tuple[Block, ...]
 
 
-@dataclass(frozen=True)
-class ImageRow:
-    """What a gallery's row is made from: a label and images in memory; `captions` stand under the images, one each."""
-
-    label: str
-    images: Sequence[Image.Image]
-    note: str = ""
-    is_photos: bool = False
-    captions: Sequence[str] = ()
-
-
 def render_page(title: str, sections: Sequence[Section], *, lead: str = "", foot: str = "") -> str:
     """The whole page as text, to be written as UTF-8."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    folder = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -127,7 +116,7 @@ def render_page(title: str, sections: Sequence[Section], *, lead: str = "", foot
         finalize=_shown,
     )
     page = environment.get_template("page.html")
-    return page.render(title=title, sections=sections, lead=lead, foot=foot)
+    return page.render(title=title, sections=sections, lead=lead, foot=foot, tiles=_tiles)
 
 
 def _shown(value: object) -> object:
@@ -135,48 +124,37 @@ def _shown(value: object) -> object:
     return _UNSEEN.sub("", value) if type(value) is str else value
 
 
-def gallery(name: str, rows: Sequence[ImageRow], *, tile_px: int = TILE_PX) -> Gallery:
-    """A gallery from pictures in memory, each made small enough for a page; alt texts come from the labels."""
-    return Gallery(
-        name,
-        tuple(
-            GalleryRow(
-                row.label,
-                tuple(_images(row, tile_px)),
-                row.note,
-                row.is_photos,
-            )
-            for row in rows
-        ),
-    )
-
-
-def _images(row: ImageRow, tile_px: int) -> Iterator[PageImage]:
+def _tiles(row: ImageRow) -> Iterator[PageImage]:
+    """A row's images, each made small enough for a page; alt texts come from the labels."""
     for number, (image, caption) in enumerate(zip_longest(row.images, row.captions[: len(row.images)]), start=1):
         alt = f"{row.label}, {caption or f'{number} of {len(row.images)}'}"
-        yield replace(embedded_image(image, alt, tile_px=tile_px), caption=caption or "")
+        yield replace(embedded_image(image, alt), caption=caption or "")
 
 
-def embedded_image(image: Image.Image, alt: str, *, tile_px: int = TILE_PX) -> PageImage:
-    """A picture as a data URI, no side above `tile_px`: PNG where it is small, WebP elsewhere; nothing of its EXIF."""
+def embedded_image(image: Image.Image, alt: str) -> PageImage:
+    """An image as a data URI, no side above TILE_PX: PNG where it is small, WebP elsewhere; nothing of its EXIF."""
     shown = image.convert("RGBA" if image.mode in {"RGBA", "LA", "PA"} else "RGB")
-    if max(shown.size) > tile_px:
-        shown.thumbnail((tile_px, tile_px), Image.Resampling.LANCZOS)
+    if max(shown.size) > TILE_PX:
+        shown.thumbnail((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
     shown.info.clear()
     buffer = io.BytesIO()
     small = max(shown.size) <= 96
     shown.save(buffer, "PNG" if small else "WEBP", **({"optimize": True} if small else {"quality": 86, "method": 4}))
-    return PageImage(data_uri(buffer.getvalue(), "image/png" if small else "image/webp"), alt, *shown.size)
+    return PageImage(_data_uri(buffer.getvalue(), "image/png" if small else "image/webp"), alt, *shown.size)
 
 
-def embedded_chart(light: bytes, dark: bytes | None, *, alt: str, caption: str = "", mime: str = "image/png") -> Chart:
-    """A chart's bytes (of charts.py) as a block."""
-    return Chart(data_uri(light, mime), data_uri(dark, mime) if dark is not None else None, alt, caption)
+def embedded_chart(light: bytes, dark: bytes, *, alt: str, caption: str = "") -> Chart:
+    """A chart's PNG bytes (of charts.py) as a block."""
+    return Chart(_data_uri(light, "image/png"), _data_uri(dark, "image/png"), alt, caption)
 
 
-def data_uri(content: bytes, mime: str) -> str:
-    """Bytes as a `data:` address."""
+def _data_uri(content: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def image_sections(galleries: Sequence[tuple[str, Sequence[ImageRow]]]) -> list[Section]:
+    """The section of all images by the name of their strips; none without any."""
+    return [Section("Images", tuple(Gallery(name, rows) for name, rows in galleries))] if galleries else []
 
 
 def evaluation_page(
@@ -188,13 +166,11 @@ def evaluation_page(
     charts: Sequence[Chart] = (),
     foot: str = "",
 ) -> str:
-    """The report of one evaluation from its scores.json, with pictures by task and the charts of its run.
+    """The report of one evaluation from its scores.json, with images by task and the charts of its run.
 
     `galleries` are (name, rows) pairs, photos first; a row's note may carry its scores (`prompt_note`).
     """
-    sections = [Section("Scores", _score_blocks(scores))]
-    if galleries:
-        sections.append(Section("Pictures", tuple(gallery(name, rows) for name, rows in galleries)))
+    sections = [Section("Scores", _score_blocks(scores)), *image_sections(galleries)]
     per_prompt = tuple(TableBlock(prompt_table(subject)) for subject in scores["subjects"])
     if per_prompt:
         sections.append(Section("Per prompt", per_prompt))
@@ -207,7 +183,7 @@ def evaluation_page(
 
 
 def prompt_note(prompt: Mapping[str, Any]) -> str:
-    """A prompt's scores in few words, for beside its pictures."""
+    """A prompt's scores in few words, for beside its images."""
     titles = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T"))
     known = [f"{title} {format_score(prompt['scores'][metric])}" for metric, title in titles]
     return " · ".join(known) + (" · copies the photos" if prompt["copying"] else "")
@@ -218,7 +194,7 @@ def _lead(scores: Mapping[str, Any]) -> str:
     prompts = sum(len(subject["prompts"]) for subject in scores["subjects"])
     names = [subject["name"] for subject in scores["subjects"]]
     who = ", ".join(names) if len(names) <= 4 else f"{len(names)} subjects"
-    return f"{who}: {prompts} prompts, {images} pictures, beside the photos' own values."
+    return f"{who}: {prompts} prompts, {images} images, beside the photos' own values."
 
 
 def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -234,7 +210,7 @@ def _copying_warning(subject: Mapping[str, Any]) -> Text:
     drawn = format_score((subject["scores"]["dino"] or {}).get("value"))
     return Text(
         f"{subject['name']}: DINO {drawn} is above the photos' own {format_score(subject['real']['dino'])}. "
-        "The pictures repeat the photos; an earlier checkpoint or fewer steps may follow prompts better.",
+        "The images repeat the photos; an earlier checkpoint or fewer steps may follow prompts better.",
         is_warning=True,
     )
 
@@ -243,24 +219,17 @@ def protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
     """How scores were measured, from the protocol that stands in their scores.json."""
     removed = protocol["identifier_removed_from_scoring_text"]
     intervals = protocol["intervals"]
+    how = f"{intervals['method']}, {intervals['resamples']} draws"
     general = (
         ("Scale", protocol["scale"]),
         ("Mean", protocol["mean"]),
         ("Text that is scored", "without the identifier" if removed else "with the identifier"),
         ("Real-real", protocol["real"]),
         ("Background", f"masked ({protocol['masked']})" if protocol["masked"] else "left in"),
-        (
-            "Intervals",
-            f"{intervals['level']:.0%} over {intervals['over']}; {intervals['method']}, {intervals['resamples']} draws",
-        ),
+        ("Intervals", f"{intervals['level']:.0%} over {intervals['over']}; {how}"),
     )
     rows = tuple(
-        (
-            score["title"],
-            protocol["judges"][score["judge"]]["model"],
-            score["pairing"],
-            f"{score['better']} is better",
-        )
+        (score["title"], protocol["judges"][score["judge"]]["model"], score["pairing"], f"{score['better']} is better")
         for score in protocol["scores"].values()
         if score["judge"] in protocol["judges"]
     )
@@ -274,11 +243,6 @@ def protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
 
 def _judge_table(part: str, judge: Mapping[str, Any]) -> Table:
     preprocessing = "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in judge["preprocessing"].items())
-    rows = [(key.replace("_", " "), "–" if value is None else str(value)) for key, value in judge.items()
-            if key != "preprocessing"]  # fmt: skip
-    return Table(
-        ("judge", part),
-        (*rows, ("preprocessing", preprocessing)),
-        f"Judge for {part}: {judge['model']}",
-        False,
-    )
+    rows = [(key.replace("_", " "), "–" if value is None else str(value)) for key, value in judge.items()]
+    rows = [row for row in rows if row[0] != "preprocessing"] + [("preprocessing", preprocessing)]
+    return Table(("judge", part), tuple(rows), f"Judge for {part}: {judge['model']}", False)

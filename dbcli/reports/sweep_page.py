@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dbcli.reports.page import Block, ImageRow, Section, TableBlock, Text, gallery, protocol_blocks, render_page
+from dbcli.reports.page import Block, ImageRow, Section, TableBlock, Text, image_sections, protocol_blocks, render_page
 from dbcli.reports.sweep_tables import cell_label, cells_table, differences, rows_table
 from dbcli.reports.tables import markdown
 
@@ -24,15 +24,13 @@ def sweep_markdown(scores: Mapping[str, Any]) -> str:
 def sweep_page(
     scores: Mapping[str, Any], *, galleries: Sequence[tuple[str, Sequence[ImageRow]]], foot: str = ""
 ) -> str:
-    """One self-contained page: tables, pictures by subject, and how it was measured."""
+    """One self-contained page: tables, images by subject, and how it was measured."""
     is_bench = scores["kind"] == "bench"
     blocks: list[Block] = [Text(line, is_warning=True) for line in _failures(scores)]
     blocks.append(TableBlock(rows_table(scores, with_published=is_bench)))
     if is_bench and _is_scored(scores):
         blocks.append(Text(differences(scores)))
-    sections = [Section("Scores", tuple(blocks))]
-    if galleries:
-        sections.append(Section("Pictures", tuple(gallery(name, rows) for name, rows in galleries)))
+    sections = [Section("Scores", tuple(blocks)), *image_sections(galleries)]
     sections.append(Section("Cells", (TableBlock(cells_table(scores)),)))
     protocol = next((row["scores"]["protocol"] for row in scores["rows"] if row["scores"] is not None), None)
     if protocol is not None:

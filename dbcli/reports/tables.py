@@ -27,8 +27,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Headers and rows of text; the first column names the row, the others hold numbers or (`is_numeric` False) words.
-    """
+    """Headers and rows of text; the first column names the row, the others hold numbers, or words if not `is_numeric`."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]

