@@ -27,7 +27,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Headers and rows of text; the first column names the row, the others hold numbers, or words if not `is_numeric`."""
+    """Headers and rows of text; the first column names the row, the others hold numbers unless `is_numeric` is False."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
