@@ -27,7 +27,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Headers and rows of text; the first column names the row, the others hold numbers unless `is_numeric` is False."""
+    """Headers and rows of text; the first column names the row, the others hold numbers where `is_numeric`."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
