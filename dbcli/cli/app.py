@@ -147,14 +147,14 @@ def _end_as_asked(screen: Screen, message: str, hint: str | None, exit_code: int
 
 def _prepare_environment(*, offline: bool) -> None:
     """What has to be set before the libraries that read it are imported."""
-    from dbcli.workflows.openmp import settle_waiting
+    from dbcli.workflows.openmp import set_spin_count
 
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    settle_waiting()
+    set_spin_count()
     _hear_signals(_stop_now)
 
 

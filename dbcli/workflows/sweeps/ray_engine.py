@@ -15,7 +15,7 @@ from typing import Any
 
 from dbcli.errors import Interrupted, MachineError, UsageError
 from dbcli.hints import installing
-from dbcli.workflows.openmp import settle_waiting
+from dbcli.workflows.openmp import set_spin_count
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.sweeps.plan import Unit
 from dbcli.workflows.sweeps.work import Outcome, carry_out, give_up
@@ -55,7 +55,7 @@ def work(root: str, unit: Unit, before: Outcome | None, offline: bool) -> Outcom
     """The task: one unit, on whichever node. The project's folder is all that it shares with the others."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    settle_waiting()
+    set_spin_count()
     return carry_out(Path(root), unit, before, Silence(), offline=offline)
 
 
