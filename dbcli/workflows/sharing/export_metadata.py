@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dbcli.project.files.names import without_control_characters
 from dbcli.project.runs.run_store import RunRecord
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.formats.lora import LoraWeights
     from dbcli.diffusion.formats.metadata import Addition
 
-# Every subject with its name and words; other programs know a trigger phrase only.
+# Every subject with its name and words, [{"name": …, "word": …, "class": …}, …]; other programs know a trigger phrase.
 SUBJECTS_KEY = "dreambooth.subjects"
 # Start of a base's address on the hub -> the licence its models pass on.
 LICENCES = {
@@ -58,8 +58,9 @@ def _triggers(record: RunRecord) -> list[str]:
     return [f"{one.word} {one.class_noun}" for one in subjects_of(record)]
 
 
-def _version(model: Base) -> Any:
-    return "sd-v2" if model.unet.config.use_linear_projection else "sd-v1"  # type: ignore[union-attr,attr-defined]
+def _version(model: Base) -> Literal["sd-v1", "sd-v2"]:
+    config: Any = model.unet.config
+    return "sd-v2" if config.use_linear_projection else "sd-v1"
 
 
 def modelspec_of(
@@ -102,11 +103,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
     from dbcli.diffusion.formats.metadata import kohya_metadata
 
     train = profile.train
-    layers = [*lora.unet.values(), *lora.text_encoder.values()]
-    rank, alpha = (
-        Counter(values).most_common(1)[0][0]
-        for values in ([layer.rank for layer in layers], [layer.alpha for layer in layers])
-    )
+    rank, alpha = usual_rank_and_alpha(lora)
     return kohya_metadata(
         version=_version(model),
         prediction_type=model.prediction_type,
@@ -130,6 +127,13 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         started=datetime.fromisoformat(record.created),
         finished=_finished(record),
     )
+
+
+def usual_rank_and_alpha(lora: LoraWeights) -> tuple[int, float]:
+    """Those of most layers."""
+    layers = [*lora.unet.values(), *lora.text_encoder.values()]
+    ranks, alphas = Counter(layer.rank for layer in layers), Counter(layer.alpha for layer in layers)
+    return ranks.most_common(1)[0][0], alphas.most_common(1)[0][0]
 
 
 def _photo_counts(record: RunRecord) -> dict[str, int]:

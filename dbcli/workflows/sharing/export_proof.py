@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words
+from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.images.generated import image_size, words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, read_words, spellings
 from dbcli.workflows.models.weights import load_model
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.sharing.export_metadata import Origin
 from dbcli.workflows.sharing.recipients import ADAPTERS, EMBEDDINGS
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
-    from dbcli.workflows.sharing.export import ExportOrder, Written
 
 # A few steps with guidance send every weight into the image; the noise is the same, so nothing else may differ.
 CHECK_STEPS = 4
@@ -39,44 +41,75 @@ class Proof:
     loader: str
 
 
-def prove(layout: Layout, order: ExportOrder, written: Written, progress: Progress, *, offline: bool) -> Proof:
+@dataclass(frozen=True)
+class Export:
+    """What is to be written: a run's result in one format and precision, at one place; and how models are loaded."""
+
+    layout: Layout
+    record: RunRecord
+    profile: Profile
+    target: str
+    dtype: torch.dtype
+    path: Path
+    origin: Origin
+    progress: Progress
+    offline: bool
+
+    def load_base(self) -> Base:
+        """The project's bare base, on the CPU."""
+        return load_model(self.layout, None, self.progress, offline=self.offline, device="cpu")
+
+    def load_run(self) -> Base:
+        """The run's model, with the words that came with it where the format has a place for words."""
+        bundled = self.target == "diffusers"
+        return load_model(self.layout, self.record, self.progress, offline=self.offline, device="cpu", bundled=bundled)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file has to give back: the image of what it holds, and for an adapter the layers themselves."""
+
+    image: torch.Tensor
+    model: Base
+    lora: LoraWeights | None = None
+
+
+def prove(export: Export, written: Written) -> Proof:
     """Loads an export with the program it is for, and generates the image of `written` again.
 
     Raises DreamboothError (exit 1) where the loader refuses the file, leaves out a layer, or the images differ.
     """
     from dbcli.diffusion.formats.diffusers_loading import misread_model, version
 
-    if order.target in ADAPTERS:
+    if export.target in ADAPTERS:
         assert written.lora is not None
-        loaded = _lora_loaded(layout, order, written.lora, progress, offline=offline)
-    elif order.target in EMBEDDINGS:
-        loaded = _words_loaded(layout, order, progress, offline=offline)
+        loaded = _lora_loaded(export, written.lora)
+    elif export.target in EMBEDDINGS:
+        loaded = _words_loaded(export)
     else:
-        loaded = _model_loaded(order)
-    difference = float((written.image - check_image(loaded, order)).abs().max())
+        loaded = _model_loaded(export)
+    difference = float((written.image - check_image(loaded, export)).abs().max())
     if not difference <= TOLERANCE:
         raise DreamboothError(
             f"The export does not generate what the run generates: a pixel differs by {difference:.3g} of 2. "
             "It was removed.",
             hint=REPORT,
         )
-    if order.target not in (*ADAPTERS, *EMBEDDINGS):
+    if export.target not in (*ADAPTERS, *EMBEDDINGS):
         del loaded  # two whole models at a time are enough
-        _require_none(version(), misread_model(order.path, written.model), "tensors")
+        _require_none(version(), misread_model(export.path, written.model), "tensors")
     return Proof(difference, version())
 
 
-def _lora_loaded(
-    layout: Layout, order: ExportOrder, written: LoraWeights, progress: Progress, *, offline: bool
-) -> Base:
+def _lora_loaded(export: Export, written: LoraWeights) -> Base:
     """The base with the layers that diffusers takes from the file; this program's own reading is compared as well."""
     from dbcli.diffusion.adapters.attach import attach_lora
     from dbcli.diffusion.formats.diffusers_loading import lora_as_diffusers_reads_it, misread_layers, version
     from dbcli.diffusion.formats.lora_files import read_lora
 
-    model = load_model(layout, None, progress, offline=offline, device="cpu")
-    own = read_lora(order.path, unet=model.unet, text_encoder=model.text_encoder)
-    theirs = lora_as_diffusers_reads_it(model, order.path)
+    model = export.load_base()
+    own = read_lora(export.path, unet=model.unet, text_encoder=model.text_encoder)
+    theirs = lora_as_diffusers_reads_it(model, export.path)
     for loader, read in (("This program", own), (version(), theirs)):
         _require_none(loader, misread_layers(read.unet, written.unet))
         _require_none(loader, misread_layers(read.text_encoder, written.text_encoder))
@@ -93,38 +126,38 @@ def _require_none(loader: str, misread: list[str], kind: str = "layers") -> None
         )
 
 
-def _words_loaded(layout: Layout, order: ExportOrder, progress: Progress, *, offline: bool) -> Base:
+def _words_loaded(export: Export) -> Base:
     from dbcli.diffusion.formats.diffusers_loading import load_embedding
     from dbcli.diffusion.word_vectors import answer_to
 
-    subjects = order.record.subjects
-    model = load_model(layout, None, progress, offline=offline, device="cpu")
+    subjects = export.record.subjects
+    model = export.load_base()
     for subject in subjects:
         # InvokeAI's file is the only one that does not say its word to diffusers.
-        spelt = spellings(layout, order.record)[str(subject.identifier)]
-        load_embedding(model, order.path / by_word(subject), spelt if order.target != "embedding" else None)
+        spelt = spellings(export.layout, export.record)[str(subject.identifier)]
+        load_embedding(model, export.path / by_word(subject), spelt if export.target != "embedding" else None)
     answer_to(model.tokenizer, [str(subject.identifier) for subject in subjects])
-    read_words(order.path, subjects, by_word)
+    read_words(export.path, subjects, by_word)
     return model
 
 
-def _model_loaded(order: ExportOrder) -> Base:
+def _model_loaded(export: Export) -> Base:
     from dbcli.diffusion.bases.base import load_base
     from dbcli.diffusion.word_vectors import answer_to
 
-    model = load_base(str(order.path.resolve()), offline=True)
-    if order.record.method == INVERSION:
-        answer_to(model.tokenizer, [str(subject.identifier) for subject in order.record.subjects])
+    model = load_base(str(export.path.resolve()), offline=True)
+    if export.record.method == INVERSION:
+        answer_to(model.tokenizer, [str(subject.identifier) for subject in export.record.subjects])
     return model
 
 
-def check_image(model: Base, order: ExportOrder) -> torch.Tensor:
+def check_image(model: Base, export: Export) -> torch.Tensor:
     """One image of the run's first subject, `[3, H, W]` in [-1, 1]."""
     from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 
     # An imported LoRA may not say which words it answers to.
-    words = next(iter(words_of(order.record).values()), Words("", "photo"))
-    size = image_size(model, None, None, order.profile.images.resolution)
+    words = next(iter(words_of(export.record).values()), Words("", "photo"))
+    size = image_size(model, None, None, export.profile.images.resolution)
     how = SamplingSettings("ddim", CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
     return next(image for _, image in sample_images(model, [SampleRequest(f"a {words.text}", 0)], how)).clamp(-1, 1)
 

@@ -11,15 +11,14 @@ from dbcli.errors import UnsupportedFile, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable, slug
 from dbcli.project.prompts.identifiers import check_class_noun, check_free, check_identifier
-from dbcli.project.runs.run_store import RunRecord, list_runs
-from dbcli.project.subjects.subject_store import list_subjects
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.workflows.models.textual_inversion import INVERSION, write_vectors
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_files import require_file
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.sharing.imported_runs import ImportRequest, finished_run, new_record
-from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, words_of_file
+from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, text_width
+from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, known_subjects, words_of_file
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -34,9 +33,9 @@ def import_embedding(layout: Layout, request: ImportRequest, progress: Progress,
     file, UnsupportedFile for another kind of file or another base's vectors, UnsafeFile for a damaged one, and
     Collision where a word belongs to another subject and nobody allowed it.
     """
-    tokens, allow_collision, name = request.tokens, request.allow_collision, request.name
-    if name is not None:
-        check_name(name, "run")
+    tokens = request.tokens
+    if request.name is not None:
+        check_name(request.name, "run")
     nouns = [check_class_noun(noun) for noun in request.class_nouns]
     source = request.file.expanduser()
     require_file(source, "an embedding")
@@ -51,33 +50,28 @@ def import_embedding(layout: Layout, request: ImportRequest, progress: Progress,
     _check_count(words, tokens, "--token", source)
     _check_count(words, nouns, "--class", source)
     words = _named(words, tokens, source)
-    title = name or slug(source.stem, "embedding")
+    title = request.name or slug(source.stem, "embedding")
     own = [] if tokens else words_of_file(open_weights(source).metadata, nounless=True)
     triggers = [
         _trigger(one.word, noun, title, own) for one, noun in zip(words, nouns or [""] * len(words), strict=True)
     ]
     words = [replace(one, word=trigger.identifier) for one, trigger in zip(words, triggers, strict=True)]
-    subjects = imported_subjects(layout, title, triggers, _check_word(layout, allow_collision))
+    subjects = imported_subjects(layout, title, triggers, _check_word(layout, request.allow_collision))
     with progress.stage(f"Reading {printable(source.name)}", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device="cpu")
         _check_base(words, base, source, progress)
         stage.advance()
     flags = {"method": INVERSION, "inversion.vectors": max(len(one.vectors) for one in words)}
-    profile = resolve_profile(layout, flags=flags)[1]
-    return finished_run(
+    return import_run(
         layout,
-        title,
+        request,
         source,
-        lambda run: new_record(
-            run,
-            source,
-            base=base,
-            profile=profile,
-            subjects=subjects,
-            metadata={},
-            allow_collision=allow_collision,
-        ),
-        lambda folder: write_vectors(folder, subjects, base, {one.word: one.vectors for one in words}),
+        title,
+        base=base,
+        profile=resolve_profile(layout, flags=flags)[1],
+        subjects=subjects,
+        metadata={},
+        write=lambda folder: write_vectors(folder, subjects, base, {one.word: one.vectors for one in words}),
     )
 
 
@@ -114,7 +108,7 @@ def _named(words: Sequence[WordVectors], tokens: Sequence[str], source: Path) ->
 
 def _check_word(layout: Layout, allow_collision: bool) -> Callable[[str, Trigger], None]:
     """The rule for words with vectors of their own: their tokens are new ones, so that only the same word clashes."""
-    known = [*list_subjects(layout), *(one for run in list_runs(layout) for one in run.subjects)]
+    known = known_subjects(layout)
     taken = {one.identifier: one.name for one in known if one.identifier}
     nouns = sorted({one.class_noun for one in known})
 
@@ -126,7 +120,7 @@ def _check_word(layout: Layout, allow_collision: bool) -> Callable[[str, Trigger
 
 
 def _check_base(words: Sequence[WordVectors], base: Base, source: Path, progress: Progress) -> None:
-    width = base.text_encoder.get_input_embeddings().weight.shape[1]
+    width = text_width(base)
     room = base.max_tokens - 2
     for one in words:
         count, found = one.vectors.shape

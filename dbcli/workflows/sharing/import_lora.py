@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,8 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_files import require_file
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.sharing.imported_runs import ImportRequest, finished_run, new_record, title_of
+from dbcli.workflows.sharing.export_metadata import usual_rank_and_alpha
+from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, text_width, title_of
 from dbcli.workflows.sharing.imported_words import (
     Trigger,
     asked_words,
@@ -42,10 +42,9 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
     file or one for another base, UnsafeFile for a damaged one, and Collision where its words belong to another subject
     and nobody allowed it.
     """
-    tokens, allow_collision, name = request.tokens, request.allow_collision, request.name
-    if name is not None:
-        check_name(name, "run")
-    asked = asked_words(tokens, request.class_nouns)
+    if request.name is not None:
+        check_name(request.name, "run")
+    asked = asked_words(request.tokens, request.class_nouns)
     source = _file_of(request.file.expanduser())
     require_file(source, "a LoRA file")
     from dbcli.diffusion.files.model_files import open_weights
@@ -67,23 +66,18 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
     _check_prediction(lora, base, source, progress)
     for line in lora.left_out:
         progress.note(f"{printable(source.name)} holds {printable(line)}: left out.")
-    title = name or title_of(lora.metadata) or source.stem
-    subjects = _subjects(layout, lora, title, asked, progress, allow_collision)
-    profile = _profile(layout, lora)
-    return finished_run(
+    title = request.name or title_of(lora.metadata) or source.stem
+    subjects = _subjects(layout, lora, title, asked, progress, request.allow_collision)
+    return import_run(
         layout,
-        title,
+        request,
         source,
-        lambda run: new_record(
-            run,
-            source,
-            base=base,
-            profile=profile,
-            subjects=subjects,
-            metadata=lora.metadata,
-            allow_collision=allow_collision,
-        ),
-        lambda folder: write_imported_lora(folder, lora, base),
+        title,
+        base=base,
+        profile=_profile(layout, lora),
+        subjects=subjects,
+        metadata=lora.metadata,
+        write=lambda folder: write_imported_lora(folder, lora, base),
     )
 
 
@@ -147,7 +141,7 @@ def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progr
 
 def _check_words(lora: LoraWeights, base: Base) -> None:
     """Leaves out embeddings that the base has no place for; the LoRA's layers are good without them."""
-    width = base.text_encoder.get_input_embeddings().weight.shape[1]
+    width = text_width(base)
     for one in list(lora.words):
         if one.vectors.shape[-1] != width or not bool(one.vectors.isfinite().all()):
             lora.words.remove(one)
@@ -158,16 +152,12 @@ def _check_words(lora: LoraWeights, base: Base) -> None:
 
 def _profile(layout: Layout, lora: LoraWeights) -> Profile:
     """The project's drawing settings, with the commonest rank and alpha of the file's layers."""
-    layers = [*lora.unet.values(), *lora.text_encoder.values()]
-    rank, alpha = (
-        Counter(values).most_common(1)[0][0]
-        for values in ([layer.rank for layer in layers], [layer.alpha for layer in layers])
-    )
+    rank, alpha = usual_rank_and_alpha(lora)
     flags = {
         "method": "lora",
         "train.text_encoder": bool(lora.text_encoder),
         "lora.rank": rank,
         "lora.alpha": alpha if alpha > 0 else float(rank),
-        "lora.dora": any(layer.magnitude is not None for layer in layers),
+        "lora.dora": lora.has_dora,
     }
     return resolve_profile(layout, flags=flags)[1]

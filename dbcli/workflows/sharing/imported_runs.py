@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbcli.project.files.atomic import commit_folder, sha256_of, temporary_folder
 from dbcli.project.files.layout import Layout
@@ -63,36 +63,40 @@ def title_of(metadata: Mapping[str, str]) -> str | None:
     return slug(text, "") or None
 
 
-def new_record(
-    run: str,
+def text_width(base: Base) -> int:
+    """How many values a vector of the base's text encoder has."""
+    encoder: Any = base.text_encoder
+    return int(encoder.get_input_embeddings().weight.shape[1])
+
+
+def import_run(
+    layout: Layout,
+    request: ImportRequest,
     source: Path,
+    title: str,
     *,
     base: Base,
     profile: Profile,
     subjects: list[RunSubject],
     metadata: Mapping[str, str],
-    allow_collision: bool,
+    write: Callable[[Path], None],
 ) -> RunRecord:
-    """The first record of an imported run: where it comes from, and the settings it is drawn with."""
+    """Makes a finished run of weights that `write` puts into a folder; nothing is left where that fails.
+
+    Its record says which file it comes from, and with which settings it generates.
+    """
     kept = {key: without_control_characters(metadata[key])[:MAX_METADATA] for key in KEPT_METADATA if key in metadata}
-    return RunRecord(
-        name=run,
-        state="running",
-        method=profile.method,
-        profile=profile.model_dump(mode="json") | {"name": "imported"},
-        subjects=subjects,
-        base=RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash),
-        allow_collision=allow_collision,
-        command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
-        imported={"file": printable(source.name), "sha256": sha256_of(source), "metadata": kept},
-    )
-
-
-def finished_run(
-    layout: Layout, title: str, source: Path, record: Callable[[str], RunRecord], write: Callable[[Path], None]
-) -> RunRecord:
-    """Makes a run of a record and of weights that `write` puts into a folder; nothing is left where that fails."""
-    run = create_run(layout, title, record)
+    facts = {
+        "state": "running",
+        "method": profile.method,
+        "profile": profile.model_dump(mode="json") | {"name": "imported"},
+        "subjects": subjects,
+        "base": RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash),
+        "allow_collision": request.allow_collision,
+        "command": printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
+        "imported": {"file": printable(source.name), "sha256": sha256_of(source), "metadata": kept},
+    }
+    run = create_run(layout, title, lambda name: RunRecord.model_validate({"name": name, **facts}))
     final = layout.weights_dir(run)
     try:
         with temporary_folder(final) as folder:

@@ -14,10 +14,9 @@ from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun,
 from dbcli.project.runs.run_store import RunSubject, list_runs
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import list_subjects
+from dbcli.workflows.sharing.export_metadata import SUBJECTS_KEY
 from dbcli.workflows.subjects.identifiers import check_new_words
 
-# Subjects with their names and words, as this program writes them: [{"name": …, "word": …, "class": …}, …].
-SUBJECTS_KEY = "dreambooth.subjects"
 # How the descriptions of this program's exports begin; their trigger phrase lists all subjects.
 OWN_DESCRIPTIONS = ("DreamBooth on ", "Textual inversion on ")
 MOST_SUBJECTS = 100
@@ -144,7 +143,7 @@ def imported_subjects(
 
     `check` raises where the words of a new subject of that name cannot be used.
     """
-    known = [*list_subjects(layout), *(one for run in list_runs(layout) for one in run.subjects)]
+    known = known_subjects(layout)
     taken = {one.name for one in known}
     found: list[RunSubject] = []
     for trigger in triggers:
@@ -158,6 +157,11 @@ def imported_subjects(
         taken.add(name)
         found.append(RunSubject(name=name, class_noun=trigger.class_noun, identifier=trigger.identifier))
     return found
+
+
+def known_subjects(layout: Layout) -> list[Subject | RunSubject]:
+    """The project's subjects, then those of its runs, which may have been renamed or removed since."""
+    return [*list_subjects(layout), *(one for run in list_runs(layout) for one in run.subjects)]
 
 
 def check_rare_words(layout: Layout, *, allow_collision: bool) -> Callable[[str, Trigger], None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
-from dbcli.errors import DataError, Refused, RunMissing, Unreachable
+from dbcli.errors import DataError, Refused, Unreachable
 from dbcli.project.files.atomic import temporary_folder, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe, read_recipe
@@ -25,9 +25,8 @@ from dbcli.project.runs.weights import LORA_FILE
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.effective_settings import profile_of
-from dbcli.workflows.sharing.export import ExportRequest, export_run
+from dbcli.workflows.sharing.export import ExportRequest, export_run, exported_run
 from dbcli.workflows.sharing.export_metadata import Origin, settled_origin
 
 if TYPE_CHECKING:
@@ -96,11 +95,9 @@ def bundled(
     """
     from dbcli.reports.model_card import model_card
 
-    record = chosen_run(layout, request.run)
-    if record is None:
-        raise RunMissing("The bare base is not a run.", hint="dreambooth runs list")
-    (layout.root / "exports").mkdir(exist_ok=True)
-    with temporary_folder(layout.root / "exports" / f"{record.name}-hub") as outer:
+    record = exported_run(layout, request.run)
+    layout.exports_dir.mkdir(exist_ok=True)
+    with temporary_folder(layout.exports_dir / f"{record.name}-hub") as outer:
         folder = outer / "repository"
         kind, path = HUB_KINDS[record.method], folder / LORA_FILE if record.method == "lora" else folder
         # A folder's licence stands on its card.
@@ -225,7 +222,7 @@ def _scores(layout: Layout, record: RunRecord) -> Iterator[CardScore]:
     from dbcli.reports.model_card import CardScore
     from dbcli.workflows.evaluation.evaluate import score_definitions
 
-    for path in sorted((layout.run_dir(record.name) / "eval").glob("*/scores.json")):
+    for path in sorted(layout.evals_dir(record.name).glob("*/scores.json")):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             for metric, definition in score_definitions().items():

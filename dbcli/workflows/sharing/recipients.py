@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbcli.project.runs.run_store import RunRecord
 
@@ -83,8 +83,8 @@ def _base(record: RunRecord) -> str:
 
 
 def _size_notes(record: RunRecord, target: str, model: Base) -> list[str]:
-    config = model.unet.config  # type: ignore[union-attr]
-    widths, prompts = config.block_out_channels, config.cross_attention_dim  # type: ignore[union-attr]
+    config: Any = model.unet.config
+    widths, prompts = config.block_out_channels, config.cross_attention_dim
     if (widths[0], widths[-1], prompts) in KNOWN_SIZES or target == "diffusers":
         return []
     return [
