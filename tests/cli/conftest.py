@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from dbcli.cli.app import main
-from tests.diffusion import tiny_models
 from tests.project import photo_makers
+from tests.reliability.small_base import write_small_base
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
 
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small random base as a diffusers folder: plumbing is tested with it, never pictures."""
-    return tiny_models.write_folder(tmp_path_factory.mktemp("base") / "small")
+    """The smallest random base as a diffusers folder: plumbing is tested with it, never pictures."""
+    return write_small_base(tmp_path_factory.mktemp("base") / "small")
 
 
 @pytest.fixture

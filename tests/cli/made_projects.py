@@ -24,10 +24,10 @@ def command(*words: object) -> None:
             signal.signal(number, handler)
 
 
-def trained_project(folder: Path, *words: str) -> Path:
-    """A project on the smallest base with the subject dog and one run, trained with `words`."""
+def trained_project(folder: Path, *words: str, base: Path | None = None) -> Path:
+    """A project on a base, the smallest unless it is given, with the subject dog and one run, trained with `words`."""
     project = folder / "myproj"
-    command("init", project, "--base", write_small_base(folder / "base"), "--quiet")
+    command("init", project, "--base", base or write_small_base(folder / "base"), "--quiet")
     for number in range(2):
         photo_makers.save(folder / "in" / f"{number}.png", photo_makers.plain((40, 90 * number, 50)))
     command("-C", project, "add-subject", "dog", "--class", "dog", "--token", "sks", folder / "in", "--quiet")

@@ -32,7 +32,6 @@ CHANGES: dict[str, dict[str, Any]] = {
         "hidden_size": 16,
         "intermediate_size": 16,
         "num_attention_heads": 1,
-        "num_hidden_layers": 1,
         "projection_dim": 16,
         "vocab_size": 1024,
     },
@@ -49,7 +48,7 @@ def letter_tokenizer() -> Any:
     return CLIPTokenizer(vocab=words, merges=[], model_max_length=77)
 
 
-def write_small_base(folder: Path) -> Path:
+def write_small_base(folder: Path, text_layers: int = 1) -> Path:
     """Writes the base as a diffusers folder, from a fixed seed."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -57,6 +56,7 @@ def write_small_base(folder: Path) -> Path:
     configs = shipped_configs("sd-v1")
     for component, changes in CHANGES.items():
         configs[component].update(changes)
+    configs["text_encoder"]["num_hidden_layers"] = text_layers
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text = {key: value for key, value in configs["text_encoder"].items() if key != "architectures"}

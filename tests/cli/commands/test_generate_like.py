@@ -11,6 +11,7 @@ from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
 from tests.cli import made_projects
+from tests.reliability.small_base import write_small_base
 
 Run = Callable[..., Any]
 
@@ -27,9 +28,12 @@ def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def made_deep(trained_project: Path) -> Path:
+def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose base's text encoder has several layers."""
-    return trained_project
+    base = write_small_base(tmp_path / "deep", text_layers=3)
+    made = made_projects.trained_project(tmp_path, "--method", "lora", base=base)
+    monkeypatch.chdir(made)
+    return made
 
 
 def first(run: Run, *words: object) -> dict[str, Any]:
@@ -184,7 +188,7 @@ def test_a_seed_from_an_image_holds_to_the_rule(run: Run, project: Path, tmp_pat
         assert 0 <= found < 2**32 and (found == seed or seed == -1)
 
 
-def test_clip_skip_is_drawn_recorded_and_taken_back(run: Run, made_deep: Path, tmp_path: Path) -> None:
+def test_clip_skip_is_drawn_recorded_and_taken_back(run: Run, deep: Path, tmp_path: Path) -> None:
     how = ["a {dog}", "-n", 1, "--steps", 2, "--out", tmp_path]
     plain, last, skipped = first(run, *how), first(run, *how, "--clip-skip", 1), first(run, *how, "--clip-skip", 2)
     assert (plain["path"], "clip_skip" in plain["extras"]) == (last["path"], False)
