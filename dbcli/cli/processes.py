@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dbcli.cli.invocation import Invocation, of
+from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.distributed import ProcessGroup
 
 GPUS_HELP = (
     "How many GPUs of this machine work together, a process each; with --set train.device=cpu, how many processes."
@@ -15,24 +22,27 @@ GPUS_HELP = (
 Gpus = Annotated[int, typer.Option("--gpus", metavar="N", min=1, help=GPUS_HELP)]
 
 
-def called_with(
-    context: typer.Context, gpus: int, *, dry_run: bool = False, alone: str | None = None
-) -> tuple[Invocation, int]:
-    """The call, and how many processes it has: those of --gpus, or of torchrun or accelerate launch.
+@contextmanager
+def on_ranks(
+    context: typer.Context, gpus: int, *, dry_run: bool = False, single: str | None = None
+) -> Iterator[tuple[Invocation, ProcessGroup]]:
+    """The call and its process group: that of torchrun or accelerate launch, or of --gpus, which starts them.
 
-    A process that one of these started beside the first does its part in here, and ends. `alone` names an option with
-    which nothing is spread: UsageError.
+    `single` names an option with which nothing is spread: UsageError. Only the main rank speaks, also by its exit code.
     """
-    from dbcli.workflows.several import asked_processes, is_follower
+    from dbcli.workflows.launch import launch, launched, process_group, processes_of
 
-    call = of(context)
-    if is_follower():
-        from dbcli.workflows.following import follow
-
-        raise typer.Exit(0 if dry_run or alone else follow())
-    processes = asked_processes(gpus)
-    if processes > 1 and alone is not None:
-        raise UsageError(f"{alone} works in one process.", hint="leave --gpus out")
-    if processes > 1 and dry_run:
+    call, place, processes = of(context), launched(), processes_of(gpus)
+    if processes > 1 and (dry_run or single is not None):
+        if place is not None and place[0] > 0:
+            raise typer.Exit
+        if single is not None:
+            raise UsageError(f"{single} works in one process.", hint="leave --gpus out")
         call.screen.note(f"The forecast is of one process with the whole batch; {processes} share it.")
-    return call, processes
+        processes = 1
+    elif processes > 1 and place is None:
+        raise typer.Exit(launch(sys.argv[1:], processes))
+    with process_group(processes) as group:
+        if not group.is_main:
+            call.screen = Screen(quiet=True)
+        yield call, group

@@ -19,3 +19,7 @@ def main() -> None:
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import DreamboothError
 from dbcli.project.files.locks import hold, holder, is_held
 from dbcli.workflows.progress import Progress
@@ -18,12 +19,12 @@ _ours: list[Path] = []
 
 
 @contextmanager
-def computing(what: str, progress: Progress) -> Iterator[None]:
+def computing(what: str, progress: Progress, group: ProcessGroup = SINGLE) -> Iterator[None]:
     """Tells, once, of a command that computes on this machine as well, and lets later ones tell of this one.
 
     `what` is what this command does: "the run 0003-dog". Where no note of it can be kept, nothing is told.
     """
-    if _ours:  # a run inside a sweep: its command has told already
+    if _ours or not group.is_main:  # a run inside a sweep: its command has told already
         yield
         return
     with ExitStack() as stack:

@@ -1,14 +1,15 @@
-"""SIGINT and SIGTERM as a wish to stop at the next safe point; a second one ends the process at once."""
+"""SIGINT and SIGTERM ask a command to stop at the next safe point; a second one ends the process at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -17,26 +18,27 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignal:
     """Callable: True once a signal came. `exit_code` is what the process then ends with."""
 
-    def __init__(self) -> None:
+    def __init__(self, group: ProcessGroup = SINGLE) -> None:
+        self._group = group
         self._signal: int | None = None
-        # Called with the number of the first signal: other processes that work for this one hear of it.
-        self.on_signal: Callable[[int], None] = lambda number: None
 
     def __call__(self) -> bool:
         return self._signal is not None
 
-    @property
-    def number(self) -> int:
-        """The signal that came, 0 for none."""
-        return self._signal or 0
+    def anywhere(self) -> bool:
+        """Whether a signal came to any rank of the group, all of which have to ask."""
+        for number in self._group.gather(self._signal):
+            self._signal = self._signal or number
+        return self()
 
     @property
     def exit_code(self) -> int:
+        """130 for SIGINT, 143 for SIGTERM."""
         return 128 + (self._signal or signal.SIGINT)
 
     def raise_if_stopped(self, message: str, hint: str | None = None) -> None:
-        """Raises Interrupted, with the signal's exit code, if a signal came."""
-        if self():
+        """Raises Interrupted, with the signal's exit code, if a signal came to any rank."""
+        if self.anywhere():
             raise Interrupted(message, hint, self.exit_code)
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
@@ -44,24 +46,21 @@ class StopSignal:
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number
-        self.on_signal(number)
-
-    def hear(self, number: int) -> None:
-        """Takes over a wish that another process received; what is a second signal there is none here."""
-        self._signal = self._signal or number
 
 
 @contextmanager
-def listening() -> Iterator[StopSignal]:
-    """A StopWish that hears the process's signals while the block runs; in other threads it hears nothing."""
-    stop = StopSignal()
+def listening(group: ProcessGroup = SINGLE) -> Iterator[StopSignal]:
+    """A StopSignal that hears the process's signals while the block runs; in other threads it hears nothing."""
+    stop = StopSignal(group)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.signal(number, stop.receive) for number in SIGNALS}
     try:
-        yield stop
+        with group.together():
+            yield stop
     except Interrupted as interrupted:
+        stop.anywhere()
         interrupted.exit_code = stop.exit_code
         raise
     finally:

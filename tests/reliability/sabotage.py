@@ -282,13 +282,14 @@ def _wait_for(path: str) -> None:
 
 
 def hold_at_step(step: int, until: str) -> None:
-    """The process waits before a step until a file is there."""
+    """The process waits before a step until a file is there; `until`.held is made when it waits."""
     from dbcli.diffusion.training.trainer import Trainer
 
     take_step = Trainer.step
 
     def waiting(self: Any) -> Any:
         if self.done + 1 == step:
+            Path(f"{until}.held").touch()
             _wait_for(until)
         return take_step(self)
 

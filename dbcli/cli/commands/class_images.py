@@ -9,7 +9,7 @@ import typer
 from dbcli.cli import completion
 from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
-from dbcli.cli.processes import Gpus, called_with
+from dbcli.cli.processes import Gpus, on_ranks
 
 prior_app = typer.Typer(help="Generate, list and remove class images.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,20 +26,20 @@ def make(
     """Generate class images ahead of a run, or add to a set."""
     from dbcli.workflows.class_images.manage import make_class_images
 
-    call, processes = called_with(context, gpus)
-    noun = call.wanted(class_noun, "--class", "Which class")
-    made = make_class_images(
-        call.layout(),
-        noun,
-        count=count,
-        profile=profile,
-        sets=sets or [],
-        processes=processes,
-        progress=call.screen,
-        offline=call.offline,
-    )
-    call.screen.document({"key": made.key, "prompt": made.prompt, "images": made.files, "line": made.line})
-    call.screen.line(made.line)
+    with on_ranks(context, gpus) as (call, group):
+        noun = group.on_main(lambda: call.wanted(class_noun, "--class", "Which class"))
+        made = make_class_images(
+            call.layout(),
+            noun,
+            count=count,
+            profile=profile,
+            sets=sets or [],
+            group=group,
+            progress=call.screen,
+            offline=call.offline,
+        )
+        call.screen.document({"key": made.key, "prompt": made.prompt, "images": made.files, "line": made.line})
+        call.screen.line(made.line)
 
 
 @prior_app.command("list")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dbcli.cli.commands import options
-from dbcli.cli.processes import Gpus, called_with
+from dbcli.cli.processes import Gpus, on_ranks
 
 
 def evaluate(
@@ -42,9 +42,10 @@ def evaluate(
     from dbcli.workflows.evaluation.evaluate import evaluate as score
     from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 
-    call, processes = called_with(context, gpus, alone="--interference" if interference or also else None)
     scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed)
-    if interference or also:
-        return show_interference(call, run, also or [], scoring, is_asked=interference)
-    request = EvaluateRequest(run, scoring, keep_identifier, masked, checkpoint, grid, processes)
-    show_evaluations(call.screen, score(call.layout(), request, call.screen, offline=call.offline))
+    request = EvaluateRequest(run, scoring, keep_identifier, masked, checkpoint, grid)
+    with on_ranks(context, gpus, single="--interference" if interference or also else None) as (call, group):
+        if interference or also:
+            return show_interference(call, run, also or [], scoring, is_asked=interference)
+        found = score(call.layout(), request, call.screen, offline=call.offline, group=group)
+        show_evaluations(call.screen, found)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dbcli.cli import completion
 from dbcli.cli.arguments import NEWEST, names_in
 from dbcli.cli.commands import options
-from dbcli.cli.processes import Gpus, called_with
+from dbcli.cli.processes import Gpus, on_ranks
 from dbcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbcli.cli.invocation import Invocation
+    from dbcli.project.files.layout import Layout
+    from dbcli.workflows.progress import Progress
+    from dbcli.workflows.training.plan import TrainingPlan
 
 
 def train(
@@ -88,8 +94,6 @@ def train(
     from dbcli.workflows.training.resuming import plan_resume
     from dbcli.workflows.training.run import train_run
 
-    call, processes = called_with(context, gpus, dry_run=dry_run)
-    layout = call.layout()
     check_start(start_from, no_rehearsal, resume)
     if all_settings and not dry_run:
         raise UsageError("--all-settings is about --dry-run, which is missing.", hint="add --dry-run")
@@ -106,17 +110,23 @@ def train(
         rehearse=not no_rehearsal,
         allow_collision=allow_collision,
     )
-    with logged(call.screen, layout, log_to or [], offline=call.offline) as progress:
+
+    def planned(call: Invocation, layout: Layout, progress: Progress) -> TrainingPlan:
         if resume is not None:
-            plan = plan_resume(layout, None if resume == NEWEST else resume, request, progress)
+            asked, plan = request, plan_resume(layout, None if resume == NEWEST else resume, request, progress)
         else:
-            request = with_answers(call, layout, request)
-            plan = plan_training(layout, request, progress)
+            asked = with_answers(call, layout, request)
+            plan = plan_training(layout, asked, progress)
         if dry_run:
             check_plan(layout, plan)
             show_headline(call.screen, plan)
-        plan = with_estimate(layout, plan, request, progress, asked=dry_run)
-        if dry_run:
-            return show_plan(call.screen, plan, layout, every_setting=all_settings)
-        record = train_run(layout, plan, progress, offline=call.offline, processes=processes)
-        return show_run(call.screen, record, layout)
+        return with_estimate(layout, plan, asked, progress, asked=dry_run)
+
+    with on_ranks(context, gpus, dry_run=dry_run) as (call, group):
+        layout, logs = call.layout(), (log_to or []) if group.is_main else []
+        with logged(call.screen, layout, logs, offline=call.offline) as progress:
+            plan = group.on_main(lambda: planned(call, layout, progress))
+            if dry_run:
+                return show_plan(call.screen, plan, layout, every_setting=all_settings)
+            record = train_run(layout, plan, progress, offline=call.offline, group=group)
+            return show_run(call.screen, record, layout)

@@ -101,39 +101,25 @@ def min_snr_weights(
 
 
 def dreambooth_loss(
-    row_errors: torch.Tensor, row_weights: torch.Tensor, subject_rows: int, prior_weight: float
+    row_errors: torch.Tensor,
+    row_weights: torch.Tensor,
+    subject_rows: int,
+    prior_weight: float,
+    of_rows: tuple[int, int] | None = None,
 ) -> LossParts:
     """Subject term + prior_weight x prior term (Ruiz et al. 2023, equation 1).
 
     row_errors and row_weights are `[B]`; the first `subject_rows` rows show the subject, the rest the class.
     Each term is the weighted mean over its own rows, so the balance does not move with the number of rows.
     Without class rows the second term is left out.
+
+    Where the rows are a part of a batch, B = 0 allowed, that has `of_rows` subject and class rows, each term is divided
+    by these: over all parts the losses sum to that of the batch.
     """
     weighted = row_errors * row_weights
-    subject = weighted[:subject_rows].mean()
-    if subject_rows == len(weighted):
-        return LossParts(subject, subject.detach(), None)
-    prior = weighted[subject_rows:].mean()
-    return LossParts(subject + prior_weight * prior, subject.detach(), prior.detach())
-
-
-def share_of_dreambooth_loss(
-    row_errors: torch.Tensor,
-    row_weights: torch.Tensor,
-    *,
-    subject_rows: int,
-    of_subject_rows: int,
-    of_prior_rows: int,
-    prior_weight: float,
-) -> LossParts:
-    """What some rows of a batch give to its `dreambooth_loss`: over all shares, the parts sum to those of the batch.
-
-    row_errors and row_weights are `[B]` of this share, its first `subject_rows` rows the subject's, B = 0 allowed. The
-    whole batch has `of_subject_rows` and `of_prior_rows`.
-    """
-    weighted = row_errors * row_weights
-    subject = weighted[:subject_rows].sum() / of_subject_rows
-    if not of_prior_rows:
-        return LossParts(subject, subject.detach(), None)
-    prior = weighted[subject_rows:].sum() / of_prior_rows
-    return LossParts(subject + prior_weight * prior, subject.detach(), prior.detach())
+    subject, prior = weighted[:subject_rows], weighted[subject_rows:]
+    subject_term = subject.mean() if of_rows is None else subject.sum() / of_rows[0]
+    if (of_rows or (0, len(prior)))[1] == 0:
+        return LossParts(subject_term, subject_term.detach(), None)
+    prior_term = prior.mean() if of_rows is None else prior.sum() / of_rows[1]
+    return LossParts(subject_term + prior_weight * prior_term, subject_term.detach(), prior_term.detach())

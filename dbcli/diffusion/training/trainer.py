@@ -13,6 +13,7 @@ import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.conditioning import PromptTable
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
 from dbcli.diffusion.precision import autocast
@@ -25,7 +26,7 @@ from dbcli.diffusion.training.optimisers import (
     optimiser_tensors,
     rate_factor,
 )
-from dbcli.diffusion.training.shares import Alone
+from dbcli.diffusion.training.row_shard import RowShard
 from dbcli.diffusion.training.teacher import Teacher
 from dbcli.errors import TrainingDiverged
 
@@ -97,7 +98,7 @@ class TrainingState:
 
 
 class Trainer:
-    """A model in training: call step() `loop.steps` times. The processes of a company share every batch."""
+    """A model in training: call step() `loop.steps` times. The ranks of a group share every batch."""
 
     def __init__(
         self,
@@ -108,9 +109,10 @@ class Trainer:
         objective: Objective,
         optimisation: Optimisation,
         loop: LoopSettings,
-        company: Alone | None = None,
+        group: ProcessGroup = SINGLE,
     ) -> None:
-        self.unet, self.trainable, self.inputs, self.company = unet, trainable, inputs, company or Alone()
+        self.group, self.shard = group, RowShard(group.rank, group.size)
+        self.unet, self.trainable, self.inputs = unet, trainable, inputs
         self.objective, self.optimisation, self.loop = objective, optimisation, loop
         self.device = next(unet.parameters()).device
         self.done = 0
@@ -129,7 +131,7 @@ class Trainer:
         )
         parts = [part for module in trainable.modules for part in module.modules()]
         self.has_dropout = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in parts)
-        self.company.share_dropout(unet)
+        self.shard.share_dropout(unet)
         for module in trainable.modules:
             module.train()
 
@@ -140,7 +142,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_rate"] * factor
         parts = []
-        with self.company.step(self.rate_scale, self.parameters):
+        with self.group.sum_gradients(self.parameters):
             for micro in range(self.loop.accumulation):
                 micro_step = self.done * self.loop.accumulation + micro
                 with self._seeded_dropout(micro_step):
@@ -151,7 +153,7 @@ class Trainer:
                         torch.autograd.backward(self.scaler.scale(part.total / self.loop.accumulation))
                 parts.append(part)
         self.is_between_steps = False
-        with self.company.agreed():
+        with self.group.together():
             self._apply_gradients()
         self.done += 1
         self.is_between_steps = True
@@ -162,25 +164,25 @@ class Trainer:
         batches, teacher = self.inputs.batches, self.inputs.teacher
         subject, prior = batches.subject_rows(micro_step), batches.prior_rows(micro_step)
         whole = subject + prior
-        places = self.company.share(micro_step, len(whole))
+        places = self.shard.take(micro_step, len(whole))
         batch, first = [whole[place] for place in places], sum(place < len(subject) for place in places)
-        rows, weight = (len(subject), len(prior)), self.objective.prior_weight
+        weight, of_rows = self.objective.prior_weight, None if self.group.size == 1 else (len(subject), len(prior))
         if not batch:
             nothing = torch.zeros(0, device=self.device)
-            return self.company.loss(nothing, nothing, 0, rows, weight)
+            return losses.dreambooth_loss(nothing, nothing, 0, weight, of_rows)
         latents, noise, timesteps = self._noise_inputs(batch, places, micro_step, first)
         alphas = self.objective.alphas_cumprod
         with autocast(self.loop.precision, self.device):
             noisy = losses.noised(latents, noise, timesteps, alphas)
             own_prior = batch[first:]
             taught = teacher.targets(own_prior, noisy[first:], timesteps[first:]) if teacher and own_prior else None
-            conditioning = self.company.conditioning(self.inputs.prompts, [row.prompt for row in whole], places)
+            conditioning = self.shard.conditioning(self.inputs.prompts, [row.prompt for row in whole])
             prediction = self.unet(noisy, timesteps, conditioning).sample
         target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
         if taught is not None:
             target = torch.cat([target[:first].float(), losses.teacher_target(prediction[first:], taught)])
         errors = self._errors(prediction, target, [row.image for row in batch])
-        return self.company.loss(errors, self._weights(timesteps), first, rows, weight)
+        return losses.dreambooth_loss(errors, self._weights(timesteps), first, weight, of_rows)
 
     def state(self) -> TrainingState:
         """Everything that changes, checked to be finite; on the CPU not copied, so to be written at once."""
@@ -281,13 +283,12 @@ class Trainer:
             return float(torch.stack(values).mean())
 
         priors = [part.prior for part in parts if part.prior is not None]
-        total, subject, prior = self.company.summed(
-            [
-                mean([part.total.detach() for part in parts]),
-                mean([part.subject for part in parts]),
-                mean(priors) if priors else 0.0,
-            ]
+        own = (
+            mean([part.total.detach() for part in parts]),
+            mean([part.subject for part in parts]),
+            mean(priors) if priors else 0.0,
         )
+        total, subject, prior = map(sum, zip(*self.group.gather(own), strict=True))
         return StepResult(
             step=self.done,
             loss=total,

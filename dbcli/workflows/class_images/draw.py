@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted
 from dbcli.project.class_images.class_image_sets import ClassImageRecipe, ClassImageSet
 from dbcli.project.files.layout import Layout
@@ -14,7 +16,6 @@ from dbcli.project.images.recipes import png_bytes
 from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.settings.profile_settings import PriorSettings
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -30,15 +31,6 @@ class ClassImages:
     key: str
     line: str
 
-    def to_plain(self) -> dict[str, Any]:
-        """The same as plain values, for another process."""
-        return {**vars(self), "files": [str(file) for file in self.files]}
-
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> ClassImages:
-        """What `to_plain` made."""
-        return cls(**{**plain, "files": [Path(file) for file in plain["files"]]})
-
 
 def class_prompt(template: str, class_noun: str) -> str:
     """The prompt of a class's images: "a photo of a dog"."""
@@ -53,6 +45,7 @@ def ensure_class_images(
     resolution: int,
     progress: Progress,
     should_stop: Callable[[], bool],
+    group: ProcessGroup = SINGLE,
 ) -> ClassImages:
     """Gives the first `settings.images` images of a class's set, drawing those that are missing.
 
@@ -64,7 +57,8 @@ def ensure_class_images(
 
     prompt = class_prompt(settings.template, class_noun)
     if settings.folder is not None:
-        own = ClassImageSet.from_folder(layout, class_noun, Path(settings.folder))
+        folder = Path(settings.folder)
+        own = group.on_main(lambda: ClassImageSet.from_folder(layout, class_noun, folder))
         files = own.images(settings.images)
         return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images))
     recipe = ClassImageRecipe(
@@ -80,10 +74,10 @@ def ensure_class_images(
         precision=sampling_precision(settings.precision, base.unet.device),  # type: ignore[arg-type]
         timesteps=visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps),
     )
-    image_set = ClassImageSet.open_or_create(layout, class_noun, recipe)
-    if image_set.missing(settings.images):
-        with image_set.lock():
-            _draw_missing(base, image_set, settings, progress, should_stop)
+    image_set = group.on_main(lambda: ClassImageSet.open_or_create(layout, class_noun, recipe))
+    if group.on_main(lambda: image_set.missing(settings.images)):
+        with image_set.lock() if group.is_main else nullcontext():
+            _draw_missing(base, image_set, settings, progress, should_stop, group)
     return ClassImages(
         class_noun, prompt, image_set.images(settings.images), image_set.key, image_set.line(settings.images)
     )
@@ -95,22 +89,13 @@ def _draw_missing(
     settings: PriorSettings,
     progress: Progress,
     should_stop: Callable[[], bool],
+    group: ProcessGroup,
 ) -> None:
     """Draws what is missing, one seed an image, so that 8 images stay the same 8 among 100."""
-    missing = image_set.missing(settings.images)
-    indices = _whole_groups(missing, settings.images, settings.batch_size)
-    shares = dealt(range(len(indices)), settings.batch_size)
-    drawing = {"indices": indices, "missing": missing, "batch_size": settings.batch_size}
-    where = {"root": str(image_set.layout.root), "key": image_set.key}
-    reports: list[dict[str, Any]] = []
+    missing = group.on_main(lambda: image_set.missing(settings.images))
     try:
-        try:
-            with together("class images", **where, **drawing, shares=shares) as reports:
-                draw_class_images(base, image_set, **drawing, share=shares[0], progress=progress,
-                                  should_stop=should_stop, on_drawn=image_set.record)  # fmt: skip
-        finally:
-            for index, digest in (drawn for report in reports for drawn in report.get("drawn", [])):
-                image_set.record(index, digest)  # other processes draw and store, and only this one records
+        with group.together():
+            _draw_own(base, image_set, missing, settings, progress, should_stop, group)
     except Interrupted as stopped:
         have = len(missing) - len(image_set.missing(settings.images))
         raise Interrupted(
@@ -120,45 +105,40 @@ def _draw_missing(
         ) from stopped
 
 
-def draw_class_images(
+def _draw_own(
     base: Base,
     image_set: ClassImageSet,
-    *,
-    indices: list[int],
     missing: list[int],
-    batch_size: int,
-    share: list[int],
+    settings: PriorSettings,
     progress: Progress,
     should_stop: Callable[[], bool],
-    on_drawn: Callable[[int, str], None],
+    group: ProcessGroup,
 ) -> None:
-    """Draws and stores the missing ones among the images `indices`, of which this process has the places `share`.
-
-    on_drawn(index, hash) is told of each. Raises Interrupted between two pictures.
-    """
+    """Draws, stores and records this rank's share of the missing images. Raises Interrupted between two of them."""
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.noise import seed_for
     from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 
     recipe = image_set.recipe
     assert recipe is not None  # own photos are never missing
+    indices = _whole_groups(missing, settings.images, settings.batch_size)
     orders = [SampleRequest(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
     numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    how = SamplingSettings(*numbers, batch_size, precision=recipe.precision, timesteps=recipe.timesteps)
-    wanted = set(missing)
-    count = sum(indices[place] in wanted for place in share)
+    how = SamplingSettings(*numbers, settings.batch_size, precision=recipe.precision, timesteps=recipe.timesteps)
+    own = group.split(range(len(indices)), settings.batch_size)
+    count = sum(indices[place] in missing for place in own)
     with progress.stage(f"Class images: {recipe.prompt}", count, parts=recipe.steps) as stage:
         told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
-        for place, image in sample_images(base, orders, how, wanted=set(share), **told):
-            if indices[place] in wanted:
-                on_drawn(indices[place], image_set.put(indices[place], png_bytes(to_image(image))))
+        for place, image in sample_images(base, orders, how, wanted=own, **told):
+            if indices[place] in missing:
+                image_set.record(indices[place], image_set.put(indices[place], png_bytes(to_image(image))))
                 stage.complete()
 
 
 def _whole_groups(missing: Collection[int], count: int, batch_size: int) -> list[int]:
     """The indices below `count` to draw, in whole batches of neighbours.
 
-    The last bits of a picture depend on the size of its batch: after an interruption each is drawn in the company
+    The last bits of a picture depend on the size of its batch: after an interruption each is drawn with the others
     it would have had, so that a run which was stopped sees the same pictures as one which was not.
     """
     groups = sorted({index // batch_size for index in missing})

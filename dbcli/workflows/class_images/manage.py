@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Refused
 from dbcli.project.class_images.class_image_sets import ClassImageSet, list_class_image_sets, remove_class_image_set
 from dbcli.project.files.layout import Layout
@@ -12,13 +13,13 @@ from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.draw import ClassImages, class_prompt, ensure_class_images
+from dbcli.workflows.launch import take_devices
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.several import announce, company
 from dbcli.workflows.signals import listening
 
 
@@ -43,22 +44,24 @@ def make_class_images(
     sets: Sequence[str],
     progress: Progress,
     offline: bool,
-    processes: int = 1,
+    group: ProcessGroup = SINGLE,
 ) -> ClassImages:
-    """Draws what a run of this class would need, now, on so many GPUs."""
+    """Draws what a run of this class would need, now, shared between the ranks of a group."""
     noun = check_class_noun(class_noun)
     settled.begin()
-    settings = resolve_profile(layout, profile=profile, sets=sets, flags={"prior.images": count})[1]
+    flags = {"prior.images": count}
+    settings = group.on_main(lambda: resolve_profile(layout, profile=profile, sets=sets, flags=flags)[1])
     prompt = class_prompt(settings.prior.template, noun)
     check_length([prompt], {noun: Words("", noun)}, progress, facts_of(layout).max_tokens)
     from dbcli.diffusion.devices import pick_device
 
-    device = settings.train.device
-    with computing("class images", progress), listening() as stop, company(processes, device, stop, progress):
-        base = load_project_base(layout, progress, offline=offline, device=pick_device(device))
-        announce("base", root=str(layout.root), base_hash=base.hash, device=device)
+    take_devices(group, settings.train.device, progress)
+    with computing("class images", progress, group), listening(group) as stop:
+        with group.main_first():
+            device = pick_device(settings.train.device)
+            base = load_project_base(layout, progress, offline=offline or not group.is_main, device=device)
         resolution = settings.images.resolution or base.resolution
-        return ensure_class_images(layout, base, noun, settings.prior, resolution, progress, stop)
+        return ensure_class_images(layout, base, noun, settings.prior, resolution, progress, stop, group)
 
 
 def summaries(layout: Layout) -> list[SetSummary]:

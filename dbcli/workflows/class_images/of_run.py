@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord, RunSubject, append_event, save_run
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
@@ -34,6 +35,7 @@ def run_class_images(
     resolution: int,
     progress: Progress,
     stop: StopSignal,
+    group: ProcessGroup = SINGLE,
 ) -> list[ClassImages | None]:
     """The class images of each subject shown; subjects of one class share a set. None for each with the prior off."""
     found: list[ClassImages | None] = []
@@ -45,7 +47,8 @@ def run_class_images(
         settings = prior_settings(subject, profile)
         known = f"{subject.class_noun}\n{settings.model_dump_json()}"
         if known not in sets:
-            sets[known] = ensure_class_images(layout, base, subject.class_noun, settings, resolution, progress, stop)
+            noun = subject.class_noun
+            sets[known] = ensure_class_images(layout, base, noun, settings, resolution, progress, stop, group)
         found.append(sets[known])
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import PromptError
 from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
@@ -21,6 +22,7 @@ from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 from dbcli.workflows.images.generated import PromptSampler, in_words, words_of
 from dbcli.workflows.images.grids import photos_of, write_sheet
+from dbcli.workflows.launch import take_devices
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.models.at_checkpoint import require_checkpoint
 from dbcli.workflows.models.loaded import LoadedModel, loaded_run
@@ -37,7 +39,6 @@ from dbcli.workflows.setup.effective_settings import (
     usual_suite,
 )
 from dbcli.workflows.setup.output_folder import check_writable
-from dbcli.workflows.several import announce, check_devices, company
 from dbcli.workflows.signals import listening
 from dbcli.workflows.subjects.datasets import open_dataset
 
@@ -65,18 +66,23 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model, and how its images are generated and scored, the same for all suites of one call."""
+    """A model, and how its images are generated and scored, the same for all suites of one call.
+
+    All ranks generate; the main rank alone has the judges, and scores.
+    """
 
     model: LoadedModel
     record: RunRecord
     sampler: PromptSampler
-    judges: Judges
+    judges: Judges | None
     keep_identifier: bool = False
     checkpoint: int | None = None
     masking: Masking | None = None
 
 
-def evaluate(layout: Layout, request: EvaluateRequest, progress: Progress, *, offline: bool) -> list[Evaluation]:
+def evaluate(
+    layout: Layout, request: EvaluateRequest, progress: Progress, *, offline: bool, group: ProcessGroup = SINGLE
+) -> list[Evaluation]:
     """Scores a run by one suite or several; judges are loaded first, so that a missing one costs no sampling.
 
     Raises JudgeMissing (exit 4), ConfigError for a suite, PromptError where no prompt fits the subject.
@@ -92,24 +98,21 @@ def evaluate(layout: Layout, request: EvaluateRequest, progress: Progress, *, of
         check_no_twin(suite.name, "suite", [*names_in(layout.evals_dir(record.name)), *(one.name for one in chosen)])
     if checkpoint is not None:
         require_checkpoint(layout, record, checkpoint)
-    seed = checked_seed(layout, record, scoring)
+    seed = group.on_main(lambda: checked_seed(layout, record, scoring))
     check_suites(layout, record, chosen, progress)
-    check_writable(layout.evals_dir(record.name))
+    group.on_main(lambda: check_writable(layout.evals_dir(record.name)))
     from dbcli.workflows.evaluation.masking import load_masking
 
-    profile = profile_of(layout, record)
-    device = profile.train.device
-    check_devices(request.processes, device)
-    judges = project_judges(layout, scoring.judge, profile, offline=offline)
-    masking = load_masking(layout, record, profile, progress, offline=offline) if request.masked else None
-    with (
-        computing(f"scores of {record.name}", progress),
-        listening() as stop,
-        company(request.processes, device, stop, progress),
-    ):
-        model = loaded_run(layout, record, progress, offline=offline, checkpoint=checkpoint)
-        sampler = evaluation_sampler(model.profile, record, scoring.count, seed, progress, stop)
-        announce("model", root=str(layout.root), run=record.name, checkpoint=checkpoint, device=device)
+    profile, judges, masking = profile_of(layout, record), None, None
+    take_devices(group, profile.train.device, progress)
+    if group.is_main:
+        judges = project_judges(layout, scoring.judge, profile, offline=offline)
+        masking = load_masking(layout, record, profile, progress, offline=offline) if request.masked else None
+    with computing(f"scores of {record.name}", progress, group), listening(group) as stop:
+        with group.main_first():
+            offline = offline or not group.is_main
+            model = loaded_run(layout, record, progress, offline=offline, checkpoint=checkpoint)
+        sampler = evaluation_sampler(model.profile, record, scoring.count, seed, progress, stop, group)
         scorer = Scorer(model, record, sampler, judges, request.keep_identifier, checkpoint, masking)
         return [_score_suite(scorer, suite, grid=request.grid) for suite in chosen]
 
@@ -167,11 +170,12 @@ def evaluation_sampler(
     seed: int | None,
     progress: Progress,
     should_stop: Callable[[], bool],
+    group: ProcessGroup = SINGLE,
 ) -> PromptSampler:
     """How an evaluation's images are generated: the run's settings and seed where nobody said, the paper's count."""
     settings = sampling_settings(profile, {"count": IMAGES_PER_PROMPT if count is None else count})
     first = profile.train.seed if seed is None else seed
-    return PromptSampler(in_words(settings, words_of(record)), first, progress, should_stop)
+    return PromptSampler(in_words(settings, words_of(record)), first, progress, should_stop, group)
 
 
 def score_definitions() -> dict[str, dict[str, str]]:
@@ -195,12 +199,14 @@ def _score_suite(scorer: Scorer, suite: Suite, *, grid: bool) -> Evaluation:
     layout, record = scorer.model.layout, scorer.record
     folder = layout.eval_dir(record.name, _folder_name(scorer, suite, is_masked=scorer.masking is not None))
     scores, subjects = scored(scorer, suite)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "scores.json", scores)
-    sheet = _sheet(record, suite, subjects, folder) if grid else None
-    report = folder / "report.html"
-    write_report(report, layout, record, scores, subjects)
-    return Evaluation(record.name, suite.name, scores, folder / "scores.json", report, sheet)
+    file, report, sheet = folder / "scores.json", folder / "report.html", folder / "grid.png" if grid else None
+    if scorer.sampler.group.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, scores)
+        if sheet is not None:
+            _write_sheet(sheet, record, suite, subjects)
+        write_report(report, layout, record, scores, subjects)
+    return Evaluation(record.name, suite.name, scores, file, report, sheet)
 
 
 def _folder_name(scorer: Scorer, suite: Suite, *, is_masked: bool) -> str:
@@ -214,15 +220,21 @@ def scored(scorer: Scorer, suite: Suite) -> tuple[dict[str, Any], list[SubjectIm
 
     Raises PromptError where the suite has no prompt for what the run learnt.
     """
-    from dbcli.metrics.judges.features_cache import FeatureStore
-    from dbcli.metrics.protocol import score_images
-
-    layout, record, masking, sampler = scorer.model.layout, scorer.record, scorer.masking, scorer.sampler
+    layout, record = scorer.model.layout, scorer.record
     folder = layout.eval_dir(record.name, _folder_name(scorer, suite, is_masked=False)) / "images"
     found = [_subject_images(scorer, suite, subject, folder) for subject in record.subjects]
     subjects = [subject for subject in found if subject.prompts]
     if not subjects:
         raise _without_prompt(suite, record)
+    return scorer.sampler.group.on_main(lambda: _scores(scorer, suite, subjects)), subjects
+
+
+def _scores(scorer: Scorer, suite: Suite, subjects: list[SubjectImages]) -> dict[str, Any]:
+    from dbcli.metrics.judges.features_cache import FeatureStore
+    from dbcli.metrics.protocol import score_images
+
+    layout, record, masking, sampler = scorer.model.layout, scorer.record, scorer.masking, scorer.sampler
+    assert scorer.judges is not None  # the main rank has them
     scores: dict[str, Any] = score_images(
         subjects,
         scorer.judges,
@@ -233,7 +245,7 @@ def scored(scorer: Scorer, suite: Suite) -> tuple[dict[str, Any], list[SubjectIm
     if masking is not None and masking.photos:
         scores["protocol"]["masked"] = PHOTOS_ONLY
     scores |= {"run": record.name, "suite": suite.name, "draw": sampler.settings.model_dump(), "seed": sampler.seed}
-    return scores | ({} if scorer.checkpoint is None else {"checkpoint": scorer.checkpoint}), subjects
+    return scores | ({} if scorer.checkpoint is None else {"checkpoint": scorer.checkpoint})
 
 
 def _subject_images(scorer: Scorer, suite: Suite, subject: RunSubject, folder: Path) -> SubjectImages:
@@ -261,10 +273,8 @@ def label_of(prompt: SuitePrompt, words: Mapping[str, Words]) -> str:
     return rendered_label(prompt.label, (own.identifier, own.class_noun))
 
 
-def _sheet(record: RunRecord, suite: Suite, subjects: Sequence[SubjectImages], folder: Path) -> Path:
+def _write_sheet(path: Path, record: RunRecord, suite: Suite, subjects: Sequence[SubjectImages]) -> None:
     """grid.png: the photos in the first row, then a row a prompt."""
-    path = folder / "grid.png"
     photos = {subject.name: list(subject.photos) for subject in subjects if subject.photos}
     rows = {prompt.prompt: list(prompt.images) for subject in subjects for prompt in subject.prompts}
     write_sheet(path, photos, rows, title=f"{record.name} · {suite.name}")
-    return path

@@ -27,7 +27,7 @@ class ScoringOptions:
 class EvaluateRequest:
     """Scores of one run, the newest finished one if none is named.
 
-    `masked` blanks backgrounds; `checkpoint` scores the run as it was after that step; `processes` draw together.
+    `masked` blanks backgrounds; `checkpoint` scores the run as it was after that step.
     """
 
     run: str | None = None
@@ -36,4 +36,3 @@ class EvaluateRequest:
     masked: bool = False
     checkpoint: int | None = None
     grid: bool = False
-    processes: int = 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe, save_png
@@ -19,7 +20,6 @@ from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.images.image_writer import ImageWriter
 from dbcli.workflows.models.loaded import LoadedModel
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.several import dealt, together
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -189,6 +189,7 @@ class PromptSampler:
     seed: int
     progress: Progress
     should_stop: Callable[[], bool]
+    group: ProcessGroup = SINGLE
 
     def files(
         self, model: LoadedModel, prompts: Sequence[str], folder: Path, *, count: int | None = None
@@ -204,11 +205,9 @@ class PromptSampler:
             prompts, settings, seed=self.seed, size_px=size_px, base=base, record=model.record, extras=model.extras
         )
         paths = [folder / file_name(recipe) for recipe in recipes]
-        missing = {index for index, path in enumerate(paths) if not path.exists()}
+        missing = self.group.on_main(lambda: {index for index, path in enumerate(paths) if not path.exists()})
         if missing:
-            shares = dealt(missing, batch_size)
-            facts = {"folder": str(folder), "batch_size": batch_size, "shares": shares}
-            with together("draw", recipes=[one.to_plain() for one in recipes], **facts):
+            with self.group.together():
                 generate_images(
                     base,
                     recipes,
@@ -216,7 +215,7 @@ class PromptSampler:
                     batch_size=batch_size,
                     progress=self.progress,
                     should_stop=self.should_stop,
-                    wanted=set(shares[0]),
+                    wanted=self.group.split(missing, batch_size),
                     title=f"Generating {len(missing)} images with {model.title}",
                 )
         return [paths[start : start + settings.count] for start in range(0, len(paths), settings.count)]

@@ -7,11 +7,12 @@ and what it settles is written into the run, so that a resumed run goes on as on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
@@ -38,6 +39,8 @@ from dbcli.workflows.progress import Progress, Stage
 from dbcli.workflows.setup.effective_settings import default_judge, judge_sources
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.training.trainer import Trainer
     from dbcli.metrics.choice import Choice
@@ -46,11 +49,29 @@ if TYPE_CHECKING:
 TIMED_STEPS = 100
 
 
-def open_probing(layout: Layout, record: RunRecord, base: Base, profile: Profile, progress: Progress) -> Probing | None:
+def open_probing(
+    layout: Layout,
+    record: RunRecord,
+    base: Base,
+    profile: Profile,
+    progress: Progress,
+    group: ProcessGroup = SINGLE,
+) -> Probing | None:
     """Probing of a run with its judges loaded; None, with one line that says why, where there is none.
 
-    Raises JudgeMissing where probes, or stopping by them, were asked for and the judges are not on this machine.
+    All ranks generate the images of a probe, the main rank has the judges. Raises JudgeMissing where probes, or
+    stopping by them, were asked for and the judges are not on this machine.
     """
+    own = _opened(layout, record, base, profile, progress, group) if group.is_main else None
+    found = group.gather(None if own is None else (own.items, own.record))[0]
+    if own is not None or found is None:
+        return own
+    return Probing(layout, record, base, profile, progress, None, *found, 0.0, group)
+
+
+def _opened(
+    layout: Layout, record: RunRecord, base: Base, profile: Profile, progress: Progress, group: ProcessGroup
+) -> Probing | None:
     plan = _plan(layout, record, profile)
     began = time.perf_counter()
     reason = plan.why if not plan.steps else None
@@ -80,7 +101,7 @@ def open_probing(layout: Layout, record: RunRecord, base: Base, profile: Profile
     save_probes(layout, record.name, found)
     places = ", ".join(str(step) for step in plan.steps[:6]) + (", …" if len(plan.steps) > 6 else "")
     progress.note(f"probes ON: after steps {places}, {len(items)} pictures each ({plan.why})")
-    return Probing(layout, record, base, profile, progress, panel, items, found, loading)
+    return Probing(layout, record, base, profile, progress, panel, items, found, loading, group)
 
 
 def _plan(layout: Layout, record: RunRecord, profile: Profile) -> ProbePlan:
@@ -119,10 +140,11 @@ class Probing:
     base: Base
     profile: Profile
     progress: Progress
-    panel: Panel
+    panel: Panel | None
     items: list[Item]
     record: ProbeRecord
     seconds: float
+    group: ProcessGroup = SINGLE
 
     def __post_init__(self) -> None:
         self._loading = self.seconds
@@ -136,15 +158,12 @@ class Probing:
         return step in self.record.plan.steps and not self.record.settled(step)
 
     def after_step(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> None:
-        """Probes the checkpoint that the trainer stands at, if that is planned; left out once a signal came."""
+        """Probes the checkpoint that the trainer stands at, if that is planned; left out once a signal came.
+
+        Called by all ranks.
+        """
         step = trainer.done
-        if not self.is_due(step):
-            self._settle_stop(step)  # a kill may have come between the probe and this
-            return
-        reason = self._too_dear(step)
-        if reason is not None:
-            self._leave_out(step, reason)
-            self.progress.note(f"probe after step {step} left out: {reason}")
+        if not self.group.on_main(lambda: self._begins(step)):
             return
         try:
             made = attempted(
@@ -152,16 +171,46 @@ class Probing:
             )
         except Interrupted:
             return
+        if not self.group.is_main:
+            return
         if made is None:
             self._leave_out(step, "it failed")
             return
         stage.measure(self.run.name, step, {"fidelity": made.fidelity, "editability": made.editability})
         self._settle_stop(step)
 
+    def _begins(self, step: int) -> bool:
+        """Whether a probe is made after `step`; one that would take too long is left out."""
+        if not self.is_due(step):
+            self._settle_stop(step)  # a kill may have come between the probe and this
+            return False
+        reason = self._too_dear(step)
+        if reason is not None:
+            self._leave_out(step, reason)
+            self.progress.note(f"probe after step {step} left out: {reason}")
+        return reason is None
+
     def _made(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> ProbeEntry:
-        entry = self._probe(trainer, stage, should_stop)
-        self._keep(trainer, entry)
-        return entry
+        from dbcli.diffusion.training.as_result import as_result
+
+        began, step = time.perf_counter(), trainer.done
+        with as_result(trainer):
+            images = draw_items(
+                self.base,
+                self.items,
+                batch_size=self.profile.draw.batch_size,
+                on_image=lambda count: stage.tell(f"probe after step {step}: picture {count}"),
+                should_stop=should_stop,
+                on_note=stage.tell,
+                group=self.group,
+            )
+
+        def scored_and_kept() -> ProbeEntry:
+            entry = self._scored(step, images, began)
+            self._keep(trainer, entry)
+            return entry
+
+        return self.group.on_main(scored_and_kept)
 
     def _leave_out(self, step: int, reason: str) -> None:
         self.record.skipped.append(SkippedProbe(step=step, why=reason))
@@ -207,19 +256,8 @@ class Probing:
             chart = self.layout.probes_dir(self.run.name) / "chart.png"
             attempted("The chart of the probes", self.progress, lambda: write_bytes(chart, probe_curve(self.record)))
 
-    def _probe(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> ProbeEntry:
-        from dbcli.diffusion.training.as_result import as_result
-
-        began, step = time.perf_counter(), trainer.done
-        with as_result(trainer):
-            images = draw_items(
-                self.base,
-                self.items,
-                batch_size=self.profile.draw.batch_size,
-                on_image=lambda count: stage.tell(f"probe after step {step}: picture {count}"),
-                should_stop=should_stop,
-                on_note=stage.tell,
-            )
+    def _scored(self, step: int, images: Sequence[Image.Image], began: float) -> ProbeEntry:
+        assert self.panel is not None  # the main rank has one
         found = self.panel.score(self.items, images)
         for index, (image, item) in enumerate(zip(images, self.items, strict=True)):
             path = probe_image(self.layout, self.run.name, step, index)

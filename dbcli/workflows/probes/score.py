@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe
 from dbcli.project.prompts.identifiers import render_with, render_without
@@ -89,6 +90,7 @@ def draw_items(
     on_image: Callable[[int], None],
     should_stop: Callable[[], bool],
     on_note: Callable[[str], None] = lambda line: None,
+    group: ProcessGroup = SINGLE,
 ) -> list[Image.Image]:
     """The pictures of a set in its order; one that two subjects of a class share is drawn once. Raises Interrupted."""
     from dbcli.diffusion.images import to_image
@@ -98,9 +100,13 @@ def draw_items(
     distinct = list(dict.fromkeys(orders))
     how = sampling_of(items[0].recipe, batch_size)
     images: dict[SampleRequest, Image.Image] = {}
-    for index, pixels in sample_images(base, distinct, how, should_stop=should_stop, on_note=on_note):
-        images[distinct[index]] = to_image(pixels)
-        on_image(len(images))
+    own = group.split(range(len(distinct)), batch_size)
+    with group.together():
+        for index, pixels in sample_images(base, distinct, how, wanted=own, should_stop=should_stop, on_note=on_note):
+            images[distinct[index]] = to_image(pixels)
+            on_image(len(images))
+    for part in group.gather(images):
+        images |= part
     return [images[order] for order in orders]
 
 

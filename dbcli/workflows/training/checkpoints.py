@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import TrainingDiverged
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
@@ -14,7 +15,6 @@ from dbcli.project.runs.checkpoints import checkpoints, newest_checkpoint, save_
 from dbcli.project.runs.run_store import RunRecord, append_event, read_events, save_run
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.several import announce
 from dbcli.workflows.training.divergence import (
     LARGEST_ERROR,
     BeginAgain,
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of a run that is training, and the errors of its steps, by which they are judged."""
+    """The checkpoints of a run that is training, and the errors of its steps, by which they are judged.
+
+    The main rank writes and judges them; `load_newest` and `recover` are called by all.
+    """
 
     layout: Layout
     record: RunRecord
     trainer: Trainer
     profile: Profile
     progress: Progress
+    group: ProcessGroup = SINGLE
     errors: dict[int, float] = field(default_factory=dict)
     loaded: int = 0
 
@@ -69,16 +73,16 @@ class Checkpoints:
         """Puts the newest sound checkpoint into the trainer; False where there is none."""
         from dbcli.diffusion.training.state_files import read_state
 
-        found = newest_checkpoint(
-            self.layout,
-            self.record.name,
-            on_damage=lambda fault: self.progress.warn(f"{fault}; an earlier checkpoint is used."),
+        found = self.group.on_main(
+            lambda: newest_checkpoint(
+                self.layout,
+                self.record.name,
+                on_damage=lambda fault: self.progress.warn(f"{fault}; an earlier checkpoint is used."),
+            )
         )
         if found is None:
             return False
-        state = self._as_settings_are_now(read_state(found))
-        announce("load", folder=str(found), with_optimiser=bool(state.optimiser))
-        self.trainer.load_state(state)
+        self.trainer.load_state(self._as_settings_are_now(read_state(found)))
         self.record.step = self.loaded = self.trainer.done
         self.errors = recorded_errors(read_events(self.layout, self.record.name), self.trainer.done)
         return True
@@ -94,15 +98,7 @@ class Checkpoints:
 
         Raises the error where the run has to stop, BeginAgain where only the base is left to go back to.
         """
-        at_once = self.loaded > 0 and max(self.errors, default=0) <= self.loaded
-        self._drop_unsound(at_once=at_once)
-        if self.profile.train.on_divergence == "lower-rate":
-            self._roll_back(error)
-        elif at_once:
-            # It was written by other settings, or by a machine that failed: not these are at fault, but its weights.
-            self._go_back(error.message, 1.0)
-        else:
-            raise error
+        self._go_back(error.message, self.group.on_main(lambda: self._scale_after(error)))
 
     def _as_settings_are_now(self, state: TrainingState) -> TrainingState:
         """The state of a checkpoint without what settings that changed after it have made meaningless."""
@@ -124,20 +120,29 @@ class Checkpoints:
         left = [path for path in found if path.exists()]
         self.record.step = int(left[-1].name.removeprefix("step-")) if left else 0
 
-    def _roll_back(self, error: TrainingDiverged) -> None:
+    def _scale_after(self, error: TrainingDiverged) -> float:
+        """The scale of the learning rates to go on with, from a checkpoint whose weights were good."""
+        at_once = self.loaded > 0 and max(self.errors, default=0) <= self.loaded
+        self._drop_unsound(at_once=at_once)
+        if self.profile.train.on_divergence != "lower-rate":
+            if at_once:
+                # It was written by other settings, or by a machine that failed: its weights are at fault, not these.
+                return 1.0
+            raise error
         scale = self.trainer.rate_scale / 2
         if scale < least_rate_scale(self.record.base.name, self.profile):
             raise error
-        self._go_back(error.message, scale)
+        return scale
 
     def _go_back(self, reason: str, scale: float) -> None:
         diverged_at = self.trainer.done
         is_loaded = self.load_newest()
         step = self.trainer.done if is_loaded else 0
         rate = "" if scale == 1 else f", at {scale:g} of the learning rate"
-        self.progress.warn(f"{reason} Back to step {step}{rate}.")
-        event = {"event": "rolled back", "from": diverged_at, "step": step, "rate_scale": scale}
-        append_event(self.layout, self.record.name, event)
+        if self.group.is_main:
+            self.progress.warn(f"{reason} Back to step {step}{rate}.")
+            event = {"event": "rolled back", "from": diverged_at, "step": step, "rate_scale": scale}
+            append_event(self.layout, self.record.name, event)
         if not is_loaded:
             raise BeginAgain(scale)
         self.trainer.rate_scale = scale

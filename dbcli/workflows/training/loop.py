@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord, append_event
@@ -15,6 +16,7 @@ from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.memory.errors import is_out_of_memory
 from dbcli.workflows.probes.probes import Probing
 from dbcli.workflows.progress import Progress, Stage
+from dbcli.workflows.signals import StopSignal
 from dbcli.workflows.training.checkpoints import Checkpoints
 from dbcli.workflows.training.data import Lesson
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.training.batches import BatchSampler
-    from dbcli.diffusion.training.parallel import Company
     from dbcli.diffusion.training.teacher import Teacher
     from dbcli.diffusion.training.trainer import StepResult, Trainer
 
@@ -74,9 +75,9 @@ def build_trainer(
     rows: BatchSampler,
     teacher: Teacher | None,
     profile: Profile,
-    company: Company | None = None,
+    group: ProcessGroup = SINGLE,
 ) -> Trainer:
-    """Joins a base, a lesson and a profile's numbers into a trainer, one of a company's if there is one."""
+    """Joins a base, a lesson and a profile's numbers into a trainer, of one rank of a group."""
     from dbcli.diffusion.compile import compile_unet
     from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.offload import idle_in_training, offload
@@ -107,7 +108,7 @@ def build_trainer(
             **{key: settings[key] for key in OPTIMISATION_KEYS},
         ),
         loop=LoopSettings(train.steps, train.accumulation, train.precision, train.ema, rows.seed),
-        company=company,
+        group=group,
     )
 
 
@@ -118,33 +119,37 @@ def run_loop(
     trainer: Trainer,
     profile: Profile,
     progress: Progress,
-    stop: Callable[[], bool],
+    stop: StopSignal,
     probing: Probing | None = None,
     rate_scale: float = 1.0,
 ) -> bool:
-    """The steps, from the newest checkpoint on; True at the end, False after a wish to stop, with a checkpoint written.
+    """The steps, from the newest checkpoint on; True at the end, False after a signal, with a checkpoint written.
 
     The end is the last step, or where `probing` finds that nothing rises any longer. A run that has no checkpoint yet
     begins at `rate_scale` of its learning rates.
 
     Raises TrainingDiverged or BeginAgain by the profile's policy, with the last sound checkpoint still there.
     """
-    keeper = Checkpoints(layout, record, trainer, profile, progress)
+    group = trainer.group
+    keeper = Checkpoints(layout, record, trainer, profile, progress, group)
     if keeper.load_newest():
-        append_event(layout, record.name, {"event": "resumed", "step": trainer.done})
+        group.on_main(lambda: append_event(layout, record.name, {"event": "resumed", "step": trainer.done}))
     else:
         trainer.rate_scale = rate_scale
         if profile.train.on_divergence == "lower-rate":
-            keeper.save()  # the beginning is a place to go back to as well
+            group.on_main(keeper.save)  # the beginning is a place to go back to as well
 
-    def after_step(step: int) -> None:
+    def save_if_due(step: int) -> None:
         every = profile.train.checkpoint_every
         if (every and step % every == 0) or step == profile.train.steps or stop():
             keeper.save()
+
+    def after_step(step: int) -> None:
+        group.on_main(lambda: save_if_due(step))
         if probing is not None:
             probing.after_step(trainer, stage, stop)
             on_step.tell()  # the probe's own words are over with the probe
-        if profile.train.preview_every and step % profile.train.preview_every == 0:
+        if group.is_main and profile.train.preview_every and step % profile.train.preview_every == 0:
             _preview(layout, record, base, trainer, profile, progress, stop)
 
     with progress.stage(f"Training {record.name}", profile.train.steps) as stage:
@@ -153,7 +158,7 @@ def run_loop(
         if probing is not None:
             probing.after_step(trainer, stage, stop)  # a kill may have come before the probe of this step
         finished = _to_the_end(keeper, profile, probing, on_step, after_step, stop)
-    if record.step != trainer.done:
+    if group.is_main and record.step != trainer.done:
         keeper.save()  # the signal came just after the step had asked for it, or the end came early
     return finished
 
@@ -164,12 +169,12 @@ def _to_the_end(
     probing: Probing | None,
     on_step: Callable[[StepResult], None],
     after_step: Callable[[int], None],
-    stop: Callable[[], bool],
+    stop: StopSignal,
 ) -> bool:
     """Trains until nothing is left to do, or a signal came; whether the run is over."""
     from dbcli.diffusion.training.trainer import train
 
-    trainer = keeper.trainer
+    trainer, group = keeper.trainer, keeper.group
 
     def step_made(result: StepResult) -> None:
         on_step(result)
@@ -182,18 +187,26 @@ def _to_the_end(
         is_last = trainer.done >= profile.train.steps and not probing.is_due(trainer.done)
         return is_last or probing.ends_at(trainer.done)
 
-    while not is_over() and not stop():
+    def ends() -> bool:
+        return stop.anywhere() or group.on_main(is_over)
+
+    while not ends():
         try:
-            train(trainer, on_step=step_made, after_step=after_step, should_stop=lambda: stop() or is_over())
+            train(
+                trainer,
+                on_step=lambda result: group.on_main(lambda: step_made(result)),
+                after_step=after_step,
+                should_stop=ends,
+            )
         except TrainingDiverged as error:
             keeper.recover(error)
-            if probing is not None:
+            if probing is not None and group.is_main:
                 probing.rolled_back(trainer.done)
         except Exception as error:
-            if is_out_of_memory(error):
+            if group.is_main and is_out_of_memory(error):
                 keeper.rescue()
             raise
-    return is_over()
+    return group.on_main(is_over)
 
 
 @dataclass

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted, Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
@@ -18,6 +19,7 @@ from dbcli.project.subjects.lineage import parent_of
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
+from dbcli.workflows.launch import take_devices
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.fallback import fall_back
@@ -25,7 +27,6 @@ from dbcli.workflows.models.trainable import make_trainable, take_over
 from dbcli.workflows.probes.probes import open_probing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.several import announce, check_several, company, current, tell_of_run, together
 from dbcli.workflows.signals import StopSignal, listening
 from dbcli.workflows.training.data import gather
 from dbcli.workflows.training.divergence import BeginAgain
@@ -40,37 +41,39 @@ if TYPE_CHECKING:
 
 
 def train_run(
-    layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool, processes: int = 1
+    layout: Layout, plan: TrainingPlan, progress: Progress, *, offline: bool, group: ProcessGroup = SINGLE
 ) -> RunRecord:
-    """Makes or resumes the run of a plan, trains it to the end on so many GPUs, and returns its finished record.
+    """Makes or resumes the run of a plan, trains it to the end with all ranks, and returns its finished record.
 
-    A resumed run goes on as if it had never stopped, whatever number of processes began it.
+    A resumed run goes on as if it had never stopped, whatever number of ranks began it.
     """
-    check_several(processes, plan.profile)
+    take_devices(group, plan.profile.train.device, progress, fused_backward=plan.profile.train.fused_backward)
     check_plan(layout, plan)
     for line in plan.notes:
         progress.note(line)
     for line in plan.cautions:
         progress.warn(line)
-    name = new_run(layout, plan) if plan.resumed is None else plan.resumed.record.name
+    name = group.on_main(lambda: new_run(layout, plan) if plan.resumed is None else plan.resumed.record.name)
     with (
-        hold(layout.run_lock(name), f"the run {name}"),
-        computing(f"the run {name}", progress),
-        listening() as stop,
-        recorded(layout, name, plan, progress) as record,
-        company(processes, plan.profile.train.device, stop, progress),
+        hold(layout.run_lock(name), f"the run {name}") if group.is_main else nullcontext(),
+        computing(f"the run {name}", progress, group),
+        listening(group) as stop,
+        recorded(layout, name, plan, progress, group) as record,
     ):
         profile, rate_scale = plan.profile, 1.0
         while True:
             try:
-                _train(layout, record, plan.shown, profile, progress, stop, offline=offline, rate_scale=rate_scale)
+                with group.together():
+                    how = {"offline": offline, "rate_scale": rate_scale}
+                    _train(layout, record, plan.shown, profile, progress, stop, group, **how)
                 break
             except BeginAgain as again:
                 rate_scale = again.rate_scale
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                profile, rate_scale = fall_back(layout, record, profile, error, progress), 1.0
+                profile, rate_scale = group.on_main(partial(fall_back, layout, record, profile, error, progress)), 1.0
+                record.fallbacks = group.on_main(lambda: record.fallbacks)
             give_back()
     give_back()
     return record
@@ -90,6 +93,7 @@ def _train(
     profile: Profile,
     progress: Progress,
     stop: StopSignal,
+    group: ProcessGroup,
     *,
     offline: bool,
     rate_scale: float,
@@ -98,40 +102,35 @@ def _train(
     from dbcli.workflows.models.weights import save_tuned
 
     device, parent = pick_device(profile.train.device), parent_of(layout, record)
-    with _timed(record, "load"), progress.stage("Loading the base", 1) as stage:
-        base = load_project_base(layout, progress, offline=offline, device=device)
+    with _timed(record, "load"), progress.stage("Loading the base", 1) as stage, group.main_first():
+        base = load_project_base(layout, progress, offline=offline or not group.is_main, device=device)
         stage.advance()
-    if record.base.hash not in (None, base.hash):
-        raise Refused(
-            f"The run {record.name} began on another base ({record.base.name}).",
-            hint=f"{anew(record)} starts a new run",
-        )
-    _describe(record, base, device_name(device))
-    save_run(layout, record)
-    tell_of_run(layout, record, base.hash, profile, subjects)
+    _check_base(record, base, group)
+    _describe(record, base, device_name(device), group.size)
+    if group.is_main:
+        save_run(layout, record)
     resolution = profile.images.resolution or base.resolution
     stop.raise_if_stopped("Stopped before training began.")
-    probing = open_probing(layout, record, base, profile, progress)
+    probing = open_probing(layout, record, base, profile, progress, group)
     with _timed(record, "class_images"):
-        class_images = run_class_images(layout, base, record, profile, resolution, progress, stop)
-    tell_prior(layout, record, class_images, profile, progress)
+        class_images = run_class_images(layout, base, record, profile, resolution, progress, stop, group)
+    if group.is_main:
+        tell_prior(layout, record, class_images, profile, progress)
     with _timed(record, "encode"):
-        announce("gather", class_images=[None if one is None else one.to_plain() for one in class_images])
         lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, stop)
         rows = row_plan(lesson, profile, record)
-        teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, stop)
+        teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, stop, group)
     stop.raise_if_stopped("Stopped before training began.")
-    with together("build"):
-        # Only now: class images and teacher are the base's own, whatever the run goes on from.
-        lora = None if parent is None else take_over(layout, parent, base)
-        trainable = make_trainable(base, profile, record.subjects, lora)
-        trainer = build_trainer(base, trainable, lesson, rows, teacher, profile, current())
+    # Only now: class images and teacher are the base's own, whatever the run goes on from.
+    lora = None if parent is None else take_over(layout, parent, base)
+    trainable = make_trainable(base, profile, record.subjects, lora)
+    trainer = build_trainer(base, trainable, lesson, rows, teacher, profile, group)
     # Not before: what loading and encoding freed is no step's, and goes back to the system.
     if not record.fallbacks:
         keep_freed_memory()
     with _timed(record, "train"):
         finished = run_loop(layout, record, base, trainer, profile, progress, stop, probing, rate_scale)
-    if probing is not None:
+    if probing is not None and group.is_main:
         probing.account()
     record.peak_memory_bytes = peak_memory_bytes(device)
     if not finished:
@@ -139,6 +138,8 @@ def _train(
             f"Stopped after step {trainer.done} of {profile.train.steps}; a checkpoint is written.",
             exit_code=stop.exit_code,
         )
+    if not group.is_main:
+        return
     with _timed(record, "save"):
         trainer.use_averages()
         if probing is not None:
@@ -149,11 +150,20 @@ def _train(
             attempted("Tidying up after the probes", progress, probing.close)
 
 
-def _describe(record: RunRecord, base: Base, device: str) -> None:
+def _check_base(record: RunRecord, base: Base, group: ProcessGroup) -> None:
+    if record.base.hash not in (None, base.hash):
+        raise Refused(
+            f"The run {record.name} began on another base ({record.base.name}).",
+            hint=f"{anew(record)} starts a new run",
+        )
+    if len(set(group.gather(base.hash))) > 1:
+        raise Refused(f"The base {base.name} has other weights on another machine of the launch.")
+
+
+def _describe(record: RunRecord, base: Base, device: str, processes: int) -> None:
     from importlib.metadata import version
 
     packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
     record.base = RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash)
-    several = current()
-    record.device = device if several is None else f"{several.size} × {device}"
+    record.device = device if processes == 1 else f"{processes} × {device}"
     record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in packages}}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from dbcli.diffusion.distributed import ProcessGroup
 from dbcli.errors import DiskFull, DreamboothError, Interrupted, MachineError, OutOfMemory, TrainingDiverged
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
@@ -82,22 +83,39 @@ def _recorded(layout: Layout, subject: Subject, profile: Profile) -> RunSubject:
 
 
 @contextmanager
-def recorded(layout: Layout, name: str, plan: TrainingPlan, progress: Progress) -> Iterator[RunRecord]:
-    """The record of a run that is trained while the block runs. The run is held meanwhile."""
-    way_on = f"dreambooth train --resume {name}"
+def recorded(
+    layout: Layout, name: str, plan: TrainingPlan, progress: Progress, group: ProcessGroup
+) -> Iterator[RunRecord]:
+    """The record of a run that is trained while the block runs; the main rank alone writes it. The run is held."""
+    record = group.on_main(lambda: _begun(layout, name, plan))
+    try:
+        yield record
+    except BaseException as error:
+        if group.is_main:
+            _close_after(error, layout, record)
+        raise
+    if group.is_main:
+        _close(layout, record, "finished", None)
+        tidy = partial(tidy_checkpoints, layout, record, profile_of(layout, record), progress)
+        attempted("Tidying the checkpoints", progress, tidy)
+
+
+def _begun(layout: Layout, name: str, plan: TrainingPlan) -> RunRecord:
     # Read only now: until the lock was ours, another process may have brought the run to its end.
-    record = load_run(layout, name)
+    record: RunRecord = load_run(layout, name)
     refuse_finished(record)
     apply_changes(layout, record, plan)
     record.state, record.error = "running", None
     save_run(layout, record)
-    try:
-        yield record
-    except Interrupted as error:
+    return record
+
+
+def _close_after(error: BaseException, layout: Layout, record: RunRecord) -> None:
+    way_on = f"dreambooth train --resume {record.name}"
+    if isinstance(error, Interrupted):
         _close(layout, record, "interrupted", error.message)
         error.hint = way_on
-        raise
-    except BaseException as error:
+    else:
         if isinstance(error, TrainingDiverged):
             explain_divergence(error, layout, record, profile_of(layout, record))
         elif isinstance(error, DiskFull):
@@ -107,10 +125,6 @@ def recorded(layout: Layout, name: str, plan: TrainingPlan, progress: Progress) 
         # On a full disk even this may fail; what went wrong first is what a person has to hear.
         with suppress(OSError, MachineError):
             _close(layout, record, "failed", error.message if isinstance(error, DreamboothError) else repr(error))
-        raise
-    _close(layout, record, "finished", None)
-    tidy = partial(tidy_checkpoints, layout, record, profile_of(layout, record), progress)
-    attempted("Tidying the checkpoints", progress, tidy)
 
 
 def _close(layout: Layout, record: RunRecord, state: RunState, error: str | None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.class_images.teacher_store import TeacherStore
 from dbcli.project.files.layout import Layout
@@ -15,8 +17,6 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.training.data import Lesson, class_pixels
 
 if TYPE_CHECKING:
-    import torch
-
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.training.batches import BatchSampler
     from dbcli.diffusion.training.teacher import Stored, Teacher
@@ -35,6 +35,7 @@ def teacher_of(
     resolution: int,
     progress: Progress,
     should_stop: Callable[[], bool],
+    group: ProcessGroup = SINGLE,
 ) -> Teacher | None:
     """The teacher a profile asks for; None where class images alone do. The base must still be untuned.
 
@@ -65,6 +66,7 @@ def teacher_of(
             resolution,
             progress,
             should_stop,
+            group,
         )
         for key, (images, count) in wanted.items()
     }
@@ -84,50 +86,71 @@ def stored_predictions(
     resolution: int,
     progress: Progress,
     should_stop: Callable[[], bool],
+    group: ProcessGroup = SINGLE,
 ) -> Stored:
-    """The base's predictions for `draws` draws of each class image, computed where they are not stored yet."""
+    """The base's predictions for `draws` draws of each class image, computed where they are not stored yet.
+
+    The main rank stores them, and all read them.
+    """
     import torch
 
+    from dbcli.diffusion.training.teacher import Stored, read_predictions
+
+    store = TeacherStore.of(
+        layout,
+        images.key,
+        images.files,
+        base_hash=base.hash,
+        prompt=images.prompt,
+        size=resolution,
+        seed=settings.seed,
+    )
+    group.on_main(lambda: _store_missing(store, base, images, settings, draws, resolution, progress, should_stop))
+    return Stored(torch.stack([read_predictions(store.file(number)) for number in range(draws)]), settings.seed)
+
+
+def _store_missing(
+    store: TeacherStore,
+    base: Base,
+    images: ClassImages,
+    settings: PriorSettings,
+    draws: int,
+    resolution: int,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> None:
     from dbcli.diffusion.conditioning import embed_prompts
     from dbcli.diffusion.images import encode
     from dbcli.diffusion.schedulers.samplers import alphas_of
-    from dbcli.diffusion.training.teacher import Stored, predict, read_predictions, write_predictions
+    from dbcli.diffusion.training.teacher import predict, write_predictions
 
-    seed = settings.seed
-    store = TeacherStore.of(
-        layout, images.key, images.files, base_hash=base.hash, prompt=images.prompt, size=resolution, seed=seed
-    )
     missing = store.missing(draws)
-    if missing:
-        # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
-        pixels = [class_pixels(file, resolution) for file in images.files]
-        posterior = encode(base.vae, pixels, on_batch=lambda count: _go_on(should_stop))
-        prompt = embed_prompts(base.tokenizer, base.text_encoder, [images.prompt])
-        alphas = alphas_of(base.scheduler_config)
-        with progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
+    if not missing:
+        return
+    # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
+    pixels = [class_pixels(file, resolution) for file in images.files]
+    posterior = encode(base.vae, pixels, on_batch=lambda count: _go_on(should_stop))
+    prompt = embed_prompts(base.tokenizer, base.text_encoder, [images.prompt])
+    with progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
 
-            def on_batch(count: int) -> None:
-                stage.advance(count)
-                _go_on(should_stop)
+        def on_batch(count: int) -> None:
+            stage.advance(count)
+            _go_on(should_stop)
 
-            def made(number: int) -> torch.Tensor:
-                return predict(
-                    base.unet,
-                    posterior,
-                    prompt,
-                    seed=seed,
-                    number=number,
-                    alphas_cumprod=alphas,
-                    batch_size=settings.batch_size,
-                    on_batch=on_batch,
-                )
-
-            store.fill(
-                draws,
-                lambda number, file: write_predictions(file, made(number)),
-                needed_bytes=posterior.mean.nbytes,
+        def write(number: int, file: Path) -> None:
+            made = predict(
+                base.unet,
+                posterior,
+                prompt,
+                seed=settings.seed,
+                number=number,
+                alphas_cumprod=alphas_of(base.scheduler_config),
+                batch_size=settings.batch_size,
+                on_batch=on_batch,
             )
-    return Stored(torch.stack([read_predictions(store.file(number)) for number in range(draws)]), seed)
+            write_predictions(file, made)
+
+        store.fill(draws, write, needed_bytes=posterior.mean.nbytes)
 
 
 def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str]) -> int | None:

@@ -150,3 +150,22 @@ def test_the_whole_loss_equals_a_computation_number_by_number(
         terms.append(weight * total)
     expected = sum(terms[:subject_rows]) / subject_rows + 0.7 * sum(terms[subject_rows:]) / subject_rows
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_losses_of_parts_sum_to_that_of_the_whole_batch() -> None:
+    # Subject errors 1 and 3, class error 4 with weight 2, prior weight 0.5: (1 + 3) / 2 + 0.5 * 8 / 1
+    nothing = torch.zeros(0)
+    parts = [
+        dreambooth_loss(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 2.0]), 1, 0.5, of_rows=(2, 1)),
+        dreambooth_loss(torch.tensor([3.0]), torch.tensor([1.0]), 1, 0.5, of_rows=(2, 1)),
+        dreambooth_loss(nothing, nothing, 0, 0.5, of_rows=(2, 1)),
+    ]
+    assert sum(float(one.total) for one in parts) == 6.0
+    assert sum(float(one.subject) for one in parts) == 2.0
+    assert sum(float(one.prior) for one in parts if one.prior is not None) == 8.0
+
+
+def test_a_part_without_class_rows_in_its_batch_has_no_prior_term() -> None:
+    part = dreambooth_loss(torch.tensor([3.0]), torch.tensor([1.0]), 1, 1.0, of_rows=(2, 0))
+    assert float(part.total) == 1.5
+    assert part.prior is None

@@ -1,4 +1,4 @@
-"""Several processes of one command: the result of one, nothing drawn twice, and an end together whatever happens."""
+"""Ranks of one command: the result of a single process, nothing drawn twice, and a common end whatever happens."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def held_at_the_third_step(server: ForkServer, project: Path, go_on: Path) -> li
     """Two processes that train, the first of them waiting before its third step until a file is there."""
     hold = {0: {"step": 3, "until": str(go_on)}}
     processes = launched(server, project, [*JOB, ON_CPU], 2, hold_at_step=hold)
-    processes[0].wait_until(lambda: len(losses(project)) == 2)
+    processes[0].wait_until(Path(f"{go_on}.held").exists)
     return processes
 
 
@@ -103,10 +103,10 @@ def test_two_processes_draw_train_and_score_as_one_does(
 ) -> None:
     project, counted = new_project(), tmp_path / "drawn"
     both = {rank: {"path": str(counted)} for rank in (0, 1)}
-    leader, follower = ended(launched(server, project, [*JOB, ON_CPU], 2, count_drawn=both))
-    leader.check(0)
-    follower.check(0)
-    assert (follower.out, follower.err) == ("", "")
+    main, other = ended(launched(server, project, [*JOB, ON_CPU], 2, count_drawn=both))
+    main.check(0)
+    other.check(0)
+    assert (other.out, other.err) == ("", "")
     assert images(project) == images(alone)
     assert recorded(project) == [0, 1, 2]
     # Batches of two: images 0 and 1 by one process, 2 by the other.
@@ -145,36 +145,25 @@ def test_three_processes_share_two_rows_as_one_takes_them(
     assert farthest < WEIGHT_BOUND
 
 
-def test_a_signal_to_the_command_ends_its_processes_with_a_checkpoint_and_one_process_goes_on(
-    server: ForkServer, new_project: NewProject, alone: Path
-) -> None:
-    project = with_images(new_project(), alone)
-    told = server.run(project, *JOB, ON_CPU, "--gpus", 2, stop_after={"step": 3}).check(143)
-    assert "Stopped after step 3 of 6; a checkpoint is written." in told.err
-    assert record(project / "runs" / RUN)["state"] == "interrupted"
-    server.run(project, "train", "--resume").check(0)
-    assert farthest_weights(alone, project) < WEIGHT_BOUND
-
-
 def test_a_signal_to_another_process_stops_the_first(
     server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path
 ) -> None:
     project, go_on = with_images(new_project(), alone), tmp_path / "go on"
-    leader, follower = held_at_the_third_step(server, project, go_on)
-    follower.signal(signal.SIGTERM)
+    main, other = held_at_the_third_step(server, project, go_on)
+    other.signal(signal.SIGTERM)
     go_on.touch()
-    leader.wait().check(143)
-    follower.wait().check(0)
+    main.wait().check(143)
+    other.wait().check(0)
     assert [event["step"] for event in events(project / "runs" / RUN) if "loss" in event] == [1, 2, 3]
     assert record(project / "runs" / RUN)["state"] == "interrupted"
 
 
 def test_a_signal_while_two_draw_class_images_keeps_what_both_drew(server: ForkServer, new_project: NewProject) -> None:
-    # Batches of two: the first process is stopped in its second one, images 4 and 5, and the other draws on.
+    # Batches of two: the main rank is stopped in its second one, images 4 and 5, and the other draws on.
     project, words = new_project(), [*JOB, ON_CPU, "--set=prior.images=8"]
-    leader, follower = ended(launched(server, project, words, 2, stop_in={0: {"phase": "class images"}}))
-    assert "6 of 8 are kept" in leader.check(130).err
-    follower.check(0)
+    main, other = ended(launched(server, project, words, 2, stop_in={0: {"phase": "class images"}}))
+    assert "6 of 8 are kept" in main.check(130).err
+    other.check(0)
     assert recorded(project) == [0, 1, 2, 3, 6, 7]
 
 
@@ -183,9 +172,9 @@ def test_a_fault_of_another_process_ends_the_first_with_its_words(
 ) -> None:
     project = with_images(new_project(), alone)
     broken = {1: {"step": 3, "error": "gpu"}}
-    leader, _ = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step=broken))
-    leader.check(5)
-    assert "CUDA error: device lost (in process 1)" in leader.err
+    main, _ = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step=broken))
+    main.check(5)
+    assert "CUDA error: device lost (in process 1)" in main.err
     assert record(project / "runs" / RUN)["state"] == "failed"
 
 
@@ -194,9 +183,9 @@ def test_memory_that_is_full_in_another_process_makes_all_fall_back(
 ) -> None:
     project = with_images(new_project(), alone)
     full = {1: {"step": 3, "error": "memory", "recomputing": False}}
-    leader, follower = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step=full))
-    leader.check(0)
-    follower.check(0)
+    main, other = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step=full))
+    main.check(0)
+    other.check(0)
     assert [one["step"] for one in record(project / "runs" / RUN)["fallbacks"]] == [2]
     assert farthest_weights(alone, project) < WEIGHT_BOUND
 
@@ -205,11 +194,11 @@ def test_a_process_that_is_killed_ends_the_others(
     server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path
 ) -> None:
     project, go_on = with_images(new_project(), alone), tmp_path / "go on"
-    leader, follower = held_at_the_third_step(server, project, go_on)
-    follower.signal(signal.SIGKILL)
-    assert follower.wait().code == -signal.SIGKILL
+    main, other = held_at_the_third_step(server, project, go_on)
+    other.signal(signal.SIGKILL)
+    assert other.wait().code == -signal.SIGKILL
     go_on.touch()
-    told = leader.wait().check(5)
+    told = main.wait().check(5)
     assert "One of 2 processes is gone" in told.err
     assert f" train --resume {RUN}" in told.err
 
@@ -232,3 +221,20 @@ def test_what_several_cannot_do_is_said_before_a_run_is_made(
     job = [word for word in FULL if word != "--set=train.checkpoint_every=2"]
     assert said in server.run(project, *job, *words).check(2).err
     assert not (project / "runs" / RUN).exists()
+
+
+def test_memory_that_is_full_on_one_rank_without_a_smaller_recipe_ends_all(
+    server: ForkServer, new_project: NewProject, alone: Path
+) -> None:
+    project = with_images(new_project(), alone)
+    main, other = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step={1: {"step": 3, "error": "memory"}}))
+    other.check(0)
+    assert "The memory is full" in main.check(5).err
+    assert record(project / "runs" / RUN)["state"] == "failed"
+
+
+def test_a_run_that_one_process_began_two_go_on_with(server: ForkServer, new_project: NewProject, alone: Path) -> None:
+    project = with_images(new_project(), alone)
+    server.run(project, *JOB, ON_CPU, stop_after={"step": 3}).check(143)
+    assert [one.check(0).code for one in ended(launched(server, project, ["train", "--resume"], 2))] == [0, 0]
+    assert farthest_weights(alone, project) < WEIGHT_BOUND
