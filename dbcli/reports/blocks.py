@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw
 
-from dbcli.reports.grids import INK, PHOTO_GROUND, Font, GridRow, drawable, load_font, square_tile, wrap_text
+from dbcli.reports.grids import INK, LINE_HEIGHT, PHOTO_GROUND, Font, GridRow, load_font, square_tile, wrapped, write
 
 LEAST_ACROSS, MOST_ACROSS = 2, 8
-LABEL_LINES, LINE_HEIGHT = 3, 1.3
+LABEL_LINES = 3
 
 
 def draw_blocks(rows: Sequence[GridRow], *, tile_px: int = 160, title: str | None = None) -> Image.Image:
@@ -27,14 +27,12 @@ def draw_blocks(rows: Sequence[GridRow], *, tile_px: int = 160, title: str | Non
     above = [round(max(len(text) for text in line) * sizes.letters * LINE_HEIGHT) + sizes.gap for line in labels]
     width = 2 * sizes.margin + across * sizes.step - sizes.gap
     title_font = load_font(round(sizes.letters * 1.45), bold=True)
-    title_lines = wrap_text(drawable(title), width - 2 * sizes.margin, 2, title_font.getlength) if title else []
+    title_lines = wrapped(title, title_font, width - 2 * sizes.margin, 2)
     y = sizes.margin + round(len(title_lines) * title_font.size * 1.5)
     height = y + sum(above) + len(lines) * (sizes.step + sizes.gap) + sizes.margin - sizes.gap
     grid = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(grid)
-    for number, text in enumerate(title_lines):
-        place = (sizes.margin, sizes.margin + round(number * title_font.size * LINE_HEIGHT))
-        pen.text(place, text, font=title_font, fill=INK)
+    write(pen, (sizes.margin, sizes.margin), title_lines, title_font, INK)
     for line, texts, room in zip(lines, labels, above, strict=True):
         x = sizes.margin
         for block, words in zip(line, texts, strict=True):
@@ -63,7 +61,7 @@ class _Sizes:
     def wrapped(self, block: GridRow) -> list[str]:
         """The block's label, as wide as its tiles."""
         width = _size(block) * self.step - self.gap
-        return wrap_text(drawable(block.label), width, LABEL_LINES, self.font(block).getlength) if block.label else []
+        return wrapped(block.label, self.font(block), width, LABEL_LINES)
 
 
 def _draw_block(
@@ -80,8 +78,7 @@ def _draw_block(
         half = sizes.gap // 2
         right = x + _size(block) * sizes.step - sizes.gap
         pen.rectangle((x - half, y - half, right + half, tiles_y + sizes.tile + half), fill=PHOTO_GROUND)
-    for number, text in enumerate(words):
-        pen.text((x, y + round(number * sizes.letters * LINE_HEIGHT)), text, font=sizes.font(block), fill=INK)
+    write(pen, (x, y), words, sizes.font(block), INK)
     for number, image in enumerate(block.images):
         if image is not None:
             grid.paste(square_tile(image, sizes.tile), (x + number * sizes.step, tiles_y))
@@ -101,17 +98,13 @@ def _across(sizes: Sequence[int]) -> int:
 
 def _empty(sizes: Sequence[int], across: int) -> float:
     """The share of places that stay empty."""
-    blocks = [part for size in sizes for part in _split(size, across)]
+    blocks = [min(across, size - start) for size in sizes for start in range(0, size, across)]
     lines, used = 1, 0
     for size in blocks:
         if used + size > across:
             lines, used = lines + 1, 0
         used += size
     return 1 - sum(blocks) / (lines * across)
-
-
-def _split(size: int, across: int) -> list[int]:
-    return [min(across, size - start) for start in range(0, size, across)]
 
 
 def _parts(row: GridRow, across: int) -> Iterator[GridRow]:

@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from dbcli.reports.grids import FAINT_INK, INK, drawable, load_font, wrap_text
+from dbcli.reports.grids import FAINT_INK, INK, load_font, wrapped
 
 WARNING_INK = "#b42318"
 _MARGIN, _GAP, _TEXT, _TITLE = 16, 12, 13, 18
-_FAULT_LINES = 2
+_FAULT_LINES, _COLUMNS = 2, 4
 
 
 @dataclass(frozen=True)
 class Crop:
-    """One photo of the sheet: the whole picture, its name, and a few words a fault."""
+    """One photo of the sheet: the whole image, its name, and a few words a fault."""
 
     image: Image.Image
     name: str
     faults: Sequence[str] = ()
 
 
-def draw_contact_sheet(crops: Sequence[Crop], *, title: str, tile_px: int = 192, columns: int = 4) -> Image.Image:
-    """The middle squares of the photos, `columns` side by side, as an RGB picture. Raises ValueError without any."""
+def draw_contact_sheet(crops: Sequence[Crop], *, title: str, tile_px: int = 192) -> Image.Image:
+    """The middle squares of the photos, four side by side, as an RGB image. Raises ValueError without any."""
     if not crops:
         raise ValueError("a contact sheet needs at least one photo")
-    across = min(columns, len(crops))
+    across = min(_COLUMNS, len(crops))
     cell = tile_px + round(_TEXT * 1.35) * (1 + _FAULT_LINES) + _GAP
     top = _MARGIN + round(_TITLE * 1.8)
     rows = -(-len(crops) // across)
@@ -35,7 +35,7 @@ def draw_contact_sheet(crops: Sequence[Crop], *, title: str, tile_px: int = 192,
     sheet = Image.new("RGB", (width, top + rows * cell + _MARGIN), "white")
     pen = ImageDraw.Draw(sheet)
     font = load_font(_TITLE, bold=True)
-    for line in wrap_text(drawable(title), width - 2 * _MARGIN, 1, font.getlength):
+    for line in wrapped(title, font, width - 2 * _MARGIN, 1):
         pen.text((_MARGIN, _MARGIN), line, font=font, fill=INK)
     for number, crop in enumerate(crops):
         place = (_MARGIN + number % across * (tile_px + _GAP), top + number // across * cell)
@@ -49,8 +49,7 @@ def _draw_crop(sheet: Image.Image, pen: ImageDraw.ImageDraw, crop: Crop, place: 
     if crop.faults:
         pen.rectangle((left, top, left + tile_px - 1, top + tile_px - 1), outline=WARNING_INK, width=3)
     font = load_font(_TEXT)
-    lines = [(line, FAINT_INK) for line in wrap_text(drawable(crop.name), tile_px, 1, font.getlength)]
-    faults = wrap_text(drawable(", ".join(crop.faults)), tile_px, _FAULT_LINES, font.getlength) if crop.faults else []
-    lines += [(line, WARNING_INK) for line in faults]
+    lines = [(line, FAINT_INK) for line in wrapped(crop.name, font, tile_px, 1)]
+    lines += [(line, WARNING_INK) for line in wrapped(", ".join(crop.faults), font, tile_px, _FAULT_LINES)]
     for number, (line, ink) in enumerate(lines):
         pen.text((left, top + tile_px + 4 + round(number * _TEXT * 1.35)), line, font=font, fill=ink)

@@ -1,4 +1,4 @@
-"""Pictures of pictures: labelled rows of tiles on white, photos first."""
+"""Images of images: labelled rows of tiles on white, photos first."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 INK, FAINT_INK, RULE, PHOTO_GROUND = "#1b1f24", "#59636e", "#d0d7de", "#f3f6f9"
 MISSING_GLYPH = "\N{WHITE SQUARE}"
 Font = ImageFont.FreeTypeFont
+LINE_HEIGHT = 1.3
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def draw_grid(
     group: int = 1,
     least_columns: int = 1,
 ) -> Image.Image:
-    """Rows of square tiles with wrapped labels at their left, as an RGB picture.
+    """Rows of square tiles with wrapped labels at their left, as an RGB image.
 
     `columns` is the most tiles side by side; a longer row goes on beneath itself. `headings` name the columns ("seed
     0", ...), each over `group` of them; there are at least `least_columns`.
@@ -69,12 +70,13 @@ def draw_grid(
     labels = [_label(row, measures) for row in rows]
     heights = [_row_height(row, label, across, measures) for row, label in zip(rows, labels, strict=True)]
     width = measures.margin * 2 + measures.label_width + measures.gap + across * (tile_px + measures.gap) - measures.gap
-    title_lines = _wrapped(title, load_font(measures.title_size, bold=True), width - 2 * measures.margin, 3)
+    title_font = load_font(measures.title_size, bold=True)
+    title_lines = wrapped(title, title_font, width - 2 * measures.margin, 3)
     top = measures.margin + _text_height(title_lines, measures.title_size) + (measures.gap * 2 if title_lines else 0)
     heading_height = measures.note_size * 2 if headings else 0
     grid = Image.new("RGB", (width, top + heading_height + sum(heights) + measures.margin - measures.gap), "white")
     pen = ImageDraw.Draw(grid)
-    _write(pen, (measures.margin, measures.margin), title_lines, load_font(measures.title_size, bold=True), INK)
+    write(pen, (measures.margin, measures.margin), title_lines, title_font, INK)
     _draw_headings(pen, headings, top, across, measures, group)
     y = top + heading_height
     for row, label, height in zip(rows, labels, heights, strict=True):
@@ -84,7 +86,7 @@ def draw_grid(
 
 
 def stacked(parts: Sequence[Image.Image]) -> Image.Image:
-    """Several grids as one picture, each beneath the one before, on white. Raises ValueError without any."""
+    """Several grids as one image, each beneath the one before, on white. Raises ValueError without any."""
     if not parts:
         raise ValueError("nothing to stack")
     whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
@@ -173,8 +175,8 @@ def _measures(tile: int) -> _Measures:
 def _label(row: GridRow, measures: _Measures) -> tuple[list[str], list[str]]:
     """The row's label and note, wrapped to what fits beside a tile."""
     room = max(1, int(measures.tile / (measures.label_size * 1.3)) - (2 if row.note else 0))
-    text = _wrapped(row.label, load_font(measures.label_size, bold=row.is_photos), measures.label_width, max(3, room))
-    return text, _wrapped(row.note, load_font(measures.note_size), measures.label_width, 3)
+    text = wrapped(row.label, load_font(measures.label_size, bold=row.is_photos), measures.label_width, max(3, room))
+    return text, wrapped(row.note, load_font(measures.note_size), measures.label_width, 3)
 
 
 def _row_height(row: GridRow, label: tuple[list[str], list[str]], across: int, measures: _Measures) -> int:
@@ -191,7 +193,7 @@ def _draw_headings(
     left = measures.margin + measures.label_width + measures.gap
     step = group * (measures.tile + measures.gap)
     for number, heading in enumerate((headings or ())[: -(-across // group)]):
-        lines = _wrapped(heading, font, step - measures.gap, 1)
+        lines = wrapped(heading, font, step - measures.gap, 1)
         middle = left + number * step + (step - measures.gap) / 2
         pen.text((middle, y), lines[0] if lines else "", font=font, fill=FAINT_INK, anchor="ma")
 
@@ -209,8 +211,8 @@ def _draw_row(
     if row.is_photos:
         pen.rectangle((0, y - measures.gap, grid.width, y + height - 2 * measures.gap - 1), fill=PHOTO_GROUND)
         pen.line((0, y + height - 2 * measures.gap, grid.width, y + height - 2 * measures.gap), fill=RULE)
-    below = _write(pen, (measures.margin, y), label[0], load_font(measures.label_size, bold=row.is_photos), INK)
-    _write(pen, (measures.margin, below + measures.gap // 2), label[1], load_font(measures.note_size), FAINT_INK)
+    below = write(pen, (measures.margin, y), label[0], load_font(measures.label_size, bold=row.is_photos), INK)
+    write(pen, (measures.margin, below + measures.gap // 2), label[1], load_font(measures.note_size), FAINT_INK)
     left = measures.margin + measures.label_width + measures.gap
     step = measures.tile + measures.gap
     for number, image in enumerate(row.images):
@@ -220,26 +222,27 @@ def _draw_row(
 
 
 def square_tile(image: Image.Image, side: int) -> Image.Image:
-    """The picture cropped to its middle square; transparency on white."""
+    """The image cropped to its middle square; transparency on white."""
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.LANCZOS)
 
 
-def _wrapped(text: str | None, font: Font, width: int, lines: int) -> list[str]:
+def wrapped(text: str | None, font: Font, width: int, lines: int) -> list[str]:
+    """Any text as at most so many lines of drawable letters; none for no text."""
     return wrap_text(drawable(text), width, lines, font.getlength) if text else []
 
 
 def _text_height(lines: Sequence[str], size: int) -> int:
-    return round(len(lines) * size * 1.3)
+    return round(len(lines) * size * LINE_HEIGHT)
 
 
-def _write(pen: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[str], font: Font, ink: str) -> int:
+def write(pen: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[str], font: Font, ink: str) -> int:
     """Write lines under each other; returns where the next one would begin."""
     x, y = place
     for number, line in enumerate(lines):
-        pen.text((x, y + round(number * font.size * 1.3)), line, font=font, fill=ink)
+        pen.text((x, y + round(number * font.size * LINE_HEIGHT)), line, font=font, fill=ink)
     return y + _text_height(lines, int(font.size))
 
 
