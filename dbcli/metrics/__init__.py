@@ -1,4 +1,4 @@
-"""Encoders that judge pictures, scores on their features, suites of prompts, and the statistics around them.
+"""Encoders that judge images, scores on their features, suites of prompts, and the statistics around them.
 
 Importing this package, `suites`, `dataset`, `choice` or `statistics` does not load torch; `encoders`,
 `scores`, `features_cache`, `masking` and `protocol` do.

@@ -58,8 +58,8 @@ def pick_checkpoint(probes: Sequence[Probe], *, noise: tuple[float, float] = (0.
 def paired_noise(rows: Sequence[Sequence[float]]) -> float:
     """How far two checkpoints' mean scores lie apart by chance: the standard error of a paired difference.
 
-    `rows` are the scores of the same pictures (prompts and seeds), one row a checkpoint in the order of steps;
-    neighbours are paired. 0 for fewer than two rows or two pictures: then nothing is known of the noise.
+    `rows` are the scores of the same images (prompts and seeds), one row per checkpoint in the order of steps;
+    neighbours are paired. 0 for fewer than two rows or two images: then nothing is known of the noise.
     """
     errors = []
     for before, after in pairwise(rows):

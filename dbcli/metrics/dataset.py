@@ -1,7 +1,7 @@
 """Reading a copy of the google/dreambooth dataset: its subjects, class nouns, photos and 25 + 25 prompts. No torch.
 
 The folder holds `prompts_and_classes.txt` (a list `subject_name,class`, then two Python lists of `'a {0} {1} in the
-snow'.format(unique_token, class_token)`) and one folder of photos a subject. Nothing of it is copied into the project.
+snow'.format(unique_token, class_token)`) and a folder of photos per subject. Nothing of it is copied into the project.
 """
 
 from __future__ import annotations

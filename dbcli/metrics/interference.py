@@ -1,6 +1,6 @@
 """How far the subjects of one model stay apart, and what became of their classes: pure functions of features.
 
-Features are float tensors [N, D] with rows of length 1. A picture's likeness to a subject is its mean cosine with all
+Features are float tensors [N, D] with rows of length 1. An image's likeness to a subject is its mean cosine with all
 of that subject's photos, as in DINO (Ruiz et al., CVPR 2023, section 4.1); the nearest subject is the likest one.
 """
 
@@ -19,15 +19,15 @@ Verdict = Literal["apart", "bleeds", "unknown"]
 ByPrompt = Mapping[str, torch.Tensor]
 LEAST_SHARE = 0.9
 RULE = (
-    f"A subject bleeds where fewer than {LEAST_SHARE:.0%} of the pictures asked of it are nearest to its own photos. "
+    f"A subject bleeds where fewer than {LEAST_SHARE:.0%} of the images asked of it are nearest to its own photos. "
     f"Where fewer than {LEAST_SHARE:.0%} of its own photos are nearest to its other photos, the judge cannot tell the "
     "subjects apart, and nothing is said."
 )
 
 
-def likeness_row(pictures: torch.Tensor, photos: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
-    """Mean cosine of some pictures with each subject's photos, subject by subject."""
-    return {name: mean_pairwise_cosine(pictures, rows) for name, rows in photos.items()}
+def likeness_row(images: torch.Tensor, photos: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
+    """Mean cosine of some images with each subject's photos, subject by subject."""
+    return {name: mean_pairwise_cosine(images, rows) for name, rows in photos.items()}
 
 
 def photo_row(name: str, photos: Mapping[str, torch.Tensor]) -> dict[str, float | None]:
@@ -36,9 +36,9 @@ def photo_row(name: str, photos: Mapping[str, torch.Tensor]) -> dict[str, float 
     return row | {name: mean_pairwise_within(photos[name])}
 
 
-def nearest_subjects(pictures: torch.Tensor, photos: Mapping[str, torch.Tensor]) -> list[str]:
-    """The likest subject of every picture; the first in order among equals. Needs a photo of each."""
-    likeness = torch.stack([pictures.double() @ rows.double().mean(dim=0) for rows in photos.values()], dim=1)
+def nearest_subjects(images: torch.Tensor, photos: Mapping[str, torch.Tensor]) -> list[str]:
+    """The likest subject of every image; the first in order among equals. Needs a photo of each."""
+    likeness = torch.stack([images.double() @ rows.double().mean(dim=0) for rows in photos.values()], dim=1)
     names = list(photos)
     return [names[index] for index in likeness.argmax(dim=1).tolist()]
 
@@ -59,7 +59,7 @@ def nearest_photos(name: str, photos: Mapping[str, torch.Tensor]) -> float | Non
 
 
 def nearest_report(asked: Mapping[str, ByPrompt], photos: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """How often a picture is nearest to the photos of the subject it was asked for, over all and by subject.
+    """How often an image is nearest to the photos of the subject it was asked for, over all and by subject.
 
     The intervals are over subjects and prompts, for one subject over its prompts. JSON values.
     """
@@ -68,8 +68,8 @@ def nearest_report(asked: Mapping[str, ByPrompt], photos: Mapping[str, torch.Ten
     for name, by_prompt in asked.items():
         counts = dict.fromkeys(photos, 0)
         own: list[Cell] = []
-        for prompt, pictures in by_prompt.items():
-            found = nearest_subjects(pictures, photos)
+        for prompt, images in by_prompt.items():
+            found = nearest_subjects(images, photos)
             for one in found:
                 counts[one] += 1
             own.append(Cell(name, prompt, found.count(name) / len(found), float(len(found))))
@@ -94,17 +94,17 @@ def nearest_report(asked: Mapping[str, ByPrompt], photos: Mapping[str, torch.Ten
 
 
 def verdict(share: float, photos_right: float | None) -> Verdict:
-    """What a share of right pictures means, by RULE."""
+    """What a share of right images means, by RULE."""
     if photos_right is not None and photos_right < LEAST_SHARE:
         return "unknown"
     return "bleeds" if share < LEAST_SHARE else "apart"
 
 
 def class_drift(before: torch.Tensor, after: torch.Tensor, photos: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """What became of a class: pictures of it by the base and by the run, from the same seeds, row by row.
+    """What became of a class: images of it by the base and by the run, from the same seeds, row by row.
 
-    `same_seed` is the mean cosine of the two pictures of a seed, 1 where nothing changed; `other_seeds` that of
-    the base's pictures among themselves, which is how alike two pictures of the class are by chance. PRES (lower is
+    `same_seed` is the mean cosine of the two images of a seed, 1 where nothing changed; `other_seeds` that of
+    the base's images among themselves, which is how alike two images of the class are by chance. PRES (lower is
     better) is the mean over the class's subjects; DIV is 1 - cosine over pairs. JSON values.
     """
     return {

@@ -61,11 +61,11 @@ def look_at(photo: Image.Image) -> Look:
 
 
 def softness(grey: Pixels) -> float:
-    """How soft the sharpest tenth of a picture is, 0 to 1; grey is float32 [H, W].
+    """How soft the sharpest tenth of an image is, 0 to 1; grey is float32 [H, W].
 
     Each tile with something in it is blurred once more: what is soft already changes little (Crete-Roffet et al.,
     The Blur Effect, 2007). The sharpest tiles decide, as a blurred background behind a sharp subject is no fault.
-    A picture without any texture counts as sharp: nothing can be said of it.
+    An image without any texture counts as sharp: nothing can be said of it.
     """
     found = []
     for top in range(0, grey.shape[0] - _TILE_PX + 1, _TILE_PX // 2):
@@ -77,7 +77,7 @@ def softness(grey: Pixels) -> float:
 
 
 def near_duplicates(looks: Sequence[Look]) -> list[tuple[int, int]]:
-    """Pairs of photos (first, second) that show the same picture, mirrored copies included."""
+    """Pairs of photos (first, second) that show the same image, mirrored copies included."""
     return [
         (one, other)
         for other in range(len(looks))

@@ -35,7 +35,7 @@ class ScoreCells:
 def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Several scores.json as one, in the same form: protocol, overall with intervals, real, copying, subjects.
 
-    Values of one subject under one prompt, from several evaluations (seeds), are averaged by their pictures first,
+    Values of one subject under one prompt, from several evaluations (seeds), are averaged by their images first,
     so that a seed more is never taken for a subject more. Raises ValueError without any evaluation.
     """
     if not evaluations:
@@ -72,7 +72,7 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def score_values(subject: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
-    """Every score of a subject: metric, prompt, value, and the pictures it is a mean of (1 for PRES and DIV).
+    """Every score of a subject: metric, prompt, value, and the images it is a mean of (1 for PRES and DIV).
 
     A template that comes twice is two prompts.
     """

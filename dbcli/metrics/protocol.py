@@ -1,6 +1,6 @@
-"""One evaluation: pictures, photos and prompts in, every score with its interval and its definition out.
+"""One evaluation: images, photos and prompts in, every score with its interval and its definition out.
 
-`score_images` returns plain JSON values. Scores are None where they are not defined (no photos, one picture alone).
+`score_images` returns plain JSON values. Scores are None where they are not defined (no photos, one image alone).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class PromptImages:
-    """The pictures drawn for one prompt, and the text they are scored against.
+    """The images generated for one prompt, and the text they are scored against.
 
     `template` is the prompt before any subject's words were put in: it is the same for all subjects, and
     tells the statistics which prompts recur. `label` and `task` serve tables and grids.
@@ -48,7 +48,7 @@ class PromptImages:
 
 @dataclass(frozen=True)
 class SubjectImages:
-    """One subject's photos, its drawn prompts, and pictures of other members of its class for PRES."""
+    """One subject's photos, its prompts, and images of other members of its class for PRES."""
 
     name: str
     class_noun: str
@@ -67,8 +67,8 @@ def score_images(
 ) -> dict[str, Any]:
     """Every score per prompt, per subject and over all, with 95 % intervals, as JSON values.
 
-    `store` keeps features between calls; `mask` blanks backgrounds of photos and pictures alike. Raises
-    ValueError for two subjects of one name, PhotoError for a file that is no picture.
+    `store` keeps features between calls; `mask` blanks backgrounds of photos and images alike. Raises
+    ValueError for two subjects of one name, PhotoError for a file that is no image.
     """
     if len({subject.name for subject in subjects}) != len(subjects):
         raise ValueError("two subjects of one name")
@@ -170,7 +170,7 @@ def _preservation(
 
 
 def _closest(subject: SubjectImages, features: torch.Tensor) -> dict[str, Any] | None:
-    """The picture nearest to a photo: where copying would be seen first."""
+    """The image nearest to a photo: where copying would be seen first."""
     count = len(subject.photos)
     pair = closest_pair(features[count:], features[:count])
     if pair is None:
@@ -180,7 +180,7 @@ def _closest(subject: SubjectImages, features: torch.Tensor) -> dict[str, Any] |
 
 
 def _is_copying(dino: float | None, real: float | None) -> bool:
-    """Pictures nearer to the photos than the photos are to each other are copies, not quality."""
+    """Images nearer to the photos than the photos are to each other are copies, not quality."""
     return dino is not None and real is not None and dino > real
 
 

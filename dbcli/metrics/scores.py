@@ -1,7 +1,7 @@
 """The scores, as pure functions of L2-normalised features.
 
 Every function takes float tensors of shape [N, D] whose rows have length 1, computes in float64 and returns a plain
-float: a cosine in [-1, 1], unscaled. A score that is not defined (no pictures, one photo alone) is None. Definitions:
+float: a cosine in [-1, 1], unscaled. A score that is not defined (no images, one photo alone) is None. Definitions:
 Ruiz et al., DreamBooth (CVPR 2023), section 4.1; what the paper leaves open is said at each function.
 """
 

@@ -29,7 +29,7 @@ TAIL = (1 - 0.95) / 2
 
 @dataclass(frozen=True)
 class Cell:
-    """One score of one subject under one prompt; `weight` counts the pictures (or pairs) it is a mean of."""
+    """One score of one subject under one prompt; `weight` counts the images (or pairs) it is a mean of."""
 
     subject: str
     prompt: str

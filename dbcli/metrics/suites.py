@@ -110,7 +110,7 @@ def plain_suite(suite: Suite) -> dict[str, Any]:
 
 
 def read_prompts(path: Path) -> Suite:
-    """A suite from a text file, one prompt a line; empty lines and lines that begin with # are passed over.
+    """A suite from a text file, one prompt per line; empty lines and lines that begin with # are passed over.
 
     A line may hold {identifier} and {class}, a subject's name in braces ({dog}), or its words typed out; each is kept
     as it stands. Repeated lines are kept once. Raises PromptError for a missing, unreadable or empty file.
@@ -118,13 +118,13 @@ def read_prompts(path: Path) -> Suite:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        hint = _files_beside(path, "*.txt") or "one prompt a line, UTF-8"
+        hint = _files_beside(path, "*.txt") or "one prompt per line, UTF-8"
         raise PromptError(f"There is no file of prompts at {path}.", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"{path} cannot be read as UTF-8 text: {error}", hint="one prompt a line") from error
+        raise PromptError(f"{path} cannot be read as UTF-8 text: {error}", hint="one prompt per line") from error
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")))
     if not prompts:
-        raise PromptError(f"{path} holds no prompt.", hint="write one prompt a line, for example: a {dog} in space")
+        raise PromptError(f"{path} holds no prompt.", hint="write one prompt per line, for example: a {dog} in space")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "prompts"
     made = tuple(SuitePrompt(prompt, short_label(prompt), "own prompts") for prompt in prompts)
     return Suite(name, "own prompts", f"prompts read from {path.name}", made)
@@ -148,7 +148,7 @@ def short_label(template: str) -> str:
 
 @cache
 def _live_nouns() -> frozenset[str]:
-    """Animals and people, one noun a line."""
+    """Animals and people, one noun per line."""
     return frozenset((Path(__file__).parent / "live_nouns.txt").read_text(encoding="utf-8").split())
 
 

@@ -1,4 +1,4 @@
-"""Grids of few images a prompt: several prompts side by side, each under its label, so that little stays white."""
+"""Grids of few images per prompt: several prompts side by side, each under its label, so that little stays white."""
 
 from __future__ import annotations
 

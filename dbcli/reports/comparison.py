@@ -30,7 +30,7 @@ TILE_PX = 128
 
 @dataclass(frozen=True)
 class ComparedPrompt:
-    """One prompt as every run drew it: `rows` are (run, pictures, its scores or None), seeds in the same order."""
+    """One prompt as every run generated it: `rows` are (run, images, its scores or None), seeds in the same order."""
 
     label: str
     rows: Sequence[tuple[str, Sequence[Image.Image], Mapping[str, Any] | None]]
@@ -42,7 +42,7 @@ class ComparedPrompt:
 
 
 def score_table(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """A row a run, a column a score, the photos' own values in the first row where all runs have the same."""
+    """A row per run, a column per score, the photos' own values in the first row where all runs have the same."""
     metrics = [metric for metric in METRICS if any(metric in known_metrics(scores) for _, scores in runs)]
     rows = [(name, *(format_interval(scores["overall"].get(metric)) for metric in metrics)) for name, scores in runs]
     real = [tuple(format_score(scores["real"].get(metric)) for metric in metrics) for _, scores in runs]
@@ -53,7 +53,7 @@ def score_table(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
 
 
 def difference_table(differences: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]], against: str) -> Table:
-    """A row a run: each score less that of `against`, over the prompts that both drew; * where zero is outside."""
+    """A row per run: each score less that of `against`, over the prompts of both; * where zero is outside."""
     metrics = [metric for metric in METRICS if any(metric in found for _, found in differences)]
     rows = tuple((name, *(_signed(found.get(metric)) for metric in metrics)) for name, found in differences)
     caption = (
@@ -64,7 +64,7 @@ def difference_table(differences: Sequence[tuple[str, Mapping[str, Mapping[str, 
 
 
 def settings_table(names: Sequence[str], settings: Mapping[str, Sequence[str]]) -> Table:
-    """The settings in which the runs differ, a column a run."""
+    """The settings in which the runs differ, a column per run."""
     rows = tuple((key, *values) for key, values in settings.items())
     return Table(("setting", *names), rows, "What differs in how they were made", False)
 
@@ -80,7 +80,7 @@ def comparison_page(
     foot: str = "",
     seeds: Sequence[int] = (),
 ) -> str:
-    """The whole page: scores, differences, settings, then every prompt with a strip a run beneath each other."""
+    """The whole page: scores, differences, settings, then every prompt with a strip per run beneath each other."""
     names = [name for name, _ in runs]
     blocks: list[Block] = [
         Text(f"{name}: {', '.join(scores['copying'])} copies the photos (DINO above their own value).", is_warning=True)
@@ -117,7 +117,7 @@ def comparison_page(
 def comparison_grid(
     photos: Mapping[str, Sequence[Image.Image]], prompts: Sequence[ComparedPrompt], *, title: str, seeds: Sequence[int]
 ) -> Image.Image:
-    """The same as one image, a column a run: photos first, then a row a prompt.
+    """The same as one image, a column per run: photos first, then a row per prompt.
 
     Where the runs have few images each stands with all its seeds in its column; else each seed has a row of its own.
     """

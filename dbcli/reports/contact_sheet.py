@@ -16,7 +16,7 @@ _FAULT_LINES, _COLUMNS = 2, 4
 
 @dataclass(frozen=True)
 class Crop:
-    """One photo of the sheet: the whole image, its name, and a few words a fault."""
+    """One photo of the sheet: the whole image, its name, and a few words per fault."""
 
     image: Image.Image
     name: str

@@ -1,4 +1,4 @@
-"""Tables of many runs: a row a setting with its mean over subjects and seeds, a row a cell, published rows beside."""
+"""Tables of many runs: a row per setting with its mean over subjects and seeds, a row per cell, published rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dbcli.reports.tables import METRICS, NOTHING, PUBLISHED, Table, format_inte
 
 PUBLISHED_SOURCE = (
     "Rows marked (paper): Ruiz et al., DreamBooth, CVPR 2023 (arXiv:2208.12242), Table 1: 30 subjects, 25 prompts, "
-    "4 images a prompt. Last row: the study behind this program, on Stable Diffusion v1.4."
+    "4 images per prompt. Last row: the study behind this program, on Stable Diffusion v1.4."
 )
 NEAREST = "right ↑"
 REAL = "real images"
@@ -54,12 +54,12 @@ def _caption(scores: Mapping[str, Any], with_published: bool) -> str:
     mean = f"Means over {over}, with 95 % intervals; " if over else "With 95 % intervals; "
     right = any(row["nearest_right"] is not None for row in scores["rows"])
     mean += "real images: the photos among themselves; "
-    mean += "right: the share of pictures nearest to the subject they were asked for; " if right else ""
+    mean += "right: the share of images nearest to the subject they were asked for; " if right else ""
     return mean + "↑ higher is better, ↓ lower." + (f" {PUBLISHED_SOURCE}" if with_published else "")
 
 
 def cells_table(scores: Mapping[str, Any]) -> Table:
-    """A row a cell: its values on the axes, how it ended, its scores and its runs."""
+    """A row per cell: its values on the axes, how it ended, its scores and its runs."""
     cells = scores["cells"]
     axes = list(dict.fromkeys(name for cell in cells for name in cell["values"]))
     overall = [cell["overall"] or {} for cell in cells]
@@ -95,15 +95,15 @@ def differences(scores: Mapping[str, Any]) -> str:
     ours = next(row["scores"] for row in scores["rows"] if row["scores"] is not None)
     judges = ", ".join(f"{part} by {judge['model']}" for part, judge in ours["protocol"]["judges"].items())
     subjects = len(ours["subjects"])
-    pictures = scores["pictures"]
-    count = pictures["count"]
-    least, most = min(pictures["prompts_of"]), max(pictures["prompts_of"])
+    images = scores["pictures"]
+    count = images["count"]
+    least, most = min(images["prompts_of"]), max(images["prompts_of"])
     prompts = f"{most}" if least == most else f"{least} to {most}"
     return (
         "What differs: the paper scores 30 subjects under 25 prompts with 4 images each, by DINO ViT-S/16 and a CLIP "
         "whose size it does not state, on Imagen and Stable Diffusion; public code differs further in what it crops, "
         f"pairs and scales. Ours: the base {scores['base']['source']}, {subjects} subject{_s(subjects)}, "
-        f"{prompts} prompts of {' + '.join(pictures['suites'])} with {count} picture{_s(count)} each, {judges}; plain "
+        f"{prompts} prompts of {' + '.join(images['suites'])} with {count} image{_s(count)} each, {judges}; plain "
         "cosines of all pairs, the identifier left out of the text. Compare within a judge and a suite, never across."
     )
 

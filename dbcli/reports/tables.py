@@ -58,20 +58,21 @@ def known_metrics(scores: Mapping[str, Any]) -> list[str]:
 def subject_table(scores: Mapping[str, Any]) -> Table:
     """Per subject its photos' own values, then its scores with intervals, then all subjects together."""
     metrics = known_metrics(scores)
+
+    def real(values: Mapping[str, float | None]) -> list[str]:
+        return [format_score(values.get(metric)) for metric in metrics]
+
+    def found(values: Mapping[str, Any]) -> list[str]:
+        return [format_interval(values.get(metric)) for metric in metrics]
+
     rows: list[tuple[str, ...]] = []
     for subject in scores["subjects"]:
-        name = subject["name"]
-        rows.append(
-            (
-                f"{name}: photos (real-real)",
-                *(format_score(subject["real"].get(metric)) for metric in metrics),
-            )
-        )
         flag = " (copies the photos)" if subject["copying"] else ""
-        rows.append((f"{name}: drawn{flag}", *(format_interval(subject["scores"].get(metric)) for metric in metrics)))
+        rows.append((f"{subject['name']}: photos (real-real)", *real(subject["real"])))
+        rows.append((f"{subject['name']}: generated{flag}", *found(subject["scores"])))
     if len(scores["subjects"]) > 1:
-        rows.append(("all photos (real-real)", *(format_score(scores["real"].get(metric)) for metric in metrics)))
-        rows.append(("all drawn", *(format_interval(scores["overall"].get(metric)) for metric in metrics)))
+        rows.append(("all photos (real-real)", *real(scores["real"])))
+        rows.append(("all generated", *found(scores["overall"])))
     caption = "Scores with 95 % intervals; ↑ higher is better, ↓ lower. DINO above real-real is copying."
     return Table(("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption)
 

@@ -1,4 +1,4 @@
-"""Pictures for a terminal: a strip of several, and the same as character cells two pixels high."""
+"""Images for a terminal: a strip of several, and the same as character cells two pixels high."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _GAP_SHARE = 16
 
 
 def strip(files: Sequence[Path], side_px: int) -> Image.Image:
-    """The pictures side by side as RGB, each scaled to `side_px` high, on black. Raises ValueError without any."""
+    """The images side by side as RGB, each scaled to `side_px` high, on black. Raises ValueError without any."""
     if not files:
-        raise ValueError("a strip needs at least one picture")
+        raise ValueError("a strip needs at least one image")
     tiles = []
     for file in files:
         with Image.open(file, formats=("PNG",)) as opened:
@@ -34,7 +34,7 @@ def strip(files: Sequence[Path], side_px: int) -> Image.Image:
 
 
 def cells(image: Image.Image, columns: int) -> list[list[Cell]]:
-    """The picture as rows of `columns` cells; a cell is about twice as high as wide."""
+    """The image as rows of `columns` cells; a cell is about twice as high as wide."""
     rows = max(1, round(image.height * columns / image.width / 2))
     small = image.convert("RGB").resize((columns, rows * 2), Image.Resampling.LANCZOS)
     pixels = small.load()
@@ -43,7 +43,7 @@ def cells(image: Image.Image, columns: int) -> list[list[Cell]]:
 
 
 def png_of(image: Image.Image) -> bytes:
-    """The picture as PNG bytes, without its recipe: what a terminal shows need not carry it."""
+    """The image as PNG bytes, without its recipe: what a terminal shows need not carry it."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

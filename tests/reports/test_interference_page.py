@@ -51,7 +51,7 @@ def made(dog: str = "dog") -> dict[str, Any]:
 
 def test_the_page_warns_and_says_every_number() -> None:
     page = interference_page(made())
-    assert "dog bleeds into cat (3 of 4 pictures)" in page
+    assert "dog bleeds into cat (3 of 4 images)" in page
     for said in ("0.250 (0.100 to 0.400)", "0.910", "0.550", "chance 0.500", "a rule"):
         assert said in page
     assert "asked for dog: dog 0.400, cat 0.700" in page

@@ -26,15 +26,15 @@ def test_real_real_stands_above_each_subject() -> None:
     table = subject_table(made_scores())
     assert table.headers == ("", "DINO ↑", "CLIP-I ↑", "CLIP-T ↑", "DIV ↑")
     assert [row[0] for row in table.rows] == [
-        "dog: photos (real-real)", "dog: drawn", "vase: photos (real-real)", "vase: drawn",
-        "all photos (real-real)", "all drawn",
+        "dog: photos (real-real)", "dog: generated", "vase: photos (real-real)", "vase: generated",
+        "all photos (real-real)", "all generated",
     ]  # fmt: skip
     assert table.rows[0][1:] == ("0.774", "0.885", NOTHING, NOTHING)
     assert table.rows[1][1] == "0.712 (0.650 to 0.770)"
 
 
 def test_copying_is_said_in_the_row() -> None:
-    assert subject_table(made_scores(copying=True)).rows[1][0] == "dog: drawn (copies the photos)"
+    assert subject_table(made_scores(copying=True)).rows[1][0] == "dog: generated (copies the photos)"
     assert "copies" in prompt_table(made_scores(copying=True)["subjects"][0]).rows[0][0]
 
 

@@ -16,7 +16,7 @@ from dbcli.metrics.judges.preprocessing import CLIP_MEAN, CLIP_STD, Squashing, r
 HUB_SOURCE = "Salesforce/blip-image-captioning-base"
 MOST_TOKENS = 30
 
-# Pictures -> one caption each.
+# Images -> one caption each.
 Captioner = Callable[[Sequence[Image.Image]], list[str]]
 
 

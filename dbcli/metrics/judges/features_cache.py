@@ -1,4 +1,4 @@
-"""Features of pictures, computed once: kept by the file's sha256 and the encoder's key."""
+"""Features of images, computed once: kept by the file's sha256 and the encoder's key."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FeatureStore:
         """Features of the files under each encoder: a list of float32 [N, D], rows in the order of `paths`.
 
         A file is decoded once for all encoders and encoded once for all its copies. Raises PhotoError for a
-        file that cannot be read as a picture, Interrupted where `should_stop` says so; features found stay.
+        file that cannot be read as an image, Interrupted where `should_stop` says so; features found stay.
         """
         digests = [self._digest(path) for path in paths]
         suffix = f"-{mask.key}-{noun}" if mask else ""
@@ -104,7 +104,7 @@ class FeatureStore:
                         writing.append(writer.submit(self._write, key, batch[index], rows[index]))
                 for one in written:
                     one.result()
-                loading[number] = readers.submit(list)  # lets go of the pictures
+                loading[number] = readers.submit(list)  # lets go of the images
         for one in writing:
             one.result()
 
@@ -170,12 +170,12 @@ def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """A file as an RGB picture. Raises PhotoError naming the file."""
+    """A file as an RGB image. Raises PhotoError naming the file."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             return as_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PhotoError(f"{path} cannot be read as a picture: {error}") from error
+        raise PhotoError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _stack(rows: list[torch.Tensor]) -> torch.Tensor:

@@ -1,5 +1,4 @@
-"""Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say when they are not.
-"""
+"""Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say when they are not."""
 
 from __future__ import annotations
 

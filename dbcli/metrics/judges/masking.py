@@ -1,7 +1,7 @@
 """Scores without the background: CLIPSeg finds the class noun, everything else becomes grey.
 
-Features of whole pictures reward a copied background. The masked variant blanks it in photos and drawn
-pictures alike, so what is left to compare is the subject.
+Features of whole images reward a copied background. The masked variant blanks it in photos and generated
+images alike, so what is left to compare is the subject.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ LEAST_SHARE = 0.01
 
 @dataclass(frozen=True)
 class ClassMask:
-    """Blanks what is not the noun; `probabilities` maps (pictures, noun) to float32 [N, H, W] in [0, 1]."""
+    """Blanks what is not the noun; `probabilities` maps (images, noun) to float32 [N, H, W] in [0, 1]."""
 
     key: str
     probabilities: Callable[[Sequence[Image.Image], str], torch.Tensor]
 
     def __call__(self, images: Sequence[Image.Image], noun: str) -> list[Image.Image]:
-        """The pictures with their background grey; one in which the noun is not found stays whole.
+        """The images with their background grey; one in which the noun is not found stays whole.
 
-        A picture without its subject must score low for that, not for being blank.
+        An image without its subject must score low for that, not for being blank.
         """
         if not images:
             return []
@@ -43,7 +43,7 @@ class ClassMask:
         return [_blanked(as_rgb(image), found) for image, found in zip(images, maps, strict=True)]
 
     def of(self, image: Image.Image, noun: str) -> Image.Image | None:
-        """The mask itself, mode L, of the picture's size: 255 where the noun is; None where it is not found."""
+        """The mask itself, mode L, of the image's size: 255 where the noun is; None where it is not found."""
         return _mask(image.size, self.probabilities([image], noun)[0])
 
 

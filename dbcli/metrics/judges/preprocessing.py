@@ -1,4 +1,4 @@
-"""From pictures to an encoder's input: resize, centre crop, normalise, the same way for every judge."""
+"""From images to an encoder's input: resize, centre crop, normalise, the same way for every judge."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Preprocessing:
         }
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Pictures of any size and mode as float32 [N, 3, crop_px, crop_px]."""
+        """Images of any size and mode as float32 [N, 3, crop_px, crop_px]."""
         return _normalised([self._cropped(image) for image in images], self)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
@@ -56,7 +56,7 @@ class Preprocessing:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """The picture in RGB; transparency is laid on white."""
+    """The image in RGB; transparency is laid on white."""
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, "white")
@@ -66,7 +66,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Squashing:
-    """Whole pictures squashed to a square of `size_px`, so that no part is cropped, then (x - mean) / std."""
+    """Whole images squashed to a square of `size_px`, so that no part is cropped, then (x - mean) / std."""
 
     size_px: int
     mean: tuple[float, float, float]
@@ -74,7 +74,7 @@ class Squashing:
     resample: int = Image.Resampling.BICUBIC
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Pictures of any size and mode as float32 [N, 3, size_px, size_px]."""
+        """Images of any size and mode as float32 [N, 3, size_px, size_px]."""
         side, how = (self.size_px, self.size_px), Image.Resampling(self.resample)
         return _normalised([as_rgb(image).resize(side, how) for image in images], self)
 
