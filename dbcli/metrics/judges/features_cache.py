@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,70 +42,61 @@ class FeatureStore:
     _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
 
     def features(
-        self,
-        paths: Sequence[Path],
-        encoders: Sequence[Judge],
-        *,
-        mask: ClassMask | None = None,
-        noun: str = "",
+        self, paths: Sequence[Path], encoders: Sequence[Judge], *, mask: ClassMask | None = None, noun: str = ""
     ) -> list[torch.Tensor]:
         """Features of the files under each encoder: a list of float32 [N, D], rows in the order of `paths`.
 
-        A file is decoded once for all encoders and encoded once for all its copies. Raises PhotoError for a
-        file that cannot be read as an image, Interrupted where `should_stop` says so; features found stay.
+        A file is decoded once for all encoders and encoded once for all its copies. Raises PhotoError for a file that
+        cannot be read as an image, Interrupted where `should_stop` says so; features found stay.
         """
         digests = [self._digest(path) for path in paths]
+        files = dict(zip(digests, paths, strict=True))
         suffix = f"-{mask.key}-{noun}" if mask else ""
-        keys = [encoder.key + suffix for encoder in encoders]
-        unknown: set[str] = set()
-        for digest in digests:
-            if all(self._find(key, digest) for key in keys):
-                self.hits += 1
-            else:
-                unknown.add(digest)
+        by_key = {encoder.key + suffix: encoder for encoder in encoders}
+        unknown = {digest for digest in files if not all(self._find(key, digest) for key in by_key)}
+        self.hits += sum(digest not in unknown for digest in digests)
         self.misses += len(unknown)
-        self._encode(dict(zip(digests, paths, strict=True)), unknown, encoders, keys, mask, noun)
-        return [_stack([self._known[key, digest] for digest in digests]) for key in keys]
+        # Batches are of all files and encoded whole: the last bits of a feature depend on the size of its batch, and
+        # an evaluation that was stopped half way must end with the numbers of one that was not.
+        every = list(files)
+        batches = [every[start : start + self.batch_size] for start in range(0, len(every), self.batch_size)]
+        self._encode([batch for batch in batches if unknown.intersection(batch)], files, by_key, mask, noun)
+        rows = [[self._known[encoder.key + suffix, digest] for digest in digests] for encoder in encoders]
+        return [torch.stack(row) if row else torch.zeros(0, 0) for row in rows]
 
     def _encode(
         self,
-        files: dict[str, Path],
-        unknown: set[str],
-        encoders: Sequence[Judge],
-        keys: Sequence[str],
+        batches: Sequence[Sequence[str]],
+        files: Mapping[str, Path],
+        by_key: Mapping[str, Judge],
         mask: ClassMask | None,
         noun: str,
     ) -> None:
-        digests = list(files)
-        batches = [digests[start : start + self.batch_size] for start in range(0, len(digests), self.batch_size)]
-        # Batches are of all files and encoded whole: the last bits of a feature depend on the size of its batch, and
-        # an evaluation that was stopped half way must end with the numbers of one that was not.
-        batches = [batch for batch in batches if unknown.intersection(batch)]
-        # Decoding releases the interpreter's lock, so the next batch is read while this one is encoded.
-        # Features are written while the next batch is encoded; a fault of the disk is told a batch later.
+        def read(batch: Sequence[str]) -> list[Image.Image]:
+            return [open_image(files[digest]) for digest in batch]
+
+        # Decoding releases the interpreter's lock, so the next batch is read while this one is encoded. Features are
+        # written while the next batch is encoded; a fault of the disk is raised a batch later.
         writing: list[Future[None]] = []
         with ThreadPoolExecutor(max_workers=2) as readers, ThreadPoolExecutor(max_workers=1) as writer:
-            loading = [readers.submit(_open_all, [files[digest] for digest in batch]) for batch in batches[:2]]
+            loading = deque(readers.submit(read, batch) for batch in batches[:2])
             for number, batch in enumerate(batches):
                 if self.should_stop():
                     raise Interrupted("Stopped while scoring; what was scored is kept.")
-                images = loading[number].result()
+                images = loading.popleft().result()
                 if number + 2 < len(batches):
-                    following = [files[digest] for digest in batches[number + 2]]
-                    loading.append(readers.submit(_open_all, following))
+                    loading.append(readers.submit(read, batches[number + 2]))
                 images = mask(images, noun) if mask else images
                 written, writing = writing, []
-                for encoder, key in zip(encoders, keys, strict=True):
+                for key, encoder in by_key.items():
                     missing = [index for index, digest in enumerate(batch) if (key, digest) not in self._known]
-                    if not missing:
-                        continue
-                    rows = encoder.encode_images(images, self.batch_size)
+                    rows = encoder.encode_images(images, self.batch_size) if missing else None
                     for index in missing:
+                        assert rows is not None
                         self._known[key, batch[index]] = rows[index].clone()
                         writing.append(writer.submit(self._write, key, batch[index], rows[index]))
                 for one in written:
                     one.result()
-                loading[number] = readers.submit(list)  # lets go of the images
         for one in writing:
             one.result()
 
@@ -165,10 +157,6 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def _open_all(paths: Sequence[Path]) -> list[Image.Image]:
-    return [open_image(path) for path in paths]
-
-
 def open_image(path: Path) -> Image.Image:
     """A file as an RGB image. Raises PhotoError naming the file."""
     try:
@@ -176,7 +164,3 @@ def open_image(path: Path) -> Image.Image:
             return as_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise PhotoError(f"{path} cannot be read as an image: {error}") from error
-
-
-def _stack(rows: list[torch.Tensor]) -> torch.Tensor:
-    return torch.stack(rows) if rows else torch.zeros(0, 0)

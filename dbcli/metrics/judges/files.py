@@ -1,4 +1,4 @@
-"""Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say when they are not."""
+"""Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say where they lack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,23 +88,18 @@ def within(seconds: float, work: Callable[[], Answer]) -> Answer:
     The clients retry for half a minute and a name server may never answer, so the wait is bounded from
     outside; a thread that is still waiting does not keep the program alive.
     """
-    answers: list[Answer] = []
-    faults: list[BaseException] = []
+    answer: Future[Answer] = Future()
 
     def run() -> None:
         try:
-            answers.append(work())
-        except BaseException as error:  # handed to the caller below
-            faults.append(error)
+            answer.set_result(work())
+        except BaseException as error:  # raised in the caller's thread
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="hub-question")
-    thread.start()
-    thread.join(seconds)
-    if faults:
-        raise faults[0]
-    if not answers:
+    threading.Thread(target=run, daemon=True, name="hub-question").start()
+    if not wait([answer], timeout=seconds).done:
         raise TimeoutError(f"no answer within {seconds:g} s")
-    return answers[0]
+    return answer.result()
 
 
 def _weights_in(folder: Path, judge: str) -> Path:

@@ -15,18 +15,17 @@ from PIL import Image
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+Channels = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shorter side to `resize_px` (bicubic, with Pillow's antialiasing), centre crop to `crop_px`, then (x
-    - mean) / std.
-    """
+    """Shorter side to `resize_px` (bicubic, antialiased by Pillow), centre crop to `crop_px`, then (x - mean) / std."""
 
     resize_px: int
     crop_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
 
     def describe(self) -> dict[str, Any]:
         """The steps as JSON values, for the record beside a score."""
@@ -69,8 +68,8 @@ class Squashing:
     """Whole images squashed to a square of `size_px`, so that no part is cropped, then (x - mean) / std."""
 
     size_px: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     resample: int = Image.Resampling.BICUBIC
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -94,14 +93,9 @@ def read_squashing(folder: Path | None, otherwise: Squashing) -> Squashing:
         size = sides.pop()
     if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 4096:
         raise ValueError(f"its processor's size is {size!r}")
-    mean, std = (
-        tuple(float(part) for part in found.get(key) or usual)
-        for key, usual in (("image_mean", otherwise.mean), ("image_std", otherwise.std))
-    )
-    if len(mean) != 3 or len(std) != 3:
-        raise ValueError("its processor's mean and std must have three numbers")
+    mean, std = _channels(found.get("image_mean") or otherwise.mean), _channels(found.get("image_std") or otherwise.std)
     resample = Image.Resampling(found.get("resample", otherwise.resample))
-    return Squashing(size, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), resample)
+    return Squashing(size, mean, std, resample)
 
 
 def _processor(folder: Path | None) -> dict[str, Any]:
@@ -123,19 +117,15 @@ def _normalised(images: Sequence[Image.Image], how: Preprocessing | Squashing) -
 
 
 def read_preprocessing(path: Path) -> Preprocessing:
-    """A judge's preprocess.json: size_px, and where they differ from it resize and crop in pixels; mean, std.
+    """An embedded judge's preprocess.json: size_px, mean and std.
 
     Raises ValueError or KeyError for a file that lacks them; the caller names the judge.
     """
     found = json.loads(path.read_text(encoding="utf-8"))
-    size = int(found["size_px"])
+    size, (mean, std) = int(found["size_px"]), (_channels(found[key]) for key in ("mean", "std"))
+    return Preprocessing(size, size, mean, std)
 
-    def pixels(key: str) -> int:
-        value = found.get(key)
-        return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else size
 
-    mean, std = (tuple(float(part) for part in found[key]) for key in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3:
-        raise ValueError(f"{path}: mean and std must have three numbers")
-    crop = pixels("crop")
-    return Preprocessing(max(pixels("resize"), crop), crop, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+def _channels(values: Sequence[float]) -> Channels:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
