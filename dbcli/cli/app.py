@@ -9,24 +9,20 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
 from dbcli import __version__
 from dbcli.cli.arguments import arranged, general_options, project_of
 from dbcli.cli.commands.class_images import prior_app
-from dbcli.cli.commands.demo import demo
-from dbcli.cli.commands.doctor import doctor
 from dbcli.cli.commands.evaluate import evaluate
-from dbcli.cli.commands.export import export
 from dbcli.cli.commands.generate import generate
-from dbcli.cli.commands.imports import import_embedding, import_lora
-from dbcli.cli.commands.project import add_subject, init
+from dbcli.cli.commands.project import add_subject, demo, doctor, init
 from dbcli.cli.commands.runs import runs_app
-from dbcli.cli.commands.subjects import subjects_app
+from dbcli.cli.commands.sharing import export, import_embedding, import_lora
+from dbcli.cli.commands.subjects import subjects_app, tokens_app
 from dbcli.cli.commands.sweeps import bench, sweep
-from dbcli.cli.commands.tokens import tokens_app
 from dbcli.cli.commands.train import train
 from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
 from dbcli.cli.help_pages import Program
@@ -105,12 +101,12 @@ def main(given: list[str] | None = None) -> None:
         try:
             ended = app(args=arranged(words), prog_name="dreambooth", standalone_mode=False)
         except Interrupted as stopped:
-            _end_as_asked(screen, stopped.message, stopped.hint, stopped.exit_code)
+            _end(screen, "stopped", stopped.message, stopped.hint, stopped.exit_code)
         except Exception as error:
             _end_by_fault(screen, words, error)
         sys.exit(ended if isinstance(ended, int) else 0)
     except StopNow as stop:
-        _end_as_asked(screen, "Stopped.", None, stop.exit_code)
+        _end(screen, "stopped", "Stopped.", None, stop.exit_code)
     finally:
         _hear_signals(_end_at_once)
 
@@ -126,9 +122,7 @@ def _end_by_fault(screen: Screen, words: Sequence[str], error: Exception) -> NoR
         sys.exit(2)
     else:
         code, message, hint = usage_fault(error, words) or machine_fault(error) or bug(error)
-    screen.document({"error": {"message": message, "hint": hint, "exit_code": code}})
-    screen.error(message, hint)
-    sys.exit(code)
+    _end(screen, "error", message, hint, code)
 
 
 def _way_on(words: Sequence[str], error: DreamboothError) -> str | None:
@@ -138,10 +132,10 @@ def _way_on(words: Sequence[str], error: DreamboothError) -> str | None:
     return replaced or (with_options_added(words, error.hint) if error.hint else None) or error.hint
 
 
-def _end_as_asked(screen: Screen, message: str, hint: str | None, exit_code: int) -> NoReturn:
-    """Ends by a signal: somebody wanted that, and nothing went wrong."""
-    screen.document({"stopped": {"message": message, "hint": hint, "exit_code": exit_code}})
-    screen.stopped(message, hint)
+def _end(screen: Screen, how: Literal["error", "stopped"], message: str, hint: str | None, exit_code: int) -> NoReturn:
+    """Ends with an error, or stopped by a signal: somebody wanted that, and nothing went wrong."""
+    screen.document({how: {"message": message, "hint": hint, "exit_code": exit_code}})
+    (screen.error if how == "error" else screen.stopped)(message, hint)
     sys.exit(exit_code)
 
 

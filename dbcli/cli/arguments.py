@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-FLAGS = {
-    "--json": "--json",
-    "--quiet": "--quiet",
-    "-q": "--quiet",
-    "--yes": "--yes",
-    "-y": "--yes",
-    "--offline": "--offline",
-}
 PROJECT = "--project"
+FLAGS = ("--json", "--quiet", "--yes", "--offline")
+LONG_NAMES = {"-q": "--quiet", "-y": "--yes", "-C": PROJECT}
 NEWEST = "newest"
 
 
@@ -51,9 +45,10 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if word == "--":
             own += [word, *rest]
             break
-        if word in FLAGS:
-            general.append(FLAGS[word])
-        elif word in ("-C", PROJECT) and rest:
+        long_name = LONG_NAMES.get(word, word)
+        if long_name in FLAGS:
+            general.append(long_name)
+        elif long_name == PROJECT and rest:
             general += [PROJECT, rest.pop(0)]
         elif word.startswith(f"{PROJECT}="):
             general += [PROJECT, word.partition("=")[2]]

@@ -40,18 +40,15 @@ def with_options_added(words: Sequence[str], hint: str) -> str | None:
 
 def corrected(words: Sequence[str], path: str, message: str) -> str | None:
     """The command line without the slip that the parser found; `path` is the command as called, "dreambooth train"."""
-    near, possible = _NEAR.search(message), _POSSIBLE.search(message)
-    if near is None and possible is None:
+    found = _NEAR.search(message) or _POSSIBLE.search(message)
+    if found is None:
         return _with_option_added(words, path, message)
-    if near is not None:
-        given, options = near[1], [near[2]]
-    else:
-        assert possible is not None
-        given, options = possible[1], possible[2].split(", ")
+    given, options = found[1], found[2].split(", ")
     meant = _option_meant(given, options) if given.startswith("-") else options[0]
     if meant is None:
         return None
-    return command("dreambooth", *[meant + word[len(given) :] if _is(word, given) else word for word in words])
+    replaced = [meant + word[len(given) :] if word.partition("=")[0] == given else word for word in words]
+    return command("dreambooth", *replaced)
 
 
 def _option_meant(given: str, options: Sequence[str]) -> str | None:
@@ -67,29 +64,15 @@ def _option_meant(given: str, options: Sequence[str]) -> str | None:
     return best if likeness(best) >= LIKE_ENOUGH else None
 
 
-def _is(word: str, given: str) -> bool:
-    return word == given or word.startswith(f"{given}=")
-
-
 def _with_option_added(words: Sequence[str], path: str, message: str) -> str | None:
     """The command line with its option before each name that stands alone, `train rex`; None for any other slip."""
-    found = _STRAY.search(message)
-    called = path.partition(" ")[2]
-    option = NAMED_BY.get(called)
+    from dbcli.workflows.completions import subject_names
+
+    found, option = _STRAY.search(message), NAMED_BY.get(path.partition(" ")[2])
     if found is None or option is None:
         return None
     strays = found[1].split()
-    if option == "--subject":
-        known = _subjects(words)
-        names = [stray if stray in known else nearest(stray, known) or stray for stray in strays]
-    else:
-        names = strays
+    known = subject_names(project_of(words)) if option == "--subject" else strays
+    names = [stray if stray in known else nearest(stray, known) or stray for stray in strays]
     rest = [word for word in words if word not in strays]
     return command("dreambooth", *rest, option, ",".join(names))
-
-
-def _subjects(words: Sequence[str]) -> list[str]:
-    from dbcli.workflows.completions import subject_names
-
-    found: list[str] = subject_names(project_of(words))
-    return found

@@ -1,4 +1,4 @@
-"""What ends a command beside the errors it meant to raise: the machine, a slip in the command line, a bug."""
+"""What ends a command beside its own errors: the machine, a slip in the command line, a bug."""
 
 from __future__ import annotations
 
@@ -42,18 +42,17 @@ def machine_fault(error: BaseException) -> Fault | None:
 
     text, kind = str(error), type(error).__name__
     if is_out_of_memory(error):
-        return 5, "The memory is full.", "free some memory; generate draws fewer images at once with --batch-size 1"
+        return 5, "The memory is full.", "free some memory; generate takes less with --batch-size 1"
     if kind == "AcceleratorError" or (isinstance(error, RuntimeError) and any(sign in text for sign in DEVICE_SIGNS)):
         reason = (text.splitlines() or [kind])[0][:200]
-        return 5, f"The GPU failed: {reason}.", "dreambooth train --resume goes on from the last checkpoint"
+        return 5, f"The GPU failed: {reason}.", "dreambooth train --resume continues from the last checkpoint"
     if isinstance(error, OSError) and error.errno is not None:
         return _system_fault(error)
     return None
 
 
 def _system_fault(error: OSError) -> Fault | None:
-    name = error.filename if isinstance(error.filename, str | bytes | os.PathLike) else None
-    where = os.fsdecode(name) if name is not None else ""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else ""
     if error.errno in FULL:
         needs = f"{where} needs more space" if where else "a file needs more space"
         return 5, f"The disk is full: {needs}, {_free_bytes(where):,} bytes are free.", "free some, then run it again"
@@ -66,10 +65,8 @@ def _system_fault(error: OSError) -> Fault | None:
 
 def _free_bytes(path: str) -> int:
     folder = Path(path or ".").absolute()
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
     try:
-        return shutil.disk_usage(folder).free
+        return shutil.disk_usage(next(one for one in (folder, *folder.parents) if one.is_dir())).free
     except OSError:
         return 0
 

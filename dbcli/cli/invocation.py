@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ class Invocation:
         """Whether a person sits there: both ends are a terminal, and neither --yes nor --json was given."""
         return sys.stdin.isatty() and sys.stderr.isatty() and not self.yes and not self.screen.as_json
 
+    @cached_property
     def layout(self) -> Layout:
         """The project meant: -C, else the nearest parent folder that is one."""
         from dbcli.workflows.setup.open import open_project

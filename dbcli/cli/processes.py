@@ -16,9 +16,7 @@ from dbcli.errors import UsageError
 if TYPE_CHECKING:
     from dbcli.diffusion.distributed import ProcessGroup
 
-GPUS_HELP = (
-    "How many GPUs of this machine work together, a process each; with --set train.device=cpu, how many processes."
-)
+GPUS_HELP = "Number of processes, one per GPU of this machine; with --set train.device=cpu, on the CPU."
 Gpus = Annotated[int, typer.Option("--gpus", metavar="N", min=1, help=GPUS_HELP)]
 
 
@@ -28,7 +26,7 @@ def on_ranks(
 ) -> Iterator[tuple[Invocation, ProcessGroup]]:
     """The call and its process group: that of torchrun or accelerate launch, or of --gpus, which starts them.
 
-    `single` names an option with which nothing is spread: UsageError. Only the main rank speaks, also by its exit code.
+    `single` names an option that works in one process: UsageError. Only the main rank speaks, also by its exit code.
     """
     from dbcli.workflows.launch import launch, launched, process_group, processes_of
 
@@ -38,7 +36,7 @@ def on_ranks(
             raise typer.Exit
         if single is not None:
             raise UsageError(f"{single} works in one process.", hint="leave --gpus out")
-        call.screen.note(f"The forecast is of one process with the whole batch; {processes} share it.")
+        call.screen.note(f"The estimate is for one process with the whole batch; {processes} share it.")
         processes = 1
     elif processes > 1 and place is None:
         raise typer.Exit(launch(sys.argv[1:], processes))

@@ -29,7 +29,7 @@ def make(
     with on_ranks(context, gpus) as (call, group):
         noun = group.on_main(lambda: call.wanted(class_noun, "--class", "Which class"))
         made = make_class_images(
-            call.layout(),
+            call.layout,
             noun,
             count=count,
             profile=profile,
@@ -49,7 +49,7 @@ def list_sets(context: typer.Context) -> None:
     from dbcli.workflows.class_images.manage import summaries
 
     call = of(context)
-    show_class_image_sets(call.screen, summaries(call.layout()))
+    show_class_image_sets(call.screen, summaries(call.layout))
 
 
 @prior_app.command("prune")
@@ -65,13 +65,13 @@ def prune_sets(
     ] = None,
 ) -> None:
     """Remove class image sets that no run needs any more."""
+    from dbcli.cli.output.numbers import counted
     from dbcli.workflows.class_images.manage import prune, unfit
 
     call = of(context)
-    layout = call.layout()
-    chosen = keys or unfit(layout)
+    chosen = keys or unfit(call.layout)
     if chosen:
         call.agree(f"Remove {', '.join(chosen)}?", "All sets are kept.")
-        prune(layout, chosen)
+        prune(call.layout, chosen)
     call.screen.document({"removed": chosen})
-    call.screen.line(f"Removed {len(chosen)} class image set{'' if len(chosen) == 1 else 's'}")
+    call.screen.line(f"Removed {counted(len(chosen), 'class image set')}")

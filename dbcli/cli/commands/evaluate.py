@@ -37,8 +37,7 @@ def evaluate(
     gpus: Gpus = 1,
 ) -> None:
     """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
-    from dbcli.cli.output.evaluation import show_evaluations
-    from dbcli.cli.output.interference import show_interference
+    from dbcli.cli.output.scores import show_evaluations, show_interference
     from dbcli.workflows.evaluation.evaluate import evaluate as score
     from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 
@@ -47,5 +46,5 @@ def evaluate(
     with on_ranks(context, gpus, single="--interference" if interference or also else None) as (call, group):
         if interference or also:
             return show_interference(call, run, also or [], scoring, is_asked=interference)
-        found = score(call.layout(), request, call.screen, offline=call.offline, group=group)
+        found = score(call.layout, request, call.screen, offline=call.offline, group=group)
         show_evaluations(call.screen, found)

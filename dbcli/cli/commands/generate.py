@@ -37,9 +37,7 @@ def generate(
     guidance: Annotated[float | None, typer.Option("--guidance", help="Guidance scale.")] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(
-            "--sampler", help="ddim, dpm++, euler, euler-a, unipc, pndm, …", autocompletion=completion.samplers
-        ),
+        typer.Option("--sampler", help="ddim, dpm++, euler, euler-a, unipc, …", autocompletion=completion.samplers),
     ] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM eta: fresh noise per step, 0 to 1.")] = None,
     seed: Annotated[
@@ -49,8 +47,7 @@ def generate(
     clip_skip: Annotated[
         int | None,
         typer.Option(
-            "--clip-skip",
-            help="Text encoder layer, counted as AUTOMATIC1111 does: 1 is the last, 2 the last but one.",
+            "--clip-skip", help="Text encoder layer, counted as AUTOMATIC1111 does: 1 is the last, 2 the last but one."
         ),
     ] = None,
     width: Annotated[int | None, typer.Option("--width", help="In pixels; the base's own by default.")] = None,
@@ -106,4 +103,4 @@ def generate(
         return sit_down(call, request)
     if not (prompts or like):
         request = replace(request, prompts=[call.wanted(None, "PROMPT", "Prompt")])
-    show_generated(call.screen, generate_images(call.layout(), request, call.screen, offline=call.offline))
+    show_generated(call.screen, generate_images(call.layout, request, call.screen, offline=call.offline))

@@ -20,16 +20,13 @@ Subjects = Annotated[
     ),
 ]
 Run = Annotated[
-    str | None,
-    typer.Option("--run", help="Which run, the newest finished by default.", autocompletion=completion.runs),
+    str | None, typer.Option("--run", help="Which run, the newest finished by default.", autocompletion=completion.runs)
 ]
 Profile = Annotated[
-    str | None,
-    typer.Option("--profile", help="A shipped profile or a YAML file.", autocompletion=completion.profiles),
+    str | None, typer.Option("--profile", help="A shipped profile or a YAML file.", autocompletion=completion.profiles)
 ]
 Method = Annotated[
-    str | None,
-    typer.Option("--method", help="full, lora or textual-inversion.", autocompletion=completion.methods),
+    str | None, typer.Option("--method", help="full, lora or textual-inversion.", autocompletion=completion.methods)
 ]
 Steps = Annotated[int | None, typer.Option("--steps", help="Number of optimiser steps.")]
 Settings = Annotated[
@@ -62,13 +59,12 @@ Suites = Annotated[
 ]
 Prompts = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one per line.")]
 PromptsOfDataset = Annotated[
-    Path | None,
-    typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset."),
+    Path | None, typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset.")
 ]
 Judge = Annotated[
     str | None,
     typer.Option(
-        "--judge", help="paper, paper-l or tiny; by default what suits the base.", autocompletion=completion.judges
+        "--judge", help="paper, paper-l or tiny; by default as suits the base.", autocompletion=completion.judges
     ),
 ]
 ImagesPerPrompt = Annotated[

@@ -1,4 +1,4 @@
-"""Creating a project and adding subjects to it."""
+"""Creating a project, adding subjects to it, and checking it; the demo does all of it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,11 @@ def init(
     prediction_type: Annotated[
         str | None,
         typer.Option(
-            "--prediction-type",
-            metavar="TYPE",
-            help="epsilon or v_prediction, where the base does not say or is wrong.",
+            "--prediction-type", metavar="TYPE", help="epsilon or v_prediction; overrides what the base says."
         ),
     ] = None,
     vae: Annotated[
-        Path | None,
-        typer.Option("--vae", metavar="FILE_OR_FOLDER", help="A VAE to use instead of the base's own."),
+        Path | None, typer.Option("--vae", metavar="FILE_OR_FOLDER", help="A VAE to use instead of the base's own.")
     ] = None,
     gpu: Annotated[
         bool | None, typer.Option("--gpu/--no-gpu", help="Suggest a profile for a machine with a GPU, or without.")
@@ -60,8 +57,7 @@ def init(
         prediction_type=prediction_type,
         vae=vae,
     )
-    for note in made.notes:
-        call.screen.warn(note)
+    call.screen.warn(*made.notes)
     call.screen.document(asdict(made))
     call.screen.line(f"Project {made.folder} on {made.base}" + (f" at {made.revision}" if made.revision else ""))
     call.screen.line(f"Profile {made.profile}" if made.profile else "Profile: by base and method")
@@ -96,3 +92,26 @@ def add_subject(
     from dbcli.cli.interactive.intake import AddRequest, bring_in
 
     bring_in(of(context), AddRequest(name, photos, class_noun, token, dataset, mask, caption, allow_collision))
+
+
+def demo(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the project that the demo makes.")] = Path(
+        "dreambooth-demo"
+    ),
+) -> None:
+    """Run the whole job from photos to images and scores, on the embedded base and the bundled photos."""
+    from dbcli.cli.output.scores import show_demo
+    from dbcli.workflows.demo import run_demo
+
+    call = of(context)
+    show_demo(call.screen, run_demo(folder, call.screen))
+
+
+def doctor(context: typer.Context) -> None:
+    """Check the machine and the project, and suggest fixes."""
+    from dbcli.cli.output.guidance import show_checks
+    from dbcli.workflows.doctor.machine import examine
+
+    call = of(context)
+    raise typer.Exit(show_checks(call.screen, examine(call.project, call.screen, offline=call.offline)))

@@ -20,9 +20,8 @@ def list_runs(context: typer.Context) -> None:
     from dbcli.workflows.runs.manage import all_runs, overview
 
     call = of(context)
-    layout = call.layout()
-    records, damaged = all_runs(layout)
-    show_runs(call.screen, overview(layout, records), damaged)
+    records, damaged = all_runs(call.layout)
+    show_runs(call.screen, overview(call.layout, records), damaged)
 
 
 @runs_app.command("show")
@@ -40,8 +39,7 @@ def show(
     from dbcli.workflows.runs.manage import one_run
 
     call = of(context)
-    layout = call.layout()
-    show_run(call.screen, one_run(layout, run), layout)
+    show_run(call.screen, one_run(call.layout, run), call.layout)
 
 
 @runs_app.command("compare", short_help="Compare runs: a page, a grid, and the differences.")
@@ -58,13 +56,13 @@ def compare(
     seed: options.FirstSeed = None,
 ) -> None:
     """Compare runs on the same prompts and seeds: a page, a grid, and how certain each difference is."""
-    from dbcli.cli.output.comparison import show_comparisons
+    from dbcli.cli.output.scores import show_comparisons
     from dbcli.workflows.evaluation.compare import compare as set_side_by_side
     from dbcli.workflows.evaluation.request import ScoringOptions
 
     call = of(context)
     scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed)
-    made = set_side_by_side(call.layout(), runs, scoring, call.screen, offline=call.offline)
+    made = set_side_by_side(call.layout, runs, scoring, call.screen, offline=call.offline)
     show_comparisons(call.screen, made)
 
 
@@ -77,9 +75,8 @@ def remove(
     from dbcli.workflows.runs.manage import exactly, remove
 
     call = of(context)
-    layout = call.layout()
-    name = exactly(layout, run).name
+    name = exactly(call.layout, run).name
     call.agree(f"Remove {name} with its weights and images?", f"{name} is kept.")
-    remove(layout, name)
+    remove(call.layout, name)
     call.screen.document({"removed": name})
     call.screen.line(f"Removed {name}")

@@ -1,4 +1,4 @@
-"""Looking at subjects, renaming and removing them."""
+"""Subjects and their identifiers: listing, renaming, choosing words, removing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
 
 subjects_app = typer.Typer(help="List, rename, set and remove subjects.", no_args_is_help=True, rich_markup_mode=None)
+BesideNoun = Annotated[
+    str | None, typer.Option("--class", metavar="NOUN", help="Class noun beside it; by default the first subject's.")
+]
+tokens_app = typer.Typer(help="Choose, check and list identifiers.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Which subject.", autocompletion=completion.subjects)]
 
 
@@ -21,20 +25,18 @@ def list_subjects(context: typer.Context) -> None:
     from dbcli.workflows.subjects.manage import all_subjects
 
     call = of(context)
-    show_subjects(call.screen, *all_subjects(call.layout()))
+    show_subjects(call.screen, *all_subjects(call.layout))
 
 
 @subjects_app.command("rename")
 def rename(
-    context: typer.Context,
-    name: Name,
-    new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")],
+    context: typer.Context, name: Name, new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")]
 ) -> None:
     """Rename a subject; earlier runs still know it by the old name."""
     from dbcli.workflows.subjects.manage import rename as give_name
 
     call = of(context)
-    subject = give_name(call.layout(), name, new_name)
+    subject = give_name(call.layout, name, new_name)
     call.screen.document({"subject": subject.to_plain()})
     call.screen.line(f"{name} is now {subject.name}; runs trained before still know it as {name}")
 
@@ -55,11 +57,10 @@ def set_words(
     from dbcli.workflows.subjects.manage import change_words
 
     call = of(context)
-    layout = call.layout()
-    subject = change_words(layout, name, token, class_noun, allow=allow_collision)
+    subject = change_words(call.layout, name, token, class_noun, allow=allow_collision)
     call.screen.document({"subject": subject.to_plain()})
     call.screen.line(f"{subject.name}: {subject.words.text}")
-    call.screen.next(teaching(layout, subject))
+    call.screen.next(teaching(call.layout, subject))
 
 
 @subjects_app.command("remove", short_help="Remove a subject with its photos; its runs stay.")
@@ -69,9 +70,59 @@ def remove(context: typer.Context, name: Name) -> None:
     from dbcli.workflows.subjects.manage import remove as take_away
 
     call = of(context)
-    layout = call.layout()
-    name = current_name(layout, name)
+    name = current_name(call.layout, name)
     call.agree(f"Remove the subject {name} with its photos?", f"{name} is kept.")
-    take_away(layout, name)
+    take_away(call.layout, name)
     call.screen.document({"removed": name})
     call.screen.line(f"Removed {name}; runs that learnt it stay")
+
+
+@tokens_app.command("suggest")
+def suggest_words(
+    context: typer.Context,
+    class_noun: BesideNoun = None,
+    count: Annotated[int, typer.Option("-n", "--count", help="How many words.")] = 10,
+    sequences: Annotated[
+        bool, typer.Option("--sequences", help="Random sequences of one to three rare tokens, as in the paper.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the sequences; -1: random.")] = 0,
+) -> None:
+    """Suggest rare words, those that mean least to the base first."""
+    from dbcli.cli.output.subjects import show_proposals
+    from dbcli.workflows.subjects.identifiers import SuggestRequest, suggest
+
+    call = of(context)
+    wanted = SuggestRequest(class_noun, count, sequences, seed)
+    show_proposals(call.screen, suggest(call.layout, wanted, call.screen, offline=call.offline))
+
+
+@tokens_app.command("check")
+def check(
+    context: typer.Context,
+    word: Annotated[str, typer.Argument(metavar="WORD", help="The word.")],
+    class_noun: BesideNoun = None,
+) -> None:
+    """Check how well a word would do as an identifier."""
+    from dbcli.cli.output.subjects import show_verdict
+    from dbcli.workflows.subjects.identifiers import check_word
+
+    call = of(context)
+    found = check_word(call.layout, word, class_noun=class_noun, progress=call.screen, offline=call.offline)
+    show_verdict(call.screen, found)
+
+
+@tokens_app.command("list")
+def list_words(
+    context: typer.Context,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Also measure how strong each word is in the base, which has to be loaded."),
+    ] = False,
+) -> None:
+    """List identifiers and their subjects, here and in runs."""
+    from dbcli.cli.output.subjects import show_holders
+    from dbcli.workflows.subjects.identifiers import holders
+
+    call = of(context)
+    found = holders(call.layout, measure=measure, progress=call.screen, offline=call.offline)
+    show_holders(call.screen, found)

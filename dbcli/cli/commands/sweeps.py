@@ -45,12 +45,12 @@ def sweep(
     from dbcli.workflows.sweeps.run import plan_file
 
     call = of(context)
-    layout = call.layout()
+    layout = call.layout
     name = call.wanted(file, "FILE", f"Which sweep ({', '.join(sweep_names())}, or a file)")
     plan = plan_file(
         layout, name, subjects=names_in(subject), dataset=dataset, sets=sets or [], dry=dry_run, progress=call.screen
     )
-    raise typer.Exit(carry_out(call, layout, plan, engine=engine, address=address, dry_run=dry_run))
+    raise typer.Exit(carry_out(call, plan, engine=engine, address=address, dry_run=dry_run))
 
 
 def bench(
@@ -64,9 +64,7 @@ def bench(
     suite: options.Suites = None,
     judge: Annotated[
         str | None,
-        typer.Option(
-            "--judge", help="paper, paper-l or tiny; none generates without scoring.", autocompletion=completion.judges
-        ),
+        typer.Option("--judge", help="paper, paper-l or tiny; none: no scores.", autocompletion=completion.judges),
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Images per prompt.")] = 4,
     seed: options.FirstSeed = None,
@@ -76,18 +74,20 @@ def bench(
     dry_run: DryRun = False,
 ) -> None:
     """Train and score many subjects with one recipe, beside the published scores."""
-    from dbcli.cli.output.sweeps import carry_out, settings_given
+    from dbcli.cli.output.sweeps import carry_out
     from dbcli.workflows.sweeps.bench import plan_bench
+    from dbcli.workflows.sweeps.run import parsed_sets
 
     call = of(context)
-    layout = call.layout()
+    own = {"method": method, "train.steps": steps}
+    settings = parsed_sets(sets or []) | {key: value for key, value in own.items() if value is not None}
     plan = plan_bench(
-        layout,
+        call.layout,
         name=name,
         subjects=names_in(subject),
         dataset=dataset,
         profile=profile,
-        settings=settings_given(sets or [], method=method, steps=steps),
+        settings=settings,
         suites=suite or [],
         count=count,
         seed=seed,
@@ -95,4 +95,4 @@ def bench(
         dry=dry_run,
         progress=call.screen,
     )
-    raise typer.Exit(carry_out(call, layout, plan, engine=engine, address=address, dry_run=dry_run))
+    raise typer.Exit(carry_out(call, plan, engine=engine, address=address, dry_run=dry_run))

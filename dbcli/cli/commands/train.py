@@ -14,7 +14,6 @@ from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.cli.invocation import Invocation
-    from dbcli.project.files.layout import Layout
     from dbcli.workflows.progress import Progress
     from dbcli.workflows.training.plan import TrainingPlan
 
@@ -24,11 +23,7 @@ def train(
     subject: options.Subjects = None,
     token: Annotated[
         list[str] | None,
-        typer.Option(
-            "--token",
-            metavar="[NAME=]WORD",
-            help="The identifier, the rare word that stands for the subject; NAME=WORD for each of several.",
-        ),
+        typer.Option("--token", metavar="[NAME=]WORD", help="The identifier, a rare word; NAME=WORD if several."),
     ] = None,
     method: options.Method = None,
     profile: Annotated[
@@ -71,9 +66,7 @@ def train(
     ] = None,
     log_to: Annotated[
         list[str] | None,
-        typer.Option(
-            "--log-to", help="tensorboard or wandb, beside the run's own record.", autocompletion=completion.logs
-        ),
+        typer.Option("--log-to", help="Also log to tensorboard or wandb.", autocompletion=completion.logs),
     ] = None,
     allow_collision: options.AllowCollision = False,
     gpus: Gpus = 1,
@@ -96,7 +89,7 @@ def train(
 
     check_start(start_from, no_rehearsal, resume)
     if all_settings and not dry_run:
-        raise UsageError("--all-settings is about --dry-run, which is missing.", hint="add --dry-run")
+        raise UsageError("--all-settings needs --dry-run.", hint="add --dry-run")
     request = TrainRequest(
         subjects=names_in(subject),
         tokens=token or [],
@@ -111,7 +104,8 @@ def train(
         allow_collision=allow_collision,
     )
 
-    def planned(call: Invocation, layout: Layout, progress: Progress) -> TrainingPlan:
+    def planned(call: Invocation, progress: Progress) -> TrainingPlan:
+        layout = call.layout
         if resume is not None:
             asked, plan = request, plan_resume(layout, None if resume == NEWEST else resume, request, progress)
         else:
@@ -123,10 +117,10 @@ def train(
         return with_estimate(layout, plan, asked, progress, asked=dry_run)
 
     with on_ranks(context, gpus, dry_run=dry_run) as (call, group):
-        layout, logs = call.layout(), (log_to or []) if group.is_main else []
-        with logged(call.screen, layout, logs, offline=call.offline) as progress:
-            plan = group.on_main(lambda: planned(call, layout, progress))
+        logs = (log_to or []) if group.is_main else []
+        with logged(call.screen, call.layout, logs, offline=call.offline) as progress:
+            plan = group.on_main(lambda: planned(call, progress))
             if dry_run:
-                return show_plan(call.screen, plan, layout, every_setting=all_settings)
-            record = train_run(layout, plan, progress, offline=call.offline, group=group)
-            return show_run(call.screen, record, layout)
+                return show_plan(call.screen, plan, call.layout, every_setting=all_settings)
+            record = train_run(call.layout, plan, progress, offline=call.offline, group=group)
+            return show_run(call.screen, record, call.layout)

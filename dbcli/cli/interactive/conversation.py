@@ -33,6 +33,12 @@ ACTIONS = {
     "quit": "leave; so does Ctrl-D",
 }
 COMMANDS = [*SETTINGS, *SWITCHES, *ACTIONS]
+HELP = (
+    "A line is a prompt; {dog} stands for the subject's words. Tab completes, the arrows bring lines back.",
+    *(f"  :{word + ' …':<12} {meaning}" for word, (_, _, meaning) in SETTINGS.items()),
+    *(f"  :{word:<12} {meaning}" for word, meaning in (SWITCHES | ACTIONS).items()),
+    "  Ctrl-C stops generating, not the program; a second Ctrl-C at once ends it.",
+)
 
 
 @dataclass(frozen=True)

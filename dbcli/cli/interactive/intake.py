@@ -16,9 +16,7 @@ from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.project.subjects.subject_store import AddedSubject
     from dbcli.workflows.subjects.annotate import Annotated
-    from dbcli.workflows.subjects.photo_review import PhotoReview
     from dbcli.workflows.subjects.sources import NewSubject
 
 
@@ -36,43 +34,38 @@ class AddRequest:
     allow_collision: bool
 
 
-@dataclass(frozen=True)
-class Brought:
-    """One subject that was added, and all there is to say of it."""
-
-    added: AddedSubject
-    advice: list[str]
-    review: PhotoReview
-    annotated: Annotated
-
-
 def bring_in(call: Invocation, request: AddRequest) -> None:
     """Adds what is asked for; without photos, gives a subject that is there already its masks and captions."""
+    from dbcli.workflows.status import teaching
     from dbcli.workflows.subjects.annotate import annotate, load_annotators
     from dbcli.workflows.subjects.manage import add_subject
     from dbcli.workflows.subjects.photo_review import review_photos
     from dbcli.workflows.subjects.sources import known_subject
 
-    layout, screen = call.layout(), call.screen
+    layout, screen = call.layout, call.screen
     # First of all: a model that is not there must not cost a subject that is half made.
     annotators = load_annotators(layout, mask=request.mask, caption=request.caption, offline=call.offline)
     if request.name and not request.photos and request.dataset is None and (request.mask or request.caption):
         known = known_subject(layout, request.name)
         if known is not None:
             annotated = annotate(layout, known, annotators, screen)
-            screen.document({"subject": known.to_plain(), **_annotated_document(annotated)})
-            _show_annotated(screen, annotated)
+            screen.document({"subject": known.to_plain()} | _show_annotated(screen, annotated))
             if not (annotated.masks or annotated.captions):
                 screen.line(f"Subject {known.name}: no mask or caption was missing")
             return
-    brought = []
+    documents = []
     for one in _subjects(call, layout, request):
         added, advice = add_subject(
             layout, one.name, one.class_noun, one.photos, one.token, allow_collision=request.allow_collision
         )
         review = review_photos(layout, added.subject, added.source_names, screen)
-        brought.append(Brought(added, advice, review, annotate(layout, added.subject, annotators, screen)))
-    _show_brought(screen, layout, brought)
+        annotated = annotate(layout, added.subject, annotators, screen)
+        show_added(screen, added, advice, review, teaching(layout, added.subject))
+        documents.append(added_document(added, advice, review) | _show_annotated(screen, annotated))
+    if not documents:
+        screen.line("Nothing was left to add.")
+    # One document whatever the number: of one subject its own, of several a list of them.
+    screen.document(documents[0] if len(documents) == 1 else {"added": documents})
 
 
 def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence[NewSubject]:
@@ -117,28 +110,11 @@ def _asked_photos(call: Invocation) -> list[Path]:
     return dropped_paths(call.wanted(None, "PHOTO", question, check=lambda answer: check_photos(dropped_paths(answer))))
 
 
-def _show_brought(screen: Screen, layout: Layout, brought: Sequence[Brought]) -> None:
-    """One document whatever the number: of one subject its own, of several a list of them."""
-    from dbcli.workflows.status import teaching
-
-    documents = [
-        added_document(one.added, one.advice, one.review) | _annotated_document(one.annotated) for one in brought
-    ]
-    screen.document(documents[0] if len(documents) == 1 else {"added": documents})
-    for one in brought:
-        show_added(screen, one.added, one.advice, one.review, teaching(layout, one.added.subject))
-        _show_annotated(screen, one.annotated)
-    if not brought:
-        screen.line("Nothing was left to add.")
-
-
-def _annotated_document(annotated: Annotated) -> dict[str, object]:
-    return {"masks": [str(path) for path in annotated.masks], "captions": [str(path) for path in annotated.captions]}
-
-
-def _show_annotated(screen: Screen, annotated: Annotated) -> None:
-    for note in annotated.notes:
-        screen.warn(note)
-    for what, paths in (("Masks", annotated.masks), ("Captions", annotated.captions)):
+def _show_annotated(screen: Screen, annotated: Annotated) -> dict[str, object]:
+    """What CLIPSeg and BLIP wrote, in words; returned as JSON."""
+    screen.warn(*annotated.notes)
+    files: dict[str, list[Path]] = {"masks": annotated.masks, "captions": annotated.captions}
+    for what, paths in files.items():
         if paths:
-            screen.line(f"{what}: {len(paths)} in {paths[0].parent}, to be checked and corrected")
+            screen.line(f"{what.capitalize()}: {len(paths)} in {paths[0].parent}, to be checked and corrected")
+    return dict(files)

@@ -23,12 +23,10 @@ def chosen_folder(call: Invocation, given: Path | None) -> Path:
     """The folder of a new project; one that cannot be is refused at once."""
     from dbcli.workflows.setup.open import check_project_folder
 
-    if given is not None:
-        return given
-    question = "Which folder, new or empty"
-    return dropped_path(
-        call.wanted(None, "DIR", question, check=lambda answer: check_project_folder(dropped_path(answer)))
-    )
+    def check(answer: str) -> None:
+        check_project_folder(dropped_path(answer))
+
+    return given or dropped_path(call.wanted(None, "DIR", "Which folder, new or empty", check=check))
 
 
 def chosen_base(call: Invocation, gpu: bool | None) -> str:
@@ -41,9 +39,11 @@ def chosen_base(call: Invocation, gpu: bool | None) -> str:
         return str(proposed_base())
     has_gpu = seen_gpu() is not None if gpu is None else gpu
     if call.may_ask:
-        call.screen.note("  tiny      embedded, 64 px images: minutes on any machine, to try everything")
-        call.screen.note("  sd-v1-4   Stable Diffusion, 512 px, a 4 GB download: needs a GPU; so does sd-v1-5")
-        call.screen.note("  or a Hub id like owner/name, a diffusers folder, a .safetensors or .ckpt file")
+        call.screen.note(
+            "  tiny      embedded, 64 px images: minutes on any machine, to try everything",
+            "  sd-v1-4   Stable Diffusion, 512 px, a 4 GB download: for a GPU; so is sd-v1-5",
+            "  or a Hub id like owner/name, a diffusers folder, a .safetensors or .ckpt file",
+        )
 
     def check(answer: str) -> None:
         # The short names need no check, which takes seconds.
@@ -71,7 +71,7 @@ def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
     has_gpu = seen is not None if gpu is None else gpu
     proposal = proposed_profile(base, has_gpu=has_gpu, memory_mib=seen.memory_mib if seen else None)
     if base != "tiny" and gpu is None:
-        no_gpu = "This machine has no GPU; --gpu if another machine will train."
+        no_gpu = "This machine has no GPU; add --gpu to train on another that has."
         call.screen.note(f"GPU of this machine: {seen.name}" if seen else no_gpu)
     call.screen.note(f"Profile {proposal.profile}: {proposal.reason}. --profile chooses another.")
     return str(proposal.profile)

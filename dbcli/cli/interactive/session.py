@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.interactive.conversation import ACTIONS, SETTINGS, SWITCHES, Line, understood, with_setting
+from dbcli.cli.interactive.conversation import HELP, SETTINGS, SWITCHES, Line, understood, with_setting
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from dbcli.workflows.generation.request import GenerateRequest
     from dbcli.workflows.models.loaded import LoadedModel
 
-# Gives the next line, shown the current settings, or None at the end.
-Reader = Callable[[str], str | None]
 SIGINT_EXIT = 130
 
 
@@ -35,7 +33,7 @@ class Conversation:
     screen: Screen
     request: GenerateRequest
     prompt: str | None = None
-    show: bool = True
+    switches: dict[str, bool] = field(default_factory=dict)
     is_done: bool = False
     drawings: list[dict[str, Any]] = field(default_factory=list)
 
@@ -67,15 +65,6 @@ class Conversation:
         changed = with_setting(self.request, line.action, line.value)
         self.settings(changed)
         self.request, self.is_done = changed, False
-        self.screen.note(self.summary)
-
-    def switch(self, line: Line) -> None:
-        """Turns the grid, or images in the terminal, on or off."""
-        if line.action == "grid":
-            self.request = replace(self.request, grid=line.value)
-        else:
-            self.show = line.value
-        self.screen.note(f"{line.action} {'on' if line.value else 'off'}")
 
     def again(self) -> None:
         """Generates the last prompt with what was changed since, or else with the next seeds."""
@@ -95,11 +84,11 @@ class Conversation:
         from dbcli.workflows.generation.generate import generate_with, generated_document
 
         self.prompt, self.is_done = prompt, False
-        request = replace(self.request, prompts=[prompt], seed=self.seed)
+        request = replace(self.request, prompts=[prompt], seed=self.seed, grid=self.switches["grid"])
         generated = generate_with(self.model, request, self.screen)
         self.is_done = True
         self.drawings.append(generated_document(generated))
-        if self.show:
+        if self.switches["show"]:
             show_images(self.screen, [image.path for image in generated.images])
         for image in generated.images:
             self.screen.line(f"  {_near(image.path)}  seed {image.recipe.seed}")
@@ -118,8 +107,9 @@ def sit_down(call: Invocation, request: GenerateRequest) -> None:
         raise UsageError("--like generates once; it does not go with --interactive.")
     options = {key: value for key, value in request.options.items() if value is not None}
     seed = None if request.seed is None else typed_seed(request.seed, "--seed")
-    model = open_model(call.layout(), request, call.screen, offline=call.offline)
-    _converse(Conversation(model, call.screen, replace(request, options=options, seed=seed)))
+    model = open_model(call.layout, request, call.screen, offline=call.offline)
+    request = replace(request, options=options, seed=seed)
+    _converse(Conversation(model, call.screen, request, switches={"grid": request.grid, "show": True}))
 
 
 def _converse(talk: Conversation) -> None:
@@ -128,9 +118,14 @@ def _converse(talk: Conversation) -> None:
 
     has_person = sys.stdin.isatty() and sys.stderr.isatty()
     words = prompt_words(talk.model.record)
-    read = _person(talk.model, words) if has_person else _script
+    read: Callable[[str], str | None] = _script
     if has_person:
-        talk.screen.note(f"Generating with {talk.model.title}. {_subjects(words)}:help for help.")
+        from dbcli.cli.interactive.prompt_line import line_reader
+
+        read = line_reader(talk.model.layout.prompt_history, talk.model.run or "base", words)
+        names = " and ".join(word for word in words if word.startswith("{"))
+        meaning = f"In a prompt {names} means what it learnt. " if names else ""
+        talk.screen.note(f"Generating with {talk.model.title}. {meaning}:help for help.")
     while (line := read(talk.summary)) is not None:
         try:
             if not _obey(talk, understood(line)):
@@ -155,12 +150,14 @@ def _obey(talk: Conversation, line: Line) -> bool:
         talk.again()
     elif line.action in SETTINGS:
         talk.change(line)
+        talk.screen.note(talk.summary)
     elif line.action in SWITCHES:
-        talk.switch(line)
+        talk.switches[line.action] = line.value
+        talk.screen.note(f"{line.action} {'on' if line.value else 'off'}")
     elif line.action == "settings":
         talk.screen.note(talk.summary)
     elif line.action == "help":
-        _help(talk.screen)
+        talk.screen.note(*HELP)
     return line.action != "quit"
 
 
@@ -170,27 +167,6 @@ def _near(path: Path) -> Path:
     return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
 
 
-def _help(screen: Screen) -> None:
-    screen.note("A line is a prompt; {dog} stands for the subject's words. Tab completes, the arrows bring lines back.")
-    for word, (_, _, meaning) in SETTINGS.items():
-        screen.note(f"  :{word + ' …':<12} {meaning}")
-    for word, meaning in (SWITCHES | ACTIONS).items():
-        screen.note(f"  :{word:<12} {meaning}")
-    screen.note("  Ctrl-C stops generating, not the program; a second Ctrl-C at once ends it.")
-
-
-def _subjects(words: Sequence[str]) -> str:
-    names = [word for word in words if word.startswith("{")]
-    return (
-        f"In a prompt {' and '.join(names)} stand{'s' if len(names) == 1 else ''} for what it learnt. " if names else ""
-    )
-
-
-def _person(model: LoadedModel, words: Sequence[str]) -> Reader:
-    from dbcli.cli.interactive.prompt_line import line_reader
-
-    return line_reader(model.layout.prompt_history, model.run or "base", words)
-
-
 def _script(settings: str) -> str | None:
+    """The next line of a script, None at its end."""
     return sys.stdin.readline() or None

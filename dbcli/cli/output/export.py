@@ -20,7 +20,7 @@ def show_export(screen: Screen, made: Exported) -> None:
         {
             "run": made.run,
             "to": made.target,
-            "path": str(made.path),
+            "path": made.path,
             "difference": made.difference,
             "proved_by": made.proved_by,
             "for": known.readers,
@@ -51,7 +51,7 @@ def publish(call: Invocation, request: ExportRequest, repo: str | None, *, publi
 
     if request.out is not None:
         raise UsageError("--out is for local files; --to hub takes --repo.")
-    layout = call.layout()
+    layout = call.layout
     name = call.wanted(repo, "--repo", "Name of the repository on the Hub")
     # Where nobody can agree the hub is not asked either: the list alone is shown.
     target = find_target(name, public=public, offline=call.offline, ask=call.yes or call.may_ask)

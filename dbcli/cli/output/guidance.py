@@ -30,9 +30,8 @@ def show_status(screen: Screen, status: ProjectStatus) -> None:
         screen.line("Teach a text-to-image model a subject, and generate images of it anywhere.", style="bold")
         screen.line("There is no project here yet.")
     else:
-        screen.table(None, ("", Column("", wraps=True, least=16)), _status_rows(status))
-    for line in status.damaged:
-        screen.warn(line)
+        screen.facts(None, _status_rows(status))
+    screen.warn(*status.damaged)
     show_steps(screen, status.next)
     screen.line("All commands: dreambooth --help · this machine: dreambooth doctor", style="dim")
 

@@ -35,8 +35,7 @@ def show_generated(screen: Screen, generated: Generated) -> None:
         screen.line(f"  {image.path}")
     if count > SHOWN_IMAGES:
         screen.line(f"  … and {count - SHOWN_IMAGES} more in {generated.images[0].path.parent}")
-    if generated.grid is not None:
-        screen.line(f"Grid: {generated.grid}")
+    screen.files(Grid=generated.grid)
 
 
 def show_class_image_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:

@@ -42,8 +42,7 @@ def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str
     screen.table(None, COLUMNS, rows, empty="No runs yet. Next: dreambooth train")
     if measured and not with_suite:
         screen.prose(f"Scores: suite {measured[0].suite}, by {measured[0].judges}.")
-    for line in damaged:
-        screen.warn(line)
+    screen.warn(*damaged)
 
 
 def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
@@ -83,10 +82,9 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     warnings, scores = bleeding(layout, record.name), scores_of(layout, record.name)
     found = [{"suite": one.suite, "judges": one.judges, **one.values} for one in scores]
     screen.document(record.to_plain() | {"scores": found} | ({"bleeding": warnings} if warnings else {}))
-    subjects = ", ".join(_learnt(one) for one in record.subjects)
     rows: list[tuple[str, object]] = [
         ("state", record.state + (f": {record.error}" if record.error else "")),
-        ("subjects", subjects),
+        ("subjects", ", ".join(map(_learnt, record.subjects))),
         ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
         ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
         ("continues", record.parent),
@@ -104,10 +102,8 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("checkpoints", _checkpoints_line(layout, record)),
         ("folder", layout.shown(layout.run_dir(record.name))),
     ]
-    columns = ("", Column("", wraps=True, least=16))
-    screen.table(f"Run {record.name}", columns, [row for row in rows if row[1]])
-    for line in warnings:
-        screen.warn(line)
+    screen.facts(f"Run {record.name}", rows)
+    screen.warn(*warnings)
     if record.state == "finished" and record.subjects:
         screen.next(f'dreambooth generate "a {record.subjects[0].text} in space"')
 

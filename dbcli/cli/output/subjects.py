@@ -1,4 +1,4 @@
-"""Subjects in words and tables, and as JSON."""
+"""Subjects and their identifiers in words and tables, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dbcli.cli.output.numbers import counted
+from dbcli.cli.output.numbers import counted, number
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.subjects.subject_store import AddedSubject
+    from dbcli.workflows.subjects.identifiers import Holder, Proposal, Verdict
     from dbcli.workflows.subjects.manage import Entry
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
+STRENGTH_NOTE = "Strength: how far the word alone moves the base, relative to the class noun. Weak is good."
 NO_SUBJECTS = "No subjects yet. Next: dreambooth add-subject"
-COLUMNS = (
+SUBJECT_COLUMNS = (
     Column("subject", least=12),
     Column("words", least=8, wraps=True),
     Column("photos", right=True, drop=2),
@@ -39,20 +41,19 @@ def show_subjects(screen: Screen, entries: Sequence[Entry], damaged: Sequence[st
         )
         for one in entries
     ]
-    screen.table(None, COLUMNS, rows, empty=NO_SUBJECTS)
-    for line in damaged:
-        screen.warn(line)
+    screen.table(None, SUBJECT_COLUMNS, rows, empty=NO_SUBJECTS)
+    screen.warn(*damaged)
 
 
 def added_document(added: AddedSubject, advice: Sequence[str], review: PhotoReview) -> dict[str, object]:
     """A subject that was just added, and what was seen of its photos, as JSON."""
     return {
         "subject": added.subject.to_plain(),
-        "skipped": [{"path": str(one.path), "reason": one.reason, "stray": one.stray} for one in added.skipped],
+        "skipped": [{"path": one.path, "reason": one.reason, "stray": one.stray} for one in added.skipped],
         "notes": added.notes,
         "advice": list(advice),
         "faults": [asdict(fault) for fault in review.faults],
-        "contact_sheet": str(review.sheet),
+        "contact_sheet": review.sheet,
     }
 
 
@@ -60,15 +61,12 @@ def show_added(
     screen: Screen, added: AddedSubject, advice: Sequence[str], review: PhotoReview, next_command: str
 ) -> None:
     """A subject that was just added, in words: what was kept, left out and changed, and the faults of its photos."""
-    for line in added.left_out:
-        screen.warn(line)
+    screen.warn(*added.left_out)
     strays = sum(one.stray for one in added.skipped)
     if strays:
         screen.note(f"Ignored {counted(strays, 'other file')}.")
-    for note in added.notes:
-        screen.note(note)
-    for line in advice:
-        screen.warn(line)
+    screen.note(*added.notes)
+    screen.warn(*advice)
     subject = added.subject
     screen.line(f"Subject {subject.name}: {counted(len(subject.photos), 'photo')} of a {subject.class_noun}")
     for fault in review.faults:
@@ -77,3 +75,71 @@ def show_added(
     if not review.faults:
         screen.note(f"No fault found in {review.looked_at} photos. Is the subject whole, and alone, in every crop?")
     screen.next(next_command)
+
+
+def show_proposals(screen: Screen, proposals: Sequence[Proposal]) -> None:
+    """Proposed words, the weakest first."""
+    screen.document({"words": [asdict(one) | {"strength": one.together} for one in proposals]})
+    rows = [
+        (one.word, " ".join(map(str, one.tokens)), _share(one.together), _share(one.text), _share(one.picture))
+        for one in proposals
+    ]
+    columns = (
+        "word",
+        Column("tokens", drop=2),
+        Column("strength", right=True),
+        Column("in the text", drop=1, right=True),
+        Column("in the image", drop=1, right=True),
+    )
+    screen.table(None, columns, rows)
+    screen.prose(STRENGTH_NOTE)
+
+
+def show_verdict(screen: Screen, verdict: Verdict) -> None:
+    """One word: tokens, strength, owner, clashes."""
+    one = verdict.proposal
+    screen.document(asdict(verdict) | {"strength": one.together})
+    rows = [
+        ("tokens", " ".join(map(str, one.tokens))),
+        ("rarity", f"{verdict.rarity:.0%} of the vocabulary is more common than its most common token"),
+        ("strength", f"{_share(one.together)} (text {_share(one.text)}, image {_share(one.picture)})"),
+        ("stands for", verdict.owner or "nobody yet"),
+        ("means", verdict.meaning),
+        ("against it", verdict.clash or "nothing"),
+    ]
+    screen.facts(one.word, rows)
+    screen.prose(STRENGTH_NOTE)
+
+
+def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
+    """Subjects and their words."""
+    screen.document({"identifiers": [asdict(one) for one in holders]})
+    rows = [
+        (
+            one.identifier or "none yet",
+            one.subject,
+            one.class_noun,
+            " ".join(map(str, one.tokens)),
+            number(one.rarity, ".0%"),
+            _share(one.strength),
+            ", ".join(one.runs),
+        )
+        for one in holders
+    ]
+    columns = (
+        Column("word", least=12),
+        Column("subject", least=12),
+        Column("class", least=8, wraps=True),
+        Column("tokens", drop=4),
+        Column("rarity", drop=3, right=True),
+        Column("strength", drop=1, right=True),
+        Column("learnt in", drop=2, least=12, wraps=True),
+    )
+    screen.table(None, columns, rows, empty=NO_SUBJECTS)
+    for one in holders:
+        if one.clash:
+            screen.warn(f"{one.identifier}: {one.clash}")
+
+
+def _share(value: float | None) -> str:
+    return number(value, ".2f")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbcli.cli.invocation import Invocation
+from dbcli.cli.output.numbers import counted
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 
@@ -17,34 +17,29 @@ if TYPE_CHECKING:
     from dbcli.workflows.sweeps.run import SweepResult
 
 MAIN_SCORES = ("DINO", "CLIP-T", "right")
+CELL_COLUMNS = (
+    Column("cell", wraps=True, least=12),
+    Column("state"),
+    Column("runs", wraps=True, least=12),
+    Column("steps", wraps=True, least=8),
+)
 
 
-def settings_given(sets: Sequence[str], *, method: str | None, steps: int | None) -> dict[str, Any]:
-    """The settings that a command line gives, by dotted key; None for what it does not."""
-    from dbcli.workflows.sweeps.run import parsed_sets
-
-    own = {"method": method, "train.steps": steps}
-    return {**parsed_sets(sets), **{key: value for key, value in own.items() if value is not None}}
-
-
-def carry_out(
-    call: Invocation, layout: Layout, plan: SweepPlan, *, engine: str, address: str | None, dry_run: bool
-) -> int:
-    """Lists a plan, or does it and shows what came of it; returns the exit code."""
+def carry_out(call: Invocation, plan: SweepPlan, *, engine: str, address: str | None, dry_run: bool) -> int:
+    """Lists a plan, or carries it out and shows what came of it; returns the exit code."""
     from dbcli.workflows.sweeps.run import run_plan, work_left
 
     if dry_run:
         with call.screen.stage("Estimating the time", 1) as stage:
-            left = work_left(layout, plan)
+            left = work_left(call.layout, plan)
             stage.advance()
         show_plan(call.screen, plan, left)
         return 0
-    result: SweepResult = run_plan(
-        layout, plan, engine=engine, address=address, progress=call.screen, offline=call.offline
+    done: SweepResult = run_plan(
+        call.layout, plan, engine=engine, address=address, progress=call.screen, offline=call.offline
     )
-    show_result(call.screen, result, layout)
-    code: int = result.exit_code
-    return code
+    show_result(call.screen, done, call.layout)
+    return int(done.exit_code)
 
 
 def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
@@ -82,32 +77,20 @@ def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
         for cell in plan.cells
     ]
     unfinished = sum(cell.state != "finished" for cell in plan.cells)
-    title = f"{plan.sweep.name}: {len(rows)} cells, {unfinished} of them still to finish"
-    columns = (
-        Column("cell", wraps=True, least=12),
-        "state",
-        Column("runs", wraps=True, least=12),
-        Column("steps", wraps=True, least=8),
-    )
-    screen.table(title, columns, rows)
+    screen.table(f"{plan.sweep.name}: {counted(len(rows), 'cell')}, {unfinished} unfinished", CELL_COLUMNS, rows)
     screen.prose(f"Left in all: {left}.", style="")
-
-
-def _metric_column(title: str) -> Column:
-    """A score's column; fidelity to the subject and to the prompt stay at any width."""
-    name = title.split()[0]
-    return Column(title, right=True, drop=0 if name in MAIN_SCORES else 1)
 
 
 def show_result(screen: Screen, result: SweepResult, layout: Layout) -> None:
     """The table, the failures, and where everything lies."""
     from dbcli.workflows.sweeps.run import result_table
 
-    files = {kind: str(path) for kind, path in result.files.items()}
-    screen.document({**result.scores, "files": files})
+    screen.document({**result.scores, "files": result.files})
     headers, rows = result_table(result)
     first, cells, *metrics = headers
-    columns = [Column(first, wraps=True, least=16), Column(cells, drop=5), *map(_metric_column, metrics)]
+    # Fidelity to the subject and to the prompt stay at any width.
+    scores = [Column(title, right=True, drop=0 if title.split()[0] in MAIN_SCORES else 1) for title in metrics]
+    columns = [Column(first, wraps=True, least=16), Column(cells, drop=5), *scores]
     screen.table(result.plan.sweep.name, columns, rows)
     for one in result.failed:
         error = one.record.error or {}
@@ -115,6 +98,6 @@ def show_result(screen: Screen, result: SweepResult, layout: Layout) -> None:
         if error.get("hint"):
             screen.note(f"  → {error['hint']}")
     if result.failed:
-        screen.note("The same command tries again what failed; what is finished is left alone.")
+        screen.note("Run the same command again to retry what failed; finished cells are kept.")
     for path in result.files.values():
         screen.line(layout.shown(path))

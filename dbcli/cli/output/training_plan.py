@@ -37,12 +37,10 @@ def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setti
     taken = stored_bytes(layout, plan.profile, [one.class_noun for one in plan.shown])
     screen.document(_document(plan, taken))
     _show_needs(screen, plan)
-    for line in plan.notes:
-        screen.note(line)
+    screen.note(*plan.notes)
     if taken is not None:
         screen.note(f"The teacher's predictions take at most {taken / 1e6:,.1f} MB in reg/.")
-    for line in plan.cautions:
-        screen.warn(line)
+    screen.warn(*plan.cautions)
     _show_settings(screen, plan, layout, every_setting=every_setting)
 
 

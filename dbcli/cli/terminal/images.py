@@ -1,11 +1,11 @@
-"""Showing pictures in terminals that can: kitty's and iTerm2's protocols, else two pixels a character."""
+"""Showing images in terminals that can: kitty's and iTerm2's protocols, else two pixels per character."""
 
 from __future__ import annotations
 
 import base64
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +21,14 @@ _CHUNK = 4096
 
 
 def ability(environment: Mapping[str, str], *, is_terminal: bool, colours: str | None) -> Ability:
-    """What the terminal can show, told from its environment; colours is Rich's colour system."""
+    """What the terminal can show, by its environment: asking it would take keys that were typed ahead.
+
+    colours is Rich's colour system.
+    """
     if not is_terminal or colours is None:
         return "none"
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
-    # tmux and screen swallow picture protocols; cells of colour pass through them.
+    # tmux and screen swallow image protocols; cells of colour pass through them.
     if not (environment.get("TMUX") or term.startswith(("tmux", "screen"))):
         if "kitty" in term or environment.get("KITTY_WINDOW_ID") or program == "ghostty":
             return "kitty"
@@ -35,33 +38,23 @@ def ability(environment: Mapping[str, str], *, is_terminal: bool, colours: str |
 
 
 def show_images(screen: Screen, files: Sequence[Path]) -> None:
-    """The first pictures in a row, where the terminal can show any."""
+    """The first images in a row, where the terminal can show any."""
+    from dbcli.workflows.images.for_terminal import as_cells, as_png
+
     can = ability(os.environ, is_terminal=screen.out.is_terminal, colours=screen.out.color_system)
     if can == "none" or screen.as_json or not files:
         return
     some = files[: max(1, min(MOST_IMAGES, screen.out.width // COLUMNS_PER_IMAGE))]
     columns = min(screen.out.width - 1, COLUMNS_PER_IMAGE * len(some))
     if can == "blocks":
-        screen.out.print(_blocks(some, columns), soft_wrap=False)
+        for row in as_cells(some, columns):
+            cells = [("▀", Style(color=_hex(upper), bgcolor=_hex(lower))) for upper, lower in row]
+            screen.out.print(Text.assemble(*cells, no_wrap=True), soft_wrap=False)
         return
-    from dbcli.workflows.images.for_terminal import as_png
-
     png = as_png(some)
     sys.stdout.write(_kitty(png, columns) if can == "kitty" else _iterm(png, columns))
     sys.stdout.write("\n")
     sys.stdout.flush()
-
-
-def _blocks(files: Sequence[Path], columns: int) -> Text:
-    from dbcli.workflows.images.for_terminal import as_cells
-
-    lines = []
-    for row in as_cells(files, columns):
-        line = Text(no_wrap=True)
-        for upper, lower in row:
-            line.append("▀", Style(color=_hex(upper), bgcolor=_hex(lower)))
-        lines.append(line)
-    return Text("\n").join(lines)
 
 
 def _hex(colour: tuple[int, int, int]) -> str:
@@ -69,20 +62,14 @@ def _hex(colour: tuple[int, int, int]) -> str:
 
 
 def _kitty(png: bytes, columns: int) -> str:
-    """Transmit and show at once (a=T), PNG (f=100), scaled to so many columns."""
-    chunks = list(_chunks(base64.b64encode(png).decode("ascii")))
-    parts = []
-    for number, chunk in enumerate(chunks):
-        head = f"a=T,f=100,c={columns}," if number == 0 else ""
-        parts.append(f"\x1b_G{head}m={int(number < len(chunks) - 1)};{chunk}\x1b\\")
-    return "".join(parts)
+    """Transmit and show at once (a=T), PNG (f=100), scaled to so many columns; all but the last piece say m=1."""
+    text = base64.b64encode(png).decode("ascii")
+    pieces = [text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK)]
+    heads = [f"a=T,f=100,c={columns},m=1", *["m=1"] * (len(pieces) - 1)]
+    heads[-1] = heads[-1].replace("m=1", "m=0")
+    return "".join(f"\x1b_G{head};{piece}\x1b\\" for head, piece in zip(heads, pieces, strict=True))
 
 
 def _iterm(png: bytes, columns: int) -> str:
     text = base64.b64encode(png).decode("ascii")
     return f"\x1b]1337;File=inline=1;size={len(png)};width={columns};preserveAspectRatio=1:{text}\a"
-
-
-def _chunks(text: str) -> Iterator[str]:
-    for start in range(0, len(text), _CHUNK):
-        yield text[start : start + _CHUNK]

@@ -16,7 +16,7 @@ from rich.segment import Segments
 from rich.text import Text
 
 from dbcli.cli.terminal.bars import Bar, Bars
-from dbcli.cli.terminal.tables import Cell, Column, fits, lay_out, set_out, unpadded
+from dbcli.cli.terminal.tables import Cell, Column, lay_out, set_out, unpadded
 from dbcli.hints import elsewhere, for_project
 
 # What a terminal would obey instead of show: control characters but tab and line end, marks that turn the writing
@@ -65,12 +65,13 @@ class Screen:
             yield bar
             bar.end()
 
-    def note(self, text: str) -> None:
-        if not self.quiet:
+    def note(self, *texts: str) -> None:
+        for text in () if self.quiet else texts:
             self._tell(Text(visible(text)))
 
-    def warn(self, text: str) -> None:
-        self._tell(Text("Warning: ", style="yellow bold") + Text(visible(text)))
+    def warn(self, *texts: str) -> None:
+        for text in texts:
+            self._tell(Text("Warning: ", style="yellow bold") + Text(visible(text)))
 
     def line(self, text: str, style: str = "") -> None:
         """One line of the result."""
@@ -80,6 +81,12 @@ class Screen:
     def next(self, command: str) -> None:
         """The command that a person most likely types next."""
         self.line(f"Next: {for_project(command, self.project)}", style="dim")
+
+    def files(self, **paths: object) -> None:
+        """Where the files of the result lie, each under its title; None for one that was not written."""
+        for title, path in paths.items():
+            if path is not None:
+                self.line(f"{title}: {path}")
 
     def prose(self, text: str, style: str = "dim") -> None:
         """Words of the result without a command or path to copy: broken between words on a terminal."""
@@ -117,9 +124,13 @@ class Screen:
             text = f"No room for {', '.join(layout.left_out)}: a wider terminal or --json shows all."
             self.out.print(Text(text, style="dim"), soft_wrap=False)
 
+    def facts(self, title: str | None, rows: Sequence[tuple[str, object]]) -> None:
+        """What is known of one thing, a line each; what is empty is left out."""
+        self.table(title, ("", Column("", wraps=True, least=16)), [row for row in rows if row[1]])
+
     def fits(self, columns: Sequence[str | Column], rows: Sequence[Sequence[object]]) -> bool:
         """Whether a table of these columns would be shown whole."""
-        return fits(_columns(columns), _cells(rows), self.out.width)
+        return lay_out(_columns(columns), _cells(rows), self.out.width).is_whole
 
     def document(self, document: Any) -> None:
         """The result as JSON, when that was asked for."""
@@ -145,9 +156,7 @@ class Screen:
 
     def retry(self, message: str, hint: str | None) -> None:
         """Why an answer cannot be taken; the question comes again."""
-        self._tell(Text(visible(message), style="yellow"))
-        if hint:
-            self._tell(Text("  → ", style="bold") + Text(visible(hint)))
+        self._end(Text(visible(message), style="yellow"), hint)
 
     def _tell(self, text: Text) -> None:
         """Words for a person: broken between words on a terminal, left whole in a file that is searched."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -44,28 +45,33 @@ class Layout:
     left_out: tuple[str, ...]
     is_cut: bool
 
+    @property
+    def is_whole(self) -> bool:
+        """No column left out, none cut."""
+        return not self.left_out and not self.is_cut
+
 
 def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> Layout:
     """Chooses columns and their widths, so that no line is wider than `width`.
 
     Columns without a single value are never shown, and not counted as left out.
     """
-    places = [
-        place for place, column in enumerate(columns) if not column.drop or any(_text(row[place]) for row in rows)
-    ]
-    natural = {place: _natural(columns[place], [row[place] for row in rows]) for place in places}
-    least = {place: _least(columns[place], [row[place] for row in rows], natural[place]) for place in places}
+    spans: dict[int, _Span] = {}
+    for place, column in enumerate(columns):
+        texts = [_text(row[place]) for row in rows]
+        if not column.drop or any(texts):
+            spans[place] = _span(column, texts)
     left_out: list[str] = []
-    while _total([least[place] for place in places]) > width:
-        droppable = [place for place in places if columns[place].drop]
+    while _total([span.least for span in spans.values()]) > width:
+        droppable = [place for place in spans if columns[place].drop]
         if not droppable:
             break
         first = max(droppable, key=lambda place: (columns[place].drop, place))
-        places.remove(first)
+        del spans[first]
         left_out.append(columns[first].title)
-    widths = _shared([least[place] for place in places], [natural[place] for place in places], width)
-    is_cut = any(given < least[place] for given, place in zip(widths, places, strict=True))
-    return Layout(tuple(places), tuple(widths), tuple(left_out), is_cut)
+    widths = _shared(list(spans.values()), width)
+    is_cut = any(given < span.least for given, span in zip(widths, spans.values(), strict=True))
+    return Layout(tuple(spans), tuple(widths), tuple(left_out), is_cut)
 
 
 def set_out(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], layout: Layout) -> Table:
@@ -100,42 +106,39 @@ def unpadded(lines: Iterable[Sequence[Segment]]) -> list[Segment]:
     return found
 
 
-def fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> bool:
-    """Whether a listing can be shown whole: no column left out, none cut."""
-    layout = lay_out(columns, rows, width)
-    return not layout.left_out and not layout.is_cut
-
-
 def _text(cell: Cell) -> str:
     return cell.plain if isinstance(cell, Text) else cell
 
 
-def _natural(column: Column, cells: Sequence[Cell]) -> int:
-    lines = [line for cell in cells for line in _text(cell).splitlines()]
-    return max(1, cell_len(column.title), *(cell_len(line) for line in lines)) if lines else max(1, len(column.title))
+class _Span(NamedTuple):
+    """How wide a column must be at least, and how wide it is by nature."""
+
+    least: int
+    natural: int
 
 
-def _least(column: Column, cells: Sequence[Cell], natural: int) -> int:
+def _span(column: Column, texts: Sequence[str]) -> _Span:
+    natural = max(1, cell_len(column.title), *(cell_len(line) for text in texts for line in text.splitlines()))
     if column.least is None and not column.wraps:
-        return natural
-    floor = max(cell_len(column.title), column.least or 1)
+        return _Span(natural, natural)
+    least = max(cell_len(column.title), column.least or 1)
     if column.wraps:
-        words = [cell_len(word) for cell in cells for word in _text(cell).split()]
-        floor = max(floor, min(LONGEST_WORD, max(words, default=1)))
-    return min(natural, floor)
+        longest = max((cell_len(word) for text in texts for word in text.split()), default=1)
+        least = max(least, min(LONGEST_WORD, longest))
+    return _Span(min(natural, least), natural)
 
 
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1)
 
 
-def _shared(least: Sequence[int], natural: Sequence[int], width: int) -> list[int]:
+def _shared(spans: Sequence[_Span], width: int) -> list[int]:
     """Widths between least and natural that fill what there is; below least only where nothing else is left."""
-    widths = list(least)
+    widths = [span.least for span in spans]
     spare = width - _total(widths)
     while spare > 0:
-        place = max(range(len(widths)), key=lambda one: natural[one] - widths[one])
-        if natural[place] == widths[place]:
+        place = max(range(len(widths)), key=lambda one: spans[one].natural - widths[one])
+        if spans[place].natural == widths[place]:
             break
         widths[place] += 1
         spare -= 1

@@ -1,4 +1,4 @@
-"""Importing what other tools have made."""
+"""Taking runs to other tools, and bringing in what other tools have made."""
 
 from __future__ import annotations
 
@@ -7,8 +7,52 @@ from typing import Annotated
 
 import typer
 
+from dbcli.cli import completion
 from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
+
+
+def export(
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Which run, like 3 or 0003-dog.", autocompletion=completion.runs)
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            help="checkpoint (every program), diffusers (a folder for diffusers), lora (diffusers), "
+            "kohya (ComfyUI, AUTOMATIC1111, InvokeAI), embedding or embedding-invokeai (of a textual inversion), hub.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="PATH", help="Output file or folder; in exports/ by default.")
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp16 or fp32.")] = "fp16",
+    repo: Annotated[
+        str | None, typer.Option("--repo", metavar="NAME", help="With --to hub: the repository, NAME or OWNER/NAME.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --to hub: make the repository public.")] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", metavar="ID", help="Licence in the file or card; the base's own by default."),
+    ] = None,
+    author: Annotated[str | None, typer.Option("--author", metavar="NAME", help="Author in the file.")] = None,
+    allow_collision: options.AllowCollision = False,
+) -> None:
+    """Write a run in another tool's format, and prove it by loading it back."""
+    from dbcli.cli.output.export import publish, show_export
+    from dbcli.workflows.sharing.export import ExportRequest, export_run
+    from dbcli.workflows.sharing.export_metadata import Origin
+
+    call = of(context)
+    name = call.wanted(run, "RUN", "Which run")
+    target = call.wanted(to, "--to", "Which format", lambda: "checkpoint")
+    request = ExportRequest(name, target, precision, out, Origin(author, licence), allow_collision)
+    if target == "hub":
+        return publish(call, request, repo, public=public)
+    show_export(call.screen, export_run(call.layout, request, call.screen, offline=call.offline))
+
 
 RunName = Annotated[str | None, typer.Option("--name", help="Name of the run; by default the file's own.")]
 
@@ -39,7 +83,7 @@ def import_lora(
     from dbcli.workflows.sharing.imported_runs import ImportRequest
 
     call = of(context)
-    layout = call.layout()
+    layout = call.layout
     source = Path(call.wanted(str(file) if file else None, "FILE", "Which LoRA file"))
     request = ImportRequest(source, name, token or [], class_noun or [], allow_collision)
     show_run(call.screen, bring_in(layout, request, call.screen, offline=call.offline), layout)
@@ -53,12 +97,10 @@ def import_embedding(
     ] = None,
     name: RunName = None,
     token: Annotated[
-        list[str] | None,
-        typer.Option("--token", metavar="WORD", help="Its trigger word; the file's own by default."),
+        list[str] | None, typer.Option("--token", metavar="WORD", help="Its trigger word; the file's own by default.")
     ] = None,
     class_noun: Annotated[
-        list[str] | None,
-        typer.Option("--class", metavar="NOUN", help="Its class noun, if it shows a thing."),
+        list[str] | None, typer.Option("--class", metavar="NOUN", help="Its class noun, if it shows a thing.")
     ] = None,
     allow_collision: options.AllowCollision = False,
 ) -> None:
@@ -68,7 +110,7 @@ def import_embedding(
     from dbcli.workflows.sharing.imported_runs import ImportRequest
 
     call = of(context)
-    layout = call.layout()
+    layout = call.layout
     source = Path(call.wanted(str(file) if file else None, "FILE", "Which embedding"))
     request = ImportRequest(source, name, token or [], class_noun or [], allow_collision)
     show_run(call.screen, bring_in(layout, request, call.screen, offline=call.offline), layout)
