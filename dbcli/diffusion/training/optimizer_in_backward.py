@@ -1,4 +1,7 @@
-"""An optimiser that takes one weight after the other, so that what it needs for a step never exists for all at once."""
+"""An optimiser that takes one weight after the other, so that what it needs for a step never exists for all at once.
+
+Weights in bfloat16 go on learning by it: rounded up or down by chance, so that small steps are not all lost.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,18 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.noise import seed_for
-from dbcli.diffusion.training.stochastic_rounding import stochastically_rounded
 
 # Beside the inner optimiser's own slots: how often a weight was rounded, which tells the noise of the next time.
 ROUNDINGS = "roundings"
+DROPPED_BITS = 16  # a float32 has sixteen more bits behind a bfloat16's last
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 class OptimizerInBackward(torch.optim.Optimizer):
     """One inner optimiser a weight, all with one state and the rates of these groups.
 
-    in_backward: each weight is updated the moment its gradient is whole, inside backward(), and the gradient is given
-    back at once; step() then has nothing left to do. So there is never a moment at which the norm of all gradients
+    in_backward: each weight is updated the moment its gradient is whole, inside backward(), and the gradient is freed
+    at once; step() then has nothing left to do. So there is never a moment at which the norm of all gradients
     could be taken, or at which gradients of two backward passes could be summed.
 
     rounding_seed: weights in bfloat16 are updated in float32, one at a time, and rounded stochastically; None leaves
@@ -71,3 +74,18 @@ class OptimizerInBackward(torch.optim.Optimizer):
         weight.grad = None
         weight.data = kept
         self.state[weight][ROUNDINGS] = times + 1
+
+
+def stochastically_rounded(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """float32 to bfloat16, up or down with the chance that makes the mean right (Gupta et al. 2015, section 3.1).
+
+    A value halfway between two bfloat16 numbers becomes either in half of the cases, one a quarter above the lower
+    the upper in a quarter. Numbers that bfloat16 has, infinities and what is no number stay what they are.
+    """
+    bits = values.view(torch.int32)
+    noise = torch.randint(
+        0, 1 << DROPPED_BITS, values.shape, dtype=torch.int32, device=values.device, generator=generator
+    )
+    # The bits of a float grow with its magnitude, so adding below the cut carries into the last kept bit by chance.
+    rounded = ((bits + noise) & -(1 << DROPPED_BITS)).view(torch.float32)
+    return torch.where(values.isfinite(), rounded, values).to(torch.bfloat16)

@@ -1,17 +1,25 @@
-"""A training state as safetensors and JSON in a folder, without pickle. Who commits the folder is not our concern."""
+"""A training state and a run's result as files, without pickle, and the model as it would be if training ended now.
+
+Who commits the folders is not this module's concern.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 from dbcli.diffusion.files.writing import write_tensor_file
-from dbcli.diffusion.training.trainer import TrainingState
+from dbcli.diffusion.precision import autocast
+from dbcli.diffusion.training.trainer import Trainer, TrainingState
 
 TENSOR_FILES = {"weights": "weights.safetensors", "optimiser": "optimiser.safetensors", "ema": "ema.safetensors"}
 NUMBERS_FILE = "state.json"
+WEIGHTS_FILE = TENSOR_FILES["weights"]
 
 
 def write_state(folder: Path, state: TrainingState) -> None:
@@ -33,3 +41,51 @@ def read_state(folder: Path) -> TrainingState:
     return TrainingState(
         step=numbers["step"], scaler=numbers["scaler"], rate_scale=numbers.get("rate_scale", 1.0), **tensors
     )
+
+
+@contextmanager
+def as_result(trainer: Trainer) -> Iterator[None]:
+    """The model with averaged weights, where there are any, and out of training mode; afterwards all is as before.
+
+    The precision is that of training steps (`train.precision`), as what is generated here is for comparison alone.
+    """
+    before = {name: trainer.trainable.tensors[name].detach().clone() for name in trainer.averages}
+    for module in trainer.trainable.modules:
+        module.eval()
+    trainer.use_averages()
+    try:
+        with autocast(trainer.loop.precision, trainer.device):
+            yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in before.items():
+                trainer.trainable.tensors[name].copy_(tensor)
+        for module in trainer.trainable.modules:
+            module.train()
+
+
+def result_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """What the run's result would be made of now, float32 on the CPU by name: averages where they are kept."""
+    return {
+        name: (trainer.averages[name] if name in trainer.averages else tensor.detach()).float().cpu().contiguous()
+        for name, tensor in trainer.trainable.tensors.items()
+    }
+
+
+def write_result(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Writes such tensors into an existing folder. Raises OSError where the disk is full."""
+    write_tensor_file(dict(tensors), folder / WEIGHTS_FILE)
+
+
+def result_file_of_checkpoint(folder: Path) -> Path:
+    """The file of a checkpoint that a result made of it would hold: averages where they were kept."""
+    averages = folder / TENSOR_FILES["ema"]
+    return averages if averages.exists() else folder / TENSOR_FILES["weights"]
+
+
+def load_result(trainable_tensors: Mapping[str, torch.nn.Parameter], file: Path) -> None:
+    """Puts the tensors of a file into a model by name, bit for bit; the caller has checked the file's hash."""
+    found = load_file(file)
+    with torch.no_grad():
+        for name, parameter in trainable_tensors.items():
+            parameter.copy_(found[name])

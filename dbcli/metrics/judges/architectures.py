@@ -173,20 +173,15 @@ def _quiet() -> Iterator[None]:
     """No progress bars and no "initialised randomly" notes on the terminal while a judge loads."""
     import logging
 
-    from transformers.utils import logging as their_logging
+    from transformers.utils import logging as of_transformers
 
-    transformers_logging: Any = their_logging
-
-    root = logging.getLogger()
-    previous, had_bars = root.manager.disable, transformers_logging.is_progress_bar_enabled()
-    verbosity = transformers_logging.get_verbosity()
+    bars: Any = of_transformers
+    previous, had_bars = logging.getLogger().manager.disable, bars.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         logging.disable(previous)
-        transformers_logging.set_verbosity(verbosity)
         if had_bars:
-            transformers_logging.enable_progress_bar()
+            bars.enable_progress_bar()

@@ -56,7 +56,7 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     The caller has required the checkpoint. Raises Refused on another base than the run's.
     """
     from dbcli.diffusion.adapters.attach import freeze
-    from dbcli.diffusion.training.as_result import load_result, result_file_of_checkpoint
+    from dbcli.diffusion.training.state_files import load_result, result_file_of_checkpoint
 
     require_base(record, base)
     profile = profile_of(layout, record)

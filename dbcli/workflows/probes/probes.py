@@ -191,7 +191,7 @@ class Probing:
         return reason is None
 
     def _made(self, trainer: Trainer, stage: Stage, should_stop: Callable[[], bool]) -> ProbeEntry:
-        from dbcli.diffusion.training.as_result import as_result
+        from dbcli.diffusion.training.state_files import as_result
 
         began, step = time.perf_counter(), trainer.done
         with as_result(trainer):
@@ -236,7 +236,7 @@ class Probing:
         last = trainer.done
         chosen, rule = self._choice(last)
         if chosen != last:
-            from dbcli.diffusion.training.as_result import WEIGHTS_FILE, load_result
+            from dbcli.diffusion.training.state_files import WEIGHTS_FILE, load_result
 
             folder = kept_weights(self.layout, self.run.name, chosen)
             assert folder is not None  # _choice picks only among those that are there
@@ -277,7 +277,7 @@ class Probing:
 
     def _keep(self, trainer: Trainer, entry: ProbeEntry) -> None:
         """Weights first, then the record that counts on them, then the weights that nothing needs any longer."""
-        from dbcli.diffusion.training.as_result import result_tensors, write_result
+        from dbcli.diffusion.training.state_files import result_tensors, write_result
 
         began, name = time.perf_counter(), self.run.name
         self.record.probes.append(entry)

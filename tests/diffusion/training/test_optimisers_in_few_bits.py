@@ -13,8 +13,8 @@ from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser
+from dbcli.diffusion.training.optimizer_in_backward import stochastically_rounded
 from dbcli.diffusion.training.state_files import read_state, write_state
-from dbcli.diffusion.training.stochastic_rounding import stochastically_rounded
 from dbcli.errors import ConfigError
 from tests.diffusion.small_trainers import (
     apart,
