@@ -38,15 +38,15 @@ def ours(base: Any, arguments: argparse.Namespace, folder: Path) -> Any:
 
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
-    from dbcli.workflows.images.image_writer import ImageWriter
+    from dbcli.workflows.images.image_writer import image_writer
 
     size = base.resolution
     how = SamplingSettings("ddim", arguments.steps, arguments.guidance, 0.0, size, size, arguments.batch)
     orders = [SampleRequest(PROMPT, seed) for seed in range(arguments.count)]
     images = {}
-    with ImageWriter() as writer:
+    with image_writer() as write_later:
         for index, pixels in sample_images(base, orders, how):
-            writer.submit(lambda path, pixels: to_image(pixels).save(path), folder / f"ours-{index}.png", pixels)
+            write_later(lambda path, pixels: to_image(pixels).save(path), folder / f"ours-{index}.png", pixels)
             images[index] = pixels
     return torch.stack([images[index] for index in range(arguments.count)])
 

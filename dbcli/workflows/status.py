@@ -28,6 +28,9 @@ class Step:
     command: str
 
 
+BEGIN = Step("make a project of your own", "dreambooth init my-project")
+
+
 @dataclass(frozen=True)
 class ProjectStatus:
     """A project at a glance; `project` is None outside of one. `next` is never empty, the best step first."""
@@ -58,14 +61,19 @@ def where_one_stands(folder: Path | None) -> ProjectStatus:
         return ProjectStatus(None, [Step("try it all on the embedded base, in minutes", "dreambooth demo"), BEGIN])
     settings = load_settings(layout)
     subjects, runs = list_subjects(layout), list_runs(layout)
-    finished = [run for run in runs if run.state == "finished"]
-    newest = finished[-1] if finished else None
-    images = 0 if newest is None else _count(layout.images_dir(newest.name), "*.png")
-    suites = [] if newest is None else _scored(layout, newest.name)
-    training = next((run.name for run in reversed(runs) if _is_training(layout, run)), None)
+    newest = next((run for run in reversed(runs) if run.state == "finished"), None)
+    images, suites = 0, []
+    if newest is not None:
+        # Contact sheets lie beside the images.
+        files = layout.images_dir(newest.name).glob("*.png")
+        images = sum(not path.name.startswith("grid-") for path in files)
+        suites = sorted(path.parent.name for path in layout.evals_dir(newest.name).glob("*/scores.json"))
+    now = (run.name for run in reversed(runs) if run.state in ("created", "running"))
+    training = next((name for name in now if is_held(layout.run_lock(name))), None)
+    steps = next_steps(subjects, runs, training, images, suites, _words(layout, subjects), _stopped_sweep(layout))
     return ProjectStatus(
         str(layout.root),
-        next_steps(subjects, runs, training, images, suites, _words(layout, subjects), _stopped_sweep(layout)),
+        steps,
         settings.base,
         settings.profile,
         subjects,
@@ -76,9 +84,6 @@ def where_one_stands(folder: Path | None) -> ProjectStatus:
         suites,
         damaged_subjects(layout) + damaged_runs(layout),
     )
-
-
-BEGIN = Step("make a project of your own", "dreambooth init my-project")
 
 
 def next_steps(
@@ -98,43 +103,40 @@ def next_steps(
         return [Step(f"{training} is training now", f"dreambooth runs show {training}")]
     if not subjects and not runs:
         return [Step("bring in three to six photos", "dreambooth add-subject")]
+    steps = _resuming(runs[-1] if runs else None, sweep)
     learnt = {subject.name for run in runs for subject in run.subjects}
-    steps = [] if sweep is None else [_go_on(sweep)]
-    # A run of a sweep is gone on with by the sweep, which also scores it and makes the runs after it.
-    if runs and runs[-1].state in UNFINISHED and not (sweep is not None and runs[-1].work_key):
-        steps.insert(0, _resume(runs[-1]))
     teach = [_teach(subject, words) for subject in subjects if subject.name not in learnt]
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
         return steps + teach
+    run = finished[-1]
+    name = run.subjects[0].name if run.subjects else "subject"
+    generate = Step(f"generate with {run.name}", f'dreambooth generate "a {{{name}}} in space" --grid')
     if not images:
-        return [*steps, _draw(finished[-1]), *teach]
+        return [*steps, generate, *teach]
     if not suites:
-        return [*steps, _measure(finished[-1]), *teach]
-    return [*steps, *teach, _take_elsewhere(finished[-1]), _draw(finished[-1])]
+        return [*steps, Step("measure how well it was learnt", f"dreambooth eval --run {run.number} --grid"), *teach]
+    target = {"full": "checkpoint", "lora": "lora"}.get(run.method, "embedding")
+    export = Step("take it to other programs", f"dreambooth export {run.number} --to {target}")
+    return [*steps, *teach, export, generate]
 
 
-def _go_on(sweep: SweepRecord) -> Step:
-    return Step(f"{sweep.name} stopped with {sweep.finished} of {sweep.cells} cells finished", sweep.command)
+def _resuming(newest: RunRecord | None, sweep: SweepRecord | None) -> list[Step]:
+    """How to continue the newest run, and the sweep, that did not come to their end."""
+    steps = []
+    # A run of a sweep is continued by the sweep, which also scores it and makes the runs after it.
+    if newest is not None and newest.state in UNFINISHED and not (sweep is not None and newest.work_key):
+        why = f"{newest.name} stopped at step {newest.step} of {newest.total_steps}"
+        steps.append(Step(why, f"dreambooth train --resume {newest.name}"))
+    if sweep is not None:
+        steps.append(Step(f"{sweep.name} stopped with {sweep.finished} of {sweep.cells} cells finished", sweep.command))
+    return steps
 
 
 def _stopped_sweep(layout: Layout) -> SweepRecord | None:
     """The newest sweep that was stopped or killed before its end, and that nothing carries out now."""
     stopped = [one for one in list_sweeps(layout) if one.state in ("running", "interrupted")]
     return next((one for one in reversed(stopped) if not is_held(layout.sweep_lock(one.name))), None)
-
-
-def _resume(run: RunRecord) -> Step:
-    return Step(f"{run.name} stopped at step {run.step} of {run.total_steps}", f"dreambooth train --resume {run.name}")
-
-
-def _measure(run: RunRecord) -> Step:
-    return Step("measure how well it was learnt", f"dreambooth eval --run {run.number} --grid")
-
-
-def _take_elsewhere(run: RunRecord) -> Step:
-    target = {"full": "checkpoint", "lora": "lora"}.get(run.method, "embedding")
-    return Step("take it to other programs", f"dreambooth export {run.number} --to {target}")
 
 
 def teaching(layout: Layout, subject: Subject) -> str:
@@ -149,21 +151,3 @@ def _teach(subject: Subject, words: Mapping[str, str]) -> Step:
 
 def _words(layout: Layout, subjects: Sequence[Subject]) -> dict[str, str]:
     return {one.name: proposed_words(layout, one)[0] for one in subjects if one.identifier is None}
-
-
-def _draw(run: RunRecord) -> Step:
-    subject = run.subjects[0].name if run.subjects else "subject"
-    return Step(f"draw with {run.name}", f'dreambooth generate "a {{{subject}}} in space" --grid')
-
-
-def _is_training(layout: Layout, run: RunRecord) -> bool:
-    return run.state in ("created", "running") and is_held(layout.run_lock(run.name))
-
-
-def _scored(layout: Layout, run: str) -> list[str]:
-    folder = layout.run_dir(run) / "eval"
-    return sorted(path.parent.name for path in folder.glob("*/scores.json")) if folder.is_dir() else []
-
-
-def _count(folder: Path, pattern: str) -> int:
-    return sum(1 for path in folder.glob(pattern) if not path.name.startswith("grid-")) if folder.is_dir() else 0

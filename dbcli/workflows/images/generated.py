@@ -17,7 +17,7 @@ from dbcli.project.prompts.identifiers import Words, render_for, render_with
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.workflows.images.image_writer import ImageWriter
+from dbcli.workflows.images.image_writer import image_writer
 from dbcli.workflows.models.loaded import LoadedModel
 from dbcli.workflows.progress import Progress
 
@@ -163,7 +163,7 @@ def generate_images(
     orders = [SampleRequest(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
     found: list[GeneratedImage] = []
     title = title or f"Generating {len(chosen)} image{'' if len(chosen) == 1 else 's'}"
-    with progress.stage(title, len(chosen), parts=sampling.steps) as stage, ImageWriter() as writer:
+    with progress.stage(title, len(chosen), parts=sampling.steps) as stage, image_writer() as write_later:
         for index, pixels in sample_images(
             base,
             orders,
@@ -175,7 +175,7 @@ def generate_images(
         ):
             if index in chosen:
                 path = folder / file_name(recipes[index])
-                writer.submit(save_png, path, to_image(pixels), recipes[index])
+                write_later(save_png, path, to_image(pixels), recipes[index])
                 found.append(GeneratedImage(path, recipes[index]))
                 stage.complete()
     return found

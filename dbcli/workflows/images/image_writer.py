@@ -1,37 +1,31 @@
-"""Pictures written while the next are drawn: packing a PNG takes a processor longer than a small picture's step."""
+"""Images written while the next are sampled: packing a PNG takes a CPU longer than a small image's step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from contextlib import contextmanager
 from typing import Any
 
+MOST_WAITING = 8
 
-class ImageWriter:
-    """Runs writing in a thread of its own, in order; leaving it waits for the last picture.
 
-    What a write raised is raised at the next `submit`, or on leaving.
+@contextmanager
+def image_writer() -> Iterator[Callable[..., None]]:
+    """Gives a function that runs `write(*arguments)` in a thread of its own, in order; leaving waits for the last one.
+
+    The arguments must not change meanwhile. What a write raised is raised at a later call, or on leaving.
     """
+    waiting: deque[Future[Any]] = deque()
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
-        self._waiting: list[Future[Any]] = []
+    def submit(write: Callable[..., Any], *arguments: Any) -> None:
+        # A disk slower than the sampling must not let images pile up in memory.
+        while waiting and (waiting[0].done() or len(waiting) >= MOST_WAITING):
+            waiting.popleft().result()
+        waiting.append(thread.submit(write, *arguments))
 
-    def submit(self, write: Callable[..., Any], *arguments: Any) -> None:
-        """Writes later; the arguments must not change meanwhile."""
-        # A disk slower than the drawing must not let pictures pile up in memory.
-        while self._waiting and (self._waiting[0].done() or len(self._waiting) >= 8):
-            self._waiting.pop(0).result()
-        self._waiting.append(self._thread.submit(write, *arguments))
-
-    def __enter__(self) -> ImageWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread.shutdown(wait=True)
-        if error is None:
-            for one in self._waiting:
-                one.result()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as thread:
+        yield submit
+    for one in waiting:
+        one.result()
