@@ -38,7 +38,7 @@ from dbcli.workflows.setup.effective_settings import (
     sampling_settings,
     usual_suite,
 )
-from dbcli.workflows.setup.output_folder import check_writable
+from dbcli.workflows.setup.named_paths import check_writable
 from dbcli.workflows.signals import listening
 from dbcli.workflows.subjects.datasets import open_dataset
 

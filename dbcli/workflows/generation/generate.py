@@ -34,7 +34,7 @@ from dbcli.workflows.prompts.reading import read_by_base, read_prompts
 from dbcli.workflows.prompts.render import check_quotes, rendered
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import profile_of, sampling_settings
-from dbcli.workflows.setup.output_folder import check_output, check_writable
+from dbcli.workflows.setup.named_paths import check_output, check_writable
 from dbcli.workflows.signals import listening
 
 

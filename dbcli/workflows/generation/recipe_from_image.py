@@ -35,8 +35,9 @@ from dbcli.workflows.images.generated import (
 )
 from dbcli.workflows.models.loaded import CHECKPOINT_KEY
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.runs.choose import BARE_BASE
 from dbcli.workflows.setup.base_facts import facts_of
-from dbcli.workflows.setup.named_files import require_file
+from dbcli.workflows.setup.named_paths import require_file
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -130,30 +131,32 @@ def _of_ours(layout: Layout, recipe: Recipe, request: GenerateRequest, progress:
 
 
 def _selection_of(layout: Layout, recipe: Recipe, progress: Progress) -> RunSelection:
-    """The runs that drew a picture with their weights; those not in this project are left out, with a warning."""
-    drawn_with = _composed(recipe)
-    if not drawn_with:
-        run = _run_of(layout, recipe, progress)
-        step = recipe.extras.get(CHECKPOINT_KEY)
-        if run is None:
-            return RunSelection()
-        return RunSelection((run,), checkpoint=step if isinstance(step, int) else None)
-    here = [(run, weight) for run, weight in drawn_with if _is_here(layout, run, recipe)]
-    for run in (run for run, _ in drawn_with if run not in dict(here)):
+    """The runs that an image is of, with their weights, or the bare base; those not in this project are left out."""
+    weights = _weights_of(recipe)
+    if recipe.run is None and not weights:
+        if recipe.base_hash != load_settings(layout).base_hash:
+            progress.warn(f"It was drawn with another base ({printable(recipe.base_name)}).")
+        return RunSelection((BARE_BASE,))
+    named = list(weights) or [str(recipe.run)]
+    here = tuple(run for run in named if _is_here(layout, run, recipe))
+    for run in (run for run in named if run not in here):
         rest = "the others draw" if here else "the newest run draws"
         progress.warn(f"It was drawn with the run {printable(run)}, which is not here; {rest} it.")
     if not here:
         return RunSelection()
+    if not weights:
+        step = recipe.extras.get(CHECKPOINT_KEY)
+        return RunSelection(here, checkpoint=step if isinstance(step, int) else None)
     # Whoever drew it first had it allowed; drawing it again changes nothing.
     allowed = bool(recipe.extras.get("allowed_collisions"))
-    return RunSelection(tuple(run for run, _ in here), ",".join(repr(weight) for _, weight in here), allowed)
+    return RunSelection(here, ",".join(repr(weights[run]) for run in here), allowed)
 
 
-def _composed(recipe: Recipe) -> list[tuple[str, float]]:
-    """Runs and weights that a recipe keeps; none where a single run drew, or where a stranger wrote nonsense."""
+def _weights_of(recipe: Recipe) -> dict[str, float]:
+    """Weight by run, as a recipe keeps them; none where one run was as it is, or where a stranger wrote nonsense."""
     kept = recipe.extras.get("runs")
     try:
-        return [(str(one["run"]), float(one["weight"])) for one in kept] if isinstance(kept, list) else []
+        return {str(one["run"]): float(one["weight"]) for one in kept} if isinstance(kept, list) else {}
     except (TypeError, KeyError, ValueError) as error:
         raise DataError("The recipe names runs that cannot be read.", hint="add --run RUN") from error
 
@@ -163,19 +166,6 @@ def _is_here(layout: Layout, run: str, recipe: Recipe) -> bool:
         return bool(find_run(layout, run).base.hash == recipe.base_hash)
     except RunMissing:
         return False
-
-
-def _run_of(layout: Layout, recipe: Recipe, progress: Progress) -> str | None:
-    """The run that drew a picture, "base" for the bare base; None, with a warning, if it is not in this project."""
-    known = load_settings(layout).base_hash
-    if recipe.run is None:
-        if recipe.base_hash != known:
-            progress.warn(f"It was drawn with another base ({printable(recipe.base_name)}).")
-        return "base"
-    if _is_here(layout, recipe.run, recipe):
-        return str(find_run(layout, recipe.run).name)
-    progress.warn(f"It was drawn with the run {printable(recipe.run)}, which is not here; the newest run draws it.")
-    return None
 
 
 def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress) -> _Read:

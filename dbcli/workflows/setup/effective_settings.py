@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dbcli.errors import UsageError
+from dbcli.hints import nearest
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.runs.resumable import Change, changed_settings
@@ -60,8 +60,8 @@ def check_judge(name: str | None, *, also: Sequence[str] = ()) -> None:
     """Raises UsageError, with the nearest name, for a set of judges that does not exist."""
     known = [*JUDGES, *also]
     if name is not None and name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f" Did you mean '{near[0]}'?" if near else ""
+        near = nearest(name, known)
+        guess = f" Did you mean '{near}'?" if near else ""
         raise UsageError(f"There is no judge '{printable(name)}'.{guess}", hint=f"--judge {' or '.join(known)}")
 
 

@@ -17,7 +17,7 @@ from dbcli.workflows.models.weights import bundled_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.setup.effective_settings import profile_of
-from dbcli.workflows.setup.output_folder import check_writable
+from dbcli.workflows.setup.named_paths import check_writable
 from dbcli.workflows.sharing.export_metadata import Origin, kohya_of, modelspec_of
 from dbcli.workflows.sharing.export_proof import Export, Written, check_image, discard, prove
 from dbcli.workflows.sharing.recipients import ADAPTERS, EMBEDDINGS, Recipient, recipient_of

@@ -15,7 +15,7 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.workflows.models.textual_inversion import INVERSION, write_vectors
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
-from dbcli.workflows.setup.named_files import require_file
+from dbcli.workflows.setup.named_paths import require_file
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, text_width
 from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, known_subjects, words_of_file

@@ -14,7 +14,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.models.weights import write_imported_lora
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
-from dbcli.workflows.setup.named_files import require_file
+from dbcli.workflows.setup.named_paths import require_file
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.sharing.export_metadata import usual_rank_and_alpha
 from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, text_width, title_of

@@ -1,14 +1,28 @@
-"""Where results shall go, checked before anything is loaded."""
+"""Files and folders that a command line names, looked at before anything is loaded."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from dbcli.errors import MachineError, UsageError
+from dbcli.errors import MachineError, MissingError, UsageError
+from dbcli.hints import nearest
 from dbcli.project.files.names import printable
 
 _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+
+
+def require_file(path: Path, what: str) -> None:
+    """Raises MissingError, with the nearest name beside it, where a file is not there."""
+    if path.is_file():
+        return
+    said = printable(str(path), 200)
+    if path.is_dir():
+        raise MissingError(f"{said} is a folder, not {what}.", hint="name the file in it")
+    beside = [one.name for one in path.parent.iterdir() if one.is_file()] if path.parent.is_dir() else []
+    near = nearest(path.name, beside)
+    guess = f" Did you mean {printable(str(path.with_name(near)), 200)}?" if near else ""
+    raise MissingError(f"There is no {what.removeprefix('a ').removeprefix('an ')} at {said}.{guess}")
 
 
 def check_output(out: Path | None) -> None:
