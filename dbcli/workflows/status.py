@@ -11,13 +11,12 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.runs.run_store import RunRecord, damaged_runs, list_runs
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.subjects.known_runs import UNFINISHED
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import damaged_subjects, list_subjects
 from dbcli.project.sweeps.sweep_records import SweepRecord, list_sweeps
 from dbcli.workflows.setup.open import open_project
 from dbcli.workflows.subjects.proposed_words import proposed_words
-
-UNFINISHED = ("created", "running", "interrupted", "failed")
 
 
 @dataclass(frozen=True)

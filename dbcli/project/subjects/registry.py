@@ -14,7 +14,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_free, check_identifier
 from dbcli.project.prompts.token_claims import Claim, Tokenise, check_tokens, clash_of_noun
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_record import Subject, current_names
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Registry:
         """Who holds which tokens: every other subject's identifier, and the class nouns of all."""
         own = subject.names if subject is not None else frozenset()
         nouns = {} if subject is None else {subject.class_noun: subject.name}
-        current = {former: one.name for one in self.subjects for former in one.formerly}
+        current = current_names(self.subjects)
         words = [(one.name, one.identifier, one.class_noun) for one in self.subjects]
         words += [(one.name, one.identifier, one.class_noun) for run in self.runs for one in run.subjects]
         holders: dict[str, str] = {}
@@ -81,7 +81,7 @@ class Registry:
         runs = ", ".join([run.name for run in self.runs if any(one.name == name for one in run.subjects)][:3])
         if not runs or (renamed is not None and name in renamed.names):
             return
-        owner = next((one.name for one in self.subjects if name in one.formerly), None)
+        owner = current_names(self.subjects).get(name)
         if owner is not None:
             raise Refused(
                 f"'{name}' is what '{owner}' is called in {runs}.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dbcli.errors import UsageError
@@ -56,3 +58,8 @@ class Subject(Record):
     def words(self) -> Words:
         """The words of the subject in a prompt; without an identifier only the class noun is left."""
         return Words(self.identifier or "", self.class_noun)
+
+
+def current_names(subjects: Iterable[Subject]) -> dict[str, str]:
+    """Former name -> the name that a subject has now."""
+    return {former: one.name for one in subjects for former in one.formerly}

@@ -13,6 +13,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.subjects.subject_record import current_names
 from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.generation.request import RunSelection
 from dbcli.workflows.models.loaded import BARE_BASE_TITLE, CHECKPOINT_KEY, LoadedModel
@@ -194,7 +195,7 @@ def _collisions(layout: Layout, records: Sequence[RunRecord], *, allow: bool) ->
     from dbcli.workflows.subjects.identifiers import clashes_among
 
     # A subject that was renamed between two runs is one subject all the same.
-    current = {former: one.name for one in list_subjects(layout) for former in one.formerly}
+    current = current_names(list_subjects(layout))
     words = [
         SubjectWord(current.get(one.name, one.name), one.identifier or "", one.class_noun)
         for run in records

@@ -11,10 +11,8 @@ from dbcli.project.runs import interference_records
 from dbcli.project.runs.checkpoints import checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord, damaged_runs, find_run, list_runs, newest_run, remove_run
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
-from dbcli.project.subjects.known_runs import run_meant
+from dbcli.project.subjects.known_runs import FINISHED, UNFINISHED, run_meant
 from dbcli.workflows.runs.differences import told_apart
-
-ANY_STATE = ("created", "running", "finished", "interrupted", "failed")
 
 
 def all_runs(layout: Layout) -> tuple[list[RunRecord], list[str]]:
@@ -49,7 +47,7 @@ def kept_steps(layout: Layout, name: str) -> list[int]:
 
 def one_run(layout: Layout, run: str | None) -> RunRecord:
     """The run meant by its number, name or subject, the newest of any state if none is named."""
-    return run_meant(layout, run) if run else newest_run(layout, ANY_STATE)
+    return run_meant(layout, run) if run else newest_run(layout, (*FINISHED, *UNFINISHED))
 
 
 def exactly(layout: Layout, run: str) -> RunRecord:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UsageError
 from dbcli.hints import command, inside
@@ -18,6 +18,8 @@ from dbcli.workflows.setup.base_guard import check_base_files, remember_base_fil
 from dbcli.workflows.setup.effective_settings import AUTO
 
 if TYPE_CHECKING:
+    import torch
+
     from dbcli.diffusion.bases.base import Base
 
 DEFAULT_BASE = "sd-v1-4"
@@ -100,18 +102,18 @@ def init_project(
 
     reference = resolve_base(base, offline=offline)
     vae = None if vae is None else vae.expanduser().resolve()
-    choices = {"prediction_type": prediction_type, "vae": None if vae is None else str(vae)}
+    vae_path, vae_hash = (None, None) if vae is None else (str(vae), _vae_hash(vae))
     notes: list[str] = []
-    if reference.kind != "embedded" or any(choices.values()):
-        notes = judge_base(reference, offline=offline, **choices)
-    vae_hash = None if vae is None else _vae_hash(vae)
+    if reference.kind != "embedded" or prediction_type or vae_path:
+        notes = judge_base(reference, offline=offline, prediction_type=prediction_type, vae=vae_path)
     # A path would mean something else from another folder; names and hub ids are kept as typed.
     kept = reference.source if reference.kind in ("folder", "single-file") else base
-    for made in (layout.subjects_dir, layout.class_images_dir, layout.runs_dir):
-        made.mkdir(parents=True, exist_ok=True)
-    facts = {"base": kept, "revision": reference.revision, "profile": profile, **choices, "vae_hash": vae_hash}
-    save_settings(layout, ProjectSettings.model_validate(facts))
-    return NewProject(target, kept, reference.revision, profile, *choices.values(), vae_hash, tuple(notes))
+    for needed in (layout.subjects_dir, layout.class_images_dir, layout.runs_dir):
+        needed.mkdir(parents=True, exist_ok=True)
+    made = NewProject(target, kept, reference.revision, profile, prediction_type, vae_path, vae_hash, tuple(notes))
+    settings = {key: value for key, value in asdict(made).items() if key not in ("folder", "notes")}
+    save_settings(layout, ProjectSettings.model_validate(settings))
+    return made
 
 
 def _vae_hash(vae: Path) -> str:
@@ -122,7 +124,7 @@ def _vae_hash(vae: Path) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **loading: Any) -> Base:
+def load_project_base(layout: Layout, progress: Progress, *, offline: bool, device: str | torch.device = "cpu") -> Base:
     """Loads the project's base into memory, and writes its hash down the first time.
 
     Raises Refused if the weights are no longer those the project began with.
@@ -139,8 +141,15 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, **lo
             f"The VAE {settings.vae} has other weights than when this project began.",
             hint=f"put the old file back, or make a new project, or delete vae_hash from {layout.settings_file}",
         )
-    how = {"on_download": progress.note, **settings.base_choices, **loading}
-    base = load_base(settings.base, settings.revision, offline=offline, **how)
+    base = load_base(
+        settings.base,
+        settings.revision,
+        device=device,
+        offline=offline,
+        prediction_type=settings.prediction_type,
+        vae=settings.vae,
+        on_download=progress.note,
+    )
     for note in base.notes:
         progress.warn(note)
     if settings.base_hash is None:

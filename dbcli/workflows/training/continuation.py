@@ -14,7 +14,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
-from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_record import Subject, current_names
 from dbcli.project.subjects.subject_store import list_subjects, load_subject, verify_words
 from dbcli.workflows.setup.effective_settings import Carried, profile_of
 from dbcli.workflows.subjects.identifiers import token_check
@@ -122,7 +122,7 @@ def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], p
             entry.prior = prior.model_dump(mode="json")
         entry.rehearsed = profile.train.rehearsal_share > 0
     # A subject that was renamed since goes on under its new name, rehearsed or not.
-    current = {former: one.name for one in list_subjects(layout) for former in one.formerly}
+    current = current_names(list_subjects(layout))
     for entry in earlier:
         entry.name = current.get(entry.name, entry.name)
     rehearsed = [as_learnt(layout, entry, parent.name) for entry in earlier if entry.rehearsed]
