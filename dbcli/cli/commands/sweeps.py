@@ -42,15 +42,14 @@ def sweep(
     """Train, generate and score every cell of a grid; started again, it continues where it stopped."""
     from dbcli.cli.output.sweeps import carry_out
     from dbcli.workflows.completions import sweep_names
-    from dbcli.workflows.sweeps.run import plan_file
+    from dbcli.workflows.sweeps.engines import EngineOptions
+    from dbcli.workflows.sweeps.plan import SweepRequest, plan_file
 
     call = of(context)
-    layout = call.layout
     name = call.wanted(file, "FILE", f"Which sweep ({', '.join(sweep_names())}, or a file)")
-    plan = plan_file(
-        layout, name, subjects=names_in(subject), dataset=dataset, sets=sets or [], dry=dry_run, progress=call.screen
-    )
-    raise typer.Exit(carry_out(call, plan, engine=engine, address=address, dry_run=dry_run))
+    request = SweepRequest(name, names_in(subject), dataset, sets or [], dry_run)
+    plan = plan_file(call.layout, request, call.screen)
+    raise typer.Exit(carry_out(call, plan, EngineOptions(engine, address), dry_run=dry_run))
 
 
 def bench(
@@ -75,24 +74,23 @@ def bench(
 ) -> None:
     """Train and score many subjects with one recipe, beside the published scores."""
     from dbcli.cli.output.sweeps import carry_out
-    from dbcli.workflows.sweeps.bench import plan_bench
-    from dbcli.workflows.sweeps.run import parsed_sets
+    from dbcli.workflows.sweeps.bench import BenchRequest, plan_bench
+    from dbcli.workflows.sweeps.engines import EngineOptions
 
     call = of(context)
-    own = {"method": method, "train.steps": steps}
-    settings = parsed_sets(sets or []) | {key: value for key, value in own.items() if value is not None}
-    plan = plan_bench(
-        call.layout,
-        name=name,
+    request = BenchRequest(
         subjects=names_in(subject),
         dataset=dataset,
         profile=profile,
-        settings=settings,
+        method=method,
+        steps=steps,
+        sets=sets or [],
         suites=suite or [],
         count=count,
         seed=seed,
         judge=judge,
+        name=name,
         dry=dry_run,
-        progress=call.screen,
     )
-    raise typer.Exit(carry_out(call, plan, engine=engine, address=address, dry_run=dry_run))
+    plan = plan_bench(call.layout, request, call.screen)
+    raise typer.Exit(carry_out(call, plan, EngineOptions(engine, address), dry_run=dry_run))

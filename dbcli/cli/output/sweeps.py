@@ -12,9 +12,10 @@ from dbcli.cli.terminal.tables import Column
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
-    from dbcli.workflows.sweeps.plan import SweepPlan
+    from dbcli.workflows.sweeps.engines import EngineOptions
     from dbcli.workflows.sweeps.remaining import Left
     from dbcli.workflows.sweeps.run import SweepResult
+    from dbcli.workflows.sweeps.units import SweepPlan
 
 MAIN_SCORES = ("DINO", "CLIP-T", "right")
 CELL_COLUMNS = (
@@ -25,7 +26,7 @@ CELL_COLUMNS = (
 )
 
 
-def carry_out(call: Invocation, plan: SweepPlan, *, engine: str, address: str | None, dry_run: bool) -> int:
+def carry_out(call: Invocation, plan: SweepPlan, engine: EngineOptions, *, dry_run: bool) -> int:
     """Lists a plan, or carries it out and shows what came of it; returns the exit code."""
     from dbcli.workflows.sweeps.run import run_plan, work_left
 
@@ -35,9 +36,7 @@ def carry_out(call: Invocation, plan: SweepPlan, *, engine: str, address: str | 
             stage.advance()
         show_plan(call.screen, plan, left)
         return 0
-    done: SweepResult = run_plan(
-        call.layout, plan, engine=engine, address=address, progress=call.screen, offline=call.offline
-    )
+    done: SweepResult = run_plan(call.layout, plan, engine, call.screen, offline=call.offline)
     show_result(call.screen, done, call.layout)
     return int(done.exit_code)
 
@@ -46,7 +45,7 @@ def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:
     """Every cell with its runs, their words and steps, and how far it is."""
     cells = [
         {
-            "key": cell.key,
+            "key": cell.score.key,
             "values": dict(cell.request.values),
             "state": cell.state,
             "runs": [

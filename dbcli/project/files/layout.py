@@ -140,6 +140,10 @@ class Layout:
         """What a random seed of a sweep became: a second start goes on with it."""
         return self.sweep_dir(name) / "seed.json"
 
+    def sweep_suite_file(self, name: str, suite: str) -> Path:
+        """A suite of a sweep that does not ship: every machine that draws reads it there."""
+        return self._inside("sweeps", check_name(name, "sweep"), "suites", f"{check_name(suite, 'suite')}.yaml")
+
     def sweep_lock(self, name: str) -> Path:
         """Held by the one process that carries a sweep out."""
         return self._inside("sweeps", check_name(name, "sweep"), ".lock")

@@ -2,61 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
+from dbcli.project.settings.profiles import parse_set
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.sweeps.sweep_files import parse_sweep
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile
 from dbcli.workflows.subjects.datasets import open_dataset
-from dbcli.workflows.sweeps.plan import SweepPlan, plan_sweep
+from dbcli.workflows.sweeps.plan import plan_sweep
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects
+from dbcli.workflows.sweeps.units import SweepPlan
 
 
-def plan_bench(
-    layout: Layout,
-    *,
-    name: str | None = None,
-    subjects: Sequence[str] = (),
-    dataset: Path | None = None,
-    profile: str | None = None,
-    settings: Mapping[str, Any],
-    suites: Sequence[str] = (),
-    prompts: Sequence[str] = (),
-    count: int = 4,
-    seed: int | None = None,
-    judge: str | None = None,
-    dry: bool,
-    progress: Progress,
-) -> SweepPlan:
-    """A benchmark of the named subjects, else of all of the dataset, else of all of the project.
+@dataclass(frozen=True)
+class BenchRequest:
+    """A benchmark as it was asked for: of the named subjects, else of all of the dataset, else of all of the project.
 
-    `settings` are dotted keys, those whose value is None left out. Without a suite: the dataset's own prompts, or
-    `tiny` on the embedded base. Raises every usage, config and collision error there is.
+    `sets` are "key=value" texts; with `dry` nothing is written. Without a suite: the dataset's own prompts, or `tiny`
+    on the embedded base.
     """
-    data = open_dataset(dataset, progress) if dataset is not None else None
-    found = SweepSubjects(layout, data, progress, dry=dry)
-    names = list(subjects) or found.names()
+
+    subjects: Sequence[str] = ()
+    dataset: Path | None = None
+    profile: str | None = None
+    method: str | None = None
+    steps: int | None = None
+    sets: Sequence[str] = ()
+    suites: Sequence[str] = ()
+    count: int = 4
+    seed: int | None = None
+    judge: str | None = None
+    name: str | None = None
+    dry: bool = False
+
+
+def plan_bench(layout: Layout, request: BenchRequest, progress: Progress) -> SweepPlan:
+    """The benchmark settled for this project. Raises every usage, config and collision error there is."""
+    data = None if request.dataset is None else open_dataset(request.dataset, progress)
+    subjects = SweepSubjects(layout, data, progress, dry=request.dry)
+    names = list(dict.fromkeys(request.subjects)) or subjects.names()
     if not names:
         raise UsageError("There is no subject to train.", hint="dreambooth add-subject; or bring some with --dataset")
     project = load_settings(layout)
-    own = {data.suite.name: data.suite} if data is not None else {}
-    wanted = list(suites) or (list(own) if own and not prompts and not project.is_embedded else [])
-    given = {key: value for key, value in settings.items() if value is not None}
-    method = given.get("method")
-    recipe = profile or (None if method else project.profile) or default_profile(project.base, method)
+    settings = dict(parse_set(text) for text in request.sets)
+    settings |= {} if request.method is None else {"method": request.method}
+    settings |= {} if request.steps is None else {"train.steps": request.steps}
+    method = settings.get("method")
+    recipe = request.profile or (None if method else project.profile) or default_profile(project.base, method)
+    suites = list(request.suites) or ([] if project.is_embedded else list(subjects.suites))
     said = {
-        "name": name or f"bench-{slug(Path(recipe).stem, 'recipe')}",
+        "name": request.name or f"bench-{slug(Path(recipe).stem, 'recipe')}",
         "about": f"{len(names)} subjects, one recipe.",
-        "settings": given,
-        "grid": {"subject": list(dict.fromkeys(names))},
-        "pictures": {"suite": wanted, "prompts": list(prompts), "count": count, "seed": seed},
-        "judge": judge,
+        "settings": settings,
+        "grid": {"subject": names},
+        "pictures": {"suite": suites, "count": request.count, "seed": request.seed},
+        "judge": request.judge,
     }
-    sweep = parse_sweep(said | ({"profile": profile} if profile else {}), "of this benchmark")
-    return plan_sweep(layout, sweep, found, kind="bench", own_suites=own)
+    sweep = parse_sweep(said | ({"profile": request.profile} if request.profile else {}), "of this benchmark")
+    return plan_sweep(layout, sweep, subjects, kind="bench")

@@ -11,7 +11,7 @@ from typing import Protocol
 from dbcli.errors import UsageError
 from dbcli.workflows.completions import ENGINES
 from dbcli.workflows.progress import Progress, Titled
-from dbcli.workflows.sweeps.plan import Unit
+from dbcli.workflows.sweeps.units import Unit
 from dbcli.workflows.sweeps.work import Outcome, carry_out
 
 
@@ -23,7 +23,6 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class LocalEngine:
     """One unit after another, in this process."""
 
@@ -38,14 +37,21 @@ class LocalEngine:
             yield ended[unit.key]
 
 
-def make_engine(name: str, address: str | None) -> Engine:
-    """The engine of a name. Raises UsageError for a name there is not, and for an address that nothing reads."""
-    if name not in ENGINES:
-        raise UsageError(f"There is no engine '{name}'.", hint="--engine " + " or --engine ".join(ENGINES))
-    if name == "local":
-        if address is not None:
-            raise UsageError("--address is for --engine ray.", hint="add --engine ray, or leave --address out")
-        return LocalEngine()
-    from dbcli.workflows.sweeps.ray_engine import RayEngine
+@dataclass(frozen=True)
+class EngineOptions:
+    """Which engine does the work, and with `ray` the address of its cluster."""
 
-    return RayEngine(address)
+    name: str = "local"
+    address: str | None = None
+
+    def make(self) -> Engine:
+        """The engine. Raises UsageError for a name there is not, and for an address that nothing reads."""
+        if self.name not in ENGINES:
+            raise UsageError(f"There is no engine '{self.name}'.", hint="--engine " + " or --engine ".join(ENGINES))
+        if self.name == "local":
+            if self.address is not None:
+                raise UsageError("--address is for --engine ray.", hint="add --engine ray, or leave --address out")
+            return LocalEngine()
+        from dbcli.workflows.sweeps.ray_engine import RayEngine
+
+        return RayEngine(self.address)

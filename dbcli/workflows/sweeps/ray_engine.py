@@ -17,7 +17,7 @@ from dbcli.errors import Interrupted, MachineError, UsageError
 from dbcli.hints import installing
 from dbcli.workflows.openmp import set_spin_count
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.sweeps.plan import Unit
+from dbcli.workflows.sweeps.units import Unit
 from dbcli.workflows.sweeps.work import Outcome, carry_out, give_up
 
 # How often a task begins anew after its node died, was told to stop, or ran out of memory.
@@ -38,7 +38,7 @@ class RayEngine:
             resources = ray.cluster_resources()
             gpus = 1 if resources.get("GPU", 0) >= 1 else 0
             progress.note(
-                f"Ray: {sum(node['Alive'] for node in ray.nodes())} nodes, {resources.get('CPU', 0):g} processors, "
+                f"Ray: {sum(node['Alive'] for node in ray.nodes())} nodes, {resources.get('CPU', 0):g} CPUs, "
                 f"{resources.get('GPU', 0):g} GPUs."
             )
             task = ray.remote(num_cpus=CPUS_A_TASK, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=[Interrupted])(

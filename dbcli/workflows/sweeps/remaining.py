@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dbcli.errors import DreamboothError
+from dbcli.project.class_images.class_image_sets import list_class_image_sets
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.names import slug
 from dbcli.project.runs.run_store import RunRecord, list_runs
 from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings, Profile
 from dbcli.project.subjects.subject_store import list_subjects, load_subject
 from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
-from dbcli.workflows.sweeps.plan import DRAW_ONLY, SweepPlan, TrainUnit, Unit
+from dbcli.workflows.sweeps.units import DRAW_ONLY, ScoreUnit, SweepPlan, TrainUnit, Unit
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,9 @@ class Left:
     def __str__(self) -> str:
         parts = [f"{_count(self.steps, 'training step')} in {_count(self.runs, 'run')}"] if self.runs else []
         parts += [f"{_count(self.images, 'image')} in {_count(self.cells, 'cell')}"] if self.cells else []
-        if not parts:
-            return "nothing"
-        how_long = (
-            "the time is known after the first run" if self.seconds is None else f"about {duration(self.seconds)}"
-        )
-        return f"{', '.join(parts)}; {how_long}"
+        unknown = "the time is known after the first run"
+        how_long = unknown if self.seconds is None else f"about {duration(self.seconds)}"
+        return f"{', '.join(parts)}; {how_long}" if parts else "nothing"
 
 
 def duration(seconds: float) -> str:
@@ -51,109 +48,110 @@ def _count(number: int, what: str) -> str:
 
 
 @dataclass
+class _Measured:
+    """Seconds that were measured, and what was done in them."""
+
+    seconds: float = 0.0
+    done: int = 0
+
+    def add(self, seconds: float, done: int) -> None:
+        self.seconds, self.done = self.seconds + seconds, self.done + done
+
+    @property
+    def each(self) -> float:
+        return self.seconds / max(1, self.done)
+
+
+@dataclass
 class Pace:
     """How fast this machine works: as measured in this sweep, else in earlier runs, else as estimated beforehand."""
 
     layout: Layout
     plan: SweepPlan
     may_estimate: bool = False
-    _steps: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
-    _images: list[tuple[float, int]] = field(default_factory=list)
+    _steps: dict[str, _Measured] = field(default_factory=dict)
+    _images: _Measured = field(default_factory=_Measured)
     _known: dict[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._runs = list_runs(self.layout)
-        self._profiles = {unit.key: unit.profile for unit in self.plan.units() if isinstance(unit, TrainUnit)}
+        self._trained = {unit.key: unit for unit in self.plan.units() if isinstance(unit, TrainUnit)}
 
     def measured(self, unit: Unit, seconds: float) -> None:
         """Takes how long a unit took from its beginning to its end."""
         if isinstance(unit, TrainUnit):
-            self._steps.setdefault(unit.profile.method, []).append((seconds, self.steps(unit)))
+            self._steps.setdefault(unit.profile.method, _Measured()).add(seconds, unit.profile.train.steps)
         else:
-            self._images.append((seconds, self.images(unit)))
+            self._images.add(seconds, self.images(unit))
 
     def left(self, units: Iterable[Unit]) -> Left:
         """What is left where these units are."""
         units = list(units)
-        training = [unit for unit in units if isinstance(unit, TrainUnit) and self._steps_left(unit)]
-        scoring = [unit for unit in units if not isinstance(unit, TrainUnit)]
-        seconds: float | None = 0.0
-        drawn: set[str] = set()
-        for unit in units:
-            taken = self._training_seconds(unit, drawn) if isinstance(unit, TrainUnit) else self._image_seconds(unit)
-            seconds = None if seconds is None or taken is None else seconds + taken
-        steps = sum(map(self._steps_left, training))
-        return Left(len(training), steps, len(scoring), sum(map(self.images, scoring)), seconds)
+        steps = {unit.key: self._steps_left(unit) for unit in units if isinstance(unit, TrainUnit)}
+        images = {unit.key: self.images(unit) for unit in units if isinstance(unit, ScoreUnit)}
+        drawn = {one.class_noun for one in list_class_image_sets(self.layout) if one.recorded_count()}
+        times = [
+            self._training_seconds(unit, steps[unit.key], drawn)
+            if isinstance(unit, TrainUnit)
+            else self._image_seconds(unit, images[unit.key])
+            for unit in units
+        ]
+        known = [time for time in times if time is not None]
+        seconds = sum(known, 0.0) if len(known) == len(times) else None
+        return Left(sum(map(bool, steps.values())), sum(steps.values()), len(images), sum(images.values()), seconds)
 
-    def steps(self, unit: TrainUnit) -> int:
-        """The training steps of a run."""
-        return unit.profile.train.steps
-
-    def images(self, unit: Unit) -> int:
+    def images(self, unit: ScoreUnit) -> int:
         """The images that a cell draws."""
         from dbcli.metrics.suites import load_suite
 
-        assert not isinstance(unit, TrainUnit)
-        own = {suite.name: suite for suite in self.plan.suites}
-        total = 0
-        for noun in self._nouns(unit.after):
-            for suite in unit.suites:
-                name = suite.rpartition("/")[2].removesuffix(".yaml")
-                total += len((own.get(name) or load_suite(suite)).prompts_for(noun)) * unit.count
-            # Beside its suites every scored subject is drawn as its class alone.
-            total += 0 if unit.judge == DRAW_ONLY else CLASS_IMAGES
-        return total
+        own = {str(self.layout.sweep_suite_file(self.plan.sweep.name, one.name)): one for one in self.plan.suites}
+        suites = [own.get(name) or load_suite(name) for name in unit.suites]
+        # Beside its suites every scored subject is drawn as its class alone.
+        alone = 0 if unit.judge == DRAW_ONLY else CLASS_IMAGES
+        nouns = self._nouns(self._trained[unit.after])
+        return sum(alone + unit.count * sum(len(suite.prompts_for(noun)) for suite in suites) for noun in nouns)
 
-    def _nouns(self, key: str) -> list[str]:
-        """The class nouns of the subjects of a planned run; "thing" for one that a dry run has not brought in."""
+    def _nouns(self, unit: TrainUnit) -> list[str]:
+        """The class nouns of a planned run's subjects; "thing" for one that a dry run has not brought in."""
         nouns = []
-        for unit in self.plan.units():
-            if isinstance(unit, TrainUnit) and unit.key == key:
-                for name, _ in unit.words:
-                    try:
-                        nouns.append(load_subject(self.layout, name).class_noun)
-                    except DreamboothError:
-                        nouns.append("thing")
+        for name, _ in unit.words:
+            try:
+                nouns.append(load_subject(self.layout, name).class_noun)
+            except DreamboothError:
+                nouns.append("thing")
         return nouns
 
     def _steps_left(self, unit: TrainUnit) -> int:
         begun = next((run for run in reversed(self._runs) if run.work_key == unit.key), None)
         if begun is None:
-            return self.steps(unit)
-        return 0 if begun.state == "finished" else self.steps(unit) - begun.step
+            return unit.profile.train.steps
+        return 0 if begun.state == "finished" else unit.profile.train.steps - begun.step
 
-    def _training_seconds(self, unit: TrainUnit, drawn: set[str]) -> float | None:
-        if not self._steps_left(unit):
+    def _training_seconds(self, unit: TrainUnit, steps: int, drawn: set[str]) -> float | None:
+        if not steps:
             return 0.0
         step = self._step_seconds(unit.profile)
-        if step is None:
-            return None
-        return step * self._steps_left(unit) + self._class_image_seconds(unit, step, drawn)
+        return None if step is None else step * steps + self._class_image_seconds(unit, step, drawn)
 
     def _class_image_seconds(self, unit: TrainUnit, step: float, drawn: set[str]) -> float:
         """What the class images take that no earlier run has drawn."""
         prior = unit.profile.prior
         if not has_prior(unit.profile) or prior.folder is not None:
             return 0.0
-        missing = [noun for noun in self._nouns(unit.key) if noun not in drawn and not self._has_images(noun)]
+        missing = [noun for noun in self._nouns(unit) if noun not in drawn]
         drawn.update(missing)
         return len(missing) * prior.images * step * _passes(prior) / _passes_of_a_step(unit.profile)
 
-    def _has_images(self, noun: str) -> bool:
-        return any(self.layout.class_images_dir.glob(f"{slug(noun, 'class')}-*/*.png"))
-
-    def _image_seconds(self, unit: Unit) -> float | None:
-        assert not isinstance(unit, TrainUnit)
-        count = self.images(unit)
-        if self._images:
-            return count * _mean(self._images)
-        profile = self._profiles[unit.after]
+    def _image_seconds(self, unit: ScoreUnit, images: int) -> float | None:
+        if self._images.done:
+            return images * self._images.each
+        profile = self._trained[unit.after].profile
         step = self._step_seconds(profile)
-        return None if step is None else count * step * _passes(profile.draw) / _passes_of_a_step(profile)
+        return None if step is None else images * step * _passes(profile.draw) / _passes_of_a_step(profile)
 
     def _step_seconds(self, profile: Profile) -> float | None:
         if profile.method in self._steps:
-            return _mean(self._steps[profile.method])
+            return self._steps[profile.method].each
         if profile.method not in self._known:
             self._known[profile.method] = _before(self._runs, profile) or self._estimated(profile)
         return self._known[profile.method]
@@ -177,10 +175,6 @@ def _before(runs: Sequence[RunRecord], profile: Profile) -> float | None:
             rest = {phase: spent for phase, spent in run.timings.items() if phase not in ("class_images", "probe")}
             return sum(rest.values()) / run.step
     return None
-
-
-def _mean(measured: Sequence[tuple[float, int]]) -> float:
-    return sum(seconds for seconds, _ in measured) / max(1, sum(count for _, count in measured))
 
 
 def _passes(draw: DrawSettings | PriorSettings) -> int:

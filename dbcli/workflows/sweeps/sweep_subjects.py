@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import DreamboothError
+from dbcli.hints import nearest
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_identifier
@@ -18,10 +18,11 @@ from dbcli.project.sweeps.cells import CellRequest, StageRequest
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.identifiers import token_check
 from dbcli.workflows.subjects.manage import add_subject
-from dbcli.workflows.subjects.proposed_words import free_words
+from dbcli.workflows.subjects.proposed_words import claims_of, free_words
 
 if TYPE_CHECKING:
     from dbcli.metrics.dataset import Dataset
+    from dbcli.metrics.suites import Suite
 
 
 class SweepSubjects:
@@ -29,7 +30,7 @@ class SweepSubjects:
 
     def __init__(self, layout: Layout, dataset: Dataset | None, progress: Progress, *, dry: bool) -> None:
         self.layout, self.dataset, self.progress, self.dry = layout, dataset, progress, dry
-        self._found: dict[str, Subject] = {subject.name: subject for subject in list_subjects(layout)}
+        self._found = {subject.name: subject for subject in list_subjects(layout)}
 
     def get(self, name: str) -> Subject:
         """One subject; KeyError for one that `faults` would have named."""
@@ -39,19 +40,25 @@ class SweepSubjects:
         """All subjects there are: those of the dataset in its order, else those of the project."""
         return [one.name for one in self.dataset.subjects] if self.dataset is not None else list(self._found)
 
+    @property
+    def suites(self) -> Mapping[str, Suite]:
+        """The suite that the dataset brings, by its name."""
+        return {} if self.dataset is None else {self.dataset.suite.name: self.dataset.suite}
+
     def faults(self, names: Iterable[str]) -> Iterator[str]:
         """A line for each name that neither the project nor the dataset has; the dataset's are brought in."""
         offered = {one.name: one for one in self.dataset.subjects} if self.dataset is not None else {}
         for name in names:
-            if name in self._found:
-                continue
-            if name in offered:
+            if name in offered and name not in self._found:
                 self._bring(name, offered[name].class_noun, offered[name].photos)
-            else:
-                known = ", ".join(dict.fromkeys([*self._found, *offered])) or "none yet"
-                near = difflib.get_close_matches(name, [*self._found, *offered], n=1)
-                guess = f"; did you mean '{near[0]}'?" if near else ""
-                yield f"there is no subject '{printable(name)}' (known: {known}){guess}; --dataset DIR brings others"
+            elif name not in self._found:
+                known = list(dict.fromkeys([*self._found, *offered]))
+                near = nearest(name, known)
+                guess = f"; did you mean '{near}'?" if near else ""
+                yield (
+                    f"there is no subject '{printable(name)}' (known: {', '.join(known) or 'none yet'}){guess}; "
+                    "--dataset DIR brings others"
+                )
 
     def _bring(self, name: str, class_noun: str, photos: Sequence[Path]) -> None:
         if self.dry:
@@ -65,18 +72,18 @@ class SweepSubjects:
         """The word that stands for a subject in one run: the sweep's, else the subject's own."""
         return stage.identifiers.get(name) or self._found[name].identifier or ""
 
-    def give_words(self, requests: Sequence[CellRequest]) -> None:
+    def give_words(self, cells: Sequence[CellRequest]) -> None:
         """Gives each subject that has no word, here or in the sweep, the next free rare one, and writes it down."""
         from dbcli.diffusion.vocabulary import tokens_of
 
-        wanted = [(name, stage) for request in requests for stage in request.stages for name in stage.subjects]
+        wanted = [(name, stage) for cell in cells for stage in cell.stages for name in stage.subjects]
         asked = {word for _, stage in wanted for word in stage.identifiers.values()}
-        taken = [Claim("the sweep", word, frozenset(tokens_of(word))) for word in sorted(asked)]
+        taken = [claim for word in sorted(asked) for claim in claims_of({"the sweep": word})]
         for name in dict.fromkeys(name for name, stage in wanted if not self.word(name, stage)):
             subject = self._found[name]
             claims = token_claims(self.layout, tokens_of, subject=subject) + taken
             word = free_words(self.layout, claims, subject.class_noun, 1)[0]
-            taken.append(Claim(name, word, frozenset(tokens_of(word))))
+            taken += claims_of({name: word})
             if self.dry:
                 self._found[name] = subject.model_copy(update={"identifier": word})
             else:
@@ -84,7 +91,7 @@ class SweepSubjects:
                 self.progress.note(f"{name} has the identifier {word} from now on; it had none.")
 
 
-def word_faults(layout: Layout, requests: Sequence[CellRequest], subjects: SweepSubjects) -> Iterator[str]:
+def word_faults(layout: Layout, cells: Sequence[CellRequest], subjects: SweepSubjects) -> Iterator[str]:
     """A line for each word that is no word, belongs to another subject, or means two subjects in one cell.
 
     Nothing is said where the sweep allows collisions: they are its subject then.
@@ -92,17 +99,17 @@ def word_faults(layout: Layout, requests: Sequence[CellRequest], subjects: Sweep
     from dbcli.diffusion.vocabulary import tokens_of
 
     claims: dict[str, list[Claim]] = {}
-    for request in requests:
+    for cell in cells:
         held: list[Claim] = []
-        for stage, name in [(one, name) for one in request.stages for name in one.subjects]:
+        for stage, name in [(one, name) for one in cell.stages for name in one.subjects]:
             subject, word = subjects.get(name), subjects.word(name, stage)
-            tokens = frozenset(tokens_of(word))
             if name not in claims:
                 claims[name] = token_claims(layout, tokens_of, subject=subject)
-            beside = [one for one in held if one.owner != name and one.tokens & tokens]
+            own = Claim(name, word, frozenset(tokens_of(word)))
+            beside = [one for one in held if one.owner != name and one.tokens & own.tokens]
             if not stage.allow_collision:
                 yield from _word_fault(subject, word, beside, claims[name])
-            held.append(Claim(name, word, tokens))
+            held.append(own)
 
 
 def _word_fault(subject: Subject, word: str, beside: Sequence[Claim], claims: Sequence[Claim]) -> Iterator[str]:

@@ -9,9 +9,10 @@ import pytest
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunBase, RunRecord, create_run
 from dbcli.workflows.progress import Silence
-from dbcli.workflows.sweeps.plan import ScoreUnit, SweepPlan, TrainUnit
+from dbcli.workflows.sweeps.plan import SweepRequest, plan_file
 from dbcli.workflows.sweeps.remaining import Left, Pace, duration
-from dbcli.workflows.sweeps.run import plan_file, typed_command
+from dbcli.workflows.sweeps.run import typed_command
+from dbcli.workflows.sweeps.units import ScoreUnit, SweepPlan, TrainUnit
 from tests.cli.made_projects import command
 from tests.reliability.small_base import write_small_base
 
@@ -39,7 +40,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def plan(layout: Layout) -> SweepPlan:
-    return plan_file(layout, str(layout.root / "sweep.yaml"), dry=True, progress=Silence())
+    return plan_file(layout, SweepRequest(str(layout.root / "sweep.yaml"), dry=True), Silence())
 
 
 def units(plan: SweepPlan) -> tuple[list[TrainUnit], list[ScoreUnit]]:
@@ -114,12 +115,12 @@ def test_unknown_files_get_the_list_of_those_there_are(layout: Layout, monkeypat
     monkeypatch.chdir(layout.root)
     Path("own-prompts.txt").write_text("a {dog}\n")
     with pytest.raises(DreamboothError) as sweep_fault:
-        plan_file(layout, "swep.yaml", dry=True, progress=Silence())
+        plan_file(layout, SweepRequest("swep.yaml", dry=True), Silence())
     assert "sweep.yaml" in str(sweep_fault.value.hint)
     assert "tiny-table-1" in str(sweep_fault.value.hint)
     Path("typo.yaml").write_text(SWEEP.replace("prompts: [", "suite: [nope], prompts: [").replace("tiny\n", "tyni\n"))
     with pytest.raises(DreamboothError) as plan_fault:
-        plan_file(layout, "typo.yaml", dry=True, progress=Silence())
+        plan_file(layout, SweepRequest("typo.yaml", dry=True), Silence())
     assert "shipped: accessories" in plan_fault.value.message
     assert "paper or paper-l or tiny or none" in plan_fault.value.message
     from dbcli.metrics.suites import load_suite

@@ -1,0 +1,140 @@
+"""The images of a sweep's report: a strip per cell and subject, in galleries for the page and in one grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbcli.errors import SubjectError
+from dbcli.project.files.layout import Layout
+from dbcli.project.subjects.subject_store import load_subject, photo_paths
+from dbcli.project.sweeps.sweep_records import CellRecord
+from dbcli.workflows.images.grids import opened
+from dbcli.workflows.runs.labels import rendered_label
+from dbcli.workflows.sweeps.units import PlannedCell
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dbcli.reports.page import ImageRow
+
+Ended = tuple[PlannedCell, CellRecord]
+TILE_PX = 112
+# More columns than this, and a grid is wider than a screen.
+MOST_COLUMNS = 10
+SHORT_SCORES = (("dino", "DINO"), ("clip_t", "CLIP-T"))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The images of one cell for one subject: the first of each prompt, or `each` where prompts are few."""
+
+    label: str
+    note: str
+    labels: list[str]
+    files: list[Path]
+    each: int
+
+    @property
+    def headings(self) -> list[str]:
+        """One a prompt, over all its images."""
+        return self.labels[:: self.each]
+
+
+def strips_of(layout: Layout, ended: Sequence[Ended]) -> dict[str, list[Strip]]:
+    """A strip a cell, by subject; images that a person has removed since are left out."""
+    found: dict[str, list[Strip]] = {}
+    for cell, record in ended:
+        by_subject: dict[str, list[tuple[str, Path]]] = {}
+        each = max(1, (MOST_COLUMNS - 1) // max(1, most_prompts(record)))
+        for image in record.pictures:
+            files = [layout.root / file for file in image["files"]][:each]
+            there = [(image["label"], file) for file in files if file.is_file()]
+            by_subject.setdefault(image["subject"], []).extend(there)
+        axes = " · ".join(value for name, value in cell.request.values if name != "subject")
+        for name, pairs in by_subject.items():
+            if pairs:
+                label = rendered_label(axes, words_in(layout, cell, name)) or name
+                labels, paths = [one for one, _ in pairs], [one for _, one in pairs]
+                found.setdefault(name, []).append(Strip(label, _note(record, name), labels, paths, each))
+    return found
+
+
+def most_prompts(record: CellRecord) -> int:
+    """How many prompts each subject of a cell was drawn under, the most."""
+    return max(Counter(image["subject"] for image in record.pictures).values(), default=0)
+
+
+def words_in(layout: Layout, cell: PlannedCell, subject: str) -> tuple[str, str]:
+    """A subject's word in a cell, and its class noun; what is not known any longer is the subject itself."""
+    word = next((word for stage in cell.stages for name, word in stage.words if name == subject), "")
+    try:
+        return word, load_subject(layout, subject).class_noun
+    except SubjectError:
+        return word, subject
+
+
+def _note(record: CellRecord, subject: str) -> str:
+    """A subject's main scores by the first suite."""
+    subjects = [one for scores in record.scores[:1] for one in scores["subjects"] if one["name"] == subject]
+    values = [(title, (one["scores"].get(key) or {}).get("value")) for one in subjects for key, title in SHORT_SCORES]
+    return " · ".join(f"{title} {value:.3f}" for title, value in values if value is not None)
+
+
+def _photos(layout: Layout, name: str) -> list[Image.Image]:
+    try:
+        return opened([path for path in photo_paths(layout, load_subject(layout, name)) if path.is_file()])
+    except SubjectError:
+        return []
+
+
+def galleries(layout: Layout, strips: Mapping[str, list[Strip]]) -> list[tuple[str, list[ImageRow]]]:
+    """One gallery a subject: its photos, then a strip a cell."""
+    from dbcli.reports.page import ImageRow
+
+    return [
+        (
+            name,
+            [ImageRow(f"photos of {name}", _photos(layout, name), is_photos=True)]
+            + [ImageRow(one.label, opened(one.files), note=one.note, captions=one.labels) for one in found],
+        )
+        for name, found in strips.items()
+    ]
+
+
+def grid(layout: Layout, strips: Mapping[str, list[Strip]], title: str) -> Image.Image:
+    """One image of all: a row a subject with a photo before its images, or where cells are many, a part each."""
+    from dbcli.reports.grids import GridRow, draw_grid, stacked
+
+    parts: list[Image.Image] = []
+    if all(len(found) == 1 for found in strips.values()):
+        groups: dict[tuple[tuple[str, ...], int], list[tuple[str, Strip]]] = {}
+        for name, (strip,) in strips.items():
+            groups.setdefault((tuple(strip.headings), strip.each), []).append((name, strip))
+        for members in groups.values():
+            parts.append(_side_by_side(layout, members, title=None if parts else title))
+        return stacked(parts)
+    for name, found in strips.items():
+        rows = [GridRow(strip.label, opened(strip.files[:MOST_COLUMNS]), note=strip.note) for strip in found]
+        columns = max(len(row.images) for row in rows)
+        photos = GridRow(f"photos of {name}", _photos(layout, name)[:columns], is_photos=True)
+        heading = None if parts else title
+        parts.append(draw_grid([photos], tile_px=TILE_PX, title=heading, least_columns=columns))
+        parts.append(draw_grid(rows, tile_px=TILE_PX, headings=found[0].headings, group=found[0].each))
+    return stacked(parts)
+
+
+def _side_by_side(layout: Layout, members: Sequence[tuple[str, Strip]], *, title: str | None) -> Image.Image:
+    """A row a subject: its photos, as many as a prompt has images, then its images under what they show."""
+    from dbcli.reports.grids import GridRow, draw_grid
+
+    headings, each = members[0][1].headings, members[0][1].each
+    rows = []
+    for name, strip in members:
+        photos: list[Image.Image | None] = [*_photos(layout, name)[:each]]
+        photos += [None] * (each - len(photos))
+        rows.append(GridRow(name, [*photos, *opened(strip.files[: MOST_COLUMNS - each])], note=strip.note))
+    return draw_grid(rows, tile_px=TILE_PX, headings=["photos", *headings], group=each, title=title)
