@@ -78,12 +78,12 @@ def _estimate_document(estimate: MemoryEstimate) -> dict[str, object]:
 
 def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
     """The estimates as a table, and the first recipe that fits; or why there is none."""
-    from dbcli.workflows.memory.estimate import METHODS
+    from dbcli.workflows.memory.estimate import ESTIMATED
 
     estimate = plan.estimate
     if estimate is None:
         method = plan.profile.method
-        why = "known once the base is on this machine" if method in METHODS else f"not estimated for {method}"
+        why = "known once the base is on this machine" if method in ESTIMATED else f"not estimated for {method}"
         screen.line(f"Memory and time: {why}.")
         return
     rows = [

@@ -189,7 +189,8 @@ def rarity(tokens: Sequence[int]) -> float:
     """The share of the vocabulary that is commoner than the commonest token of a word, 0 to 1."""
     from dbcli.diffusion.vocabulary import FIRST_CONTROL_TOKEN
 
-    return min(tokens, default=0) / FIRST_CONTROL_TOKEN
+    share: float = min(tokens, default=0) / FIRST_CONTROL_TOKEN
+    return share
 
 
 def holders(layout: Layout, *, measure: bool, progress: Progress, offline: bool) -> list[Holder]:
