@@ -36,7 +36,7 @@ samplers = _offer(lambda known, project: known.sampler_names())
 suites = _offer(lambda known, project: known.suite_names())
 sweeps = _offer(lambda known, project: known.sweep_names())
 engines = _offer(lambda known, project: known.ENGINES)
-logs = _offer(lambda known, project: known.log_names())
+logs = _offer(lambda known, project: known.LOGS)
 
 
 def settings(incomplete: str) -> list[tuple[str, str]]:

@@ -11,29 +11,7 @@ from typing import Any
 
 import pytest
 
-from dbcli.cli.arguments import arranged, general_options
-
 Run = Callable[..., Any]
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["train", "--json", "--subject", "dog"], ["--json", "train", "--subject", "dog"]),
-        (["runs", "list", "-C", "p", "-q"], ["--project", "p", "--quiet", "runs", "list"]),
-        (["train", "--resume"], ["train", "--resume", "newest"]),
-        (["train", "--resume", "--json"], ["--json", "train", "--resume", "newest"]),
-        (["train", "--resume", "3"], ["train", "--resume", "3"]),
-        (["generate", "--", "--json"], ["generate", "--", "--json"]),
-    ],
-)
-def test_options_for_all_commands_may_stand_anywhere(words: list[str], expected: list[str]) -> None:
-    assert arranged(words) == expected
-
-
-def test_offline_is_known_before_anything_is_parsed() -> None:
-    assert "--offline" in general_options(["init", "p", "--offline"])
-    assert "--offline" not in general_options(["generate", "--", "--offline"])
 
 
 def test_outside_a_project_a_command_says_how_to_make_one(

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from dbcli.cli.interactive.dropped_paths import dropped_path, dropped_paths
-
 Run = Callable[..., Any]
 
 
@@ -96,24 +94,3 @@ def test_hints_name_the_project_where_they_would_not_find_it(
     assert run(*shlex.split(line)[1:]).code == 0
     monkeypatch.chdir(project / "subjects")
     assert "\n  dreambooth train --subject dog" in run("-C", "..").out
-
-
-def test_what_a_terminal_writes_for_a_dropped_file_is_its_path(tmp_path: Path) -> None:
-    folder = tmp_path / "Rex & Co (1)"
-    folder.mkdir()
-    text = str(folder)
-    escaped = "".join("\\" + character if character in " &()" else character for character in text)
-    for answer in (text, f"'{text}'", f'"{text}"', escaped, f" {escaped} ", folder.as_uri()):
-        assert dropped_path(answer) == folder, answer
-
-
-def test_several_dropped_files_are_several_photos(tmp_path: Path) -> None:
-    files = [tmp_path / "a b.jpg", tmp_path / "c.jpg"]
-    for file in files:
-        file.touch()
-    assert dropped_paths(f"'{files[0]}' {files[1]}") == files
-
-
-def test_words_that_name_no_two_files_stay_one_path() -> None:
-    assert dropped_paths("my photos") == [Path("my photos")]
-    assert dropped_paths("it's") == [Path("it's")]

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dbcli.cli.faults import bug, machine_fault, usage_fault
-from dbcli.cli.terminal.screen import visible
 
 
 class OutOfMemoryError(RuntimeError):
@@ -56,20 +51,3 @@ def test_a_bug_keeps_its_traceback_even_without_a_home(monkeypatch: pytest.Monke
     assert (code, hint is not None) == (1, True)
     assert "planted" in message
     assert "Traceback" in next(tmp_path.glob("crash-*.log")).read_text()
-
-
-def test_what_a_terminal_would_obey_is_written_out() -> None:
-    assert visible("a\x1b[31m\x9b2J\u202eb\tc\n") == "a\\u001b[31m\\u009b2J\\u202eb\tc\n"
-
-
-def test_a_signal_while_the_program_is_imported_shows_no_traceback() -> None:
-    code = (
-        "import os, signal, sys\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'dbcli.cli.app': os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-        "from dbcli.cli.start import main; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
-    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
