@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from dbcli.project.subjects.photos import Photo, Skipped, walk_photos
+
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -64,3 +66,24 @@ def png_claiming(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     )
+
+
+class Intake:
+    """All results of `walk_photos`, by kind."""
+
+    def __init__(self, sources: list[Path]) -> None:
+        results = list(walk_photos(sources))
+        self.photos = [one for one in results if isinstance(one, Photo)]
+        self.skipped = [one for one in results if isinstance(one, Skipped)]
+
+    @property
+    def captions(self) -> list[str | None]:
+        return [photo.caption for photo in self.photos]
+
+    @property
+    def refused(self) -> list[Skipped]:
+        return [one for one in self.skipped if not one.stray]
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"{photo.source.name}: {note}" for photo in self.photos for note in photo.notes]

@@ -46,9 +46,10 @@ def sweep(
     from dbcli.workflows.sweeps.plan import SweepRequest, plan_file
 
     call = of(context)
+    layout = call.layout
     name = call.wanted(file, "FILE", f"Which sweep ({', '.join(sweep_names())}, or a file)")
     request = SweepRequest(name, names_in(subject), dataset, sets or [], dry_run)
-    plan = plan_file(call.layout, request, call.screen)
+    plan = plan_file(layout, request, call.screen)
     raise typer.Exit(carry_out(call, plan, EngineOptions(engine, address), dry_run=dry_run))
 
 

@@ -5,10 +5,9 @@ A set is named by what it was drawn from, so that one drawn by another base or p
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,8 +27,8 @@ from dbcli.project.files.atomic import (
 )
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.files.names import slug
-from dbcli.project.files.records import Record, load_record
+from dbcli.project.files.names import names_in, slug
+from dbcli.project.files.records import Record, load_record, read_json_lines
 from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.subjects.photos import Photo, list_files, walk_photos
 
@@ -126,7 +125,7 @@ class ClassImageSet:
         """Where the set lies."""
         return self.layout.class_image_set_dir(self.key)
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the set for writing, cleared of half-written files; LockHeld if another process has it."""
         with hold(self.layout.class_image_set_lock(self.key), f"the class images {self.key}"):
@@ -146,11 +145,6 @@ class ClassImageSet:
             return []
         recorded = self._recorded()
         return [index for index in range(count) if not self._is_sound(index, recorded.get(index))]
-
-    def add(self, index: int, png_bytes: bytes) -> Path:
-        """Store one image under its index, then record its hash; return its path."""
-        self.record(index, self.put(index, png_bytes))
-        return self._path(index)
 
     def put(self, index: int, png_bytes: bytes) -> str:
         """Store one image under its index and return its hash; it counts once that is recorded."""
@@ -195,7 +189,9 @@ class ClassImageSet:
         return self.folder / _file_name(index)
 
     def _recorded(self) -> dict[int, str]:
-        return dict(_recorded_lines(self.folder / IMAGES_FILE))
+        # A line cut short by a crash is left out: its image is generated again.
+        found = [(line.get("index"), line.get("sha256")) for line in read_json_lines(self.folder / IMAGES_FILE)]
+        return {index: sha for index, sha in found if isinstance(index, int) and isinstance(sha, str)}
 
     def _is_sound(self, index: int, expected: str | None) -> bool:
         path = self._path(index)
@@ -218,16 +214,10 @@ def open_class_image_set(layout: Layout, key: str) -> ClassImageSet:
 
 def list_class_image_sets(layout: Layout) -> list[ClassImageSet]:
     """Return all sets whose record can be read, sorted by key."""
-    folder = layout.class_images_dir
-    if not folder.is_dir():
-        return []
     sets = []
-    for name in sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")):
-        try:
-            record = _load(layout, name)
-        except DreamboothError:
-            continue
-        sets.append(ClassImageSet(layout, name, record.class_noun, record.recipe, own_count=record.images))
+    for name in names_in(layout.class_images_dir):
+        with contextlib.suppress(DreamboothError):
+            sets.append(open_class_image_set(layout, name))
     return sets
 
 
@@ -262,20 +252,6 @@ def _load(layout: Layout, key: str) -> _SetRecord:
 def _record(folder: Path, index: int, digest: str) -> None:
     entry = {"index": index, "file": _file_name(index), "sha256": digest}
     append_line(folder / IMAGES_FILE, json_text(entry))
-
-
-def _recorded_lines(path: Path) -> Iterator[tuple[int, str]]:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-                index, digest = entry["index"], entry["sha256"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line cut short by a crash: its image is drawn again
-            if isinstance(index, int) and isinstance(digest, str):
-                yield index, digest
 
 
 def _hash_of_files(files: list[Path]) -> str:

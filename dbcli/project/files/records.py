@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -90,6 +91,20 @@ def fault_text(kind: str, message: str, found: object) -> str:
     text = text.replace("a valid number", "a number").replace("a valid string", "text")
     text = text.replace("a valid list", "a list").replace("a valid dictionary", "a mapping")
     return f"{text} (found {printable(repr(found), 60)})"
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects of a file with one a line; a line that a crash cut short is left out, as is no file."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(found, dict):
+                yield found
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ MAX_ASPECT = 16
 KEEP_SHORT_SIDE_PX = 1024
 # Converting a 100-megapixel picture as a whole takes gigabytes; in strips it stays small.
 _STRIP_PIXELS = 4_000_000
+_ORIENTATION = 0x0112  # the EXIF tag
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -109,6 +110,8 @@ def _modern_formats(head: bytes) -> tuple[str, ...]:
 
 
 def _prepared(opened: Image.Image) -> tuple[Image.Image, list[str]]:
+    from PIL import ImageOps
+
     notes: list[str] = []
     width, height = opened.size
     if width * height > MAX_PIXELS:
@@ -129,8 +132,9 @@ def _prepared(opened: Image.Image) -> tuple[Image.Image, list[str]]:
     image = _flattened(_reduced(_eight_bit_strips(opened)), profile, notes)
     if min(width, height) > KEEP_SHORT_SIDE_PX:
         notes.append(f"reduced from {width} x {height} to {image.width} x {image.height} pixels")
-    if orientation in _TURNS:
-        image = image.transpose(_transposition(orientation))
+    if 2 <= orientation <= 8:
+        image.getexif()[_ORIENTATION] = orientation
+        image = ImageOps.exif_transpose(image)
         notes.append("turned upright")
     return _bare(image), notes
 
@@ -215,27 +219,10 @@ def _in_srgb(image: Image.Image, profile: Any, notes: list[str]) -> Image.Image:
     return converted
 
 
-_TURNS = (2, 3, 4, 5, 6, 7, 8)
-
-
-def _transposition(orientation: int) -> Image.Transpose:
-    from PIL.Image import Transpose
-
-    return {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }[orientation]
-
-
 def _orientation(loaded: Image.Image, notes: list[str]) -> int:
     # Asked for after loading: the TIFF and HEIF readers turn the picture themselves and then say 1.
     try:
-        value = loaded.getexif().get(0x0112, 1)
+        value = loaded.getexif().get(_ORIENTATION, 1)
         return value if isinstance(value, int) else 1
     except Exception:  # EXIF of strangers breaks in every way; the picture itself is sound
         notes.append("its EXIF is damaged and was ignored")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from dbcli.project.files.atomic import (
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
-from dbcli.project.files.records import Record, load_record
+from dbcli.project.files.records import Record, load_record, read_json_lines
 
 RunState = Literal["created", "running", "finished", "interrupted", "failed"]
 _RUN_NAME = re.compile(r"([0-9]{4,9})-[A-Za-z0-9._-]+")
@@ -224,21 +223,7 @@ def append_event(layout: Layout, run: str, event: Mapping[str, Any]) -> None:
 
 def read_events(layout: Layout, run: str) -> list[dict[str, Any]]:
     """Return the events of a run in order; a line that a crash cut short is left out."""
-    return list(_events(layout, run))
-
-
-def _events(layout: Layout, run: str) -> Iterator[dict[str, Any]]:
-    path = layout.events_file(run)
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(event, dict):
-                yield event
+    return list(read_json_lines(layout.events_file(run)))
 
 
 def _folders(layout: Layout) -> list[str]:

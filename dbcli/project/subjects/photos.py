@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,45 +79,12 @@ def reasons(skipped: Sequence[Skipped]) -> list[str]:
     return lines
 
 
-@dataclass
-class Intake:
-    """What `read_photos` found, in the order of the sources and sorted inside folders."""
-
-    photos: list[Photo] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    @property
-    def captions(self) -> list[str | None]:
-        """One caption or None a photo."""
-        return [photo.caption for photo in self.photos]
-
-    @property
-    def refused(self) -> list[Skipped]:
-        """The photos that could not be used, without the stray files."""
-        return [one for one in self.skipped if not one.stray]
-
-    @property
-    def notes(self) -> list[str]:
-        """What was changed in which photo, one line each."""
-        return [f"{printable(photo.source.name)}: {note}" for photo in self.photos for note in photo.notes]
-
-
-def read_photos(sources: Sequence[Path]) -> Intake:
-    """Return every usable photo among files and folders, and every file left out with the reason.
-
-    Raises PhotoError where a source is not there at all. No usable photo is no error here.
-    """
-    intake = Intake()
-    for result in walk_photos(sources):
-        if isinstance(result, Photo):
-            intake.photos.append(result)
-        else:
-            intake.skipped.append(result)
-    return intake
-
-
 def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
-    """Yield the results of `read_photos` one by one, so that a thousand photos need the memory of one."""
+    """Yield every usable photo among files and folders, and every file left out, in the order of `list_files`.
+
+    They come one by one, so that a thousand photos need the memory of one. Raises PhotoError where a source is not
+    there at all. No usable photo is no error here.
+    """
     files = list_files(sources)
     photos = {path.with_suffix("") for path in files if path.suffix.lower() in PHOTO_SUFFIXES | MODERN_SUFFIXES}
     captions = {path for path in files if path.suffix.lower() in CAPTION_SUFFIXES and path.with_suffix("") in photos}

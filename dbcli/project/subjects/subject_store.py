@@ -142,11 +142,6 @@ def damaged_subjects(layout: Layout) -> list[str]:
     return [result for result in results if isinstance(result, str)]
 
 
-def set_identifier(layout: Layout, name: str, identifier: str, *, tokens: TokenCheck | None = None) -> Subject:
-    """Give a subject its identifier, and return the new record. Raises Collision if another one owns it."""
-    return set_identifiers(layout, {name: identifier}, tokens=tokens)[0]
-
-
 def set_identifiers(
     layout: Layout, identifiers: Mapping[str, str], *, tokens: TokenCheck | None = None
 ) -> list[Subject]:
@@ -241,15 +236,6 @@ def remove_subject(layout: Layout, name: str) -> None:
     with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
         subject = load_subject(layout, name)
         remove_folder(layout.subject_dir(subject.name))
-
-
-def taken_identifiers(layout: Layout, except_for: str | None = None) -> dict[str, str]:
-    """Return identifier -> subject name for all subjects, less the one named."""
-    return {
-        subject.identifier: subject.name
-        for subject in list_subjects(layout)
-        if subject.identifier and subject.name != except_for
-    }
 
 
 def token_claims(layout: Layout, tokenise: Tokenise, *, subject: Subject | None = None) -> list[Claim]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from dbcli.errors import DreamboothError
+from dbcli.workflows.progress import Progress
+
+Part = Literal["machine", "project"]
 Verdict = Literal["good", "note", "fault"]
 
 
@@ -12,20 +17,40 @@ Verdict = Literal["good", "note", "fault"]
 class Check:
     """One check: good needs nothing, a note limits what can be done, a fault stops something from working."""
 
-    part: Literal["machine", "project"]
+    part: Part
     name: str
     verdict: Verdict
     found: str
     fix: str | None = None
 
 
-def good(part: Literal["machine", "project"], name: str, found: str) -> Check:
-    return Check(part, name, "good", found)
+Look = Callable[[], Iterator[Check]]
 
 
-def note(part: Literal["machine", "project"], name: str, found: str, fix: str | None = None) -> Check:
-    return Check(part, name, "note", found, fix)
+def good(name: str, found: str, fix: str | None = None) -> Check:
+    return Check("machine", name, "good", found, fix)
 
 
-def fault(part: Literal["machine", "project"], name: str, found: str, fix: str) -> Check:
-    return Check(part, name, "fault", found, fix)
+def note(name: str, found: str, fix: str | None = None) -> Check:
+    return Check("machine", name, "note", found, fix)
+
+
+def fault(name: str, found: str, fix: str) -> Check:
+    return Check("machine", name, "fault", found, fix)
+
+
+def checks_of(part: Part, title: str, looks: Mapping[str, Look], progress: Progress) -> list[Check]:
+    """All that the looks at one part find, in order; a look that fails is itself a finding, and the others go on."""
+    found: list[Check] = []
+    with progress.stage(title, len(looks)) as stage:
+        for name, look in looks.items():
+            stage.tell(name)
+            try:
+                found += look()
+            except DreamboothError as error:
+                found.append(fault(name, error.message, error.hint or "see the message"))
+            except Exception as error:  # a doctor must survive what it finds
+                first = next(iter(str(error).splitlines()), "")
+                found.append(fault(name, f"{type(error).__name__}: {first}", "reinstall dreambooth"))
+            stage.advance()
+    return [replace(check, part=part) for check in found]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from dbcli import __version__
-from dbcli.errors import DreamboothError, UsageError
+from dbcli.errors import UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings, load_user_settings
-from dbcli.workflows.doctor.check import Check, fault, good, note
+from dbcli.workflows.doctor.check import Check, Look, checks_of, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import open_project
 
@@ -36,17 +36,21 @@ def examine(folder: Path | None, progress: Progress, *, offline: bool) -> list[C
     named and is no project.
     """
     layout = _project(folder)
-    found: list[Check] = []
-    looks = _looks(layout, offline)
-    with progress.stage("Looking at this machine", len(looks)) as stage:
-        for name, look in looks:
-            stage.tell(name)
-            found += _carefully(name, look)
-            stage.advance()
+    looks: dict[str, Look] = {
+        "program": _program,
+        "libraries": _libraries,
+        "device": _device,
+        "memory": _memory,
+        "disk": lambda: _disk(layout),
+        "hub": lambda: _hub(offline),
+        "judges": lambda: _judges(layout),
+        "extras": _extras,
+    }
+    found = checks_of("machine", "Looking at this machine", looks, progress)
     if layout is not None:
         from dbcli.workflows.doctor.project import project_checks
 
-        found += project_checks(layout, progress, offline=offline)
+        found += project_checks(layout, progress)
     return found
 
 
@@ -59,46 +63,28 @@ def _project(folder: Path | None) -> Layout | None:
         return None
 
 
-def _looks(layout: Layout | None, offline: bool) -> list[tuple[str, Callable[[], Iterator[Check]]]]:
-    return [
-        ("program", _program),
-        ("libraries", _libraries),
-        ("device", _device),
-        ("memory", _memory),
-        ("disk", lambda: _disk(layout)),
-        ("hub", lambda: _hub(offline)),
-        ("judges", lambda: _judges(layout)),
-        ("extras", _extras),
-    ]
-
-
-def _carefully(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
-    """One look; one that fails is itself a finding, and the others go on."""
-    try:
-        return list(look())
-    except DreamboothError as error:
-        return [fault("machine", name, error.message, error.hint or "see the message")]
-    except Exception as error:  # a doctor must survive what it finds
-        lines = str(error).splitlines()
-        return [fault("machine", name, f"{type(error).__name__}: {lines[0] if lines else ''}", "reinstall dreambooth")]
-
-
 def _program() -> Iterator[Check]:
     python = sys.version.split()[0]
-    yield good("machine", "program", f"dreambooth {__version__} on Python {python}")
+    yield good("program", f"dreambooth {__version__} on Python {python}")
 
 
 def _libraries() -> Iterator[Check]:
-    found, missing = [], []
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            missing.append(package)
-    if missing:
-        yield fault("machine", "libraries", f"missing: {', '.join(missing)}", installing(*missing))
+    there, absent = _installed(PACKAGES)
+    if absent:
+        yield fault("libraries", f"missing: {', '.join(absent)}", installing(*absent))
     else:
-        yield good("machine", "libraries", ", ".join(found))
+        yield good("libraries", ", ".join(there))
+
+
+def _installed(packages: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The packages that are there, each with its version, and those that are not."""
+    there, absent = [], []
+    for package in packages:
+        try:
+            there.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            absent.append(package)
+    return there, absent
 
 
 def _device() -> Iterator[Check]:
@@ -112,15 +98,14 @@ def _device() -> Iterator[Check]:
         seen = seen_gpu()
         if seen is not None:
             yield fault(
-                "machine",
                 "device",
                 f"torch {torch.__version__} does not see the {seen.name}",
                 "install the torch build for your GPU: https://pytorch.org/get-started/locally/",
             )
             return
-        yield note("machine", "device", f"no GPU; {device_name(device)}", "--base tiny trains in minutes without one")
+        yield note("device", f"no GPU; {device_name(device)}", "--base tiny trains in minutes without one")
         return
-    yield good("machine", "device", f"{device_name(device)} ({device.type})")
+    yield good("device", f"{device_name(device)} ({device.type})")
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         yield _training_room("GPU memory", free / GIGABYTE, total / GIGABYTE)
@@ -130,11 +115,11 @@ def _training_room(name: str, free_gb: float, total_gb: float) -> Check:
     """What a GPU's free memory is enough for with Stable Diffusion v1 at 512 px, before activations."""
     found = f"{free_gb:.1f} of {total_gb:.1f} GB free"
     if free_gb >= FULL_TRAINING_GB * 1.25:
-        return good("machine", name, f"{found}: full fine-tuning of Stable Diffusion v1 should fit")
+        return good(name, f"{found}: full fine-tuning of Stable Diffusion v1 should fit")
     if free_gb >= LORA_TRAINING_GB * 1.25:
-        return good("machine", name, f"{found}: adapters of Stable Diffusion v1 should fit (--method lora)")
+        return good(name, f"{found}: adapters of Stable Diffusion v1 should fit (--method lora)")
     fix = "end other programs on the GPU, or --method lora with --set train.gradient_checkpointing=true"
-    return note("machine", name, f"{found}: little for Stable Diffusion v1", fix)
+    return note(name, f"{found}: little for Stable Diffusion v1", fix)
 
 
 def _memory() -> Iterator[Check]:
@@ -143,11 +128,11 @@ def _memory() -> Iterator[Check]:
     memory = psutil.virtual_memory()
     found = f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB free"
     if memory.available < 1.5 * GIGABYTE:
-        yield note("machine", "memory", found, "end other programs; even the embedded base takes about a gigabyte")
+        yield note("memory", found, "end other programs; even the embedded base takes about a gigabyte")
     elif memory.available < 8 * GIGABYTE:
-        yield note("machine", "memory", f"{found}: loading Stable Diffusion v1 takes about 5 GB")
+        yield note("memory", f"{found}: loading Stable Diffusion v1 takes about 5 GB")
     else:
-        yield good("machine", "memory", found)
+        yield good("memory", found)
 
 
 def _disk(layout: Layout | None) -> Iterator[Check]:
@@ -155,30 +140,29 @@ def _disk(layout: Layout | None) -> Iterator[Check]:
     free = shutil.disk_usage(folder).free / GIGABYTE
     found = f"{free:.1f} GB free in {folder}"
     if free < LEAST_DISK_GB:
-        yield fault("machine", "disk", found, "free some space, or move the project to another disk")
+        yield fault("disk", found, "free some space, or move the project to another disk")
     elif free < ROOMY_DISK_GB:
         yield note(
-            "machine",
             "disk",
             f"{found}; a full run of Stable Diffusion v1 takes up to 28 GB",
             "train with --method lora",
         )
     else:
-        yield good("machine", "disk", found)
+        yield good("disk", found)
 
 
 def _hub(offline: bool) -> Iterator[Check]:
     from huggingface_hub import constants
 
     if offline or constants.HF_HUB_OFFLINE:
-        yield note("machine", "hub", "not asked: offline")
+        yield note("hub", "not asked: offline")
         return
     reached = _answers(constants.ENDPOINT)
     if reached is True:
-        yield good("machine", "hub", f"{constants.ENDPOINT} answers")
+        yield good("hub", f"{constants.ENDPOINT} answers")
     else:
         fix = "--base tiny or a local model file needs no hub; behind a proxy set HTTPS_PROXY"
-        yield note("machine", "hub", f"{constants.ENDPOINT} cannot be reached ({reached})", fix)
+        yield note("hub", f"{constants.ENDPOINT} cannot be reached ({reached})", fix)
 
 
 def _answers(address: str) -> bool | str:
@@ -222,21 +206,16 @@ def _judges(layout: Layout | None) -> Iterator[Check]:
             except JudgeMissing:
                 missing.append(kind)
         if not missing:
-            yield good("machine", f"judges {name}", f"{', '.join(kinds)}: on this machine")
+            yield good(f"judges {name}", f"{', '.join(kinds)}: on this machine")
         elif name == "tiny":
-            yield fault("machine", f"judges {name}", f"{', '.join(missing)} not whole", "reinstall dreambooth")
+            yield fault(f"judges {name}", f"{', '.join(missing)} not whole", "reinstall dreambooth")
         else:
             fix = "the first `dreambooth eval` fetches it; without a network name a local copy in dreambooth.yaml"
-            yield note("machine", f"judges {name}", f"{', '.join(missing)} not on this machine yet", fix)
+            yield note(f"judges {name}", f"{', '.join(missing)} not on this machine yet", fix)
 
 
 def _extras() -> Iterator[Check]:
-    there, absent = [], []
-    for package in EXTRAS:
-        try:
-            there.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            absent.append(package)
+    there, absent = _installed(EXTRAS)
     found = ", ".join(there) or "none"
     fix = f"{installing(*absent)} brings the rest: HEIC photos, 8-bit optimiser, logs, clusters" if absent else None
-    yield Check("machine", "extras", "good", found, fix)
+    yield good("extras", found, fix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from dbcli.errors import DreamboothError
@@ -14,38 +14,29 @@ from dbcli.project.runs.checkpoints import newest_checkpoint
 from dbcli.project.runs.run_store import RunRecord, damaged_runs, list_runs
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_store import damaged_subjects, list_subjects, verify_photos
-from dbcli.workflows.doctor.check import Check, fault, good, note
+from dbcli.workflows.doctor.check import Check, Look, checks_of, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 
 GIGABYTE = 1e9
 
 
-def project_checks(layout: Layout, progress: Progress, *, offline: bool) -> list[Check]:
+def project_checks(layout: Layout, progress: Progress) -> list[Check]:
     """Every check of a project; nothing in it is changed."""
-    looks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
-        ("settings", lambda: _settings(layout)),
-        ("base", lambda: _base(layout)),
-        ("photos", lambda: _photos(layout)),
-        ("recipe", lambda: _recipe(layout)),
-        ("runs", lambda: _runs(layout)),
-        ("class images", lambda: _class_images(layout)),
-    ]
-    found: list[Check] = []
-    with progress.stage("Comparing the project's files", len(looks)) as stage:
-        for name, look in looks:
-            stage.tell(name)
-            try:
-                found += list(look())
-            except DreamboothError as error:
-                found.append(fault("project", name, error.message, error.hint or "see the message"))
-            stage.advance()
-    return found
+    looks: dict[str, Look] = {
+        "settings": lambda: _settings(layout),
+        "base": lambda: _base(layout),
+        "photos": lambda: _photos(layout),
+        "recipe": lambda: _recipe(layout),
+        "runs": lambda: _runs(layout),
+        "class images": lambda: _class_images(layout),
+    }
+    return checks_of("project", "Comparing the project's files", looks, progress)
 
 
 def _settings(layout: Layout) -> Iterator[Check]:
     name, profile = resolve_profile(layout)
-    yield good("project", "settings", f"{layout.root}: profile {name}, {profile.method}, {profile.train.steps} steps")
+    yield good("settings", f"{layout.root}: profile {name}, {profile.method}, {profile.train.steps} steps")
 
 
 def _base(layout: Layout) -> Iterator[Check]:
@@ -60,27 +51,27 @@ def _base(layout: Layout) -> Iterator[Check]:
         if reference.kind == "hub":
             hub.download(reference.source, str(reference.revision), offline=True)
         if settings.vae is not None and not Path(settings.vae).exists():
-            yield fault("project", "base", f"its VAE {settings.vae} is gone", "put it back, or make a new project")
+            yield fault("base", f"its VAE {settings.vae} is gone", "put it back, or make a new project")
             return
     except Unreachable:
-        yield note("project", "base", f"{settings.base} is not on this machine yet", "the first run downloads it")
+        yield note("base", f"{settings.base} is not on this machine yet", "the first run downloads it")
         return
     known = f", weights {settings.base_hash[:12]}" if settings.base_hash else ", not loaded yet"
-    yield good("project", "base", f"{settings.base}{known}")
+    yield good("base", f"{settings.base}{known}")
 
 
 def _photos(layout: Layout) -> Iterator[Check]:
     subjects = list_subjects(layout)
     for line in damaged_subjects(layout):
-        yield fault("project", "subject", line, "delete its folder and add the subject again")
+        yield fault("subject", line, "delete its folder and add the subject again")
     for subject in subjects:
         try:
             count = len(verify_photos(layout, subject))
-            yield good("project", "subject", f"{subject.name}: {count} photos as they were added")
+            yield good("subject", f"{subject.name}: {count} photos as they were added")
         except DreamboothError as error:
-            yield fault("project", "subject", error.message, error.hint or "add the subject again")
+            yield fault("subject", error.message, error.hint or "add the subject again")
     if not subjects:
-        yield note("project", "subjects", "none yet", "dreambooth add-subject")
+        yield note("subjects", "none yet", "dreambooth add-subject")
 
 
 def _recipe(layout: Layout) -> Iterator[Check]:
@@ -95,18 +86,18 @@ def _recipe(layout: Layout) -> Iterator[Check]:
     minutes = max(1, round(first.seconds / 60))
     found = f"{first.rung}: about {first.peak_bytes / GIGABYTE:.1f} GB at its peak ({free}) and {minutes} min"
     if first.fits:
-        yield good("project", "recipe", found)
+        yield good("recipe", found)
     elif estimate.fitting is not None:
         fix = f"train --profile auto, which takes the first that fits ({estimate.fitting.rung} would)"
-        yield note("project", "recipe", found, fix)
+        yield note("recipe", found, fix)
     else:
         fix = "end other programs, or --set images.resolution to a smaller one"
-        yield note("project", "recipe", f"{found}; nothing smaller fits either", fix)
+        yield note("recipe", f"{found}; nothing smaller fits either", fix)
 
 
 def _runs(layout: Layout) -> Iterator[Check]:
     for line in damaged_runs(layout):
-        yield fault("project", "run", line, "dreambooth runs rm RUN, or put its run.json back")
+        yield fault("run", line, "dreambooth runs rm RUN, or put its run.json back")
     for record in list_runs(layout):
         yield _run(layout, record)
 
@@ -115,18 +106,18 @@ def _run(layout: Layout, record: RunRecord) -> Check:
     name = record.name
     at = f"step {record.step} of {record.total_steps}"
     if is_held(layout.run_lock(record.name)):
-        return good("project", "run", f"{name}: training now, {at}")
+        return good("run", f"{name}: training now, {at}")
     if record.state == "finished":
         damage = first_fault(layout.weights_dir(record.name))
         if damage is not None:
             fix = f"dreambooth runs rm {record.number}, and train again"
-            return fault("project", "run", f"{name}: finished, but {damage}", fix)
-        return good("project", "run", f"{name}: finished, weights as they were written")
+            return fault("run", f"{name}: finished, but {damage}", fix)
+        return good("run", f"{name}: finished, weights as they were written")
     whole = newest_checkpoint(layout, record.name)
     where = f"a whole checkpoint at {whole.name}" if whole is not None else "no whole checkpoint: it begins again"
     # A record that says running without anybody holding its lock belongs to a process that was killed.
     state = "was killed" if record.state in ("running", "created") else record.state
-    return note("project", "run", f"{name}: {state} at {at}; {where}", f"dreambooth train --resume {record.name}")
+    return note("run", f"{name}: {state} at {at}; {where}", f"dreambooth train --resume {record.name}")
 
 
 def _class_images(layout: Layout) -> Iterator[Check]:
@@ -135,9 +126,9 @@ def _class_images(layout: Layout) -> Iterator[Check]:
         sound = _sound(one, recorded)
         if sound < recorded:
             fix = "the next run draws them again" if one.recipe else f"delete reg/{one.key}; it is copied again"
-            yield note("project", "class images", f"{one.key}: {recorded - sound} of {recorded} were changed", fix)
+            yield note("class images", f"{one.key}: {recorded - sound} of {recorded} were changed", fix)
         else:
-            yield good("project", "class images", f"{one.key}: {recorded} images as they were drawn")
+            yield good("class images", f"{one.key}: {recorded} images as they were drawn")
 
 
 def _sound(one: ClassImageSet, recorded: int) -> int:

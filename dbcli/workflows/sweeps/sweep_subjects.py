@@ -13,7 +13,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.prompts.token_claims import Claim, clash
 from dbcli.project.subjects.subject_record import Subject
-from dbcli.project.subjects.subject_store import list_subjects, load_subject, set_identifier, token_claims
+from dbcli.project.subjects.subject_store import list_subjects, load_subject, set_identifiers, token_claims
 from dbcli.project.sweeps.cells import CellRequest, StageRequest
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.identifiers import token_check
@@ -87,7 +87,7 @@ class SweepSubjects:
             if self.dry:
                 self._found[name] = subject.model_copy(update={"identifier": word})
             else:
-                self._found[name] = set_identifier(self.layout, name, word, tokens=token_check(self.layout))
+                (self._found[name],) = set_identifiers(self.layout, {name: word}, tokens=token_check(self.layout))
                 self.progress.note(f"{name} has the identifier {word} from now on; it had none.")
 
 

@@ -30,6 +30,10 @@ RECIPE = ClassImageRecipe(
 )
 
 
+def add(image_set: ClassImageSet, index: int, png_bytes: bytes) -> None:
+    image_set.record(index, image_set.put(index, png_bytes))
+
+
 def test_the_key_is_the_class_and_twelve_hex_digits() -> None:
     key = RECIPE.key("Stuffed Animal")
     assert key.startswith("stuffed-animal-") and len(key) == len("stuffed-animal-") + 12
@@ -67,7 +71,7 @@ def test_a_set_is_topped_up_without_redrawing(layout: Layout) -> None:
     image_set = ClassImageSet.open_or_create(layout, "dog", RECIPE)
     assert image_set.missing(3) == [0, 1, 2]
     for index in image_set.missing(3):
-        image_set.add(index, b"image %d" % index)
+        add(image_set, index, b"image %d" % index)
     again = ClassImageSet.open_or_create(layout, "dog", RECIPE)
     assert again.missing(3) == [] and again.missing(5) == [3, 4]
     assert [path.name for path in again.images(5)] == ["000000.png", "000001.png", "000002.png"]
@@ -79,7 +83,7 @@ def test_a_set_is_topped_up_without_redrawing(layout: Layout) -> None:
 def test_damaged_missing_foreign_and_linked_images_are_drawn_again(layout: Layout, tmp_path: Path) -> None:
     image_set = ClassImageSet.open_or_create(layout, "dog", RECIPE)
     for index in range(5):
-        image_set.add(index, b"image %d" % index)
+        add(image_set, index, b"image %d" % index)
     assert image_set.missing(6) == [5]
     (image_set.folder / "000001.png").write_bytes(b"image X")
     (image_set.folder / "000002.png").unlink()
@@ -88,19 +92,19 @@ def test_damaged_missing_foreign_and_linked_images_are_drawn_again(layout: Layou
     (image_set.folder / "000003.png").unlink()
     (image_set.folder / "000003.png").symlink_to(tmp_path / "x.png")
     assert image_set.missing(6) == [1, 2, 3, 5]
-    image_set.add(1, b"image 1 again")
+    add(image_set, 1, b"image 1 again")
     assert image_set.missing(6) == [2, 3, 5]
     assert [path.name for path in image_set.images(6)] == ["000000.png", "000001.png", "000004.png"]
 
 
 def test_an_image_whose_record_was_cut_short_is_drawn_again(layout: Layout) -> None:
     image_set = ClassImageSet.open_or_create(layout, "dog", RECIPE)
-    image_set.add(0, b"0")
-    image_set.add(1, b"1")
+    add(image_set, 0, b"0")
+    add(image_set, 1, b"1")
     lines = image_set.folder / "images.jsonl"
     lines.write_bytes(lines.read_bytes()[:-20])
     assert image_set.missing(2) == [1]
-    image_set.add(1, b"1")
+    add(image_set, 1, b"1")
     assert image_set.missing(2) == []
 
 
@@ -127,7 +131,7 @@ def test_only_one_process_draws_and_its_half_files_are_swept(layout: Layout) -> 
 @pytest.mark.parametrize("index", [-1, 1_000_000])
 def test_an_index_out_of_range_is_a_bug(layout: Layout, index: int) -> None:
     with pytest.raises(ValueError, match="index"):
-        ClassImageSet.open_or_create(layout, "dog", RECIPE).add(index, b"")
+        add(ClassImageSet.open_or_create(layout, "dog", RECIPE), index, b"")
 
 
 @pytest.fixture

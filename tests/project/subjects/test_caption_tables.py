@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.project.subjects.photos import read_photos
 from tests.project import photo_makers
 
 
@@ -30,7 +29,7 @@ def folder_with(tmp_path: Path, table: str, content: str | bytes) -> Path:
     ],
 )
 def test_each_photo_gets_its_caption(tmp_path: Path, table: str, content: str) -> None:
-    intake = read_photos([folder_with(tmp_path, table, content)])
+    intake = photo_makers.Intake([folder_with(tmp_path, table, content)])
     assert intake.captions == ["a dog", None, "two lines"]
     assert intake.skipped == []
 
@@ -42,14 +41,14 @@ def test_a_table_may_be_in_utf_16_and_its_name_in_capitals(tmp_path: Path, table
     rows = "file_name,text\ntrain\\0.png,a söfa\n"
     if table.lower().endswith("jsonl"):
         rows = '{"file_name": "train/0.png", "text": "a söfa"}\n'
-    intake = read_photos([folder_with(tmp_path, table, rows.encode(encoding))])
+    intake = photo_makers.Intake([folder_with(tmp_path, table, rows.encode(encoding))])
     assert (intake.captions, intake.skipped) == (["a söfa", None, None], [])
 
 
 def test_a_text_file_beside_a_photo_wins_over_the_table(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "metadata.jsonl", '{"file_name": "train/0.png", "text": "of the table"}')
     (tmp_path / "train" / "0.txt").write_text("of its own")
-    assert read_photos([folder]).captions == ["of its own", None, None]
+    assert photo_makers.Intake([folder]).captions == ["of its own", None, None]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ def test_a_text_file_beside_a_photo_wins_over_the_table(tmp_path: Path) -> None:
 def test_a_table_that_cannot_be_used_is_named_and_the_photos_stay(
     tmp_path: Path, table: str, content: str | bytes, reason: str
 ) -> None:
-    intake = read_photos([folder_with(tmp_path, table, content)])
+    intake = photo_makers.Intake([folder_with(tmp_path, table, content)])
     assert len(intake.photos) == 3
     assert [reason in one.text and table in one.text for one in intake.refused] == [True]
 
@@ -73,6 +72,6 @@ def test_a_table_that_cannot_be_used_is_named_and_the_photos_stay(
 def test_a_table_leads_to_no_file_outside_of_what_was_given(tmp_path: Path) -> None:
     photo_makers.save(tmp_path / "secret.png")
     folder = folder_with(tmp_path / "in", "metadata.jsonl", '{"file_name": "../secret.png", "text": "a"}')
-    intake = read_photos([folder])
+    intake = photo_makers.Intake([folder])
     assert [photo.source.name for photo in intake.photos] == ["0.png", "1.png", "2.png"]
     assert intake.captions == [None, None, None]

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, features
 
 from dbcli.errors import PhotoError
 from dbcli.project.subjects import photos as module
-from dbcli.project.subjects.photos import Photo, Skipped, read_photo, read_photos, reasons
+from dbcli.project.subjects.photos import Photo, Skipped, read_photo, reasons
 from tests.project import photo_makers as make
 
 SRGB_NOTE = "colours converted to sRGB"
@@ -309,7 +309,7 @@ def test_a_folder_is_walked_sorted_and_strays_are_listed(tmp_path: Path) -> None
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (folder / "notes.txt").write_text("x")
     (folder / "film.mov").write_bytes(b"\0\0\0\x14ftypqt  " + b"\0" * 40)
-    intake = read_photos([folder])
+    intake = make.Intake([folder])
     assert [one.source.relative_to(folder).as_posix() for one in intake.photos] == [
         "a.png",
         "b.png",
@@ -330,7 +330,7 @@ def test_a_folder_is_walked_sorted_and_strays_are_listed(tmp_path: Path) -> None
 def test_one_bad_photo_does_not_stop_the_others(tmp_path: Path) -> None:
     make.save(tmp_path / "a.png")
     (tmp_path / "b.jpg").write_bytes(b"\xff\xd8\xff\xe0broken")
-    intake = read_photos([tmp_path])
+    intake = make.Intake([tmp_path])
     assert len(intake.photos) == 1
     assert [one.path.name for one in intake.refused] == ["b.jpg"]
 
@@ -339,7 +339,7 @@ def test_the_same_pixels_are_taken_once_whatever_the_file(tmp_path: Path) -> Non
     make.save(tmp_path / "a.png")
     make.save(tmp_path / "b.bmp")
     make.save(tmp_path / "c.png", make.plain((1, 1, 1)))
-    intake = read_photos([tmp_path, tmp_path / "a.png"])
+    intake = make.Intake([tmp_path, tmp_path / "a.png"])
     assert [one.source.name for one in intake.photos] == ["a.png", "c.png"]
     assert [one.text for one in intake.skipped] == [f"{tmp_path / 'b.bmp'}: the same picture as a.png"]
 
@@ -351,7 +351,7 @@ def test_captions_beside_photos_are_read(tmp_path: Path) -> None:
     (tmp_path / "b.caption").write_text("sks")
     (tmp_path / "c.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "d.txt").write_text("  \n")
-    intake = read_photos([tmp_path])
+    intake = make.Intake([tmp_path])
     assert intake.captions == ["a sks dog, on a “red” sofa", "sks", None, None, None]
     assert intake.skipped == []
     assert intake.notes == [
@@ -371,24 +371,24 @@ def test_captions_beside_photos_are_read(tmp_path: Path) -> None:
 def test_a_caption_is_found_in_any_case_of_both_endings(tmp_path: Path, photo: str, caption: str) -> None:
     make.save(tmp_path / photo, make.plain((40, 0, 0)))
     (tmp_path / caption).write_text("a red wall")
-    intake = read_photos([tmp_path])
+    intake = make.Intake([tmp_path])
     assert (intake.captions, intake.skipped) == (["a red wall"], [])
     # A photo that is named alone brings its caption too.
-    assert read_photos([tmp_path / photo]).captions == ["a red wall"]
+    assert make.Intake([tmp_path / photo]).captions == ["a red wall"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_a_caption_in_unicode_is_read_by_its_mark(tmp_path: Path, encoding: str) -> None:
     make.save(tmp_path / "a.jpg", make.plain((40, 0, 0)))
     (tmp_path / "a.txt").write_text("a söfa, “red”", encoding=encoding)
-    assert read_photos([tmp_path]).captions == ["a söfa, “red”"]
+    assert make.Intake([tmp_path]).captions == ["a söfa, “red”"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-be", "utf-16-le", "latin-1"])
 def test_a_caption_in_another_encoding_is_left_out_by_name(tmp_path: Path, encoding: str) -> None:
     make.save(tmp_path / "a.jpg", make.plain((40, 0, 0)))
     (tmp_path / "a.TXT").write_bytes("a söfa".encode(encoding))
-    intake = read_photos([tmp_path])
+    intake = make.Intake([tmp_path])
     assert intake.captions == [None]
     assert "a.jpg: the caption a.TXT was left out: not text in UTF-8" in intake.notes[0]
 
@@ -397,7 +397,7 @@ def test_lower_case_text_files_come_first_where_there_are_several(tmp_path: Path
     make.save(tmp_path / "a.jpg", make.plain((40, 0, 0)))
     for name in ("a.caption", "a.TXT", "a.txt"):
         (tmp_path / name).write_text(name.replace("a.", "from "))
-    assert read_photos([tmp_path]).captions == ["from txt"]
+    assert make.Intake([tmp_path]).captions == ["from txt"]
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
@@ -414,7 +414,7 @@ def test_what_lacks_a_package_is_told_once_with_the_number_of_files(tmp_path: Pa
     for number in range(12):
         (tmp_path / f"{number:02}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    lines = reasons(read_photos([tmp_path]).skipped)
+    lines = reasons(make.Intake([tmp_path]).skipped)
     assert len(lines) == 2
     assert "broken.jpg: " in lines[0]
     assert lines[1].startswith("12 files, 00.HEIC among them: HEIC needs one more package: ")
@@ -430,26 +430,26 @@ def test_an_endless_caption_is_left_out(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_there_stops_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="typo.jpg") as caught:
-        read_photos([tmp_path / "typo.jpg"])
+        make.Intake([tmp_path / "typo.jpg"])
     assert caught.value.exit_code == 3
 
 
 def test_an_empty_folder_gives_nothing(tmp_path: Path) -> None:
-    intake = read_photos([tmp_path])
+    intake = make.Intake([tmp_path])
     assert (intake.photos, intake.skipped) == ([], [])
 
 
 def test_a_pipe_and_a_broken_link_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    reasons = {one.path.name: one.reason for one in read_photos([tmp_path]).skipped}
+    reasons = {one.path.name: one.reason for one in make.Intake([tmp_path]).skipped}
     assert reasons == {"pipe.jpg": "not a file", "link.jpg": "a broken link"}
 
 
 def test_a_folder_that_links_to_itself_ends(tmp_path: Path) -> None:
     make.save(tmp_path / "a.png")
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert len(read_photos([tmp_path]).photos) == 1
+    assert len(make.Intake([tmp_path]).photos) == 1
 
 
 def test_the_wrong_folder_is_noticed_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,4 +457,4 @@ def test_the_wrong_folder_is_noticed_early(tmp_path: Path, monkeypatch: pytest.M
     for index in range(4):
         (tmp_path / f"{index}.txt").touch()
     with pytest.raises(PhotoError, match="right folder"):
-        read_photos([tmp_path])
+        make.Intake([tmp_path])

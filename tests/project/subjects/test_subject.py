@@ -19,9 +19,8 @@ from dbcli.project.subjects.subject_store import (
     load_subject,
     photo_paths,
     remove_subject,
-    set_identifier,
+    set_identifiers,
     store_subject,
-    taken_identifiers,
     verify_photos,
 )
 from tests.project import photo_makers as make
@@ -141,12 +140,11 @@ def test_two_subjects_do_not_share_an_identifier(layout: Layout, photos: Path) -
         store_subject(layout, "cat", "cat", [photos], "SKS")
     store_subject(layout, "cat", "cat", [photos])
     with pytest.raises(Collision):
-        set_identifier(layout, "cat", "sks")
-    assert set_identifier(layout, "cat", "ohwx").identifier == "ohwx"
-    assert set_identifier(layout, "dog", "sks").identifier == "sks"
+        set_identifiers(layout, {"cat": "sks"})
+    assert set_identifiers(layout, {"cat": "ohwx"})[0].identifier == "ohwx"
+    assert set_identifiers(layout, {"dog": "sks"})[0].identifier == "sks"
     assert load_subject(layout, "cat").identifier == "ohwx"
-    assert taken_identifiers(layout) == {"ohwx": "cat", "sks": "dog"}
-    assert taken_identifiers(layout, except_for="cat") == {"sks": "dog"}
+    assert {one.name: one.identifier for one in list_subjects(layout)} == {"cat": "ohwx", "dog": "sks"}
 
 
 def test_without_an_identifier_only_the_class_noun_is_left(layout: Layout, photos: Path) -> None:
@@ -222,7 +220,7 @@ def test_adding_waits_for_no_other_writer(layout: Layout, photos: Path, monkeypa
 def test_a_removed_subject_is_gone(layout: Layout, photos: Path) -> None:
     store_subject(layout, "dog", "dog", [photos], "sks")
     remove_subject(layout, "dog")
-    assert subjects_on_disk(layout) == [] and taken_identifiers(layout) == {}
+    assert subjects_on_disk(layout) == [] and list_subjects(layout) == []
 
 
 @pytest.mark.parametrize("twin", ["Dog", "DOG"])
