@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbcli.errors import DataError
-from dbcli.metrics.suites import Suite, SuitePrompt, is_live, short_label
+from dbcli.metrics.suites import Suite, SuitePrompt, short_label
 
 LIST_FILE = "prompts_and_classes.txt"
 SUITE_NAME = "dreambench"
@@ -26,7 +26,6 @@ class DatasetSubject:
 
     name: str
     class_noun: str
-    live: bool
     photos: tuple[Path, ...]
 
 
@@ -34,7 +33,6 @@ class DatasetSubject:
 class Dataset:
     """The subjects found on disk, the names listed but missing, and the prompts as a suite."""
 
-    folder: Path
     subjects: tuple[DatasetSubject, ...]
     missing: tuple[str, ...]
     suite: Suite
@@ -59,20 +57,12 @@ def read_dataset(folder: Path) -> Dataset:
         raise DataError(
             f"{path}: found {len(classes)} subjects, {len(things)} + {len(creatures)} prompts; none may be 0."
         )
-    subjects = [DatasetSubject(name, noun, is_live(noun), _photos(folder / name)) for name, noun in classes.items()]
-    suite = Suite(
-        SUITE_NAME,
-        "dreambench",
-        "the prompts of google/dreambooth, read from a copy of the dataset",
-        any=(),
-        live=creatures,
-        object=things,
-    )
+    subjects = [DatasetSubject(name, noun, _photos(folder / name)) for name, noun in classes.items()]
+    about = "the prompts of google/dreambooth, read from a copy of the dataset"
     return Dataset(
-        folder,
         tuple(subject for subject in subjects if subject.photos),
         tuple(subject.name for subject in subjects if not subject.photos),
-        suite,
+        Suite(SUITE_NAME, SUITE_NAME, about, any=(), live=creatures, object=things),
     )
 
 
@@ -101,7 +91,7 @@ def _prompts_after(lines: list[str], heading: str) -> tuple[SuitePrompt, ...]:
         if match:
             text: str = ast.literal_eval(match["text"])
             template = text.replace("{0}", "{identifier}").replace("{1}", "{class}")
-            prompts.append(SuitePrompt(template, short_label(template), "dreambench"))
+            prompts.append(SuitePrompt(template, short_label(template), SUITE_NAME))
     return tuple(prompts)
 
 

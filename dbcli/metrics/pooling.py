@@ -21,6 +21,11 @@ class ScoreCells:
     def add(self, metric: str, cell: Cell) -> None:
         self.by_metric[metric].append(cell)
 
+    def add_subject(self, name: str, record: Mapping[str, Any]) -> None:
+        """Every score of a subject's record, each prompt's by itself."""
+        for metric, prompt, value, weight in score_values(record):
+            self.add(metric, Cell(name, prompt, value, weight))
+
     def intervals(self, subject: str | None = None) -> dict[str, dict[str, float | None] | None]:
         """Mean and interval of every score, over all subjects or over one subject's prompts; None without a value."""
         found: dict[str, dict[str, float | None] | None] = {}

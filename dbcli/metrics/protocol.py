@@ -15,7 +15,7 @@ import torch
 from dbcli.metrics.judges.features_cache import FeatureStore
 from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.judges.masking import ClassMask
-from dbcli.metrics.pooling import ScoreCells, score_values
+from dbcli.metrics.pooling import ScoreCells
 from dbcli.metrics.scores import (
     DEFINITIONS,
     closest_pair,
@@ -25,7 +25,7 @@ from dbcli.metrics.scores import (
     mean_pairwise_cosine,
     mean_pairwise_within,
 )
-from dbcli.metrics.statistics import RESAMPLES, SEED, Cell
+from dbcli.metrics.statistics import RESAMPLES, SEED
 
 SCHEMA = 1
 
@@ -77,8 +77,7 @@ def score_images(
     records = [_subject_record(subject, judges, store, mask, texts) for subject in subjects]
     cells = ScoreCells()
     for record in records:
-        for metric, prompt, value, weight in score_values(record):
-            cells.add(metric, Cell(record["name"], prompt, value, weight))
+        cells.add_subject(record["name"], record)
     return {
         "schema": SCHEMA,
         "protocol": _protocol(judges, identifier_removed, mask),
@@ -110,8 +109,7 @@ def _subject_record(
         prompts.append(_prompt_record(prompt, scores, real["dino"]))
     pres = _preservation(subject, judges, store, mask, photos["dino"])
     cells = ScoreCells()
-    for metric, key, value, weight in score_values({"prompts": prompts, "scores": {"pres": {"value": pres}}}):
-        cells.add(metric, Cell(subject.name, key, value, weight))
+    cells.add_subject(subject.name, {"prompts": prompts, "scores": {"pres": {"value": pres}}})
     intervals = cells.intervals()
     return {
         "name": subject.name,

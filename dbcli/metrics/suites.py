@@ -53,17 +53,13 @@ class Suite:
     live: tuple[SuitePrompt, ...] = ()
     object: tuple[SuitePrompt, ...] = ()
 
-    def prompts_for(self, class_noun: str, *, live: bool | None = None) -> tuple[SuitePrompt, ...]:
-        """The templates that make sense for this class; empty where the suite has none (emotions of a vase).
-
-        `live` overrides the guess from the class noun.
-        """
-        is_live_subject = is_live(class_noun) if live is None else live
-        return self.any + (self.live if is_live_subject else self.object)
+    def prompts_for(self, class_noun: str) -> tuple[SuitePrompt, ...]:
+        """The templates that make sense for this class; empty where the suite has none (emotions of a vase)."""
+        return self.any + (self.live if is_live(class_noun) else self.object)
 
 
 def is_live(class_noun: str) -> bool:
-    """Whether a class noun names an animal or a person: its the last word decides, toys set apart.
+    """Whether a class noun names an animal or a person: its last word decides, toys set apart.
 
     "corgi dog" is live, "dog toy" and "stuffed dog" are not.
     """

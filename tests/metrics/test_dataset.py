@@ -8,6 +8,7 @@ import pytest
 
 from dbcli.errors import DataError
 from dbcli.metrics.dataset import read_dataset
+from dbcli.metrics.suites import is_live
 
 LIST = """Classes
 
@@ -48,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_subjects_photos_and_missing_ones(folder: Path) -> None:
     found = read_dataset(folder)
-    assert [(subject.name, subject.class_noun, subject.live) for subject in found.subjects] == [
+    assert [(subject.name, subject.class_noun, is_live(subject.class_noun)) for subject in found.subjects] == [
         ("pot", "teapot", False),
         ("rex", "dog", True),
         ("plush", "stuffed animal", False),
