@@ -93,6 +93,15 @@ def fault_text(kind: str, message: str, found: object) -> str:
     return f"{text} (found {printable(repr(found), 60)})"
 
 
+def json_or_nothing(path: Path, most_bytes: int = MAX_RECORD_BYTES) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one where it is not there, too large, or not to be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= most_bytes else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a file with one a line; a line that a crash cut short is left out, as is no file."""
     if not path.is_file():

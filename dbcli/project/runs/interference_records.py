@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.files.records import MAX_RECORD_BYTES
+from dbcli.project.files.records import json_or_nothing
 
 SUITE_NAME, FILE_NAME = "interference", "interference.json"
 
@@ -17,12 +16,9 @@ def bleeding(layout: Layout, run: str) -> list[str]:
 
     A file that is not there or cannot be read says nothing.
     """
-    path = layout.eval_dir(run, SUITE_NAME) / FILE_NAME
-    if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
-        return []
     try:
-        return bleeding_lines(json.loads(path.read_text(encoding="utf-8"))["nearest"])
-    except (ValueError, KeyError, TypeError, RecursionError, UnicodeDecodeError):
+        return bleeding_lines(json_or_nothing(layout.eval_dir(run, SUITE_NAME) / FILE_NAME).get("nearest"))
+    except (KeyError, TypeError):
         return []
 
 

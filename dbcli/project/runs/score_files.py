@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.project.files.layout import Layout
+from dbcli.project.files.records import json_or_nothing
 
 # Many times what the largest suite with hundreds of subjects writes.
 MAX_SCORES_BYTES = 256_000_000
@@ -42,7 +42,12 @@ def run_scores(layout: Layout, runs: Sequence[str]) -> list[list[RunScores]]:
 def _own(layout: Layout, run: str) -> list[RunScores]:
     folder = layout.run_dir(run) / "eval"
     files = sorted(folder.glob("*/scores.json")) if folder.is_dir() else []
-    return [one for file in files for found in [_read(file)] if (one := _scores(found, file.parent.name, file))]
+    return [
+        one
+        for file in files
+        for found in [json_or_nothing(file, MAX_SCORES_BYTES)]
+        if (one := _scores(found, file.parent.name, file))
+    ]
 
 
 def _compared(layout: Layout) -> dict[str, dict[str, RunScores]]:
@@ -50,7 +55,7 @@ def _compared(layout: Layout) -> dict[str, dict[str, RunScores]]:
     files = layout.root.glob("comparisons/*/*/comparison.json")
     found: dict[str, dict[str, RunScores]] = {}
     for file in sorted((one for one in files if one.is_file()), key=lambda one: one.stat().st_mtime):
-        parts = _read(file).get("runs")
+        parts = json_or_nothing(file, MAX_SCORES_BYTES).get("runs")
         for part in parts if isinstance(parts, list) else []:
             if isinstance(part, dict) and (one := _scores(part.get("scores"), file.parent.name, file)) is not None:
                 found.setdefault(str(part.get("run")), {})[one.suite] = one
@@ -73,16 +78,6 @@ def comparable(scores: Sequence[Sequence[RunScores]]) -> list[RunScores | None]:
         )
         for found in whole
     ]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > MAX_SCORES_BYTES:
-            return {}
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _scores(found: Any, suite: str, file: Path) -> RunScores | None:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dbcli.errors import ConfigError, DataError, UsageError
+from dbcli.hints import nearest
 from dbcli.project.files.names import printable
 from dbcli.project.files.records import fault_text
 from dbcli.project.files.yaml_files import parse_value, read_yaml
@@ -40,9 +41,9 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
         if not path.is_file():
             raise UsageError(f"The profile {printable(text)} is not there.", hint=f"shipped: {', '.join(names)}")
         return read_yaml(path)
-    near = difflib.get_close_matches(text, names, n=1)
+    near = nearest(text, names)
     raise UsageError(
-        f"There is no profile '{printable(text)}'." + (f" Did you mean '{near[0]}'?" if near else ""),
+        f"There is no profile '{printable(text)}'." + (f" Did you mean '{near}'?" if near else ""),
         hint=f"one of {', '.join(names)}, or a .yaml file",
     )
 

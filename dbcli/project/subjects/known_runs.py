@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 
 from dbcli.errors import RunMissing
+from dbcli.hints import nearest
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.runs.run_store import RunRecord, find_run, list_runs
@@ -67,8 +67,8 @@ def _missing(layout: Layout, wanted: str) -> RunMissing:
         return RunMissing(
             f"No run has learnt the subject '{printable(wanted)}' yet.", hint=f"dreambooth train --subject {wanted}"
         )
-    near = difflib.get_close_matches(wanted, [*subjects, *(record.name for record in records)], n=1)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest(wanted, [*subjects, *(record.name for record in records)])
+    guess = f" Did you mean '{near}'?" if near else ""
     known = ", ".join(record.name for record in records[-5:]) or "none yet"
     return RunMissing(
         f"There is no run '{printable(wanted)}' here.{guess} The newest: {known}.", hint="dreambooth runs list"

@@ -15,6 +15,7 @@ from typing import Any
 
 from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
+from dbcli.project.files.records import json_or_nothing
 from dbcli.project.settings.project_settings import load_settings
 
 EMBEDDED = "tiny"
@@ -51,14 +52,9 @@ def remember_strengths(layout: Layout, class_noun: str, strengths: Mapping[str, 
 
 def _cached(layout: Layout) -> dict[str, Any]:
     """noun -> word -> strength on the base that the project has now."""
-    try:
-        found = json.loads(layout.word_strengths.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict) or found.get("base") != load_settings(layout).base_hash:
-        return {}
+    found = json_or_nothing(layout.word_strengths)
     nouns = found.get("nouns")
-    return nouns if isinstance(nouns, dict) else {}
+    return nouns if isinstance(nouns, dict) and found.get("base") == load_settings(layout).base_hash else {}
 
 
 @cache

@@ -40,7 +40,7 @@ from dbcli.workflows.setup.effective_settings import (
 )
 from dbcli.workflows.setup.named_paths import check_writable
 from dbcli.workflows.signals import listening
-from dbcli.workflows.subjects.datasets import open_dataset
+from dbcli.workflows.subjects.sources import open_dataset
 
 if TYPE_CHECKING:
     from dbcli.metrics.judges.judge import Judges

@@ -142,27 +142,27 @@ def random_sequences(claims: Sequence[Claim], count: int, *, seed: int) -> list[
     return found
 
 
-def suggest(layout: Layout, stop: SuggestRequest, progress: Progress, *, offline: bool) -> list[Proposal]:
+def suggest(layout: Layout, request: SuggestRequest, progress: Progress, *, offline: bool) -> list[Proposal]:
     """The words that mean least to the project's base beside a class noun, the weakest first.
 
     What is measured is kept: it is what other commands propose from then on.
     """
     from dbcli.diffusion.vocabulary import tokens_of
 
-    if not 1 <= stop.count <= CANDIDATES:
-        raise UsageError(f"-n {stop.count}: from 1 to {CANDIDATES} words can be proposed.")
-    seed = first_seed(stop.seed)
-    noun = check_class_noun(stop.class_noun or _usual_noun(list_subjects(layout)))
+    if not 1 <= request.count <= CANDIDATES:
+        raise UsageError(f"-n {request.count}: from 1 to {CANDIDATES} words can be proposed.")
+    seed = first_seed(request.seed)
+    noun = check_class_noun(request.class_noun or _usual_noun(list_subjects(layout)))
     claims = token_claims(layout, tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]
-    if stop.sequences:
+    if request.sequences:
         words = random_sequences(claims, CANDIDATES, seed=seed)
     else:
         words = free_words(layout, claims, noun, CANDIDATES)
     proposals = _measured(layout, words, noun, progress, offline=offline)
-    if not stop.sequences:
+    if not request.sequences:
         # Only here: one word measured alone, such as a bad one that was checked, must not come before all others.
         remember_strengths(layout, noun, {one.word: one.together for one in proposals if one.together is not None})
-    return sorted(proposals, key=lambda one: (one.together or 0.0, one.word))[: stop.count]
+    return sorted(proposals, key=lambda one: (one.together or 0.0, one.word))[: request.count]
 
 
 def check_word(layout: Layout, word: str, *, class_noun: str | None, progress: Progress, offline: bool) -> Verdict:
@@ -195,41 +195,37 @@ def rarity(tokens: Sequence[int]) -> float:
 
 def holders(layout: Layout, *, measure: bool, progress: Progress, offline: bool) -> list[Holder]:
     """Every word that is spoken for, here and in runs, with what it clashes with; `measure` loads the base."""
-    here, runs = list_subjects(layout), list_runs(layout)
-    learnt: dict[tuple[str, str, str | None], list[str]] = {}
-    for run in runs:
+    here = list_subjects(layout)
+    runs_by_words: dict[tuple[str, str, str | None], list[str]] = {_words_of(one): [] for one in here}
+    for run in list_runs(layout):
         for one in run.subjects:
-            learnt.setdefault((one.name, one.class_noun, one.identifier), []).append(run.name)
-    found = [_holder(layout, one, learnt.get((one.name, one.class_noun, one.identifier), [])) for one in here]
-    words = {(one.name, one.class_noun, one.identifier) for one in here}
-    for (name, noun, identifier), names in learnt.items():
-        if (name, noun, identifier) not in words:
-            formerly = next((one.formerly for one in here if name in one.names), [])
-            # An imported embedding may have no noun, which a subject of the project may not.
-            subject = Subject.model_construct(name=name, class_noun=noun, identifier=identifier, formerly=formerly)
-            found.append(_holder(layout, subject, names))
-    if measure:
-        found = [_with_strength(layout, one, progress, offline=offline) for one in found]
+            runs_by_words.setdefault((one.name, one.class_noun, one.identifier), []).append(run.name)
+    # A subject under an older name is still the same one.
+    current = {name: one for one in here for name in one.names}
+    found = []
+    for (name, noun, identifier), runs in runs_by_words.items():
+        # An imported embedding may have no noun, which a subject of the project may not.
+        unknown = Subject.model_construct(name=name, class_noun=noun, identifier=identifier)
+        holder = _holder(layout, name, noun, identifier, current.get(name, unknown), runs)
+        if measure and identifier is not None:
+            measured = _measured(layout, [identifier], noun, progress, offline=offline)[0]
+            holder = replace(holder, strength=measured.together)
+        found.append(holder)
     return found
 
 
-def _holder(layout: Layout, subject: Subject, runs: list[str]) -> Holder:
+def _words_of(subject: Subject) -> tuple[str, str, str | None]:
+    return (subject.name, subject.class_noun, subject.identifier)
+
+
+def _holder(layout: Layout, name: str, noun: str, identifier: str | None, subject: Subject, runs: list[str]) -> Holder:
     from dbcli.diffusion.vocabulary import tokens_of
 
-    if subject.identifier is None:
-        return Holder(subject.name, subject.class_noun, None, (), None, None, runs)
-    tokens = tokens_of(subject.identifier)
-    # A subject under an older name is still the same one.
-    current = next((one for one in list_subjects(layout) if subject.name in one.names), subject)
-    reason = clash(subject.identifier, tokens, token_claims(layout, tokens_of, subject=current))
-    return Holder(subject.name, subject.class_noun, subject.identifier, tokens, rarity(tokens), reason, runs)
-
-
-def _with_strength(layout: Layout, holder: Holder, progress: Progress, *, offline: bool) -> Holder:
-    if holder.identifier is None:
-        return holder
-    measured = _measured(layout, [holder.identifier], holder.class_noun, progress, offline=offline)[0]
-    return replace(holder, strength=measured.together)
+    if identifier is None:
+        return Holder(name, noun, None, (), None, None, runs)
+    tokens = tokens_of(identifier)
+    reason = clash(identifier, tokens, token_claims(layout, tokens_of, subject=subject))
+    return Holder(name, noun, identifier, tokens, rarity(tokens), reason, runs)
 
 
 def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progress, *, offline: bool) -> list[Proposal]:

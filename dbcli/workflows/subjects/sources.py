@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dbcli.errors import DataError, SubjectError, UsageError
 from dbcli.hints import command
@@ -16,7 +17,9 @@ from dbcli.project.subjects.photos import list_files, looks_like_a_photo
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.subjects.datasets import open_dataset
+
+if TYPE_CHECKING:
+    from dbcli.metrics.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,16 @@ def dataset_subjects(
         if one.name in known:
             progress.note(f"{one.name} is there already and was passed over.")
     return [one for one in found if one.name not in known]
+
+
+def open_dataset(folder: Path, progress: Progress) -> Dataset:
+    """The subjects, class nouns and prompts of a copy. Raises DataError for another folder."""
+    from dbcli.metrics.dataset import read_dataset
+
+    dataset = read_dataset(folder.expanduser())
+    if dataset.missing:
+        progress.note(f"Listed, and not in this copy: {', '.join(dataset.missing)}.")
+    return dataset
 
 
 def check_photos(sources: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.sweeps.sweep_files import parse_sweep
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile
-from dbcli.workflows.subjects.datasets import open_dataset
+from dbcli.workflows.subjects.sources import open_dataset
 from dbcli.workflows.sweeps.plan import plan_sweep
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects
 from dbcli.workflows.sweeps.units import SweepPlan

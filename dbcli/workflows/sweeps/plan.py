@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import Collision, ConfigError, DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
+from dbcli.project.files.records import json_or_nothing
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.run_store import RunSubject
 from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
@@ -29,7 +29,7 @@ from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile, usual_suite
-from dbcli.workflows.subjects.datasets import open_dataset
+from dbcli.workflows.subjects.sources import open_dataset
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects, word_faults
 from dbcli.workflows.sweeps.units import DRAW_ONLY, Kind, PlannedCell, ScoreUnit, State, SweepPlan, TrainUnit
 from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
@@ -97,10 +97,7 @@ def plan_sweep(layout: Layout, sweep: SweepFile, subjects: SweepSubjects, *, kin
 
 def kept_seed(layout: Layout, name: str) -> int | None:
     """The random seed that an earlier start of a sweep drew, so that it can go on; None where there is none."""
-    try:
-        found = json.loads(layout.sweep_seed_file(name).read_text(encoding="utf-8"))["random_seed"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    found = json_or_nothing(layout.sweep_seed_file(name)).get("random_seed")
     return found if is_seed(found) and found != RANDOM else None
 
 
