@@ -23,6 +23,7 @@ JOB = [
     *("--set=prior.images=3", "--set=prior.steps=2", "--set=prior.batch_size=2", "--set=draw.steps=2"),
 ]
 RUN = "0001-dog"
+ON_CPU = "--set=train.device=cpu"
 
 
 def start_or_resume(server: ForkServer, project: Path) -> Process:
@@ -80,3 +81,11 @@ def figures(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) 
             print(f"\n[reliability] {request.node.name}: {text}")
 
     return say
+
+
+@pytest.fixture(scope="session")
+def alone(server: ForkServer, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which one process did JOB."""
+    project = Path(shutil.copytree(template, tmp_path_factory.mktemp("alone") / "project"))
+    server.run(project, *JOB, ON_CPU).check(0)
+    return project

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.reliability.conftest import JOB, RUN
+from tests.reliability.conftest import JOB, ON_CPU, RUN
 from tests.reliability.processes import Ended, ForkServer, Process, events, record
 
 pytestmark = pytest.mark.timeout(600)
 NewProject = Callable[[], Path]
-ON_CPU = "--set=train.device=cpu"
 SCORE = ("eval", "--judge", "tiny", "--suite", "demo", "--count", 2)
 # The order in which rows of a batch are summed is all that differs; AdamW's step is at most its rate, 1e-4.
 LOSS_BOUND, WEIGHT_BOUND = 2e-6, 1e-6
@@ -88,14 +87,6 @@ def with_images(project: Path, other: Path) -> Path:
 def recorded(project: Path) -> list[int]:
     lines = next((project / "reg").rglob("images.jsonl")).read_text().splitlines()
     return sorted(json.loads(line)["index"] for line in lines)
-
-
-@pytest.fixture(scope="module")
-def alone(server: ForkServer, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which one process did JOB."""
-    project = Path(shutil.copytree(template, tmp_path_factory.mktemp("alone") / "project"))
-    server.run(project, *JOB, ON_CPU).check(0)
-    return project
 
 
 def test_two_processes_draw_train_and_score_as_one_does(
