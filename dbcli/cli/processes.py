@@ -28,19 +28,18 @@ def on_ranks(
 
     `single` names an option that works in one process: UsageError. Only the main rank speaks, also by its exit code.
     """
-    from dbcli.workflows.launch import launch, launched, process_group, processes_of
+    from dbcli.workflows.launch import joined, launch, launched_size
 
-    call, place, processes = of(context), launched(), processes_of(gpus)
-    if processes > 1 and (dry_run or single is not None):
-        if place is not None and place[0] > 0:
-            raise typer.Exit
-        if single is not None:
-            raise UsageError(f"{single} works in one process.", hint="leave --gpus out")
-        call.screen.note(f"The estimate is for one process with the whole batch; {processes} share it.")
-        processes = 1
-    elif processes > 1 and place is None:
+    call, launched, processes = of(context), launched_size(), max(launched_size(), gpus)
+    if launched > 1 and gpus not in (1, launched):
+        raise UsageError(f"--gpus {gpus}, and a launcher started {launched} processes.", hint="leave --gpus out")
+    if processes > launched and not dry_run and single is None:
         raise typer.Exit(launch(sys.argv[1:], processes))
-    with process_group(processes) as group:
+    with joined() as group:
         if not group.is_main:
             call.screen = Screen(quiet=True)
+        if processes > 1 and single is not None:
+            raise UsageError(f"{single} works in one process.", hint="leave --gpus out")
+        if processes > 1 and dry_run:
+            call.screen.note(f"The estimate is for one process with the whole batch; {processes} share it.")
         yield call, group

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -21,15 +22,10 @@ from dbcli.errors import DreamboothError, Interrupted, MachineError
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import PartialState
 
 T = TypeVar("T")
 
-# The others wait for the main rank as long as it scores a probe; summing begins only where all are ready.
-CONTROL_TIMEOUT, SUMS_TIMEOUT = timedelta(hours=24), timedelta(minutes=10)
-# What torchrun, and therefore accelerate launch, tells each process that it starts.
-LAUNCHED = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-_SHARED = "_is_known_to_all_ranks"
+_TOLD = "_is_known_to_all_ranks"
 
 
 class ProcessLost(MachineError):
@@ -37,16 +33,14 @@ class ProcessLost(MachineError):
 
 
 class ProcessGroup:
-    """One of `size` ranks, which call its methods in the same order; without a state the only one.
+    """One of `size` ranks, which call its methods in the same order.
 
     What ranks tell each other goes through RAM by gloo, gradients by the device's own way (NCCL on a GPU).
     """
 
-    def __init__(self, state: PartialState | None = None) -> None:
-        self.rank, self.size = (0, 1) if state is None else (state.process_index, state.num_processes)
-        self.is_main = self.rank == 0
-        # The group that sums gradients; None for gloo's.
-        self.sums: Any = None
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size, self.is_main = rank, size, rank == 0
+        self.sums: Any = None  # the group that sums gradients; None for gloo's
 
     def gather(self, value: T, error: Exception | None = None) -> list[T]:
         """Every rank's value, which can be pickled, by rank. Raises `error`, or what another rank came with."""
@@ -60,7 +54,7 @@ class ProcessGroup:
         rank, fault = next(((rank, fault) for rank, (_, fault) in enumerate(told) if fault is not None), (0, None))
         if fault is not None:
             found: Exception = error if error is not None and rank == self.rank else fault
-            vars(found)[_SHARED] = True
+            vars(found)[_TOLD] = True
             raise found
         return [value for value, _ in told]
 
@@ -68,14 +62,13 @@ class ProcessGroup:
     def together(self) -> Iterator[None]:
         """A block of all ranks: an error in any of them is raised in all.
 
-        It is told once, at the end of the innermost block of the rank that fails, which meets whatever message the
-        others come to next; from there all unwind alike.
+        It is told once: the end of the innermost block of the rank that fails meets the others' next message.
         """
         error = None
         try:
             yield
         except Exception as fault:
-            if self.size == 1 or isinstance(fault, ProcessLost) or getattr(fault, _SHARED, False):
+            if self.size == 1 or isinstance(fault, ProcessLost) or getattr(fault, _TOLD, False):
                 raise
             error = fault
         self.gather(None, error)
@@ -103,8 +96,7 @@ class ProcessGroup:
 
     def split(self, places: Collection[int], batch_size: int) -> set[int]:
         """Those of some places among images made in batches that this rank makes: whole batches, each by one rank."""
-        batches = sorted({place // batch_size for place in places})
-        own = batches[self.rank :: self.size]
+        own = sorted({place // batch_size for place in places})[self.rank :: self.size]
         return {place for place in places if place // batch_size in own}
 
     @contextmanager
@@ -115,22 +107,18 @@ class ProcessGroup:
             return
         import torch
 
-        error, reached = None, [False] * len(parameters)
-        try:
+        with self.together():
             yield
             reached = [parameter.grad is not None for parameter in parameters]
             for parameter in parameters:  # all memory that is needed: in the middle of a sum nobody could be told
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = gradient.contiguous()
-        except Exception as fault:
-            error = fault
-        # Of a weight that no row reaches there is no gradient, which to an optimiser is not a gradient of zero.
-        for parameter, *flags in zip(parameters, *self.gather(reached, error), strict=True):
-            if not any(flags):
+        for parameter, *flags in zip(parameters, *self.gather(reached), strict=True):
+            if any(flags):
+                with _alive(self.size):
+                    torch.distributed.all_reduce(parameter.grad, group=self.sums)
+            else:  # where no row reaches a weight it has no gradient, which to an optimiser is not a gradient of zero
                 parameter.grad = None
-                continue
-            with _alive(self.size):
-                torch.distributed.all_reduce(parameter.grad, group=self.sums)
 
 
 SINGLE = ProcessGroup()
@@ -146,8 +134,7 @@ def portable(error: Exception, rank: int) -> Exception:
         copy.args = (f"{copy.args[0]} (in process {rank})",)
     if isinstance(copy, DreamboothError):
         copy.message = str(copy)
-    else:
-        copy.add_note(f"In process {rank}:\n{''.join(traceback.format_exception(error))}")
+    copy.add_note(f"In process {rank}:\n{''.join(traceback.format_exception(error))}")
     return copy
 
 
@@ -161,26 +148,38 @@ def _alive(size: int) -> Iterator[None]:
         raise ProcessLost(f"One of {size} processes is gone: {reason.rstrip('.')}.") from error
 
 
-def launched() -> tuple[int, int] | None:
-    """This process's rank, and how many of them a launcher started; None where none did."""
-    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if os.environ.keys() >= LAUNCHED else None
+def launched_size() -> int:
+    """How many processes a launcher started together with this one; 1 where none did."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
 @contextmanager
 def joined() -> Iterator[ProcessGroup]:
-    """Meets the other processes of a launch, waits until all are there, and leaves them again."""
+    """The group of a launch, which the process meets and leaves again; SINGLE without one.
+
+    What the other ranks say leads nowhere, and they end with 0, so that the main rank's exit code is that of all.
+    """
+    if launched_size() == 1:
+        yield SINGLE
+        return
     import torch
     from accelerate import PartialState
 
     threading.Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
-    # Where it is not said, accelerate would settle anew how many threads there are.
-    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else accelerate would settle it anew
+    state = PartialState(cpu=True, backend="gloo", timeout=timedelta(hours=24))  # the main rank may score long
+    group = ProcessGroup(state.process_index, state.num_processes)
+    if not group.is_main:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
     try:
-        yield ProcessGroup(PartialState(cpu=True, backend="gloo", timeout=CONTROL_TIMEOUT))
+        with group.together():
+            yield group
+    except Exception as error:
+        if group.is_main:
+            raise
+        sys.exit(error.exit_code if isinstance(error, ProcessLost) else 0)
     finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        PartialState._reset_state()
+        torch.distributed.destroy_process_group()
 
 
 def _end_with_launcher(launcher: int) -> None:

@@ -39,9 +39,7 @@ def test_a_single_process_leaves_gradients_as_they_are() -> None:
 
 
 def test_images_are_split_by_whole_batches() -> None:
-    ranks = [ProcessGroup(), ProcessGroup()]
-    for rank, group in enumerate(ranks):
-        group.rank, group.size = rank, 2
+    ranks = [ProcessGroup(0, 2), ProcessGroup(1, 2)]
     # Batches of two: 0 1 | 2 3 | 4 5 | 6, of which 3 and 4 are there already.
     assert [group.split([0, 1, 2, 5, 6], 2) for group in ranks] == [{0, 1, 5}, {2, 6}]
 

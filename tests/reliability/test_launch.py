@@ -15,8 +15,6 @@ from typing import Any
 import psutil
 import pytest
 
-from dbcli.errors import UsageError
-from dbcli.workflows.launch import processes_of
 from tests.reliability.conftest import JOB, ON_CPU, RUN
 from tests.reliability.processes import ROOT, ForkServer, events, record
 from tests.reliability.test_ranks import (
@@ -24,6 +22,7 @@ from tests.reliability.test_ranks import (
     WEIGHT_BOUND,
     farthest_weights,
     images,
+    launched,
     losses,
     with_images,
 )
@@ -211,10 +210,7 @@ def test_ranks_whose_launcher_is_killed_end_with_a_checkpoint(
     assert record(project / "runs" / RUN)["state"] == "interrupted"
 
 
-def test_a_number_of_gpus_that_is_not_the_launchers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
-    for name, value in place.items():
-        monkeypatch.setenv(name, str(value))
-    assert processes_of(1) == processes_of(2) == 2
-    with pytest.raises(UsageError, match="--gpus 3 was asked for, and a launcher started 2 processes"):
-        processes_of(3)
+def test_a_number_of_gpus_that_is_not_the_launchers_is_refused(server: ForkServer, new_project: NewProject) -> None:
+    main, other = launched(server, new_project(), [*JOB, ON_CPU, "--gpus", 3], 2)
+    assert "--gpus 3, and a launcher started 2 processes" in main.wait().check(2).err
+    other.wait().check(2)
