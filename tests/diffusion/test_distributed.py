@@ -115,7 +115,7 @@ with joined() as group:
         if group.rank == 1:
             weights[1].grad = torch.ones(3)
     found.append([None if one.grad is None else one.grad.tolist() for one in weights])
-    print(found)
+    print(found, file=sys.__stdout__)
 """
 
 
