@@ -175,6 +175,8 @@ def joined() -> Iterator[ProcessGroup]:
         with group.together():
             yield group
     except Exception as error:
+        if isinstance(error, ProcessLost):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher ends all: let the reason be said first
         if group.is_main:
             raise
         sys.exit(error.exit_code if isinstance(error, ProcessLost) else 0)

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from tempfile import TemporaryDirectory
 
 from dbcli.diffusion.distributed import ProcessGroup
 from dbcli.diffusion.distributed import joined as joined
@@ -18,31 +17,30 @@ from dbcli.workflows.progress import Progress
 def launch(words: Sequence[str], processes: int) -> int:
     """Runs a command line on so many ranks to its end; the main rank's exit code.
 
-    A signal is passed on to all of them. Where one fails the others are ended, within 30 seconds. Raises MachineError
-    where a rank was killed and the main rank could not say so.
+    A signal is passed on to all. Where one fails the others are ended within 30 seconds. MachineError: one was killed.
     """
     import torch
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the main rank says what has to be known
+    logging.disable()  # the main rank says what has to be known
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // processes)))
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a machine's own name may lead nowhere
+    config = LaunchConfig(1, 1, processes, DefaultLogsSpecs(os.devnull), max_restarts=0, local_addr="127.0.0.1")
+    config.rdzv_endpoint, config.rdzv_backend, config.run_id = "127.0.0.1:0", "c10d", str(os.getpid())
     try:
-        with TemporaryDirectory() as logs:
-            config = LaunchConfig(1, 1, processes, DefaultLogsSpecs(logs), max_restarts=0, local_addr="127.0.0.1")
-            config.rdzv_endpoint, config.rdzv_backend, config.monitor_interval = "127.0.0.1:0", "c10d", 0.1
-            elastic_launch(config, sys.executable)("-m", "dbcli.cli.start", *words)
+        elastic_launch(config, sys.executable)("-m", "dbcli.cli.start", *words)
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     except ChildFailedError as failed:
         codes = {rank: failure.exitcode for rank, failure in sorted(failed.failures.items())}
-        if codes.get(0, 0) > 0:  # the main rank has said why
-            return codes[0]
-        rank, code = next(iter(codes.items()))
-        raise MachineError(f"Process {rank} ended with {code}.", hint="dreambooth train --resume") from None
+        # A rank that the launcher itself ended by SIGTERM, as another had failed, is not the cause.
+        rank, code = next((one for one in codes.items() if one[1] not in (-15, 143)), (0, codes.get(0, 1)))
+        if rank == 0 and code > 0:  # the main rank has said why
+            return code
+        raise MachineError(f"Process {rank} ended with {code}.", hint="again, or: dreambooth train --resume") from None
     return 0
 
 
