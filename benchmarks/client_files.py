@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -92,17 +93,22 @@ def make_model(size: str, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def _as_base(model: Mapping[str, Any]) -> SimpleNamespace:
+    from dbcli.diffusion.bases.single_file import shipped_tokenizer
+
+    return SimpleNamespace(**model, tokenizer=shipped_tokenizer("<|endoftext|>", 77), max_tokens=77)
+
+
 def write_bases(folder: Path, model: Mapping[str, Any]) -> list[Case]:
     """The model as a folder (`base-fp32/`) and as a checkpoint (`base-fp32.safetensors`), each in both precisions."""
-    from dbcli.diffusion.bases.single_file import shipped_tokenizer
     from dbcli.diffusion.formats.checkpoint import write_checkpoint
-    from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+    from dbcli.diffusion.formats.diffusers_folder import write_base
 
     cases = []
     for precision, dtype in PRECISIONS.items():
         place, file = folder / f"base-{precision}", folder / f"base-{precision}.safetensors"
-        write_diffusers_folder(place, **model, tokenizer=shipped_tokenizer("<|endoftext|>", 77), dtype=dtype)
-        write_checkpoint(file, **model, max_tokens=77, pad_token="<|endoftext|>", dtype=dtype)
+        write_base(place, _as_base(model), dtype=dtype)
+        write_checkpoint(file, _as_base(model), dtype=dtype)
         expected = {
             "original": [str(file)],
             "diffusers": [str(_named(place, folder / f"named-{precision}.safetensors"))],
@@ -213,7 +219,7 @@ def changed_weights(
             full = tuned(weight, layer, reading)
             change = max(change, float((full - weight).abs().max()))
             changed[f"{part}.{path}.weight"] = full
-            named = original_names.unet_name if part == "unet" else lambda one, _: original_names.clip_name(one)
+            named = original_names.unet_name if part == "unet" else lambda one, _: original_names.CLIP_PREFIX + one
             original[named(f"{path}.weight", network.config)] = full.clone()
     return {"diffusers": changed, "original": original}, change
 
@@ -260,7 +266,7 @@ def write_for_images(folder: Path, model: Mapping[str, Any], names: Sequence[str
     cases = []
     for precision, dtype in PRECISIONS.items():
         file = folder / f"base-{precision}.safetensors"
-        write_checkpoint(file, **model, max_tokens=77, pad_token="<|endoftext|>", dtype=dtype)
+        write_checkpoint(file, _as_base(model), dtype=dtype)
         cases.append(Case("checkpoint", "checkpoint", precision, str(file)))
     networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
     for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 SIZES = ("small", "sd-v1")
@@ -84,16 +85,16 @@ def write_base(folder: Path, size: str = "small", *, seed: int = 0) -> Path:
     import torch
 
     from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
-    from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+    from dbcli.diffusion.formats import diffusers_folder
 
     shipped, is_small = shipped_configs("sd-v1"), size == "small"
-    write_diffusers_folder(
-        folder,
+    model = SimpleNamespace(
         **(small_networks(seed) if is_small else random_networks(shipped, seed)),
         tokenizer=shipped_tokenizer(shipped["pad_token"], 77),
         scheduler_config=SCHEDULER if is_small else shipped["scheduler"],
-        dtype=torch.float32 if is_small else torch.float16,
+        max_tokens=77,
     )
+    diffusers_folder.write_base(folder, model, dtype=torch.float32 if is_small else torch.float16)
     return folder
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dbcli.diffusion.bases.hub import before_deadline, is_repository
-from dbcli.errors import DiskFull, MissingError, Refused, Unreachable, UsageError
+from dbcli.diffusion.bases.hub import before_deadline, is_repository, unreachable
+from dbcli.errors import DiskFull, MissingError, Refused, UsageError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+INSTEAD = "dreambooth export RUN --to diffusers, lora or kohya writes the files here, to be uploaded later"
 Answer = TypeVar("Answer")
 
 
@@ -50,16 +51,16 @@ def upload(api: Any, folder: Path, repository: str, *, private: bool, message: s
     Raises Unreachable, or Refused where the hub does not allow it.
     """
     made = _asked(lambda: api.create_repo(repository, private=private, exist_ok=True, repo_type="model"), repository)
-    _told(lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), repository)
+    _answered(lambda: api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message), repository)
     return str(made)
 
 
 def _asked(question: Callable[[], Answer], what: str) -> Answer:
     """A small question, which may take seconds only."""
-    return _told(lambda: before_deadline(question), what)
+    return _answered(lambda: before_deadline(question), what)
 
 
-def _told(question: Callable[[], Answer], what: str) -> Answer:
+def _answered(question: Callable[[], Answer], what: str) -> Answer:
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     try:
@@ -74,14 +75,6 @@ def _told(question: Callable[[], Answer], what: str) -> Answer:
             raise MissingError("The hub does not know the login of this machine.", hint="hf auth login") from error
         if status == 403:
             raise Refused(f"The hub does not let you write to {what}.", hint="--repo takes a name of yours") from error
-        raise _unreachable(what, error) from error
+        raise unreachable(what, error, INSTEAD) from error
     except Exception as error:  # sockets, proxies, certificates and the hub itself fail in many types
-        raise _unreachable(what, error) from error
-
-
-def _unreachable(what: str, error: Exception) -> Unreachable:
-    reason = (str(error).split("\n")[0] or type(error).__name__)[:160]
-    return Unreachable(
-        f"The hub could not be reached for {what} ({reason}).",
-        hint="dreambooth export RUN --to diffusers, lora or kohya writes the files here, to be uploaded later",
-    )
+        raise unreachable(what, error, INSTEAD) from error

@@ -187,7 +187,7 @@ def start_vectors(model: TextModel, initializer: str, count: int) -> torch.Tenso
     ids = model.tokenizer(cleaned(initializer), add_special_tokens=False).input_ids
     if not ids:
         raise ValueError(f"{initializer!r} has no token")
-    table = model.text_encoder.get_input_embeddings().weight.detach().float()
+    table: torch.Tensor = model.text_encoder.get_input_embeddings().weight.detach().float()
     rows = table[torch.as_tensor(ids, device=table.device)]
     if len(ids) > count:
         return rows.mean(0, keepdim=True).repeat(count, 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from dbcli.diffusion.adapters.attach import Trainable, add_lora, make_full
+from dbcli.diffusion.adapters.attach import LoraOptions, Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
@@ -55,12 +56,12 @@ def full(dtype: torch.dtype = torch.float32, checkpointing: bool = False) -> tup
     return unet, make_full(unet, nn.Identity(), train_text=False, dtype=dtype)
 
 
-def lora(kept: str | None = None, away: bool = False, **how: Any) -> tuple[Any, Trainable]:
+def lora(kept: str | None = None, offload: bool = False, **how: Any) -> tuple[Any, Trainable]:
     unet = copy.deepcopy(small_unet())
     if kept is not None:
-        shrink(unet, kept, away=away)
-    settings = {"train_text": False, "rank": 4, "alpha": 4.0, "targets": ["to_q", "to_v"], "text_targets": ["q_proj"]}
-    return unet, add_lora(unet, nn.Identity(), **{**settings, **how})
+        shrink(unet, kept, offload=offload)
+    options = LoraOptions(rank=4, alpha=4.0, targets=["to_q", "to_v"], text_targets=["q_proj"])
+    return unet, add_lora(unet, nn.Identity(), replace(options, **how))
 
 
 def trainer_for(model: tuple[Any, Trainable], *, precision: str = "fp32", steps: int = STEPS, **plan: Any) -> Trainer:

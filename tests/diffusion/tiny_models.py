@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -58,6 +59,12 @@ def tokenizer(version: str = "sd-v1") -> Any:
 
     folder, pad_token = str(embedded_folder() / "tokenizer"), shipped_configs(version)["pad_token"]
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=77, pad_token=pad_token)
+
+
+def model(version: str = "sd-v1") -> SimpleNamespace:
+    """Everything that is written of a model, as a base has it."""
+    scheduler = narrow_configs(version)["scheduler"]
+    return SimpleNamespace(**networks(version), tokenizer=tokenizer(version), scheduler_config=scheduler, max_tokens=77)
 
 
 def write_folder(folder: Path, version: str = "sd-v1", seed: int = 0, **scheduler: Any) -> Path:
@@ -118,7 +125,7 @@ def draw(
 
 
 def assert_same(drawn: torch.Tensor, expected: torch.Tensor) -> None:
-    """Pictures are the same but for last bits: a base's narrow heads are filled up, a pipeline's are not."""
+    """Images are the same but for last bits: diffusers computes with some layers in another form than they came in."""
     torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-5)
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_choice import chosen_weights, files_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # PEFT knows this word for language models only; here it is every linear layer of a network.
 ALL_LINEAR = "all-linear"
@@ -15,16 +19,14 @@ ALL_LINEAR = "all-linear"
 Layers = Mapping[str, bool]
 
 
-def is_meant(path: str, target: str) -> bool:
-    """Whether a name means a module: the path ends in it, part for part."""
-    return f".{path}".endswith(f".{target}")
-
-
 def unusable(layers: Layers, targets: Sequence[str]) -> list[str]:
-    """Those of the names that mean no layer, or something that is no linear layer and no convolution."""
+    """Those of the names that mean no layer, or something that is no linear layer and no convolution.
+
+    A name means a module whose path ends in it, part for part.
+    """
     wrong = []
     for target in targets:
-        found = [fits for path, fits in layers.items() if is_meant(path, target)]
+        found = [fits for path, fits in layers.items() if f".{path}".endswith(f".{target}")]
         if target != ALL_LINEAR and not (found and all(found)):
             wrong.append(target)
     return wrong
@@ -52,6 +54,22 @@ def stored_layers(folder: Path, component: str) -> dict[str, bool]:
             if last == "weight" and len(weights.shape(name)) in (2, 4) and not path.endswith("_embedding"):
                 found[path.removeprefix("text_model.")] = True
     return found
+
+
+def layers_of(network: nn.Module) -> Layers:
+    """Every module of a network by its path, and whether it can have an adapter."""
+    from torch import nn
+
+    return {name: isinstance(module, nn.Linear | nn.Conv2d) for name, module in network.named_modules()}
+
+
+def expanded(network: nn.Module, targets: Sequence[str]) -> list[str]:
+    """The names with ALL_LINEAR spelt out, as PEFT takes them."""
+    from torch import nn
+
+    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    spelt = [linear if target == ALL_LINEAR else [target] for target in targets]
+    return list(dict.fromkeys(name for names in spelt for name in names))
 
 
 def _short(path: str) -> str:

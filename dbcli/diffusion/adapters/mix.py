@@ -21,9 +21,9 @@ def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
     Plain: dW = (alpha / rank) up down (Hu et al. 2022, section 4.1). DoRA: dW = m V / |V| - W with V = W + that, the
     length taken over everything but the outputs (Liu et al. 2024, equation 5), or over everything but the inputs.
     """
-    original = weight.detach().float()
+    original: torch.Tensor = weight.detach().float()
     up, down = (half.to(original.device).float().flatten(1) for half in (layer.up, layer.down))
-    change = (layer.alpha / layer.rank) * (up @ down).reshape(original.shape)
+    change: torch.Tensor = (layer.alpha / layer.rank) * (up @ down).reshape(original.shape)
     if layer.magnitude is None:
         return change
     turned = original + change

@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.weights_hash import WeightsDigest
 from dbcli.errors import BaseMissing, UnsafeFile
 
@@ -20,22 +22,15 @@ COMPONENTS = ("text_encoder", "unet", "vae")
 
 # Upper bounds of what a configuration may ask for; Stable Diffusion 1 and 2 stay far below each.
 CONFIG_LIMITS = {
-    "layers_per_block": 8,
-    "transformer_layers_per_block": 8,
-    "num_hidden_layers": 64,
-    "hidden_size": 8192,
-    "intermediate_size": 32768,
-    "vocab_size": 1_000_000,
-    "max_position_embeddings": 4096,
-    "cross_attention_dim": 8192,
-    "in_channels": 64,
-    "out_channels": 64,
-    "latent_channels": 64,
+    **dict.fromkeys(("layers_per_block", "transformer_layers_per_block"), 8),
+    **dict.fromkeys(("num_hidden_layers", "in_channels", "out_channels", "latent_channels"), 64),
     "norm_num_groups": 512,
-    "block_out_channels": 8192,
-    "attention_head_dim": 8192,
-    "num_attention_heads": 8192,
+    "max_position_embeddings": 4096,
+    **dict.fromkeys(("hidden_size", "cross_attention_dim", "block_out_channels"), 8192),
+    **dict.fromkeys(("attention_head_dim", "num_attention_heads"), 8192),
+    "intermediate_size": 32768,
     "num_train_timesteps": 100_000,
+    "vocab_size": 1_000_000,
 }
 MAX_BLOCKS = 8
 
@@ -70,6 +65,10 @@ class Entry:
     shape: tuple[int, ...]
     read: Callable[[], torch.Tensor]
 
+    @classmethod
+    def of(cls, weights: WeightFile, name: str) -> Entry:
+        return cls(weights.shape(name), partial(weights.read, name))
+
 
 @dataclass
 class Parts:
@@ -97,17 +96,26 @@ def build_networks(
     every tensor. Raises UnsafeFile (a configuration out of bounds, a shape that does not fit) or BaseMissing
     (a tensor that is not there).
     """
-    for component in COMPONENTS:
-        check_config(parts.configs[component], f"{parts.source} ({component})")
-    with quiet_libraries():
-        networks = {component: empty_network(component, parts.configs[component]) for component in COMPONENTS}
-    plans = {
-        component: match_names(networks[component], parts.entries[component], f"{parts.source} ({component})")
-        for component in COMPONENTS
-    }
+    networks = empty_networks(parts)
+    plans = match_all(networks, parts)
     for component in COMPONENTS:
         _fill(networks[component], plans[component], component, dtype=dtype, device=device, digest=digest)
     return networks
+
+
+def empty_networks(parts: Parts) -> dict[str, nn.Module]:
+    """The three networks, with shapes but no memory. Raises UnsafeFile for a configuration out of bounds."""
+    for component in COMPONENTS:
+        check_config(parts.configs[component], f"{parts.source} ({component})")
+    return {component: empty_network(component, parts.configs[component]) for component in COMPONENTS}
+
+
+def match_all(networks: Mapping[str, nn.Module], parts: Parts) -> dict[str, dict[str, Entry]]:
+    """For each network the entries of its parameters; see `match_names`."""
+    return {
+        component: match_names(networks[component], parts.entries[component], f"{parts.source} ({component})")
+        for component in COMPONENTS
+    }
 
 
 def check_config(config: Mapping[str, Any], where: str) -> None:
@@ -134,18 +142,21 @@ def empty_network(component: str, config: Mapping[str, Any]) -> nn.Module:
 
 
 def _network_from_config(component: str, config: Mapping[str, Any]) -> nn.Module:
+    network: nn.Module
     if component == "text_encoder":
         from transformers.models.clip.configuration_clip import CLIPTextConfig
         from transformers.models.clip.modeling_clip import CLIPTextModel
 
-        return CLIPTextModel(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
-    if component == "unet":
+        network = CLIPTextModel(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
+    elif component == "unet":
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        return UNet2DConditionModel.from_config(dict(config))
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        network = UNet2DConditionModel.from_config(dict(config))
+    else:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-    return AutoencoderKL.from_config(dict(config))
+        network = AutoencoderKL.from_config(dict(config))
+    return network
 
 
 def _give_buffers(network: nn.Module) -> None:

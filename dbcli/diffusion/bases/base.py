@@ -1,4 +1,4 @@
-"""Base models: where they come from, and the networks and facts that training and drawing need of one."""
+"""Base models: where they come from, and the networks and facts that training and sampling need of one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.bases import hub
-from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, build_networks, check_config, empty_network, match_names
-from dbcli.diffusion.bases.folder import configs_of, parts_of_folder, require_components
+from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, build_networks, empty_networks, match_all
+from dbcli.diffusion.bases.folder import configs_of, parts_of_folder, require_part
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
 from dbcli.diffusion.bases.settings import check_settings, sample_size
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
@@ -52,8 +52,8 @@ class BaseReference:
 class Base:
     """A base model in memory: networks in evaluation mode, without gradients, and the facts that go with them.
 
-    The UNet predicts `prediction_type` on latents `[B, latent_channels, H / vae_factor, W / vae_factor]`, scaled by
-    `latent_scale`; prompts are padded to `max_tokens`. `resolution` is the size in px it was trained at.
+    The UNet predicts `prediction_type` on scaled latents `[B, latent_channels, H / vae_factor, W / vae_factor]`;
+    prompts are padded to `max_tokens`. `resolution` is the size in px it was trained at.
     `hash` names the weights and these facts, independent of the file they came in.
     """
 
@@ -71,15 +71,9 @@ class Base:
     resolution: int
     vae_factor: int
     latent_channels: int
-    latent_scale: float
     max_tokens: int
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-
-    @property
-    def latent_scale_factor(self) -> int:
-        """Pixels a latent covers along one side; another name for `vae_factor`."""
-        return self.vae_factor
 
 
 def embedded_folder() -> Path:
@@ -174,16 +168,17 @@ def load_base(
     return joined(reference, parts, networks, str(known))
 
 
-def latent_shape(source: str, revision: str | None = None, **choices: str | None) -> tuple[int, int, int]:
+def latent_shape(
+    source: str, revision: str | None = None, *, prediction_type: str | None = None, vae: str | None = None
+) -> tuple[int, int, int]:
     """Channels of a base's latents, pixels a latent covers, and its resolution in px; only configurations are read.
-    `choices` are those of `parts_of`.
 
     Raises BaseMissing or Unreachable where the base is not on this machine, and for a pickle, which is not opened.
     """
     reference = resolve_base(source, revision, offline=True)
     if reference.kind == "single-file" and not reference.source.endswith(".safetensors"):
         raise BaseMissing(f"{reference.source} does not say its shape without being read.")
-    configs = parts_of(reference, offline=True, **choices).configs
+    configs = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae).configs
     factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
     return int(configs["vae"]["latent_channels"]), factor, sample_size(configs["unet"]) * factor
 
@@ -231,19 +226,17 @@ def judge_base(
         vae_parts(Path(vae).expanduser(), shipped_configs("sd-v1")["vae"])
     if reference.kind == "hub":
         assert reference.revision is not None
-        if reference.name in KNOWN_BASES and not hub.has_part(reference.source, reference.revision):
+        if reference.name in KNOWN_BASES and hub.cached_folder(reference.source, reference.revision) is None:
             return []
-        if not hub.require_loadable(reference.source, reference.revision, offline=offline):
+        if hub.complete_folder(reference.source, reference.revision, offline=offline) is None:
             folder = hub.download_configs(reference.source, reference.revision)
             check_folder(folder)
-            require_components(folder, [part for part in COMPONENTS if vae is None or part != "vae"])
+            for part in (part for part in COMPONENTS if vae is None or part != "vae"):
+                require_part(folder, f"{part}/config.json")
             check_settings(configs_of(folder), reference.source)
             return []
     parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
-    for component in COMPONENTS:
-        check_config(parts.configs[component], f"{parts.source} ({component})")
-        network = empty_network(component, parts.configs[component])
-        match_names(network, parts.entries[component], f"{parts.source} ({component})")
+    match_all(empty_networks(parts), parts)
     return parts.notes
 
 
@@ -255,17 +248,20 @@ def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module
     tokenizer = parts.tokenizer()
     vae_factor = 2 ** (len(vae_config.block_out_channels) - 1)
     scheduler = parts.configs["scheduler"]
+    prediction_type = scheduler["prediction_type"]
+    max_tokens = min(int(tokenizer.model_max_length), int(text_config.max_position_embeddings))
     facts = {
-        "prediction_type": scheduler["prediction_type"],
+        "prediction_type": prediction_type,
         "latent_scale": float(vae_config.scaling_factor),
-        "max_tokens": min(int(tokenizer.model_max_length), int(text_config.max_position_embeddings)),
+        "max_tokens": max_tokens,
+        **({"zero_snr": True} if has_zero_snr(scheduler) else {}),
     }
     return Base(
         name=reference.name,
         source=reference.source,
         revision=reference.revision,
         kind=reference.kind,
-        hash=base_hash(weights_digest, facts | ({"zero_snr": True} if has_zero_snr(scheduler) else {})),
+        hash=base_hash(weights_digest, facts),
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=vae,
@@ -274,7 +270,8 @@ def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module
         resolution=sample_size(parts.configs["unet"]) * vae_factor,
         vae_factor=vae_factor,
         latent_channels=int(vae_config.latent_channels),
+        prediction_type=prediction_type,
+        max_tokens=max_tokens,
         notes=parts.notes,
         files=[*parts.files, *parts.small_files],
-        **facts,
     )

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dbcli.diffusion.bases.assembly import COMPONENTS, IGNORED_NAME, Entry, Parts, quiet_libraries
 from dbcli.diffusion.bases.unsupported import ONLY, check_folder
-from dbcli.diffusion.files.damaged_files import how_to_get_again
 from dbcli.diffusion.files.model_files import open_weights, read_json
 from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
-from dbcli.diffusion.files.weight_file import require_float
+from dbcli.diffusion.files.weight_file import how_to_get_again, require_float
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
@@ -38,31 +36,26 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
     files: list[Path] = []
     notes: list[str] = []
     for component in COMPONENTS:
-        if component == "vae" and not needs_vae and not (folder / "vae" / "config.json").is_file():
-            configs[component], entries[component] = dict(VAE_OF_V1), {}
+        is_replaced = component == "vae" and not needs_vae
+        if is_replaced and not (folder / "vae" / "config.json").is_file():
+            configs[component] = dict(VAE_OF_V1)
+        else:
+            configs[component] = read_json(require_part(folder, f"{component}/config.json"))
+            _check_class(configs[component], component, folder)
+        entries[component] = {}
+        if is_replaced:
             continue
-        configs[component] = read_json(_existing(folder, f"{component}/config.json"))
-        _check_class(configs[component], component, folder)
-        if component == "vae" and not needs_vae:
-            entries[component] = {}
-            continue
-        found, told = weight_files(folder / component, component)
+        found, remarks = weight_files(folder / component, component)
         files += found
-        notes += told
+        notes += remarks
         entries[component] = entries_of(found)
-    configs["scheduler"] = read_json(_existing(folder, "scheduler/scheduler_config.json"))
-    tokenizer = _existing(folder, "tokenizer")
+    configs["scheduler"] = read_json(require_part(folder, "scheduler/scheduler_config.json"))
+    tokenizer = require_part(folder, "tokenizer")
     _require_tokenizer(tokenizer)
     small = [folder / component / "config.json" for component in COMPONENTS if component != "vae" or needs_vae]
     small.append(folder / "scheduler/scheduler_config.json")
     small += sorted(path for path in tokenizer.iterdir() if path.is_file())
     return Parts(configs, entries, files, partial(read_tokenizer, tokenizer), str(folder), notes, small)
-
-
-def require_components(folder: Path, components: Sequence[str]) -> None:
-    """Raises BaseMissing naming the first component whose configuration a folder does not have."""
-    for component in components:
-        _existing(folder, f"{component}/config.json")
 
 
 def configs_of(folder: Path) -> dict[str, dict[str, Any]]:
@@ -103,13 +96,11 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def _existing(folder: Path, name: str) -> Path:
+def require_part(folder: Path, name: str) -> Path:
+    """A file or folder that every diffusers model has. Raises BaseMissing where it is not there."""
     path = folder / name
     if not path.exists():
-        raise BaseMissing(
-            f"{folder} is not a diffusers model: it has no {name}.",
-            hint=_instead_of(folder),
-        )
+        raise BaseMissing(f"{folder} is not a diffusers model: it has no {name}.", hint=_instead_of(folder))
     return path
 
 
@@ -151,7 +142,7 @@ def entries_of(files: list[Path]) -> dict[str, Entry]:
         for name in weights.names():
             if not IGNORED_NAME.search(name):
                 require_float(weights, name)
-            entries[_today_name(name)] = Entry(weights.shape(name), partial(weights.read, name))
+            entries[_today_name(name)] = Entry.of(weights, name)
     return entries
 
 

@@ -6,38 +6,37 @@ machine without a way to the hub hears so within seconds. A complete copy in the
 
 from __future__ import annotations
 
-import queue
+import errno
 import re
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
 from dbcli.errors import BaseMissing, DreamboothError, Unreachable
 
+Answer = TypeVar("Answer")
 REVISION_PATTERN = re.compile(r"[0-9a-f]{40}")
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 QUESTION_TIMEOUT_SECONDS = 3.0
 DEADLINE_SECONDS = 4.0  # looking up a name has no timeout of its own where the name server is silent
 
-CONFIG_FILES = (
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "tokenizer/merges.txt",
-    "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer.json",
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/vocab.json",
-    "unet/config.json",
-    "vae/config.json",
-)
 NEEDED_FILES = (
     "scheduler/scheduler_config.json",
     "text_encoder/config.json",
     "unet/config.json",
     "vae/config.json",
+)
+CONFIG_FILES = (
+    "model_index.json",
+    *NEEDED_FILES,
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
 )
 WAYS_OUT = "Use --base tiny (it is part of this program), or give a local path: a diffusers folder or one model file."
 
@@ -58,7 +57,7 @@ def resolve_revision(repository: str, revision: str | None, *, offline: bool) ->
     if revision is not None and is_revision(revision):
         return revision
     if offline or _library_is_offline():
-        cached = _cached_folder(repository, revision)
+        cached = cached_folder(repository, revision)
         if cached is None or not is_revision(cached.name):
             raise _offline(repository)
         return cached.name
@@ -72,13 +71,9 @@ def download(
 
     `on_download` hears one sentence before bytes are fetched. Raises Unreachable or BaseMissing.
     """
-    cached = _cached_folder(repository, revision)
-    if cached is not None and _is_complete(cached):
+    cached = complete_folder(repository, revision, offline=offline)
+    if cached is not None:
         return cached
-    if offline or _library_is_offline():
-        if cached is not None and _is_complete(cached, half_precision_counts=True):
-            return cached
-        raise _offline(repository) if cached is None else _incomplete(repository, cached)
     wanted = wanted_files(sibling.rfilename for sibling in _ask(repository, revision).siblings)
     if on_download is not None:
         on_download(f"Downloading {repository} at {revision[:12]} ({len(wanted)} files) …")
@@ -98,46 +93,32 @@ def wanted_files(available: Iterable[str]) -> list[str]:
     return wanted
 
 
-def has_part(repository: str, revision: str) -> bool:
-    """Whether anything of a repository at a 40-hex revision is in the hub's cache."""
-    return _cached_folder(repository, revision) is not None
+def complete_folder(repository: str, revision: str, *, offline: bool) -> Path | None:
+    """The folder of a repository at a 40-hex revision that is complete in the cache; no question is asked of the hub.
 
-
-def require_loadable(repository: str, revision: str, *, offline: bool) -> bool:
-    """Whether a repository at a 40-hex revision is complete in the cache; no question is asked of the hub.
-
+    Offline a cache that only holds the rounded fp16 files is complete too; else it is no substitute for the whole.
     Raises Unreachable naming what is lacking where it cannot be fetched either.
     """
-    cached = _cached_folder(repository, revision)
-    is_offline = offline or _library_is_offline()
-    if cached is not None and _is_complete(cached, half_precision_counts=is_offline):
-        return True
-    if is_offline:
-        raise _offline(repository) if cached is None else _incomplete(repository, cached)
-    return False
-
-
-def download_configs(repository: str, revision: str) -> Path:
-    """The folder with a repository's configurations, kilobytes of JSON. Raises Unreachable or BaseMissing."""
-    present = {sibling.rfilename for sibling in _ask(repository, revision).siblings}
-    return _fetch(
-        repository,
-        revision,
-        sorted(name for name in present if name.endswith("config.json") or name == "model_index.json"),
-    )
-
-
-def _incomplete(repository: str, folder: Path) -> Unreachable:
-    lacking = _lacking(folder, half_precision_counts=True)
-    return Unreachable(
+    folder, is_offline = cached_folder(repository, revision), offline or _library_is_offline()
+    lacking = None if folder is None else _lacking(folder, half_precision_counts=is_offline)
+    if folder is not None and lacking is None:
+        return folder
+    if not is_offline:
+        return None
+    if folder is None:
+        raise _offline(repository)
+    raise Unreachable(
         f"Of {repository} only a part is on this machine ({folder} lacks {lacking}), and --offline forbids a download.",
         hint="the same command without --offline downloads the rest",
     )
 
 
-def _is_complete(folder: Path, *, half_precision_counts: bool = False) -> bool:
-    """Whether a base can be loaded; a cache that only holds the rounded fp16 files is no substitute for the whole."""
-    return _lacking(folder, half_precision_counts=half_precision_counts) is None
+def download_configs(repository: str, revision: str) -> Path:
+    """The folder with a repository's configurations, kilobytes of JSON. Raises Unreachable or BaseMissing."""
+    present = [sibling.rfilename for sibling in _ask(repository, revision).siblings]
+    return _fetch(
+        repository, revision, [name for name in present if name.endswith(("config.json", "model_index.json"))]
+    )
 
 
 def _lacking(folder: Path, *, half_precision_counts: bool) -> str | None:
@@ -165,7 +146,8 @@ def _library_is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _cached_folder(repository: str, revision: str | None) -> Path | None:
+def cached_folder(repository: str, revision: str | None) -> Path | None:
+    """The folder with what is in the hub's cache of a repository, if anything is."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -185,7 +167,7 @@ def _ask(repository: str, revision: str | None) -> Any:
         return before_deadline(question)
     except GatedRepoError as error:
         raise BaseMissing(
-            f"{repository} asks to be visited once: its owner wants the terms accepted.",
+            f"{repository} is gated: its terms have to be accepted first.",
             hint=f"Accept them at https://huggingface.co/{repository}, then `hf auth login`.",
         ) from error
     except RevisionNotFoundError as error:
@@ -195,49 +177,44 @@ def _ask(repository: str, revision: str | None) -> Any:
             f"The hub has no public model {repository}, and here is no folder of that name.", hint=WAYS_OUT
         ) from error
     except Exception as error:  # sockets, proxies, certificates and the hub itself fail in many types
-        raise _unreachable(repository, error) from error
+        raise unreachable(repository, error) from error
 
 
-def before_deadline(question: Callable[[], Any]) -> Any:
+def before_deadline(question: Callable[[], Answer]) -> Answer:
     """The answer, or TimeoutError after `DEADLINE_SECONDS`; the thread that still waits ends with the program."""
-    outcome: queue.Queue[tuple[bool, Any]] = queue.Queue()
+    answer: Future[Answer] = Future()
 
     def ask() -> None:
         try:
-            outcome.put((True, question()))
+            answer.set_result(question())
         except Exception as error:  # handed over to the thread that waits
-            outcome.put((False, error))
+            answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
-    try:
-        answered, value = outcome.get(timeout=DEADLINE_SECONDS)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {DEADLINE_SECONDS:g} s") from None
-    if not answered:
-        raise value
-    return value
+    if not wait([answer], timeout=DEADLINE_SECONDS).done:
+        raise TimeoutError(f"no answer within {DEADLINE_SECONDS:g} s")
+    return answer.result()
 
 
 def _fetch(repository: str, revision: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
     disable_progress_bars()
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=files, max_workers=4))
-    except OSError as error:
-        if getattr(error, "errno", None) == 28:  # ENOSPC is the machine's fault, and told as such higher up
-            raise
-        raise _unreachable(repository, error) from error
     except Exception as error:
-        raise _unreachable(repository, error) from error
+        if getattr(error, "errno", None) == errno.ENOSPC:  # the machine's fault, and told as such higher up
+            raise
+        raise unreachable(repository, error) from error
     finally:
         enable_progress_bars()
 
 
-def _unreachable(repository: str, error: Exception) -> Unreachable:
+def unreachable(what: str, error: Exception, hint: str = WAYS_OUT) -> Unreachable:
+    """That the hub did not answer a question about something, with the first line of what went wrong."""
     reason = (str(error).split("\n")[0] or type(error).__name__)[:160]
-    return Unreachable(f"The hub could not be reached for {repository} ({reason}).", hint=WAYS_OUT)
+    return Unreachable(f"The hub could not be reached for {what} ({reason}).", hint=hint)
 
 
 def _offline(repository: str) -> Unreachable:

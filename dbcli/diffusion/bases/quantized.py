@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.grad import conv2d_input
 
 # So many neighbouring weights share one scale, the largest magnitude among them.
 BLOCK = 64
@@ -21,13 +21,13 @@ NF4_LEVELS = (
 LEFT_ALONE = ("conv_in", "conv_out")
 
 
-def shrink(unet: Any, kept: str, *, away: bool = False) -> None:
+def shrink(unet: Any, kept: str, *, offload: bool = False) -> None:
     """Keeps a frozen UNet's weights as `kept` says; to be called before adapters are added.
 
-    `bf16`: all of them in bfloat16, for arithmetic in bfloat16. `int8`, `nf4`: those of linear layers and convolutions
-    in 8.5 or 4.5 bits each, everything else as it was; arithmetic is what it is anyway, on weights that are unpacked
-    a layer at a time, forwards and backwards. Packed weights that are `away` stay in the machine's memory and follow
-    their layer nowhere. Raises ValueError for another word.
+    `bf16`: all of them in bfloat16, for computing in bfloat16. `int8`, `nf4`: those of linear layers and convolutions
+    in 8.5 or 4.5 bits each, everything else as it was; the precision is what it is anyway, on weights that are unpacked
+    a layer at a time, forwards and backwards. Packed weights that are offloaded stay in RAM and follow their layer
+    nowhere. Raises ValueError for another word.
     """
     if kept == "bf16":
         for parameter in unet.parameters():
@@ -40,24 +40,24 @@ def shrink(unet: Any, kept: str, *, away: bool = False) -> None:
     }
     for name, layer in layers.items():
         parent, _, child = name.rpartition(".")
-        packed = Packed.of(layer.weight.detach(), kept, away=away)
+        packed = Packed.of(layer.weight.detach(), kept, offload=offload)
         small = SmallLinear(layer, packed) if isinstance(layer, nn.Linear) else SmallConvolution(layer, packed)
         setattr(unet.get_submodule(parent), child, small)
 
 
 class Packed(nn.Module):
-    """A weight of any shape as codes and one float32 scale a block; `away` from the device where it is needed."""
+    """A weight of any shape as codes and one float32 scale per block; offloaded, it stays in RAM until it is needed."""
 
     codes: torch.Tensor
     scales: torch.Tensor
 
     def __init__(
-        self, codes: torch.Tensor, scales: torch.Tensor, shape: torch.Size, kept: str, *, away: bool = False
+        self, codes: torch.Tensor, scales: torch.Tensor, shape: torch.Size, kept: str, *, offload: bool = False
     ) -> None:
         super().__init__()
-        self.away = away
-        if away:
-            self.codes, self.scales = _in_reach(codes), _in_reach(scales)
+        self.offload = offload
+        if offload:
+            self.codes, self.scales = _in_ram(codes), _in_ram(scales)
         else:
             self.register_buffer("codes", codes, persistent=False)
             self.register_buffer("scales", scales, persistent=False)
@@ -66,7 +66,7 @@ class Packed(nn.Module):
         self.shape, self.kept = shape, kept
 
     @classmethod
-    def of(cls, weight: torch.Tensor, kept: str, *, away: bool = False) -> Packed:
+    def of(cls, weight: torch.Tensor, kept: str, *, offload: bool = False) -> Packed:
         """Packs a weight. int8: the nearest of 255 even steps; nf4: the nearest of NF4's levels, two in a byte."""
         flat = weight.float().flatten()
         blocks = nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
@@ -80,7 +80,7 @@ class Packed(nn.Module):
             codes = nearest[:, ::2] * 16 + nearest[:, 1::2]
         else:
             raise ValueError(f"weights cannot be kept as {kept!r}")
-        return cls(codes, scales, weight.shape, kept, away=away)
+        return cls(codes, scales, weight.shape, kept, offload=offload)
 
     def unpacked(self, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
         """The weight again, as far as the codes tell it, on a device or where the codes are."""
@@ -95,8 +95,8 @@ class Packed(nn.Module):
         return blocks.flatten()[: self.shape.numel()].view(self.shape).to(dtype)
 
 
-def _in_reach(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in the machine's memory, locked there where a GPU can then fetch it by itself."""
+def _in_ram(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in RAM, pinned where a GPU can then fetch it by itself."""
     if tensor.is_meta:
         return tensor
     return tensor.cpu().pin_memory() if torch.cuda.is_available() else tensor.cpu()
@@ -111,16 +111,15 @@ class _Unpacking(torch.autograd.Function):
         return layer.output(rows, layer.packed.unpacked(rows.dtype, rows.device))
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         weight = ctx.layer.packed.unpacked(gradient.dtype, gradient.device)
         return ctx.layer.back(ctx.shape, weight, gradient), None
 
 
-class _SmallLayer:
+class _SmallLayer(nn.Module):
     """What both kinds of layers share. `weight` is unpacked anew whenever somebody looks at it."""
 
     packed: Packed
-    bias: torch.Tensor | None
 
     @property
     def weight(self) -> torch.Tensor:
@@ -131,21 +130,11 @@ class _SmallLayer:
         if torch.is_autocast_enabled(device):
             rows = rows.to(torch.get_autocast_dtype(device))
         with torch.autocast(device, enabled=False):
-            return _Unpacking.apply(rows, self)
-
-    def _bias(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return None if self.bias is None else self.bias.to(dtype)
-
-    @abstractmethod
-    def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The layer's output with this weight."""
-
-    @abstractmethod
-    def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient of the input, of this shape, from that of the output."""
+            output: torch.Tensor = _Unpacking.apply(rows, self)
+        return output
 
 
-class SmallLinear(_SmallLayer, nn.Linear):
+class SmallLinear(_SmallLayer, nn.Linear):  # type: ignore[override]  # its weight is computed, not stored
     """A linear layer with a packed weight, which cannot learn."""
 
     def __init__(self, layer: nn.Linear, packed: Packed) -> None:
@@ -154,13 +143,15 @@ class SmallLinear(_SmallLayer, nn.Linear):
         self.bias, self.packed = layer.bias, packed
 
     def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(rows, weight, self._bias(rows.dtype))
+        bias = None if self.bias is None else self.bias.to(rows.dtype)
+        return nn.functional.linear(rows, weight, bias)
 
     def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient of the input, of this shape, from that of the output."""
         return gradient @ weight
 
 
-class SmallConvolution(_SmallLayer, nn.Conv2d):
+class SmallConvolution(_SmallLayer, nn.Conv2d):  # type: ignore[override]  # its weight is computed, not stored
     """A convolution with a packed weight, which cannot learn."""
 
     def __init__(self, layer: nn.Conv2d, packed: Packed) -> None:
@@ -170,11 +161,13 @@ class SmallConvolution(_SmallLayer, nn.Conv2d):
         self.padding_mode, self.transposed = layer.padding_mode, layer.transposed
         self.bias, self.packed = layer.bias, packed
 
-    def _how(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
-
     def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return nn.functional.conv2d(rows, weight, self._bias(rows.dtype), **self._how())
+        bias = None if self.bias is None else self.bias.to(rows.dtype)
+        return nn.functional.conv2d(rows, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        return nn.grad.conv2d_input(shape, weight, gradient, **self._how())  # type: ignore[arg-type]
+        """The gradient of the input, of this shape, from that of the output."""
+        found: torch.Tensor = conv2d_input(
+            shape, weight, gradient, self.stride, self.padding, self.dilation, self.groups
+        )
+        return found

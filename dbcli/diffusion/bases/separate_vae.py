@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
 from dbcli.diffusion.bases.folder import entries_of, weight_files
 from dbcli.diffusion.bases.settings import check_scale
+from dbcli.diffusion.bases.single_file import original_names_of
 from dbcli.diffusion.files import original_names as names
-from dbcli.diffusion.files.checkpoint_names import under_original_names
 from dbcli.diffusion.files.model_files import open_weights, read_json
-from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.errors import BaseMissing, UnsupportedFile
+
+OF_STABLE_DIFFUSION = (
+    "--vae takes a VAE of Stable Diffusion 1.x or 2.x, such as vae-ft-mse-840000-ema-pruned.safetensors."
+)
+FILE_OR_FOLDER = "--vae takes a file or a diffusers folder."
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def with_vae(parts: Parts, path: Path) -> None:
     if latents != wanted:
         raise UnsupportedFile(
             f"{path} is a VAE with {latents} latent channels; the base's UNet takes {wanted}.",
-            hint="--vae takes a VAE of Stable Diffusion 1.x or 2.x, such as vae-ft-mse-840000-ema-pruned.safetensors.",
+            hint=OF_STABLE_DIFFUSION,
         )
     ours, theirs = (float(config.get("scaling_factor", 0.18215)) for config in (parts.configs["vae"], found.config))
     if abs(ours - theirs) > 1e-6:
@@ -62,24 +65,32 @@ def vae_parts(path: Path, base_config: dict[str, Any]) -> VaeParts:
     if path.is_dir():
         return _of_folder(path)
     if not path.is_file():
-        raise BaseMissing(f"There is no VAE at {path}.", hint="--vae takes a file or a diffusers folder.")
-    weights = under_original_names(open_weights(path))
+        raise BaseMissing(f"There is no VAE at {path}.", hint=FILE_OR_FOLDER)
+    weights = names.under_original_names(open_weights(path))
     prefix = names.VAE_PREFIX if any(name.startswith(names.VAE_PREFIX) for name in weights.names()) else ""
     present = {name.removeprefix(prefix): name for name in weights.names() if name.startswith(prefix)}
     if "decoder.conv_in.weight" not in present or "encoder.conv_in.weight" not in present:
-        raise UnsupportedFile(f"{path} is no VAE (autoencoder).", hint="--vae takes a file or a diffusers folder.")
+        raise UnsupportedFile(f"{path} is no VAE (autoencoder).", hint=FILE_OR_FOLDER)
     is_diffusers = any(name.startswith("encoder.down_blocks.") for name in present)
     config = copy.deepcopy(base_config)
     config["latent_channels"] = weights.shape(present["decoder.conv_in.weight"])[1]
     if "post_quant_conv.weight" not in present:
         raise UnsupportedFile(
             f"{path} is a VAE with {config['latent_channels']} latent channels, of another family.",
-            hint="--vae takes a VAE of Stable Diffusion 1.x or 2.x, such as vae-ft-mse-840000-ema-pruned.safetensors.",
+            hint=OF_STABLE_DIFFUSION,
         )
     block = "encoder.down_blocks.{}.resnets.0.conv1.weight" if is_diffusers else "encoder.down.{}.block.0.conv1.weight"
     widths = [present[block.format(index)] for index in range(8) if block.format(index) in present]
     config["block_out_channels"] = [weights.shape(name)[0] for name in widths]
-    return VaeParts(config, _entries(weights, present, config, is_diffusers=is_diffusers), [path], [])
+    if is_diffusers:
+        return VaeParts(config, entries_of([path]), [path], [])
+    check_config(config, f"{path} (vae)")
+    originals = {
+        name: present.get(original.removeprefix(names.VAE_PREFIX))
+        for name, original in original_names_of("vae", config).items()
+    }
+    entries = {name: Entry.of(weights, stored) for name, stored in originals.items() if stored is not None}
+    return VaeParts(config, entries, [path], [])
 
 
 def _inner(folder: Path) -> Path:
@@ -95,19 +106,3 @@ def _of_folder(folder: Path) -> VaeParts:
     check_scale(config, str(inner))
     files, notes = weight_files(inner, "vae")
     return VaeParts(config, entries_of(files), files, notes)
-
-
-def _entries(
-    weights: WeightFile, present: dict[str, str], config: dict[str, Any], *, is_diffusers: bool
-) -> dict[str, Entry]:
-    from dbcli.diffusion.bases.assembly import empty_network
-
-    if is_diffusers:
-        return entries_of([weights.path])
-    check_config(config, f"{weights.path} (vae)")
-    found = {}
-    for name in empty_network("vae", config).state_dict():
-        stored = present.get(names.vae_name(name, config).removeprefix(names.VAE_PREFIX))
-        if stored is not None:
-            found[name] = Entry(weights.shape(stored), partial(weights.read, stored))
-    return found

@@ -43,10 +43,8 @@ def sample_size(unet: Mapping[str, Any], where: str = "unet/config.json") -> int
     sides = found if isinstance(found, list | tuple) and found else [found]
     if sides[0] is None:
         return USUAL_SAMPLE_SIZE
-    if any(side != sides[0] for side in sides) or isinstance(sides[0], bool) or not isinstance(sides[0], int):
-        raise UnsafeFile(f"{where} (unet): sample_size is {found!r}, not a whole number.")
-    if sides[0] < 1:
-        raise UnsafeFile(f"{where} (unet): sample_size is {found!r}, not above 0.")
+    if any(side != sides[0] for side in sides) or type(sides[0]) is not int or sides[0] < 1:
+        raise UnsafeFile(f"{where} (unet): sample_size is {found!r}, not a whole number above 0.")
     return sides[0]
 
 
@@ -66,7 +64,8 @@ def _check_scheduler(config: Mapping[str, Any], where: str) -> None:
             f"{where} (scheduler): beta_schedule is {schedule!r}, none of {', '.join(BETA_SCHEDULES)}.", hint=ONLY
         )
     betas = config.get("trained_betas")
-    if betas is not None and not _are_betas(betas):
+    are_betas = isinstance(betas, list) and len(betas) == TRAIN_TIMESTEPS and all(map(_is_beta, betas))
+    if betas is not None and not are_betas:
         raise UnsafeFile(f"{where} (scheduler): trained_betas are not {TRAIN_TIMESTEPS} numbers between 0 and 1.")
     for key in ("beta_start", "beta_end"):
         if key in config and not _is_beta(config[key]):
@@ -75,10 +74,6 @@ def _check_scheduler(config: Mapping[str, Any], where: str) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _are_betas(values: Any) -> bool:
-    return isinstance(values, list) and len(values) == TRAIN_TIMESTEPS and all(map(_is_beta, values))
 
 
 def _is_beta(value: Any) -> bool:

@@ -9,7 +9,7 @@ they are the ones to train on.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
+from dbcli.diffusion.bases.assembly import Entry, Parts, check_config, empty_network
 from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single_file
 from dbcli.diffusion.files import original_names as names
-from dbcli.diffusion.files.checkpoint_names import under_original_names
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.schedulers.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
@@ -43,7 +42,7 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
     UnsupportedFile for another kind of model, BaseMissing when a part is absent, UnsafeFile when it is not sound.
     """
     stored = open_weights(path)
-    weights = under_original_names(stored)
+    weights = names.under_original_names(stored)
     check_single_file(weights, stored, needs_vae=needs_vae)
     for name in weights.names():
         if name.endswith((".weight", ".bias")):
@@ -59,8 +58,8 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
     parts = Parts(
         configs=configs,
         entries={
-            "unet": _unet_entries(weights, configs["unet"]),
-            "vae": _vae_entries(weights, configs["vae"]) if needs_vae else {},
+            "unet": _all_entries(weights, "unet", configs["unet"]),
+            "vae": _all_entries(weights, "vae", configs["vae"]) if needs_vae else {},
             "text_encoder": _text_entries(weights, configs["text_encoder"]),
         },
         files=[path],
@@ -89,17 +88,14 @@ def shipped_tokenizer(pad_token: str, max_tokens: int) -> Any:
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd" / "tokenizer"
-    settings = {"pad_token": pad_token, "model_max_length": max_tokens}
-    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **settings)
+    return CLIPTokenizer.from_pretrained(
+        str(folder), local_files_only=True, pad_token=pad_token, model_max_length=max_tokens
+    )
 
 
 def _version(stored: WeightFile) -> str:
     marks = (names.OPEN_CLIP_PREFIX, "text_encoders.clip_h.", "cond_stage_model.clip_h.")
     return "sd-v2" if any(name.startswith(marks) for name in stored.names()) else "sd-v1"
-
-
-def _is_open_clip(weights: WeightFile) -> bool:
-    return any(name.startswith(names.OPEN_CLIP_PREFIX) for name in weights.names())
 
 
 def _own_configs(weights: WeightFile) -> dict[str, Any] | None:
@@ -143,25 +139,11 @@ def fitted_configs(weights: WeightFile, version: str, *, with_vae: bool = True) 
 
 
 def _fit_text(text: dict[str, Any], weights: WeightFile) -> None:
-    mapped = _text_names(weights)
-    text["vocab_size"], text["hidden_size"] = mapped("embeddings.token_embedding.weight")
-    text["intermediate_size"] = mapped("encoder.layers.0.mlp.fc1.weight")[0]
+    original = _text_naming(weights)
+    table = original("embeddings.token_embedding.weight")[0]
+    text["vocab_size"], text["hidden_size"] = _size(weights, table, 0), _size(weights, table, 1)
+    text["intermediate_size"] = _size(weights, original("encoder.layers.0.mlp.fc1.weight")[0], 0)
     text["num_attention_heads"] = max(1, text["hidden_size"] // 64)
-
-
-def _text_names(weights: WeightFile) -> Any:
-    prefix, is_open_clip = _clip_prefix(weights), _is_open_clip(weights)
-
-    def shape(name: str) -> tuple[int, ...]:
-        original = names.open_clip_name(name)[0] if is_open_clip else prefix + name
-        if original not in set(weights.names()):
-            raise BaseMissing(f"{weights.path} lacks {original}.", hint=ONLY)
-        found = weights.shape(original)
-        if len(found) != 2:
-            raise UnsafeFile(f"{weights.path}: {original} has the shape {list(found)}.")
-        return found
-
-    return shape
 
 
 def _size(weights: WeightFile, name: str, axis: int) -> int:
@@ -173,60 +155,49 @@ def _size(weights: WeightFile, name: str, axis: int) -> int:
     return shape[axis]
 
 
-def _clip_prefix(weights: WeightFile) -> str:
-    """A few merging tools drop `text_model.` from the text encoder's names."""
+def _text_naming(weights: WeightFile) -> Callable[[str], tuple[str, int | None]]:
+    """How the file names the text encoder's tensors, and which third of a stacked matrix each is."""
+    if any(name.startswith(names.OPEN_CLIP_PREFIX) for name in weights.names()):
+        return names.open_clip_name
+    # A few merging tools drop `text_model.` from the text encoder's names.
     full = any(name.startswith(names.CLIP_PREFIX) for name in weights.names())
-    return names.CLIP_PREFIX if full else names.CLIP_PREFIX.removesuffix("text_model.")
+    prefix = names.CLIP_PREFIX if full else names.CLIP_PREFIX.removesuffix("text_model.")
+    return lambda name: (prefix + name, None)
 
 
-def _unet_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
-    return _mapped_entries(weights, names.UNET_PREFIX, _wanted("unet", config), names.unet_name, config)
+def original_names_of(component: str, config: dict[str, Any]) -> dict[str, str]:
+    """For every tensor of a UNet or VAE of this configuration its name in the original layout."""
+    rename = names.unet_name if component == "unet" else names.vae_name
+    return {name: rename(name, config) for name in empty_network(component, config).state_dict()}
 
 
-def _vae_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
-    return _mapped_entries(weights, names.VAE_PREFIX, _wanted("vae", config), names.vae_name, config)
-
-
-def _wanted(component: str, config: dict[str, Any]) -> list[str]:
-    """The names a network of this configuration has."""
-    from dbcli.diffusion.bases.assembly import empty_network
-
-    return [name.removeprefix("text_model.") for name in empty_network(component, config).state_dict()]
-
-
-def _mapped_entries(weights: WeightFile, prefix: str, wanted: list[str], rename: Any, config: Any) -> dict[str, Entry]:
+def _all_entries(weights: WeightFile, component: str, config: dict[str, Any]) -> dict[str, Entry]:
+    prefix = names.UNET_PREFIX if component == "unet" else names.VAE_PREFIX
     present = {name for name in weights.names() if name.startswith(prefix)}
-    entries = {}
-    for name in wanted:
-        original = rename(name, config)
-        if original in present:
-            entries[name] = Entry(weights.shape(original), partial(weights.read, original))
-            present.discard(original)
-    # What is left has no place in the network; it is passed on so that the comparison of names can say so.
-    entries.update({name: Entry(weights.shape(name), partial(weights.read, name)) for name in _strange(present)})
-    return entries
-
-
-def _strange(names_left: set[str]) -> list[str]:
-    """Training leftovers of the autoencoder (its loss, its discriminator) are no part of the model."""
-    return sorted(name for name in names_left if not name.startswith(f"{names.VAE_PREFIX}loss."))
+    originals = {
+        name: original for name, original in original_names_of(component, config).items() if original in present
+    }
+    # What is left has no place in the network; it is passed on so that the comparison of names can say so. Training
+    # leftovers of the autoencoder (its loss, its discriminator) are no part of the model.
+    left = present.difference(originals.values())
+    strange = {name: name for name in sorted(left) if not name.startswith(f"{names.VAE_PREFIX}loss.")}
+    return {name: Entry.of(weights, original) for name, original in (originals | strange).items()}
 
 
 def _text_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
-    present = set(weights.names())
-    prefix, is_open_clip = _clip_prefix(weights), _is_open_clip(weights)
+    present, original_name = set(weights.names()), _text_naming(weights)
     entries = {}
-    for name in _wanted("text_encoder", config):
-        original, third = names.open_clip_name(name) if is_open_clip else (prefix + name, None)
+    for name in empty_network("text_encoder", config).state_dict():
+        bare = name.removeprefix("text_model.")
+        original, third = original_name(bare)
         if original not in present:
             continue
-        shape = weights.shape(original)
-        if third is None:
-            entries[name] = Entry(shape, partial(weights.read, original))
-        else:
-            if shape[0] % 3:
-                raise UnsafeFile(f"{weights.path}: {original} has the shape {list(shape)}.")
-            entries[name] = Entry((shape[0] // 3, *shape[1:]), partial(_read_third, weights, original, third))
+        entry = Entry.of(weights, original)
+        if third is not None:
+            if entry.shape[0] % 3:
+                raise UnsafeFile(f"{weights.path}: {original} has the shape {list(entry.shape)}.")
+            entry = Entry((entry.shape[0] // 3, *entry.shape[1:]), partial(_read_third, weights, original, third))
+        entries[bare] = entry
     return entries
 
 
@@ -264,7 +235,7 @@ def _of_spread(parts: Parts, weights: WeightFile) -> str:
     """Stable Diffusion 2 files have the same names and shapes whether they predict noise or v.
 
     One layer tells them apart: the biases of the last block's first norm spread by 0.06 in the 512 px base and by 0.53
-    in the 768 px v model (ComfyUI draws the line at 0.09 too).
+    in the 768 px v model (ComfyUI sets the bound at 0.09 too).
     """
     spread = weights.read(TELLING_NAME).float().std(correction=0).item()
     found = V if spread > TELLING_SPREAD else EPSILON

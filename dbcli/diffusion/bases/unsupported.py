@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ CHANNELS = {
     9: "an inpainting model",
 }
 _QUANTISED = re.compile(r"\.(absmax|quant_map|quant_state\..+|nested_absmax|qweight|qzeros)$")
+_OF_AN_ADAPTER = "Give the base it was trained on; in its project, dreambooth import-lora takes LoRA files."
 # Settings of a UNet that ask for more than a prompt, and what such models are.
 _UNET_SETTINGS = (
     ("class_embed_type", "a UNet that is conditioned on classes or images (unCLIP, upscalers)"),
@@ -56,6 +57,18 @@ _ALONE = {
     "MotionAdapter": "a motion module of AnimateDiff",
 }
 
+# Pipelines of Stable Diffusion 1 and 2 that are not for text to image, by a part of their class.
+_TASKS = (
+    ("Inpaint", "an inpainting model"),
+    ("InstructPix2Pix", "an InstructPix2Pix model"),
+    ("LatentConsistency", "a latent consistency model"),
+    ("Upscale", "an upscaler"),
+    ("Depth2Img", "a depth-to-image model"),
+    ("UnCLIP", "a model conditioned on images (unCLIP)"),
+    ("ControlNet", "a model with a ControlNet"),
+    ("AltDiffusion", "an AltDiffusion model"),
+)
+
 
 def check_channels(taken: int, given: int, where: str) -> None:
     """Raises UnsupportedFile for a UNet that takes more channels than it gives."""
@@ -77,7 +90,7 @@ def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: boo
         what = kind.title if kind.kind == "adapter" else "a model with the layers of a LoRA in it"
         raise UnsupportedFile(
             f"{path} is {what}, not a base model.",
-            hint="Give the base it was trained on; in its project, dreambooth import-lora takes LoRA files.",
+            hint=_OF_AN_ADAPTER,
         )
     family = _family_of(kind, names)
     if family:
@@ -135,44 +148,28 @@ def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseM
 
 def check_folder(folder: Path) -> None:
     """Raises UnsupportedFile for a folder whose configurations name another kind of model; only JSON is read."""
-    if (folder / "model_index.json").is_file():
-        pipeline = str(read_json(folder / "model_index.json").get("_class_name", ""))
-        family = next((family for start, family in _FAMILIES if pipeline.startswith(start)), None)
-        what = f"a {family} model" if family else _task_of(pipeline)
-        if what is not None:
-            raise UnsupportedFile(f"{folder} is {what} ({pipeline}).", hint=ONLY)
+    _check_class(folder, "model_index.json", _task_of)
     if (folder / "unet" / "config.json").is_file():
         check_unet_config(read_json(folder / "unet" / "config.json"), f"{folder}")
         return
     if (folder / "adapter_config.json").is_file() or (folder / "pytorch_lora_weights.safetensors").is_file():
-        raise UnsupportedFile(
-            f"{folder} is a LoRA, not a base model.",
-            hint="Give the base it was trained on; in its project, dreambooth import-lora takes LoRA files.",
-        )
-    for name, said in (("transformer/config.json", "a transformer instead of a UNet"), ("config.json", None)):
-        if (folder / name).is_file():
-            found = str(read_json(folder / name).get("_class_name", ""))
-            family = next((family for start, family in _FAMILIES if found.startswith(start)), None)
-            what = f"a {family} model" if family else said or _ALONE.get(found)
-            if what is not None:
-                raise UnsupportedFile(f"{folder} is {what} ({found}).", hint=ONLY)
+        raise UnsupportedFile(f"{folder} is a LoRA, not a base model.", hint=_OF_AN_ADAPTER)
+    _check_class(folder, "transformer/config.json", lambda _: "a transformer instead of a UNet")
+    _check_class(folder, "config.json", _ALONE.get)
+
+
+def _check_class(folder: Path, file: str, otherwise: Callable[[str], str | None]) -> None:
+    """Refuses a folder by the class that one of its configurations names: by its family, or as `otherwise` says."""
+    if (folder / file).is_file():
+        found = str(read_json(folder / file).get("_class_name", ""))
+        family = next((family for start, family in _FAMILIES if found.startswith(start)), None)
+        what = f"a {family} model" if family else otherwise(found)
+        if what is not None:
+            raise UnsupportedFile(f"{folder} is {what} ({found}).", hint=ONLY)
 
 
 def _task_of(pipeline: str) -> str | None:
-    """What a pipeline of Stable Diffusion 1 and 2 is made for, where it is not text to image."""
-    for mark, what in (
-        ("Inpaint", "an inpainting model"),
-        ("InstructPix2Pix", "an InstructPix2Pix model"),
-        ("LatentConsistency", "a latent consistency model"),
-        ("Upscale", "an upscaler"),
-        ("Depth2Img", "a depth-to-image model"),
-        ("UnCLIP", "a model conditioned on images (unCLIP)"),
-        ("ControlNet", "a model with a ControlNet"),
-        ("AltDiffusion", "an AltDiffusion model"),
-    ):
-        if mark.lower() in pipeline.lower():
-            return what
-    return None
+    return next((what for mark, what in _TASKS if mark.lower() in pipeline.lower()), None)
 
 
 def check_unet_config(config: Mapping[str, Any], where: str) -> None:

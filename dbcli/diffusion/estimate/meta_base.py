@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
-from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, check_config, empty_network
+from dbcli.diffusion.bases.assembly import Parts, empty_networks
 from dbcli.diffusion.bases.base import (
     KNOWN_BASES,
     Base,
@@ -39,9 +39,7 @@ def load_meta_base(source: str, revision: str | None, **choices: str | None) -> 
         if reference.name not in KNOWN_BASES:
             raise
         parts = _shipped_parts(reference)
-    for component in COMPONENTS:
-        check_config(parts.configs[component], f"{parts.source} ({component})")
-    networks = {name: empty_network(name, parts.configs[name]) for name in COMPONENTS}
+    networks = empty_networks(parts)
     for network in networks.values():
         network.eval().requires_grad_(False)
     return joined(reference, parts, networks, "")
@@ -66,7 +64,7 @@ def _place_own(module: nn.Module, device: torch.device) -> None:
     for name, parameter in list(module.named_parameters(recurse=False)):
         placed = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
         setattr(module, name, nn.Parameter(placed, requires_grad=parameter.requires_grad))
-    if isinstance(module, Packed) and module.away:
+    if isinstance(module, Packed) and module.offload:
         module.codes, module.scales = (torch.empty_like(part, device="cpu") for part in (module.codes, module.scales))
     for name, buffer in list(module.named_buffers(recurse=False)):
         persistent = name not in module._non_persistent_buffers_set

@@ -93,30 +93,25 @@ _ADAPTER_PHRASES = {name: phrase for name, phrase, _ in _ADAPTERS}
 # What can lie beside the layers of a LoRA without making it something else.
 _BESIDE = ("weight differences", "norm differences", "bias differences", "sparse differences", "DoRA")
 
-_PHRASES = {
-    "checkpoint": "a model",
-    "unet": "a UNet or transformer alone",
-    "vae": "an autoencoder (VAE)",
-    "text-encoder": "a text encoder alone",
-    "embedding": "an embedding (textual inversion)",
-    "controlnet": "a ControlNet",
-    "motion-module": "a motion module of AnimateDiff",
-    "unknown": "a file of unknown kind",
-}
-# The first kind one of whose marks begins a name.
-_KIND_MARKS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("controlnet", re.compile(r"^(control_model\.|controlnet_|lllite_|input_hint_block\.|zero_convs\.)")),
-    ("motion-module", re.compile(r"motion_modules\.")),
-    ("checkpoint", re.compile(r"^(model\.diffusion_model\.|model_ema\.|cond_stage_model\.|conditioner\.embedders\.)")),
-    ("vae", re.compile(r"^(first_stage_model\.)?(encoder|decoder|quant_conv|post_quant_conv)\.(.*conv|weight)")),
+# Whole models: what they are called, and how tensors of theirs are named; the first that fits any name counts.
+_WHOLE: tuple[tuple[Kind, str, str], ...] = (
+    ("controlnet", "a ControlNet", r"^(control_model\.|controlnet_|lllite_|input_hint_block\.|zero_convs\.)"),
+    ("motion-module", "a motion module of AnimateDiff", r"motion_modules\."),
+    ("checkpoint", "a model", r"^(model\.diffusion_model\.|model_ema\.|cond_stage_model\.|conditioner\.embedders\.)"),
+    ("vae", "an autoencoder (VAE)", r"^(first_stage_model\.)?(encoder|decoder|(post_)?quant_conv)\.(.*conv|weight)"),
     (
         "unet",
-        re.compile(
-            r"^(diffusion_model\.)?(conv_in|input_blocks\.0|double_blocks\.0|transformer_blocks\.0|x_embedder)\."
-        ),
+        "a UNet or transformer alone",
+        r"^(diffusion_model\.)?(conv_in|input_blocks\.0|double_blocks\.0|transformer_blocks\.0|x_embedder)\.",
     ),
-    ("text-encoder", re.compile(r"^(transformer\.)?text_model\.|^(transformer\.)?resblocks\.|^encoder\.layers\.")),
+    ("text-encoder", "a text encoder alone", r"^(transformer\.)?(text_model|resblocks)\.|^encoder\.layers\."),
 )
+_WHOLE_PATTERNS = tuple((kind, re.compile(pattern)) for kind, _, pattern in _WHOLE)
+_PHRASES: dict[Kind, str] = {
+    **{kind: phrase for kind, phrase, _ in _WHOLE},
+    "embedding": "an embedding (textual inversion)",
+    "unknown": "a file of unknown kind",
+}
 _WORD_VECTORS = re.compile(r"^(emb_params|\*|clip_[lg]|string_to_param(\..+)?|bundle_emb\..+)$")
 _WIDEST_WORD = 75
 
@@ -153,7 +148,7 @@ def kind_of(weights: WeightFile) -> FileKind:
     if "OFT" in adapters and any(one.endswith(".oft_blocks") and len(weights.shape(one)) > 3 for one in names):
         adapters = ("BOFT", *adapters)
     # Whole models first: their keys may end in `.weight` alone, those of adapters never begin like theirs.
-    kind = next((kind for kind, mark in _KIND_MARKS if any(mark.search(one) for one in names)), None)
+    kind = next((kind for kind, mark in _WHOLE_PATTERNS if any(mark.search(one) for one in names)), None)
     if adapters and (kind is None or not _is_whole(names, adapters)):
         return FileKind("adapter", family, adapters)
     if kind is not None:
@@ -171,21 +166,13 @@ def _is_whole(names: Sequence[str], adapters: tuple[str, ...]) -> bool:
 def _family(names: Sequence[str], metadata: dict[str, str]) -> str:
     spelled = ["_".join(one.split(".")) for one in names]
     joint = any(_BEFORE_SD3.search(one) for one in spelled)
-    for family, pattern in _FAMILY_PATTERNS[1:] if joint else _FAMILY_PATTERNS:
-        if any(pattern.search(one) for one in spelled):
-            told = family
-            break
-    else:
-        told = ""
-    if told in ("", SD):
-        # Some layers of Stable Diffusion XL are called like those of 1 and 2: the file itself may know better.
-        return _said(metadata) or told
-    return told
-
-
-def _said(metadata: dict[str, str]) -> str:
+    patterns = _FAMILY_PATTERNS[1:] if joint else _FAMILY_PATTERNS
+    by_names = next((family for family, pattern in patterns if any(pattern.search(one) for one in spelled)), "")
+    if by_names not in ("", SD):
+        return by_names
+    # Some layers of Stable Diffusion XL are called like those of 1 and 2: the file itself may know better.
     text = " ".join(metadata.get(key, "") for key in ("modelspec.architecture", "ss_base_model_version")).lower()
-    return next((family for family, marks in _SAID if any(mark in text for mark in marks)), "")
+    return next((family for family, marks in _SAID if any(mark in text for mark in marks)), by_names)
 
 
 def _is_embedding(weights: WeightFile) -> bool:

@@ -6,8 +6,10 @@ its decoder backwards, and Stable Diffusion 2 carries OpenCLIP's text tower, who
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from dbcli.diffusion.files.weight_file import RenamedFile, WeightFile
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
@@ -49,6 +51,16 @@ _OPEN_CLIP_LAYER = {
     "self_attn.out_proj": "attn.out_proj",
 }
 _STACK_ORDER = ("q_proj", "k_proj", "v_proj")
+# Beginnings that ComfyUI and merging tools give names, and as the original layout has them; the first that fits counts.
+_OTHER_PREFIXES = (
+    ("diffusion_model.", UNET_PREFIX),
+    ("vae.", VAE_PREFIX),
+    ("text_encoders.clip_l.", "cond_stage_model."),
+    ("text_encoders.clip_h.", "cond_stage_model."),
+    ("cond_stage_model.clip_l.", "cond_stage_model."),
+    ("cond_stage_model.clip_h.", "cond_stage_model."),
+    ("text_encoders.", "cond_stage_model."),
+)
 
 
 def unet_name(name: str, config: Mapping[str, Any]) -> str:
@@ -56,36 +68,25 @@ def unet_name(name: str, config: Mapping[str, Any]) -> str:
     stem, _, kind = name.rpartition(".")
     if stem in _UNET_TOP:
         return f"{UNET_PREFIX}{_UNET_TOP[stem]}.{kind}"
-    block, rest = _split_block(name)
-    if block[0] == "mid_block":
-        part, inner = ".".join(rest[:2]), ".".join(rest[2:])
-        return f"{UNET_PREFIX}{_UNET_MIDDLE[part]}.{_inner_unet_name(rest[0], inner)}"
-    stride = int(config["layers_per_block"]) + 1
-    index, layer = int(block[1]), int(rest[1])
-    inner = _inner_unet_name(rest[0], ".".join(rest[2:]))
-    if block[0] == "down_blocks":
-        if rest[0] == "downsamplers":
-            return f"{UNET_PREFIX}input_blocks.{(index + 1) * stride}.0.op.{kind}"
-        slot = 0 if rest[0] == "resnets" else 1
-        return f"{UNET_PREFIX}input_blocks.{1 + index * stride + layer}.{slot}.{inner}"
-    if rest[0] == "upsamplers":
+    words = name.split(".")
+    if words[0] == "mid_block":
+        return f"{UNET_PREFIX}{_UNET_MIDDLE['.'.join(words[1:3])]}.{_inner_unet_name(words[1], words[3:])}"
+    index, group, stride = int(words[1]), words[2], int(config["layers_per_block"]) + 1
+    if group == "downsamplers":
+        return f"{UNET_PREFIX}input_blocks.{(index + 1) * stride}.0.op.{kind}"
+    if group == "upsamplers":
         slot = 2 if "CrossAttn" in config["up_block_types"][index] else 1
         return f"{UNET_PREFIX}output_blocks.{index * stride + stride - 1}.{slot}.conv.{kind}"
-    slot = 0 if rest[0] == "resnets" else 1
-    return f"{UNET_PREFIX}output_blocks.{index * stride + layer}.{slot}.{inner}"
+    # The first of the input blocks is `conv_in`.
+    half, first = ("input_blocks", 1) if words[0] == "down_blocks" else ("output_blocks", 0)
+    number, slot = first + index * stride + int(words[3]), 0 if group == "resnets" else 1
+    return f"{UNET_PREFIX}{half}.{number}.{slot}.{_inner_unet_name(group, words[4:])}"
 
 
-def _split_block(name: str) -> tuple[list[str], list[str]]:
-    words = name.split(".")
-    length = 1 if words[0] == "mid_block" else 2
-    return words[:length], words[length:]
-
-
-def _inner_unet_name(group: str, inner: str) -> str:
+def _inner_unet_name(group: str, words: Sequence[str]) -> str:
     if group != "resnets":
-        return inner
-    layer, _, kind = inner.rpartition(".")
-    return f"{_UNET_RESNET[layer]}.{kind}"
+        return ".".join(words)
+    return f"{_UNET_RESNET['.'.join(words[:-1])]}.{words[-1]}"
 
 
 def vae_name(name: str, config: Mapping[str, Any]) -> str:
@@ -120,11 +121,6 @@ def is_vae_attention(name: str) -> bool:
     return ".attentions." in name and name.endswith(".weight") and "group_norm" not in name
 
 
-def clip_name(name: str) -> str:
-    """The text encoder of Stable Diffusion 1: a prefix only. `name` comes without `text_model.`."""
-    return CLIP_PREFIX + name
-
-
 def open_clip_name(name: str) -> tuple[str, int | None]:
     """The text encoder of Stable Diffusion 2: the original name, and which third of a stacked matrix it is.
 
@@ -133,11 +129,24 @@ def open_clip_name(name: str) -> tuple[str, int | None]:
     if name in _OPEN_CLIP_TOP:
         return OPEN_CLIP_PREFIX + _OPEN_CLIP_TOP[name], None
     words = name.split(".")
-    head, layer, kind = (
-        f"{OPEN_CLIP_PREFIX}transformer.resblocks.{words[2]}",
-        ".".join(words[3:-1]),
-        words[-1],
-    )
+    head, layer, kind = f"{OPEN_CLIP_PREFIX}transformer.resblocks.{words[2]}", ".".join(words[3:-1]), words[-1]
     if layer in _OPEN_CLIP_LAYER:
         return f"{head}.{_OPEN_CLIP_LAYER[layer]}.{kind}", None
     return f"{head}.attn.in_proj_{kind}", _STACK_ORDER.index(words[4])
+
+
+def under_original_names(weights: WeightFile) -> RenamedFile:
+    """A file whose names begin as in the original layout; where two names would become one, the original stays."""
+    present = set(weights.names())
+    originals = {name: original_beginning(name) for name in weights.names()}
+    return RenamedFile(
+        weights, {name if original in present else original: name for name, original in originals.items()}
+    )
+
+
+def original_beginning(name: str) -> str:
+    """`diffusion_model.out.2.bias` → `model.diffusion_model.out.2.bias`; other names stay as they are."""
+    for met, original in _OTHER_PREFIXES:
+        if name.startswith(met):
+            return original + name.removeprefix(met)
+    return name

@@ -7,33 +7,26 @@ tensors stay memory-mapped until they are asked for, so their shapes can be chec
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dbcli.diffusion.files.damaged_files import how_to_get_again
+from dbcli.diffusion.files.weight_file import how_to_get_again
 from dbcli.errors import UnsafeFile, UnsupportedFile
 
 MAX_PICKLE_BYTES = 64 * 2**20
 
 
-class LightningModelCheckpoint:
-    """Stands in for the one class old Stable Diffusion checkpoints name in their pickle; it does nothing."""
+class Inert:
+    """Stands in for the one class that old Stable Diffusion checkpoints name in their pickle; it does nothing."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
         pass
-
-
-LIGHTNING_NAMES = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
-)
 
 
 class NamedParameters:
@@ -47,7 +40,11 @@ class NamedParameters:
         self.named = dict(parameters) if isinstance(parameters, dict) else {}
 
 
-PARAMETER_DICT = "torch.nn.modules.container.ParameterDict"
+STAND_INS: list[Any] = [
+    (Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (Inert, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
+    (NamedParameters, "torch.nn.modules.container.ParameterDict"),
+]
 
 
 class PickleFile:
@@ -58,10 +55,13 @@ class PickleFile:
         _check_archive(path)
         content = _read_pickle(path)
         _check_numbered(path, content)
-        tensors = _named_vectors(content) or _nested(content)
+        nested = content.get("state_dict") if isinstance(content, dict) else None
+        tensors = _named_vectors(content) or (nested if isinstance(nested, dict) else content)
         if not isinstance(tensors, dict):
             raise UnsafeFile(f"{path} holds no table of tensors.")
-        self._tensors = {name: value for name, value in tensors.items() if isinstance(name, str) and _is_plain(value)}
+        self._tensors: dict[str, torch.Tensor] = {
+            name: value for name, value in tensors.items() if isinstance(name, str) and _is_plain(value)
+        }
         if not self._tensors:
             raise UnsafeFile(f"{path} holds no tensors.")
         _check_sizes(path, self._tensors)
@@ -79,11 +79,6 @@ class PickleFile:
     def read(self, name: str) -> torch.Tensor:
         """One tensor as stored, contiguous, in memory of its own."""
         return self._tensors[name].detach().clone(memory_format=torch.contiguous_format)
-
-
-def _nested(content: Any) -> Any:
-    nested = content.get("state_dict") if isinstance(content, dict) else None
-    return nested if isinstance(nested, dict) else content
 
 
 def _named_vectors(content: Any) -> dict[str, Any]:
@@ -129,7 +124,7 @@ def _check_archive(path: Path) -> None:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        with _stubs():
+        with torch.serialization.safe_globals(STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged file; none may reach a person
         raise UnsafeFile(
@@ -150,13 +145,6 @@ def _check_sizes(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     described = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if described > 2 * path.stat().st_size:
         raise UnsafeFile(f"{path} describes {described} bytes of tensors, more than it has.")
-
-
-@contextmanager
-def _stubs() -> Iterator[None]:
-    stubs: list[Any] = [(LightningModelCheckpoint, name) for name in LIGHTNING_NAMES]
-    with torch.serialization.safe_globals([*stubs, (NamedParameters, PARAMETER_DICT)]):
-        yield
 
 
 def _plain_facts(content: Any) -> dict[str, str]:

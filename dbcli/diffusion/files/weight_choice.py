@@ -15,8 +15,8 @@ STEMS = {
     "unet": {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"},
     "vae": {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"},
 }
-# In order of preference after the plain name: the trained weights before their average, as they are the ones to go on
-# training, then what was rounded, with more bits before fewer.
+# In order of preference after the plain name: the trained weights before their average, as they are the ones to
+# continue training, then what was rounded, with more bits before fewer.
 VARIANTS = ("", "fp32", "non_ema", "ema", "fp16", "bf16")
 ROUNDED = ("fp16", "bf16")
 
@@ -40,23 +40,22 @@ def chosen_weights(component: str, names: Iterable[str]) -> WeightChoice | None:
     Safetensors come before pickles, then VARIANTS in their order, then one file before shards.
     """
     present = sorted(names)
-    found: list[tuple[tuple[int, int, str, int], WeightChoice]] = []
+    found: list[tuple[tuple[int, int, str, bool], WeightChoice]] = []
     for rank, (ending, stem) in enumerate(STEMS[component].items()):
         whole = re.compile(rf"{stem}(?:\.([A-Za-z0-9_.]+))?\.{ending}")
         index = re.compile(rf"{stem}\.{ending}\.index(?:\.([A-Za-z0-9_]+))?\.json")
         for name in present:
-            if match := whole.fullmatch(name):
-                variant = match[1] or ""
-                found.append(((rank, _order(variant), variant, 0), WeightChoice((name,), None, variant)))
-            elif match := index.fullmatch(name):
-                variant = match[1] or ""
-                shards = tuple(one for one in present if _is_shard(one, stem, ending, variant))
-                found.append(((rank, _order(variant), variant, 1), WeightChoice(shards, name, variant)))
+            match, in_shards = whole.fullmatch(name), False
+            if match is None:
+                match, in_shards = index.fullmatch(name), True
+            if match is None:
+                continue
+            variant = match[1] or ""
+            shards = tuple(one for one in present if _is_shard(one, stem, ending, variant))
+            choice = WeightChoice(shards, name, variant) if in_shards else WeightChoice((name,), None, variant)
+            order = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
+            found.append(((rank, order, variant, in_shards), choice))
     return min(found, key=lambda one: one[0])[1] if found else None
-
-
-def _order(variant: str) -> int:
-    return VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
 
 
 def _is_shard(name: str, stem: str, ending: str, variant: str) -> bool:

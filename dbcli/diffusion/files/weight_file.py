@@ -1,7 +1,9 @@
-"""What every reader of a model file offers, whatever the file is and whatever its tensors are called in it."""
+"""What every reader of a model file offers, whatever its tensors are called in it; and what to do about a bad file."""
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -57,3 +59,17 @@ def require_float(weights: WeightFile, name: str) -> None:
             f"{weights.path} is quantised: {name} is stored as {str(dtype).removeprefix('torch.')}.",
             hint="Use the model in fp16, bf16 or fp32.",
         )
+
+
+def is_in_hub_cache(path: Path) -> bool:
+    """Whether a file is a link into the hub's cache, which keeps what it downloaded under `blobs/`."""
+    return path.is_symlink() and path.resolve().parent.name == "blobs"
+
+
+def how_to_get_again(path: Path) -> str:
+    """The next step about a damaged file; one in the hub's cache is downloaded again once the damaged copy is gone."""
+    if is_in_hub_cache(path):
+        # Without its link alone the damaged copy would be linked to once more.
+        command = "del" if os.name == "nt" else "rm"
+        return f"{command} {shlex.quote(str(path.resolve()))}, then the same command, which downloads it again"
+    return "Download or copy it again; it may be cut short."

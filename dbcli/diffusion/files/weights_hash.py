@@ -3,7 +3,7 @@
 It is sha256 over, in a fixed order, each tensor's diffusers name, its shape and its values as 32-bit floats. Hence
 a folder, a `.safetensors` file and a `.ckpt` of one model share a hash, and so do its fp16 copy and that copy
 widened to fp32 (but not an fp32 original and its rounded fp16 copy: their weights differ). Facts that are not
-weights yet decide what they draw (see `Base`) are hashed in at the end.
+weights yet decide what they generate (see `Base`) are hashed in at the end.
 
 Reading and hashing 1 B parameters takes seconds, so for large models the digest is remembered in the user's cache
 by path, size and modification time of the files.
@@ -11,15 +11,16 @@ by path, size and modification time of the files.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from dbcli.diffusion.files.writing import save_json
 
 VERSION = "dreambooth-base-1"
 REMEMBER_FROM_BYTES = 256 * 2**20
@@ -35,7 +36,7 @@ class WeightsDigest:
         """Adds one tensor under its full name, e.g. `unet.conv_in.weight`."""
         self._hash.update(f"\n{name} {list(tensor.shape)}\n".encode())
         values = tensor.detach().to(device="cpu", dtype=torch.float32).contiguous()
-        self._hash.update(values.view(-1).view(torch.uint8).numpy())
+        self._hash.update(values.view(-1).view(torch.uint8).numpy().data)
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -61,15 +62,8 @@ def remember_digest(files: Sequence[Path], digest: str) -> None:
     """Stores a digest for these files; a cache that cannot be written is no fault."""
     if not _worth_remembering(files):
         return
-    target = _cache_file(files)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump({"digest": digest, "files": [str(path) for path in files]}, stream)
-        os.replace(temporary, target)
-    except OSError:
-        return
+    with contextlib.suppress(OSError):
+        save_json(_cache_file(files), {"digest": digest, "files": [str(path) for path in files]})
 
 
 def _worth_remembering(files: Sequence[Path]) -> bool:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 HASH_KEY = "modelspec.hash_sha256"
-COPY_BYTES = 2**22
+NO_HASH = "0x" + 64 * "0"
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -24,19 +23,14 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     The metadata gains the format and, where it is a ModelSpec table, the sha256 of all tensor bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    bare = path.with_name(f".{path.name}.{os.getpid()}.bare")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _beside(path)
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     table = {"format": "pt", **metadata}
+    is_modelspec = any(key.startswith("modelspec.") for key in table)
     try:
-        if any(key.startswith("modelspec.") for key in table):
-            write_tensor_file(_unshared(ready), bare)
-            _add_metadata(bare, temporary, table)
-        else:
-            write_tensor_file(_unshared(ready), temporary, table)
+        write_tensor_file(_unshared(ready), temporary, table | ({HASH_KEY: NO_HASH} if is_modelspec else {}))
         _commit(temporary, path)
     finally:
-        bare.unlink(missing_ok=True)
         temporary.unlink(missing_ok=True)
 
 
@@ -56,35 +50,24 @@ def write_tensor_file(
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     if metadata is not None and len(metadata) > 1:
-        _sort_metadata(path)
+        _settle_metadata(path, metadata)
 
 
-def _sort_metadata(path: Path) -> None:
-    """Puts the metadata of a file in alphabetical order: the library's is random, and equal runs make equal files."""
+def _settle_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Puts a file's metadata in order, as the library's is random and equal runs make equal files; and its hash."""
     with path.open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         entries = json.loads(file.read(length))
-        ordered = {"__metadata__": dict(sorted(entries.pop("__metadata__").items())), **entries}
-        header = json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        del entries["__metadata__"]
+        if HASH_KEY in metadata:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            entries = {**entries, "__metadata__": {**metadata, HASH_KEY: f"0x{digest}"}}
+        else:
+            entries = {"__metadata__": dict(sorted(metadata.items())), **entries}
+        header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
         if len(header) <= length:
             file.seek(8)
             file.write(header.ljust(length))
-
-
-def _add_metadata(source: Path, target: Path, metadata: Mapping[str, str]) -> None:
-    """Copies a safetensors file with a new table in its header, the hash of the tensor bytes among it."""
-    with source.open("rb") as old, target.open("wb") as new:
-        (length,) = struct.unpack("<Q", old.read(8))
-        entries = json.loads(old.read(length))
-        digest = hashlib.sha256()
-        while block := old.read(COPY_BYTES):
-            digest.update(block)
-        entries["__metadata__"] = {**metadata, HASH_KEY: f"0x{digest.hexdigest()}"}
-        header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-        header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
-        new.write(struct.pack("<Q", len(header)) + header)
-        old.seek(8 + length)
-        shutil.copyfileobj(old, new, COPY_BYTES)
 
 
 def save_json(path: Path, table: Mapping[str, Any]) -> None:
@@ -95,12 +78,16 @@ def save_json(path: Path, table: Mapping[str, Any]) -> None:
 def save_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all, lines ending in a line feed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _beside(path)
     try:
         temporary.write_bytes(text.encode("utf-8"))
         _commit(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

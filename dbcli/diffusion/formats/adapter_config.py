@@ -83,7 +83,7 @@ class AdapterConfig:
 
         table = self.table.get(patterns) or {}
         try:
-            keys = [get_pattern_key(table.keys(), path) for path in paths]
+            keys = [get_pattern_key(list(table), path) for path in paths]
         except re.error as error:
             raise self._senseless(patterns) from error
         value = next((table[key] for key in keys if key in table), self.table.get(default))
@@ -98,12 +98,14 @@ class AdapterConfig:
         from peft import LoraConfig
         from peft.tuners.tuners_utils import check_target_module_exists
 
-        fields = {name: self.table.get(name) for name in ("exclude_modules", "layers_to_transform", "layers_pattern")}
         targets = self.table.get("target_modules")
-        if targets is None or targets == "all-linear":
-            targets = ".*"
         try:
-            config = LoraConfig(target_modules=targets, **fields)
+            config = LoraConfig(
+                target_modules=".*" if targets in (None, "all-linear") else targets,
+                exclude_modules=self.table.get("exclude_modules"),
+                layers_to_transform=self.table.get("layers_to_transform"),
+                layers_pattern=self.table.get("layers_pattern"),
+            )
             found = [check_target_module_exists(config, path) for path in paths]
         except (re.error, ValueError, TypeError, AttributeError) as error:
             raise self._senseless("target_modules") from error

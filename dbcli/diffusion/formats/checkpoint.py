@@ -9,43 +9,36 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.bases.single_file import METADATA_KEY
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.writing import save_tensors
+from dbcli.diffusion.formats.diffusers_folder import Model
 from dbcli.diffusion.schedulers.prediction import marks
 
-METADATA_KEY = "dreambooth.configs"
 CLIP_VOCABULARY_SIZE = 49408
 POSITION_IDS = f"{names.CLIP_PREFIX}embeddings.position_ids"
 
 
 def write_checkpoint(
-    path: Path,
-    *,
-    unet: Any,
-    vae: Any,
-    text_encoder: Any,
-    scheduler_config: Mapping[str, Any],
-    max_tokens: int,
-    pad_token: str,
-    dtype: torch.dtype = torch.float16,
-    metadata: Mapping[str, str] | None = None,
+    path: Path, model: Model, *, dtype: torch.dtype = torch.float16, metadata: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Writes the three networks under their original names and returns those names.
+    """Writes the three networks of a model under their original names and returns those names.
 
     Tokens that were added to the vocabulary have no place in this layout and are left out. The exact configuration
     goes into the metadata, so that this program reads back any width; other programs ignore it. A base that predicts v
     is marked by empty tensors, as other programs expect it of Stable Diffusion 1.
     """
-    tensors = original_tensors(unet=unet, vae=vae, text_encoder=text_encoder)
-    tensors |= {mark: torch.empty(0) for mark in marks(scheduler_config)}
+    text_encoder = model.text_encoder
+    tensors = original_tensors(unet=model.unet, vae=model.vae, text_encoder=text_encoder)
+    tensors |= {mark: torch.empty(0) for mark in marks(model.scheduler_config)}
     tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     configs = {
-        "unet": _plain(unet.config),
-        "vae": _plain(vae.config),
+        "unet": _plain(model.unet.config),
+        "vae": _plain(model.vae.config),
         "text_encoder": {**text_encoder.config.to_dict(), "vocab_size": _vocabulary(text_encoder)},
-        "scheduler": dict(scheduler_config),
-        "max_tokens": max_tokens,
-        "pad_token": pad_token,
+        "scheduler": dict(model.scheduler_config),
+        "max_tokens": model.max_tokens,
+        "pad_token": str(model.tokenizer.pad_token),
     }
     text = json.dumps(configs, sort_keys=True, default=str)
     save_tensors(path, tensors, {**(metadata or {}), METADATA_KEY: text})
@@ -80,7 +73,7 @@ def _vocabulary(text_encoder: Any) -> int:
 
 
 def _clip_tensors(text_encoder: Any) -> dict[str, torch.Tensor]:
-    tensors = {names.clip_name(name): tensor for name, tensor in _text_tensors(text_encoder).items()}
+    tensors = {names.CLIP_PREFIX + name: tensor for name, tensor in _text_tensors(text_encoder).items()}
     # Published files carry the position numbers, and older tools complain where they are missing.
     tensors[POSITION_IDS] = torch.arange(text_encoder.config.max_position_embeddings).unsqueeze(0)
     return tensors

@@ -9,67 +9,42 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
+from dbcli.diffusion.files.weight_choice import STEMS
 from dbcli.diffusion.files.writing import save_json, save_tensors, save_text
 
-if TYPE_CHECKING:
-    from dbcli.diffusion.bases.base import Base
-
-WEIGHTS = {
-    "unet": "diffusion_pytorch_model.safetensors",
-    "vae": "diffusion_pytorch_model.safetensors",
-    "text_encoder": "model.safetensors",
-}
+WEIGHTS = {name: f"{stems['safetensors']}.safetensors" for name, stems in STEMS.items()}
 
 
-def write_base(folder: Path, base: Base, *, dtype: torch.dtype) -> None:
-    """Writes a base as it stands in memory; see write_diffusers_folder."""
-    write_diffusers_folder(
-        folder,
-        unet=base.unet,
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        scheduler_config=base.scheduler_config,
-        dtype=dtype,
-    )
+class Model(Protocol):
+    """What is written of a model: its networks, tokenizer and scheduler, as a base has them."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler_config: dict[str, Any]
+    max_tokens: int
 
 
-def write_diffusers_folder(
-    folder: Path,
-    *,
-    unet: Any,
-    vae: Any,
-    text_encoder: Any,
-    tokenizer: Any,
-    scheduler_config: Mapping[str, Any],
-    dtype: torch.dtype = torch.float16,
-) -> None:
-    """Writes the networks, tokenizer and scheduler under `folder`; `model_index.json` is written last."""
-    for name, network in {"unet": unet, "vae": vae, "text_encoder": text_encoder}.items():
-        save_tensors(folder / name / WEIGHTS[name], _tensors(name, network, dtype), {})
-    write_settings(
-        folder,
-        unet=unet,
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        scheduler_config=scheduler_config,
-    )
+def write_base(folder: Path, model: Model, *, dtype: torch.dtype = torch.float16) -> None:
+    """Writes a model's networks, tokenizer and scheduler under `folder`; `model_index.json` is written last."""
+    for name, file in WEIGHTS.items():
+        save_tensors(folder / name / file, _tensors(name, getattr(model, name), dtype), {})
+    write_settings(folder, model)
 
 
-def write_settings(
-    folder: Path, *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler_config: Mapping[str, Any]
-) -> None:
+def write_settings(folder: Path, model: Model) -> None:
     """Writes everything of a diffusers folder but the weights: what diffusers needs beside a single file."""
-    for name, network in {"unet": unet, "vae": vae, "text_encoder": text_encoder}.items():
-        save_json(folder / name / "config.json", _config(name, network))
-    write_tokenizer(folder / "tokenizer", tokenizer)
-    save_json(folder / "scheduler" / "scheduler_config.json", _scheduler(scheduler_config))
-    save_json(folder / "model_index.json", _index(scheduler_config))
+    for name in WEIGHTS:
+        save_json(folder / name / "config.json", _config(name, getattr(model, name)))
+    write_tokenizer(folder / "tokenizer", model.tokenizer)
+    scheduler = {"_class_name": "DDIMScheduler", **model.scheduler_config}
+    save_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    save_json(folder / "model_index.json", _index(model.scheduler_config))
 
 
 def _tensors(name: str, network: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -86,19 +61,14 @@ def _tensors(name: str, network: Any, dtype: torch.dtype) -> dict[str, torch.Ten
 
 
 def _config(name: str, network: Any) -> dict[str, Any]:
-    if name != "text_encoder":
-        config = json.loads(network.to_json_string())
-        return {key: value for key, value in config.items() if key != "_name_or_path"}
-    config = network.config.to_dict()
+    text = name == "text_encoder"
+    config = network.config.to_dict() if text else json.loads(network.to_json_string())
     config.pop("_name_or_path", None)
     # transformers loads a text encoder as its configuration says, diffusers the other networks as float32 unless
     # asked otherwise: whatever the file holds, a plain `from_pretrained` must give networks of one type.
     # Versions 4 read `torch_dtype`, versions 5 `dtype`.
-    return {**config, "architectures": ["CLIPTextModel"], "dtype": "float32", "torch_dtype": "float32"}
-
-
-def _scheduler(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"_class_name": "DDIMScheduler", **{key: value for key, value in config.items()}}
+    as_float32 = {"architectures": ["CLIPTextModel"], "dtype": "float32", "torch_dtype": "float32"}
+    return {**config, **(as_float32 if text else {})}
 
 
 def _index(scheduler_config: Mapping[str, Any]) -> dict[str, Any]:

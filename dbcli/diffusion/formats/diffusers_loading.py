@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.bases.assembly import quiet_libraries
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.formats.diffusers_folder import write_settings
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
+from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
 from dbcli.errors import DreamboothError
 
 
@@ -31,12 +32,12 @@ def misread_model(path: Path, base: Base) -> list[str]:
     """
     from diffusers import StableDiffusionPipeline
 
-    with _quiet(), _told(path):
+    with _quiet(), _explained(path):
         if path.is_dir():
             pipeline = StableDiffusionPipeline.from_pretrained(str(path), local_files_only=True)
         else:
             with TemporaryDirectory() as settings:
-                write_settings(Path(settings), **_parts(base), scheduler_config=base.scheduler_config)
+                write_settings(Path(settings), base)
                 pipeline = StableDiffusionPipeline.from_single_file(str(path), config=settings, local_files_only=True)
     return [
         f"{part}.{name}"
@@ -64,33 +65,12 @@ def lora_as_diffusers_reads_it(base: Base, path: Path) -> LoraWeights:
 
     Raises DreamboothError where diffusers does not take the file, with what it says.
     """
-    with _quiet(), _told(path):
+    with _quiet(), _explained(path):
         pipeline = _pipeline(base)
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
-        read = LoraWeights(_attached(base.unet), _attached(base.text_encoder))
+        read = attached_lora(base.unet, base.text_encoder)
         pipeline.unload_lora_weights()
     return read
-
-
-def _attached(network: Any) -> dict[str, LoraLayer]:
-    return {
-        name.removeprefix("text_model."): _layer(module)
-        for name, module in network.named_modules()
-        if getattr(module, "lora_A", None)
-    }
-
-
-def _layer(module: Any) -> LoraLayer:
-    (adapter,) = module.lora_A
-    rank, alpha, scaling = int(module.r[adapter]), float(module.lora_alpha[adapter]), float(module.scaling[adapter])
-    magnitude = module.lora_magnitude_vector[adapter].weight if adapter in module.lora_magnitude_vector else None
-    return LoraLayer(
-        module.lora_A[adapter].weight.detach().clone(),
-        module.lora_B[adapter].weight.detach().clone(),
-        # What counts is the strength a layer is given, whatever it is called.
-        alpha if math.isclose(scaling, alpha / rank) else scaling * rank,
-        None if magnitude is None else magnitude.detach().flatten().clone(),
-    )
 
 
 def load_embedding(base: Base, path: Path, token: str | None = None) -> None:
@@ -98,7 +78,7 @@ def load_embedding(base: Base, path: Path, token: str | None = None) -> None:
 
     Raises DreamboothError where diffusers does not take the file, with what it says.
     """
-    with _quiet(), _told(path):
+    with _quiet(), _explained(path):
         _pipeline(base).load_textual_inversion(
             str(path.parent), token=token, weight_name=path.name, local_files_only=True
         )
@@ -120,7 +100,10 @@ def _pipeline(base: Base) -> Any:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     return StableDiffusionPipeline(
-        **_parts(base),
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        unet=base.unet,
         scheduler=DDIMScheduler.from_config(base.scheduler_config),
         safety_checker=None,
         feature_extractor=None,
@@ -128,17 +111,8 @@ def _pipeline(base: Base) -> Any:
     )
 
 
-def _parts(base: Base) -> dict[str, Any]:
-    return {
-        "vae": base.vae,
-        "text_encoder": base.text_encoder,
-        "tokenizer": base.tokenizer,
-        "unet": base.unet,
-    }
-
-
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as fault:
@@ -157,14 +131,10 @@ def _quiet() -> Iterator[None]:
     # Each of the two has bars of its own; diffusers does not tell whether they are on, and nothing here wants them.
     diffusers_logging.disable_progress_bar()
     had_bars = transformers_logging.is_progress_bar_enabled()
-    verbosities = [(one, one.get_verbosity()) for one in (diffusers_logging, transformers_logging)]
     transformers_logging.disable_progress_bar()
-    for one, _ in verbosities:
-        one.set_verbosity_error()
     try:
-        yield
+        with quiet_libraries():
+            yield
     finally:
-        for one, verbosity in verbosities:
-            one.set_verbosity(verbosity)
         if had_bars:
             transformers_logging.enable_progress_bar()

@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 from dbcli.diffusion.bases.unsupported import check_folder, check_single_file
-from dbcli.diffusion.files.checkpoint_names import under_original_names
 from dbcli.diffusion.files.file_kinds import SD, kind_of
 from dbcli.diffusion.files.model_files import open_weights
+from dbcli.diffusion.files.original_names import under_original_names
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.formats.lora_names import BUNDLED
 from dbcli.errors import BaseMissing, UnsupportedFile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,17 +51,21 @@ class LoraWeights:
     left_out: list[str] = field(default_factory=list)
     says_strength: bool = True
 
-    @property
-    def by_input(self) -> bool:
-        """Whether a layer's DoRA lengths are those of its inputs, which only a merge into the base can follow."""
-        return any(layer.by_input for name in PARTS for layer in self.part(name).values())
-
     def part(self, name: str) -> dict[str, LoraLayer]:
         return self.unet if name == "unet" else self.text_encoder
 
     @property
+    def layers(self) -> list[LoraLayer]:
+        return [*self.unet.values(), *self.text_encoder.values()]
+
+    @property
+    def by_input(self) -> bool:
+        """Whether a layer's DoRA lengths are those of its inputs, which only a merge into the base can follow."""
+        return any(layer.by_input for layer in self.layers)
+
+    @property
     def has_dora(self) -> bool:
-        return any(layer.magnitude is not None for part in PARTS for layer in self.part(part).values())
+        return any(layer.magnitude is not None for layer in self.layers)
 
 
 @dataclass(frozen=True)
@@ -71,36 +76,31 @@ class PeftLora:
     tensors: dict[str, torch.Tensor]
 
 
-def lora_from_peft(
-    unet: Mapping[str, torch.Tensor],
-    text_encoder: Mapping[str, torch.Tensor],
-    *,
-    alpha: float | Mapping[str, Mapping[str, float]],
-) -> LoraWeights:
-    """From PEFT's state dicts (`….lora_A.weight`), as `get_peft_model_state_dict` gives them.
-
-    `alpha` is that of every layer, or a table by network ("unet", "text_encoder") and layer. Raises UnsafeFile where
-    a layer lacks one of its halves.
-    """
-    tables = {part: alpha[part] if isinstance(alpha, Mapping) else alpha for part in PARTS}
-    return LoraWeights(_layers(unet, tables["unet"]), _layers(text_encoder, tables["text_encoder"]))
+def attached_lora(unet: Any, text_encoder: Any) -> LoraWeights:
+    """The one adapter of PEFT inside each network, every layer with its own rank and alpha; copies on the CPU."""
+    return LoraWeights(_attached(unet), _attached(text_encoder))
 
 
-def _layers(tensors: Mapping[str, torch.Tensor], alpha: float | Mapping[str, float]) -> dict[str, LoraLayer]:
-    layers = {}
-    for name, down in tensors.items():
-        module, found, _ = name.partition(".lora_A.")
-        if not found:
-            continue
-        up = next((tensors[key] for key in tensors if key.startswith(f"{module}.lora_B.")), None)
-        if up is None:
-            raise UnsafeFile(f"The LoRA layer {module} has only one of its halves.")
-        magnitude = next((tensors[key] for key in tensors if key.startswith(f"{module}.lora_magnitude")), None)
-        flat = None if magnitude is None else magnitude.reshape(-1)
-        layer = module.removeprefix("text_model.")
-        own = alpha[layer] if isinstance(alpha, Mapping) else alpha
-        layers[layer] = LoraLayer(down, up, float(own), flat)
-    return layers
+def _attached(network: Any) -> dict[str, LoraLayer]:
+    return {
+        name.removeprefix("text_model."): _attached_layer(module)
+        for name, module in network.named_modules()
+        if getattr(module, "lora_A", None)
+    }
+
+
+def _attached_layer(module: Any) -> LoraLayer:
+    (adapter,) = module.lora_A
+    rank, alpha, scaling = int(module.r[adapter]), float(module.lora_alpha[adapter]), float(module.scaling[adapter])
+    down, up = (half[adapter].weight.detach().cpu().clone() for half in (module.lora_A, module.lora_B))
+    magnitude = module.lora_magnitude_vector[adapter].weight if adapter in module.lora_magnitude_vector else None
+    return LoraLayer(
+        down,
+        up,
+        # What counts is the strength a layer is given, whatever it is called.
+        alpha if math.isclose(scaling, alpha / rank) else scaling * rank,
+        None if magnitude is None else magnitude.detach().cpu().flatten().clone(),
+    )
 
 
 def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, PeftLora]:

@@ -22,7 +22,6 @@ from dbcli.diffusion.formats.lora_names import (
     BUNDLED,
     DIFFERENCES,
     MARKERS,
-    LoraName,
     Part,
     layers_by_name,
     spelled,
@@ -88,20 +87,20 @@ def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:
         split = split_name(name)
         if split is None:
             raise UnsupportedFile(f"{weights.path} holds {name}, which is no part of a LoRA for Stable Diffusion.")
-        if split.part in DIFFERENCES:
-            _require_zero(weights, name, split)
+        stem, part = split
+        if part in DIFFERENCES:
+            _require_zero(weights, name, DIFFERENCES[part])
             zeros += 1
             continue
-        names = found.setdefault(split.stem, {})
-        if split.part in names:
+        names = found.setdefault(stem, {})
+        if part in names:
             raise UnsafeFile(f"{weights.path} holds {name} twice under different names.")
-        names[split.part] = name
+        names[part] = name
     return found, zeros
 
 
-def _require_zero(weights: WeightFile, name: str, split: LoraName) -> None:
+def _require_zero(weights: WeightFile, name: str, what: str) -> None:
     if bool(weights.read(name).float().any()):
-        what = DIFFERENCES[split.part]
         raise UnsupportedFile(
             f"{weights.path} changes {what} too ({name}), which a run cannot hold; without them images would be wrong.",
             hint="merge it into its base with the program that made it, and use that as the base",

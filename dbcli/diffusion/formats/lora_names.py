@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from dbcli.diffusion.files import original_names
@@ -13,37 +12,25 @@ Part = Literal[
     "down", "up", "mid", "magnitude", "dora_scale", "alpha", "scale", "diff", "diff_b", "w_norm", "b_norm", "bias"
 ]
 
-# A name is cut at the first of these. Spellings of diffusers of 2023, kohya's, PEFT's (with and without the adapter's
-# name), AUTOMATIC1111's and ComfyUI's.
+# The halves as diffusers of 2023, kohya, AUTOMATIC1111 and ComfyUI spell them, and PEFT, whose names may bear the
+# adapter's name or no `weight`.
+_HALVES: dict[Part, tuple[str, ...]] = {
+    "down": (".lora.down", ".lora_linear_layer.down", "_lora.down", ".lora_down", ".lora_A", ".lora_A.default"),
+    "up": (".lora.up", ".lora_linear_layer.up", "_lora.up", ".lora_up", ".lora_B", ".lora_B.default"),
+}
+# A name is cut at the first of these.
 ENDINGS: dict[str, Part] = {
-    ".lora_A.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora_A.default.weight": "down",
-    ".lora_B.default.weight": "up",
-    ".lora.down.weight": "down",
-    ".lora.up.weight": "up",
-    ".lora_linear_layer.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up",
-    "_lora.down.weight": "down",
-    "_lora.up.weight": "up",
-    ".lora_down.weight": "down",
-    ".lora_up.weight": "up",
-    ".lora_mid.weight": "mid",
+    **{f"{spelt}.weight": half for half, spellings in _HALVES.items() for spelt in spellings},
     ".lora_A": "down",
     ".lora_B": "up",
+    ".lora_mid.weight": "mid",
     ".lora_magnitude_vector.default.weight": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
     ".lora_magnitude_vector": "magnitude",
-    ".dora_scale": "dora_scale",
-    ".alpha": "alpha",
-    ".scale": "scale",
     ".lora_B.bias": "bias",
     ".lora_B.default.bias": "bias",
     ".lora_up.bias": "bias",
-    ".diff": "diff",
-    ".diff_b": "diff_b",
-    ".w_norm": "w_norm",
-    ".b_norm": "b_norm",
+    **{f".{part}": part for part in ("dora_scale", "alpha", "scale", "diff", "diff_b", "w_norm", "b_norm")},
 }
 # What changes a model beside its low-rank layers, in words.
 DIFFERENCES: dict[Part, str] = {
@@ -72,28 +59,19 @@ BUNDLED = re.compile(r"bundle_emb\.(?P<word>.+?)\.(string_to_param\.(?P<key>.+)|
 MARKERS = frozenset({"v_pred", "ztsnr"})
 
 
-@dataclass(frozen=True)
-class LoraName:
-    """One tensor's name, cut: the layer as the file spells it, with its network before it, and which part it is."""
+def split_name(name: str) -> tuple[str, Part] | None:
+    """Cuts a tensor's name: the layer as the file spells it, with its network before it, and which part it is.
 
-    stem: str
-    part: Part
-
-
-def split_name(name: str) -> LoraName | None:
-    """`lora_te_text_model_…_q_proj.alpha` → (`text_encoder.text_model_…_q_proj`, `alpha`); None for no such part."""
+    `lora_te_text_model_…_q_proj.alpha` → (`text_encoder.text_model_…_q_proj`, `alpha`); None for no such part.
+    """
     ending = next((ending for ending in ENDINGS if name.endswith(ending)), None)
     if ending is None:
         return None
     stem = name[: -len(ending)].removeprefix("base_model.model.").replace(".processor", "")
-    for prefix, network in _PREFIXES:
-        if stem.startswith(prefix):
-            stem = f"{network}.{stem.removeprefix(prefix)}"
-            break
-    else:
-        stem = f"unet.{stem}"
+    prefix, network = next(((met, network) for met, network in _PREFIXES if stem.startswith(met)), ("", "unet"))
+    stem = f"{network}.{stem.removeprefix(prefix)}"
     # Old names end in `to_out_lora` where the layer is `to_out.0`, and `to_q_lora` in the text encoder is `q_proj`.
-    return LoraName(_old_name(stem) if ending.startswith("_lora.") else stem, ENDINGS[ending])
+    return _old_name(stem) if ending.startswith("_lora.") else stem, ENDINGS[ending]
 
 
 def _old_name(stem: str) -> str:

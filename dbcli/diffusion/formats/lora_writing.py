@@ -54,7 +54,8 @@ def write_diffusers_lora(
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Writes a LoRA for `pipeline.load_lora_weights`, alpha in its metadata; returns the names."""
-    tensors, configs = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    configs: dict[str, Any] = {}
     for part, peft in lora_to_peft(lora, unet, text_encoder).items():
         # Text encoder layers carry `text_model.` whatever the library here calls them: others look for it.
         inner = "text_model." if part == "text_encoder" else ""

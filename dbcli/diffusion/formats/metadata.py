@@ -17,24 +17,20 @@ if TYPE_CHECKING:
 
 THUMBNAIL_PX = 256
 
-
+Version = Literal["sd-v1", "sd-v2"]
 Addition = Literal["lora", "textual-inversion"]
 
 
-def architecture(*, version: Literal["sd-v1", "sd-v2"], prediction_type: str, addition: Addition | None) -> str:
+def architecture(*, version: Version, prediction_type: str, addition: Addition | None) -> str:
     """ModelSpec's name: `stable-diffusion-v1`, `stable-diffusion-v2-768-v`, and `/lora` for what is added to one."""
-    names = {
-        ("sd-v1", "epsilon"): "stable-diffusion-v1",
-        ("sd-v1", "v_prediction"): "stable-diffusion-v1",
-        ("sd-v2", "epsilon"): "stable-diffusion-v2-512",
-        ("sd-v2", "v_prediction"): "stable-diffusion-v2-768-v",
-    }
-    return names[version, prediction_type] + (f"/{addition}" if addition else "")
+    v2 = "v2-768-v" if prediction_type == "v_prediction" else "v2-512"
+    name = f"stable-diffusion-{'v1' if version == 'sd-v1' else v2}"
+    return f"{name}/{addition}" if addition else name
 
 
 def modelspec_metadata(
     *,
-    version: Literal["sd-v1", "sd-v2"],
+    version: Version,
     prediction_type: str,
     title: str,
     resolution_px: int,
@@ -80,69 +76,20 @@ def _data_url(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def kohya_metadata(
-    *,
-    version: Literal["sd-v1", "sd-v2"],
-    prediction_type: str,
-    rank: int,
-    alpha: float,
-    output_name: str,
-    base_name: str,
-    photo_counts: Mapping[str, int],
-    class_image_count: int,
-    steps: int,
-    batch_size: int,
-    resolution_px: int,
-    learning_rate: float,
-    text_learning_rate: float | None,
-    optimizer: str,
-    schedule: str,
-    seed: int,
-    precision: str,
-    prior_weight: float,
-    min_snr_gamma: float | None = None,
-    started: datetime | None = None,
-    finished: datetime | None = None,
-    extra: Mapping[str, str] | None = None,
-) -> dict[str, str]:
-    """kohya's table for a LoRA; all values are text, `None` is the word None, as its own files have it.
+def kohya_metadata(table: Mapping[str, object]) -> dict[str, str]:
+    """kohya's keys get their `ss_`; all values are text, `None` is the word None, as its own files have it."""
+    return {f"ss_{key}": str(value) for key, value in table.items()}
 
-    `photo_counts` maps each trigger phrase to how many photos taught it: a folder each in kohya's eyes.
-    """
+
+def kohya_base(version: Version, prediction_type: str) -> dict[str, object]:
+    """What kohya's table calls a base."""
+    v2 = "sd_v2_v" if prediction_type == "v_prediction" else "sd_v2"
+    return {"base_model_version": "sd_v1" if version == "sd-v1" else v2, "v2": version == "sd-v2"}
+
+
+def kohya_folders(photo_counts: Mapping[str, int]) -> dict[str, object]:
+    """How many photos taught each trigger phrase, for kohya's table: a folder each in its eyes."""
     folders = {f"1_{phrase}": (phrase, count) for phrase, count in photo_counts.items()}
-    table: dict[str, object] = {
-        "network_module": "networks.lora",
-        "network_dim": rank,
-        "network_alpha": alpha,
-        "base_model_version": "sd_v1" if version == "sd-v1" else _v2_name(prediction_type),
-        "v2": version == "sd-v2",
-        "output_name": output_name,
-        "sd_model_name": base_name,
-        "num_train_images": sum(photo_counts.values()),
-        "num_reg_images": class_image_count,
-        "max_train_steps": steps,
-        "steps": steps,
-        "total_batch_size": batch_size,
-        "resolution": f"({resolution_px}, {resolution_px})",
-        "learning_rate": learning_rate,
-        "unet_lr": learning_rate,
-        "text_encoder_lr": text_learning_rate,
-        "optimizer": optimizer,
-        "lr_scheduler": schedule,
-        "seed": seed,
-        "mixed_precision": precision,
-        "prior_loss_weight": prior_weight,
-        "min_snr_gamma": min_snr_gamma,
-        "clip_skip": None,
-        "tag_frequency": json.dumps({folder: {phrase: count} for folder, (phrase, count) in folders.items()}),
-        "dataset_dirs": json.dumps(
-            {folder: {"n_repeats": 1, "img_count": count} for folder, (_, count) in folders.items()}
-        ),
-        "training_started_at": None if started is None else started.timestamp(),
-        "training_finished_at": None if finished is None else finished.timestamp(),
-    }
-    return {f"ss_{key}": str(value) for key, value in table.items()} | dict(extra or {})
-
-
-def _v2_name(prediction_type: str) -> str:
-    return "sd_v2_v" if prediction_type == "v_prediction" else "sd_v2"
+    frequency = {folder: {phrase: count} for folder, (phrase, count) in folders.items()}
+    repeats = {folder: {"n_repeats": 1, "img_count": count} for folder, (_, count) in folders.items()}
+    return {"tag_frequency": json.dumps(frequency), "dataset_dirs": json.dumps(repeats)}

@@ -43,7 +43,7 @@ def check_targets(settings: ProjectSettings, profile: Profile) -> None:
 
 def require_layers(unet: nn.Module, text_encoder: nn.Module, lora: LoraSettings) -> None:
     """Raises ConfigError for names of layers that are not there, with those that are."""
-    from dbcli.diffusion.adapters.layer_targets import layers_of
+    from dbcli.diffusion.adapters.layer_names import layers_of
 
     _require(layers_of(unet), layers_of(text_encoder), lora)
 

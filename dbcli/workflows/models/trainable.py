@@ -44,7 +44,7 @@ def make_trainable(
     """
     import torch
 
-    from dbcli.diffusion.adapters.attach import add_lora, continue_lora, make_full
+    from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, make_full
     from dbcli.diffusion.bases.quantized import shrink
 
     if profile.train.gradient_checkpointing:
@@ -57,9 +57,15 @@ def make_trainable(
     if lora is None:
         require_layers(base.unet, base.text_encoder, profile.lora)
     if profile.lora.base != "full":
-        shrink(base.unet, profile.lora.base, away=profile.lora.offload)
-    how = profile.lora.model_dump(exclude={"base", "offload"})
-    how |= {"train_text": profile.train.text_encoder, "seed": profile.train.seed}
-    if lora is not None:
-        return continue_lora(base.unet, base.text_encoder, lora, **how)
-    return add_lora(base.unet, base.text_encoder, **how)
+        shrink(base.unet, profile.lora.base, offload=profile.lora.offload)
+    options = LoraOptions(
+        rank=profile.lora.rank,
+        alpha=profile.lora.alpha,
+        targets=profile.lora.targets,
+        text_targets=profile.lora.text_targets,
+        dropout=profile.lora.dropout,
+        dora=profile.lora.dora,
+        train_text=profile.train.text_encoder,
+        seed=profile.train.seed,
+    )
+    return add_lora(base.unet, base.text_encoder, options, lora)

@@ -58,14 +58,11 @@ def _size_bytes(base: Base, trainable: Trainable) -> int:
 def _write_lora(file: Path, base: Base) -> None:
     import torch
 
-    from dbcli.diffusion.adapters.attach import lora_alphas, lora_tensors
-    from dbcli.diffusion.formats.lora import lora_from_peft
+    from dbcli.diffusion.formats.lora import attached_lora
     from dbcli.diffusion.formats.lora_writing import write_diffusers_lora
 
     # A LoRA that went on from another one has alphas of its own, and maybe layers for a text encoder it did not train.
-    alphas = {"unet": lora_alphas(base.unet), "text_encoder": lora_alphas(base.text_encoder)}
-    text = lora_tensors(base.text_encoder) if alphas["text_encoder"] else {}
-    lora = lora_from_peft(lora_tensors(base.unet), text, alpha=alphas)
+    lora = attached_lora(base.unet, base.text_encoder)
     write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
 
 

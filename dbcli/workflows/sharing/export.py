@@ -198,17 +198,8 @@ def _write_folder(export: Export, model: Base) -> None:
 def _write_checkpoint(export: Export, model: Base, image: torch.Tensor) -> None:
     from dbcli.diffusion.formats.checkpoint import write_checkpoint
 
-    write_checkpoint(
-        export.path,
-        unet=model.unet,
-        vae=model.vae,
-        text_encoder=model.text_encoder,
-        scheduler_config=model.scheduler_config,
-        max_tokens=model.max_tokens,
-        pad_token=str(model.tokenizer.pad_token),
-        dtype=export.dtype,
-        metadata=_metadata(export, model, image, addition=None),
-    )
+    metadata = _metadata(export, model, image, addition=None)
+    write_checkpoint(export.path, model, dtype=export.dtype, metadata=metadata)
 
 
 def _write_lora(export: Export) -> Written:

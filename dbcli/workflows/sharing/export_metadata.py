@@ -100,33 +100,39 @@ def modelspec_of(
 
 def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights) -> dict[str, str]:
     """kohya's table, for a LoRA run; rank and alpha are those of most layers as they are written."""
-    from dbcli.diffusion.formats.metadata import kohya_metadata
+    from dbcli.diffusion.formats.metadata import kohya_base, kohya_folders, kohya_metadata
 
-    train = profile.train
+    train, photo_counts = profile.train, _photo_counts(record)
     rank, alpha = usual_rank_and_alpha(lora)
-    return kohya_metadata(
-        version=_version(model),
-        prediction_type=model.prediction_type,
-        rank=rank,
-        alpha=alpha,
-        output_name=record.name,
-        base_name=record.base.name,
-        photo_counts=_photo_counts(record),
-        class_image_count=sum(one["images"] for one in record.prior.get("sets", [])),
-        steps=record.result_step,
-        batch_size=train.batch_size * train.accumulation,
-        resolution_px=profile.images.resolution or model.resolution,
-        learning_rate=train.learning_rate,
-        text_learning_rate=(train.text_encoder_learning_rate or train.learning_rate) if train.text_encoder else None,
-        optimizer=train.optimizer,
-        schedule=train.schedule,
-        seed=train.seed,
-        precision=train.precision,
-        prior_weight=profile.prior.weight,
-        min_snr_gamma=train.min_snr_gamma,
-        started=datetime.fromisoformat(record.created),
-        finished=_finished(record),
-    )
+    size = profile.images.resolution or model.resolution
+    table = {
+        "network_module": "networks.lora",
+        "network_dim": rank,
+        "network_alpha": alpha,
+        **kohya_base(_version(model), model.prediction_type),
+        "output_name": record.name,
+        "sd_model_name": record.base.name,
+        "num_train_images": sum(photo_counts.values()),
+        "num_reg_images": sum(one["images"] for one in record.prior.get("sets", [])),
+        "max_train_steps": record.result_step,
+        "steps": record.result_step,
+        "total_batch_size": train.batch_size * train.accumulation,
+        "resolution": f"({size}, {size})",
+        "learning_rate": train.learning_rate,
+        "unet_lr": train.learning_rate,
+        "text_encoder_lr": (train.text_encoder_learning_rate or train.learning_rate) if train.text_encoder else None,
+        "optimizer": train.optimizer,
+        "lr_scheduler": train.schedule,
+        "seed": train.seed,
+        "mixed_precision": train.precision,
+        "prior_loss_weight": profile.prior.weight,
+        "min_snr_gamma": train.min_snr_gamma,
+        "clip_skip": None,
+        **kohya_folders(photo_counts),
+        "training_started_at": datetime.fromisoformat(record.created).timestamp(),
+        "training_finished_at": _finished(record).timestamp(),
+    }
+    return kohya_metadata(table)
 
 
 def usual_rank_and_alpha(lora: LoraWeights) -> tuple[int, float]:

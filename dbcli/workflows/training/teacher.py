@@ -165,7 +165,9 @@ def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str])
         return None
     settings = load_settings(layout)
     try:
-        channels, factor, resolution = latent_shape(settings.base, settings.revision, **settings.base_choices)
+        channels, factor, resolution = latent_shape(
+            settings.base, settings.revision, prediction_type=settings.prediction_type, vae=settings.vae
+        )
     except DreamboothError:
         channels, factor, resolution = USUAL_SHAPE
     side = (profile.images.resolution or resolution) // factor

@@ -133,15 +133,6 @@ def test_exports_carry_prediction_zero_snr_and_vae(tmp_path: Path, tensors) -> N
     tiny_models.networks(seed=1)["vae"].save_pretrained(tmp_path / "vae")
     base = load_base(str(tmp_path / "m.safetensors"), vae=str(tmp_path / "vae"))
     write_base(tmp_path / "folder", base, dtype=torch.float32)
-    write_checkpoint(
-        tmp_path / "out.safetensors",
-        unet=base.unet,
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        scheduler_config=base.scheduler_config,
-        max_tokens=base.max_tokens,
-        pad_token=str(base.tokenizer.pad_token),
-        dtype=torch.float32,
-    )
+    write_checkpoint(tmp_path / "out.safetensors", base, dtype=torch.float32)
     assert {"v_pred", "ztsnr"} <= set(open_weights(tmp_path / "out.safetensors").names())
     assert {load_base(str(tmp_path / name)).hash for name in ("folder", "out.safetensors")} == {base.hash}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import set_peft_model_state_dict
 
 from dbcli.diffusion.adapters.attach import attach_lora, merge_lora
 from dbcli.diffusion.adapters.mix import layer_change, merge_loras
@@ -102,7 +103,9 @@ def test_two_plain_loras_predict_what_peft_predicts_with_both_switched_on() -> N
     loras = [made(EVERYWHERE, ["fc1"], rank=4, alpha=8, seed=3), made(ATTENTION, [], rank=2, alpha=1, seed=4)]
     networks = fresh()
     for number, lora in enumerate(loras):
-        attach_lora(networks["unet"], networks["text_encoder"], lora, name=f"lora{number}")
+        for part, peft_lora in lora_to_peft(lora, networks["unet"], networks["text_encoder"]).items():
+            inject_adapter_in_model(LoraConfig(**peft_lora.config), networks[part], adapter_name=f"lora{number}")
+            set_peft_model_state_dict(networks[part], peft_lora.tensors, adapter_name=f"lora{number}")
     for network in networks.values():
         for module in network.modules():
             if hasattr(module, "lora_A") and hasattr(module, "base_layer"):

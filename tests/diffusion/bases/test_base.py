@@ -49,7 +49,7 @@ def test_the_facts_of_a_folder(source: Path) -> None:
     assert (base.kind, base.name, base.revision) == ("folder", "model", None)
     assert (base.prediction_type, base.max_tokens) == ("epsilon", 77)
     assert (base.vae_factor, base.latent_channels, base.resolution) == (8, 4, 64)
-    assert base.latent_scale == 0.18215
+    assert base.vae.config.scaling_factor == 0.18215
     assert not base.unet.training
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
 
@@ -232,7 +232,7 @@ def test_the_configurations_published_with_v1_4_are_understood(folder: Path) -> 
     }
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     base = load_base(str(folder))
-    assert (base.prediction_type, base.latent_scale, base.max_tokens) == ("epsilon", 0.18215, 77)
+    assert (base.prediction_type, base.vae.config.scaling_factor, base.max_tokens) == ("epsilon", 0.18215, 77)
 
 
 def test_a_configuration_cannot_name_code_to_fetch(folder: Path) -> None:

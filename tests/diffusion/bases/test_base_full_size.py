@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ import torch
 from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
 from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.diffusion.formats.checkpoint import original_tensors, write_checkpoint
-from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+from dbcli.diffusion.formats.diffusers_folder import write_base
 from tests.diffusion import tiny_models
 from tests.project import photo_makers
 
@@ -67,17 +68,12 @@ def files(tmp_path_factory) -> dict[str, Path]:
     """A folder, a `.safetensors` and a `.ckpt` of one random model, half precision, 2.1 GB each."""
     root, configs = tmp_path_factory.mktemp("full"), shipped_configs("sd-v1")
     networks = random_networks()
-    scheduler = configs["scheduler"]
-    write_diffusers_folder(root / "folder", **networks, tokenizer=tiny_models.tokenizer(), scheduler_config=scheduler)
-    write_checkpoint(
-        root / "model.safetensors",
-        **networks,
-        scheduler_config=scheduler,
-        max_tokens=77,
-        pad_token=configs["pad_token"],
-    )
+    settings = {"scheduler_config": configs["scheduler"], "max_tokens": 77}
+    model = SimpleNamespace(**networks, tokenizer=tiny_models.tokenizer(), **settings)
+    write_base(root / "folder", model)
+    write_checkpoint(root / "model.safetensors", model)
     torch.save({"state_dict": original_tensors(**networks), "global_step": 470000}, root / "model.ckpt")
-    del networks
+    del networks, model
     gc.collect()
     return {"folder": root / "folder", "safetensors": root / "model.safetensors", "ckpt": root / "model.ckpt"}
 

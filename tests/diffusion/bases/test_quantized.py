@@ -77,14 +77,14 @@ def test_adapters_learn_on_a_small_base_as_on_the_whole_one(
 
 
 @pytest.mark.parametrize("kept", ["int8", "nf4"])
-def test_weights_that_are_away_are_the_same_weights_and_follow_their_network_nowhere(kept: str) -> None:
-    unet, _ = lora(kept, away=True)
+def test_offloaded_weights_are_the_same_weights_and_follow_their_network_nowhere(kept: str) -> None:
+    unet, _ = lora(kept, offload=True)
     packed = [module for module in unet.modules() if isinstance(module, Packed)]
     here = [tensor.untyped_storage().data_ptr() for tensor in unet.buffers()]
     assert packed and all(one.codes.untyped_storage().data_ptr() not in here for one in packed)
     unet.to("meta")
     assert {one.codes.device.type for one in packed} == {"cpu"}
-    assert run(trainer_for(lora(kept, away=True), steps=3)) == run(trainer_for(lora(kept), steps=3))
+    assert run(trainer_for(lora(kept, offload=True), steps=3)) == run(trainer_for(lora(kept), steps=3))
 
 
 def test_nothing_of_an_unpacked_weight_is_kept_for_the_backward_pass() -> None:

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.bases.base import load_base
-from dbcli.diffusion.bases.single_file import TELLING_NAME
+from dbcli.diffusion.bases.single_file import METADATA_KEY, TELLING_NAME
 from dbcli.diffusion.files.model_files import open_weights
-from dbcli.diffusion.formats.checkpoint import METADATA_KEY, original_tensors
+from dbcli.diffusion.formats.checkpoint import original_tensors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models
 

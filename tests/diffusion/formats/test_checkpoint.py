@@ -28,16 +28,8 @@ def published() -> dict[str, tuple[int, ...]]:
 
 
 def write(path: Path, version: str = "sd-v1", dtype: torch.dtype = torch.float32, **metadata: str) -> Path:
-    networks, configs = tiny_models.networks(version), tiny_models.narrow_configs(version)
-    write_checkpoint(
-        path,
-        **networks,
-        scheduler_config=configs["scheduler"],
-        max_tokens=77,
-        pad_token=configs["pad_token"],
-        dtype=dtype,
-        metadata={key.replace("__", "."): value for key, value in metadata.items()},
-    )
+    table = {key.replace("__", "."): value for key, value in metadata.items()}
+    write_checkpoint(path, tiny_models.model(version), dtype=dtype, metadata=table)
     return path
 
 
@@ -89,20 +81,12 @@ def test_diffusers_reads_the_export_and_draws_the_same_bits(tmp_path: Path, vers
 
 def test_an_export_of_the_embedded_base_comes_back_whole(tmp_path: Path) -> None:
     base = load_base("tiny")
-    write_checkpoint(
-        tmp_path / "m.safetensors",
-        unet=base.unet,
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        scheduler_config=base.scheduler_config,
-        max_tokens=base.max_tokens,
-        pad_token=base.tokenizer.pad_token,
-        dtype=torch.float32,
-    )
+    write_checkpoint(tmp_path / "m.safetensors", base, dtype=torch.float32)
     again = load_base(str(tmp_path / "m.safetensors"))
     assert again.hash == base.hash
-    facts = ("prediction_type", "resolution", "vae_factor", "latent_channels", "latent_scale", "max_tokens")
+    facts = ("prediction_type", "resolution", "vae_factor", "latent_channels", "max_tokens")
     assert [getattr(again, fact) for fact in facts] == [getattr(base, fact) for fact in facts]
+    assert again.vae.config.scaling_factor == base.vae.config.scaling_factor
 
 
 def test_half_precision_rounds_weights_and_keeps_position_numbers_whole(tmp_path: Path) -> None:

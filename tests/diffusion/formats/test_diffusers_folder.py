@@ -10,7 +10,7 @@ import torch
 
 from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.files.model_files import open_weights
-from dbcli.diffusion.formats.diffusers_folder import write_diffusers_folder
+from dbcli.diffusion.formats.diffusers_folder import write_base
 from tests.diffusion import tiny_models
 
 PROMPTS = [
@@ -25,9 +25,7 @@ PROMPTS = [
 
 
 def write(folder: Path, version: str = "sd-v1", dtype: torch.dtype = torch.float32) -> Path:
-    networks, tokenizer = tiny_models.networks(version), tiny_models.tokenizer(version)
-    scheduler = tiny_models.narrow_configs(version)["scheduler"]
-    write_diffusers_folder(folder, **networks, tokenizer=tokenizer, scheduler_config=scheduler, dtype=dtype)
+    write_base(folder, tiny_models.model(version), dtype=dtype)
     return folder
 
 
@@ -86,17 +84,11 @@ def test_vocabulary_files_are_openais(tmp_path: Path) -> None:
 def test_a_word_added_by_training_survives(tmp_path: Path) -> None:
     import copy
 
-    networks, tokenizer = dict(tiny_models.networks()), tiny_models.tokenizer()
-    tokenizer.add_tokens(["<my-dog>"])
-    networks["text_encoder"] = copy.deepcopy(networks["text_encoder"])
-    networks["text_encoder"].resize_token_embeddings(49409)
-    write_diffusers_folder(
-        tmp_path / "out",
-        **networks,
-        tokenizer=tokenizer,
-        scheduler_config=tiny_models.narrow_configs()["scheduler"],
-        dtype=torch.float32,
-    )
+    model = tiny_models.model()
+    model.tokenizer.add_tokens(["<my-dog>"])
+    model.text_encoder = copy.deepcopy(model.text_encoder)
+    model.text_encoder.resize_token_embeddings(49409)
+    write_base(tmp_path / "out", model, dtype=torch.float32)
     base = load_base(str(tmp_path / "out"))
     assert 49408 in base.tokenizer("a <my-dog> here").input_ids
     assert base.text_encoder.config.vocab_size == 49409

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft, lora_to_peft
+from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora, lora_to_peft
 from dbcli.diffusion.formats.lora_files import read_lora
 from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
@@ -44,8 +44,7 @@ def tuned(targets: list[str], *, rank: int, alpha: int, dora: bool = False) -> t
                 parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
             if "magnitude" in name:
                 parameter.data *= 1.2
-    states = [get_peft_model_state_dict(networks[part]) for part in ("unet", "text_encoder")]
-    return draw(networks), lora_from_peft(*states, alpha=alpha)
+    return draw(networks), attached_lora(networks["unet"], networks["text_encoder"])
 
 
 @pytest.fixture(scope="module")

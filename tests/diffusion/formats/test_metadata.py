@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from PIL import Image
 
-from dbcli.diffusion.formats.metadata import architecture, kohya_metadata, modelspec_metadata
+from dbcli.diffusion.formats.metadata import architecture, kohya_base, kohya_folders, kohya_metadata, modelspec_metadata
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -53,29 +53,22 @@ def test_model_spec_has_what_it_must_have() -> None:
 
 def test_kohyas_table_is_text_and_names_the_trigger() -> None:
     table = kohya_metadata(
-        version="sd-v2",
-        prediction_type="v_prediction",
-        rank=4,
-        alpha=8,
-        output_name="0003-dog",
-        base_name="sd-v2-1",
-        photo_counts={"sks dog": 5, "mwf wolf": 3},
-        class_image_count=100,
-        steps=500,
-        batch_size=2,
-        resolution_px=768,
-        learning_rate=1e-4,
-        text_learning_rate=None,
-        optimizer="adamw",
-        schedule="constant",
-        seed=7,
-        precision="bf16",
-        prior_weight=1.0,
+        {
+            "network_dim": 4,
+            "network_alpha": 8,
+            **kohya_base("sd-v2", "v_prediction"),
+            "text_encoder_lr": None,
+            **kohya_folders({"sks dog": 5, "mwf wolf": 3}),
+        }
     )
     assert (table["ss_network_dim"], table["ss_network_alpha"]) == ("4", "8")
     assert (table["ss_base_model_version"], table["ss_v2"]) == ("sd_v2_v", "True")
     assert json.loads(table["ss_tag_frequency"]) == {"1_sks dog": {"sks dog": 5}, "1_mwf wolf": {"mwf wolf": 3}}
     assert json.loads(table["ss_dataset_dirs"])["1_mwf wolf"] == {"n_repeats": 1, "img_count": 3}
-    assert table["ss_num_train_images"] == "8"
     assert table["ss_text_encoder_lr"] == "None"
     assert all(isinstance(value, str) for value in table.values())
+
+
+def test_kohya_knows_three_kinds_of_bases() -> None:
+    assert kohya_base("sd-v1", "epsilon") == {"base_model_version": "sd_v1", "v2": False}
+    assert kohya_base("sd-v2", "epsilon") == {"base_model_version": "sd_v2", "v2": True}

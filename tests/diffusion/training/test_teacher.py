@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from dbcli.diffusion.adapters.attach import Trainable, add_lora, continue_lora, lora_alphas, lora_tensors, make_full
+from dbcli.diffusion.adapters.attach import LoraOptions, Trainable, add_lora, make_full
 from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_from_peft
+from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
@@ -95,8 +95,8 @@ def trainer_for(
 def opened(parts: dict[str, Any], method: str, *, text: bool = True) -> Trainable:
     if method == "full":
         return make_full(parts["unet"], parts["text_encoder"], train_text=text)
-    how = {"rank": 2, "alpha": 4.0, "targets": ["to_q", "to_v"], "text_targets": ["q_proj"], "dropout": 0.5}
-    return add_lora(parts["unet"], parts["text_encoder"], train_text=text, **how)
+    options = LoraOptions(2, 4.0, ["to_q", "to_v"], ["q_proj"], dropout=0.5, train_text=text)
+    return add_lora(parts["unet"], parts["text_encoder"], options)
 
 
 def teacher_for(parts: dict[str, Any], method: str) -> Teacher:
@@ -216,15 +216,14 @@ def mixed_lora(parts: dict[str, Any]) -> LoraWeights:
 @pytest.mark.parametrize("text", [False, True])
 def test_a_lora_of_mixed_ranks_is_gone_on_with_layer_for_layer(parts: dict[str, Any], text: bool) -> None:
     lora = mixed_lora(parts)
-    how = {"rank": 2, "alpha": 4.0, "targets": ["to_q"], "text_targets": ["q_proj"]}
-    trainable = continue_lora(parts["unet"], parts["text_encoder"], lora, train_text=text, **how)
+    options = LoraOptions(2, 4.0, ["to_q"], ["q_proj"], train_text=text)
+    trainable = add_lora(parts["unet"], parts["text_encoder"], options, lora)
     assert any(name.startswith("text_encoder.") for name in trainable.tensors) == text
-    alphas = {"unet": lora_alphas(parts["unet"]), "text_encoder": lora_alphas(parts["text_encoder"])}
-    back = lora_from_peft(lora_tensors(parts["unet"]), {}, alpha=alphas)
+    back = attached_lora(parts["unet"], parts["text_encoder"])
     assert {name: (layer.rank, layer.alpha) for name, layer in back.unet.items()} == {
         name: (layer.rank, layer.alpha) for name, layer in lora.unet.items()
     }
     assert all(torch.equal(back.unet[name].up, layer.up) for name, layer in lora.unet.items())
     trainer_for(parts, trainable, None, rate=1e-2).step()
-    after = lora_from_peft(lora_tensors(parts["unet"]), {}, alpha=alphas)
+    after = attached_lora(parts["unet"], parts["text_encoder"])
     assert not any(torch.equal(after.unet[name].up, layer.up) for name, layer in lora.unet.items())

@@ -9,9 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from dbcli.diffusion.adapters.attach import Trainable, add_lora, attach_lora, lora_tensors, make_full
+from dbcli.diffusion.adapters.attach import (
+    LoraOptions,
+    Trainable,
+    add_lora,
+    attach_lora,
+    make_full,
+)
 from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
-from dbcli.diffusion.formats.lora import lora_from_peft
+from dbcli.diffusion.formats.lora import attached_lora
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import BatchSampler, SubjectData
@@ -41,16 +47,8 @@ def opened(
 ) -> Trainable:
     if method == "full":
         return make_full(parts["unet"], parts["text_encoder"], train_text=text)
-    targets, text_targets = ["to_q", "to_v"], ["q_proj", "v_proj"]
-    return add_lora(
-        parts["unet"],
-        parts["text_encoder"],
-        train_text=text,
-        rank=rank,
-        alpha=alpha,
-        targets=targets,
-        text_targets=text_targets,
-    )
+    options = LoraOptions(rank, alpha, ["to_q", "to_v"], ["q_proj", "v_proj"], train_text=text)
+    return add_lora(parts["unet"], parts["text_encoder"], options)
 
 
 def trainer_for(
@@ -146,7 +144,8 @@ def test_a_trained_lora_draws_the_same_after_it_is_taken_out_and_attached(parts:
     fresh = {name: copy.deepcopy(network) for name, network in parts.items()}
     trainable = opened(parts, "lora", text=True, rank=2, alpha=5.0)
     run(trainer_for(parts, trainable, rate=1e-2, steps=2))
-    lora = lora_from_peft(lora_tensors(parts["unet"]), lora_tensors(parts["text_encoder"]), alpha=5.0)
+    lora = attached_lora(parts["unet"], parts["text_encoder"])
+    assert {(layer.rank, layer.alpha) for layer in lora.layers} == {(2, 5.0)}
     attach_lora(fresh["unet"], fresh["text_encoder"], lora)
     parts["unet"].eval()
     parts["text_encoder"].eval()
