@@ -26,11 +26,11 @@ class PassCost:
     operations: int
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its __init_subclass__ untyped
+class _Counter(TorchDispatchMode):
     """Counts the bytes of every storage that operations make, until it is freed."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        super().__init__()
         self.live = self.peak = self.flops = self.operations = 0
         self._known: dict[int, Any] = {}
 
