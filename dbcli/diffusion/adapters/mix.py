@@ -30,7 +30,7 @@ def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
     # Rows are outputs, or inputs where those are what has a length.
     rows = turned.transpose(0, 1) if layer.by_input else turned
     factor = layer.magnitude.to(original.device).float() / rows.flatten(1).norm(dim=1)
-    scaled = rows * factor.reshape(-1, *([1] * (rows.dim() - 1)))
+    scaled: torch.Tensor = rows * factor.reshape(-1, *([1] * (rows.dim() - 1)))
     return (scaled.transpose(0, 1) if layer.by_input else scaled) - original
 
 

@@ -62,10 +62,11 @@ class Base:
     revision: str | None
     kind: Kind
     hash: str
+    # Of diffusers' and transformers' classes, whose attributes are made from their configurations.
     tokenizer: Any
-    text_encoder: nn.Module
-    vae: nn.Module
-    unet: nn.Module
+    text_encoder: Any
+    vae: Any
+    unet: Any
     scheduler_config: dict[str, Any]
     prediction_type: str
     resolution: int

@@ -30,7 +30,7 @@ class _Counter(TorchDispatchMode):
     """Counts the bytes of every storage that operations make, until it is freed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.live = self.peak = self.flops = self.operations = 0
         self._known: dict[int, Any] = {}
 

@@ -25,16 +25,18 @@ from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.errors import Unreachable
 
 
-def load_meta_base(source: str, revision: str | None, **choices: str | None) -> Base:
+def load_meta_base(
+    source: str, revision: str | None, *, prediction_type: str | None = None, vae: str | None = None
+) -> Base:
     """A base on the meta device, float32: adapters can be added to it; `place` makes it able to run.
 
-    `choices` are those of `parts_of`: the prediction type and a separate VAE. Nothing is fetched: of a known base that
-    is not here yet the shipped configuration is taken. Raises Unreachable for any other that is not on this machine,
-    BaseMissing and UnsafeFile as `load_base` does.
+    For `prediction_type` and `vae` see `load_base`. Nothing is fetched: of a known base that is not here yet the
+    shipped configuration is taken. Raises Unreachable for any other that is not on this machine, BaseMissing and
+    UnsafeFile as `load_base` does.
     """
     reference = resolve_base(source, revision, offline=True)
     try:
-        parts = parts_of(reference, offline=True, **choices)
+        parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     except Unreachable:
         if reference.name not in KNOWN_BASES:
             raise

@@ -60,7 +60,7 @@ def test_reads_what_the_library_wrote(tmp_path: Path) -> None:
         ({"a": entry([2**62, 2**62], 0, 8)}, b"\0" * 8, "overflow"),
         ({"a": entry([-2], 0, 8)}, b"\0" * 8, "invalid value: integer `-2`"),
         ({"a": entry([True], 0, 4)}, b"\0" * 4, "invalid type: boolean"),
-        ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, b"\0" * 4, "invalid offset for tensor `b`"),
+        ({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, b"\0" * 4, "invalid offset for tensor `[ab]`"),
         ({"a": entry([1], 4, 8)}, b"\0" * 8, "invalid offset for tensor `a`"),
         ({"a": entry([1], 0, 4)}, b"\0" * 5, "not fully covered"),
         ({"a": entry([2], 0, 8)}, b"\0" * 4, "not fully covered"),
