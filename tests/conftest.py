@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.reliability.processes import ForkServer
+
 # Workers of pytest-xdist fill the processors; threads of theirs would take turns with each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -48,3 +50,11 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, str(home / name.lower()))
     yield
     shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Starts command lines as processes that need not import anything; one for all tests of a worker."""
+    made = ForkServer(tmp_path_factory.mktemp("commands"))
+    yield made
+    made.close()

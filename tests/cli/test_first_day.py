@@ -20,6 +20,7 @@ if sys.platform == "win32":
 
 import dbcli
 from tests.cli.terminals import CTRL_C, ENTER, Terminal
+from tests.reliability.processes import ForkServer
 
 PACKAGE = Path(dbcli.__file__).resolve().parent
 # A machine with other work is slow; what is waited for has a patience of its own.
@@ -37,8 +38,8 @@ FEW = {
 class Person:
     """Someone who types lines in a folder, and reads what comes."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, server: ForkServer) -> None:
+        self.folder, self.server = folder, server
         self.screen = ""
 
     def types(self, line: str, *answers: str, code: int = 0) -> str:
@@ -49,7 +50,7 @@ class Person:
                 self.folder = (self.folder / words[1]).resolve()
                 continue
             assert words[0] == "dreambooth", line
-            with Terminal(words[1:], self.folder, columns=COLUMNS, rows=150) as terminal:
+            with Terminal(words[1:], self.folder, server=self.server, columns=COLUMNS, rows=150) as terminal:
                 for number, answer in enumerate(answers, start=1):
                     terminal.wait_for("]:", times=number)
                     terminal.type(answer + ENTER)
@@ -67,7 +68,7 @@ class Person:
 
     def interrupts(self, line: str, when: str) -> None:
         """Types a line, and Ctrl-C once the screen shows a text."""
-        with Terminal(shlex.split(line)[1:], self.folder, columns=COLUMNS, rows=150) as terminal:
+        with Terminal(shlex.split(line)[1:], self.folder, server=self.server, columns=COLUMNS, rows=150) as terminal:
             terminal.wait_for(when)
             terminal.type(CTRL_C)
             assert terminal.end() == 130, terminal.text
@@ -112,11 +113,11 @@ def readme_lines() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> Person:
+def day(tmp_path_factory: pytest.TempPathFactory, server: ForkServer) -> Person:
     """A person after the lines of the README, as they stand."""
     folder = tmp_path_factory.mktemp("first day")
     (folder / "dbcli").symlink_to(PACKAGE, target_is_directory=True)
-    person = Person(folder)
+    person = Person(folder, server)
     lines = readme_lines()
     assert len(lines) == 6
     for line in lines:
@@ -192,7 +193,7 @@ def test_a_benchmark_that_is_stopped_is_proposed_again_and_ends(day: Person) -> 
 @pytest.mark.parametrize("line", ["", "subjects list", "tokens list", "runs list", "runs show 1", "reg list"])
 def test_no_word_of_a_table_is_broken(day: Person, line: str) -> None:
     narrow = words_of(day.types(f"dreambooth {line}".strip()))
-    with Terminal(line.split(), day.folder, columns=400, rows=150) as terminal:
+    with Terminal(line.split(), day.folder, server=day.server, columns=400, rows=150) as terminal:
         assert terminal.end() == 0
         wide = words_of(replayed(terminal.raw))
     assert {word for word in narrow - wide if not word.endswith("…")} == set()

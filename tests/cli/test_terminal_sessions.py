@@ -14,6 +14,7 @@ if sys.platform == "win32":
     pytest.skip("pseudo-terminals are a Unix thing", allow_module_level=True)
 
 from tests.cli.terminals import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
+from tests.reliability.processes import ForkServer
 
 Run = Callable[..., Any]
 COLOUR_CODE = re.compile(rb"\x1b\[(?:3|4|9|10)\d(?:;[\d;]*)?m")
@@ -53,12 +54,12 @@ def test_the_line_of_the_readme_stops_at_no_question(tmp_path: Path) -> None:
 
 
 def test_add_subject_asks_checks_each_answer_and_takes_dropped_files(
-    project: Path, photos: Path, tmp_path: Path
+    server: ForkServer, project: Path, photos: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "Rex & Co"
     photos.rename(folder)
     (tmp_path / "empty").mkdir()
-    with Terminal(["add-subject"], project, columns=120) as terminal:
+    with Terminal(["add-subject"], project, server=server, columns=120) as terminal:
         terminal.wait_for("Short name")
         for wrong, said in (("dog", "is there already"), ("Dog", "only in case"), ("my dog", "cannot be used")):
             terminal.type(wrong + ENTER)
@@ -119,7 +120,7 @@ def test_interactive_drawing_from_completion_to_ctrl_d(trained_project: Path) ->
 
 
 @pytest.mark.parametrize(("columns", "colour"), [(80, True), (120, False)])
-def test_training_shows_two_lines_that_fit(project: Path, columns: int, colour: bool) -> None:
+def test_training_shows_two_lines_that_fit(server: ForkServer, project: Path, columns: int, colour: bool) -> None:
     words = [
         "train",
         "--subject",
@@ -131,7 +132,7 @@ def test_training_shows_two_lines_that_fit(project: Path, columns: int, colour: 
         "--set=prior.images=1",
         "--set=prior.steps=1",
     ]
-    with Terminal(words, project, columns=columns, colour=colour) as terminal:
+    with Terminal(words, project, server=server, columns=columns, colour=colour) as terminal:
         assert terminal.end() == 0
         assert bool(COLOUR_CODE.search(terminal.raw)) is colour
         bar = next(number for number, line in enumerate(terminal.lines) if line.startswith("Training 0001-dog"))
@@ -142,10 +143,10 @@ def test_training_shows_two_lines_that_fit(project: Path, columns: int, colour: 
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_words_are_never_broken_in_the_middle(project: Path, columns: int) -> None:
-    with Terminal(["train", "--subject", "dog"], project, columns=columns) as terminal:
+def test_words_are_never_broken_in_the_middle(server: ForkServer, project: Path, columns: int) -> None:
+    with Terminal(["train", "--subject", "dog"], project, server=server, columns=columns) as terminal:
         terminal.wait_for("Which rare word is the identifier of dog [")
-        terminal.type("dog" + ENTER)
+        terminal.answer("dog")
         terminal.wait_for("Which rare word", times=2)
         terminal.type(CTRL_C)
         assert terminal.end() in (2, 130)
@@ -153,19 +154,19 @@ def test_words_are_never_broken_in_the_middle(project: Path, columns: int) -> No
         assert "shares a token with the class noun 'dog'" in terminal.text.replace("\n", " ")
 
 
-def test_a_stopped_sweep_is_proposed_again_and_says_what_is_left(project: Path) -> None:
+def test_a_stopped_sweep_is_proposed_again_and_says_what_is_left(server: ForkServer, project: Path) -> None:
     shared = "{train: {steps: 100000}, prior: {enabled: false}, draw: {steps: 1}}"
     grid = "{train.learning_rate: [1e-4, 2e-4]}"
     prompts = "{prompts: ['a {identifier} {class}'], count: 1}"
     text = f"name: long\nsubject: dog\nidentifier: sks\nsettings: {shared}\njudge: none\n"
     (project / "long.yaml").write_text(f"{text}pictures: {prompts}\ngrid: {grid}\n")
-    with Terminal(["sweep", "long.yaml"], project) as terminal:
+    with Terminal(["sweep", "long.yaml"], project, server=server) as terminal:
         terminal.wait_for("[1/4] Training 0001-dog")
         assert "200,000 training steps in 2 runs, 2 images in 2 cells" in terminal.text
         terminal.type(CTRL_C)
         assert terminal.end() == 130
         assert "dreambooth sweep long.yaml" in terminal.text
-    with Terminal([], project) as terminal:
+    with Terminal([], project, server=server) as terminal:
         assert terminal.end() == 0
         assert "Next: long stopped with 0 of 2 cells finished\n  dreambooth sweep long.yaml" in terminal.text
         assert "--resume" not in terminal.text

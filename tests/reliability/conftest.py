@@ -1,11 +1,11 @@
-"""A fork server and a project to break, made once for all tests of this folder."""
+"""A project to break, made once for all tests of this folder."""
 
 from __future__ import annotations
 
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,6 @@ def start_or_resume(server: ForkServer, project: Path) -> Process:
     """What a person types: the job, or --resume where there is a run to resume."""
     begun = (project / "runs" / RUN / "run.json").exists()
     return server.start(project, *(["train", "--resume", "1"] if begun else JOB))
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    made = ForkServer(tmp_path_factory.mktemp("commands"))
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,15 @@ that its children are forked without the threads of OpenMP.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
 import os
 import pkgutil
+import signal
 import sys
+import termios
 import traceback
 from typing import Any
 
@@ -90,13 +93,33 @@ def _start(request: dict[str, Any], sabotage: Any) -> int:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Takes on a command's own folder, environment, arguments and files for its output."""
+    """Takes on a command's own folder, environment, arguments, and a terminal or files for its output."""
     os.chdir(request["folder"])
-    os.environ.update(request["environment"])
     sys.argv = ["dreambooth", *request["words"]]
+    if "terminal" in request:
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        _sit_down_at(request["terminal"])
+        return
+    os.environ.update(request["environment"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, path in ((1, request["out"]), (2, request["err"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+
+
+def _sit_down_at(terminal: str) -> None:
+    """Makes a terminal this process's own, as a shell that was opened in it would."""
+    os.setsid()
+    file = os.open(terminal, os.O_RDWR)
+    fcntl.ioctl(file, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(file, number)
+    # What was made for the server's pipes knows of no terminal, and holds what they still have to bring.
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    # A test run that was put in the background ignores Ctrl-C, and would hand that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

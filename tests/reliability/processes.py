@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,13 @@ class Process:
     def wait(self) -> Ended:
         while self.is_alive():
             time.sleep(0.005)
-        code = self.server.ask(do="wait", pid=self.pid)["code"]
+        code = self.exit_code()
         out, err = (self.log.with_suffix(ending).read_text(errors="replace") for ending in (".out", ".err"))
         return Ended(code, out, err)
+
+    def exit_code(self) -> int:
+        """Waits until it ends, and forgets it."""
+        return int(self.server.ask(do="wait", pid=self.pid)["code"])
 
     def is_alive(self) -> bool:
         status = Path(f"/proc/{self.pid}/stat")
@@ -127,6 +131,12 @@ class ForkServer:
             sabotage={"no_network": {}, **sabotage},
         )["pid"]
         return Process(self, pid, folder, log)
+
+    def start_on(self, terminal: str, folder: Path, words: Sequence[str], environment: Mapping[str, str]) -> Process:
+        """Starts a command line on a terminal, with nothing in its environment but what is given."""
+        request = {"folder": str(folder), "words": list(words), "environment": dict(environment)}
+        pid = self.ask(do="start", terminal=terminal, sabotage={"no_network": {}}, **request)["pid"]
+        return Process(self, pid, folder, self.logs / "none")
 
     def run(self, folder: Path, *words: object, **sabotage: dict[str, Any]) -> Ended:
         """Runs a command line to its end."""

@@ -15,6 +15,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.subjects.subject_store import load_subject
 from dbcli.workflows.subjects.proposed_words import proposed_words
 from tests.project import photo_makers
+from tests.reliability.processes import ForkServer
 from tests.reliability.small_base import write_small_base
 
 Run = Callable[..., Any]
@@ -156,11 +157,11 @@ def test_an_existing_subject_points_to_the_command_that_changes_its_words(run: R
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a Unix thing")
-def test_a_terminal_asks_for_each_word_checks_it_at_once_and_asks_again(two: Path) -> None:
+def test_a_terminal_asks_for_each_word_checks_it_at_once_and_asks_again(server: ForkServer, two: Path) -> None:
     from tests.cli.terminals import ENTER, Terminal
 
     wolf, shades = proposed(two, "wolf"), proposed(two, "shades")
-    with Terminal(["train", *BOTH, *map(str, FAST)], two) as terminal:
+    with Terminal(["train", *BOTH, *map(str, FAST)], two, server=server) as terminal:
         terminal.wait_for(f"identifier of wolf [{wolf}]")
         terminal.type("mwf" + ENTER)
         terminal.wait_for("cannot be used")

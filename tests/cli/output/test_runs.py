@@ -16,6 +16,7 @@ if sys.platform == "win32":
     pytest.skip("pseudo-terminals are a Unix thing", allow_module_level=True)
 
 from tests.cli.terminals import Terminal
+from tests.reliability.processes import ForkServer
 
 Run = Callable[..., Any]
 SCORE = ("--judge", "tiny", "-n", 1)
@@ -75,9 +76,11 @@ def test_a_run_is_shown_with_its_scores_and_its_rate(run: Run, project: Path) ->
     assert re.search(r"^scores +DINO \d\.\d{3}, .*\(suite prompts, by tiny-dino, tiny-clip\)$", shown, re.MULTILINE)
 
 
-def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(run: Run, project: Path) -> None:
+def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(
+    server: ForkServer, run: Run, project: Path
+) -> None:
     with Terminal(
-        ["runs", "compare", "1", "2", "3", "--prompts", "prompts.txt", *map(str, SCORE)], project
+        ["runs", "compare", "1", "2", "3", "--prompts", "prompts.txt", *map(str, SCORE)], project, server=server
     ) as terminal:
         assert terminal.end() == 0
         lines = terminal.lines
@@ -88,7 +91,7 @@ def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(run: Run
     assert all(one["scores"] is not None for one in listed)
 
 
-def test_prose_beneath_a_listing_is_broken_between_words(project: Path) -> None:
-    with Terminal(["tokens", "suggest", "-n", "2", "--class", "dog"], project) as terminal:
+def test_prose_beneath_a_listing_is_broken_between_words(server: ForkServer, project: Path) -> None:
+    with Terminal(["tokens", "suggest", "-n", "2", "--class", "dog"], project, server=server) as terminal:
         assert terminal.end() == 0
         assert "relative to the class noun.\nWeak is good." in terminal.text
