@@ -108,7 +108,7 @@ def words_of(screen: str) -> set[str]:
 
 
 def readme_lines() -> list[str]:
-    section = README.read_text(encoding="utf-8").split("## Your first picture")[1]
+    section = README.read_text(encoding="utf-8").split("## Your first image")[1]
     return section.split("```\n")[1].strip().splitlines()
 
 
