@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,17 +52,12 @@ class _LoggedProgress:
     def __init__(self, progress: Progress, layout: Layout, names: Sequence[str], offline: bool) -> None:
         self._progress, self._layout, self._names, self._offline = progress, layout, names, offline
         self._open: dict[str, dict[str, Log]] = {}
+        self.note, self.warn = progress.note, progress.warn
 
     @contextmanager
     def stage(self, title: str, total: int, parts: int = 1) -> Iterator[Stage]:
         with self._progress.stage(title, total, parts) as stage:
             yield _LoggedStage(stage, self._write)
-
-    def note(self, text: str) -> None:
-        self._progress.note(text)
-
-    def warn(self, text: str) -> None:
-        self._progress.warn(text)
 
     def close(self) -> None:
         for opened in self._open.values():
@@ -72,14 +68,18 @@ class _LoggedProgress:
         if run not in self._open:
             self._open[run] = self._opened(run)
         for name, log in list(self._open[run].items()):
-            if not self._attempted(name, lambda log=log: log.write(step, values)):  # type: ignore[misc]
+            if not self._attempted(name, partial(log.write, step, values)):
                 del self._open[run][name]
 
     def _opened(self, run: str) -> dict[str, Log]:
         """The logs of a run, known only once it has its number; those that cannot be opened are left out."""
         folder, opened = self._layout.run_dir(run), dict[str, Log]()
+
+        def open_log(name: str) -> None:
+            opened[name] = OPENERS[name](folder, run, self._offline)
+
         for name in self._names:
-            self._attempted(name, lambda name=name: opened.update({name: OPENERS[name](folder, run, self._offline)}))  # type: ignore[misc]
+            self._attempted(name, partial(open_log, name))
         if opened:
             self._progress.note(f"Logging {run} to {' and '.join(opened)} ({folder / 'logs'}).")
         return opened
@@ -91,15 +91,7 @@ class _LoggedProgress:
 class _LoggedStage:
     def __init__(self, stage: Stage, write: Callable[[str, int, Mapping[str, float]], None]) -> None:
         self._stage, self._write = stage, write
-
-    def advance(self, amount: int = 1) -> None:
-        self._stage.advance(amount)
-
-    def complete(self, amount: int = 1) -> None:
-        self._stage.complete(amount)
-
-    def tell(self, text: str) -> None:
-        self._stage.tell(text)
+        self.advance, self.complete, self.tell = stage.advance, stage.complete, stage.tell
 
     def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
         self._stage.measure(run, step, values)
