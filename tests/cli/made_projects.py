@@ -24,12 +24,18 @@ def command(*words: object) -> None:
             signal.signal(number, handler)
 
 
-def trained_project(folder: Path, *words: str, base: Path | None = None) -> Path:
-    """A project on a base, the smallest unless it is given, with the subject dog and one run, trained with `words`."""
+def untrained_project(folder: Path, base: Path | None = None) -> Path:
+    """A project on a base, the smallest unless it is given, with the subject dog."""
     project = folder / "myproj"
     command("init", project, "--base", base or write_small_base(folder / "base"), "--quiet")
     for number in range(2):
         photo_makers.save(folder / "in" / f"{number}.png", photo_makers.plain((40, 90 * number, 50)))
     command("-C", project, "add-subject", "dog", "--class", "dog", "--token", "sks", folder / "in", "--quiet")
+    return project
+
+
+def trained_project(folder: Path, *words: str, base: Path | None = None) -> Path:
+    """The same with one run, trained with `words`."""
+    project = untrained_project(folder, base)
     command("-C", project, "train", "--subject", "dog", *TRAIN, *words, "--quiet")
     return project

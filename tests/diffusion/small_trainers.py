@@ -16,7 +16,7 @@ from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import BatchSampler, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer, train
+from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 STEPS, RATE = 20, 1e-3
@@ -81,14 +81,7 @@ def trainer_for(model: tuple[Any, Trainable], *, precision: str = "fp32", steps:
 
 
 def run(trainer: Trainer, until: int | None = None) -> Curve:
-    losses: Curve = []
-    train(
-        trainer,
-        on_step=lambda result: losses.append(result.loss),
-        after_step=lambda step: None,
-        should_stop=lambda: until is not None and trainer.done >= until,
-    )
-    return losses
+    return [trainer.step().loss for _ in range(trainer.done, until or trainer.loop.steps)]
 
 
 @cache

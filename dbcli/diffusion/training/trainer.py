@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,7 +136,10 @@ class Trainer:
             module.train()
 
     def step(self) -> StepResult:
-        """One optimiser step over `accumulation` micro-batches. The only place where gradients are made."""
+        """One optimiser step over `accumulation` micro-batches. The only place where gradients are made.
+
+        Raises TrainingDiverged after a loss that is not a finite number.
+        """
         began = time.perf_counter()
         factor = self.rate_factor(self.done) * self.rate_scale
         for group in self.optimiser.param_groups:
@@ -157,7 +160,10 @@ class Trainer:
             self._apply_gradients()
         self.done += 1
         self.is_between_steps = True
-        return self._result(parts, began)
+        result = self._result(parts, began)
+        if not math.isfinite(result.loss):
+            raise TrainingDiverged(f"The loss became {result.loss} at step {result.step}.")
+        return result
 
     def loss(self, micro_step: int) -> losses.LossParts:
         """DreamBooth's loss of one micro-batch, subject and class rows in one pass; this process's part of it."""
@@ -307,26 +313,3 @@ class Trainer:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_for(self.loop.seed, "dropout", micro_step))
             yield
-
-
-def train(
-    trainer: Trainer,
-    *,
-    on_step: Callable[[StepResult], None],
-    after_step: Callable[[int], None],
-    should_stop: Callable[[], bool],
-) -> bool:
-    """Runs to the last step; True when it got there, False when should_stop asked to end after a step.
-
-    on_step reports a finished step; after_step(step) is where the caller saves checkpoints and generates previews.
-    Raises TrainingDiverged on a loss that is not a finite number, before after_step can keep it.
-    """
-    while trainer.done < trainer.loop.steps:
-        result = trainer.step()
-        if not math.isfinite(result.loss):
-            raise TrainingDiverged(f"The loss became {result.loss} at step {result.step}.")
-        on_step(result)
-        after_step(result.step)
-        if should_stop() and trainer.done < trainer.loop.steps:
-            return False
-    return True

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dbcli.diffusion.distributed import SINGLE, ProcessGroup
-from dbcli.project.files.layout import Layout
-from dbcli.project.runs.run_store import RunRecord, RunSubject, append_event, save_run
+from dbcli.project.runs.run_store import RunSubject
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.workflows.class_images.draw import ClassImages, ensure_class_images
 from dbcli.workflows.models.textual_inversion import has_prior
-from dbcli.workflows.progress import Progress
-from dbcli.workflows.signals import StopSignal
+from dbcli.workflows.run_context import RunContext
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -27,51 +24,36 @@ def prior_settings(subject: RunSubject, profile: Profile) -> PriorSettings:
     return profile.prior.model_copy(update={"folder": None})
 
 
-def run_class_images(
-    layout: Layout,
-    base: Base,
-    record: RunRecord,
-    profile: Profile,
-    resolution: int,
-    progress: Progress,
-    stop: StopSignal,
-    group: ProcessGroup = SINGLE,
-) -> list[ClassImages | None]:
+def run_class_images(run: RunContext, base: Base) -> list[ClassImages | None]:
     """The class images of each subject shown; subjects of one class share a set. None for each with the prior off."""
-    found: list[ClassImages | None] = []
+    found: list[ClassImages | None] = [None] * len(run.record.shown)
     sets: dict[str, ClassImages] = {}
-    for subject in record.shown:
-        if not has_prior(profile):
-            found.append(None)
-            continue
-        settings = prior_settings(subject, profile)
-        known = f"{subject.class_noun}\n{settings.model_dump_json()}"
+    for place, subject in enumerate(run.record.shown if has_prior(run.profile) else ()):
+        settings, noun = prior_settings(subject, run.profile), subject.class_noun
+        known = f"{noun}\n{settings.model_dump_json()}"
         if known not in sets:
-            noun = subject.class_noun
-            sets[known] = ensure_class_images(layout, base, noun, settings, resolution, progress, stop, group)
-        found.append(sets[known])
+            sets[known] = ensure_class_images(
+                run.layout, base, noun, settings, run.resolution(base), run.progress, run.stop, run.group
+            )
+        found[place] = sets[known]
+    if run.group.is_main:
+        _tell(run, found)
     return found
 
 
-def tell_prior(
-    layout: Layout,
-    record: RunRecord,
-    class_images: Sequence[ClassImages | None],
-    profile: Profile,
-    progress: Progress,
-) -> None:
+def _tell(run: RunContext, class_images: Sequence[ClassImages | None]) -> None:
     """One line a run, printed and recorded: whether the prior is on, with which images."""
-    sets = {images.key: images for images in class_images if images is not None}
+    prior, sets = run.profile.prior, {images.key: images for images in class_images if images is not None}
     line = "; ".join(images.line for images in sets.values()) or "prior OFF"
-    if profile.prior.enabled and not has_prior(profile):
+    if prior.enabled and not has_prior(run.profile):
         line += ": new vectors change nothing that the base knows of the class"
-    if sets and profile.prior.weight == 0:
+    if sets and prior.weight == 0:
         line += " with weight 0"
-    progress.note(line)
-    record.prior = {
+    run.progress.note(line)
+    run.record.prior = {
         "line": line,
-        "weight": profile.prior.weight if sets else None,
+        "weight": prior.weight if sets else None,
         "sets": [{"key": one.key, "prompt": one.prompt, "images": len(one.files)} for one in sets.values()],
     }
-    append_event(layout, record.name, {"event": "prior", "line": line})
-    save_run(layout, record)
+    run.event("prior", {"line": line})
+    run.save()

@@ -251,7 +251,7 @@ def _training(model: _Model, recipe: str) -> _Training:
     return _Training(own, held, trainable.count, step)
 
 
-# Class images are drawn and photos encoded before a rung changes anything of a base: it is the same for all of them.
+# Class images come and photos are encoded before a rung changes anything of a base: it is the same for all of them.
 @lru_cache(maxsize=4)
 def _before(model: _Model, resolution: int | None, precision: str, at_once: tuple[int, int]) -> _Before:
     import torch

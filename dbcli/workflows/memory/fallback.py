@@ -6,31 +6,36 @@ import traceback
 
 from dbcli.errors import OutOfMemory
 from dbcli.project.files.atomic import remove_folder
-from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import checkpoints
-from dbcli.project.runs.run_store import Fallback, RunRecord, append_event, save_run
+from dbcli.project.runs.run_store import Fallback, RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.memory.ladder import below, rung_of
-from dbcli.workflows.progress import Progress
+from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.setup.effective_settings import AUTO
 
 
-def fall_back(layout: Layout, record: RunRecord, profile: Profile, error: Exception, progress: Progress) -> Profile:
-    """The next smaller recipe after memory was full, which `error` says; a run goes on with it from its last step.
+def fall_back(run: RunContext, error: Exception) -> Profile:
+    """The next smaller recipe after memory was full, which `error` says; the run goes on with it from its last step.
 
     Only `--profile auto` may turn one method into another. Raises OutOfMemory where no rung is left.
     """
-    here = rung_of(profile)
+    # The frames of what failed still hold its tensors.
+    traceback.clear_frames(error.__traceback__)
+    smaller: Profile
+    smaller, run.record.fallbacks = run.group.on_main(lambda: (_one_down(run, error), run.record.fallbacks))
+    return smaller
+
+
+def _one_down(run: RunContext, error: Exception) -> Profile:
+    record, profile, here = run.record, run.profile, rung_of(run.profile)
     found = below(profile, record.base.name, other_method=record.profile.get("name") == AUTO)
     if found is None or here is None:
         raise _no_way_down(record, profile) from error
-    # The frames of what failed still hold its tensors.
-    traceback.clear_frames(error.__traceback__)
     rung, smaller = found
     step, reason = record.step, (str(error).splitlines() or [type(error).__name__])[0][:300]
     if smaller.method != profile.method:
         # Adapters cannot take over full weights.
-        for folder in checkpoints(layout, record.name):
+        for folder in checkpoints(run.layout, record.name):
             remove_folder(folder)
         record.step, record.method, record.total_steps = 0, smaller.method, smaller.train.steps
     record.profile = smaller.model_dump(mode="json") | {"name": record.profile.get("name")}
@@ -38,11 +43,10 @@ def fall_back(layout: Layout, record: RunRecord, profile: Profile, error: Except
     record.fallbacks.append(
         Fallback(step=record.step, before=here.name, after=rung.name, reason=reason, optimiser_is_new=is_new)
     )
-    event = {"event": "fell back", "step": step, "from": here.name, "to": rung.name, "reason": reason}
-    append_event(layout, record.name, event)
-    save_run(layout, record)
+    run.event("fell back", {"step": step, "from": here.name, "to": rung.name, "reason": reason})
+    run.save()
     where = f"on from step {record.step}" if record.step else "from the beginning"
-    progress.warn(f"The memory is full. Falling back from '{here.name}' to '{rung.name}', {where}.")
+    run.progress.warn(f"The memory is full. Falling back from '{here.name}' to '{rung.name}', {where}.")
     return smaller
 
 

@@ -12,7 +12,7 @@ from dbcli.project.runs.checkpoints import checkpoint_folder, checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.weights import checked_weights
 from dbcli.project.subjects.lineage import parent_of
-from dbcli.workflows.models.trainable import make_trainable, take_over
+from dbcli.workflows.models.trainable import start_trainable
 from dbcli.workflows.setup.effective_settings import profile_of
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     require_base(record, base)
     profile = profile_of(layout, record)
     # What the run did not train itself is as it was in the run that it went on from.
-    parent = parent_of(layout, record)
-    lora = None if parent is None else take_over(layout, parent, base)
-    trainable = make_trainable(base, profile, record.subjects, lora)
+    trainable = start_trainable(layout, record, profile, base, parent_of(layout, record))
     load_result(trainable.tensors, result_file_of_checkpoint(checkpoint_folder(layout, record.name, step)))
     freeze(base.unet, base.text_encoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord, RunSubject
@@ -35,6 +35,14 @@ def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | No
     return read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
 
 
+def start_trainable(
+    layout: Layout, record: RunRecord, profile: Profile, base: Base, parent: RunRecord | None
+) -> Trainable:
+    """Opens what a run trains of its base, from the weights of `parent` where the run continues one."""
+    lora = None if parent is None else take_over(layout, parent, base)
+    return make_trainable(base, profile, record.subjects, lora)
+
+
 def make_trainable(
     base: Base, profile: Profile, subjects: Sequence[RunSubject], lora: LoraWeights | None = None
 ) -> Trainable:
@@ -48,7 +56,8 @@ def make_trainable(
     from dbcli.diffusion.bases.quantized import shrink
 
     if profile.train.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()  # type: ignore[operator]
+        unet: Any = base.unet
+        unet.enable_gradient_checkpointing()
     if profile.method == "full":
         dtype = torch.bfloat16 if profile.train.stochastic_rounding else torch.float32
         return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder, dtype=dtype)

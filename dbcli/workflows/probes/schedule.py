@@ -1,7 +1,7 @@
-"""When a run is probed, and with how many pictures: settled from its settings alone, so that every resume agrees.
+"""When a run is probed, and with how many images: settled from its settings alone, so that every resume agrees.
 
-Costs are counted in forward passes of one picture through the UNet. A training row is a forward pass, a backward pass
-worth two, and its share of the optimiser's step; a drawn picture is two passes a sampler step (guidance), and decoding.
+Costs are counted in forward passes of one image through the UNet. A training row is a forward pass, a backward pass
+worth two, and its share of the optimiser's step; an image is two passes per sampler step (guidance), and decoding.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dbcli.project.runs.probe_files import ProbePlan
+from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.models.textual_inversion import has_prior
 
 PASSES_A_TRAINING_ROW = 4
 PASSES_TO_DECODE = 4
 MOST_PROBES, MOST_PROBES_TO_STOP = 8, 24
-# Fewer points than this are hardly a front; then each probe rather has fewer pictures.
+# Fewer points than this are hardly a front; then each probe rather has fewer images.
 ENOUGH_PROBES = 5
 # A knee needs two points at least.
 LEAST_PROBES = 2
+
+
+def plan_of(record: RunRecord, profile: Profile) -> ProbePlan:
+    """The probes that a run's settings ask for."""
+    classes = len({subject.class_noun for subject in record.shown})
+    return plan_probes(profile, subjects=len(record.shown), classes=classes)
 
 
 def plan_probes(profile: Profile, *, subjects: int, classes: int) -> ProbePlan:
@@ -44,7 +51,7 @@ def plan_probes(profile: Profile, *, subjects: int, classes: int) -> ProbePlan:
         probes = min(int(affordable / images), most, steps)
         if probes >= (wanted if seeds > 1 else LEAST_PROBES):
             found = _spread(steps, _rounded(math.ceil(steps / probes)))
-            why = f"{len(found)} probes of {images} pictures fit into {settings.budget:.0%} of the steps' time"
+            why = f"{len(found)} probes of {images} images fit into {settings.budget:.0%} of the steps' time"
             return ProbePlan(steps=found, seeds=seeds, why=why)
     why = f"a run of {steps} steps has no room for {LEAST_PROBES} probes in {settings.budget:.0%} of its time"
     return ProbePlan(why=why)

@@ -1,21 +1,21 @@
-"""The pictures of one probe, the same at every checkpoint, and what the judges say of them."""
+"""The images of one probe, the same at every checkpoint, and what the judges say of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe
 from dbcli.project.prompts.identifiers import render_with, render_without
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.class_images.draw import class_prompt
 from dbcli.workflows.images.generated import image_size, in_words, recipes_for, sampling_of, words_of
+from dbcli.workflows.progress import Stage
+from dbcli.workflows.run_context import RunContext
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
     from dbcli.metrics.judges.judge import Judges
 
-# Away from the seeds that pictures and evaluations begin with: what a checkpoint is chosen by must not be what it is
+# Away from the seeds that images and evaluations begin with: what a checkpoint is chosen by must not be what it is
 # judged by later.
 SEED_OFFSET = 1_000_000
 Role = Literal["plain", "scene", "class"]
@@ -32,7 +32,7 @@ Role = Literal["plain", "scene", "class"]
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of the set: whose it is, what it is for, and the text that CLIP reads."""
+    """One image of the set: whose it is, what it is for, and the text that CLIP reads."""
 
     subject: str
     role: Role
@@ -42,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Found:
-    """What a probe measured; lists hold a value a picture, in the set's order."""
+    """What a probe measured; lists hold a value per image, in the set's order."""
 
     fidelities: list[float]
     editabilities: list[float]
@@ -50,12 +50,12 @@ class Found:
     copying: bool
 
 
-def probe_items(record: RunRecord, profile: Profile, base: Base, seeds: int) -> list[Item]:
+def probe_items(run: RunContext, base: Base, seeds: int) -> list[Item]:
     """The set of a run: each subject as it was trained and in every scene, and its class, with fixed seeds."""
-    probe = profile.probe
-    how = {"sampler": probe.sampler, "steps": probe.steps, "eta": 0.0, "compile": False}
-    settings = in_words(profile.draw.model_copy(update=how), words_of(record))
-    size = image_size(base, None, None, profile.images.resolution)
+    record, profile, probe = run.record, run.profile, run.profile.probe
+    changed = {"sampler": probe.sampler, "steps": probe.steps, "eta": 0.0, "compile": False, "count": seeds}
+    settings = in_words(profile.draw.model_copy(update=changed), words_of(record))
+    size, seed = image_size(base, None, None, profile.images.resolution), profile.train.seed + SEED_OFFSET
     items: list[Item] = []
     for subject in record.shown:
         words = {subject.name: words_of(record)[subject.name]}
@@ -63,51 +63,30 @@ def probe_items(record: RunRecord, profile: Profile, base: Base, seeds: int) -> 
         wanted += [("scene", template) for template in probe.prompts]
         wanted.append(("class", class_prompt(profile.prior.template, subject.class_noun)))
         for role, template in wanted:
-            drawn = render_with(template, words)
-            for recipe in _recipes(drawn, settings, seeds, profile.train.seed, size, base, record):
-                items.append(Item(subject.name, role, recipe, render_without(template, words)))
+            prompt, scoring_text = render_with(template, words), render_without(template, words)
+            recipes = recipes_for([prompt], settings, seed=seed, size_px=size, base=base, record=record)
+            items += [Item(subject.name, role, recipe, scoring_text) for recipe in recipes]
     return items
 
 
-def _recipes(
-    prompt: str,
-    settings: DrawSettings,
-    count: int,
-    seed: int,
-    size: tuple[int, int],
-    base: Base,
-    record: RunRecord,
-) -> list[Recipe]:
-    many = settings.model_copy(update={"count": count})
-    return recipes_for([prompt], many, seed=seed + SEED_OFFSET, size_px=size, base=base, record=record)
-
-
-def draw_items(
-    base: Base,
-    items: Sequence[Item],
-    *,
-    batch_size: int,
-    on_image: Callable[[int], None],
-    should_stop: Callable[[], bool],
-    on_note: Callable[[str], None] = lambda line: None,
-    group: ProcessGroup = SINGLE,
-) -> list[Image.Image]:
-    """The pictures of a set in its order; one that two subjects of a class share is drawn once. Raises Interrupted."""
+def generate_items(run: RunContext, base: Base, items: Sequence[Item], stage: Stage, title: str) -> list[Image.Image]:
+    """The images of a set in its order; one that two subjects of a class share is made once. Raises Interrupted."""
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.sampling.sample import SampleRequest, sample_images
 
-    orders = [SampleRequest(item.recipe.prompt, item.recipe.seed, item.recipe.negative) for item in items]
-    distinct = list(dict.fromkeys(orders))
-    how = sampling_of(items[0].recipe, batch_size)
+    requests = [SampleRequest(item.recipe.prompt, item.recipe.seed, item.recipe.negative) for item in items]
+    distinct, batch_size = list(dict.fromkeys(requests)), run.profile.draw.batch_size
+    settings, own = sampling_of(items[0].recipe, batch_size), run.group.split(range(len(distinct)), batch_size)
     images: dict[SampleRequest, Image.Image] = {}
-    own = group.split(range(len(distinct)), batch_size)
-    with group.together():
-        for index, pixels in sample_images(base, distinct, how, wanted=own, should_stop=should_stop, on_note=on_note):
+    with run.group.together():
+        for index, pixels in sample_images(
+            base, distinct, settings, wanted=own, should_stop=run.stop, on_note=stage.tell
+        ):
             images[distinct[index]] = to_image(pixels)
-            on_image(len(images))
-    for part in group.gather(images):
+            stage.tell(f"{title}: image {len(images)}")
+    for part in run.group.gather(images):
         images |= part
-    return [images[order] for order in orders]
+    return [images[request] for request in requests]
 
 
 class Panel:
@@ -126,9 +105,9 @@ class Panel:
         self.real = {name: mean_pairwise_within(rows) for name, rows in self._photos.items()}
 
     def score(self, items: Sequence[Item], images: Sequence[Image.Image]) -> Found:
-        """Fidelity: DINO of a subject's pictures to its photos. Editability: CLIP-T of those in scenes.
+        """Fidelity: DINO of a subject's images to its photos. Editability: CLIP-T of those in scenes.
 
-        Preservation is DINO of the class's pictures to the photos, lower is better. Copying: a subject whose pictures
+        Preservation is DINO of the class's images to the photos, lower is better. Copying: a subject whose images
         are nearer to its photos than these are to each other.
         """
         from dbcli.metrics.scores import mean_matched_cosine, mean_pairwise_cosine

@@ -6,15 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import TrainingDiverged
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import drop_files, first_fault
-from dbcli.project.runs.checkpoints import checkpoints, newest_checkpoint, save_checkpoint
-from dbcli.project.runs.run_store import RunRecord, append_event, read_events, save_run
+from dbcli.project.runs.checkpoints import checkpoints, newest_checkpoint, save_checkpoint, step_of
+from dbcli.project.runs.run_store import RunRecord, read_events
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.training.divergence import (
     LARGEST_ERROR,
     BeginAgain,
@@ -35,14 +35,22 @@ class Checkpoints:
     The main rank writes and judges them; `load_newest` and `recover` are called by all.
     """
 
-    layout: Layout
-    record: RunRecord
+    run: RunContext
     trainer: Trainer
-    profile: Profile
-    progress: Progress
-    group: ProcessGroup = SINGLE
     errors: dict[int, float] = field(default_factory=dict)
     loaded: int = 0
+
+    def begin(self, rate_scale: float) -> None:
+        """Puts the trainer at the newest checkpoint, else at the start of the run, with so much of its learning rates.
+
+        Where lower rates are tried, the beginning is a place to go back to as well.
+        """
+        if self.load_newest():
+            self.run.event("resumed", {"step": self.trainer.done})
+            return
+        self.trainer.rate_scale = rate_scale
+        if self.run.profile.train.on_divergence == "lower-rate":
+            self.run.group.on_main(self.save)
 
     def save(self) -> None:
         """Makes a checkpoint of this step, if there is none, and says so in the record."""
@@ -50,22 +58,21 @@ class Checkpoints:
 
         state = self.trainer.state()
         save_checkpoint(
-            self.layout,
-            self.record.name,
+            self.run.layout,
+            self.run.name,
             state.step,
             lambda folder: write_state(folder, state),
-            keep=self.profile.train.keep_checkpoints,
-            # Where lower rates are tried, the beginning is a place to go back to as well.
-            keep_first=self.profile.train.on_divergence == "lower-rate",
+            keep=self.run.profile.train.keep_checkpoints,
+            keep_first=self.run.profile.train.on_divergence == "lower-rate",
             needed_bytes=state.size_bytes,
         )
-        self.record.step = state.step
-        save_run(self.layout, self.record)
+        self.run.record.step = state.step
+        self.run.save()
 
     def rescue(self) -> None:
         """A checkpoint of the last whole step after the memory was full, if there is the memory for that."""
         self.trainer.optimiser.zero_grad(set_to_none=True)
-        if self.trainer.is_between_steps and self.trainer.done > self.record.step:
+        if self.trainer.is_between_steps and self.trainer.done > self.run.record.step:
             with suppress(Exception):  # the checkpoint before it stands
                 self.save()
 
@@ -73,18 +80,15 @@ class Checkpoints:
         """Puts the newest sound checkpoint into the trainer; False where there is none."""
         from dbcli.diffusion.training.state_files import read_state
 
-        found = self.group.on_main(
-            lambda: newest_checkpoint(
-                self.layout,
-                self.record.name,
-                on_damage=lambda fault: self.progress.warn(f"{fault}; an earlier checkpoint is used."),
-            )
-        )
+        def on_damage(fault: str) -> None:
+            self.run.progress.warn(f"{fault}; an earlier checkpoint is used.")
+
+        found = self.run.group.on_main(lambda: newest_checkpoint(self.run.layout, self.run.name, on_damage))
         if found is None:
             return False
         self.trainer.load_state(self._as_settings_are_now(read_state(found)))
-        self.record.step = self.loaded = self.trainer.done
-        self.errors = recorded_errors(read_events(self.layout, self.record.name), self.trainer.done)
+        self.run.record.step = self.loaded = self.trainer.done
+        self.errors = recorded_errors(read_events(self.run.layout, self.run.name), self.trainer.done)
         return True
 
     def add(self, result: StepResult) -> None:
@@ -98,12 +102,12 @@ class Checkpoints:
 
         Raises the error where the run has to stop, BeginAgain where only the base is left to go back to.
         """
-        self._go_back(error.message, self.group.on_main(lambda: self._scale_after(error)))
+        self._go_back(error.message, self.run.group.on_main(lambda: self._scale_after(error)))
 
     def _as_settings_are_now(self, state: TrainingState) -> TrainingState:
         """The state of a checkpoint without what settings that changed after it have made meaningless."""
-        later = [one for one in self.record.changes if state.step <= one.step]
-        fallbacks = [one for one in self.record.fallbacks if state.step <= one.step]
+        later = [one for one in self.run.record.changes if state.step <= one.step]
+        fallbacks = [one for one in self.run.record.fallbacks if state.step <= one.step]
         if any("train.optimizer" in one.settings for one in later) or any(one.optimiser_is_new for one in fallbacks):
             state.optimiser = {}  # another kind of optimiser's numbers mean nothing to this one
         if any("train.learning_rate" in one.settings for one in later):
@@ -113,24 +117,24 @@ class Checkpoints:
     def _drop_unsound(self, *, at_once: bool) -> None:
         """Removes the checkpoints whose weights led to a divergence; that of step 0 is the base, which stays."""
         limit = min(last_sound_step(self.errors), self.loaded - 1 if at_once else self.trainer.done)
-        found = checkpoints(self.layout, self.record.name)
+        found = checkpoints(self.run.layout, self.run.name)
         for path in found:
-            if int(path.name.removeprefix("step-")) > limit:
+            if step_of(path) > limit:
                 remove_folder(path)
         left = [path for path in found if path.exists()]
-        self.record.step = int(left[-1].name.removeprefix("step-")) if left else 0
+        self.run.record.step = step_of(left[-1]) if left else 0
 
     def _scale_after(self, error: TrainingDiverged) -> float:
         """The scale of the learning rates to go on with, from a checkpoint whose weights were good."""
         at_once = self.loaded > 0 and max(self.errors, default=0) <= self.loaded
         self._drop_unsound(at_once=at_once)
-        if self.profile.train.on_divergence != "lower-rate":
+        if self.run.profile.train.on_divergence != "lower-rate":
             if at_once:
                 # It was written by other settings, or by a machine that failed: its weights are at fault, not these.
                 return 1.0
             raise error
-        scale = self.trainer.rate_scale / 2
-        if scale < least_rate_scale(self.record.base.name, self.profile):
+        scale: float = self.trainer.rate_scale / 2
+        if scale < least_rate_scale(self.run.record.base.name, self.run.profile):
             raise error
         return scale
 
@@ -139,10 +143,9 @@ class Checkpoints:
         is_loaded = self.load_newest()
         step = self.trainer.done if is_loaded else 0
         rate = "" if scale == 1 else f", at {scale:g} of the learning rate"
-        if self.group.is_main:
-            self.progress.warn(f"{reason} Back to step {step}{rate}.")
-            event = {"event": "rolled back", "from": diverged_at, "step": step, "rate_scale": scale}
-            append_event(self.layout, self.record.name, event)
+        if self.run.group.is_main:
+            self.run.progress.warn(f"{reason} Back to step {step}{rate}.")
+        self.run.event("rolled back", {"from": diverged_at, "step": step, "rate_scale": scale})
         if not is_loaded:
             raise BeginAgain(scale)
         self.trainer.rate_scale = scale
@@ -156,7 +159,7 @@ def tidy_checkpoints(layout: Layout, record: RunRecord, profile: Profile, progre
         return
     kept = []
     for path in checkpoints(layout, record.name):
-        step = int(path.name.removeprefix("step-"))
+        step = step_of(path)
         if step in (0, record.result_step) or first_fault(path) is not None:
             remove_folder(path)
             continue

@@ -1,10 +1,9 @@
-"""Going on from a finished run: its subjects kept alive, its settings carried over, its weights taken as the start."""
+"""A run that continues a finished one: its subjects rehearsed, its settings carried over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
@@ -19,9 +18,6 @@ from dbcli.project.subjects.subject_store import list_subjects, load_subject, ve
 from dbcli.workflows.setup.effective_settings import Carried, profile_of
 from dbcli.workflows.subjects.identifiers import token_check
 
-if TYPE_CHECKING:
-    pass
-
 CONTINUABLE = ("full", "lora")
 # What the shape of an adapter's tensors decides, and no setting can change afterwards.
 ADAPTER_KEYS = ("rank", "alpha", "targets", "dora")
@@ -29,7 +25,7 @@ ADAPTER_KEYS = ("rank", "alpha", "targets", "dora")
 
 @dataclass(frozen=True)
 class Continuation:
-    """The run gone on from, the seal of its weights, and its subjects that are not taught again.
+    """The run that is continued, the seal of its weights, and its subjects that are not taught again.
 
     rehearsed[i] are the photos of earlier[i]; none at all where nothing is rehearsed.
     """
@@ -45,9 +41,7 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
     parent = run_meant(layout, text)
     weights_seal(layout, parent)
     if parent.method not in CONTINUABLE:
-        raise Refused(
-            f"The run {parent.name} was trained by {parent.method}; only full and lora runs can be continued."
-        )
+        raise Refused(f"The run {parent.name} is {parent.method}; only {' and '.join(CONTINUABLE)} can be continued.")
     expected = load_settings(layout).base_hash
     if expected is not None and parent.base.hash is not None and parent.base.hash != expected:
         raise Refused(
@@ -63,8 +57,7 @@ def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Car
 
     Each of them gets as many steps as each had in that run.
     """
-    profile = profile_of(layout, parent)
-    settings = profile.model_dump(mode="json")
+    settings = profile_of(layout, parent).model_dump(mode="json")
     taught = sum(one.learnt_in is None for one in parent.subjects)
     if names and taught and len(names) != taught:
         settings["train"]["steps"] = -(-settings["train"]["steps"] * len(names) // taught)
@@ -130,10 +123,10 @@ def continuation(layout: Layout, parent: RunRecord, taught: Sequence[Subject], p
 
 
 def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
-    """Raises UsageError where settings do not fit the run to go on from: its method, the shape of its adapter."""
+    """Raises UsageError where settings do not fit the run to continue: its method, the shape of its adapter."""
     if profile.method != parent.method:
         raise UsageError(
-            f"The run {parent.name} is {parent.method}; a {profile.method} run cannot go on from it.",
+            f"The run {parent.name} is {parent.method}; a {profile.method} run cannot continue it.",
             hint="leave the method out, or begin with the base: leave --from out",
         )
     if parent.method != "lora":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.training.trainer import StepResult
 
 # Noise, velocity and the base's own predictions have a variance of about 1, and so has the error of a model that
-# predicts nothing at all. Weights ten times worse than that are no place to go on from, finite or not.
+# predicts nothing at all. Weights ten times worse than that are no place to continue from, finite or not.
 LARGEST_ERROR = 10.0
 # Six halvings below the usual rate: a run that still diverges has another fault than its rate.
 HALVINGS = 6
@@ -33,7 +33,8 @@ class BeginAgain(Exception):
 
 def error_of(result: StepResult) -> float:
     """The larger of a step's two errors, the subject's and the class's."""
-    return max(result.subject_loss, result.prior_loss or 0.0)
+    error: float = max(result.subject_loss, result.prior_loss or 0.0)
+    return error
 
 
 def recorded_errors(events: Iterable[Mapping[str, Any]], until: int) -> dict[int, float]:
@@ -46,7 +47,7 @@ def recorded_errors(events: Iterable[Mapping[str, Any]], until: int) -> dict[int
 
 
 def last_sound_step(errors: Mapping[int, float]) -> int:
-    """The newest step whose weights may be gone on from, given each step's error.
+    """The newest step whose weights a run may continue from, given each step's error.
 
     The error of a step is that of the weights which the step before it left.
     """
@@ -65,8 +66,8 @@ def usual_rate(base: str, method: str) -> float:
 def least_rate_scale(base: str, profile: Profile) -> float:
     """How far `on_divergence: lower-rate` goes down, as a share of the run's learning rate."""
     rate = profile.train.learning_rate
-    highest: float = min(1.0, usual_rate(base, profile.method) / rate if rate else 1.0)
-    return highest / 2**HALVINGS
+    least: float = min(1.0, usual_rate(base, profile.method) / rate if rate else 1.0) / 2**HALVINGS
+    return least
 
 
 def explain_divergence(error: TrainingDiverged, layout: Layout, record: RunRecord, profile: Profile) -> None:

@@ -1,4 +1,4 @@
-"""Going on with an unfinished run: as it was, or with other settings where that leaves it the same run."""
+"""An unfinished run resumed: as it was, or with other settings where that leaves it the same run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.renaming import in_words_of
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import load_subject
-from dbcli.workflows.probes.probes import plan_of
+from dbcli.workflows.probes.schedule import plan_of
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.optional_packages import require_extras
@@ -56,7 +56,8 @@ def plan_resume(
         )
     subjects = [_as_before(layout, record, one, profile) for one in record.shown]
     check_training_prompts(layout, subjects, profile, progress or Silence(), record.subjects)
-    taught, lines = sum(one.learnt_in is None for one in record.shown), list(_change_lines(changes))
+    taught = sum(one.learnt_in is None for one in record.shown)
+    lines = [f"{key}: {_shown(old)} → {_shown(new)}" for key, (old, new) in changes.items()]
     resumed = Resumption(record, subjects[taught:], changes, lines)
     return TrainingPlan(subjects[:taught], str(record.profile.get("name")), profile, resumed=resumed)
 
@@ -162,11 +163,6 @@ def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: P
     for entry, caption in zip(subject.photos, before.captions, strict=False):
         entry.caption = in_words_of(caption, before.name, subject.name)
     return subject
-
-
-def _change_lines(changes: Mapping[str, Change]) -> Iterator[str]:
-    for key, (before, after) in changes.items():
-        yield f"{key}: {_shown(before)} → {_shown(after)}"
 
 
 def _shown(value: Any) -> str:

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted, Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.runs.run_store import RunBase, RunRecord, save_run
-from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.runs.run_store import RunBase, RunRecord
 from dbcli.project.subjects.lineage import parent_of
-from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.best_effort import attempted
-from dbcli.workflows.class_images.of_run import run_class_images, tell_prior
+from dbcli.workflows.class_images.of_run import run_class_images
 from dbcli.workflows.launch import take_devices
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.fallback import fall_back
-from dbcli.workflows.models.trainable import make_trainable, take_over
-from dbcli.workflows.probes.probes import open_probing
+from dbcli.workflows.models.trainable import start_trainable
+from dbcli.workflows.probes.probes import Probing, open_probing
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.signals import StopSignal, listening
-from dbcli.workflows.training.data import gather
+from dbcli.workflows.signals import listening
+from dbcli.workflows.training.build import batch_sampler, build_trainer
+from dbcli.workflows.training.data import encode_data
 from dbcli.workflows.training.divergence import BeginAgain
-from dbcli.workflows.training.loop import build_trainer, row_plan, run_loop
+from dbcli.workflows.training.loop import run_loop
 from dbcli.workflows.training.plan import TrainingPlan, check_plan
 from dbcli.workflows.training.resuming import anew
 from dbcli.workflows.training.run_record import new_run, recorded
@@ -38,6 +38,9 @@ from dbcli.workflows.training.teacher import teacher_of
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
+    from dbcli.diffusion.training.trainer import Trainer
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
 
 
 def train_run(
@@ -45,7 +48,8 @@ def train_run(
 ) -> RunRecord:
     """Makes or resumes the run of a plan, trains it to the end with all ranks, and returns its finished record.
 
-    A resumed run goes on as if it had never stopped, whatever number of ranks began it.
+    A resumed run goes on as if it had never stopped, whatever number of ranks began it. Where memory is full it falls
+    back to a smaller recipe; where no checkpoint is left to go back to, it begins again.
     """
     take_devices(group, plan.profile.train.device, progress, fused_backward=plan.profile.train.fused_backward)
     check_plan(layout, plan)
@@ -60,97 +64,71 @@ def train_run(
         listening(group) as stop,
         recorded(layout, name, plan, progress, group) as record,
     ):
-        profile, rate_scale = plan.profile, 1.0
+        run, rate_scale = RunContext(layout, record, plan.profile, plan.shown, progress, stop, group, offline), 1.0
         while True:
             try:
                 with group.together():
-                    how = {"offline": offline, "rate_scale": rate_scale}
-                    _train(layout, record, plan.shown, profile, progress, stop, group, **how)
+                    train_once(run, rate_scale)
                 break
             except BeginAgain as again:
                 rate_scale = again.rate_scale
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                profile, rate_scale = group.on_main(partial(fall_back, layout, record, profile, error, progress)), 1.0
-                record.fallbacks = group.on_main(lambda: record.fallbacks)
+                run, rate_scale = replace(run, profile=fall_back(run, error)), 1.0
             give_back()
     give_back()
     return record
 
 
-@contextmanager
-def _timed(record: RunRecord, phase: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    record.timings[phase] = round(record.timings.get(phase, 0.0) + time.perf_counter() - began, 3)
+def train_once(run: RunContext, rate_scale: float) -> None:
+    """One attempt at a run: load, class images, encode, build, loop, save.
 
+    Class images and the teacher's predictions are the base's own, whatever the run continues, so they come before
+    anything learns. `rate_scale` is that of a run which begins again after it diverged.
+    """
+    from dbcli.diffusion.devices import keep_freed_memory, peak_memory_bytes
 
-def _train(
-    layout: Layout,
-    record: RunRecord,
-    subjects: Sequence[Subject],
-    profile: Profile,
-    progress: Progress,
-    stop: StopSignal,
-    group: ProcessGroup,
-    *,
-    offline: bool,
-    rate_scale: float,
-) -> None:
-    from dbcli.diffusion.devices import device_name, keep_freed_memory, peak_memory_bytes, pick_device
-    from dbcli.workflows.models.weights import save_tuned
-
-    device, parent = pick_device(profile.train.device), parent_of(layout, record)
-    with _timed(record, "load"), progress.stage("Loading the base", 1) as stage, group.main_first():
-        base = load_project_base(layout, progress, offline=offline or not group.is_main, device=device)
-        stage.advance()
-    _check_base(record, base, group)
-    _describe(record, base, device_name(device), group.size)
-    if group.is_main:
-        save_run(layout, record)
-    resolution = profile.images.resolution or base.resolution
+    record, stop = run.record, run.stop
+    parent = parent_of(run.layout, record)
+    base = _load_base(run)
     stop.raise_if_stopped("Stopped before training began.")
-    probing = open_probing(layout, record, base, profile, progress, group)
-    with _timed(record, "class_images"):
-        class_images = run_class_images(layout, base, record, profile, resolution, progress, stop, group)
-    if group.is_main:
-        tell_prior(layout, record, class_images, profile, progress)
-    with _timed(record, "encode"):
-        lesson = gather(layout, base, subjects, class_images, profile, resolution, progress, stop)
-        rows = row_plan(lesson, profile, record)
-        teacher = teacher_of(layout, base, lesson, rows, class_images, profile, resolution, progress, stop, group)
+    probing = open_probing(run, base)
+    with run.timed("class_images"):
+        class_images = run_class_images(run, base)
+    with run.timed("encode"):
+        data = encode_data(run, base, class_images)
+        batches = batch_sampler(run, data)
+        teacher = teacher_of(run, base, data, batches, class_images)
     stop.raise_if_stopped("Stopped before training began.")
-    # Only now: class images and teacher are the base's own, whatever the run goes on from.
-    lora = None if parent is None else take_over(layout, parent, base)
-    trainable = make_trainable(base, profile, record.subjects, lora)
-    trainer = build_trainer(base, trainable, lesson, rows, teacher, profile, group)
+
+    trainable = start_trainable(run.layout, record, run.profile, base, parent)
+    trainer = build_trainer(run, base, trainable, data, batches, teacher)
     # Not before: what loading and encoding freed is no step's, and goes back to the system.
     if not record.fallbacks:
         keep_freed_memory()
-    with _timed(record, "train"):
-        finished = run_loop(layout, record, base, trainer, profile, progress, stop, probing, rate_scale)
-    if probing is not None and group.is_main:
+    with run.timed("train"):
+        is_finished = run_loop(run, base, trainer, probing, rate_scale)
+    if probing is not None:
         probing.account()
-    record.peak_memory_bytes = peak_memory_bytes(device)
-    if not finished:
+    record.peak_memory_bytes = peak_memory_bytes(trainer.device)
+    if not is_finished:
         raise Interrupted(
-            f"Stopped after step {trainer.done} of {profile.train.steps}; a checkpoint is written.",
+            f"Stopped after step {trainer.done} of {run.profile.train.steps}; a checkpoint is written.",
             exit_code=stop.exit_code,
         )
-    if not group.is_main:
-        return
-    with _timed(record, "save"):
-        trainer.use_averages()
-        if probing is not None:
-            attempted("Choosing among the probes", progress, partial(probing.settle, trainer))
-        save_tuned(layout, record, base, trainable)
-    if probing is not None:
-        with _timed(record, "probe"):
-            attempted("Tidying up after the probes", progress, probing.close)
+    if run.group.is_main:
+        _save_result(run, base, trainer, probing)
 
 
-def _check_base(record: RunRecord, base: Base, group: ProcessGroup) -> None:
+def _load_base(run: RunContext) -> Base:
+    """The project's base, and into the record what the run is trained on."""
+    from dbcli.diffusion.devices import device_name, pick_device
+
+    record, group, device = run.record, run.group, pick_device(run.profile.train.device)
+    with run.timed("load"), run.progress.stage("Loading the base", 1) as stage, group.main_first():
+        base = load_project_base(run.layout, run.progress, offline=run.offline or not group.is_main, device=device)
+        stage.advance()
     if record.base.hash not in (None, base.hash):
         raise Refused(
             f"The run {record.name} began on another base ({record.base.name}).",
@@ -158,12 +136,21 @@ def _check_base(record: RunRecord, base: Base, group: ProcessGroup) -> None:
         )
     if len(set(group.gather(base.hash))) > 1:
         raise Refused(f"The base {base.name} has other weights on another machine of the launch.")
-
-
-def _describe(record: RunRecord, base: Base, device: str, processes: int) -> None:
-    from importlib.metadata import version
-
-    packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors")
     record.base = RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash)
-    record.device = device if processes == 1 else f"{processes} × {device}"
-    record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in packages}}
+    record.device = ("" if group.size == 1 else f"{group.size} × ") + device_name(device)
+    record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in PACKAGES}}
+    run.save()
+    return base
+
+
+def _save_result(run: RunContext, base: Base, trainer: Trainer, probing: Probing | None) -> None:
+    from dbcli.workflows.models.weights import save_tuned
+
+    with run.timed("save"):
+        trainer.use_averages()
+        if probing is not None:
+            attempted("Choosing among the probes", run.progress, partial(probing.settle, trainer))
+        save_tuned(run.layout, run.record, base, trainer.trainable)
+    if probing is not None:
+        with run.timed("probe"):
+            attempted("Tidying up after the probes", run.progress, probing.close)

@@ -58,7 +58,7 @@ def new_run(layout: Layout, plan: TrainingPlan) -> str:
 
 
 def _descended(layout: Layout, record: RunRecord, plan: TrainingPlan) -> RunRecord:
-    """A new run's first record with what it has of the run it goes on from."""
+    """A new run's first record with what it has of the run it continues."""
     if plan.continuation is None:
         return record
     parent, shown = plan.continuation.parent, {one.name: one for one in plan.continuation.rehearsed}

@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.class_images.teacher_store import TeacherStore
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings.profile_settings import PriorSettings, Profile
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.draw import ClassImages
-from dbcli.workflows.progress import Progress
-from dbcli.workflows.training.data import Lesson, class_pixels
+from dbcli.workflows.run_context import RunContext
+from dbcli.workflows.training.data import TrainingData, class_pixels
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.training.batches import BatchSampler
     from dbcli.diffusion.training.teacher import Stored, Teacher
 
-# Of Stable Diffusion: channels of a latent, pixels it covers, and the side of a picture in px.
+# Of Stable Diffusion: channels of a latent, pixels it covers, and the side of an image in px.
 USUAL_SHAPE = (4, 8, 512)
 
 
 def teacher_of(
-    layout: Layout,
+    run: RunContext,
     base: Base,
-    lesson: Lesson,
-    plan: BatchSampler,
+    data: TrainingData,
+    batches: BatchSampler,
     class_images: Sequence[ClassImages | None],
-    profile: Profile,
-    resolution: int,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-    group: ProcessGroup = SINGLE,
 ) -> Teacher | None:
     """The teacher a profile asks for; None where class images alone do. The base must still be untuned.
 
@@ -45,49 +39,30 @@ def teacher_of(
     from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.teacher import AdapterOff, StoredTeacher
 
-    if profile.prior.source != "teacher" or not any(class_images):
+    train, prior = run.profile.train, run.profile.prior
+    if prior.source != "teacher" or not any(class_images):
         return None
-    if profile.method == "lora":
-        device = base.unet.device
-        return AdapterOff(base.unet, FrozenPrompts(base.tokenizer, base.text_encoder, lesson.prompts, device))  # type: ignore[arg-type]
-    train = profile.train
-    epochs = plan.class_epochs(train.steps * train.accumulation * train.batch_size)
-    wanted: dict[str, tuple[ClassImages, int]] = {}
+    if run.profile.method == "lora":
+        device = next(base.unet.parameters()).device
+        return AdapterOff(base.unet, FrozenPrompts(base.tokenizer, base.text_encoder, data.prompts, device))
+    epochs = batches.class_epochs(train.steps * train.accumulation * train.batch_size)
+    sets: dict[str, ClassImages] = {}
+    draws: dict[str, int] = {}
     for images, count in zip(class_images, epochs, strict=True):
         if images is not None:
-            wanted[images.key] = (images, max(count, wanted[images.key][1] if images.key in wanted else 1))
+            sets[images.key] = images
+            draws[images.key] = max(count, draws.get(images.key, 1))
     stored = {
-        key: stored_predictions(
-            layout,
-            base,
-            images,
-            profile.prior,
-            min(count, profile.prior.teacher_draws),
-            resolution,
-            progress,
-            should_stop,
-            group,
-        )
-        for key, (images, count) in wanted.items()
+        key: stored_predictions(run, base, images, min(draws[key], prior.teacher_draws)) for key, images in sets.items()
     }
     places: dict[int, tuple[Stored, int]] = {}
-    for material, own in zip(lesson.materials, class_images, strict=True):
+    for subject, own in zip(data.subjects, class_images, strict=True):
         if own is not None:
-            places |= {image: (stored[own.key], index) for index, image in enumerate(material.class_images)}
+            places |= {image: (stored[own.key], index) for index, image in enumerate(subject.class_images)}
     return StoredTeacher(places, len(alphas_of(base.scheduler_config)))
 
 
-def stored_predictions(
-    layout: Layout,
-    base: Base,
-    images: ClassImages,
-    settings: PriorSettings,
-    draws: int,
-    resolution: int,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-    group: ProcessGroup = SINGLE,
-) -> Stored:
+def stored_predictions(run: RunContext, base: Base, images: ClassImages, draws: int) -> Stored:
     """The base's predictions for `draws` draws of each class image, computed where they are not stored yet.
 
     The main rank stores them, and all read them.
@@ -96,46 +71,32 @@ def stored_predictions(
 
     from dbcli.diffusion.training.teacher import Stored, read_predictions
 
+    size, seed = run.resolution(base), run.profile.prior.seed
     store = TeacherStore.of(
-        layout,
-        images.key,
-        images.files,
-        base_hash=base.hash,
-        prompt=images.prompt,
-        size=resolution,
-        seed=settings.seed,
+        run.layout, images.key, images.files, base_hash=base.hash, prompt=images.prompt, size=size, seed=seed
     )
-    group.on_main(lambda: _store_missing(store, base, images, settings, draws, resolution, progress, should_stop))
-    return Stored(torch.stack([read_predictions(store.file(number)) for number in range(draws)]), settings.seed)
+    run.group.on_main(lambda: _store_missing(store, run, base, images, draws))
+    return Stored(torch.stack([read_predictions(store.file(number)) for number in range(draws)]), seed)
 
 
-def _store_missing(
-    store: TeacherStore,
-    base: Base,
-    images: ClassImages,
-    settings: PriorSettings,
-    draws: int,
-    resolution: int,
-    progress: Progress,
-    should_stop: Callable[[], bool],
-) -> None:
+def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: ClassImages, draws: int) -> None:
     from dbcli.diffusion.conditioning import embed_prompts
     from dbcli.diffusion.images import encode
     from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.teacher import predict, write_predictions
 
-    missing = store.missing(draws)
+    missing, settings = store.missing(draws), run.profile.prior
     if not missing:
         return
     # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
-    pixels = [class_pixels(file, resolution) for file in images.files]
-    posterior = encode(base.vae, pixels, on_batch=lambda count: _go_on(should_stop))
+    pixels = [class_pixels(file, run.resolution(base)) for file in images.files]
+    posterior = encode(base.vae, pixels, on_batch=lambda count: _raise_if_stopped(run))
     prompt = embed_prompts(base.tokenizer, base.text_encoder, [images.prompt])
-    with progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
+    with run.progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
 
         def on_batch(count: int) -> None:
             stage.advance(count)
-            _go_on(should_stop)
+            _raise_if_stopped(run)
 
         def write(number: int, file: Path) -> None:
             made = predict(
@@ -151,6 +112,14 @@ def _store_missing(
             write_predictions(file, made)
 
         store.fill(draws, write, needed_bytes=posterior.mean.nbytes)
+
+
+def _raise_if_stopped(run: RunContext) -> None:
+    if run.stop():
+        raise Interrupted(
+            "Stopped while the base's predictions were stored; those of the finished draws are kept.",
+            hint="the same command goes on from there",
+        )
 
 
 def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str]) -> int | None:
@@ -170,15 +139,8 @@ def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str])
         )
     except DreamboothError:
         channels, factor, resolution = USUAL_SHAPE
-    side = (profile.images.resolution or resolution) // factor
+    side: int = (profile.images.resolution or resolution) // factor
     rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
     draws = min(rounds, prior.teacher_draws)
-    return len(set(class_nouns)) * prior.images * draws * channels * side * side * 4
-
-
-def _go_on(should_stop: Callable[[], bool]) -> None:
-    if should_stop():
-        raise Interrupted(
-            "Stopped while the base's predictions were stored; those of the finished draws are kept.",
-            hint="the same command goes on from there",
-        )
+    values: int = prior.images * draws * channels * side * side
+    return len(set(class_nouns)) * values * 4

@@ -20,7 +20,7 @@ from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import BatchSampler, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.state_files import read_state, write_state
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer, train
+from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 from dbcli.diffusion.word_vectors import WordVectors, add_words, added_tokens, fold_words, start_vectors
 from dbcli.errors import UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models
@@ -71,12 +71,8 @@ def trainer_for(model: Model, count: int = 2, rate: float = 1e-2, steps: int = 4
 
 
 def run(trainer: Trainer, until: int | None = None) -> None:
-    train(
-        trainer,
-        on_step=lambda result: None,
-        after_step=lambda step: None,
-        should_stop=lambda: until is not None and trainer.done >= until,
-    )
+    for _ in range(trainer.done, until or trainer.loop.steps):
+        trainer.step()
 
 
 def states(model: Model) -> dict[str, torch.Tensor]:

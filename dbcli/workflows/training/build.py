@@ -1,0 +1,87 @@
+"""A run's trainer, built of a base, its training data and the numbers of a profile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbcli.workflows.run_context import RunContext
+from dbcli.workflows.training.data import TrainingData
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.adapters.attach import Trainable
+    from dbcli.diffusion.bases.base import Base
+    from dbcli.diffusion.training.batches import BatchSampler
+    from dbcli.diffusion.training.teacher import Teacher
+    from dbcli.diffusion.training.trainer import Trainer
+
+
+def batch_sampler(run: RunContext, data: TrainingData) -> BatchSampler:
+    """Which images each step of a run sees; the last subjects of the data are those it rehearses."""
+    from dbcli.diffusion.noise import seed_for
+    from dbcli.diffusion.training.batches import BatchSampler
+
+    train, generation = run.profile.train, run.record.generation
+    return BatchSampler(
+        data.subjects,
+        batch_size=train.batch_size,
+        # A run that continues another must not meet that one's noise and order once more.
+        seed=train.seed if generation == 0 else seed_for(train.seed, "continued", generation),
+        rehearsed=sum(one.rehearsed for one in run.record.subjects),
+        rehearsal_share=train.rehearsal_share,
+    )
+
+
+def build_trainer(
+    run: RunContext,
+    base: Base,
+    trainable: Trainable,
+    data: TrainingData,
+    batches: BatchSampler,
+    teacher: Teacher | None,
+) -> Trainer:
+    """Joins a base, what of it learns, the data and a profile's numbers into a trainer, of one rank of a group."""
+    from dbcli.diffusion.compile import compile_unet
+    from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
+    from dbcli.diffusion.offload import idle_in_training, offload
+    from dbcli.diffusion.schedulers.samplers import alphas_of
+    from dbcli.diffusion.training.optimisers import Optimisation
+    from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+
+    train, device = run.profile.train, next(base.unet.parameters()).device
+    table = LearningPrompts if trainable.trains_text else FrozenPrompts
+    prompts = table(base.tokenizer, base.text_encoder, data.prompts, device)
+    offload(*idle_in_training(base, trains_text=trainable.trains_text))
+    if train.compile:
+        compile_unet(base.unet)
+    return Trainer(
+        base.unet,
+        trainable,
+        StepInputs(data.images, prompts, batches, data.loss_weights, teacher),
+        objective=Objective(
+            prediction_type=base.prediction_type,
+            alphas_cumprod=alphas_of(base.scheduler_config).to(device),
+            prior_weight=run.profile.prior.weight,
+            min_snr_gamma=train.min_snr_gamma,
+            offset_noise=train.offset_noise,
+        ),
+        optimisation=Optimisation(
+            learning_rate=train.learning_rate,
+            text_learning_rate=train.text_encoder_learning_rate,
+            optimizer=train.optimizer,
+            beta1=train.beta1,
+            beta2=train.beta2,
+            weight_decay=train.weight_decay,
+            epsilon=train.epsilon,
+            schedule=train.schedule,
+            schedule_cycles=train.schedule_cycles,
+            schedule_power=train.schedule_power,
+            schedule_end=train.schedule_end,
+            warmup_steps=train.warmup_steps,
+            gradient_clip=train.gradient_clip,
+            fused_backward=train.fused_backward,
+            stochastic_rounding=train.stochastic_rounding,
+            seed=train.seed,
+        ),
+        loop=LoopSettings(train.steps, train.accumulation, train.precision, train.ema, batches.seed),
+        group=run.group,
+    )
