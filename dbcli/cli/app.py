@@ -15,11 +15,9 @@ import typer
 
 from dbcli import __version__
 from dbcli.cli.arguments import arranged, general_options, project_of
-from dbcli.cli.commands.class_images import prior_app
-from dbcli.cli.commands.evaluate import evaluate
-from dbcli.cli.commands.generate import generate
+from dbcli.cli.commands.generate import generate, prior_app
 from dbcli.cli.commands.project import add_subject, demo, doctor, init
-from dbcli.cli.commands.runs import runs_app
+from dbcli.cli.commands.runs import evaluate, runs_app
 from dbcli.cli.commands.sharing import export, import_embedding, import_lora
 from dbcli.cli.commands.subjects import subjects_app, tokens_app
 from dbcli.cli.commands.sweeps import bench, sweep
@@ -51,12 +49,9 @@ def _show_version(wanted: bool) -> None:
 def general(
     context: typer.Context,
     project: Annotated[
-        Path | None,
-        typer.Option("--project", "-C", help="The project folder; by default the nearest parent that is one."),
+        Path | None, typer.Option("--project", "-C", help="The project folder; else the nearest parent that is one.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bars.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
@@ -114,7 +109,11 @@ def main(given: list[str] | None = None) -> None:
 def _end_by_fault(screen: Screen, words: Sequence[str], error: Exception) -> NoReturn:
     """Ends with an error: the exit code, what is wrong and what to type next."""
     if isinstance(error, DreamboothError):
-        code, message, hint = error.exit_code, error.message, _way_on(words, error)
+        from dbcli.cli.corrections import with_options_added, with_word_replaced
+
+        replaced = with_word_replaced(words, *error.meant) if error.meant else None
+        hint = replaced or (with_options_added(words, error.hint) if error.hint else None) or error.hint
+        code, message = error.exit_code, error.message
     elif isinstance(error, typer.Abort):
         code, message, hint = 2, "A question was left unanswered.", "give the answer as an option, or --yes"
     elif type(error).__name__ == "NoArgsIsHelpError":
@@ -123,13 +122,6 @@ def _end_by_fault(screen: Screen, words: Sequence[str], error: Exception) -> NoR
     else:
         code, message, hint = usage_fault(error, words) or machine_fault(error) or bug(error)
     _end(screen, "error", message, hint, code)
-
-
-def _way_on(words: Sequence[str], error: DreamboothError) -> str | None:
-    from dbcli.cli.corrections import with_options_added, with_word_replaced
-
-    replaced = with_word_replaced(words, *error.meant) if error.meant else None
-    return replaced or (with_options_added(words, error.hint) if error.hint else None) or error.hint
 
 
 def _end(screen: Screen, how: Literal["error", "stopped"], message: str, hint: str | None, exit_code: int) -> NoReturn:

@@ -21,10 +21,6 @@ def _make_readable(command: Any) -> None:
             # Its name says what it is.
             setattr(parameter, "display_type_rich", lambda ctx: None)  # noqa: B010
         elif parameter.type_descriptor.is_list:
-            setattr(parameter, "display_type", _one_of_many)  # noqa: B010
+            setattr(parameter, "display_type", lambda ctx: "<str>…")  # noqa: B010
     for inner in getattr(command, "commands", {}).values():
         _make_readable(inner)
-
-
-def _one_of_many(ctx: Any) -> str:
-    return "<str>…"

@@ -38,8 +38,7 @@ class Invocation:
         """The project meant: -C, else the nearest parent folder that is one."""
         from dbcli.workflows.setup.open import open_project
 
-        found: Layout = open_project(self.project)
-        return found
+        return open_project(self.project)
 
     def wanted(
         self,
@@ -84,5 +83,4 @@ class Invocation:
 
 def of(context: typer.Context) -> Invocation:
     """The invocation a command's Typer context carries."""
-    found = context.find_object(Invocation)
-    return found if found is not None else Invocation()
+    return context.find_object(Invocation) or Invocation()

@@ -1,4 +1,4 @@
-"""Generating images with a run."""
+"""Generating images with a run, and class images ahead of one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import typer
 from dbcli.cli import completion
 from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
+from dbcli.cli.processes import Gpus, on_ranks
+
+prior_app = typer.Typer(help="Generate, list and remove class images.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def generate(
@@ -41,7 +44,7 @@ def generate(
     ] = None,
     eta: Annotated[float | None, typer.Option("--eta", help="DDIM eta: fresh noise per step, 0 to 1.")] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of the first image; the next ones count up. -1: random.")
+        int | None, typer.Option("--seed", help="First image's seed; later ones count up. -1: random.")
     ] = None,
     negative: Annotated[str | None, typer.Option("--negative", help="Negative prompt.")] = None,
     clip_skip: Annotated[
@@ -80,7 +83,7 @@ def generate(
 ) -> None:
     """Generate images with what a run has learnt."""
     from dbcli.cli.interactive.session import sit_down
-    from dbcli.cli.output.images import show_generated
+    from dbcli.cli.output.files import show_generated
     from dbcli.workflows.generation.generate import generate as generate_images
     from dbcli.workflows.generation.request import GenerateRequest, RunSelection
 
@@ -104,3 +107,66 @@ def generate(
     if not (prompts or like):
         request = replace(request, prompts=[call.wanted(None, "PROMPT", "Prompt")])
     show_generated(call.screen, generate_images(call.layout, request, call.screen, offline=call.offline))
+
+
+@prior_app.command("make")
+def make(
+    context: typer.Context,
+    class_noun: Annotated[str | None, typer.Option("--class", help="Which class, like dog.")] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", help="How many images in all.")] = None,
+    profile: options.Profile = None,
+    sets: options.Settings = None,
+    gpus: Gpus = 1,
+) -> None:
+    """Generate class images ahead of a run, or add to a set."""
+    from dbcli.workflows.class_images.manage import make_class_images
+
+    with on_ranks(context, gpus) as (call, group):
+        noun = group.on_main(lambda: call.wanted(class_noun, "--class", "Which class"))
+        made = make_class_images(
+            call.layout,
+            noun,
+            count=count,
+            profile=profile,
+            sets=sets or [],
+            group=group,
+            progress=call.screen,
+            offline=call.offline,
+        )
+        call.screen.document({"key": made.key, "prompt": made.prompt, "images": made.files, "line": made.line})
+        call.screen.line(made.line)
+
+
+@prior_app.command("list")
+def list_sets(context: typer.Context) -> None:
+    """List the project's class image sets."""
+    from dbcli.cli.output.files import show_class_image_sets
+    from dbcli.workflows.class_images.manage import summaries
+
+    call = of(context)
+    show_class_image_sets(call.screen, summaries(call.layout))
+
+
+@prior_app.command("prune")
+def prune_sets(
+    context: typer.Context,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY...",
+            help="Which sets; by default those of another base.",
+            autocompletion=completion.class_image_sets,
+        ),
+    ] = None,
+) -> None:
+    """Remove class image sets that no run needs any more."""
+    from dbcli.cli.terminal.tables import counted
+    from dbcli.workflows.class_images.manage import prune, unfit
+
+    call = of(context)
+    chosen = keys or unfit(call.layout)
+    if chosen:
+        call.agree(f"Remove {', '.join(chosen)}?", "All sets are kept.")
+        prune(call.layout, chosen)
+    call.screen.document({"removed": chosen})
+    call.screen.line(f"Removed {counted(len(chosen), 'class image set')}")

@@ -1,4 +1,4 @@
-"""Looking at runs and removing them."""
+"""Scoring runs, comparing them, looking at them and removing them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from dbcli.cli import completion
 from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
+from dbcli.cli.processes import Gpus, on_ranks
 
 runs_app = typer.Typer(help="List, show, compare and remove runs.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -80,3 +81,43 @@ def remove(
     remove(call.layout, name)
     call.screen.document({"removed": name})
     call.screen.line(f"Removed {name}")
+
+
+def evaluate(
+    context: typer.Context,
+    run: options.Run = None,
+    suite: options.Suites = None,
+    prompts: options.Prompts = None,
+    dataset: options.PromptsOfDataset = None,
+    judge: options.Judge = None,
+    count: options.ImagesPerPrompt = None,
+    seed: options.FirstSeed = None,
+    keep_identifier: Annotated[
+        bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
+    ] = False,
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Score the subject without its background, which CLIPSeg finds.")
+    ] = False,
+    checkpoint: options.Checkpoint = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write a grid: photos first, prompts as labels.")] = False,
+    interference: Annotated[
+        bool, typer.Option("--interference", help="Instead: do the run's subjects stay apart, and do their classes?")
+    ] = False,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="RUN", help="With --interference: LoRA runs to combine with --run."),
+    ] = None,
+    gpus: Gpus = 1,
+) -> None:
+    """Score a run: DINO, CLIP-I, CLIP-T and more, beside the photos' own values."""
+    from dbcli.cli.output.scores import show_evaluations, show_interference
+    from dbcli.workflows.evaluation.evaluate import evaluate as score
+    from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
+
+    scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed)
+    request = EvaluateRequest(run, scoring, keep_identifier, masked, checkpoint, grid)
+    with on_ranks(context, gpus, single="--interference" if interference or also else None) as (call, group):
+        if interference or also:
+            return show_interference(call, run, also or [], scoring, is_asked=interference)
+        found = score(call.layout, request, call.screen, offline=call.offline, group=group)
+        show_evaluations(call.screen, found)

@@ -41,7 +41,7 @@ def export(
     allow_collision: options.AllowCollision = False,
 ) -> None:
     """Write a run in another tool's format, and prove it by loading it back."""
-    from dbcli.cli.output.export import publish, show_export
+    from dbcli.cli.output.files import publish, show_export
     from dbcli.workflows.sharing.export import ExportRequest, export_run
     from dbcli.workflows.sharing.export_metadata import Origin
 

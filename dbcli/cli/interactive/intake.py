@@ -70,12 +70,18 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
 
 def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence[NewSubject]:
     from dbcli.workflows.subjects.manage import check_new_name, check_new_noun
-    from dbcli.workflows.subjects.sources import NewSubject, dataset_subjects, repeats_of_folders, words_of_folders
+    from dbcli.workflows.subjects.sources import (
+        NewSubject,
+        check_photos,
+        dataset_subjects,
+        repeats_of_folders,
+        words_of_folders,
+    )
 
     if request.dataset is not None:
         if request.photos:
             raise UsageError("--dataset brings its own photos.", hint="leave PHOTO out")
-        found: Sequence[NewSubject] = dataset_subjects(
+        return dataset_subjects(
             layout,
             request.dataset,
             name=request.name,
@@ -83,10 +89,12 @@ def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence
             token=request.token,
             progress=call.screen,
         )
-        return found
     question = "Short name for the subject, like rex"
     name = call.wanted(request.name, "NAME", question, check=partial(check_new_name, layout))
-    photos = request.photos or _asked_photos(call)
+    question = "Where are its photos (a folder, or files dropped here)"
+    photos = request.photos or dropped_paths(
+        call.wanted(None, "PHOTO", question, check=lambda answer: check_photos(dropped_paths(answer)))
+    )
     token, noun = words_of_folders(photos, request.class_noun)
     class_noun = call.wanted(
         request.class_noun or noun,
@@ -101,13 +109,6 @@ def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence
     if repeats:
         call.screen.note(repeats)
     return [NewSubject(name, class_noun, photos, token if request.token is None else request.token)]
-
-
-def _asked_photos(call: Invocation) -> list[Path]:
-    from dbcli.workflows.subjects.sources import check_photos
-
-    question = "Where are its photos (a folder, or files dropped here)"
-    return dropped_paths(call.wanted(None, "PHOTO", question, check=lambda answer: check_photos(dropped_paths(answer))))
 
 
 def _show_annotated(screen: Screen, annotated: Annotated) -> dict[str, object]:

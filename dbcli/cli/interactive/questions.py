@@ -36,7 +36,7 @@ def chosen_base(call: Invocation, gpu: bool | None) -> str:
     from dbcli.workflows.setup.suggested_profile import seen_gpu
 
     if not (call.may_ask or call.yes):
-        return str(proposed_base())
+        return proposed_base()
     has_gpu = seen_gpu() is not None if gpu is None else gpu
     if call.may_ask:
         call.screen.note(
@@ -74,7 +74,7 @@ def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
         no_gpu = "This machine has no GPU; add --gpu to train on another that has."
         call.screen.note(f"GPU of this machine: {seen.name}" if seen else no_gpu)
     call.screen.note(f"Profile {proposal.profile}: {proposal.reason}. --profile chooses another.")
-    return str(proposal.profile)
+    return proposal.profile
 
 
 def check_start(start_from: str | None, no_rehearsal: bool, resume: str | None) -> None:

@@ -42,14 +42,13 @@ class Conversation:
         """The seed of the next first image."""
         from dbcli.workflows.generation.generate import first_usual_seed
 
-        return int(first_usual_seed(self.model.profile)) if self.request.seed is None else self.request.seed
+        return first_usual_seed(self.model.profile) if self.request.seed is None else self.request.seed
 
     def settings(self, request: GenerateRequest) -> DrawSettings:
         """The run's own settings with the request's on top; ConfigError names every fault."""
         from dbcli.workflows.setup.effective_settings import sampling_settings
 
-        settings: DrawSettings = sampling_settings(self.model.profile, request.options)
-        return settings
+        return sampling_settings(self.model.profile, request.options)
 
     @property
     def summary(self) -> str:
@@ -59,12 +58,6 @@ class Conversation:
             f"seed {self.seed} · steps {settings.steps} · n {settings.count} · "
             f"guidance {settings.guidance:g} · {settings.sampler}"
         )
-
-    def change(self, line: Line) -> None:
-        """Takes over one setting, if the run can do with it."""
-        changed = with_setting(self.request, line.action, line.value)
-        self.settings(changed)
-        self.request, self.is_done = changed, False
 
     def again(self) -> None:
         """Generates the last prompt with what was changed since, or else with the next seeds."""
@@ -92,8 +85,7 @@ class Conversation:
             show_images(self.screen, [image.path for image in generated.images])
         for image in generated.images:
             self.screen.line(f"  {_near(image.path)}  seed {image.recipe.seed}")
-        if generated.grid is not None:
-            self.screen.line(f"  {_near(generated.grid)}  grid")
+        self.screen.files(Grid=generated.grid and _near(generated.grid))
 
 
 def sit_down(call: Invocation, request: GenerateRequest) -> None:
@@ -149,7 +141,9 @@ def _obey(talk: Conversation, line: Line) -> bool:
     elif line.action == "again":
         talk.again()
     elif line.action in SETTINGS:
-        talk.change(line)
+        changed = with_setting(talk.request, line.action, line.value)
+        talk.settings(changed)
+        talk.request, talk.is_done = changed, False
         talk.screen.note(talk.summary)
     elif line.action in SWITCHES:
         talk.switches[line.action] = line.value

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from dbcli.cli.output.numbers import counted
 from dbcli.cli.terminal.screen import Screen, visible
-from dbcli.cli.terminal.tables import Column
+from dbcli.cli.terminal.tables import Column, counted
 
 if TYPE_CHECKING:
-    from dbcli.project.runs.run_store import RunRecord
     from dbcli.workflows.doctor.check import Check
-    from dbcli.workflows.status import ProjectStatus, Step
+    from dbcli.workflows.status import ProjectStatus
 
 SHOWN_SUBJECTS = 6
 # Verdict of a check -> its mark and the mark's colour.
@@ -32,17 +30,12 @@ def show_status(screen: Screen, status: ProjectStatus) -> None:
     else:
         screen.facts(None, _status_rows(status))
     screen.warn(*status.damaged)
-    show_steps(screen, status.next)
-    screen.line("All commands: dreambooth --help · this machine: dreambooth doctor", style="dim")
-
-
-def show_steps(screen: Screen, steps: Sequence[Step]) -> None:
-    """Commands to type next, each with its reason above it."""
     screen.line("")
-    for number, step in enumerate(steps[:3]):
+    for number, step in enumerate(status.next[:3]):
         screen.line(f"{'Next' if number == 0 else 'Or'}: {step.why}", style="bold" if number == 0 else "")
         screen.command(step.command)
     screen.line("")
+    screen.line("All commands: dreambooth --help · this machine: dreambooth doctor", style="dim")
 
 
 def show_checks(screen: Screen, checks: Sequence[Check]) -> int:
@@ -81,16 +74,13 @@ def _status_rows(status: ProjectStatus) -> list[tuple[str, str]]:
     if len(status.subjects) > SHOWN_SUBJECTS:
         rows.append(("", f"and {len(status.subjects) - SHOWN_SUBJECTS} more"))
     if status.runs:
-        rows.append(("runs", f"{len(status.runs)}, the newest {_run(status.runs[-1])}"))
+        last = status.runs[-1]
+        steps = "" if last.state == "finished" else f", step {last.step} of {last.total_steps}"
+        rows.append(("runs", f"{len(status.runs)}, the newest {last.name} ({last.state}{steps})"))
     if status.newest is not None:
         rows.append(("images", f"{status.images} with {status.newest}"))
         rows.append(("scores", ", ".join(status.suites) or "none yet"))
     return rows
-
-
-def _run(run: RunRecord) -> str:
-    steps = "" if run.state == "finished" else f", step {run.step} of {run.total_steps}"
-    return f"{run.name} ({run.state}{steps})"
 
 
 def _status_document(status: ProjectStatus) -> dict[str, object]:

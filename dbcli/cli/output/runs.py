@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dbcli.cli.output.numbers import number
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column
+from dbcli.cli.terminal.tables import Column, number
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -34,7 +33,10 @@ COLUMNS = (
 
 def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str]) -> None:
     """All runs, a line each: what was learnt, how, what sets it apart from the others, and how well it scored."""
-    documents = [one.record.to_plain() | {"differs": one.differs, "scores": _scores_document(one)} for one in runs]
+    documents = [
+        one.record.to_plain() | {"differs": one.differs, "scores": one.scores and _scores_document(one.scores)}
+        for one in runs
+    ]
     screen.document({"runs": documents, "damaged": list(damaged)})
     measured = [one.scores for one in runs if one.scores is not None]
     with_suite = len({(one.suite, one.judges) for one in measured}) > 1
@@ -50,11 +52,13 @@ def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
     values: Mapping[str, float] = {} if scores is None else scores.values
     more = len(run.differs) - SHOWN_DIFFERENCES
     differs = [*run.differs[:SHOWN_DIFFERENCES], *([f"{more} more"] if more > 0 else [])]
+    if record.state != "finished":
+        differs.insert(0, f"{record.state} at step {record.step} of {record.total_steps}")
     return (
         record.name,
         ", ".join(f"{one.identifier or '?'} {one.class_noun}" for one in record.subjects),
         record.method,
-        ", ".join([*_unfinished(record), *differs]),
+        ", ".join(differs),
         number(values.get("dino")),
         number(values.get("clip_t")),
         f"{scores.suite} ({scores.judges})" if scores is not None and with_suite else "",
@@ -65,14 +69,8 @@ def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
     )
 
 
-def _unfinished(record: RunRecord) -> list[str]:
-    """How far a run is that has no result yet."""
-    return [] if record.state == "finished" else [f"{record.state} at step {record.step} of {record.total_steps}"]
-
-
-def _scores_document(run: RunOverview) -> dict[str, object] | None:
-    scores = run.scores
-    return None if scores is None else {"suite": scores.suite, "judges": scores.judges, **scores.values}
+def _scores_document(scores: RunScores) -> dict[str, object]:
+    return {"suite": scores.suite, "judges": scores.judges, **scores.values}
 
 
 def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
@@ -80,8 +78,9 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     from dbcli.workflows.runs.manage import bleeding, scores_of
 
     warnings, scores = bleeding(layout, record.name), scores_of(layout, record.name)
-    found = [{"suite": one.suite, "judges": one.judges, **one.values} for one in scores]
-    screen.document(record.to_plain() | {"scores": found} | ({"bleeding": warnings} if warnings else {}))
+    screen.document(
+        record.to_plain() | {"scores": [*map(_scores_document, scores)]} | ({"bleeding": warnings} if warnings else {})
+    )
     rows: list[tuple[str, object]] = [
         ("state", record.state + (f": {record.error}" if record.error else "")),
         ("subjects", ", ".join(map(_learnt, record.subjects))),
@@ -91,7 +90,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
         ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
         *(("" if number else "changed", _change_line(one)) for number, one in enumerate(record.changes)),
-        ("learning rate", _rate(record)),
+        ("learning rate", number(record.profile.get("train", {}).get("learning_rate"), "g")),
         ("loss", number(record.loss, ".4f")),
         ("prior", record.prior.get("line")),
         ("probes", record.probing.get("line")),
@@ -127,11 +126,6 @@ def _checkpoints_line(layout: Layout, record: RunRecord) -> str | None:
     steps = ", ".join(map(str, kept_steps(layout, record.name)))
     whole = record.state != "finished" or record.profile.get("train", {}).get("keep_finished") != "weights"
     return f"step {steps}" + ("" if whole else ", weights alone") if steps else None
-
-
-def _rate(record: RunRecord) -> str | None:
-    rate = record.profile.get("train", {}).get("learning_rate")
-    return f"{rate:g}" if isinstance(rate, float | int) else None
 
 
 def _learnt(subject: RunSubject) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.output.numbers import number, with_interval
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column
+from dbcli.cli.terminal.tables import Column, number, with_interval
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +77,11 @@ def _show(screen: Screen, comparison: Comparison) -> None:
     """Runs as columns, or where a terminal has no room for them all as rows."""
     runs, differences = comparison.document["runs"], comparison.document["differences"]
     metrics = _metrics()
-    scores = [(one["run"], {metric: _value(one, metric) for metric in metrics}) for one in runs]
+    overall = {one["run"]: one["scores"]["overall"] for one in runs}
+    scores = [
+        (run, {metric: number((found.get(metric) or {}).get("value")) for metric in metrics})
+        for run, found in overall.items()
+    ]
     _show_grid(screen, f"suite {comparison.suite}", *_by_run(metrics, scores))
     for is_full in (True, False):
         cells = [
@@ -132,10 +135,6 @@ def _show_settings(screen: Screen, names: Sequence[str], settings: Mapping[str, 
         return
     by_key = {key: " · ".join(f"{name}: {value}" for name, value in values.items()) for key, values in settings.items()}
     screen.table(title, (Column("setting"), Column("by run", wraps=True, least=24)), list(by_key.items()))
-
-
-def _value(run: Mapping[str, Any], metric: str) -> str:
-    return number((run["scores"]["overall"].get(metric) or {}).get("value"))
 
 
 def _difference(found: Mapping[str, Any] | None, is_full: bool) -> str:

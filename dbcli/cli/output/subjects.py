@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dbcli.cli.output.numbers import counted, number
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column
+from dbcli.cli.terminal.tables import Column, counted, number
 
 if TYPE_CHECKING:
     from dbcli.project.subjects.subject_store import AddedSubject

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dbcli.cli.invocation import Invocation
-from dbcli.cli.output.numbers import counted
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column
+from dbcli.cli.terminal.tables import Column, counted
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -36,9 +35,9 @@ def carry_out(call: Invocation, plan: SweepPlan, engine: EngineOptions, *, dry_r
             stage.advance()
         show_plan(call.screen, plan, left)
         return 0
-    done: SweepResult = run_plan(call.layout, plan, engine, call.screen, offline=call.offline)
+    done = run_plan(call.layout, plan, engine, call.screen, offline=call.offline)
     show_result(call.screen, done, call.layout)
-    return int(done.exit_code)
+    return done.exit_code
 
 
 def show_plan(screen: Screen, plan: SweepPlan, left: Left) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbcli.cli.output.numbers import counted
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column
+from dbcli.cli.terminal.tables import Column, counted
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -79,6 +78,7 @@ def _estimate_document(estimate: MemoryEstimate) -> dict[str, object]:
 def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
     """The estimates as a table, and the first recipe that fits; or why there is none."""
     from dbcli.workflows.memory.estimate import ESTIMATED
+    from dbcli.workflows.sweeps.remaining import duration
 
     estimate = plan.estimate
     if estimate is None:
@@ -87,7 +87,7 @@ def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
         screen.line(f"Memory and time: {why}.")
         return
     rows = [
-        (one.rung, f"{one.peak_bytes / 1e9:.2f} GB", _duration(one.seconds), "yes" if one.fits else "no")
+        (one.rung, f"{one.peak_bytes / 1e9:.2f} GB", duration(one.seconds), "yes" if one.fits else "no")
         for one in estimate.recipes
     ]
     screen.table(f"{estimate.device}, {estimate.free_bytes / 1e9:.1f} GB free", RECIPE_COLUMNS, rows)
@@ -97,13 +97,6 @@ def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
         screen.line(
             f"The first that fits: {estimate.fitting.rung}; --profile auto takes the first of the whole ladder."
         )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
 
 
 def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:

@@ -115,7 +115,7 @@ class Bars(Progress):
             console=console,
             disable=disable,
             refresh_per_second=8,
-            # A thread that begins where memory ends is waited for without end; nobody watches one off a terminal.
+            # Starting the refresh thread can hang when memory is exhausted; off a terminal nobody watches it.
             auto_refresh=console.is_terminal,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
@@ -48,17 +49,13 @@ def show_images(screen: Screen, files: Sequence[Path]) -> None:
     columns = min(screen.out.width - 1, COLUMNS_PER_IMAGE * len(some))
     if can == "blocks":
         for row in as_cells(some, columns):
-            cells = [("▀", Style(color=_hex(upper), bgcolor=_hex(lower))) for upper, lower in row]
+            cells = [("▀", Style(color=Color.from_rgb(*upper), bgcolor=Color.from_rgb(*lower))) for upper, lower in row]
             screen.out.print(Text.assemble(*cells, no_wrap=True), soft_wrap=False)
         return
     png = as_png(some)
     sys.stdout.write(_kitty(png, columns) if can == "kitty" else _iterm(png, columns))
     sys.stdout.write("\n")
     sys.stdout.flush()
-
-
-def _hex(colour: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _kitty(png: bytes, columns: int) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.segment import Segments
 from rich.text import Text
 
 from dbcli.cli.terminal.bars import Bar, Bars
@@ -119,7 +118,8 @@ class Screen:
         if title:
             self.out.print(Text(visible(title), style="bold"), soft_wrap=not self.out.is_terminal)
         lines = self.out.render_lines(set_out(wanted, cells, layout), pad=False)
-        self.out.print(Segments(unpadded(lines)), soft_wrap=True, end="")
+        for line in unpadded(lines):
+            self.out.print(line)
         if layout.left_out:
             text = f"No room for {', '.join(layout.left_out)}: a wider terminal or --json shows all."
             self.out.print(Text(text, style="dim"), soft_wrap=False)

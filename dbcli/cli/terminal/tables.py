@@ -1,8 +1,8 @@
-"""The one way in which listings are set out: whole words, columns that are left out before any word is broken."""
+"""The one way in which listings are set out: whole words, numbers, columns left out before any word is broken."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,18 +92,12 @@ def set_out(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], layout: L
     return table
 
 
-def unpadded(lines: Iterable[Sequence[Segment]]) -> list[Segment]:
+def unpadded(lines: Iterable[Sequence[Segment]]) -> Iterator[Text]:
     """Rendered lines without the blanks that fill up their ends."""
-    found: list[Segment] = []
     for line in lines:
-        kept = list(line)
-        while kept and not kept[-1].text.strip():
-            kept.pop()
-        if kept:
-            last = kept.pop()
-            kept.append(Segment(last.text.rstrip(), last.style))
-        found += [*kept, Segment.line()]
-    return found
+        text = Text.assemble(*((segment.text, segment.style or "") for segment in line))
+        text.rstrip()
+        yield text
 
 
 def _text(cell: Cell) -> str:
@@ -149,3 +143,20 @@ def _shared(spans: Sequence[_Span], width: int) -> list[int]:
         widths[place] -= 1
         spare += 1
     return widths
+
+
+def counted(count: int, noun: str) -> str:
+    """ "1 image", "3 images"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def number(value: float | None, form: str = ".3f", missing: str = "") -> str:
+    """A value in a format of its own, `missing` where it was not measured."""
+    return missing if value is None else f"{value:{form}}"
+
+
+def with_interval(found: Mapping[str, float | None], form: str = ".3f") -> tuple[str, str]:
+    """A score and its interval, "0.830" and "0.811 to 0.849"; the interval is empty where none is known."""
+    low, high = found.get("low"), found.get("high")
+    interval = "" if low is None or high is None else f"{low:{form}} to {high:{form}}"
+    return number(found.get("value"), form), interval
