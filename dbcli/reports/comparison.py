@@ -14,7 +14,7 @@ from dbcli.reports.page import (
     Chart,
     Gallery,
     ImageRow,
-    Section,
+    PageSection,
     TableBlock,
     Text,
     prompt_note,
@@ -106,10 +106,10 @@ def comparison_page(
         )
         for prompt in prompts
     ]
-    sections = [Section("Scores", tuple(blocks)), Section("Images", tuple(galleries))]
+    sections = [PageSection("Scores", tuple(blocks)), PageSection("Images", tuple(galleries))]
     if charts:
-        sections.append(Section("Curves", tuple(charts)))
-    sections.append(Section("How it was measured", protocol_blocks(runs[0][1]["protocol"])))
+        sections.append(PageSection("Curves", tuple(charts)))
+    sections.append(PageSection("How it was measured", protocol_blocks(runs[0][1]["protocol"])))
     lead = f"{' and '.join(names)}: {len(prompts)} prompts, the same seeds in every strip."
     return render_page(title, sections, lead=lead, foot=foot)
 

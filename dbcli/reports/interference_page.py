@@ -11,7 +11,7 @@ from dbcli.reports.page import (
     Block,
     Facts,
     ImageRow,
-    Section,
+    PageSection,
     TableBlock,
     Text,
     embedded_chart,
@@ -34,10 +34,10 @@ def interference_page(report: Mapping[str, Any], galleries: Sequence[tuple[str, 
     """The whole page as text, from interference.json and the images in memory."""
     sections = []
     if report["nearest"] is not None:
-        sections.append(Section("Subjects", tuple(_subject_blocks(report))))
-    sections.append(Section("Classes", (Text(_DRIFT), TableBlock(_drift_table(report["drift"])))))
+        sections.append(PageSection("Subjects", tuple(_subject_blocks(report))))
+    sections.append(PageSection("Classes", (Text(_DRIFT), TableBlock(_drift_table(report["drift"])))))
     sections += image_sections(galleries)
-    sections.append(Section("How it was measured", (Facts(tuple(_facts(report))),)))
+    sections.append(PageSection("How it was measured", (Facts(tuple(_facts(report))),)))
     names = ", ".join(report["subjects"])
     lead = f"{names}: whether they stay apart." if report["nearest"] else f"{names}: what became of the class."
     title = f"{report['drawn_with']} · interference"

@@ -96,14 +96,14 @@ Block = Facts | Text | TableBlock | Gallery | Chart
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A heading with its blocks."""
 
     title: str
     blocks: tuple[Block, ...]
 
 
-def render_page(title: str, sections: Sequence[Section], *, lead: str = "", foot: str = "") -> str:
+def render_page(title: str, sections: Sequence[PageSection], *, lead: str = "", foot: str = "") -> str:
     """The whole page as text, to be written as UTF-8."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -152,9 +152,9 @@ def _data_uri(content: bytes, mime: str) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def image_sections(galleries: Sequence[tuple[str, Sequence[ImageRow]]]) -> list[Section]:
+def image_sections(galleries: Sequence[tuple[str, Sequence[ImageRow]]]) -> list[PageSection]:
     """The section of all images by the name of their strips; none without any."""
-    return [Section("Images", tuple(Gallery(name, rows) for name, rows in galleries))] if galleries else []
+    return [PageSection("Images", tuple(Gallery(name, rows) for name, rows in galleries))] if galleries else []
 
 
 def evaluation_page(
@@ -170,15 +170,15 @@ def evaluation_page(
 
     `galleries` are (name, rows) pairs, photos first; a row's note may carry its scores (`prompt_note`).
     """
-    sections = [Section("Scores", _score_blocks(scores)), *image_sections(galleries)]
+    sections = [PageSection("Scores", _score_blocks(scores)), *image_sections(galleries)]
     per_prompt = tuple(TableBlock(prompt_table(subject)) for subject in scores["subjects"])
     if per_prompt:
-        sections.append(Section("Per prompt", per_prompt))
+        sections.append(PageSection("Per prompt", per_prompt))
     if charts:
-        sections.append(Section("Curves", tuple(charts)))
+        sections.append(PageSection("Curves", tuple(charts)))
     if facts:
-        sections.append(Section("Run", (Facts(tuple(facts)),)))
-    sections.append(Section("How it was measured", protocol_blocks(scores["protocol"])))
+        sections.append(PageSection("Run", (Facts(tuple(facts)),)))
+    sections.append(PageSection("How it was measured", protocol_blocks(scores["protocol"])))
     return render_page(title, sections, lead=_lead(scores), foot=foot)
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dbcli.reports.page import Block, ImageRow, Section, TableBlock, Text, image_sections, protocol_blocks, render_page
+from dbcli.reports.page import (
+    Block,
+    ImageRow,
+    PageSection,
+    TableBlock,
+    Text,
+    image_sections,
+    protocol_blocks,
+    render_page,
+)
 from dbcli.reports.sweep_tables import cell_label, cells_table, differences, rows_table
 from dbcli.reports.tables import markdown
 
@@ -30,11 +39,11 @@ def sweep_page(
     blocks.append(TableBlock(rows_table(scores, with_published=is_bench)))
     if is_bench and _is_scored(scores):
         blocks.append(Text(differences(scores)))
-    sections = [Section("Scores", tuple(blocks)), *image_sections(galleries)]
-    sections.append(Section("Cells", (TableBlock(cells_table(scores)),)))
+    sections = [PageSection("Scores", tuple(blocks)), *image_sections(galleries)]
+    sections.append(PageSection("Cells", (TableBlock(cells_table(scores)),)))
     protocol = next((row["scores"]["protocol"] for row in scores["rows"] if row["scores"] is not None), None)
     if protocol is not None:
-        sections.append(Section("How it was measured", protocol_blocks(protocol)))
+        sections.append(PageSection("How it was measured", protocol_blocks(protocol)))
     return render_page(scores["name"], sections, lead=scores["about"], foot=foot)
 
 

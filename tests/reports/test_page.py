@@ -15,7 +15,7 @@ from dbcli.reports.page import (
     Facts,
     Gallery,
     ImageRow,
-    Section,
+    PageSection,
     Text,
     embedded_chart,
     embedded_image,
@@ -168,7 +168,7 @@ def test_nothing_of_a_photos_exif_is_carried(tmp_path) -> None:
 
 
 def test_blocks_render_on_their_own() -> None:
-    sections = [Section("One", (Facts((("a", "b"),)), Text("careful", is_warning=True), Gallery("g", [])))]
+    sections = [PageSection("One", (Facts((("a", "b"),)), Text("careful", is_warning=True), Gallery("g", [])))]
     text = Elements(render_page("t", sections, lead="lead", foot="foot")).text
     assert all(part in text for part in ("One", "careful", "lead", "foot"))
 
@@ -180,7 +180,7 @@ def test_a_note_tells_scores_and_copying() -> None:
 
 def test_every_image_of_a_strip_bears_what_it_shows() -> None:
     rows = [ImageRow("learning rate 1e-4", [Image.new("RGB", (9, 9))] * 2, captions=["in space", "on the beach"])]
-    page = Elements(render_page("t", [Section("Images", (Gallery("dog", rows),))]))
+    page = Elements(render_page("t", [PageSection("Images", (Gallery("dog", rows),))]))
     assert re.search(r"learning rate 1e-4\s+in space\s+on the beach", page.text)
     alts = [a["alt"] for tag, a in page.found if tag == "img"]
     assert alts == ["learning rate 1e-4, in space", "learning rate 1e-4, on the beach"]
@@ -206,6 +206,6 @@ def test_on_a_phone_every_value_of_a_table_stands_beside_its_columns_name() -> N
 
 def test_a_score_is_never_broken_from_its_name() -> None:
     rows = [ImageRow("in space", [Image.new("RGB", (9, 9))], note="DINO 0.712 · CLIP-T 0.301")]
-    page = render_page("t", [Section("Images", (Gallery("dog", rows),))])
+    page = render_page("t", [PageSection("Images", (Gallery("dog", rows),))])
     assert '<span class="whole">DINO 0.712</span> · <span class="whole">CLIP-T 0.301</span>' in page
     assert "display: inline-block" in page.partition(".whole {")[2].partition("}")[0]

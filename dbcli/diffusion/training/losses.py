@@ -51,7 +51,7 @@ def velocity_target(
     return signal * noise - spread * latents
 
 
-# What 32-bit arithmetic in a batch of another size may differ by, relative to 1 + |prediction|.
+# What float32 results in a batch of another size may differ by, relative to 1 + |prediction|.
 ROUNDING = 1e-5
 
 

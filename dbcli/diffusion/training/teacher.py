@@ -129,7 +129,7 @@ def predict(
 ) -> torch.Tensor:
     """A base's predictions for one draw of every class image, float32 `[N, C, h, w]` on the CPU.
 
-    prompt is the class prompt's conditioning `[1, L, D]`. The arithmetic is the UNet's own, without autocast.
+    prompt is the class prompt's conditioning `[1, L, D]`. The precision is the UNet's own, without autocast.
     """
     device, found = next(unet.parameters()).device, []
     for start in range(0, len(images), batch_size):

@@ -159,8 +159,8 @@ def _judged(
     """The report, from the judge's features of pictures and photos."""
     import torch
 
-    from dbcli.metrics.interference import class_drift, likeness_row, nearest_report, photo_row
     from dbcli.metrics.judges.features_cache import FeatureStore
+    from dbcli.metrics.separation import class_drift, likeness_row, nearest_report, photo_row
 
     store = FeatureStore(layout.features_dir, should_stop=should_stop)
     photos = {name: _features(store, judges, files) for name, files in photos_of(layout, record).items() if files}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dbcli.metrics.interference import (
+from dbcli.metrics.separation import (
     class_drift,
     likeness_row,
     nearest_photos,
