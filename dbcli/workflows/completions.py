@@ -60,7 +60,7 @@ def suite_names() -> list[str]:
 
 
 def sampler_names() -> list[str]:
-    """The samplers a picture can be drawn with."""
+    """The samplers an image can be generated with."""
     from dbcli.diffusion.schedulers.samplers import SAMPLERS
 
     return list(SAMPLERS)

@@ -14,7 +14,7 @@ class Stage(Protocol):
         """Moves the bar on by so many parts."""
 
     def complete(self, amount: int = 1) -> None:
-        """Counts so many more of what has several parts: an image that is drawn to its end."""
+        """Counts so many more of what has several parts: an image that is sampled to its end."""
 
     def tell(self, text: str) -> None:
         """Shows a few words beside the bar: losses, memory."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.project.runs.run_store import RunSubject
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
-from dbcli.workflows.class_images.draw import ClassImages, ensure_class_images
+from dbcli.workflows.class_images.generate import ClassImages, ensure_class_images
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.run_context import RunContext
 

@@ -79,7 +79,7 @@ def compare(
     records = _records(layout, runs)
     chosen = chosen_suites(layout, scoring, progress)
     for record in records:
-        # A random seed is drawn once for all of them.
+        # A random seed is settled once for all of them.
         scoring = replace(scoring, seed=checked_seed(layout, record, scoring))
         check_suites(layout, record, chosen, progress)
     profile = profile_of(layout, records[0])
@@ -159,7 +159,7 @@ def _name(records: Sequence[RunRecord]) -> str:
 
 
 def _prompts(parts: Sequence[_Part]) -> list[ComparedPrompt]:
-    """Every template in the suite's order, with each run's pictures of it."""
+    """Every template in the suite's order, with each run's images of it."""
     from dbcli.reports.comparison import ComparedPrompt
 
     found: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {}

@@ -16,7 +16,7 @@ from dbcli.project.prompts.identifiers import Words, render_with, render_without
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.class_images.draw import class_prompt
+from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
 from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
@@ -129,7 +129,7 @@ def project_judges(layout: Layout, name: str | None, profile: Profile, *, offlin
 def checked_seed(
     layout: Layout, record: RunRecord, scoring: ScoringOptions, *, class_images: int = CLASS_IMAGES
 ) -> int | None:
-    """The first seed of an evaluation, drawn where it is -1; None where nobody said.
+    """The first seed of an evaluation, a random one for -1; None where nobody said.
 
     Raises ConfigError for a count that cannot be, UsageError for a seed out of range or without room for the count.
     """

@@ -15,7 +15,7 @@ from dbcli.project.runs.interference_records import FILE_NAME, SUITE_NAME, bleed
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.class_images.draw import class_prompt
+from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler, project_judges
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.generation.lora_mix import Composition, compose, load_composition
@@ -49,7 +49,7 @@ CLASS_IMAGES = 16
 class Interference:
     """One measurement: the report as in interference.json, where that lies, the page, and the heat map if any.
 
-    `bleeding` is a line for every subject whose pictures go to another.
+    `bleeding` is a line for every subject whose images go to another.
     """
 
     run: str
@@ -156,7 +156,7 @@ def _sampled(
 def _judged(
     layout: Layout, record: RunRecord, images: _Images, judges: Judges, should_stop: Callable[[], bool]
 ) -> dict[str, Any]:
-    """The report, from the judge's features of pictures and photos."""
+    """The report, from the judge's features of images and photos."""
     import torch
 
     from dbcli.metrics.judges.features_cache import FeatureStore
@@ -209,7 +209,7 @@ def _write_page(
     rows = []
     for name, files in photos_of(layout, record).items():
         rows.append(ImageRow(f"photos of {name}", opened(files), is_photos=True))
-        rows += [_strip(prompt, pictures, report["seed"]) for prompt, pictures in images.subjects[name].items()]
+        rows += [_strip(prompt, files, report["seed"]) for prompt, files in images.subjects[name].items()]
     members = []
     for noun in images.before:
         members.append(_strip(f"{noun}, by the base", images.before[noun], report["seed"]))
@@ -223,7 +223,7 @@ def _write_page(
 
 
 def _strip(label: str, files: Sequence[Path], seed: int) -> ImageRow:
-    """A strip of images that were drawn with one seed after another."""
+    """A strip of images with one seed after another."""
     from dbcli.reports.page import ImageRow
     from dbcli.workflows.images.grids import opened
 

@@ -1,4 +1,4 @@
-"""Scores without backgrounds: what blanks them, CLIPSeg in photos and pictures alike, or masks beside the photos."""
+"""Scores without backgrounds: what blanks them, CLIPSeg in photos and images alike, or masks beside the photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of one evaluation: scores, pictures by task, the run's curve and settings, in one file."""
+"""The page of one evaluation: scores, images by task, the run's curve and settings, in one file."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def probe_curve(probes: ProbeRecord, coat: Any = "light") -> bytes:
 
 
 def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[ImageRow]]]:
-    """The same few pictures at every checkpoint that was probed."""
+    """The same few images at every checkpoint that was probed."""
     from dbcli.reports.page import ImageRow
 
     probes = load_probes(layout, record.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """Which prompts are drawn and by which judges they are scored; None where nobody said.
+    """Which prompts images are generated of and by which judges they are scored; None where nobody said.
 
     `dataset` is a copy of google/dreambooth's, whose prompts are one more suite; `count` is images per prompt, `seed`
     that of each prompt's first image.

@@ -201,6 +201,6 @@ def _collisions(layout: Layout, records: Sequence[RunRecord], *, allow: bool) ->
         for run in records
         for one in run.subjects
     ]
-    return clashes_among(
-        layout, words, f"The runs {', '.join(run.name for run in records)} do not go together", allow=allow
-    )
+    title = f"The runs {', '.join(run.name for run in records)} do not go together"
+    clashes: tuple[str, ...] = clashes_among(layout, words, title, allow=allow)
+    return clashes

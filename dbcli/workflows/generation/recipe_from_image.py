@@ -1,4 +1,4 @@
-"""A picture drawn before, drawn again: its recipe fills in whatever the command line leaves open."""
+"""An image generated before, generated again: its recipe fills in whatever the command line leaves open."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _of_ours(layout: Layout, recipe: Recipe, request: GenerateRequest, progress:
     options["timesteps"] = recipe.extras.get(TIMESTEPS_KEY, PUBLISHED_TIMESTEPS)
     options["compile"] = COMPILED_KEY in recipe.extras
     options["clip_skip"] = recipe.extras.get(CLIP_SKIP_KEY, LAST_LAYER)
-    # Before there was a rule -1 was drawn with, of which torch took the lowest 32 bits.
+    # Before there was a rule -1 was generated with, of which torch took the lowest 32 bits.
     seed = LAST_SEED if recipe.seed == RANDOM else recipe.seed
     selection = RunSelection() if request.selection.runs else _selection_of(layout, recipe, progress)
     return _Read(recipe.prompt, options, seed, (recipe.width, recipe.height), selection)
@@ -147,7 +147,7 @@ def _selection_of(layout: Layout, recipe: Recipe, progress: Progress) -> RunSele
     if not weights:
         step = recipe.extras.get(CHECKPOINT_KEY)
         return RunSelection(here, checkpoint=step if isinstance(step, int) else None)
-    # Whoever drew it first had it allowed; drawing it again changes nothing.
+    # Whoever generated it first had it allowed; once more changes nothing.
     allowed = bool(recipe.extras.get("allowed_collisions"))
     return RunSelection(here, ",".join(repr(weights[run]) for run in here), allowed)
 
@@ -212,7 +212,7 @@ def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress
 
 
 def _can_be(layout: Layout, key: str, value: Any) -> bool:
-    """Whether a value of another program is one that this program and the project's base can draw with."""
+    """Whether a value of another program is one that this program and the project's base can generate with."""
     try:
         resolve([("", {"draw": {key: value}})])
     except ConfigError:
@@ -224,5 +224,5 @@ def _can_be(layout: Layout, key: str, value: Any) -> bool:
 def _shortened(keys: Sequence[str]) -> list[str]:
     """Keys of fields for a sentence; an extension that writes many of them is told by its name."""
     firsts = Counter(key.split()[0] for key in keys)
-    told = (f"{first} …" if firsts[first := key.split()[0]] > _MOST_OF_ONE else key for key in keys)
-    return [printable(one, 60) for one in dict.fromkeys(told)]
+    short = (f"{first} …" if firsts[first := key.split()[0]] > _MOST_OF_ONE else key for key in keys)
+    return [printable(one, 60) for one in dict.fromkeys(short)]

@@ -1,9 +1,9 @@
-"""Drawing into a folder: every PNG carries its whole recipe and is named by a hash and its index, never by a prompt."""
+"""Images generated into a folder: each PNG carries its whole recipe and is named by a hash and its index."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,10 @@ from dbcli.workflows.models.loaded import LoadedModel
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.sampling.sample import SamplingSettings
+    from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings
 
 # Among a recipe's extras: the precision of the UNet, where it was not fp32.
 PRECISION_KEY, FULL_PRECISION = "precision", "fp32"
@@ -38,7 +40,7 @@ MOST_PX = 4096
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """One drawn picture: where it lies and how it was made."""
+    """One generated image: where it lies and how it was made."""
 
     path: Path
     recipe: Recipe
@@ -66,7 +68,7 @@ def recipes_for(
     record: RunRecord | None,
     extras: Mapping[str, Any] | None = None,
 ) -> list[Recipe]:
-    """`settings.count` recipes a prompt with seeds seed, seed + 1, … so that each can be redrawn alone.
+    """`settings.count` recipes per prompt with seeds seed, seed + 1, … so that each can be generated again alone.
 
     Prompts and negative prompt are rendered already: braces that are left in them are text. After the last seed comes
     0. `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
@@ -75,7 +77,8 @@ def recipes_for(
     from dbcli.diffusion.schedulers.samplers import visited
 
     words, kept = words_of(record), dict(extras or {})
-    precision = sampling_precision(settings.precision, base.unet.device)  # type: ignore[arg-type]
+    device: Any = base.unet.device
+    precision = sampling_precision(settings.precision, device)
     if precision != FULL_PRECISION:
         kept[PRECISION_KEY] = precision
     if settings.compile:
@@ -152,33 +155,52 @@ def generate_images(
 
     Raises Interrupted between two steps; the images finished before stay.
     """
-    from dbcli.diffusion.images import to_image
-    from dbcli.diffusion.sampling.sample import SampleRequest, sample_images
+    from dbcli.diffusion.sampling.sample import SampleRequest
 
     chosen = range(len(recipes)) if wanted is None else wanted
     if not chosen:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     sampling = sampling_of(recipes[0], batch_size)
-    orders = [SampleRequest(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
-    found: list[GeneratedImage] = []
+    requests = [SampleRequest(recipe.prompt, recipe.seed, recipe.negative) for recipe in recipes]
     title = title or f"Generating {len(chosen)} image{'' if len(chosen) == 1 else 's'}"
-    with progress.stage(title, len(chosen), parts=sampling.steps) as stage, image_writer() as write_later:
+    found: list[GeneratedImage] = []
+    with image_writer() as write_later:
+        for index, image in sampled(base, requests, sampling, chosen, title, progress, should_stop):
+            found.append(GeneratedImage(folder / file_name(recipes[index]), recipes[index]))
+            write_later(save_png, found[-1].path, image, recipes[index])
+    return found
+
+
+def sampled(
+    base: Base,
+    requests: Sequence[SampleRequest],
+    sampling: SamplingSettings,
+    wanted: Collection[int],
+    title: str,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[int, Image.Image]]:
+    """Gives (index, image) for the `wanted` indices of requests, as they would be among all, under one bar.
+
+    Raises Interrupted between two steps.
+    """
+    from dbcli.diffusion.images import to_image
+    from dbcli.diffusion.sampling.sample import sample_images
+
+    with progress.stage(title, len(wanted), parts=sampling.steps) as stage:
         for index, pixels in sample_images(
             base,
-            orders,
+            requests,
             sampling,
             wanted=wanted,
             on_denoise=stage.advance,
             should_stop=should_stop,
             on_note=progress.note,
         ):
-            if index in chosen:
-                path = folder / file_name(recipes[index])
-                write_later(save_png, path, to_image(pixels), recipes[index])
-                found.append(GeneratedImage(path, recipes[index]))
+            if index in wanted:
+                yield index, to_image(pixels)
                 stage.complete()
-    return found
 
 
 @dataclass(frozen=True)
@@ -222,7 +244,7 @@ class PromptSampler:
 
 
 def image_size(base: Base, width: int | None, height: int | None, resolution: int | None) -> tuple[int, int]:
-    """The size to draw at in px. Raises UsageError where the autoencoder cannot make it."""
+    """The size to generate in px. Raises UsageError where the autoencoder cannot make it."""
     usual = resolution or base.resolution
     size = (usual if width is None else width, usual if height is None else height)
     check_size(size, (width, height), base.vae_factor)
@@ -272,7 +294,7 @@ def preview(
     step: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Draws one picture of each subject as the model stands into `previews/step-000100-dog.png`."""
+    """Generates one image of each subject as the model stands into `previews/step-000100-dog.png`."""
     from dbcli.diffusion.images import to_image
     from dbcli.diffusion.sampling.sample import SampleRequest, sample_images
 

@@ -1,4 +1,4 @@
-"""Contact sheets: the photos first, then what was drawn, a row a prompt."""
+"""Contact sheets: the photos first, then what was generated, a row per prompt."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def image_grid(
     *,
     title: str | None = None,
 ) -> Path:
-    """Writes one sheet of pictures into `folder`, named by what it shows; returns its path."""
+    """Writes one sheet of images into `folder`, named by what it shows; returns its path."""
     names = "\n".join(image.path.name for image in images)
     path = folder / f"grid-{hashlib.sha256(names.encode()).hexdigest()[:12]}.png"
     by_prompt: dict[str, list[Path]] = {}
@@ -63,14 +63,14 @@ def write_sheet(
     sheet = [GridRow(f"photos of {name}", opened(files), is_photos=True) for name, files in photos.items()]
     sheet += [GridRow(label, opened(files)) for label, files in rows.items()]
     if max((len(files) for files in rows.values()), default=0) <= FEW_IMAGES:
-        drawn = draw_blocks(sheet, tile_px=TILE_PX, title=title)
+        sheet_image = draw_blocks(sheet, tile_px=TILE_PX, title=title)
     else:
-        drawn = draw_grid(sheet, tile_px=TILE_PX, title=title, columns=MOST_COLUMNS)
-    write_bytes(path, png_bytes(drawn))
+        sheet_image = draw_grid(sheet, tile_px=TILE_PX, title=title, columns=MOST_COLUMNS)
+    write_bytes(path, png_bytes(sheet_image))
 
 
 def opened(files: Sequence[Path]) -> list[Image.Image]:
-    """Drawn pictures and stored photos, which are all PNG, in memory."""
+    """Generated images and stored photos, which are all PNG, in memory."""
     from PIL import Image
 
     images: list[Image.Image] = []

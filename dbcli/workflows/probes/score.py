@@ -12,7 +12,7 @@ from dbcli.project.images.recipes import Recipe
 from dbcli.project.prompts.identifiers import render_with, render_without
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.subjects.subject_store import load_subject, photo_paths
-from dbcli.workflows.class_images.draw import class_prompt
+from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.images.generated import image_size, in_words, recipes_for, sampling_of, words_of
 from dbcli.workflows.progress import Stage
 from dbcli.workflows.run_context import RunContext

@@ -37,7 +37,7 @@ def read_prompts(
     *,
     negative: str = "",
 ) -> None:
-    """Warns of what in rendered prompts will not be drawn as it was probably meant; nothing is loaded for it.
+    """Warns of what in rendered prompts will not be read as it was probably meant; nothing is loaded for it.
 
     Raises PromptError where a subject's word is among those that the text encoder never reads.
     """

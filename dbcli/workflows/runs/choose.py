@@ -65,7 +65,7 @@ def _newest(layout: Layout, prompts: Sequence[str]) -> RunRecord:
 
 
 def _none_knows(layout: Layout, named: Sequence[str], prompts: Sequence[str]) -> PromptError | RunMissing:
-    """Why no run can draw prompts that name these subjects, and what to type instead."""
+    """Why no run can generate prompts that name these subjects, and what to type instead."""
     knowing = {name: runs_knowing(layout, name) for name in named}
     untaught = [name for name, runs in knowing.items() if not runs]
     if untaught:

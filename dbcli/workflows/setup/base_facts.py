@@ -1,4 +1,4 @@
-"""What a base's small files say of it without its being loaded: how much text it reads, and what it can draw."""
+"""What a base's small files say of it without its being loaded: how much text it reads, and what it can generate."""
 
 from __future__ import annotations
 

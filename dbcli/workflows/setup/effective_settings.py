@@ -66,7 +66,7 @@ def check_judge(name: str | None, *, also: Sequence[str] = ()) -> None:
 
 
 def judge_sources(layout: Layout) -> dict[str, str]:
-    """Where judges and other models that look at pictures lie: the person's settings, the project's on top."""
+    """Where judges and other models that look at images lie: the person's settings, the project's on top."""
     return {**load_user_settings().judges, **load_settings(layout).judges}
 
 
@@ -121,7 +121,7 @@ def sampling_settings(profile: Profile, options: Mapping[str, Any]) -> DrawSetti
 
 
 def _settled(profile: Profile) -> Profile:
-    """The settings with every random seed drawn. Raises ConfigError for a sampler that does not exist."""
+    """The settings with every random seed settled. Raises ConfigError for a sampler that does not exist."""
     from dbcli.diffusion.schedulers.samplers import check_sampler
 
     for key, name in (
@@ -133,8 +133,7 @@ def _settled(profile: Profile) -> Profile:
     for section in ("train", "prior"):
         part = getattr(profile, section)
         if part.seed == RANDOM:
-            drawn = part.model_copy(update={"seed": settled.value})
-            profile = profile.model_copy(update={section: drawn})
+            profile = profile.model_copy(update={section: part.model_copy(update={"seed": settled.value})})
     return profile
 
 

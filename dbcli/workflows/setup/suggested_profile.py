@@ -42,8 +42,8 @@ def seen_gpu() -> SeenGpu | None:
         return None
     query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True).stdout
-        name, _, memory = told.splitlines()[0].rpartition(",")
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True).stdout
+        name, _, memory = listed.splitlines()[0].rpartition(",")
         return SeenGpu(name.strip(), int(memory) if memory.strip().isdecimal() else None)
     except (OSError, subprocess.SubprocessError, IndexError):
         return None

@@ -80,7 +80,7 @@ def modelspec_of(
     method = "Textual inversion" if addition == INVERSION else "DreamBooth"
     trigger = ", ".join(_triggers(record))
     origin = settled_origin(record, origin)
-    table = modelspec_metadata(
+    table: dict[str, str] = modelspec_metadata(
         version=_version(model),
         prediction_type=model.prediction_type,
         title=record.name,
@@ -132,7 +132,8 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "training_started_at": datetime.fromisoformat(record.created).timestamp(),
         "training_finished_at": _finished(record).timestamp(),
     }
-    return kohya_metadata(table)
+    texts: dict[str, str] = kohya_metadata(table)
+    return texts
 
 
 def usual_rank_and_alpha(lora: LoraWeights) -> tuple[int, float]:

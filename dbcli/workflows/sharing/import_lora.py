@@ -151,7 +151,7 @@ def _check_words(lora: LoraWeights, base: Base) -> None:
 
 
 def _profile(layout: Layout, lora: LoraWeights) -> Profile:
-    """The project's drawing settings, with the commonest rank and alpha of the file's layers."""
+    """The project's sampling settings, with the commonest rank and alpha of the file's layers."""
     rank, alpha = usual_rank_and_alpha(lora)
     flags = {
         "method": "lora",

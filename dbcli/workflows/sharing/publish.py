@@ -1,6 +1,6 @@
 """A run on its way to the hub: proved, described by a card, and laid out whole before anybody is asked.
 
-The photos never leave the project: a bundle holds weights, the card, and pictures that the run itself drew.
+The photos never leave the project: a bundle holds weights, the card, and images that the run itself generated.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ def bundled(
         origin = Origin() if kind == "diffusers" else request.origin
         export = replace(request, run=record.name, target=kind, out=path, origin=origin)
         export_run(layout, export, progress, offline=offline)
-        drawn = _own_images(layout, record)
-        images = _copied(drawn, folder)
+        own = _own_images(layout, record)
+        images = _copied(own, folder)
         if not images:
             progress.warn("The run has drawn no pictures yet, so the card shows none.")
-        size_px = drawn[0][1].width if drawn else USUAL_SIZE_PX
+        size_px = own[0][1].width if own else USUAL_SIZE_PX
         facts = _facts(layout, record, target, images, request.origin.licence, size_px)
         write_text(folder / "README.md", model_card(facts))
         yield Bundle(
@@ -129,13 +129,14 @@ def send(bundle: Bundle, target: Target) -> str:
     """Uploads a bundle; returns the repository's address. Raises Unreachable, or Refused by the hub."""
     from dbcli.diffusion import hub_upload
 
-    return hub_upload.upload(
+    address: str = hub_upload.upload(
         target.api,
         bundle.folder,
         target.repository,
         private=target.private,
         message=f"{bundle.run}, by dreambooth-cli {__version__}",
     )
+    return address
 
 
 def _files(folder: Path) -> list[Path]:
@@ -143,7 +144,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _own_images(layout: Layout, record: RunRecord) -> list[tuple[Path, Recipe]]:
-    """What the run itself drew, the first picture of each prompt before the second of any."""
+    """What the run itself generated, the first image of each prompt before the second of any."""
     by_prompt: dict[str, list[tuple[Path, Recipe]]] = {}
     source = layout.images_dir(record.name)
     for path in sorted(source.iterdir()) if source.is_dir() else []:

@@ -12,7 +12,7 @@ from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import verify_photos
-from dbcli.workflows.class_images.draw import ClassImages
+from dbcli.workflows.class_images.generate import ClassImages
 from dbcli.workflows.run_context import RunContext
 
 if TYPE_CHECKING:

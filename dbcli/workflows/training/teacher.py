@@ -11,7 +11,7 @@ from dbcli.project.class_images.teacher_store import TeacherStore
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.workflows.class_images.draw import ClassImages
+from dbcli.workflows.class_images.generate import ClassImages
 from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.training.data import TrainingData, class_pixels
 

@@ -1,4 +1,4 @@
-"""Class images for prior preservation: drawn once by the frozen base, kept with their provenance, topped up later."""
+"""Class images for prior preservation: generated once by the frozen base, kept with their recipe, topped up later."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.settings.profile_settings import PriorSettings
+from dbcli.workflows.images.generated import sampled
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -47,14 +48,15 @@ def ensure_class_images(
     should_stop: Callable[[], bool],
     group: ProcessGroup = SINGLE,
 ) -> ClassImages:
-    """Gives the first `settings.images` images of a class's set, drawing those that are missing.
+    """Gives the first `settings.images` images of a class's set, generating those that are missing.
 
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
-    in any other way is another set. Raises Interrupted between two pictures; what was drawn stays.
+    in any other way is another set. Raises Interrupted between two images; what was generated stays.
     """
     from dbcli.diffusion.precision import sampling_precision
     from dbcli.diffusion.schedulers.samplers import visited
 
+    device: Any = base.unet.device
     prompt = class_prompt(settings.template, class_noun)
     if settings.folder is not None:
         folder = Path(settings.folder)
@@ -71,19 +73,19 @@ def ensure_class_images(
         width=resolution,
         height=resolution,
         seed=settings.seed,
-        precision=sampling_precision(settings.precision, base.unet.device),  # type: ignore[arg-type]
+        precision=sampling_precision(settings.precision, device),
         timesteps=visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps),
     )
     image_set = group.on_main(lambda: ClassImageSet.open_or_create(layout, class_noun, recipe))
     if group.on_main(lambda: image_set.missing(settings.images)):
         with image_set.lock() if group.is_main else nullcontext():
-            _draw_missing(base, image_set, settings, progress, should_stop, group)
+            _generate_missing(base, image_set, settings, progress, should_stop, group)
     return ClassImages(
         class_noun, prompt, image_set.images(settings.images), image_set.key, image_set.line(settings.images)
     )
 
 
-def _draw_missing(
+def _generate_missing(
     base: Base,
     image_set: ClassImageSet,
     settings: PriorSettings,
@@ -91,21 +93,21 @@ def _draw_missing(
     should_stop: Callable[[], bool],
     group: ProcessGroup,
 ) -> None:
-    """Draws what is missing, one seed an image, so that 8 images stay the same 8 among 100."""
+    """Generates what is missing, one seed an image, so that 8 images stay the same 8 among 100."""
     missing = group.on_main(lambda: image_set.missing(settings.images))
     try:
         with group.together():
-            _draw_own(base, image_set, missing, settings, progress, should_stop, group)
+            _generate_own(base, image_set, missing, settings, progress, should_stop, group)
     except Interrupted as stopped:
         have = len(missing) - len(image_set.missing(settings.images))
         raise Interrupted(
-            f"Stopped while drawing class images; {have} of {len(missing)} are kept.",
+            f"Stopped while generating class images; {have} of {len(missing)} are kept.",
             hint="the same command goes on from there",
             exit_code=stopped.exit_code,
         ) from stopped
 
 
-def _draw_own(
+def _generate_own(
     base: Base,
     image_set: ClassImageSet,
     missing: list[int],
@@ -114,32 +116,36 @@ def _draw_own(
     should_stop: Callable[[], bool],
     group: ProcessGroup,
 ) -> None:
-    """Draws, stores and records this rank's share of the missing images. Raises Interrupted between two of them."""
-    from dbcli.diffusion.images import to_image
+    """Generates, stores and records this rank's share of the missing images. Raises Interrupted between two of them."""
     from dbcli.diffusion.noise import seed_for
-    from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
+    from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings
 
     recipe = image_set.recipe
     assert recipe is not None  # own photos are never missing
     indices = _whole_groups(missing, settings.images, settings.batch_size)
-    orders = [SampleRequest(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
-    numbers = (recipe.sampler, recipe.steps, recipe.guidance, recipe.eta, recipe.width, recipe.height)
-    how = SamplingSettings(*numbers, settings.batch_size, precision=recipe.precision, timesteps=recipe.timesteps)
-    own = group.split(range(len(indices)), settings.batch_size)
-    count = sum(indices[place] in missing for place in own)
-    with progress.stage(f"Class images: {recipe.prompt}", count, parts=recipe.steps) as stage:
-        told: dict[str, Any] = {"on_denoise": stage.advance, "should_stop": should_stop, "on_note": progress.note}
-        for place, image in sample_images(base, orders, how, wanted=own, **told):
-            if indices[place] in missing:
-                image_set.record(indices[place], image_set.put(indices[place], png_bytes(to_image(image))))
-                stage.complete()
+    requests = [SampleRequest(recipe.prompt, seed_for(recipe.seed, "class image", 0, index)) for index in indices]
+    sampling = SamplingSettings(
+        recipe.sampler,
+        recipe.steps,
+        recipe.guidance,
+        recipe.eta,
+        recipe.width,
+        recipe.height,
+        settings.batch_size,
+        precision=recipe.precision,
+        timesteps=recipe.timesteps,
+    )
+    own = {place for place in group.split(range(len(indices)), settings.batch_size) if indices[place] in missing}
+    title = f"Class images: {recipe.prompt}"
+    for place, image in sampled(base, requests, sampling, own, title, progress, should_stop):
+        image_set.record(indices[place], image_set.put(indices[place], png_bytes(image)))
 
 
 def _whole_groups(missing: Collection[int], count: int, batch_size: int) -> list[int]:
-    """The indices below `count` to draw, in whole batches of neighbours.
+    """The indices below `count` to generate, in whole batches of neighbours.
 
-    The last bits of a picture depend on the size of its batch: after an interruption each is drawn with the others
-    it would have had, so that a run which was stopped sees the same pictures as one which was not.
+    The last bits of an image depend on the size of its batch: after an interruption each is generated with the others
+    it would have had, so that a run which was stopped sees the same images as one which was not.
     """
     groups = sorted({index // batch_size for index in missing})
     return [index for group in groups for index in range(group * batch_size, min(count, (group + 1) * batch_size))]
