@@ -17,11 +17,12 @@ from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler, project_judges
+from dbcli.workflows.evaluation.report import seed_row
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.generation.lora_mix import Composition, compose, load_composition
 from dbcli.workflows.generation.request import RunSelection
 from dbcli.workflows.images.generated import PromptSampler, words_of
-from dbcli.workflows.images.grids import photos_of
+from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.models.loaded import LoadedModel
 from dbcli.workflows.progress import Progress
@@ -33,7 +34,6 @@ from dbcli.workflows.signals import listening
 if TYPE_CHECKING:
     from dbcli.metrics.judges.features_cache import FeatureStore
     from dbcli.metrics.judges.judge import Judges
-    from dbcli.reports.page import ImageRow
 
 # Places that suit a dog and a backpack alike, and that no photo decides.
 PROMPTS = (
@@ -204,27 +204,18 @@ def _write_page(
     """report.html, and matrix.png where there are subjects to compare; returns the latter."""
     from dbcli.reports.interference_page import interference_page, matrix_chart
     from dbcli.reports.page import ImageRow
-    from dbcli.workflows.images.grids import opened
 
     rows = []
     for name, files in photos_of(layout, record).items():
         rows.append(ImageRow(f"photos of {name}", opened(files), is_photos=True))
-        rows += [_strip(prompt, files, report["seed"]) for prompt, files in images.subjects[name].items()]
+        rows += [seed_row(prompt, files, report["seed"]) for prompt, files in images.subjects[name].items()]
     members = []
     for noun in images.before:
-        members.append(_strip(f"{noun}, by the base", images.before[noun], report["seed"]))
-        members.append(_strip(f"{noun}, by {record.name}", images.after[noun], report["seed"]))
+        members.append(seed_row(f"{noun}, by the base", images.before[noun], report["seed"]))
+        members.append(seed_row(f"{noun}, by {record.name}", images.after[noun], report["seed"]))
     write_text(folder / "report.html", interference_page(report, [("Subjects", rows), ("Classes", members)]))
     if len(report["matrix"]["columns"]) < 2:
         return None
     path = folder / "matrix.png"
     write_bytes(path, matrix_chart(report))
     return path
-
-
-def _strip(label: str, files: Sequence[Path], seed: int) -> ImageRow:
-    """A strip of images with one seed after another."""
-    from dbcli.reports.page import ImageRow
-    from dbcli.workflows.images.grids import opened
-
-    return ImageRow(label, opened(files), captions=[f"seed {seed + index}" for index in range(len(files))])

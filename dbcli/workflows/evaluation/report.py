@@ -45,10 +45,17 @@ def _galleries(scores: Mapping[str, Any], subjects: Sequence[SubjectImages]) -> 
     by_task: dict[str, list[ImageRow]] = {}
     for subject, scored in zip(subjects, scores["subjects"], strict=True):
         for prompt, found in zip(subject.prompts, scored["prompts"], strict=True):
-            seeds = [f"seed {scores['seed'] + index}" for index in range(len(prompt.images))]
-            row = ImageRow(prompt.prompt, opened(prompt.images), note=prompt_note(found), captions=seeds)
+            row = seed_row(prompt.prompt, prompt.images, scores["seed"], note=prompt_note(found))
             by_task.setdefault(prompt.task, []).append(row)
     return [(task, [*photos, *rows]) for task, rows in by_task.items()]
+
+
+def seed_row(label: str, files: Sequence[Path], seed: int, *, note: str = "") -> ImageRow:
+    """A strip of images with one seed after another."""
+    from dbcli.reports.page import ImageRow
+
+    captions = [f"seed {seed + index}" for index in range(len(files))]
+    return ImageRow(label, opened(files), note=note, captions=captions)
 
 
 def run_charts(layout: Layout, record: RunRecord) -> list[Chart]:

@@ -35,21 +35,14 @@ def photos_of(layout: Layout, record: RunRecord | None) -> dict[str, list[Path]]
     return found
 
 
-def image_grid(
-    layout: Layout,
-    record: RunRecord | None,
-    images: Sequence[GeneratedImage],
-    folder: Path,
-    *,
-    title: str | None = None,
-) -> Path:
+def image_grid(layout: Layout, record: RunRecord | None, images: Sequence[GeneratedImage], folder: Path) -> Path:
     """Writes one sheet of images into `folder`, named by what it shows; returns its path."""
     names = "\n".join(image.path.name for image in images)
     path = folder / f"grid-{hashlib.sha256(names.encode()).hexdigest()[:12]}.png"
     by_prompt: dict[str, list[Path]] = {}
     for image in images:
         by_prompt.setdefault(image.recipe.prompt, []).append(image.path)
-    write_sheet(path, photos_of(layout, record), by_prompt, title=title)
+    write_sheet(path, photos_of(layout, record), by_prompt)
     return path
 
 

@@ -93,7 +93,7 @@ def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, of
         written = _write(export)
         stage.advance(2)
         try:
-            proof = prove(export, written)
+            difference, loader = prove(export, written)
         except BaseException:
             discard(path)
             raise
@@ -105,7 +105,7 @@ def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, of
     recipient = replace(recipient, notes=[*recipient.notes, *_words_left_out(export)])
     for line in recipient.notes:
         progress.note(line)
-    return Exported(record.name, export.target, path, proof.difference, proof.loader, recipient)
+    return Exported(record.name, export.target, path, difference, loader, recipient)
 
 
 def exported_run(layout: Layout, run: str) -> RunRecord:

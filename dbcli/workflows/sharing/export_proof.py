@@ -34,14 +34,6 @@ REPORT = "please report this with dreambooth runs show --json"
 
 
 @dataclass(frozen=True)
-class Proof:
-    """The largest difference of a pixel, in [-1, 1], and whose loader read the file."""
-
-    difference: float
-    loader: str
-
-
-@dataclass(frozen=True)
 class Export:
     """What is to be written: a run's result in one format and precision, at one place; and how models are loaded."""
 
@@ -74,10 +66,11 @@ class Written:
     lora: LoraWeights | None = None
 
 
-def prove(export: Export, written: Written) -> Proof:
+def prove(export: Export, written: Written) -> tuple[float, str]:
     """Loads an export with the program it is for, and generates the image of `written` again.
 
-    Raises DreamboothError (exit 1) where the loader refuses the file, leaves out a layer, or the images differ.
+    Returns the largest difference of a pixel, in [-1, 1], and whose loader read the file. Raises DreamboothError
+    (exit 1) where the loader refuses the file, leaves out a layer, or the images differ.
     """
     from dbcli.diffusion.formats.diffusers_loading import misread_model, version
 
@@ -98,7 +91,7 @@ def prove(export: Export, written: Written) -> Proof:
     if export.target not in (*ADAPTERS, *EMBEDDINGS):
         del loaded  # two whole models at a time are enough
         _require_none(version(), misread_model(export.path, written.model), "tensors")
-    return Proof(difference, version())
+    return difference, version()
 
 
 def _lora_loaded(export: Export, written: LoraWeights) -> Base:
