@@ -91,3 +91,13 @@ def test_the_script_for_bash_is_one(run: Run) -> None:
     script = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=named).stdout
     assert "_DREAMBOOTH_COMPLETE" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_completed_bases_are_those_that_exist() -> None:
+    from dbcli.diffusion.bases.base import KNOWN_BASES
+    from dbcli.metrics.judges.loading import JUDGE_SETS
+    from dbcli.workflows.completions import BASES, JUDGES
+
+    assert set(BASES) == {*KNOWN_BASES, "tiny"}
+    assert set(JUDGES) == set(JUDGE_SETS)
+    assert completion.bases(typer.Context(typer.main.get_command(app)), "t") == ["tiny"]

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from dbcli.cli import completion
-
 Run = Callable[..., Any]
 
 
@@ -125,13 +123,3 @@ def test_a_doctor_survives_what_it_finds(run: Run, project: Path, monkeypatch: p
     code, found = checks(run)
     assert code == 5
     assert "planted" in found["memory"]["found"]
-
-
-def test_completed_bases_are_those_that_exist() -> None:
-    from dbcli.diffusion.bases.base import KNOWN_BASES
-    from dbcli.metrics.judges.loading import JUDGE_SETS
-    from dbcli.workflows.completions import BASES, JUDGES
-
-    assert set(BASES) == {*KNOWN_BASES, "tiny"}
-    assert set(JUDGES) == set(JUDGE_SETS)
-    assert completion.bases("t") == ["tiny"]
