@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,19 +106,33 @@ class SafetensorsFile:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor as stored, in memory of its own (the file may change or vanish afterwards)."""
-        with _opened(self.path, "pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name).clone()
+        with _sound(self.path):
+            tensor: torch.Tensor = self._opened_once.get_tensor(name).clone()
         return tensor
+
+    @cached_property
+    def _opened_once(self) -> Any:
+        # Every opening goes through the whole header: done for each tensor, a file takes the square of their number.
+        from safetensors import safe_open
+
+        return safe_open(str(self.path), framework="pt")
 
 
 @contextmanager
 def _opened(path: Path, framework: str) -> Iterator[Any]:
     """A safetensors file in the library's hands; what it does not take is UnsafeFile, with its reason."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
+
+    with _sound(path), safe_open(str(path), framework=framework) as file:
+        yield file
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(str(path), framework=framework) as file:
-            yield file
+        yield
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")[:160]
         raise UnsafeFile(f"{path} is not a sound safetensors file: {reason}.", hint=how_to_get_again(path)) from error
