@@ -88,6 +88,7 @@ class Packed(nn.Module):
         codes, scales = (part.to(where, non_blocking=True) for part in (self.codes, self.scales))
         if self.kept == "nf4":
             pairs = torch.stack([codes >> 4, codes & 15], dim=-1)
+            # The type of a buffer allows None, which the levels of nf4 never are.
             relative = self.levels[pairs.int()].view(len(codes), BLOCK)  # type: ignore[index]
             blocks = relative * scales[:, None]
         else:
