@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dbcli.project.files.atomic import append_line
 from tests.reliability.conftest import JOB, RUN
-from tests.reliability.processes import ForkServer, record, weights_hash
+from tests.reliability.processes import ROOT, ForkServer, record, weights_hash
 
 # A busy machine is no fault: what would hang for ever is found by the processes' own limit.
 pytestmark = pytest.mark.timeout(1800)
@@ -72,19 +73,23 @@ def test_eight_processes_start_eight_runs_of_their_own(
     figures("8 processes made 8 runs, all finished")
 
 
-def _append(path: str, writer: int) -> None:
-    for number in range(1000):
-        append_line(Path(path), f"{writer} {number} " + "x" * (number % 300))
+# A process of its own, for the price of no import but that of the line's writer.
+APPEND = """
+import sys
+from pathlib import Path
+from dbcli.project.files.atomic import append_line
+for number in range(1000):
+    append_line(Path(sys.argv[1]), f"{sys.argv[2]} {number} " + "x" * (number % 300))
+"""
 
 
 def test_eight_processes_append_eight_thousand_whole_lines(tmp_path: Path, figures: Figures) -> None:
     path = tmp_path / "events.jsonl"
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append, args=(str(path), writer)) for writer in range(8)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", APPEND, str(path), str(writer)], env=environment) for writer in range(8)
+    ]
+    assert [writer.wait() for writer in writers] == [0] * 8
     lines = path.read_text().splitlines()
     expected = {f"{writer} {number} " + "x" * (number % 300) for writer in range(8) for number in range(1000)}
     assert len(lines) == 8000 and set(lines) == expected
