@@ -24,8 +24,8 @@ class Movable:
     def parameters(self) -> Iterator[Any]:
         yield SimpleNamespace(device=self.device)
 
-    def to(self, device: torch.device) -> None:
-        self.device = device
+    def to(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
 
 
 def test_what_rests_goes_to_work_and_back() -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.errors import DreamboothError, UnsafeFile
 from dbcli.project.files.layout import Layout
-from dbcli.reports.page import Section, Text, render_page
+from dbcli.reports.page import PageSection, Text, render_page
 from tests.project import photo_makers
 from tests.reliability.conftest import JOB
 from tests.reliability.processes import ROOT, ForkServer
@@ -187,7 +187,7 @@ def test_hostile_prompts_reach_no_terminal_no_file_name_and_no_page(
 
 
 def page_about(prompts: list[str]) -> str:
-    sections = [Section(prompt, (Text(prompt), Text(prompt, is_warning=True))) for prompt in prompts]
+    sections = [PageSection(prompt, (Text(prompt), Text(prompt, is_warning=True))) for prompt in prompts]
     return render_page(prompts[2], sections, lead=prompts[3], foot=prompts[2])
 
 

@@ -99,6 +99,8 @@ def test_the_prediction_is_that_of_the_base_and_the_scaled_changes(
     assert (found - wanted).abs().max() < 1e-5
 
 
+# PEFT wonders about the second adapter, which is what is asked for.
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning:peft")
 def test_two_plain_loras_predict_what_peft_predicts_with_both_switched_on() -> None:
     loras = [made(EVERYWHERE, ["fc1"], rank=4, alpha=8, seed=3), made(ATTENTION, [], rank=2, alpha=1, seed=4)]
     networks = fresh()
