@@ -76,7 +76,7 @@ PURPOSES = {
     "full": "Stable Diffusion 1.x and 2.x on a GPU of 24 GB or more",
     "lora": "the same on less memory; a small file to share",
     "paper": "what the paper says, as far as it says it",
-    "tiny": "the embedded base, on a processor",
+    "tiny": "the embedded base, on a CPU",
     "textual-inversion": "a new word and nothing else; a file of kilobytes",
     "tiny-lora": "adapters on the embedded base",
     "tiny-textual-inversion": "a new word on the embedded base",

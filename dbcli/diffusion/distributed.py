@@ -49,14 +49,14 @@ class ProcessGroup:
         from accelerate.utils import gather_object
 
         with _alive(self.size):
-            told = gather_object([(value, None if error is None else portable(error, self.rank))])
+            gathered = gather_object([(value, None if error is None else portable(error, self.rank))])
         # Of several errors all ranks take the same one, so that they go on alike.
-        rank, fault = next(((rank, fault) for rank, (_, fault) in enumerate(told) if fault is not None), (0, None))
+        rank, fault = next(((rank, fault) for rank, (_, fault) in enumerate(gathered) if fault is not None), (0, None))
         if fault is not None:
             found: Exception = error if error is not None and rank == self.rank else fault
             vars(found)[_TOLD] = True
             raise found
-        return [value for value, _ in told]
+        return [value for value, _ in gathered]
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -136,10 +136,10 @@ def comparison_grid(
         for start in range(0, prompt.images, group):
             tiles = [tile for name in names for tile in _filled(by_run.get(name, [])[start : start + group], group)]
             rows.append(GridRow(prompt.label, tiles, note=_seeds(seeds, start, group, prompt.images)))
-    drawn = draw_grid(rows, tile_px=TILE_PX, title=None if parts else title, headings=names, group=group)
+    generated = draw_grid(rows, tile_px=TILE_PX, title=None if parts else title, headings=names, group=group)
     if not parts:
-        return drawn
-    return stacked([draw_grid(parts, tile_px=TILE_PX, title=title, least_columns=columns), drawn])
+        return generated
+    return stacked([draw_grid(parts, tile_px=TILE_PX, title=title, least_columns=columns), generated])
 
 
 def _filled(images: Sequence[Image.Image], count: int) -> list[Image.Image | None]:

@@ -207,9 +207,9 @@ def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def _copying_warning(subject: Mapping[str, Any]) -> Text:
-    drawn = format_score((subject["scores"]["dino"] or {}).get("value"))
+    generated = format_score((subject["scores"]["dino"] or {}).get("value"))
     return Text(
-        f"{subject['name']}: DINO {drawn} is above the photos' own {format_score(subject['real']['dino'])}. "
+        f"{subject['name']}: DINO {generated} is above the photos' own {format_score(subject['real']['dino'])}. "
         "The images repeat the photos; an earlier checkpoint or fewer steps may follow prompts better.",
         is_warning=True,
     )

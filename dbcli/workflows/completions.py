@@ -73,7 +73,7 @@ def typed_seed(seed: int, option: str) -> int:
     return first_seed(seed, option=option)
 
 
-def following_seed(seed: int, count: int) -> int:
+def next_seed(seed: int, count: int) -> int:
     """The first of the next `count` seeds; from 0 where they would run past the last."""
     from dbcli.project.seeds import SEEDS
 

@@ -14,7 +14,7 @@ from dbcli.errors import DreamboothError
 from dbcli.project.files.locks import hold, holder, is_held
 from dbcli.workflows.progress import Progress
 
-_told: list[Path] = []
+_reported: list[Path] = []
 _ours: list[Path] = []
 
 
@@ -30,8 +30,8 @@ def computing(what: str, progress: Progress, group: ProcessGroup = SINGLE) -> It
     with ExitStack() as stack:
         with suppress(OSError, DreamboothError):
             folder = _folder()
-            for other in [] if _told else _others(folder)[:1]:
-                _told.append(other)
+            for other in [] if _reported else _others(folder)[:1]:
+                _reported.append(other)
                 progress.note(f"Another run is computing on this machine, and both take longer: {holder(other)}.")
             own = folder / f"{_host()}-{os.getpid()}.lock"
             stack.enter_context(hold(own, what))

@@ -13,8 +13,8 @@ INKED = (200, 30, 30)
 
 def rows(prompts: int, images: int, photos: int = 5) -> list[GridRow]:
     tile = Image.new("RGB", (32, 32), INKED)
-    drawn = [GridRow(f"a sks dog in scene {number}", [tile] * images) for number in range(prompts)]
-    return [GridRow("photos of dog", [tile] * photos, is_photos=True), *drawn]
+    generated = [GridRow(f"a sks dog in scene {number}", [tile] * images) for number in range(prompts)]
+    return [GridRow("photos of dog", [tile] * photos, is_photos=True), *generated]
 
 
 def covered(grid: Image.Image) -> float:

@@ -45,7 +45,7 @@ def test_the_page_holds_every_run_and_carries_nothing_that_runs() -> None:
     assert page.count("<img ") == 1 + 4
 
 
-def drawn(colours: dict[str, list[str]], label: str = "in space") -> ComparedPrompt:
+def generated(colours: dict[str, list[str]], label: str = "in space") -> ComparedPrompt:
     rows = [(name, [Image.new("RGB", (64, 64), one) for one in own], None) for name, own in colours.items()]
     return ComparedPrompt(label, rows)
 
@@ -60,7 +60,7 @@ def places(grid: Image.Image, colour: str) -> tuple[int, int, int, int]:
 
 
 def test_a_grid_has_a_column_a_run_and_a_row_a_prompt() -> None:
-    first = drawn({"0001-dog": ["red", "red"], "0002-dog": ["blue", "blue"]})
+    first = generated({"0001-dog": ["red", "red"], "0002-dog": ["blue", "blue"]})
     one = comparison_grid({"dog": [PHOTO]}, [first], title="two", seeds=[5, 6])
     two = comparison_grid({"dog": [PHOTO]}, [first, first], title="two", seeds=[5, 6])
     assert 128 <= two.height - one.height < 2 * 128
@@ -72,7 +72,7 @@ def test_a_grid_has_a_column_a_run_and_a_row_a_prompt() -> None:
 
 
 def test_many_images_have_a_row_a_seed_and_still_a_column_a_run() -> None:
-    many = drawn({"0001-dog": ["red"] * 8, "0002-dog": ["blue"] * 8})
+    many = generated({"0001-dog": ["red"] * 8, "0002-dog": ["blue"] * 8})
     grid = comparison_grid({}, [many], title="two", seeds=range(8))
     red, blue = places(grid, "red"), places(grid, "blue")
     assert red[2] < blue[0]
@@ -80,7 +80,7 @@ def test_many_images_have_a_row_a_seed_and_still_a_column_a_run() -> None:
 
 
 def test_a_run_without_an_image_keeps_its_column() -> None:
-    lacking = drawn({"0001-dog": ["red"], "0002-dog": [], "0003-dog": ["blue"]})
-    whole = drawn({"0001-dog": ["red"], "0002-dog": ["lime"], "0003-dog": ["blue"]})
+    lacking = generated({"0001-dog": ["red"], "0002-dog": [], "0003-dog": ["blue"]})
+    whole = generated({"0001-dog": ["red"], "0002-dog": ["lime"], "0003-dog": ["blue"]})
     found = [comparison_grid({}, [one], title="t", seeds=[0]) for one in (lacking, whole)]
     assert places(found[0], "blue") == places(found[1], "blue")

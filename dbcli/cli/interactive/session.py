@@ -35,7 +35,7 @@ class Conversation:
     prompt: str | None = None
     switches: dict[str, bool] = field(default_factory=dict)
     is_done: bool = False
-    drawings: list[dict[str, Any]] = field(default_factory=list)
+    generated: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -61,14 +61,14 @@ class Conversation:
 
     def again(self) -> None:
         """Generates the last prompt with what was changed since, or else with the next seeds."""
-        from dbcli.workflows.completions import following_seed
+        from dbcli.workflows.completions import next_seed
 
         if self.prompt is None:
             self.screen.note("Nothing was generated yet.")
             return
         if self.is_done:
             count = self.settings(self.request).count
-            self.request = replace(self.request, seed=following_seed(self.seed, count))
+            self.request = replace(self.request, seed=next_seed(self.seed, count))
         self.generate(self.prompt)
 
     def generate(self, prompt: str) -> None:
@@ -80,7 +80,7 @@ class Conversation:
         request = replace(self.request, prompts=[prompt], seed=self.seed, grid=self.switches["grid"])
         generated = generate_with(self.model, request, self.screen)
         self.is_done = True
-        self.drawings.append(generated_document(generated))
+        self.generated.append(generated_document(generated))
         if self.switches["show"]:
             show_images(self.screen, [image.path for image in generated.images])
         for image in generated.images:
@@ -131,7 +131,7 @@ def _converse(talk: Conversation) -> None:
             if not has_person:
                 raise
             talk.screen.error(error.message, error.hint)
-    talk.screen.document({"run": talk.model.run, "drawings": talk.drawings})
+    talk.screen.document({"run": talk.model.run, "drawings": talk.generated})
 
 
 def _obey(talk: Conversation, line: Line) -> bool:

@@ -39,7 +39,7 @@ class Curve:
         """Whether no loss was ever measured."""
         return not self._means and not self._count
 
-    def drawn(self, width: int) -> str:
+    def shown(self, width: int) -> str:
         """At most `width` blocks from the lowest mean to the highest; nothing before there are two."""
         if len(self._means) < 2 or width < 2:
             return ""
@@ -73,7 +73,7 @@ class Bar:
         self._bars.update(self._task, completed=self._done, counted=self._counted)
 
     def tell(self, text: str) -> None:
-        self._bars.update(self._task, told=text)
+        self._bars.update(self._task, details=text)
 
     def measure(self, run: str, step: int, values: Mapping[str, float]) -> None:
         if "subject_loss" in values:
@@ -123,7 +123,7 @@ class Bars(Progress):
         """Adds the one task of this display: `total` things of so many parts each."""
         room = max(LEAST_DESCRIPTION, self.console.width - BESIDE_COLUMNS)
         shown = shortened(title, room)
-        task = self.add_task("", total=total * parts, shown=shown, told="", counted=0, of=total)
+        task = self.add_task("", total=total * parts, shown=shown, details="", counted=0, of=total)
         return Bar(self, task, total, parts)
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -132,10 +132,10 @@ class Bars(Progress):
             if task.fields.get("told"):
                 yield self._beneath(str(task.fields["told"]))
 
-    def _beneath(self, told: str) -> Text:
-        room = self.console.width - len(told) - 5
-        curve = self.curve.drawn(min(room, WIDEST_CURVE)) if room >= NARROWEST_CURVE else ""
-        line = Text.assemble("  ", told, "  " if curve else "", (curve, "cyan"), no_wrap=True, overflow="ellipsis")
+    def _beneath(self, details: str) -> Text:
+        room = self.console.width - len(details) - 5
+        curve = self.curve.shown(min(room, WIDEST_CURVE)) if room >= NARROWEST_CURVE else ""
+        line = Text.assemble("  ", details, "  " if curve else "", (curve, "cyan"), no_wrap=True, overflow="ellipsis")
         line.truncate(self.console.width, overflow="ellipsis")
         return line
 

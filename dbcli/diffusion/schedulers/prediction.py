@@ -42,12 +42,12 @@ def said_by(names: set[str], metadata: Mapping[str, str], where: str) -> Said:
     if V_MARK in names or ZERO_SNR_MARK in names or any(_is_yes(metadata.get(key, "")) for key in _V_KEYS):
         return Said(V, zero_snr)
     for key in _KEYS:
-        told = metadata.get(key, "").strip()
-        if told:
-            found = _SPELLINGS.get(told.lower().replace("-", "_").replace(" ", "_"))
+        stated = metadata.get(key, "").strip()
+        if stated:
+            found = _SPELLINGS.get(stated.lower().replace("-", "_").replace(" ", "_"))
             if found is None:
                 raise UnsupportedFile(
-                    f"{where} predicts {told!r} ({key}); only {' and '.join(PREDICTION_TYPES)} can be trained.",
+                    f"{where} predicts {stated!r} ({key}); only {' and '.join(PREDICTION_TYPES)} can be trained.",
                     hint="If that is wrong: init --prediction-type epsilon, or init --prediction-type v_prediction.",
                 )
             return Said(found, zero_snr and found == V)

@@ -56,7 +56,7 @@ def decode(path: Path) -> tuple[Image.Image, list[str]]:
     except NotUsable:
         raise
     except MemoryError as error:
-        raise NotUsable("too large for this machine's memory") from error
+        raise NotUsable("too large for this machine's RAM") from error
     except PermissionError as error:
         raise NotUsable("cannot be read: permission denied") from error
     except Exception as error:  # decoders raise whatever they like on broken files

@@ -176,7 +176,7 @@ def list_runs(layout: Layout) -> list[RunRecord]:
 
 
 def damaged_runs(layout: Layout) -> list[str]:
-    """Return one line a run folder whose record is damaged; folders without a record are not counted."""
+    """Return one line per run folder whose record is damaged; folders without a record are not counted."""
     results = [_try_load(layout, name) for name in _folders(layout)]
     return [result for result in results if isinstance(result, str)]
 

@@ -165,7 +165,7 @@ class LoraSettings(Section):
     )
     offload: bool = Field(
         default=False,
-        description="with base=int8 or nf4: keep the frozen weights in the machine's memory and fetch each layer's "
+        description="with base=int8 or nf4: keep the frozen weights in RAM and fetch each layer's "
         "when a GPU needs them; slow, and the smallest",
     )
 
@@ -204,7 +204,7 @@ class DrawSettings(Section):
     eta: float = Field(default=0.0, ge=0, le=1, description="DDIM's fresh noise a step; 0 is deterministic")
     steps: Positive = Field(default=100, le=1000, description="sampler steps")
     guidance: float = Field(default=10.0, ge=0, le=100, description="guidance scale")
-    count: Positive = Field(default=8, le=1_000_000, description="pictures a prompt")
+    count: Positive = Field(default=8, le=1_000_000, description="images per prompt")
     batch_size: Positive = Field(default=4, le=4096, description="pictures drawn at once")
     negative: str = Field(default="", description="what should not be in the picture")
     precision: DrawPrecision = Field(

@@ -27,7 +27,7 @@ def weights_seal(layout: Layout, record: RunRecord) -> str:
     """
     if record.state != "finished":
         raise RunMissing(
-            f"The run {record.name} is {record.state}; only a finished run can be gone on from.",
+            f"The run {record.name} is {record.state}; only a finished run can be continued.",
             hint=f"dreambooth train --resume {record.name}",
         )
     return sha256_of(checked_weights(layout, record) / MANIFEST_NAME)

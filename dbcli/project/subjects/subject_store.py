@@ -137,7 +137,7 @@ def list_subjects(layout: Layout) -> list[Subject]:
 
 
 def damaged_subjects(layout: Layout) -> list[str]:
-    """Return one line a subject folder that cannot be read."""
+    """Return one line per subject folder that cannot be read."""
     results = [_try_load(layout, name) for name in names_in(layout.subjects_dir)]
     return [result for result in results if isinstance(result, str)]
 

@@ -42,7 +42,7 @@ def run_class_images(run: RunContext, base: Base) -> list[ClassImages | None]:
 
 
 def _tell(run: RunContext, class_images: Sequence[ClassImages | None]) -> None:
-    """One line a run, printed and recorded: whether the prior is on, with which images."""
+    """One line per run, printed and recorded: whether the prior is on, with which images."""
     prior, sets = run.profile.prior, {images.key: images for images in class_images if images is not None}
     line = "; ".join(images.line for images in sets.values()) or "prior OFF"
     if prior.enabled and not has_prior(run.profile):

@@ -274,7 +274,7 @@ def label_of(prompt: SuitePrompt, words: Mapping[str, Words]) -> str:
 
 
 def _write_sheet(path: Path, record: RunRecord, suite: Suite, subjects: Sequence[SubjectImages]) -> None:
-    """grid.png: the photos in the first row, then a row a prompt."""
+    """grid.png: the photos in the first row, then one row per prompt."""
     photos = {subject.name: list(subject.photos) for subject in subjects if subject.photos}
     rows = {prompt.prompt: list(prompt.images) for subject in subjects for prompt in subject.prompts}
     write_sheet(path, photos, rows, title=f"{record.name} · {suite.name}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TILE_PX, MOST_COLUMNS = 160, 8
-# With so few images a prompt, rows of their own would leave most of a sheet white.
+# With so few images per prompt, rows of their own would leave most of a sheet white.
 FEW_IMAGES = 3
 
 
@@ -49,7 +49,7 @@ def image_grid(layout: Layout, record: RunRecord | None, images: Sequence[Genera
 def write_sheet(
     path: Path, photos: dict[str, list[Path]], rows: dict[str, list[Path]], *, title: str | None = None
 ) -> None:
-    """Writes a sheet: a row of photos a subject, then a row a label; few images a label stand side by side."""
+    """Writes a sheet: a row of photos per subject, then a row per label; few images per label stand side by side."""
     from dbcli.reports.blocks import draw_blocks
     from dbcli.reports.grids import GridRow, draw_grid
 

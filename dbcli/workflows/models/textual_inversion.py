@@ -79,7 +79,7 @@ def by_word(subject: RunSubject) -> str:
 
 
 def write_words(folder: Path, subjects: Sequence[RunSubject], base: Base, trainable: Trainable) -> None:
-    """Writes what a run has learnt, one embedding file a subject, in full precision."""
+    """Writes what a run has learnt, one embedding file per subject, in full precision."""
     from dbcli.diffusion.adapters.textual_inversion import learnt_vectors
 
     learnt = learnt_vectors(trainable)
@@ -89,7 +89,7 @@ def write_words(folder: Path, subjects: Sequence[RunSubject], base: Base, traina
 def write_vectors(
     folder: Path, subjects: Sequence[RunSubject], base: Base, vectors: Mapping[str, torch.Tensor]
 ) -> None:
-    """Writes one embedding file a subject, `vectors` by identifier, under the spelling that this base can add."""
+    """Writes one embedding file per subject, `vectors` by identifier, under the spelling that this base can add."""
     from dbcli.diffusion.formats.embedding_files import write_embedding
     from dbcli.diffusion.word_vectors import WordVectors, placeholder_for, placeholder_of
 

@@ -236,8 +236,8 @@ class Probing:
         self._save()
         # Beaten on both scores once, a checkpoint is never chosen again.
         drop_weights(layout, name, but=front)
-        told = ("step", "fidelity", "editability", "preservation", "copying", "seconds")
-        self.run.event("probe", {key: getattr(entry, key) for key in told})
+        recorded = ("step", "fidelity", "editability", "preservation", "copying", "seconds")
+        self.run.event("probe", {key: getattr(entry, key) for key in recorded})
         self._tell(entry)
         return entry
 

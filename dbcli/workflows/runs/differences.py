@@ -25,7 +25,7 @@ def differing_settings(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     return {key: values for key, values in found.items() if len(set(values)) > 1}
 
 
-def told_apart(records: Sequence[RunRecord]) -> list[list[str]]:
+def distinguishing(records: Sequence[RunRecord]) -> list[list[str]]:
     """For each run, in few words, what sets it apart from the others: "learning rate 1e-5", "prior images 100".
 
     Runs of one method and profile are set side by side by their settings; across profiles the profile's name says it.

@@ -12,7 +12,7 @@ from dbcli.project.runs.checkpoints import checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord, damaged_runs, find_run, list_runs, newest_run, remove_run
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
 from dbcli.project.subjects.known_runs import FINISHED, UNFINISHED, run_meant
-from dbcli.workflows.runs.differences import told_apart
+from dbcli.workflows.runs.differences import distinguishing
 
 
 def all_runs(layout: Layout) -> tuple[list[RunRecord], list[str]]:
@@ -32,7 +32,7 @@ class RunOverview:
 def overview(layout: Layout, records: Sequence[RunRecord]) -> list[RunOverview]:
     """Runs as a list tells of them; their scores are of the suite and judges that most of them were measured by."""
     scores = comparable(run_scores(layout, [record.name for record in records]))
-    return [RunOverview(*one) for one in zip(records, told_apart(records), scores, strict=True)]
+    return [RunOverview(*one) for one in zip(records, distinguishing(records), scores, strict=True)]
 
 
 def scores_of(layout: Layout, name: str) -> list[RunScores]:

@@ -52,7 +52,7 @@ def seen_gpu() -> SeenGpu | None:
 def proposed_profile(base: str, *, has_gpu: bool, memory_mib: int | None = None) -> Proposal:
     """The shipped profile that suits a base on a machine with or without a GPU."""
     if base == "tiny":
-        return Proposal("tiny", "made for the embedded base: minutes on two processor cores")
+        return Proposal("tiny", "made for the embedded base: minutes on two CPU cores")
     if not has_gpu:
         return Proposal("lora", "the least work a step; without a GPU it still takes many hours, --base tiny minutes")
     if memory_mib is not None and memory_mib >= FULL_NEEDS_MIB:

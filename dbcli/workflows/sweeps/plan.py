@@ -31,7 +31,7 @@ from dbcli.workflows.setup.base_facts import facts_of
 from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile, usual_suite
 from dbcli.workflows.subjects.sources import open_dataset
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects, word_faults
-from dbcli.workflows.sweeps.units import DRAW_ONLY, Kind, PlannedCell, ScoreUnit, State, SweepPlan, TrainUnit
+from dbcli.workflows.sweeps.units import GENERATE_ONLY, Kind, PlannedCell, ScoreUnit, State, SweepPlan, TrainUnit
 from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ class _Draft:
             with self._telling(""):
                 first_seed(seed, count=max(self.images.count, CLASS_IMAGES), option="pictures, seed:")
         with self._telling("judge: "):
-            check_judge(self.sweep.judge, also=(DRAW_ONLY,))
-        if self.sweep.interference and self.sweep.judge == DRAW_ONLY:
+            check_judge(self.sweep.judge, also=(GENERATE_ONLY,))
+        if self.sweep.interference and self.sweep.judge == GENERATE_ONLY:
             self.faults.append("interference: needs a judge, and judge is none")
         name = self.sweep.name
         for suite in self.images.suite or ([] if self.images.prompts else [usual_suite(self.layout)]):
@@ -200,8 +200,8 @@ class _Draft:
         settle_captions(self.layout, [subject])
         check_training_prompts(self.layout, [subject], profile, self.subjects.progress, beside)
         texts = [one.template for suite in self.suites for one in suite.prompts_for(subject.class_noun)]
-        drawn = [render_with(text, {name: subject.words}) for text in texts]
-        check_length(drawn, {name: subject.words}, self.subjects.progress, facts_of(self.layout).max_tokens)
+        rendered = [render_with(text, {name: subject.words}) for text in texts]
+        check_length(rendered, {name: subject.words}, self.subjects.progress, facts_of(self.layout).max_tokens)
 
     def planned(self, cell: CellRequest) -> PlannedCell:
         """A cell with its units, and how far it is by what is there already."""

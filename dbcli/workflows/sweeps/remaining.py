@@ -14,7 +14,7 @@ from dbcli.project.subjects.subject_store import list_subjects, load_subject
 from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
-from dbcli.workflows.sweeps.units import DRAW_ONLY, ScoreUnit, SweepPlan, TrainUnit, Unit
+from dbcli.workflows.sweeps.units import GENERATE_ONLY, ScoreUnit, SweepPlan, TrainUnit, Unit
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Pace:
         units = list(units)
         steps = {unit.key: self._steps_left(unit) for unit in units if isinstance(unit, TrainUnit)}
         images = {unit.key: self.images(unit) for unit in units if isinstance(unit, ScoreUnit)}
-        drawn = {one.class_noun for one in list_class_image_sets(self.layout) if one.recorded_count()}
+        with_images = {one.class_noun for one in list_class_image_sets(self.layout) if one.recorded_count()}
         times = [
-            self._training_seconds(unit, steps[unit.key], drawn)
+            self._training_seconds(unit, steps[unit.key], with_images)
             if isinstance(unit, TrainUnit)
             else self._image_seconds(unit, images[unit.key])
             for unit in units
@@ -107,7 +107,7 @@ class Pace:
         own = {str(self.layout.sweep_suite_file(self.plan.sweep.name, one.name)): one for one in self.plan.suites}
         suites = [own.get(name) or load_suite(name) for name in unit.suites]
         # Beside its suites every scored subject is drawn as its class alone.
-        alone = 0 if unit.judge == DRAW_ONLY else CLASS_IMAGES
+        alone = 0 if unit.judge == GENERATE_ONLY else CLASS_IMAGES
         nouns = self._nouns(self._trained[unit.after])
         return sum(alone + unit.count * sum(len(suite.prompts_for(noun)) for suite in suites) for noun in nouns)
 
@@ -127,19 +127,19 @@ class Pace:
             return unit.profile.train.steps
         return 0 if begun.state == "finished" else unit.profile.train.steps - begun.step
 
-    def _training_seconds(self, unit: TrainUnit, steps: int, drawn: set[str]) -> float | None:
+    def _training_seconds(self, unit: TrainUnit, steps: int, with_images: set[str]) -> float | None:
         if not steps:
             return 0.0
         step = self._step_seconds(unit.profile)
-        return None if step is None else step * steps + self._class_image_seconds(unit, step, drawn)
+        return None if step is None else step * steps + self._class_image_seconds(unit, step, with_images)
 
-    def _class_image_seconds(self, unit: TrainUnit, step: float, drawn: set[str]) -> float:
+    def _class_image_seconds(self, unit: TrainUnit, step: float, with_images: set[str]) -> float:
         """What the class images take that no earlier run has drawn."""
         prior = unit.profile.prior
         if not has_prior(unit.profile) or prior.folder is not None:
             return 0.0
-        missing = [noun for noun in self._nouns(unit) if noun not in drawn]
-        drawn.update(missing)
+        missing = [noun for noun in self._nouns(unit) if noun not in with_images]
+        with_images.update(missing)
         return len(missing) * prior.images * step * _passes(prior) / _passes_of_a_step(unit.profile)
 
     def _image_seconds(self, unit: ScoreUnit, images: int) -> float | None:

@@ -106,7 +106,7 @@ def galleries(layout: Layout, strips: Mapping[str, list[Strip]]) -> list[tuple[s
 
 
 def grid(layout: Layout, strips: Mapping[str, list[Strip]], title: str) -> Image.Image:
-    """One image of all: a row a subject with a photo before its images, or where cells are many, a part each."""
+    """One image of all: one row per subject with a photo before its images, or where cells are many, a part each."""
     from dbcli.reports.grids import GridRow, draw_grid, stacked
 
     parts: list[Image.Image] = []
@@ -128,7 +128,7 @@ def grid(layout: Layout, strips: Mapping[str, list[Strip]], title: str) -> Image
 
 
 def _side_by_side(layout: Layout, members: Sequence[tuple[str, Strip]], *, title: str | None) -> Image.Image:
-    """A row a subject: its photos, as many as a prompt has images, then its images under what they show."""
+    """One row per subject: its photos, as many as a prompt has images, then its images under what they show."""
     from dbcli.reports.grids import GridRow, draw_grid
 
     headings, each = members[0][1].headings, members[0][1].each

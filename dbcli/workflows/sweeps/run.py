@@ -21,7 +21,7 @@ from dbcli.project.sweeps.sweep_records import CellRecord, SweepRecord, load_cel
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.sweeps.engines import Engine, EngineOptions
 from dbcli.workflows.sweeps.remaining import Left, Pace
-from dbcli.workflows.sweeps.units import DRAW_ONLY, PlannedCell, SweepPlan, TrainUnit, Unit
+from dbcli.workflows.sweeps.units import GENERATE_ONLY, PlannedCell, SweepPlan, TrainUnit, Unit
 from dbcli.workflows.sweeps.work import Outcome
 
 
@@ -136,7 +136,7 @@ def _ended(unit: Unit, outcome: Outcome) -> str:
     """ "trained", "scored" or "drawn": each said of what it is, and whether that was before."""
     if outcome.error is not None:
         return f"FAILED: {outcome.error['message']}"
-    what = "trained" if isinstance(unit, TrainUnit) else "drawn" if unit.judge == DRAW_ONLY else "scored"
+    what = "trained" if isinstance(unit, TrainUnit) else "drawn" if unit.judge == GENERATE_ONLY else "scored"
     return what if outcome.was_to_do else f"{what} before"
 
 

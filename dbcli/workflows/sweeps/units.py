@@ -12,7 +12,7 @@ from dbcli.project.sweeps.sweep_files import SweepFile
 if TYPE_CHECKING:
     from dbcli.metrics.suites import Suite
 
-DRAW_ONLY = "none"
+GENERATE_ONLY = "none"
 State = Literal["finished", "failed", "begun", "to do"]
 Kind = Literal["sweep", "bench"]
 

@@ -17,7 +17,7 @@ from dbcli.project.subjects.subject_store import load_subject
 from dbcli.project.sweeps.sweep_records import CellRecord, load_cell, runs_by_key, save_cell
 from dbcli.workflows.memory.errors import is_out_of_memory
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.sweeps.units import DRAW_ONLY, ScoreUnit, TrainUnit, Unit
+from dbcli.workflows.sweeps.units import GENERATE_ONLY, ScoreUnit, TrainUnit, Unit
 
 # A process on a machine that was just lost may hold its lock for a moment after another took over its work.
 LOCK_WAIT_SECONDS = 30.0
@@ -112,7 +112,7 @@ def _score(layout: Layout, unit: ScoreUnit, progress: Progress, *, offline: bool
         return False
     runs = runs_by_key(layout)
     record = CellRecord(key=unit.key, state="finished", runs=[runs[key].name for key in unit.runs])
-    if unit.judge == DRAW_ONLY:
+    if unit.judge == GENERATE_ONLY:
         _draw(layout, unit, record, progress, offline=offline)
     else:
         _draw_and_score(layout, unit, record, progress, offline=offline)
@@ -163,8 +163,8 @@ def _draw(layout: Layout, unit: ScoreUnit, record: CellRecord, progress: Progres
     ]
     selection, texts = RunSelection((run,), allow_collision=True), [text for _, _, text in wanted]
     request = GenerateRequest(texts, selection, {"count": unit.count}, seed=unit.seed)
-    drawn = generate(layout, request, progress, offline=offline)
-    files = [layout.shown(image.path) for image in drawn.images]
+    generated = generate(layout, request, progress, offline=offline)
+    files = [layout.shown(image.path) for image in generated.images]
     record.pictures = [
         {"subject": name, "label": label, "files": files[start * unit.count : (start + 1) * unit.count]}
         for start, (name, label, _) in enumerate(wanted)
