@@ -192,18 +192,18 @@ def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) ->
     from dbcli.diffusion.precision import AUTOCAST
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
-    generated = prior.images if prior.enabled and prior.folder is None else 0
+    count = prior.images if prior.enabled and prior.folder is None else 0
     views = (RANDOM_CROPS if profile.images.crop == "random" else 1) * (2 if profile.images.flip else 1)
     images = photos * views + (prior.images if prior.enabled else 0)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
     done = _training(model, neutral.model_dump_json())
-    at_once = (min(prior.batch_size, generated or 1), min(ENCODE_BATCH, images))
+    at_once = (min(prior.batch_size, count or 1), min(ENCODE_BATCH, images))
     before = _before(model, profile.images.resolution, prior.precision, at_once)
     is_cpu = device.type != "cuda"
     pixels = images * 3 * before.size_px**2 * 4 if is_cpu else 0
     held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
     phases = {
-        "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if generated else 0,
+        "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if count else 0,
         "encode": before.plain_bytes + pixels + before.encode.peak_bytes,
         # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
         "train": held + done.step.peak_bytes + (before.encode.peak_bytes // 2 if is_cpu else 0),
@@ -212,8 +212,8 @@ def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) ->
     speed = measured_speed(device, channels=before.channels, rows=rows, size=before.latent_size, dtype=dtype)
     step_seconds = train.accumulation * speed.seconds(done.step)
     seconds = step_seconds * train.steps + -(-images // ENCODE_BATCH) * speed.seconds(before.encode)
-    seconds += -(-generated // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
-    seconds += generated * speed.seconds(before.decode)
+    seconds += -(-count // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
+    seconds += count * speed.seconds(before.decode)
     peak, rung = max(phases.values()), rung_of(profile)
     name = rung.name if rung is not None else profile.method
     fits = (peak + (WORKING_BYTES if is_cpu else 0)) * (1 + SPARE) <= free
