@@ -129,8 +129,8 @@ class Bars(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            if task.fields.get("told"):
-                yield self._beneath(str(task.fields["told"]))
+            if task.fields.get("details"):
+                yield self._beneath(str(task.fields["details"]))
 
     def _beneath(self, details: str) -> Text:
         room = self.console.width - len(details) - 5

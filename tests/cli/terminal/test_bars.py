@@ -131,7 +131,7 @@ def test_a_curve_falls_as_the_loss_falls() -> None:
     curve = Curve()
     for step in range(100):
         curve.add(100 - step)
-    drawn = curve.drawn(10)
+    drawn = curve.shown(10)
     assert len(drawn) == 10
     assert (drawn[0], drawn[-1]) == ("█", "▁")
     assert list(drawn) == sorted(drawn, reverse=True)
@@ -142,11 +142,11 @@ def test_a_curve_of_a_million_steps_takes_no_more_memory_than_one_of_a_thousand(
     for step in range(100_000):
         curve.add(float(step))
     assert len(curve._means) <= Curve.MOST
-    assert list(curve.drawn(8)) == sorted(curve.drawn(8))
+    assert list(curve.shown(8)) == sorted(curve.shown(8))
 
 
 def test_a_loss_that_is_no_number_is_left_out() -> None:
     curve = Curve()
     for value in (1.0, float("nan"), float("inf"), 2.0):
         curve.add(value)
-    assert curve.drawn(8) == "▁█"
+    assert curve.shown(8) == "▁█"
