@@ -15,6 +15,7 @@ import pytest
 import typer.main
 
 from dbcli.cli.app import main
+from tests.cli.made_projects import command
 from tests.project import photo_makers
 from tests.reliability.small_base import write_small_base
 
@@ -69,10 +70,8 @@ def base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_base(tmp_path_factory.mktemp("base") / "small")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def three_photos(folder: Path) -> Path:
     """A folder with three photos, a caption and a stray file."""
-    folder = tmp_path / "photos"
     for number, colour in enumerate([(200, 100, 50), (60, 120, 200), (90, 200, 90)]):
         photo_makers.save(folder / f"dog{number:02d}.jpg", photo_makers.plain(colour))
     (folder / "dog01.txt").write_text("a photo of a sks dog on a sofa\n", encoding="utf-8")
@@ -81,13 +80,26 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def project(run: Run, tmp_path: Path, base_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project on the small base with the subject dog; the current folder is inside it."""
-    monkeypatch.chdir(tmp_path)
-    assert run("init", "myproj", "--base", base_folder).code == 0
-    monkeypatch.chdir(tmp_path / "myproj")
-    assert run("add-subject", "dog", "--class", "dog", photos).code == 0
-    return tmp_path / "myproj"
+def photos(tmp_path: Path) -> Path:
+    return three_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def project_once(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project on the small base with the subject dog, made once; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("project")
+    command("init", folder / "p", "--base", base_folder)
+    command("-C", folder / "p", "add-subject", "dog", "--class", "dog", three_photos(folder / "photos"))
+    return folder / "p"
+
+
+@pytest.fixture
+def project(project_once: Path, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a project on the small base with the subject dog; the current folder is inside it."""
+    folder = tmp_path / "myproj"
+    shutil.copytree(project_once, folder)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -96,27 +108,10 @@ def trained_once(base_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("trained")
     for number, colour in enumerate([(200, 100, 50), (60, 120, 200)]):
         photo_makers.save(folder / "photos" / f"dog{number}.png", photo_makers.plain(colour))
-    sets = ["prior.images=2", "prior.steps=1", "draw.steps=2", "draw.count=2"]
-    project = str(folder / "p")
-    for words in (
-        ["init", project, "--base", str(base_folder)],
-        ["-C", project, "add-subject", "dog", "--class", "dog", str(folder / "photos")],
-        [
-            "-C",
-            project,
-            "train",
-            "--subject",
-            "dog",
-            "--token",
-            "sks",
-            "--steps",
-            "1",
-            *(f"--set={one}" for one in sets),
-        ],
-    ):
-        with pytest.raises(SystemExit) as ended:
-            main(words)
-        assert not ended.value.code
+    few = ("--set=prior.images=2", "--set=prior.steps=1", "--set=draw.steps=2", "--set=draw.count=2")
+    command("init", folder / "p", "--base", base_folder)
+    command("-C", folder / "p", "add-subject", "dog", "--class", "dog", folder / "photos")
+    command("-C", folder / "p", "train", "--subject", "dog", "--token", "sks", "--steps", 1, *few)
     return folder / "p"
 
 
