@@ -26,7 +26,7 @@ with computing("the run 0001-dog", Silence()):
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_use, "_told", [])
+    monkeypatch.setattr(machine_use, "_reported", [])
 
 
 @pytest.fixture
