@@ -6,6 +6,7 @@ it; the main rank alone writes records and decides. torch is imported only where
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import signal
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-
-_TOLD = "_is_known_to_all_ranks"
 
 
 class ProcessLost(MachineError):
@@ -54,7 +53,7 @@ class ProcessGroup:
         rank, fault = next(((rank, fault) for rank, (_, fault) in enumerate(gathered) if fault is not None), (0, None))
         if fault is not None:
             found: Exception = error if error is not None and rank == self.rank else fault
-            vars(found)[_TOLD] = True
+            vars(found)["is_known_to_all_ranks"] = True
             raise found
         return [value for value, _ in gathered]
 
@@ -68,7 +67,7 @@ class ProcessGroup:
         try:
             yield
         except Exception as fault:
-            if self.size == 1 or isinstance(fault, ProcessLost) or getattr(fault, _TOLD, False):
+            if self.size == 1 or isinstance(fault, ProcessLost) or getattr(fault, "is_known_to_all_ranks", False):
                 raise
             error = fault
         self.gather(None, error)
@@ -110,9 +109,8 @@ class ProcessGroup:
         with self.together():
             yield
             reached = [parameter.grad is not None for parameter in parameters]
-            for parameter in parameters:  # all memory that is needed: in the middle of a sum nobody could be told
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = gradient.contiguous()
+            for weight in parameters:  # all memory that is needed: in the middle of a sum nobody could be told
+                weight.grad = (torch.zeros_like(weight) if weight.grad is None else weight.grad).contiguous()
         for parameter, *flags in zip(parameters, *self.gather(reached), strict=True):
             if any(flags):
                 with _alive(self.size):
@@ -127,15 +125,16 @@ SINGLE = ProcessGroup()
 def portable(error: Exception, rank: int) -> Exception:
     """A copy of an error of process `rank` for the others: of its kind where it can be pickled, with its traceback."""
     try:
-        copy: Exception = pickle.loads(pickle.dumps(error))
+        pickle.dumps(error)
+        copied = copy.deepcopy(error)
     except Exception:
-        copy = RuntimeError(f"{type(error).__name__}: {error}")
-    if len(copy.args) == 1 and isinstance(copy.args[0], str) and not isinstance(copy, Interrupted):
-        copy.args = (f"{copy.args[0]} (in process {rank})",)
-    if isinstance(copy, DreamboothError):
-        copy.message = str(copy)
-    copy.add_note(f"In process {rank}:\n{''.join(traceback.format_exception(error))}")
-    return copy
+        copied = RuntimeError(f"{type(error).__name__}: {error}")
+    if len(copied.args) == 1 and isinstance(copied.args[0], str) and not isinstance(copied, Interrupted):
+        copied.args = (f"{copied.args[0]} (in process {rank})",)
+    if isinstance(copied, DreamboothError):
+        copied.message = str(copied)
+    copied.add_note(f"In process {rank}:\n{''.join(traceback.format_exception(error))}")
+    return copied
 
 
 @contextmanager
