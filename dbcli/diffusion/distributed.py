@@ -162,6 +162,7 @@ def joined() -> Iterator[ProcessGroup]:
         yield SINGLE
         return
     import torch
+    import torch.distributed.nn  # imported later, its functions' defaults would keep the group and its threads alive
     from accelerate import PartialState
 
     threading.Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()

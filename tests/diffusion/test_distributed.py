@@ -159,3 +159,18 @@ with joined() as group:
 
 def test_a_rank_that_vanishes_is_noticed() -> None:
     assert ranks(LOST, 2) == ["One of 2 processes is gone 5", ""]
+
+
+LEFT = """
+import psutil
+with joined() as group:
+    import torch.distributed.nn
+    group.gather(None)
+    within = psutil.Process().num_threads()
+print(psutil.Process().num_threads() < within, file=sys.__stdout__)
+"""
+
+
+def test_the_threads_of_a_group_end_with_it() -> None:
+    # One that outlives it may meet the end of the interpreter: "terminate called without an active exception".
+    assert ranks(LEFT, 2) == ["True", "True"]

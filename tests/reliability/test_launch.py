@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -66,8 +67,11 @@ class Launched:
         )
 
     def ranks(self) -> dict[int, psutil.Process]:
-        found = [one for one in self.process.children(recursive=True) if "RANK" in one.environ()]
-        return {int(one.environ()["RANK"]): one for one in found}
+        found = {}
+        for one in self.process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # git or a compiler, already ended: no rank
+                found[int(one.environ().get("RANK", -1))] = one
+        return {rank: one for rank, one in found.items() if rank >= 0}
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
         end = time.monotonic() + 300
@@ -202,9 +206,13 @@ def test_ranks_whose_launcher_is_killed_end_with_a_checkpoint(
 ) -> None:
     project, go_on = with_images(new_project(), alone), tmp_path / "go on"
     found, ranks = held(launch, "--gpus", project, go_on)
+    threads = {rank: process.num_threads() for rank, process in ranks.items()}
     found.process.kill()
-    # Each rank looks once a second: the step goes on only after the signal that it sends itself.
-    time.sleep(3)
+    end = time.monotonic() + 300
+    # The thread that looks for the launcher ends once it has sent its own process the signal.
+    while any(process.num_threads() >= threads[rank] for rank, process in ranks.items()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
     go_on.touch()
     found.ended(list(ranks.values()))
     assert record(project / "runs" / RUN)["state"] == "interrupted"
