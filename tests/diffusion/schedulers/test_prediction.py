@@ -55,9 +55,11 @@ def test_metadata_is_heard_in_every_spelling(tmp_path: Path, tensors, version: s
 
 @pytest.mark.parametrize("version", ["sd-v1", "sd-v2"])
 @pytest.mark.parametrize(
-    ("marks", "zero_snr"), [({"v_pred"}, False), ({"v_pred", "ztsnr"}, True), ({"ztsnr"}, True)], ids=str
+    ("marks", "zero_snr"), [(("v_pred",), False), (("v_pred", "ztsnr"), True), (("ztsnr",), True)], ids=str
 )
-def test_marker_tensors_are_heard(tmp_path: Path, tensors, version: str, marks: set[str], zero_snr: bool) -> None:
+def test_marker_tensors_are_heard(
+    tmp_path: Path, tensors, version: str, marks: tuple[str, ...], zero_snr: bool
+) -> None:
     marked = tensors[version] | {mark: MARK.clone() for mark in marks}
     told = scheduler_of(tmp_path / "m.safetensors", marked)
     assert told["prediction_type"] == "v_prediction"
