@@ -141,7 +141,7 @@ def main() -> None:
     options.add_argument("--photos", type=int, default=16)
     options.add_argument("--class-images", type=int, default=8)
     options.add_argument("--steps", type=int, default=20)
-    options.add_argument("--resolution", type=int, help="pixels a side; the base's own if left out")
+    options.add_argument("--resolution", type=int, help="pixels per side; the base's own if left out")
     options.add_argument("--draw-steps", type=int, default=10, help="sampler steps of a class image")
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the forward pass")
     options.add_argument("--method", choices=["full", "lora"], default="full")

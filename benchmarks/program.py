@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = [sys.executable, "-m", "dbcli.cli.app", "--quiet"]
-USAGE = 2  # the exit code of settings that do not go together
+USAGE = 2  # the exit code of settings that cannot be combined
 # Starts a command and writes down what it took. A process counts its parent's memory as its own until it begins, so the
 # parent has to be small, which whoever wrote a base is not.
 LAUNCHER = """

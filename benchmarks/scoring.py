@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--judge", default="tiny", help="tiny, paper or paper-l, which have to be on this machine")
-    options.add_argument("--size", type=int, help="pixels a side; 64 for tiny, 512 for the others if left out")
+    options.add_argument("--size", type=int, help="pixels per side; 64 for tiny, 512 for the others if left out")
     options.add_argument("--pairs", type=int, default=3)
     options.add_argument("--json", type=Path, help="write the figures there")
     arguments = options.parse_args()

@@ -137,7 +137,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--against", type=lambda text: Path(text).resolve(), help="a peer's training script")
     add_size_option(options)
-    options.add_argument("--resolution", type=int, help="pixels a side; the base's own if left out")
+    options.add_argument("--resolution", type=int, help="pixels per side; the base's own if left out")
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the forward pass")
     options.add_argument("--method", choices=["full", "lora"], default="full")
     options.add_argument("--text", action="store_true", help="train the text encoder too")

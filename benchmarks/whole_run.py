@@ -59,7 +59,7 @@ def main() -> None:
     add_base_options(options)
     options.add_argument("--steps", type=int, default=800)
     options.add_argument("--class-images", type=int, default=100)
-    options.add_argument("--resolution", type=int, help="pixels a side; the base's own if left out")
+    options.add_argument("--resolution", type=int, help="pixels per side; the base's own if left out")
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the forward pass")
     options.add_argument("--method", choices=["full", "lora"], default="full")
     options.add_argument("--text", action="store_true", help="train the text encoder too")

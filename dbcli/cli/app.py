@@ -49,7 +49,7 @@ def _show_version(wanted: bool) -> None:
 def general(
     context: typer.Context,
     project: Annotated[
-        Path | None, typer.Option("--project", "-C", help="The project folder; else the nearest parent that is one.")
+        Path | None, typer.Option("--project", "-C", help="Project folder; by default the nearest parent that is one.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, all else on stderr.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress bars.")] = False,
@@ -73,7 +73,7 @@ app.command("add-subject", short_help="Add a subject and its photos to the proje
 app.command("train")(train)
 app.command("generate")(generate)
 app.command("eval", short_help="Score a run, beside the photos' own values.")(evaluate)
-app.command("export", short_help="Write a run in another tool's format, and prove it.")(export)
+app.command("export", short_help="Write a run in another tool's format, and verify it.")(export)
 app.command("import-lora", short_help="Turn a LoRA file into a finished run.")(import_lora)
 app.command("import-embedding", short_help="Turn an embedding into a finished run.")(import_embedding)
 app.add_typer(prior_app, name="reg")

@@ -42,7 +42,7 @@ def machine_fault(error: BaseException) -> Fault | None:
 
     text, kind = str(error), type(error).__name__
     if is_out_of_memory(error):
-        return 5, "The memory is full.", "free some memory; generate takes less with --batch-size 1"
+        return 5, "Out of memory.", "free some memory; generate needs less with --batch-size 1"
     if kind == "AcceleratorError" or (isinstance(error, RuntimeError) and any(sign in text for sign in DEVICE_SIGNS)):
         reason = (text.splitlines() or [kind])[0][:200]
         return 5, f"The GPU failed: {reason}.", "dreambooth train --resume continues from the last checkpoint"
@@ -59,7 +59,7 @@ def _system_fault(error: OSError) -> Fault | None:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return 5, f"No permission to write or read {where or 'a file'}.", "check who owns the folder"
     if where:
-        return 5, f"{where}: {error.strerror}.", "check the path, and that nothing else changes the project meanwhile"
+        return 5, f"{where}: {error.strerror}.", "check the path, and that nothing else is changing the project"
     return None
 
 

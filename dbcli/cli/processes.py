@@ -39,7 +39,7 @@ def on_ranks(
         if not group.is_main:
             call.screen = Screen(quiet=True)
         if processes > 1 and single is not None:
-            raise UsageError(f"{single} works in one process.", hint="leave --gpus out")
+            raise UsageError(f"{single} runs in one process.", hint="leave --gpus out")
         if processes > 1 and dry_run:
             call.screen.note(f"The estimate is for one process with the whole batch; {processes} share it.")
         yield call, group

@@ -72,9 +72,9 @@ def _answered(question: Callable[[], Answer], what: str) -> Answer:
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status == 401:
-            raise MissingError("The hub does not know the login of this machine.", hint="hf auth login") from error
+            raise MissingError("The hub rejects the login of this machine.", hint="hf auth login") from error
         if status == 403:
-            raise Refused(f"The hub does not let you write to {what}.", hint="--repo takes a name of yours") from error
+            raise Refused(f"The hub does not let you write to {what}.", hint="choose a --repo of your own") from error
         raise unreachable(what, error, INSTEAD) from error
     except Exception as error:  # sockets, proxies, certificates and the hub itself fail in many types
         raise unreachable(what, error, INSTEAD) from error

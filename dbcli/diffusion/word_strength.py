@@ -8,7 +8,7 @@ prediction:
     strength   = (text(V) + image(V)) / 2
 
 The means run over class images, timesteps and all values, with the same noise for every word. Both ratios say: as a
-share of how far the class noun itself moves things. Weak is good.
+share of how far the class noun itself moves things. Weaker is better.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[nn.Paramet
         if one.vectors.ndim != 2 or one.vectors.shape[1] != width:
             raise UnsupportedFile(
                 f"The vectors of '{one.word}' have the shape {list(one.vectors.shape)}, not {width} numbers each.",
-                hint="Choose the base that they were learnt on.",
+                hint="Choose the base that they were trained on.",
             )
         # A prompt is cleaned before it becomes tokens: a word that this changes would never be met in one.
         word = cleaned(one.word)
@@ -95,7 +95,7 @@ def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[nn.Paramet
         numbers = tokenizer.convert_tokens_to_ids(tokens)
         if numbers != list(range(first, first + len(tokens))):
             raise BaseMissing(
-                f"No word can be added to this base: its tokenizer gives '{one.word}' the number {numbers[0]}, and its "
+                f"No word can be added to this base: its tokenizer gives '{one.word}' the id {numbers[0]}, and its "
                 f"text encoder has {first} rows.",
                 hint="Choose a base whose tokenizer and text encoder fit.",
             )

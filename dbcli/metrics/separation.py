@@ -19,7 +19,7 @@ Verdict = Literal["apart", "bleeds", "unknown"]
 ByPrompt = Mapping[str, torch.Tensor]
 LEAST_SHARE = 0.9
 RULE = (
-    f"A subject bleeds where fewer than {LEAST_SHARE:.0%} of the images asked of it are nearest to its own photos. "
+    f"A subject bleeds where fewer than {LEAST_SHARE:.0%} of its images are nearest to its own photos. "
     f"Where fewer than {LEAST_SHARE:.0%} of its own photos are nearest to its other photos, the judge cannot tell the "
     "subjects apart, and nothing is said."
 )
@@ -59,7 +59,7 @@ def nearest_photos(name: str, photos: Mapping[str, torch.Tensor]) -> float | Non
 
 
 def nearest_report(asked: Mapping[str, ByPrompt], photos: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """How often an image is nearest to the photos of the subject it was asked for, over all and by subject.
+    """How often an image is nearest to the photos of the requested subject, over all and by subject.
 
     The intervals are over subjects and prompts, for one subject over its prompts. JSON values.
     """

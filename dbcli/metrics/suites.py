@@ -115,12 +115,12 @@ def read_prompts(path: Path) -> Suite:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         hint = _files_beside(path, "*.txt") or "one prompt per line, UTF-8"
-        raise PromptError(f"There is no file of prompts at {path}.", hint=hint) from None
+        raise PromptError(f"There is no prompts file at {path}.", hint=hint) from None
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"{path} cannot be read as UTF-8 text: {error}", hint="one prompt per line") from error
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")))
     if not prompts:
-        raise PromptError(f"{path} holds no prompt.", hint="write one prompt per line, for example: a {dog} in space")
+        raise PromptError(f"{path} contains no prompt.", hint="write one prompt per line, such as: a {dog} in space")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "prompts"
     made = tuple(SuitePrompt(prompt, short_label(prompt), "own prompts") for prompt in prompts)
     return Suite(name, "own prompts", f"prompts read from {path.name}", made)

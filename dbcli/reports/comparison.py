@@ -57,8 +57,8 @@ def difference_table(differences: Sequence[tuple[str, Mapping[str, Mapping[str, 
     metrics = [metric for metric in METRICS if any(metric in found for _, found in differences)]
     rows = tuple((name, *(_signed(found.get(metric)) for metric in metrics)) for name, found in differences)
     caption = (
-        f"Differences from {against}, paired by prompt, with 95 % intervals; * the interval does not hold zero. "
-        "The intervals tell of prompts, not of training the same run with another seed."
+        f"Differences from {against}, paired by prompt, with 95 % intervals; * the interval does not contain zero. "
+        "The intervals cover variation over prompts, not over training seeds."
     )
     return Table(("", *(METRICS[metric] for metric in metrics)), rows, caption)
 
@@ -66,7 +66,7 @@ def difference_table(differences: Sequence[tuple[str, Mapping[str, Mapping[str, 
 def settings_table(names: Sequence[str], settings: Mapping[str, Sequence[str]]) -> Table:
     """The settings in which the runs differ, a column per run."""
     rows = tuple((key, *values) for key, values in settings.items())
-    return Table(("setting", *names), rows, "What differs in how they were made", False)
+    return Table(("setting", *names), rows, "How their settings differ", False)
 
 
 def comparison_page(

@@ -39,7 +39,7 @@ def interference_page(report: Mapping[str, Any], galleries: Sequence[tuple[str, 
     sections += image_sections(galleries)
     sections.append(PageSection("How it was measured", (Facts(tuple(_facts(report))),)))
     names = ", ".join(report["subjects"])
-    lead = f"{names}: whether they stay apart." if report["nearest"] else f"{names}: what became of the class."
+    lead = f"{names}: whether they stay apart." if report["nearest"] else f"{names}: how the class changed."
     title = f"{report['drawn_with']} · interference"
     return render_page(title, sections, lead=lead, foot=f"Made by dreambooth {__version__}.")
 

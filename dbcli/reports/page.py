@@ -202,7 +202,7 @@ def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
     warnings = [_copying_warning(subject) for subject in copying]
     for part, texts in scores.get("texts_cut_short", {}).items():
         quoted = ", ".join(f"“{text}”" for text in texts)
-        warnings.append(Text(f"Too long for the judge {part}, scored by their beginning: {quoted}", is_warning=True))
+        warnings.append(Text(f"Too long for the judge {part}, only the beginning is scored: {quoted}", is_warning=True))
     return (*warnings, TableBlock(subject_table(scores)))
 
 

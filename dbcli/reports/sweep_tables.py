@@ -54,7 +54,7 @@ def _caption(scores: Mapping[str, Any], with_published: bool) -> str:
     mean = f"Means over {over}, with 95 % intervals; " if over else "With 95 % intervals; "
     right = any(row["nearest_right"] is not None for row in scores["rows"])
     mean += "real images: the photos among themselves; "
-    mean += "right: the share of images nearest to the subject they were asked for; " if right else ""
+    mean += "right: the share of images nearest to the requested subject; " if right else ""
     return mean + "↑ higher is better, ↓ lower." + (f" {PUBLISHED_SOURCE}" if with_published else "")
 
 

@@ -20,7 +20,7 @@ def attempted(what: str, progress: Progress, work: Callable[[], T]) -> T | None:
     except Interrupted:
         raise
     except Exception as error:
-        progress.warn(f"{what} failed, and the run goes on without it: {reason_of(error)}")
+        progress.warn(f"{what} failed; the run continues without it: {reason_of(error)}")
         # The frames of what failed still hold its tensors.
         traceback.clear_frames(error.__traceback__)
     give_back()
@@ -32,5 +32,5 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, DreamboothError):
         return error.message
     if is_out_of_memory(error):
-        return "the memory is full"
+        return "out of memory"
     return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:300]}"

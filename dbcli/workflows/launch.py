@@ -40,7 +40,7 @@ def launch(words: Sequence[str], processes: int) -> int:
         rank, code = next((one for one in codes.items() if one[1] not in (-15, 143)), (0, codes.get(0, 1)))
         if rank == 0 and code > 0:  # the main rank has said why
             return code
-        raise MachineError(f"Process {rank} ended with {code}.", hint="again, or: dreambooth train --resume") from None
+        raise MachineError(f"Process {rank} ended with {code}.", hint="retry, or: dreambooth train --resume") from None
     return 0
 
 
@@ -49,7 +49,7 @@ def take_devices(group: ProcessGroup, device: str, progress: Progress, *, fused_
     if group.size == 1:
         return
     if fused_backward:
-        message = "train.fused_backward changes weights before the gradients of several GPUs could be summed."
+        message = "train.fused_backward changes weights before the gradients of several GPUs can be summed."
         raise UsageError(message, hint="--set train.fused_backward=false, or leave --gpus out")
     progress.note(f"{group.size} processes work together, {'on the CPU' if device == 'cpu' else 'a GPU each'}.")
     if device == "cpu":
@@ -62,7 +62,7 @@ def take_devices(group: ProcessGroup, device: str, progress: Progress, *, fused_
     here = int(os.environ.get("LOCAL_WORLD_SIZE", group.size))
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found < here:
-        message = f"{here} GPUs were asked for; this machine has {found or 'none'} that can be used."
+        message = f"{here} GPUs were requested; this machine has {found or 'none'} that can be used."
         raise UsageError(message, hint=f"--gpus {found}" if found else "leave --gpus out, or --set train.device=cpu")
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     group.sums = torch.distributed.new_group(backend="nccl")

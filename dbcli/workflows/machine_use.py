@@ -32,7 +32,7 @@ def computing(what: str, progress: Progress, group: ProcessGroup = SINGLE) -> It
             folder = _folder()
             for other in [] if _reported else _others(folder)[:1]:
                 _reported.append(other)
-                progress.note(f"Another run is computing on this machine, and both take longer: {holder(other)}.")
+                progress.note(f"Another run is computing on this machine, so both take longer: {holder(other)}.")
             own = folder / f"{_host()}-{os.getpid()}.lock"
             stack.enter_context(hold(own, what))
             _ours.append(own)

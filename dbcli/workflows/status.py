@@ -101,7 +101,7 @@ def next_steps(
     if training is not None:
         return [Step(f"{training} is training now", f"dreambooth runs show {training}")]
     if not subjects and not runs:
-        return [Step("bring in three to six photos", "dreambooth add-subject")]
+        return [Step("add three to six photos", "dreambooth add-subject")]
     steps = _resuming(runs[-1] if runs else None, sweep)
     learnt = {subject.name for run in runs for subject in run.subjects}
     teach = [_teach(subject, words) for subject in subjects if subject.name not in learnt]
@@ -116,7 +116,7 @@ def next_steps(
     if not suites:
         return [*steps, Step("measure how well it was learnt", f"dreambooth eval --run {run.number} --grid"), *teach]
     target = {"full": "checkpoint", "lora": "lora"}.get(run.method, "embedding")
-    export = Step("take it to other programs", f"dreambooth export {run.number} --to {target}")
+    export = Step("export it for other programs", f"dreambooth export {run.number} --to {target}")
     return [*steps, *teach, export, generate]
 
 

@@ -47,7 +47,7 @@ def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # command line -> exit code, and what is said.
 FAULTS: list[tuple[list[str], int, str]] = [
     (["init", "other", "--base", "loha.safetensors"], 6, "is a LoHa"),
-    (["init", "file/below", "--base", "tiny"], 2, "file is a file, no folder"),
+    (["init", "file/below", "--base", "tiny"], 2, "file is a file, not a folder"),
     (["import-lora", "loha.safetensors"], 6, "is a LoHa"),
     (["import-embedding", "loha.safetensors"], 6, "not an embedding"),
     (["train", "--subject", "dog", "--method", "lora", "--set", "lora.targets=[to_x]"], 2, "to_x is no layer"),
@@ -66,8 +66,8 @@ FAULTS: list[tuple[list[str], int, str]] = [
     (["generate", "--like", "fiel.png"], 4, "There is no image at fiel.png"),
     (["generate", "a {dog}", "--clip-skip", "0"], 2, "draw.clip_skip"),
     (["generate", "a {dog}", "--clip-skip", "2"], 2, "its text encoder has 1 layer."),
-    (["generate", "a {dog}", "--checkpoint", "77"], 4, "no whole checkpoint of step 77"),
-    (["eval", "--checkpoint", "77", "--run", "1"], 4, "no whole checkpoint of step 77"),
+    (["generate", "a {dog}", "--checkpoint", "77"], 4, "not a complete checkpoint of step 77"),
+    (["eval", "--checkpoint", "77", "--run", "1"], 4, "not a complete checkpoint of step 77"),
     (["bench", "--subject", "dgo"], 2, "did you mean 'dog'?"),
     (["generate", "a {dog}", "--width", "65"], 2, "--width 64"),
     (["generate", "-i", "--height", "0"], 2, "--height 32"),
@@ -77,7 +77,7 @@ FAULTS: list[tuple[list[str], int, str]] = [
     (["eval", "--run", "dgo"], 4, "Did you mean 'dog'?"),
     (["eval", "--suite", "qiuck"], 2, "Did you mean quick?"),
     (["eval", "--judge", "papr"], 2, "Did you mean 'paper'?"),
-    (["eval", "--prompts", "none.txt"], 3, "no file of prompts"),
+    (["eval", "--prompts", "none.txt"], 3, "no prompts file"),
     (["eval", "--suite", "late.yaml"], 3, "not read"),
     (["eval", "--seed", "4294967290"], 2, "4294967288 or less"),
     (["eval", "-n", "0"], 2, "draw.count"),

@@ -21,9 +21,9 @@ class OutOfMemoryError(RuntimeError):
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "permission to write or read /x"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "permission to write or read /x"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"), "/x/y: Not a directory"),
-        (MemoryError(), "memory is full"),
-        (OutOfMemoryError("CUDA out of memory"), "memory is full"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"), "memory is full"),
+        (MemoryError(), "Out of memory"),
+        (OutOfMemoryError("CUDA out of memory"), "Out of memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"), "Out of memory"),
         (RuntimeError("CUDA error: unspecified launch failure\nmore"), "GPU failed: CUDA error: unspecified"),
     ],
 )

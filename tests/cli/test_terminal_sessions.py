@@ -35,7 +35,7 @@ def test_init_lists_the_bases_checks_each_answer_at_once_and_asks_no_more(tmp_pa
         for choice in ("tiny ", "sd-v1-4 ", "Hub id", "diffusers folder", ".safetensors"):
             assert choice in terminal.text
         terminal.type("sd-v9" + ENTER)
-        terminal.wait_for("is no base model")
+        terminal.wait_for("is not a base model")
         terminal.wait_for("Which base [tiny]", times=2)
         terminal.type(f"'{spaced}' " + ENTER)
         assert terminal.end() == 0
@@ -61,12 +61,12 @@ def test_add_subject_asks_checks_each_answer_and_takes_dropped_files(
     (tmp_path / "empty").mkdir()
     with Terminal(["add-subject"], project, server=server, columns=120) as terminal:
         terminal.wait_for("Short name")
-        for wrong, said in (("dog", "is there already"), ("Dog", "only in case"), ("my dog", "cannot be used")):
+        for wrong, said in (("dog", "already exists"), ("Dog", "only in case"), ("my dog", "cannot be used")):
             terminal.type(wrong + ENTER)
             terminal.wait_for(said)
         terminal.type("rex" + ENTER)
         terminal.wait_for("Where are its photos")
-        for wrong, said in (("nowhere", "There is no file or folder"), (str(tmp_path / "empty"), "No photo is in")):
+        for wrong, said in (("nowhere", "There is no file or folder"), (str(tmp_path / "empty"), "no photo in")):
             terminal.type(wrong + ENTER)
             terminal.wait_for(said)
         terminal.type(str(folder).replace(" ", "\\ ").replace("&", "\\&") + " " + ENTER)

@@ -193,7 +193,7 @@ def test_an_error_on_one_rank_ends_all(
     found.wait_until(lambda: len(losses(project)) == 2)
     code = found.ended(ranks)
     assert code == 5 if launcher == "--gpus" else code != 0
-    assert ("device lost (in process 1)" if error == "gpu" else "The memory is full") in found.said()
+    assert ("device lost (in process 1)" if error == "gpu" else "Out of memory") in found.said()
     assert record(project / "runs" / RUN)["state"] == "failed"
     assert [event["step"] for event in events(project / "runs" / RUN) if "loss" in event][-1] == 2
 

@@ -220,7 +220,7 @@ def test_memory_that_is_full_on_one_rank_without_a_smaller_recipe_ends_all(
     project = with_images(new_project(), alone)
     main, other = ended(launched(server, project, [*JOB, ON_CPU], 2, fail_at_step={1: {"step": 3, "error": "memory"}}))
     other.check(0)
-    assert "The memory is full" in main.check(5).err
+    assert "Out of memory" in main.check(5).err
     assert record(project / "runs" / RUN)["state"] == "failed"
 
 

@@ -62,7 +62,7 @@ def test_one_subject_has_no_matrix() -> None:
     report = made() | {"nearest": None, "matrix": {"columns": ["dog"], "rows": []}}
     page = interference_page(report)
     assert "data:image" not in page
-    assert "what became of the class" in page
+    assert "how the class changed" in page
 
 
 def test_what_a_person_typed_is_never_markup() -> None:

@@ -48,7 +48,7 @@ def notes_of(what: str) -> list[str]:
 
 def test_a_second_command_says_that_another_computes_once(other: subprocess.Popen[str]) -> None:
     (note,) = notes_of("the run 0002-dog")
-    assert note.startswith("Another run is computing on this machine, and both take longer: process")
+    assert note.startswith("Another run is computing on this machine, so both take longer: process")
     assert f"process {other.pid} (dreambooth train --subject dog)" in note
     assert notes_of("the run 0002-dog") == []
 

@@ -32,7 +32,7 @@ def generate(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="1,0.8", help="The weight of each --run, 1 by default; negative: away from."),
+        typer.Option("--weights", metavar="1,0.8", help="Weight of each --run, 1 by default; negative: away from it."),
     ] = None,
     checkpoint: options.Checkpoint = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="Images per prompt.")] = None,
@@ -58,7 +58,7 @@ def generate(
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images generated at once.")] = None,
     precision: Annotated[
         str | None,
-        typer.Option("--precision", help="auto, fp32, bf16 or fp16; auto: bf16 on a CUDA GPU that has it, else fp32."),
+        typer.Option("--precision", help="auto, fp32, bf16 or fp16; auto: bf16 if a CUDA GPU supports it, else fp32."),
     ] = None,
     compile_first: Annotated[
         bool | None,
@@ -73,7 +73,7 @@ def generate(
         typer.Option(
             "--like",
             metavar="PNG",
-            help="Generate an image again, of this program or AUTOMATIC1111; options given here override its recipe.",
+            help="Reproduce an image of this program or of AUTOMATIC1111; options given here override its recipe.",
         ),
     ] = None,
     allow_collision: options.AllowCollision = False,
@@ -154,7 +154,7 @@ def prune_sets(
         list[str] | None,
         typer.Argument(
             metavar="KEY...",
-            help="Which sets; by default those of another base.",
+            help="Which sets; by default those made with another base.",
             autocompletion=completion.class_image_sets,
         ),
     ] = None,

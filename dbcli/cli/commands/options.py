@@ -64,7 +64,7 @@ PromptsOfDataset = Annotated[
 Judge = Annotated[
     str | None,
     typer.Option(
-        "--judge", help="paper, paper-l or tiny; by default as suits the base.", autocompletion=completion.judges
+        "--judge", help="paper, paper-l or tiny; the base decides by default.", autocompletion=completion.judges
     ),
 ]
 ImagesPerPrompt = Annotated[

@@ -39,7 +39,7 @@ def init(
         Path | None, typer.Option("--vae", metavar="FILE_OR_FOLDER", help="A VAE to use instead of the base's own.")
     ] = None,
     gpu: Annotated[
-        bool | None, typer.Option("--gpu/--no-gpu", help="Suggest a profile for a machine with a GPU, or without.")
+        bool | None, typer.Option("--gpu/--no-gpu", help="Suggest a profile for a machine with or without a GPU.")
     ] = None,
 ) -> None:
     """Create a project folder for a base model."""
@@ -96,7 +96,7 @@ def add_subject(
 
 def demo(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder of the project that the demo makes.")] = Path(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Project folder that the demo creates.")] = Path(
         "dreambooth-demo"
     ),
 ) -> None:

@@ -101,7 +101,7 @@ def evaluate(
     checkpoint: options.Checkpoint = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also write a grid: photos first, prompts as labels.")] = False,
     interference: Annotated[
-        bool, typer.Option("--interference", help="Instead: do the run's subjects stay apart, and do their classes?")
+        bool, typer.Option("--interference", help="Instead, measure whether subjects and classes stay apart.")
     ] = False,
     also: Annotated[
         list[str] | None,

@@ -40,7 +40,7 @@ def export(
     author: Annotated[str | None, typer.Option("--author", metavar="NAME", help="Author in the file.")] = None,
     allow_collision: options.AllowCollision = False,
 ) -> None:
-    """Write a run in another tool's format, and prove it by loading it back."""
+    """Write a run in another tool's format, and verify it by loading it back."""
     from dbcli.cli.output.files import publish, show_export
     from dbcli.workflows.sharing.export import ExportRequest, export_run
     from dbcli.workflows.sharing.export_metadata import Origin
@@ -100,7 +100,7 @@ def import_embedding(
         list[str] | None, typer.Option("--token", metavar="WORD", help="Its trigger word; the file's own by default.")
     ] = None,
     class_noun: Annotated[
-        list[str] | None, typer.Option("--class", metavar="NOUN", help="Its class noun, if it shows a thing.")
+        list[str] | None, typer.Option("--class", metavar="NOUN", help="Its class noun, if the word means an object.")
     ] = None,
     allow_collision: options.AllowCollision = False,
 ) -> None:

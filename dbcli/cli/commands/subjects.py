@@ -12,7 +12,7 @@ from dbcli.cli.invocation import of
 
 subjects_app = typer.Typer(help="List, rename, set and remove subjects.", no_args_is_help=True, rich_markup_mode=None)
 BesideNoun = Annotated[
-    str | None, typer.Option("--class", metavar="NOUN", help="Class noun beside it; by default the first subject's.")
+    str | None, typer.Option("--class", metavar="NOUN", help="Class noun beside it; the first subject's by default.")
 ]
 tokens_app = typer.Typer(help="Choose, check and list identifiers.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Which subject.", autocompletion=completion.subjects)]
@@ -65,7 +65,7 @@ def set_words(
 
 @subjects_app.command("remove", short_help="Remove a subject with its photos; its runs stay.")
 def remove(context: typer.Context, name: Name) -> None:
-    """Remove a subject with its photos; runs keep what they learnt, and its identifier stays theirs."""
+    """Remove a subject with its photos; runs keep what they learnt, including its identifier."""
     from dbcli.workflows.subjects.manage import current_name
     from dbcli.workflows.subjects.manage import remove as take_away
 
@@ -116,7 +116,7 @@ def list_words(
     context: typer.Context,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Also measure how strong each word is in the base, which has to be loaded."),
+        typer.Option("--measure", help="Also measure how strong each word is, which loads the base."),
     ] = False,
 ) -> None:
     """List identifiers and their subjects, here and in runs."""

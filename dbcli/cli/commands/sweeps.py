@@ -17,7 +17,7 @@ Dataset = Annotated[
     typer.Option("--dataset", metavar="DIR", help="A copy of google/dreambooth's dataset, to take subjects from."),
 ]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="local, one after another; or ray.", autocompletion=completion.engines)
+    str, typer.Option("--engine", help="local (one after another) or ray.", autocompletion=completion.engines)
 ]
 Address = Annotated[
     str | None,
@@ -68,7 +68,7 @@ def bench(
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Images per prompt.")] = 4,
     seed: options.FirstSeed = None,
-    name: Annotated[str | None, typer.Option("--name", help="Its folder under sweeps/.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Its folder name under sweeps/.")] = None,
     engine: EngineName = "local",
     address: Address = None,
     dry_run: DryRun = False,

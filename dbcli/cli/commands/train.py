@@ -23,14 +23,14 @@ def train(
     subject: options.Subjects = None,
     token: Annotated[
         list[str] | None,
-        typer.Option("--token", metavar="[NAME=]WORD", help="The identifier, a rare word; NAME=WORD if several."),
+        typer.Option("--token", metavar="[NAME=]WORD", help="The identifier, a rare word; NAME=WORD for several."),
     ] = None,
     method: options.Method = None,
     profile: Annotated[
         str | None,
         typer.Option(
             "--profile",
-            help="A shipped profile, a YAML file, or auto: the first that fits this machine.",
+            help="A shipped profile, a YAML file, or auto: the largest recipe that fits.",
             autocompletion=completion.profiles,
         ),
     ] = None,

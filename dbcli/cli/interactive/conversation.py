@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 
 # command -> (the setting it changes, how its value is read, help)
 SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "seed": ("seed", int, "seed of the next first image; the others count up from it, -1: random"),
+    "seed": ("seed", int, "seed of the next image; later ones count up from it, -1: random"),
     "steps": ("steps", int, "sampling steps"),
     "n": ("count", int, "images per prompt"),
     "guidance": ("guidance", float, "guidance scale"),
     "sampler": ("sampler", str, "ddim, dpm++, euler, euler-a, unipc, pndm, …"),
     "eta": ("eta", float, "DDIM eta: fresh noise per step, 0 to 1"),
     "clip-skip": ("clip_skip", int, "text encoder layer, counted from the last: 1 is the last, 2 the last but one"),
-    "negative": ("negative", str, "negative prompt; nothing after it clears it"),
+    "negative": ("negative", str, "negative prompt; without text it is cleared"),
 }
 SWITCHES = {
     "grid": "also write one grid of all images, photos first: on or off",
     "show": "show images in this terminal: on or off",
 }
 ACTIONS = {
-    "again": "generate the last prompt again, with what was changed since, or else with the next seeds",
+    "again": "repeat the last prompt, with the settings changed since, or with the next seeds",
     "settings": "show the current settings",
     "help": "show this list",
-    "quit": "leave; so does Ctrl-D",
+    "quit": "quit; so does Ctrl-D",
 }
 COMMANDS = [*SETTINGS, *SWITCHES, *ACTIONS]
 HELP = (
-    "A line is a prompt; {dog} stands for the subject's words. Tab completes, the arrows bring lines back.",
+    "A line is a prompt; {dog} stands for the subject's words. Tab completes; the arrow keys recall earlier lines.",
     *(f"  :{word + ' …':<12} {meaning}" for word, (_, _, meaning) in SETTINGS.items()),
     *(f"  :{word:<12} {meaning}" for word, meaning in (SWITCHES | ACTIONS).items()),
     "  Ctrl-C stops generating, not the program; a second Ctrl-C at once ends it.",
@@ -68,7 +68,7 @@ def understood(line: str) -> Line:
         return Line(word, value == "on")
     if word in SETTINGS:
         return Line(word, _read(word, value))
-    raise UsageError(f"There is no command :{word[:20]}.", hint=":help lists them; a prompt begins without a colon")
+    raise UsageError(f"There is no command :{word[:20]}.", hint=":help lists them; a prompt starts without a colon")
 
 
 def with_setting(request: GenerateRequest, word: str, value: Any) -> GenerateRequest:

@@ -35,7 +35,7 @@ class AddRequest:
 
 
 def bring_in(call: Invocation, request: AddRequest) -> None:
-    """Adds what is asked for; without photos, gives a subject that is there already its masks and captions."""
+    """Adds what is asked for; without photos, gives a subject that already exists its masks and captions."""
     from dbcli.workflows.status import teaching
     from dbcli.workflows.subjects.annotate import annotate, load_annotators
     from dbcli.workflows.subjects.manage import add_subject
@@ -117,5 +117,5 @@ def _show_annotated(screen: Screen, annotated: Annotated) -> dict[str, object]:
     files: dict[str, list[Path]] = {"masks": annotated.masks, "captions": annotated.captions}
     for what, paths in files.items():
         if paths:
-            screen.line(f"{what.capitalize()}: {len(paths)} in {paths[0].parent}, to be checked and corrected")
+            screen.line(f"{what.capitalize()}: {len(paths)} in {paths[0].parent}, please check and correct them")
     return dict(files)

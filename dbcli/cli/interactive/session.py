@@ -64,7 +64,7 @@ class Conversation:
         from dbcli.workflows.completions import next_seed
 
         if self.prompt is None:
-            self.screen.note("Nothing was generated yet.")
+            self.screen.note("Nothing has been generated yet.")
             return
         if self.is_done:
             count = self.settings(self.request).count
@@ -96,7 +96,7 @@ def sit_down(call: Invocation, request: GenerateRequest) -> None:
     if request.prompts:
         raise UsageError("--interactive asks for its prompts.", hint="leave the prompt out, or --interactive")
     if request.like is not None:
-        raise UsageError("--like generates once; it does not go with --interactive.")
+        raise UsageError("--like generates once; it cannot be combined with --interactive.")
     options = {key: value for key, value in request.options.items() if value is not None}
     seed = None if request.seed is None else typed_seed(request.seed, "--seed")
     model = open_model(call.layout, request, call.screen, offline=call.offline)

@@ -77,7 +77,7 @@ def show_export(screen: Screen, made: Exported) -> None:
     )
     screen.line(f"Exported {made.run} to {made.path}")
     screen.line(f"For {known.readers}")
-    screen.line("Whoever uses it needs:")
+    screen.line("To use it, people need:")
     for one in known.subjects:
         words = f"identifier {one.word}, class {one.class_noun}"
         screen.line(f"  {one.name}: '{one.word} {one.class_noun}' in the prompt ({words})")
@@ -103,7 +103,7 @@ def publish(call: Invocation, request: ExportRequest, repo: str | None, *, publi
     with bundled(layout, request, target, call.screen, offline=call.offline) as bundle:
         _show_bundle(call.screen, bundle, target)
         if target.api is None or not call.sure("Upload this"):
-            raise Refused("Nothing was uploaded: nobody agreed.", hint="--yes agrees to what is listed")
+            raise Refused("Nothing was uploaded: it was not confirmed.", hint="--yes confirms what is listed")
         address = send(bundle, target)
     files = [{"path": path, "bytes": size} for path, size in bundle.files]
     call.screen.document({"run": bundle.run, "to": "hub", "url": address, "private": target.private, "files": files})
@@ -112,9 +112,9 @@ def publish(call: Invocation, request: ExportRequest, repo: str | None, *, publi
 
 def _show_bundle(screen: Screen, bundle: Bundle, target: Target) -> None:
     """The files with their sizes, the words, and who will see them; on stderr, for it comes before any result."""
-    who = "you and those you name (private)" if target.private else "everybody (public)"
-    lines = [f"{target.repository} on the Hugging Face Hub will be visible to {who}. It will hold:"]
+    who = "you and the people you add (private)" if target.private else "everybody (public)"
+    lines = [f"{target.repository} on the Hugging Face Hub will be visible to {who}. It will contain:"]
     lines += [f"  {size:>14,} bytes  {path}" for path, size in bundle.files]
     lines += [f"  {name}: {words}" for name, words in bundle.words]
-    lines.append("Your photos are not among it. Images and weights carry their prompts and settings inside.")
+    lines.append("Your photos are not included. Images and weights contain their prompts and settings.")
     screen.warn("\n".join(lines))

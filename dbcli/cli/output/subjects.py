@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dbcli.workflows.subjects.manage import Entry
     from dbcli.workflows.subjects.photo_review import PhotoReview
 
-STRENGTH_NOTE = "Strength: how far the word alone moves the base, relative to the class noun. Weak is good."
+STRENGTH_NOTE = "Strength: how much the word alone changes the output, relative to the class noun. Weaker is better."
 NO_SUBJECTS = "No subjects yet. Next: dreambooth add-subject"
 SUBJECT_COLUMNS = (
     Column("subject", least=12),

@@ -92,7 +92,7 @@ def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
     ]
     screen.table(f"{estimate.device}, {estimate.free_bytes / 1e9:.1f} GB free", RECIPE_COLUMNS, rows)
     if estimate.fitting is None:
-        screen.warn("No recipe fits this machine's free memory; a smaller images.resolution takes less.")
+        screen.warn("No recipe fits this machine's free memory; a smaller images.resolution needs less.")
     elif estimate.fitting is not estimate.recipes[0]:
         screen.line(
             f"The first that fits: {estimate.fitting.rung}; --profile auto takes the first of the whole ladder."
@@ -108,7 +108,7 @@ def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_
         return
     others = settings_beside(layout, plan.profile_name, plan.profile)
     if others:
-        title = f"Other than in the profile {plan.profile_name}"
+        title = f"Different from the profile {plan.profile_name}"
         screen.table(title, ("setting", "value", "profile"), [(key, new, old) for key, (old, new) in others.items()])
     screen.line("--all-settings lists every setting.", style="dim")
 

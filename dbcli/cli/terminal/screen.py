@@ -133,7 +133,7 @@ class Screen:
         return lay_out(_columns(columns), _cells(rows), self.out.width).is_whole
 
     def document(self, document: Any) -> None:
-        """The result as JSON, when that was asked for."""
+        """The result as JSON, when that was requested."""
         if self.as_json and not self._document_printed:
             self._document_printed = True
             text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str)

@@ -84,7 +84,7 @@ def _require_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise BaseMissing(
             f"There is no tokenizer in {folder}: it lacks tokenizer.json, or vocab.json and merges.txt.",
-            hint="Download or copy the folder again, whole.",
+            hint="Download or copy the whole folder again.",
         )
 
 
@@ -97,7 +97,7 @@ def _is_json(path: Path) -> bool:
 
 
 def require_part(folder: Path, name: str) -> Path:
-    """A file or folder that every diffusers model has. Raises BaseMissing where it is not there."""
+    """A file or folder that every diffusers model has. Raises BaseMissing where it does not exist."""
     path = folder / name
     if not path.exists():
         raise BaseMissing(f"{folder} is not a diffusers model: it has no {name}.", hint=_instead_of(folder))
@@ -128,7 +128,7 @@ def weight_files(folder: Path, component: str) -> tuple[list[Path], list[str]]:
         stem = STEMS[component]["safetensors"]
         raise BaseMissing(
             f"{folder} holds no weights ({stem}.safetensors, or in shards with {stem}.safetensors.index.json).",
-            hint="Download or copy the folder again, whole.",
+            hint="Download or copy the whole folder again.",
         )
     name = choice.index or choice.files[0]
     notes = [f"{component}: the weights in {name} are used."] if choice.variant else []

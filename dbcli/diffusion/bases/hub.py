@@ -174,7 +174,7 @@ def _ask(repository: str, revision: str | None) -> Any:
         raise BaseMissing(f"{repository} has no revision {revision}.") from error
     except RepositoryNotFoundError as error:
         raise BaseMissing(
-            f"The hub has no public model {repository}, and here is no folder of that name.", hint=WAYS_OUT
+            f"The hub has no public model {repository}, and there is no folder of that name here.", hint=WAYS_OUT
         ) from error
     except Exception as error:  # sockets, proxies, certificates and the hub itself fail in many types
         raise unreachable(repository, error) from error

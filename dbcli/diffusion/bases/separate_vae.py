@@ -48,7 +48,7 @@ def with_vae(parts: Parts, path: Path) -> None:
     if abs(ours - theirs) > 1e-6:
         raise UnsupportedFile(
             f"{path} is a VAE with the scaling factor {theirs:g}; the base's latents have {ours:g}.",
-            hint="0.13025 is that of Stable Diffusion XL, whose latents are others.",
+            hint="0.13025 is that of Stable Diffusion XL, whose latents differ.",
         )
     parts.files += found.files
     parts.configs["vae"], parts.entries["vae"] = found.config, found.entries
@@ -70,7 +70,7 @@ def vae_parts(path: Path, base_config: dict[str, Any]) -> VaeParts:
     prefix = names.VAE_PREFIX if any(name.startswith(names.VAE_PREFIX) for name in weights.names()) else ""
     present = {name.removeprefix(prefix): name for name in weights.names() if name.startswith(prefix)}
     if "decoder.conv_in.weight" not in present or "encoder.conv_in.weight" not in present:
-        raise UnsupportedFile(f"{path} is no VAE (autoencoder).", hint=FILE_OR_FOLDER)
+        raise UnsupportedFile(f"{path} is not a VAE (autoencoder).", hint=FILE_OR_FOLDER)
     is_diffusers = any(name.startswith("encoder.down_blocks.") for name in present)
     config = copy.deepcopy(base_config)
     config["latent_channels"] = weights.shape(present["decoder.conv_in.weight"])[1]

@@ -15,8 +15,8 @@ USUAL_SAMPLE_SIZE = 64
 # Schedulers by the start of their class, and what a UNet under them predicts instead of noise or v.
 _OTHER_PREDICTIONS = (
     ("FlowMatch", "a flow-matching model"),
-    ("EDM", "a model of the EDM kind"),
-    ("CosineDPM", "a model of the EDM kind"),
+    ("EDM", "an EDM model"),
+    ("CosineDPM", "an EDM model"),
 )
 
 

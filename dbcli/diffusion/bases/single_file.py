@@ -69,7 +69,7 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
     if own is None:
         _settle_prediction(parts, weights, version, prediction_type)
     if any(name.startswith("model_ema.") and name not in EMA_COUNTERS for name in weights.names()):
-        parts.notes.append(f"{path.name} holds trained and averaged weights; the trained ones are used.")
+        parts.notes.append(f"{path.name} contains trained and averaged weights; the trained ones are used.")
     return parts
 
 
@@ -242,7 +242,7 @@ def _of_spread(parts: Parts, weights: WeightFile) -> str:
     other = EPSILON if found == V else V
     parts.notes.append(
         f"{weights.path.name} does not say what it predicts; its weights look like {found}. "
-        f"If images are noise, make the project anew with init --prediction-type {other}."
+        f"If images are noise, create the project again with init --prediction-type {other}."
     )
     return found
 

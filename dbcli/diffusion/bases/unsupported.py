@@ -106,14 +106,14 @@ def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: boo
         only_vae = lacking == ["no autoencoder (VAE)"]
         raise BaseMissing(
             f"{path} holds {' and '.join(lacking)}.",
-            hint="--vae FILE_OR_FOLDER gives one beside it." if only_vae else "Use the whole checkpoint.",
+            hint="--vae FILE_OR_FOLDER gives one beside it." if only_vae else "Use the complete checkpoint.",
         )
 
 
 def _family_of(kind: FileKind, names: set[str]) -> str:
     """What to call a model of another family, "" for Stable Diffusion 1 and 2."""
     if kind.kind == "embedding":
-        return f"{kind.title}, no checkpoint in the original layout"
+        return f"{kind.title}, not a checkpoint in the original layout"
     if kind.kind in ("controlnet", "motion-module"):
         return kind.title
     has_classes = any(name.startswith(f"{UNET_PREFIX}label_emb.") for name in names)
@@ -136,10 +136,10 @@ def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseM
     if other is not None:
         return UnsupportedFile(f"{path} is {other}, not a base model.", hint=ONLY)
     if kind.kind in ("unet", "checkpoint"):
-        what = "a UNet alone" if kind.kind == "unet" else "no whole checkpoint"
+        what = "a UNet alone" if kind.kind == "unet" else "not a complete checkpoint"
         return BaseMissing(
             f"{path} is {what}: it holds no base in the original layout.",
-            hint="Give the whole checkpoint, or the diffusers folder that the file belongs to.",
+            hint="Give the complete checkpoint, or the diffusers folder that the file belongs to.",
         )
     if kind.kind == "unknown":
         return UnsupportedFile(f"{path} is not a Stable Diffusion checkpoint in the original layout.", hint=ONLY)

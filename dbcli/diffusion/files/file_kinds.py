@@ -72,11 +72,11 @@ _ADAPTERS = (
     ("VeRA", "a VeRA", r"(^|\.)vera_(lambda_[bd]|[AB])(\.|$)"),
     (
         "another of PEFT's adapters",
-        "an adapter of PEFT that is no LoRA",
+        "a PEFT adapter that is not a LoRA",
         r"^base_model\.(model\.)?.*\.(hra_u|bone_|miss_"
         r"|c3a_kernel|fourierft_|randlora_|vblora_|shira_|delora_|waveft_|road_|internal_xlora|adaption_|prompt_emb)",
     ),
-    ("numbered LoRA", "a LoRA of the first trainers (its layers are numbered)", r"^(unet|text_encoder):\d+:(up|down)"),
+    ("numbered LoRA", "a LoRA from the first trainers (with numbered layers)", r"^(unet|text_encoder):\d+:(up|down)"),
     ("weight differences", "a file of weight differences (.diff)", r"\.(diff|set_weight)$"),
     ("norm differences", "a file of norm differences (.w_norm)", r"\.[wb]_norm$"),
     ("bias differences", "a file of bias differences (.diff_b)", r"\.diff_b$|\.lora_B(\.\w+)?\.bias$|\.lora_up\.bias$"),

@@ -45,16 +45,16 @@ def open_weights(path: Path) -> WeightFile:
     _refuse_other_containers(path, start)
     if start.startswith(b"PK\x03\x04"):
         if path.suffix.lower() == ".safetensors":
-            raise UnsafeFile(f"{path} is a pickle under the name of a safetensors file.")
+            raise UnsafeFile(f"{path} is a pickle with the name of a safetensors file.")
         from dbcli.diffusion.files.pickle_files import PickleFile
 
         return unscaled(PickleFile(path))
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnsafeFile(
-            f"{path} is not a checkpoint of today's torch (a zip archive).",
+            f"{path} is not a checkpoint of a current torch (a zip archive).",
             hint=how_to_get_again(path)
             if is_in_hub_cache(path)
-            else "Files older than torch 1.6 or cut short cannot be read safely; look for the model as .safetensors.",
+            else "Files from before torch 1.6 and truncated ones are not safe to read; find the model as .safetensors.",
         )
     return unscaled(SafetensorsFile(path))
 
@@ -68,7 +68,7 @@ def _refuse_other_containers(path: Path, start: bytes) -> None:
         )
     if start.startswith(b"version https://git-lfs"):
         raise BaseMissing(
-            f"{path} is a pointer of Git LFS; the model itself was not fetched.", hint="git lfs pull, in that folder"
+            f"{path} is a Git LFS pointer; the model itself was not downloaded.", hint="git lfs pull, in that folder"
         )
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise BaseMissing(f"{path} is a web page, not a model.", hint="Download it again, perhaps after signing in.")
@@ -135,7 +135,7 @@ def _sound(path: Path) -> Iterator[None]:
         yield
     except SafetensorError as error:
         reason = str(error).removeprefix("Error while deserializing header: ")[:160]
-        raise UnsafeFile(f"{path} is not a sound safetensors file: {reason}.", hint=how_to_get_again(path)) from error
+        raise UnsafeFile(f"{path} is not a valid safetensors file: {reason}.", hint=how_to_get_again(path)) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

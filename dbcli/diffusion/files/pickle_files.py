@@ -92,7 +92,7 @@ def _check_numbered(path: Path, content: Any) -> None:
     """Refuses by name what two early programs wrote: tensors that only a number tells apart."""
     if isinstance(content, list) and content and all(isinstance(one, torch.Tensor) for one in content):
         raise UnsupportedFile(
-            f"{path} is a LoRA of the first trainers: a list of matrices that does not say which layers they are for.",
+            f"{path} is a LoRA from the first trainers: a list of matrices that does not name their layers.",
             hint="look for it as .safetensors under kohya's or diffusers' names, or convert it with its own trainer",
         )
     if isinstance(content, dict) and any(isinstance(key, int) for key in content):

@@ -80,7 +80,7 @@ def files_of(folder: Path, choice: WeightChoice) -> list[Path]:
     if missing:
         raise BaseMissing(
             f"{folder} lacks {len(missing)} of {len(files)} files with weights, the first is {missing[0].name}.",
-            hint="Download or copy the folder again, whole.",
+            hint="Download or copy the whole folder again.",
         )
     return files
 

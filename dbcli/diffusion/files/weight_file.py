@@ -72,4 +72,4 @@ def how_to_get_again(path: Path) -> str:
         # Without its link alone the damaged copy would be linked to once more.
         command = "del" if os.name == "nt" else "rm"
         return f"{command} {shlex.quote(str(path.resolve()))}, then the same command, which downloads it again"
-    return "Download or copy it again; it may be cut short."
+    return "Download or copy it again; it may be truncated."

@@ -119,7 +119,7 @@ class AdapterConfig:
         )
 
     def _senseless(self, field: str) -> UnsafeFile:
-        return UnsafeFile(f"{self.file}: its adapter's {field} is {_short(self.table.get(field))}, which says nothing.")
+        return UnsafeFile(f"{self.file}: its adapter's {field} is {_short(self.table.get(field))}, which is invalid.")
 
 
 def _short(value: Any) -> str:

@@ -111,8 +111,8 @@ def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, P
     """
     if lora.by_input:
         raise UnsupportedFile(
-            "This DoRA keeps its lengths along the inputs, which PEFT and diffusers do not know: "
-            "it can neither be trained on nor be written for them."
+            "This DoRA keeps its magnitudes along the inputs, which PEFT and diffusers do not know: "
+            "it can be neither trained further nor written for them."
         )
     networks = {"unet": unet, "text_encoder": text_encoder}
     return {

@@ -204,11 +204,11 @@ class _Layer:
         return value
 
     def _magnitude(self, config: AdapterConfig | None) -> tuple[torch.Tensor | None, bool]:
-        """DoRA's lengths, flat, and whether they are those of the inputs: told by which side of the shape is 1."""
+        """DoRA's magnitudes, flat, and whether they are those of the inputs: told by which side of the shape is 1."""
         part = next((one for one in ("magnitude", "dora_scale") if one in self.names), None)
         declared = None if config is None else config.has_magnitudes
         if declared is not None and declared != (part is not None) and (part or declared):
-            fault = "holds DoRA's lengths" if part else "lacks DoRA's lengths"
+            fault = "holds DoRA's magnitudes" if part else "lacks DoRA's magnitudes"
             kind = UnsafeFile if part else BaseMissing
             raise kind(f"{self.weights.path} {fault} for {self.module}; its metadata says use_dora: {declared}.")
         if part is None:
@@ -218,7 +218,7 @@ class _Layer:
         by_input = part == "dora_scale" and shape[:2] == (1, inputs) and len(shape) > 1
         if math.prod(shape) != (inputs if by_input else outputs):
             raise UnsafeFile(
-                f"{self.weights.path}: the lengths of {self.module} have the shape {list(shape)}, "
+                f"{self.weights.path}: the magnitudes of {self.module} have the shape {list(shape)}, "
                 f"which fits neither its {outputs} outputs nor its {inputs} inputs."
             )
         return self.weights.read(name).float().reshape(-1), by_input

@@ -37,7 +37,7 @@ def write_kohya_lora(
 
 
 def _column(layer: LoraLayer) -> torch.Tensor:
-    """LyCORIS keeps DoRA's lengths as `[out, 1]`, or `[1, in]` for those of the inputs, with ones for a kernel."""
+    """LyCORIS keeps DoRA's magnitudes as `[out, 1]`, or `[1, in]` for those of the inputs, with ones for a kernel."""
     assert layer.magnitude is not None
     sizes = [1] * layer.down.dim()
     sizes[1 if layer.by_input else 0] = -1

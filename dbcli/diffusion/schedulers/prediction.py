@@ -90,7 +90,7 @@ def settle(scheduler: dict[str, Any], override: str | None, where: str) -> None:
     if found == EPSILON and scheduler.get("rescale_betas_zero_snr"):
         if override is None:
             raise UnsupportedFile(
-                f"{where} predicts epsilon with zero terminal SNR: in pure noise there is nothing to tell it by.",
+                f"{where} predicts epsilon with zero terminal SNR: pure noise leaves it nothing to learn.",
                 hint="init --prediction-type v_prediction; with epsilon zero terminal SNR is left out",
             )
         scheduler["rescale_betas_zero_snr"] = False

@@ -39,7 +39,7 @@ def locate(kind: str, source: str | None = None) -> JudgeFiles:
     absent = [name for name in needed if not (folder / name).is_file()]
     if absent:
         raise JudgeMissing(
-            f"The embedded judge {kind!r} is not whole: {folder} lacks {', '.join(absent)}.",
+            f"The embedded judge {kind!r} is incomplete: {folder} lacks {', '.join(absent)}.",
             hint="reinstall dreambooth, or score with --judge paper",
         )
     return JudgeFiles(folder / "model.safetensors", folder, f"embedded/{kind}" if source is None else str(folder), None)

@@ -82,14 +82,14 @@ def read_squashing(folder: Path | None, otherwise: Squashing) -> Squashing:
     """What a model saved by transformers is fed, by its processor's description; `otherwise` for what that leaves out.
 
     A model may be fed at another size than its weights were first trained at: CLIPSeg's vision tower says 224 px, its
-    processor 352. Raises ValueError for a size that is no square.
+    processor 352. Raises ValueError for a size that is not square.
     """
     found = _processor(folder)
     size = found.get("size", otherwise.size_px)
     if isinstance(size, dict):
         sides = {size.get(key) for key in ("height", "width", "shortest_edge")} - {None}
         if len(sides) != 1:
-            raise ValueError(f"its processor's size {size} is no square")
+            raise ValueError(f"its processor's size {size} is not square")
         size = sides.pop()
     if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= 4096:
         raise ValueError(f"its processor's size is {size!r}")

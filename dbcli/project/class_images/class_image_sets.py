@@ -95,8 +95,8 @@ class ClassImageSet:
             found = _load(layout, key)
             if found.recipe != recipe:
                 raise DataError(
-                    f"{layout.shown(folder / SET_FILE)} tells of other class images than its folder's name.",
-                    hint=f"delete {layout.shown(folder)}; it is drawn again",
+                    f"{layout.shown(folder / SET_FILE)} describes other class images than its folder's name.",
+                    hint=f"delete {layout.shown(folder)}; it is generated again",
                 )
         else:
             folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def _load(layout: Layout, key: str) -> _SetRecord:
     try:
         record = load_record(_SetRecord, path, f"record of the class images '{key}'", DataError)
     except FileNotFoundError as error:
-        raise DataError(f"{layout.shown(path)} is not there.") from error
+        raise DataError(f"{layout.shown(path)} does not exist.") from error
     if record.source == "folder" and record.images is None:
         raise DataError(f"{layout.shown(path)} does not say how many images it has.")
     return record

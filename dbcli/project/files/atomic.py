@@ -81,7 +81,7 @@ def sha256_of(path: Path) -> str:
 def commit_folder(temporary: Path, final: Path) -> None:
     """Make `temporary` appear as `final` in one step, after every file and folder in it has reached the disk.
 
-    Both lie in the same folder. Raises FileExistsError if `final` is there already.
+    Both lie in the same folder. Raises FileExistsError if `final` already exists.
     """
     with disk_full_explained(final):
         for folder, _, files in os.walk(temporary):

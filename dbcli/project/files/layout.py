@@ -213,5 +213,5 @@ def find_project(start: Path) -> Layout:
             return Layout(candidate)
     raise UsageError(
         f"No project here: no {SETTINGS_NAME} in {printable(str(folder), 200)} or a folder above it.",
-        hint="dreambooth init my-project makes one; -C names another folder",
+        hint="dreambooth init my-project creates one; -C chooses another folder",
     )

@@ -85,5 +85,5 @@ def holder(path: Path) -> str:
             return f"process {int(note['pid'])} ({command}) on {host} since {printable(str(note['since']))}"
         except (OSError, ValueError, KeyError, TypeError):
             if time.monotonic() > deadline:
-                return "it has not said who it is"
+                return "it has not recorded its name yet"
             time.sleep(0.02)

@@ -46,7 +46,7 @@ def check_name(name: str, what: str) -> str:
         )
     if name.split(".")[0].lower() in _WINDOWS_DEVICES or name.endswith("."):
         raise UsageError(
-            f"The {what} name '{name}' cannot be used: Windows keeps it for itself.",
+            f"The {what} name '{name}' cannot be used: Windows reserves it.",
             hint=f"for example '{name.rstrip('.').replace('.', '-')}-1'",
         )
     return name
@@ -60,14 +60,14 @@ def check_no_twin(name: str, what: str, others: Iterable[str]) -> None:
     twin = next((one for one in others if one != name and one.casefold() == name.casefold()), None)
     if twin is not None:
         raise Refused(
-            f"The {what} '{printable(twin)}' is there already, and '{printable(name)}' differs from it only in case: "
+            f"The {what} '{printable(twin)}' already exists, and '{printable(name)}' differs from it only in case: "
             "macOS and Windows would take both for one folder.",
             hint="choose another name",
         )
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, hidden ones left out; none where it is not there."""
+    """Return the names of the folders in a folder, sorted, hidden ones left out; none where it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_dir())

@@ -79,7 +79,7 @@ def _open(file: BinaryIO) -> Image.Image:
         return Image.open(file, formats=(*FORMATS, *_modern_formats(head)))
     except UnidentifiedImageError as error:
         if is_modern(head):
-            raise NotUsable("damaged or cut short (HEIC or AVIF)") from error
+            raise NotUsable("damaged or truncated (HEIC or AVIF)") from error
         raise NotUsable("not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF, or its beginning is damaged") from error
     except Image.DecompressionBombError as error:
         raise NotUsable(f"claims more than the {MAX_PIXELS // 1_000_000} megapixels allowed") from error
@@ -165,7 +165,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         # 65535 / 257 = 255: the brightest stays the brightest.
         return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
     if image.mode == "F":
-        raise NotUsable("floating-point pixels, which have no agreed white; save it as 8 or 16 bit")
+        raise NotUsable("floating-point pixels, which have no defined white level; save it as 8 or 16 bit")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         return image.convert("RGBA")
     if image.mode in ("L", "RGB", "CMYK"):
@@ -242,5 +242,5 @@ def _reason(error: Exception) -> str:
     text = (str(error).splitlines() or [""])[0]
     shown = printable(text or type(error).__name__, 100)
     if any(sign in text.lower() for sign in ("truncated", "broken data stream", "unexpected end")):
-        return f"damaged or cut short ({shown})"
+        return f"damaged or truncated ({shown})"
     return f"cannot be decoded ({shown})"

@@ -177,7 +177,7 @@ def _fill(prompt: str, subjects: Mapping[str, Words], whole: _Rendering, identif
 def _unknown_field(name: str, subjects: Mapping[str, Words]) -> str:
     known = ", ".join(f"{{{subject}}}" for subject in subjects) or "none"
     if name in ("identifier", "class"):
-        return f"The prompt says {{{name}}}, which is clear for one subject only; here: {known}."
+        return f"The prompt says {{{name}}}, which is clear only for a single subject; here: {known}."
     near = difflib.get_close_matches(name, subjects, n=1, cutoff=0.5)
     guess = f" Did you mean {{{near[0]}}}?" if near else ""
     return f"The prompt says {{{name}}}, and there is no such subject here; known: {known}.{guess}"

@@ -40,7 +40,7 @@ def slips(
         if _place(words, other.identifier) is not None:
             found.append(
                 f"This run never learnt '{printable(other.identifier)}', the word of the subject '{name}'; "
-                f"a run of {name} would draw it."
+                f"a run of {name} would generate it."
             )
     return found + _misspelt(words, learnt)
 
@@ -67,7 +67,7 @@ def _joined(prompt: str, own: Words) -> list[str]:
     # Letters on both sides make a plain word that holds the same letters, as "bath" holds "hta" in no sense.
     strange = [one for one in pieces if one.casefold() != own.identifier.casefold() and not one.isalpha()]
     return [
-        f"'{printable(one)}' is not the word '{printable(own.identifier)}' that was learnt, and draws nothing of it: "
+        f"'{printable(one)}' is not the word '{printable(own.identifier)}' that was learnt, and has no effect: "
         f"'{own.text}' was probably meant."
         for one in strange
     ]
@@ -78,7 +78,7 @@ def _without_identifier(words: Sequence[str], learnt: Mapping[str, Words]) -> li
     if any(own.identifier and _place(words, own.identifier) is not None for own in learnt.values()):
         return []
     return [
-        f"'{printable(name)}' alone is any {own.class_noun}: {{{name}}} or '{own.text}' draws the one that was learnt."
+        f"'{printable(name)}' alone is any {own.class_noun}: {{{name}}} or '{own.text}' means the one that was learnt."
         for name, own in learnt.items()
         if own.identifier and _place(words, name) is not None
     ]
@@ -101,7 +101,7 @@ def _about_noun(words: list[str], name: str, own: Words, everyone: Mapping[str, 
             ]
     if _place(after, own.class_noun) is not None:
         return []
-    return [f"'{printable(own.identifier)}' stands without its class noun: '{own.text}' was probably meant."]
+    return [f"'{printable(own.identifier)}' is missing its class noun: '{own.text}' was probably meant."]
 
 
 def _misspelt(words: list[str], learnt: Mapping[str, Words]) -> list[str]:
@@ -112,5 +112,5 @@ def _misspelt(words: list[str], learnt: Mapping[str, Words]) -> list[str]:
     for word in words:
         near = difflib.get_close_matches(word, identifiers, n=1, cutoff=0.6)
         if near and word not in known_words() and abs(len(word) - len(near[0])) <= 1:
-            return [f"'{printable(word)}' looks like a slip for '{identifiers[near[0]].text}'."]
+            return [f"'{printable(word)}' looks like a typo of '{identifiers[near[0]].text}'."]
     return []

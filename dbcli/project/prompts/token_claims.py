@@ -19,8 +19,8 @@ LONG_WORD = 6
 # What a rare-looking word means to Stable Diffusion, with where that was found.
 KNOWN_MEANINGS = {
     "sks": "a rifle, the SKS: weapons creep in (github.com/XavierXiao/Dreambooth-Stable-Diffusion, issue 71)",
-    "ohwx": "a word of many public tutorials; models found in the wild may have it bound already",
-    "zwx": "a word of many public tutorials; models found in the wild may have it bound already",
+    "ohwx": "used in many public tutorials; public models may already have learnt it",
+    "zwx": "used in many public tutorials; public models may already have learnt it",
 }
 
 
@@ -121,12 +121,12 @@ def check_tokens(
     """Raises Collision with the reason and three words to take instead, UsageError for a word of too many tokens."""
     if not tokens:
         raise UsageError(
-            f"The tokenizer makes nothing of the identifier '{printable(word)}'.", hint=f"--token {EXAMPLE_WORD}"
+            f"The tokenizer makes no tokens of the identifier '{printable(word)}'.", hint=f"--token {EXAMPLE_WORD}"
         )
     reason = clash(word, tokens, claims)
     if reason is None and len(tokens) > MAX_TOKENS:
         raise UsageError(
-            f"The identifier '{printable(word)}' is {len(tokens)} tokens long; {MAX_TOKENS} are the most.",
+            f"The identifier '{printable(word)}' is {len(tokens)} tokens long; {MAX_TOKENS} is the maximum.",
             hint=f"take one of {', '.join(proposals(3))}",
         )
     if reason is not None:

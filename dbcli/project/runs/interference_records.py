@@ -36,6 +36,6 @@ def _line(name: str, found: dict[str, Any], least_share: float) -> str:
     wrong = {other: count for other, count in found["nearest"].items() if other != name and count}
     into = max(wrong, key=lambda other: wrong[other], default="another")
     return (
-        f"{printable(name)} bleeds: {found['right']['value']:.0%} of its {found['pictures']} pictures are nearest to "
+        f"{printable(name)} bleeds: {found['right']['value']:.0%} of its {found['pictures']} images are nearest to "
         f"its own photos (at least {least_share:.0%} should be), most of the others to those of {printable(into)}."
     )

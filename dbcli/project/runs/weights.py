@@ -20,7 +20,7 @@ def checked_weights(layout: Layout, record: RunRecord) -> Path:
     """
     folder = layout.weights_dir(record.name)
     if not folder.is_dir():
-        raise RunMissing(f"{layout.shown(folder)} is not there.", hint=f"dreambooth runs show {record.name}")
+        raise RunMissing(f"{layout.shown(folder)} does not exist.", hint=f"dreambooth runs show {record.name}")
     fault = first_fault(folder)
     if fault is not None:
         raise UnsafeFile(

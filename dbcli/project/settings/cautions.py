@@ -59,9 +59,9 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
 def _of_previews(profile: Profile) -> Iterator[str]:
     train = profile.train
     if train.preview_prompt is not None and not train.preview_every:
-        yield "train.preview_prompt is given and train.preview_every is 0: no preview is drawn."
+        yield "train.preview_prompt is given and train.preview_every is 0: no preview is generated."
     if train.preview_every > train.steps:
-        yield f"train.preview_every is {train.preview_every} and the run has {train.steps} steps: no preview is drawn."
+        yield f"train.preview_every is {train.preview_every} and the run has {train.steps} steps: no previews."
 
 
 def _of_adapter(profile: Profile) -> Iterator[str]:

@@ -49,12 +49,12 @@ class Section(BaseModel):
 
 class TrainSettings(Section):
     steps: Positive = Field(default=800, le=10_000_000, description="optimiser steps")
-    batch_size: Positive = Field(default=1, le=4096, description="subject photos a forward pass")
-    accumulation: Positive = Field(default=1, le=4096, description="forward passes an optimiser step")
-    learning_rate: float = Field(default=1e-6, ge=0, le=10, description="of the UNet or its adapter")
+    batch_size: Positive = Field(default=1, le=4096, description="subject photos per forward pass")
+    accumulation: Positive = Field(default=1, le=4096, description="forward passes per optimiser step")
+    learning_rate: float = Field(default=1e-6, ge=0, le=10, description="learning rate of the UNet or its adapter")
     text_encoder: bool = Field(default=True, description="train the text encoder too")
     text_encoder_learning_rate: float | None = Field(
-        default=None, ge=0, le=10, description="of the text encoder; the same as learning_rate if left out"
+        default=None, ge=0, le=10, description="the text encoder's learning rate; the same as learning_rate if left out"
     )
     optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(default="adamw", description="the optimiser")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay")
@@ -78,15 +78,15 @@ class TrainSettings(Section):
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
     fused_backward: bool = Field(
         default=False,
-        description="update each weight inside the backward pass, so that gradients never all live at once; "
+        description="update each weight inside the backward pass, so that all gradients are never in memory at once; "
         "needs gradient_clip=0 and accumulation=1",
     )
     stochastic_rounding: bool = Field(
-        default=False, description="weights in bf16, rounded by chance; method full with precision=bf16"
+        default=False, description="weights in bf16, rounded stochastically; method full with precision=bf16"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of the forward pass")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="precision of the forward pass")
     compile: bool = Field(
-        default=False, description="compile the UNet before the first step: minutes, won back in long runs on a GPU"
+        default=False, description="compile the UNet first: takes minutes, pays off in long runs on a GPU"
     )
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the moving average of the weights")
     min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weights (Hang et al.), 5 is usual")
@@ -99,26 +99,26 @@ class TrainSettings(Section):
         default=0.25, ge=0, le=0.9, description="with --from: what share of the photo rows shows earlier subjects"
     )
     checkpoint_every: Whole = Field(default=200, ge=0, description="steps between checkpoints; 0: only at the end")
-    keep_checkpoints: Positive = Field(default=2, description="older checkpoints are removed")
+    keep_checkpoints: Positive = Field(default=2, description="how many checkpoints to keep; older ones are removed")
     keep_finished: Literal["weights", "all"] = Field(
         default="weights",
         description="what a finished run keeps of its checkpoints: weights to generate with, or all that resuming "
         "would need, three times as much",
     )
-    preview_every: Whole = Field(default=0, ge=0, description="steps between preview pictures; 0: none")
+    preview_every: Whole = Field(default=0, ge=0, description="steps between preview images; 0: none")
     preview_prompt: str | None = Field(default=None, description="what a preview shows; the photos' template if none")
     seed: Seed = Field(default=0, description="random seed for noise, order and crops; -1: a random one, recorded")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
 
 
 class PriorSettings(Section):
-    enabled: bool = Field(default=True, description="prior preservation: keep what the base knows of the class")
+    enabled: bool = Field(default=True, description="prior preservation: keep what the base knows about the class")
     source: Literal["images", "teacher"] = Field(
         default="images",
         description="target of the class term: the noise of class images, or what the frozen base predicts for them",
     )
     teacher_draws: Positive = Field(
-        default=16, le=10_000, description="stored predictions a class image, for a teacher of full fine-tuning"
+        default=16, le=10_000, description="stored predictions per class image, for a teacher in full fine-tuning"
     )
     weight: float = Field(default=1.0, ge=0, description="lambda in the paper's equation (1)")
     images: Positive = Field(default=100, le=1_000_000, description="class images in the set")
@@ -126,19 +126,19 @@ class PriorSettings(Section):
     steps: Positive = Field(default=50, le=1000, description="sampler steps for a class image")
     guidance: float = Field(default=7.5, ge=0, le=100, description="guidance scale for a class image")
     sampler: Sampler = Field(default="ddim", description="sampler for a class image")
-    batch_size: Positive = Field(default=4, le=4096, description="class images drawn at once")
+    batch_size: Positive = Field(default=4, le=4096, description="class images generated at once")
     seed: Seed = Field(
         default=0,
-        description="random seed of the class images; apart from train.seed, so that runs share them; "
+        description="random seed of the class images; separate from train.seed, so that runs share them; "
         "-1: a random one, recorded",
     )
     precision: DrawPrecision = Field(
-        default="auto", description="of the UNet while class images are drawn; auto as with draw.precision"
+        default="auto", description="precision of the UNet for class images; auto: as for draw.precision"
     )
     timesteps: Timesteps = Field(
-        default="noisiest", description="which timesteps a class image is sampled on; as with draw.timesteps"
+        default="noisiest", description="which timesteps a class image is sampled on; as for draw.timesteps"
     )
-    folder: str | None = Field(default=None, min_length=1, description="a folder of one's own class photos")
+    folder: str | None = Field(default=None, min_length=1, description="a folder with your own class photos")
 
     @field_validator("template")
     @classmethod
@@ -151,27 +151,27 @@ class LoraSettings(Section):
     alpha: float = Field(default=4.0, gt=0, description="the update is scaled by alpha / rank")
     targets: Targets = Field(
         default=["to_q", "to_k", "to_v", "to_out.0"],
-        description="layers of the UNet that get an adapter, by the ends of their names; all-linear: every linear one",
+        description="layers of the UNet that get an adapter, by how their names end; all-linear: every linear layer",
     )
     text_targets: Targets = Field(
-        default=["q_proj", "k_proj", "v_proj", "out_proj"], description="layers of the text encoder, likewise"
+        default=["q_proj", "k_proj", "v_proj", "out_proj"], description="text encoder layers that get an adapter"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in the adapter")
     dora: bool = Field(default=False, description="weight-decomposed adapters (DoRA)")
     base: Literal["full", "bf16", "int8", "nf4"] = Field(
         default="full",
-        description="how the frozen UNet's weights are kept while adapters learn: as they are, in bf16 "
+        description="how the frozen UNet's weights are stored while adapters are trained: as they are, in bf16 "
         "(with precision=bf16), in 8 or in 4 bits",
     )
     offload: bool = Field(
         default=False,
         description="with base=int8 or nf4: keep the frozen weights in RAM and fetch each layer's "
-        "when a GPU needs them; slow, and the smallest",
+        "when a GPU needs them; slow, but smallest",
     )
 
 
 class InversionSettings(Section):
-    vectors: Positive = Field(default=1, le=75, description="vectors that stand for the identifier, tokens of a prompt")
+    vectors: Positive = Field(default=1, le=75, description="vectors of the identifier, one prompt token each")
     initializer: str | None = Field(
         default=None, min_length=1, description="the word whose vectors they start from; the class noun if left out"
     )
@@ -179,7 +179,7 @@ class InversionSettings(Section):
 
 class ImageSettings(Section):
     resolution: Whole | None = Field(
-        default=None, ge=32, le=4096, multiple_of=8, description="pixels a side; the base's own if left out"
+        default=None, ge=32, le=4096, multiple_of=8, description="pixels per side; the base's own if left out"
     )
     crop: Literal["center", "random"] = Field(default="center", description="which square of a photo is used")
     flip: bool = Field(default=False, description="mirror half of the photos; not for things with writing on them")
@@ -190,7 +190,7 @@ class ImageSettings(Section):
         default=0.1,
         ge=0,
         le=1,
-        description="what the background counts in the loss of a photo that has a mask; 1: masks are not used",
+        description="weight of the background in the loss of a photo with a mask; 1: masks are not used",
     )
 
     @field_validator("template")
@@ -200,43 +200,43 @@ class ImageSettings(Section):
 
 
 class DrawSettings(Section):
-    sampler: Sampler = Field(default="ddim", description="sampler for pictures")
-    eta: float = Field(default=0.0, ge=0, le=1, description="DDIM's fresh noise a step; 0 is deterministic")
+    sampler: Sampler = Field(default="ddim", description="sampler for images")
+    eta: float = Field(default=0.0, ge=0, le=1, description="DDIM's fresh noise per step; 0 is deterministic")
     steps: Positive = Field(default=100, le=1000, description="sampler steps")
     guidance: float = Field(default=10.0, ge=0, le=100, description="guidance scale")
     count: Positive = Field(default=8, le=1_000_000, description="images per prompt")
-    batch_size: Positive = Field(default=4, le=4096, description="pictures drawn at once")
-    negative: str = Field(default="", description="what should not be in the picture")
+    batch_size: Positive = Field(default=4, le=4096, description="images generated at once")
+    negative: str = Field(default="", description="negative prompt")
     precision: DrawPrecision = Field(
-        default="auto", description="of the UNet while drawing; auto: bf16 on a CUDA GPU that has it, fp32 elsewhere"
+        default="auto", description="the UNet's precision for images; auto: bf16 if a CUDA GPU supports it, else fp32"
     )
     timesteps: Timesteps = Field(
         default="noisiest",
-        description="noisiest: begin at the noisiest timestep for every number of steps; published: the timesteps of "
-        "the base's scheduler file, which begin a little later",
+        description="noisiest: start at the noisiest timestep for every number of steps; published: the timesteps of "
+        "the base's scheduler file, which start a little later",
     )
     clip_skip: Positive = Field(
         default=1,
         le=64,
-        description="which layer of the text encoder conditions pictures, counted from the last: 1 is the last, "
+        description="which layer of the text encoder conditions images, counted from the last: 1 is the last, "
         "2 the last but one, as AUTOMATIC1111 counts",
     )
     compile: bool = Field(
-        default=False, description="compile the UNet before the first picture: worth it for many pictures on a GPU"
+        default=False, description="compile the UNet before the first image: pays off for many images on a GPU"
     )
 
 
 class ProbeSettings(Section):
     judge: Literal["auto", "off", "tiny", "paper"] = Field(
         default="auto",
-        description="who scores checkpoints in training; auto: the embedded judges for the embedded base, the paper's "
-        "where they are on this machine",
+        description="who scores checkpoints during training; auto: the embedded judges for the embedded base, else the "
+        "paper's, if they are on this machine",
     )
     every: Positive | None = Field(
         default=None, description="steps between probes; if left out, as many as fit into the budget"
     )
     budget: float = Field(
-        default=0.15, gt=0, le=1, description="the most that probing may take, as a share of the time of all steps"
+        default=0.15, gt=0, le=1, description="upper limit on probing time, as a share of the time of all steps"
     )
     prompts: Annotated[list[str], BeforeValidator(_as_one)] = Field(
         default=[
@@ -248,15 +248,15 @@ class ProbeSettings(Section):
         max_length=64,
         description="scenes that show whether prompts are still followed",
     )
-    seeds: Positive = Field(default=2, le=64, description="pictures of each prompt; fewer where the budget is small")
-    steps: Positive = Field(default=10, le=1000, description="sampler steps of a probe's picture")
-    sampler: Sampler = Field(default="dpm++", description="sampler of a probe's picture; this one needs few steps")
+    seeds: Positive = Field(default=2, le=64, description="images of each prompt; fewer if the budget is small")
+    steps: Positive = Field(default=10, le=1000, description="sampler steps for a probe's image")
+    sampler: Sampler = Field(default="dpm++", description="sampler for a probe's image; this one needs few steps")
     keep: Literal["best", "last"] = Field(default="best", description="which checkpoint becomes the run's result")
     stop: Literal["never", "auto"] = Field(
         default="never", description="auto: training ends when neither score has risen for a while"
     )
-    patience: Positive = Field(default=3, le=1000, description="probes without a rise after which auto ends a run")
-    margin: float = Field(default=0.005, ge=0, le=1, description="a smaller rise of a score is none")
+    patience: Positive = Field(default=3, le=1000, description="with stop=auto: probes without a rise that end a run")
+    margin: float = Field(default=0.005, ge=0, le=1, description="a smaller rise of a score counts as none")
 
     @field_validator("prompts")
     @classmethod

@@ -39,7 +39,7 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
     path = Path(text).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
-            raise UsageError(f"The profile {printable(text)} is not there.", hint=f"shipped: {', '.join(names)}")
+            raise UsageError(f"The profile {printable(text)} does not exist.", hint=f"shipped: {', '.join(names)}")
         return read_yaml(path)
     near = nearest(text, names)
     raise UsageError(

@@ -45,7 +45,7 @@ class ProjectSettings(Record):
     vae_hash: str | None = Field(default=None, description="SHA-256 of that VAE's weights file")
     profile: str | None = Field(default=None, description="the default profile: a shipped name or a file")
     resolution: Whole | None = Field(
-        default=None, ge=32, le=4096, multiple_of=8, description="pixels a side; the base's own if left out"
+        default=None, ge=32, le=4096, multiple_of=8, description="pixels per side; the base's own if left out"
     )
     judges: dict[str, str] = Field(
         default_factory=dict, description="judge name -> a local folder or a hub id, instead of the usual one"
@@ -80,7 +80,7 @@ def load_settings(layout: Layout) -> ProjectSettings:
     try:
         return load_record(ProjectSettings, path, "settings file")
     except FileNotFoundError as error:
-        raise UsageError(f"{path} is not there.", hint=inside(path.parent, "dreambooth init .")) from error
+        raise UsageError(f"{path} does not exist.", hint=inside(path.parent, "dreambooth init .")) from error
 
 
 def save_settings(layout: Layout, settings: ProjectSettings) -> None:

@@ -17,7 +17,7 @@ from dbcli.project.subjects.registry import TokenCheck
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import load_subject, verify_photos
 
-FORGO = "--no-rehearsal goes on without its photos"
+FORGO = "--no-rehearsal continues without its photos"
 
 
 def weights_seal(layout: Layout, record: RunRecord) -> str:
@@ -44,12 +44,12 @@ def parent_of(layout: Layout, record: RunRecord) -> RunRecord | None:
         parent = load_run(layout, record.parent)
     except RunMissing as error:
         raise RunMissing(
-            f"The run {record.name} goes on from {record.parent}, which is not here any more.",
+            f"The run {record.name} continues {record.parent}, which no longer exists.",
             hint=f"put runs/{record.parent} back from a copy",
         ) from error
     if record.parent_weights not in (None, weights_seal(layout, parent)):
         raise Refused(
-            f"The weights of the run {parent.name} are not those that {record.name} began with.",
+            f"The weights of the run {parent.name} are not those that {record.name} started from.",
             hint=f"dreambooth train --from {parent.name} starts a new run",
         )
     return parent
@@ -72,7 +72,7 @@ def earlier_subjects(parent: RunRecord, taught: Sequence[Subject]) -> list[RunSu
             raise Refused(
                 f"The run {parent.name} learnt '{before.name}' as '{before.identifier} {before.class_noun}'; "
                 f"here it is '{now.identifier} {now.class_noun}'.",
-                hint=f"dreambooth train --subject {before.name} begins with the base, under the new words",
+                hint=f"dreambooth train --subject {before.name} starts from the base, with the new words",
             )
         if now is not None:  # the name was made up when the weights were imported: that is another subject
             name = _free_name(f"{before.name}-{parent.number}", names)
@@ -97,7 +97,7 @@ def check_words(taught: Sequence[Subject], earlier: Sequence[RunSubject], run: s
         if reason is not None:
             raise Collision(
                 f"The class noun '{printable(subject.class_noun)}' of '{subject.name}' cannot be used: {reason}.",
-                hint="--allow-collision trains it all the same, for research",
+                hint="--allow-collision trains it anyway, for research",
             )
 
 

@@ -102,7 +102,7 @@ def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
                 result = replace(result, caption=in_tables[path])
             twin = first_with.setdefault(result.sha256, path)
             if twin is not path:
-                yield Skipped(path, f"the same picture as {printable(twin.name)}")
+                yield Skipped(path, f"the same image as {printable(twin.name)}")
                 continue
         yield result
 

@@ -31,7 +31,7 @@ def rename_subject(layout: Layout, old: str, new: str) -> Subject:
             raise Refused(f"The subject is called '{new}' already.")
         final = layout.subject_dir(new)
         if final.exists():
-            raise Refused(f"The subject '{new}' is there already ({layout.shown(final)}).", hint="choose another name")
+            raise Refused(f"The subject '{new}' already exists ({layout.shown(final)}).", hint="choose another name")
         verify_name(layout, new, renamed=subject)
         folder, before = layout.subject_dir(subject.name), subject.name
         _rewrite_captions(layout, subject, before, new)

@@ -86,7 +86,7 @@ def check_new_name(layout: Layout, name: str, way_on: str | None = None) -> None
         raise Refused(f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates.")
     if layout.subject_dir(name).exists():
         where = layout.shown(layout.subject_dir(name))
-        raise Refused(f"The subject '{name}' is there already ({where}).", hint=way_on or "choose another name")
+        raise Refused(f"The subject '{name}' already exists ({where}).", hint=way_on or "choose another name")
     check_no_twin(name, "subject", names_in(layout.subjects_dir))
     registry_of(layout).check_name(name)
 
@@ -126,7 +126,7 @@ def _load_exactly(layout: Layout, name: str) -> Subject:
     if subject.name != name:
         raise SubjectError(
             f"{path} is the record of '{printable(subject.name)}', not of '{name}'.",
-            hint=f"dreambooth subjects rename {name} {printable(subject.name)} ends a renaming that was cut short",
+            hint=f"dreambooth subjects rename {name} {printable(subject.name)} completes an interrupted renaming",
         )
     return subject
 

@@ -16,7 +16,7 @@ Part = TypeVar("Part", bound=RunPart)
 
 @dataclass(frozen=True)
 class StageRequest:
-    """One run of a cell as it was asked for: subjects, their words where given, settings by dotted key."""
+    """One run of a cell as it was requested: subjects, their words where given, settings by dotted key."""
 
     subjects: tuple[str, ...]
     identifiers: Mapping[str, str] = field(default_factory=dict)

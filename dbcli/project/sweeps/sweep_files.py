@@ -195,7 +195,7 @@ class SweepFile(CellPart):
     def _not_too_large(cls, grid: dict[str, Axis]) -> dict[str, Axis]:
         cells = prod(len(points) for points in grid.values())
         if cells > MAX_CELLS:
-            raise ValueError(f"makes {cells:,} cells; {MAX_CELLS:,} are the most")
+            raise ValueError(f"makes {cells:,} cells; {MAX_CELLS:,} is the maximum")
         return grid
 
     def beside(self, name: str) -> Path:
@@ -236,7 +236,7 @@ def load_sweep(name_or_path: str) -> SweepFile:
     path = Path(name_or_path).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
-            raise UsageError(f"The sweep {printable(name_or_path)} is not there.", hint=_shipped_hint(path.parent))
+            raise UsageError(f"The sweep {printable(name_or_path)} does not exist.", hint=_shipped_hint(path.parent))
         return read_sweep(path)
     near = nearest(name_or_path, shipped_sweeps())
     guess = f" Did you mean '{near}'?" if near else ""

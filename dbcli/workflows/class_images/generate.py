@@ -102,7 +102,7 @@ def _generate_missing(
         have = len(missing) - len(image_set.missing(settings.images))
         raise Interrupted(
             f"Stopped while generating class images; {have} of {len(missing)} are kept.",
-            hint="the same command goes on from there",
+            hint="the same command continues from there",
             exit_code=stopped.exit_code,
         ) from stopped
 

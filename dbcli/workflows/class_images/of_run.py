@@ -46,7 +46,7 @@ def _tell(run: RunContext, class_images: Sequence[ClassImages | None]) -> None:
     prior, sets = run.profile.prior, {images.key: images for images in class_images if images is not None}
     line = "; ".join(images.line for images in sets.values()) or "prior OFF"
     if prior.enabled and not has_prior(run.profile):
-        line += ": new vectors change nothing that the base knows of the class"
+        line += ": new vectors change nothing that the base knows about the class"
     if sets and prior.weight == 0:
         line += " with weight 0"
     run.progress.note(line)

@@ -46,7 +46,7 @@ def examine(folder: Path | None, progress: Progress, *, offline: bool) -> list[C
         "judges": lambda: _judges(layout),
         "extras": _extras,
     }
-    found = checks_of("machine", "Looking at this machine", looks, progress)
+    found = checks_of("machine", "Checking this machine", looks, progress)
     if layout is not None:
         from dbcli.workflows.doctor.project import project_checks
 
@@ -155,7 +155,7 @@ def _hub(offline: bool) -> Iterator[Check]:
     from huggingface_hub import constants
 
     if offline or constants.HF_HUB_OFFLINE:
-        yield note("hub", "not asked: offline")
+        yield note("hub", "not checked: offline")
         return
     reached = _answers(constants.ENDPOINT)
     if reached is True:
@@ -210,12 +210,12 @@ def _judges(layout: Layout | None) -> Iterator[Check]:
         elif name == "tiny":
             yield fault(f"judges {name}", f"{', '.join(missing)} not whole", "reinstall dreambooth")
         else:
-            fix = "the first `dreambooth eval` fetches it; without a network name a local copy in dreambooth.yaml"
+            fix = "the first `dreambooth eval` downloads it; without a network, name a local copy in dreambooth.yaml"
             yield note(f"judges {name}", f"{', '.join(missing)} not on this machine yet", fix)
 
 
 def _extras() -> Iterator[Check]:
     there, absent = _installed(EXTRAS)
     found = ", ".join(there) or "none"
-    fix = f"{installing(*absent)} brings the rest: HEIC photos, 8-bit optimiser, logs, clusters" if absent else None
+    fix = f"{installing(*absent)} installs the rest: HEIC photos, 8-bit optimiser, logs, clusters" if absent else None
     yield good("extras", found, fix)

@@ -31,7 +31,7 @@ def project_checks(layout: Layout, progress: Progress) -> list[Check]:
         "runs": lambda: _runs(layout),
         "class images": lambda: _class_images(layout),
     }
-    return checks_of("project", "Comparing the project's files", looks, progress)
+    return checks_of("project", "Checking the project's files", looks, progress)
 
 
 def _settings(layout: Layout) -> Iterator[Check]:
@@ -51,7 +51,7 @@ def _base(layout: Layout) -> Iterator[Check]:
         if reference.kind == "hub":
             hub.download(reference.source, str(reference.revision), offline=True)
         if settings.vae is not None and not Path(settings.vae).exists():
-            yield fault("base", f"its VAE {settings.vae} is gone", "put it back, or make a new project")
+            yield fault("base", f"its VAE {settings.vae} is gone", "put it back, or create a new project")
             return
     except Unreachable:
         yield note("base", f"{settings.base} is not on this machine yet", "the first run downloads it")
@@ -67,7 +67,7 @@ def _photos(layout: Layout) -> Iterator[Check]:
     for subject in subjects:
         try:
             count = len(verify_photos(layout, subject))
-            yield good("subject", f"{subject.name}: {count} photos as they were added")
+            yield good("subject", f"{subject.name}: {count} photos unchanged")
         except DreamboothError as error:
             yield fault("subject", error.message, error.hint or "add the subject again")
     if not subjects:
@@ -112,9 +112,9 @@ def _run(layout: Layout, record: RunRecord) -> Check:
         if damage is not None:
             fix = f"dreambooth runs rm {record.number}, and train again"
             return fault("run", f"{name}: finished, but {damage}", fix)
-        return good("run", f"{name}: finished, weights as they were written")
+        return good("run", f"{name}: finished, weights unchanged")
     whole = newest_checkpoint(layout, record.name)
-    where = f"a whole checkpoint at {whole.name}" if whole is not None else "no whole checkpoint: it begins again"
+    where = f"a complete checkpoint at {whole.name}" if whole is not None else "no complete checkpoint: it starts over"
     # A record that says running without anybody holding its lock belongs to a process that was killed.
     state = "was killed" if record.state in ("running", "created") else record.state
     return note("run", f"{name}: {state} at {at}; {where}", f"dreambooth train --resume {record.name}")
@@ -125,10 +125,10 @@ def _class_images(layout: Layout) -> Iterator[Check]:
         recorded = one.recorded_count()
         sound = _sound(one, recorded)
         if sound < recorded:
-            fix = "the next run draws them again" if one.recipe else f"delete reg/{one.key}; it is copied again"
+            fix = "the next run generates them again" if one.recipe else f"delete reg/{one.key}; it is copied again"
             yield note("class images", f"{one.key}: {recorded - sound} of {recorded} were changed", fix)
         else:
-            yield good("class images", f"{one.key}: {recorded} images as they were drawn")
+            yield good("class images", f"{one.key}: {recorded} images unchanged")
 
 
 def _sound(one: ClassImageSet, recorded: int) -> int:

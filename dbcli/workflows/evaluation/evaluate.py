@@ -54,7 +54,7 @@ CLASS_IMAGES = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One suite scored: the scores as in scores.json, where they lie, the page, and the grid if one was asked for."""
+    """One suite scored: the scores as in scores.json, where they lie, the page, and the grid if one was requested."""
 
     run: str
     suite: str

@@ -53,8 +53,8 @@ def load_masking(layout: Layout, record: RunRecord, profile: Profile, progress: 
                 "dreambooth.yaml:\n  judges:\n    mask: /path/to/clipseg",
             ) from error
     progress.warn(
-        "CLIPSeg is not on this machine: photos are blanked by the masks beside them and pictures stay whole. "
-        "A copied background earns nothing; values compare only with values made so."
+        "CLIPSeg is not on this machine: photos are blanked by the masks beside them, images are scored whole. "
+        "A copied background gains nothing; compare only with values measured like this."
     )
     return Masking(photos=photos)
 

@@ -99,7 +99,7 @@ def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[I
         note = f"fidelity {one.fidelity:.3f} · editability {one.editability:.3f}{chosen}"
         files = probe_images(layout, record.name, one.step)
         rows.append(ImageRow(f"step {one.step}", opened(files), note=note, captions=[*map(_prompt_of, files)]))
-    return [("checkpoints on the way", rows)] if rows else []
+    return [("checkpoints during training", rows)] if rows else []
 
 
 def _prompt_of(file: Path) -> str:

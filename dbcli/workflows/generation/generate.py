@@ -40,7 +40,7 @@ from dbcli.workflows.signals import listening
 
 @dataclass(frozen=True)
 class Generated:
-    """What one call generated: the run's name (None for the bare base), its images, the grid if one was asked for.
+    """What one call generated: the run's name (None for the bare base), its images, the grid if one was requested.
 
     Of several runs `run` is the first, and `title` names them all with their weights.
     """
@@ -73,7 +73,7 @@ def generate(layout: Layout, request: GenerateRequest, progress: Progress, *, of
         request = filled_in(layout, request, request.like, progress)
     request = replace(request, prompts=[prompt for prompt in request.prompts if prompt.strip()])
     if not request.prompts:
-        raise PromptError("There is no prompt to draw.", hint='dreambooth generate "a {dog} in space"')
+        raise PromptError("No prompt was given.", hint='dreambooth generate "a {dog} in space"')
     composition, profile = _chosen(layout, request)
     texts = _texts(layout, composition.whole, profile, request, progress)
     check_writable(_folder(layout, composition.whole, request))
@@ -190,7 +190,7 @@ def _sampled(
 
 
 def _folder(layout: Layout, record: RunRecord | None, request: GenerateRequest) -> Path:
-    """Where images go: what was asked for, else beside the run, or into the project for the bare base."""
+    """Where images go: what was requested, else beside the run, or into the project for the bare base."""
     return request.out or (layout.base_images_dir if record is None else layout.images_dir(record.name))
 
 

@@ -79,7 +79,7 @@ def compose(layout: Layout, selection: RunSelection, prompts: Sequence[str] = ()
     subjects of different runs share a token and nobody allowed it.
     """
     if selection.checkpoint is not None and (len(selection.runs) > 1 or selection.weights is not None):
-        raise UsageError("--checkpoint goes with one run as it is.", hint="leave --weights and the other --run out")
+        raise UsageError("--checkpoint takes a single run at weight 1.", hint="leave --weights and the other --run out")
     records = [chosen_run(layout, name, selection.checkpoint, prompts=prompts) for name in selection.runs or (None,)]
     found = tuple(record for record in records if record is not None)
     weights = _weights(selection.weights, len(records))
@@ -115,7 +115,7 @@ def _weights(text: str | None, count: int) -> tuple[float, ...]:
     """ "1,0.8" as numbers, one a run; ones where nobody said."""
     if text is None:
         return (1.0,) * count
-    hint = "one number a --run, like --weights 1,0.8"
+    hint = "one number per --run, like --weights 1,0.8"
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != count:
         raise UsageError(
@@ -133,7 +133,7 @@ def _weight(text: str, hint: str) -> float:
         weight = math.nan
     if not -MOST_WEIGHT <= weight <= MOST_WEIGHT:
         raise UsageError(
-            f"--weights: '{printable(text, 40)}' is no weight; it is a number from {-MOST_WEIGHT:g} to "
+            f"--weights: '{printable(text, 40)}' is not a weight; a weight is a number from {-MOST_WEIGHT:g} to "
             f"{MOST_WEIGHT:g}.",
             hint=hint,
         )
@@ -142,7 +142,7 @@ def _weight(text: str, hint: str) -> float:
 
 def _check_together(records: Sequence[RunRecord | None]) -> None:
     if None in records:
-        raise UsageError("The bare base is in every run already.", hint="leave --run base out")
+        raise UsageError("The bare base is already part of every run.", hint="leave --run base out")
     known = [record for record in records if record is not None]
     names = [record.name for record in known]
     if len(set(names)) < len(names):
@@ -153,8 +153,8 @@ def _check_together(records: Sequence[RunRecord | None]) -> None:
         if other.base.hash != first.base.hash:
             raise Refused(
                 f"{first.name} and {other.name} were trained on different bases ({_base(first)} and {_base(other)}); "
-                "a LoRA fits its own base alone.",
-                hint="dreambooth runs show tells a run's base",
+                "a LoRA fits only its own base.",
+                hint="dreambooth runs show prints a run's base",
             )
     _check_names(known)
 
@@ -164,13 +164,13 @@ def _check_scalable(records: Sequence[RunRecord]) -> None:
     if full is not None:
         kind = "a whole model" if full.method == "full" else "a word"
         raise UsageError(
-            f"{full.name} is a {full.method} run: {kind}, which can be neither weighted nor added to another.",
+            f"{full.name} is a {full.method} run: {kind}, which can be neither weighted nor combined with another.",
             hint="train it with --method lora",
         )
 
 
 def _check_names(records: Sequence[RunRecord]) -> None:
-    """One name for two things, or one thing under two words: {dog} would not say which."""
+    """One name for two things, or one thing under two words: {dog} is ambiguous."""
     words: dict[str, tuple[str, RunSubject]] = {}
     for record in records:
         for subject in record.subjects:
@@ -179,7 +179,7 @@ def _check_names(records: Sequence[RunRecord]) -> None:
                 raise Refused(
                     f"'{subject.name}' is '{first.identifier} {first.class_noun}' in {before} "
                     f"and '{subject.identifier} {subject.class_noun}' in {record.name}; "
-                    f"{{{subject.name}}} would not say which.",
+                    f"{{{subject.name}}} is ambiguous.",
                     hint="generate with one of the two runs",
                 )
 
@@ -201,6 +201,6 @@ def _collisions(layout: Layout, records: Sequence[RunRecord], *, allow: bool) ->
         for run in records
         for one in run.subjects
     ]
-    title = f"The runs {', '.join(run.name for run in records)} do not go together"
+    title = f"The runs {', '.join(run.name for run in records)} cannot be combined"
     clashes: tuple[str, ...] = clashes_among(layout, words, title, allow=allow)
     return clashes

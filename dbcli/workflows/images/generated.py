@@ -258,7 +258,7 @@ def check_size(size: tuple[int, int], typed: tuple[int | None, int | None], unit
         if size[number] != fitting[number]:
             name = "images.resolution" if typed[number] is None else option
             raise UsageError(
-                f"{name} {size[number]} does not suit this base: multiples of {unit} from {4 * unit} to {MOST_PX} do.",
+                f"{name} {size[number]} does not fit this base: multiples of {unit} from {4 * unit} to {MOST_PX} do.",
                 hint=f"{option} {fitting[number]}",
             )
 
@@ -274,7 +274,7 @@ def check_clip_skip(settings: DrawSettings, layers: int | None) -> None:
     """Raises UsageError where the text encoder has fewer layers than draw.clip_skip counts; None: not known yet."""
     if layers is not None and settings.clip_skip > layers:
         raise UsageError(
-            f"--clip-skip {settings.clip_skip} is too much for this base: its text encoder has {layers} "
+            f"--clip-skip {settings.clip_skip} is too large for this base: its text encoder has {layers} "
             f"layer{'' if layers == 1 else 's'}.",
             hint=f"--clip-skip {layers}, which is the first of them, or less",
         )

@@ -95,7 +95,7 @@ def choose_recipe(
     """RecipeEstimates the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
 
     A rung that they rule out is left out. Raises UsageError where the size of the base is not known, or no rung has the
-    method that was asked for, and ConfigError where they can hold on no rung.
+    method that was requested, and ConfigError where they can hold on no rung.
     """
     base = load_settings(layout).base
     faults: list[ConfigError] = []
@@ -120,13 +120,13 @@ def choose_recipe(
         estimate = _estimate(layout, subjects, recipes())
     except (Unreachable, BaseMissing) as error:
         raise UsageError(
-            f"How much {base} takes is not known before it is on this machine.",
+            f"How much {base} needs is not known until it is on this machine.",
             hint="name a profile for the first run: --profile lora",
         ) from error
     if not estimate.recipes and faults:
         raise faults[0]
     if not estimate.recipes:
-        raise UsageError("The profile auto has no recipe of that method.", hint="--method full or --method lora")
+        raise UsageError("The profile auto has no recipe for that method.", hint="--method full or --method lora")
     if progress is not None and estimate.fitting is None:
         least, free = estimate.chosen, estimate.free_bytes / 1e9
         progress.warn(f"Even '{least.rung}' takes about {least.peak_bytes / 1e9:.1f} GB; {free:.1f} GB are free.")

@@ -36,8 +36,8 @@ def require_checkpoint(layout: Layout, record: RunRecord, step: int) -> Path:
     steps = {*checkpoint_steps(layout, record.name), *([record.result_step] if record.state == "finished" else [])}
     known = ", ".join(str(one) for one in sorted(steps)) or "none"
     raise RunMissing(
-        f"The run {record.name} has no whole checkpoint of step {step} ({fault}); there: {known}.",
-        hint="--set train.keep_checkpoints=N keeps more of the next run's",
+        f"The run {record.name} has no complete checkpoint of step {step} ({fault}); available: {known}.",
+        hint="--set train.keep_checkpoints=N keeps more checkpoints of the next run",
     )
 
 

@@ -44,7 +44,7 @@ def open_words(base: Base, profile: Profile, subjects: Sequence[RunSubject]) -> 
         try:
             start = start_vectors(base, initializer, count)
         except ValueError as fault:
-            raise ConfigError(f"inversion.initializer: '{printable(initializer)}' is no word of the base.") from fault
+            raise ConfigError(f"inversion.initializer: the base does not know '{printable(initializer)}'.") from fault
         words[subject.name] = WordVectors(str(subject.identifier), start)
     trainable = make_inversion(base, words)
     for subject in subjects:
@@ -61,7 +61,7 @@ def _check_room(base: Base, profile: Profile, subject: RunSubject) -> None:
     wanted = added_tokens(base.tokenizer, words.identifier)
     if not set(wanted) <= set(token_ids(base.tokenizer, [prompt])[0].tolist()):
         raise ConfigError(
-            f"inversion.vectors is {len(wanted)}: '{printable(prompt)}' has no room for as many, this base reads "
+            f"inversion.vectors is {len(wanted)}: '{printable(prompt)}' has no room for that many; this base reads "
             f"{base.max_tokens - 2} tokens of a prompt.",
             hint=f"--set inversion.vectors={max(1, base.max_tokens // 4)}",
         )

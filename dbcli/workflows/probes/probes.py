@@ -70,7 +70,7 @@ def _opened(run: RunContext, base: Base) -> Probing | None:
         except JudgeMissing as error:
             reason = f"the judges are not on this machine. {error.message}"
             if _asked_for(run.profile):
-                raise JudgeMissing(f"Probes were asked for, and {reason}", hint=error.hint) from error
+                raise JudgeMissing(f"Probes were requested, but {reason}", hint=error.hint) from error
         except DreamboothError as error:
             if _asked_for(run.profile):
                 raise
@@ -105,7 +105,7 @@ def _panel(run: RunContext, device: str) -> Panel:
 
     judge = run.profile.probe.judge
     name, sources = default_judge(run.layout) if judge == "auto" else judge, judge_sources(run.layout)
-    # Never fetched here: a training that begins with a download of judges is not what was asked for.
+    # Never fetched here: a training that begins with a download of judges is not what was requested.
     return Panel(run.layout, run.record, load_judges(name, sources=sources, offline=True, device=device))
 
 
@@ -289,14 +289,14 @@ class Probing:
         """The step to take and the rule by which."""
         measured = [one.step for one in self.record.probes]
         if self.run.profile.probe.keep == "last":
-            return last, "the last checkpoint, as asked for"
+            return last, "the last checkpoint, as requested"
         if last not in measured or len(measured) < 2:
             return last, "the last checkpoint: too few were measured to choose"
         while True:
             choice = self._pick(measured)
             if choice.step == last or kept_weights(self.run.layout, self.run.name, choice.step) is not None:
                 return choice.step, choice.rule
-            lost = f"The weights of step {choice.step} are gone or damaged; another checkpoint is taken."
+            lost = f"The weights of step {choice.step} are gone or damaged; another checkpoint is used."
             self.run.progress.warn(lost)
             measured.remove(choice.step)
 
@@ -309,7 +309,7 @@ class Probing:
             line += f", the best of {len(self.record.probes)} probes; the last is kept: --checkpoint {last}"
         if self.record.skipped:
             steps, count = ", ".join(str(one.step) for one in self.record.skipped), len(self.record.skipped)
-            line += f"; {count} probe{'' if count == 1 else 's'} left out to keep to the budget (step {steps})"
+            line += f"; {count} probe{'' if count == 1 else 's'} skipped to stay within the budget (step {steps})"
         cost = "" if share is None else f"; probing took {spent:.1f} s, {share:.0%} of the steps' time"
         return {"line": line + cost, "chosen_step": chosen, "last_step": last, "seconds": spent, "share": share}
 

@@ -41,7 +41,7 @@ def plan_probes(profile: Profile, *, subjects: int, classes: int) -> ProbePlan:
         return ProbePlan(
             steps=_spread(steps, settings.every),
             seeds=settings.seeds,
-            why=f"every {settings.every} steps, as asked for",
+            why=f"every {settings.every} steps, as requested",
         )
     wanted = settings.patience + 3 if settings.stop == "auto" else ENOUGH_PROBES
     most = MOST_PROBES_TO_STOP if settings.stop == "auto" else MOST_PROBES
@@ -86,7 +86,7 @@ def too_dear(cost: Cost, *, since: int, remaining: Sequence[int], budget: float)
     if count >= len(remaining) or (count and remaining[0] - since >= (last - since) / count):
         return None
     return (
-        f"{budget:.0%} of {of_steps:.1f} s of steps leaves room for {count} of the {len(remaining)} probes to come, "
+        f"{budget:.0%} of {of_steps:.1f} s of steps leaves room for {count} of the {len(remaining)} remaining probes, "
         f"{cost.usual:.1f} s each"
     )
 

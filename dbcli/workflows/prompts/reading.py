@@ -57,7 +57,7 @@ def warn_of_syntax(texts: Sequence[str], progress: Progress) -> None:
     if syntax:
         progress.warn(
             f"{', '.join(printable(one, 40) for one in syntax[:MOST_LINES])}: read as words; weights, BREAK and "
-            "<lora:…> in a prompt are other programs' (--run and --weights choose LoRAs here)."
+            "<lora:…> in a prompt are other programs' syntax (--run and --weights choose LoRAs here)."
         )
 
 

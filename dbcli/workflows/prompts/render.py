@@ -32,11 +32,11 @@ def check_quotes(prompts: Sequence[str], progress: Progress) -> None:
         return
     if not any(word.casefold() in _FUNCTION_WORDS for word in words):
         if not any(" " in word for word in words):
-            progress.warn(f"{len(words)} prompts of one word each; one prompt of them all stands in quotes.")
+            progress.warn(f"{len(words)} prompts of one word each; one prompt of several words needs quotes.")
         return
     raise UsageError(
         f"These are {len(words)} prompts, and '{next(w for w in words if w.casefold() in _FUNCTION_WORDS)}' is one of "
-        "them: a prompt of several words stands in quotes.",
+        "them: a prompt of several words needs quotes.",
         hint=f"dreambooth generate {quoted(' '.join(words))}",
     )
 

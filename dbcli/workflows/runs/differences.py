@@ -86,7 +86,7 @@ def _title(key: str) -> str:
 
 
 def _origin(record: RunRecord) -> list[str]:
-    words = [f"goes on from {record.parent}"] if record.parent else []
+    words = [f"continues {record.parent}"] if record.parent else []
     return words + (["imported"] if (record.model_extra or {}).get("imported") else [])
 
 

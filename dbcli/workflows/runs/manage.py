@@ -60,7 +60,7 @@ def remove(layout: Layout, name: str) -> None:
     needs = [one.name for one in list_runs(layout) if one.parent == name and one.state != "finished"]
     if needs:
         raise Refused(
-            f"{needs[0]} goes on from {name} and is not finished: without {name} it cannot be resumed.",
+            f"{needs[0]} continues {name} and is not finished: without {name} it cannot be resumed.",
             hint=f"dreambooth train --resume {needs[0]}, or remove that one first",
         )
     remove_run(layout, name)

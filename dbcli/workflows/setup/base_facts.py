@@ -40,7 +40,7 @@ def facts_of(layout: Layout) -> BaseFacts:
 
 
 def place_of(source: str) -> Path:
-    """Where a base lies that is a folder, a file or the embedded one; for other names a path that is not there."""
+    """Where a base lies that is a folder, a file or the embedded one; for other names a path that does not exist."""
     return Path(str(resources.files("dbcli"))) / "embedded" / "sd" if source == "tiny" else Path(source).expanduser()
 
 

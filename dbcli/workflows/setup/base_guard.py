@@ -24,8 +24,8 @@ def check_base_files(layout: Layout, base_hash: str) -> None:
         path = Path(name)
         if path.is_file() and _state(path, state)[2] != state[2]:
             raise Refused(
-                f"{path} has changed since this project began; its class images and runs would no longer fit.",
-                hint="put the old file back, or make a new project, or, if the change is meant, "
+                f"{path} has changed since this project was created; its class images and runs would no longer fit.",
+                hint="put the old file back, or create a new project, or, if the change is meant, "
                 f"delete {layout.cache_dir / FILE_NAME} and base_hash in {layout.settings_file}",
             )
 

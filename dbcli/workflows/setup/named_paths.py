@@ -13,7 +13,7 @@ _IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", "
 
 
 def require_file(path: Path, what: str) -> None:
-    """Raises MissingError, with the nearest name beside it, where a file is not there."""
+    """Raises MissingError, with the nearest name beside it, where a file does not exist."""
     if path.is_file():
         return
     said = printable(str(path), 200)
@@ -30,7 +30,7 @@ def check_output(out: Path | None) -> None:
     if out is None or out.is_dir() or out.suffix.lower() not in _IMAGE_SUFFIXES:
         return
     raise UsageError(
-        f"--out names a folder, and {printable(str(out))} looks like a file.", hint=f"--out {out.with_suffix('')}"
+        f"--out takes a folder, but {printable(str(out))} looks like a file.", hint=f"--out {out.with_suffix('')}"
     )
 
 
@@ -47,5 +47,5 @@ def check_writable(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise MachineError(
-            f"Nothing can be written to {folder}: {reason} ({here}).", hint="--out with a folder of your own"
+            f"Nothing can be written to {folder}: {reason} ({here}).", hint="--out with another folder"
         ) from error

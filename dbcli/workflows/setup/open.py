@@ -72,7 +72,7 @@ def check_project_folder(folder: Path) -> Path:
         raise UsageError(f"{target} is a file.", hint=command("dreambooth", "init", f"{folder}-project"))
     above = next((one for one in target.parents if one.exists()), target)
     if not above.is_dir():
-        raise UsageError(f"{above} is a file, no folder.", hint=command("dreambooth", "init", target.name))
+        raise UsageError(f"{above} is a file, not a folder.", hint=command("dreambooth", "init", target.name))
     return target
 
 
@@ -138,8 +138,8 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, devi
         settings.vae is not None and Path(settings.vae).exists() and _vae_hash(Path(settings.vae)) != settings.vae_hash
     ):
         raise Refused(
-            f"The VAE {settings.vae} has other weights than when this project began.",
-            hint=f"put the old file back, or make a new project, or delete vae_hash from {layout.settings_file}",
+            f"The VAE {settings.vae} has changed since this project was created.",
+            hint=f"put the old file back, or create a new project, or delete vae_hash from {layout.settings_file}",
         )
     base = load_base(
         settings.base,
@@ -156,9 +156,9 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, devi
         save_settings(layout, settings.model_copy(update={"base_hash": base.hash, "revision": base.revision}))
     elif settings.base_hash != base.hash:
         raise Refused(
-            f"The base {settings.base} has other weights than when this project began "
+            f"The base {settings.base} has changed since this project was created "
             f"({base.hash[:12]} instead of {settings.base_hash[:12]}); its class images and runs would no longer fit.",
-            hint=f"put the old file back, or make a new project, or delete base_hash from {layout.settings_file}",
+            hint=f"put the old file back, or create a new project, or delete base_hash from {layout.settings_file}",
         )
     remember_base_files(layout, base.hash, base.files)
     return base

@@ -14,5 +14,5 @@ def require_extras(profile: Profile) -> None:
     if profile.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
         raise ConfigError(
             "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
-            hint=f"{installing('bitsandbytes')}; or --set train.optimizer=adafactor, which needs nothing",
+            hint=f"{installing('bitsandbytes')}; or --set train.optimizer=adafactor, which needs no package",
         )

@@ -54,7 +54,7 @@ def proposed_profile(base: str, *, has_gpu: bool, memory_mib: int | None = None)
     if base == "tiny":
         return Proposal("tiny", "made for the embedded base: minutes on two CPU cores")
     if not has_gpu:
-        return Proposal("lora", "the least work a step; without a GPU it still takes many hours, --base tiny minutes")
+        return Proposal("lora", "the least work per step, but many hours without a GPU; --base tiny takes minutes")
     if memory_mib is not None and memory_mib >= FULL_NEEDS_MIB:
-        return Proposal("full", "every weight learns, for the best likeness; the GPU's memory should hold it")
+        return Proposal("full", "every weight is trained, for the best likeness; it should fit on the GPU")
     return Proposal("lora", "small adapters, a fraction of the memory of full fine-tuning")

@@ -87,7 +87,7 @@ def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, of
     title = f"The subjects of {record.name} do not stay apart"
     collisions = clashes_among(layout, words, title, allow=request.allow_collision)
     if path.exists():
-        raise Refused(f"{path} is there already.", hint="--out PATH names another place")
+        raise Refused(f"{path} already exists.", hint="--out PATH chooses another place")
     path.parent.mkdir(parents=True, exist_ok=True)
     with progress.stage(f"Exporting {record.name} to {export.target}", 3) as stage:
         written = _write(export)
@@ -215,7 +215,7 @@ def _write_lora(export: Export) -> Written:
         raise _no_dora(record)
     if learnt.by_input:
         raise UnsupportedFile(
-            f"{record.name} is a DoRA with lengths along the inputs, which PEFT and diffusers do not know.",
+            f"{record.name} is a DoRA with magnitudes along the inputs, which PEFT and diffusers do not know.",
             hint=f"dreambooth export {record.name} --to checkpoint",
         )
     lora = _rounded(for_kohya(learnt) if is_kohya else for_diffusers(learnt), export.dtype)

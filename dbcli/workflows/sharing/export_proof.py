@@ -113,8 +113,7 @@ def _lora_loaded(export: Export, written: LoraWeights) -> Base:
 def _require_none(loader: str, misread: list[str], kind: str = "layers") -> None:
     if misread:
         raise DreamboothError(
-            f"{loader} reads {len(misread)} {kind} of the export otherwise than they are ({misread[0]}). "
-            "It was removed.",
+            f"{loader} reads {len(misread)} {kind} of the export wrongly ({misread[0]}). It was removed.",
             hint=REPORT,
         )
 

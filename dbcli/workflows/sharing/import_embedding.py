@@ -102,7 +102,7 @@ def _named(words: Sequence[WordVectors], tokens: Sequence[str], source: Path) ->
             checked.append(replace(one, word=check_identifier(one.word)))
         except UsageError as error:
             hint = f"--token {slug(one.word, 'sks')}"
-            raise UsageError(f"{source} names its word '{printable(one.word)}', which is none.", hint=hint) from error
+            raise UsageError(f"{source} names its word '{printable(one.word)}', not a word.", hint=hint) from error
     return checked
 
 
@@ -127,7 +127,7 @@ def _check_base(words: Sequence[WordVectors], base: Base, source: Path, progress
         if found != width:
             raise UnsupportedFile(
                 f"{source} is an embedding for another base: its vectors have {found} values, this base's {width}.",
-                hint="make a project on the base that it was learnt on",
+                hint="make a project on the base that it was trained on",
             )
         if count >= room:
             progress.warn(f"'{printable(one.word)}' is {count} vectors long; a prompt has room for {room} tokens here.")

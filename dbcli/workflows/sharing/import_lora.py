@@ -100,10 +100,10 @@ def _subjects(
 ) -> list[RunSubject]:
     named = words_of_file(lora.metadata)
     if not asked and not named:
-        progress.warn("The file does not say which words it answers to; give --token and --class.")
+        progress.warn("The file does not say its trigger words; give --token and --class.")
     if asked and len(named) > len(asked):
         words = ", ".join(f"{one.identifier} {one.class_noun}" for one in named)
-        progress.warn(f"The file names {len(named)} subjects ({words}); {len(asked)} of them got words by --token.")
+        progress.warn(f"The file names {len(named)} subjects ({words}); {len(asked)} of them got words from --token.")
     for one in lora.words:
         progress.note(
             f"The file brings the embedding '{printable(one.word)}' along: the word stands for it in prompts."
@@ -135,7 +135,7 @@ def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progr
     if said is not None and said != base.prediction_type:
         progress.warn(
             f"{printable(file.name)} says that it was trained on a base that predicts {said}, and the project's "
-            f"predicts {base.prediction_type}: images will hardly be right."
+            f"predicts {base.prediction_type}: images are likely to be wrong."
         )
 
 

@@ -74,14 +74,14 @@ def find_target(name: str, *, public: bool, offline: bool, ask: bool) -> Target:
 
     checked = hub_upload.check_repository(name)
     if offline:
-        raise Unreachable("The hub is not asked: --offline forbids it.", hint="leave --offline out")
+        raise Unreachable("The hub is not contacted: --offline forbids it.", hint="leave --offline out")
     if not ask:
         return Target(checked, not public)
     api = hub_upload.make_api()
     repository = hub_upload.full_name(api, checked)
     seen_by_all = hub_upload.is_public(api, repository)
     if seen_by_all and not public:
-        raise Refused(f"{repository} is there already and public.", hint="--public agrees to that, or another --repo")
+        raise Refused(f"{repository} already exists and is public.", hint="--public confirms that; or another --repo")
     return Target(repository, not public if seen_by_all is None else not seen_by_all, api)
 
 
@@ -107,7 +107,7 @@ def bundled(
         own = _own_images(layout, record)
         images = _copied(own, folder)
         if not images:
-            progress.warn("The run has drawn no pictures yet, so the card shows none.")
+            progress.warn("The run has generated no images yet, so the card shows none.")
         size_px = own[0][1].width if own else USUAL_SIZE_PX
         facts = _facts(layout, record, target, images, request.origin.licence, size_px)
         write_text(folder / "README.md", model_card(facts))
@@ -119,7 +119,7 @@ def bundled(
                 ("instance prompt", facts.instance_prompt),
                 ("base", facts.base_model or facts.base_name),
                 ("licence", facts.licence),
-                ("prompts of the pictures", "; ".join(dict.fromkeys(one.prompt for one in images)) or "none"),
+                ("prompts of the images", "; ".join(dict.fromkeys(one.prompt for one in images)) or "none"),
             ],
             sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in _files(folder)),
         )

@@ -66,7 +66,7 @@ def recipient_of(
     """Everything to tell about one export; `lora` is what was written, if that was an adapter."""
     notes = [*_size_notes(record, target, model), *_layer_notes(target, lora.unet if lora is not None else {})]
     notes += [
-        f"'{word}' is a piece of longer words: diffusers has to be told {spelling} instead."
+        f"'{word}' is a piece of longer words: for diffusers, write {spelling} instead."
         for word, spelling in spelt.items()
         if spelling != word
     ]
@@ -88,7 +88,7 @@ def _size_notes(record: RunRecord, target: str, model: Base) -> list[str]:
     if (widths[0], widths[-1], prompts) in KNOWN_SIZES or target == "diffusers":
         return []
     return [
-        f"The base {record.base.name} has a size of its own: no other program loads this file "
+        f"The base {record.base.name} has a non-standard size: no other program loads this file "
         "(the folder of --to diffusers loads in diffusers)."
     ]
 
@@ -99,5 +99,5 @@ def _layer_notes(target: str, layers: Mapping[str, LoraLayer]) -> list[str]:
         return []
     return [
         f"{', '.join(outside)}: merging with sd-scripts and diffusers 0.30 leave these layers out without an error; "
-        "--to checkpoint has them for everybody."
+        "--to checkpoint keeps them for every program."
     ]

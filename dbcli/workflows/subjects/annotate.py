@@ -49,7 +49,7 @@ class Annotated:
 
 
 def load_annotators(layout: Layout, *, mask: bool, caption: bool, offline: bool) -> Annotators:
-    """CLIPSeg and BLIP, as far as asked for. Raises MissingError (exit 4) with the ways out where one is not there."""
+    """CLIPSeg and BLIP, as far as requested. Raises MissingError (exit 4) with the ways out where one is missing."""
     sources = judge_sources(layout)
 
     def loaded(name: str, load: Callable[..., Any]) -> Any:
@@ -112,7 +112,7 @@ def _draft(path: Path, subject: Subject, captioner: Captioner) -> str:
 def _draw_mask(layout: Layout, subject: Subject, path: Path, mask: ClassMask, done: Annotated) -> None:
     image = mask.of(_opened(path), subject.class_noun)
     if image is None:
-        done.notes.append(f"{path.name}: no {subject.class_noun} was found, so it has no mask and counts as a whole")
+        done.notes.append(f"{path.name}: no {subject.class_noun} was found, so it gets no mask and counts as a whole")
         return
     layout.masks_dir(subject.name).mkdir(exist_ok=True)
     target = layout.masks_dir(subject.name) / path.name

@@ -71,7 +71,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Holder:
-    """One subject's identifier: here, or in runs alone; measured only where that was asked for."""
+    """One subject's identifier: here, or in runs alone; measured only where that was requested."""
 
     subject: str
     class_noun: str
@@ -150,7 +150,7 @@ def suggest(layout: Layout, request: SuggestRequest, progress: Progress, *, offl
     from dbcli.diffusion.vocabulary import tokens_of
 
     if not 1 <= request.count <= CANDIDATES:
-        raise UsageError(f"-n {request.count}: from 1 to {CANDIDATES} words can be proposed.")
+        raise UsageError(f"-n {request.count}: from 1 to {CANDIDATES} words can be suggested.")
     seed = first_seed(request.seed)
     noun = check_class_noun(request.class_noun or _usual_noun(list_subjects(layout)))
     claims = token_claims(layout, tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]

@@ -79,7 +79,7 @@ def check_new_noun(layout: Layout, name: str, class_noun: str) -> None:
 
 
 def current_name(layout: Layout, name: str) -> str:
-    """What a subject is called now, by this or an earlier name. Raises SubjectError if it is not there."""
+    """What a subject is called now, by this or an earlier name. Raises SubjectError if it does not exist."""
     return load_subject(layout, name).name
 
 
@@ -182,7 +182,7 @@ def _unclear_token(layout: Layout, names: Sequence[str], name: str | None, token
         )
     guess = nearest(name, names)
     return UsageError(
-        f"--token {token}: {name} is none of the subjects to train ({', '.join(names)}).",
+        f"--token {token}: {name} is not one of the subjects to train ({', '.join(names)}).",
         hint=None if guess is None else command("--token", f"{guess}={token.partition('=')[2]}"),
     )
 

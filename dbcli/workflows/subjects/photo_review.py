@@ -59,7 +59,7 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
     paths = photo_paths(layout, subject)[:MOST_PHOTOS]
     looks: list[Look] = []
     thumbnails = []
-    with progress.stage("Looking at the photos", len(paths)) as stage:
+    with progress.stage("Checking the photos", len(paths)) as stage:
         for path in paths:
             with Image.open(path, formats=("PNG",)) as opened:
                 photo = opened.convert("RGB")
@@ -105,7 +105,7 @@ def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -
             "much-cropped",
             [look.short_side_px / max(look.width, look.height) < KEPT_BY_CROP for look in looks],
             "much is cropped",
-            "the middle square leaves out over a third of it; is the whole subject inside?",
+            "the centre crop leaves out over a third of it; is the whole subject inside?",
         ),
     ]
     faults = [
@@ -116,7 +116,7 @@ def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -
     copies = _joined(near_duplicates(looks))
     for group in copies:
         alike = [names[index] for index in group]
-        text = f"{_listed(alike)}: nearly the same picture (or its mirror image); one of them is enough."
+        text = f"{_listed(alike)}: nearly the same photo (or its mirror image); one of them is enough."
         faults.append(PhotoFault("near-duplicate", alike, "near-duplicate", text))
     # Copies of one photo have one background, and are told of already.
     distinct = [index for index in range(len(looks)) if not any(index in group[1:] for group in copies)]

@@ -54,7 +54,7 @@ def repeats_of_folders(photos: Sequence[Path]) -> str | None:
     if not repeats or repeats == [1]:
         return None
     counts = " and ".join(str(count) for count in repeats)
-    return f"{counts} repeats: here --steps says how long a run is, and every photo comes equally often"
+    return f"{counts} repeats: here --steps sets a run's length, and every photo is used equally often"
 
 
 def dataset_subjects(
@@ -89,7 +89,7 @@ def dataset_subjects(
     known = {subject.name for subject in list_subjects(layout)}
     for one in found:
         if one.name in known:
-            progress.note(f"{one.name} is there already and was passed over.")
+            progress.note(f"{one.name} already exists and was skipped.")
     return [one for one in found if one.name not in known]
 
 
@@ -99,7 +99,7 @@ def open_dataset(folder: Path, progress: Progress) -> Dataset:
 
     dataset = read_dataset(folder.expanduser())
     if dataset.missing:
-        progress.note(f"Listed, and not in this copy: {', '.join(dataset.missing)}.")
+        progress.note(f"Listed, but not in this copy: {', '.join(dataset.missing)}.")
     return dataset
 
 
@@ -108,7 +108,7 @@ def check_photos(sources: Sequence[Path]) -> None:
     files = list_files(sources)
     if not any(looks_like_a_photo(path) for path in files):
         shown = ", ".join(printable(str(source), 200) for source in sources)
-        raise SubjectError(f"No photo is in {shown}.", hint=f"three to six photos ({', '.join(FORMATS)})")
+        raise SubjectError(f"There is no photo in {shown}.", hint=f"three to six photos ({', '.join(FORMATS)})")
 
 
 def known_subject(layout: Layout, name: str) -> Subject | None:
@@ -127,8 +127,8 @@ def _of_kohya(folder: Path) -> list[NewSubject]:
         by_words.setdefault(one.words, []).append(one)
     if not by_words:
         raise DataError(
-            f"{folder} is no dataset that is known here.",
-            hint="a copy of google/dreambooth's dataset (prompts_and_classes.txt and a folder a subject), "
+            f"{folder} is not a known dataset.",
+            hint="a copy of google/dreambooth's dataset (prompts_and_classes.txt and a folder per subject), "
             'or folders named kohya\'s way ("40_sks dog")',
         )
     subjects: list[NewSubject] = []

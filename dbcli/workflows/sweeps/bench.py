@@ -22,7 +22,7 @@ from dbcli.workflows.sweeps.units import SweepPlan
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """A benchmark as it was asked for: of the named subjects, else of all of the dataset, else of all of the project.
+    """A benchmark as it was requested: of the named subjects, else of all of the dataset, else of all of the project.
 
     `sets` are "key=value" texts; with `dry` nothing is written. Without a suite: the dataset's own prompts, or `tiny`
     on the embedded base.
@@ -48,7 +48,7 @@ def plan_bench(layout: Layout, request: BenchRequest, progress: Progress) -> Swe
     subjects = SweepSubjects(layout, data, progress, dry=request.dry)
     names = list(dict.fromkeys(request.subjects)) or subjects.names()
     if not names:
-        raise UsageError("There is no subject to train.", hint="dreambooth add-subject; or bring some with --dataset")
+        raise UsageError("There is no subject to train.", hint="dreambooth add-subject; or add some with --dataset")
     project = load_settings(layout)
     settings = dict(parse_set(text) for text in request.sets)
     settings |= {} if request.method is None else {"method": request.method}

@@ -44,7 +44,7 @@ USUAL_SETTINGS = {"probe.judge": "off"}
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """A sweep as it was asked for: a shipped name or a file, and what stands in place of what it says.
+    """A sweep as it was requested: a shipped name or a file, and what stands in place of what it says.
 
     `sets` are "key=value" texts; with `dry` nothing is written.
     """
@@ -204,7 +204,7 @@ class _Draft:
         check_length(rendered, {name: subject.words}, self.subjects.progress, facts_of(self.layout).max_tokens)
 
     def planned(self, cell: CellRequest) -> PlannedCell:
-        """A cell with its units, and how far it is by what is there already."""
+        """A cell with its units, and how far it is by what already exists."""
         stages: list[TrainUnit] = []
         for stage in cell.stages:
             stages.append(self._train(cell, stage, stages[-1].key if stage.continues else None))

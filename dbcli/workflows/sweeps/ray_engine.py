@@ -101,7 +101,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
 
 
 def _dashboard(address: str | None) -> bool | None:
-    # Ray refuses the option where the cluster is there already.
+    # Ray refuses the option where the cluster already exists.
     return False if address is None and "RAY_ADDRESS" not in os.environ else None
 
 

@@ -136,7 +136,7 @@ def _ended(unit: Unit, outcome: Outcome) -> str:
     """ "trained", "scored" or "drawn": each said of what it is, and whether that was before."""
     if outcome.error is not None:
         return f"FAILED: {outcome.error['message']}"
-    what = "trained" if isinstance(unit, TrainUnit) else "drawn" if unit.judge == GENERATE_ONLY else "scored"
+    what = "trained" if isinstance(unit, TrainUnit) else "generated" if unit.judge == GENERATE_ONLY else "scored"
     return what if outcome.was_to_do else f"{what} before"
 
 

@@ -57,7 +57,7 @@ class SweepSubjects:
                 guess = f"; did you mean '{near}'?" if near else ""
                 yield (
                     f"there is no subject '{printable(name)}' (known: {', '.join(known) or 'none yet'}){guess}; "
-                    "--dataset DIR brings others"
+                    "--dataset DIR adds others"
                 )
 
     def _bring(self, name: str, class_noun: str, photos: Sequence[Path]) -> None:

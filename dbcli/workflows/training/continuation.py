@@ -45,7 +45,7 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
     expected = load_settings(layout).base_hash
     if expected is not None and parent.base.hash is not None and parent.base.hash != expected:
         raise Refused(
-            f"The run {parent.name} stands on another base ({parent.base.name}, {parent.base.hash[:12]}) than this "
+            f"The run {parent.name} has another base ({parent.base.name}, {parent.base.hash[:12]}) than this "
             f"project ({expected[:12]}).",
             hint=f"dreambooth runs show {parent.name}",
         )
@@ -98,7 +98,7 @@ def taught_again(layout: Layout, parent: RunRecord, *, allow_collision: bool) ->
     taught = [as_learnt(layout, one, parent.name) for one in parent.subjects if one.learnt_in is None]
     if not taught:
         raise UsageError(
-            f"The run {parent.name} knows no subject that could be taught on: --subject is missing.",
+            f"The run {parent.name} has no subject to train further: --subject is missing.",
             hint="add --subject NAME",
         )
     for subject in taught:
@@ -127,7 +127,7 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
     if profile.method != parent.method:
         raise UsageError(
             f"The run {parent.name} is {parent.method}; a {profile.method} run cannot continue it.",
-            hint="leave the method out, or begin with the base: leave --from out",
+            hint="leave the method out, or start from the base: leave --from out",
         )
     if parent.method != "lora":
         return
@@ -137,6 +137,6 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
         wanted, found = getattr(profile.lora, key), getattr(before, key)
         if wanted != found:
             raise UsageError(
-                f"lora.{key} is {found} in the run {parent.name}, and its adapter keeps it; {wanted} was asked for.",
-                hint=f"leave lora.{key} out, or begin with the base: leave --from out",
+                f"lora.{key} is {found} in the run {parent.name}, which its adapter keeps; {wanted} was requested.",
+                hint=f"leave lora.{key} out, or start from the base: leave --from out",
             )

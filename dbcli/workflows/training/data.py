@@ -74,7 +74,7 @@ def encode_data(run: RunContext, base: Base, class_images: Sequence[ClassImages 
     background, views = run.profile.images.mask_loss, [views for one in subjects for views in one.photos]
     if read.masks:
         masked = sum(first in read.masks for first, *_ in views)
-        run.progress.note(f"masks of {masked} of {len(views)} photos; outside of them the loss counts {background:g}")
+        run.progress.note(f"masks of {masked} of {len(views)} photos; outside them the loss weight is {background:g}")
     return TrainingData(images, read.prompts, subjects, loss_weights(read.masks, images, background))
 
 

@@ -73,7 +73,7 @@ def least_rate_scale(base: str, profile: Profile) -> float:
 def explain_divergence(error: TrainingDiverged, layout: Layout, record: RunRecord, profile: Profile) -> None:
     """Adds to an error where the run would go on, and the command that goes on from there with a rate to hope for."""
     left = checkpoint_steps(layout, record.name)
-    where = f"goes on from the checkpoint of step {left[-1]}" if left and left[-1] else "begins again"
+    where = f"continues from the checkpoint of step {left[-1]}" if left and left[-1] else "begins again"
     error.message += f" Resumed, the run {where}."
     rate, usual = profile.train.learning_rate, usual_rate(record.base.name, profile.method)
     lower = usual if rate > usual else rate / 10

@@ -26,7 +26,7 @@ class Log(Protocol):
 
 
 def check_logs(names: Sequence[str]) -> list[str]:
-    """The logs asked for, each once. Raises UsageError before anything is trained if one is not there."""
+    """The logs asked for, each once. Raises UsageError before anything is trained if one does not exist."""
     for name in names:
         if name not in LOGS:
             raise UsageError(f"There is no log '{name[:40]}'.", hint=f"--log-to {' or '.join(LOGS)}")

@@ -127,7 +127,7 @@ def check_plan(layout: Layout, plan: TrainingPlan) -> None:
 def with_estimate(
     layout: Layout, plan: TrainingPlan, request: TrainRequest, progress: Progress, *, asked: bool
 ) -> TrainingPlan:
-    """The plan with what it will take of this machine, if that was asked for or the profile is `auto`.
+    """The plan with what it will take of this machine, if that was requested or the profile is `auto`.
 
     `auto` takes the first rung that fits; a run that continues another, or is resumed, keeps its recipe.
     """

@@ -38,7 +38,7 @@ class RunPrompt:
 
     @property
     def text(self) -> str:
-        """What the text encoder will be given. Raises PromptError for a field that is not there."""
+        """What the text encoder will be given. Raises PromptError for a field that does not exist."""
         if self.caption_of is not None:
             return instance_prompt(self.caption_of, self.template, self.before)
         return render_for(self.template, self.subject, self.words)
@@ -127,7 +127,7 @@ def _check_vectors(texts: Sequence[str], subject: Subject, count: int, max_token
         check_length(texts, {subject.name: subject.words}, Silence(), max_tokens, vectors)
     except PromptError as error:
         raise ConfigError(
-            f"inversion.vectors is {count}: a prompt has no room for as many, this base reads {max_tokens - MARKS} "
+            f"inversion.vectors is {count}: a prompt has no room for that many; this base reads {max_tokens - MARKS} "
             f"tokens. {error.message}",
             hint=f"--set inversion.vectors={max(1, max_tokens // 4)}",
         ) from error

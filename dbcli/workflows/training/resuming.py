@@ -51,7 +51,7 @@ def plan_resume(
         raise UsageError(
             f"The run {record.name} cannot be resumed like that:\n"
             + "\n".join(f"  {line}" for line in faults)
-            + "\nWhat a run learns is settled when it begins; a new one can begin with a finished one: --from.",
+            + "\nWhat a run learns is fixed when it starts; --from starts a new run from a finished one.",
             hint=f"dreambooth train --resume {record.name}",
         )
     subjects = [_as_before(layout, record, one, profile) for one in record.shown]
@@ -105,18 +105,18 @@ def _other_run(layout: Layout, record: RunRecord, request: TrainRequest) -> Iter
     before = record.profile.get("name")
     if request.profile is not None and request.profile != before:
         asked = printable(request.profile)
-        yield f"--profile {asked}: it began with {before}; single settings change by --set KEY=VALUE"
+        yield f"--profile {asked}: it began with {before}; change single settings with --set KEY=VALUE"
     if request.allow_collision and not record.allow_collision:
-        yield "--allow-collision: whether words may clash is settled when a run begins"
+        yield "--allow-collision: whether words may collide is fixed when a run starts"
 
 
 def _not_on_the_way(layout: Layout, record: RunRecord, changes: Mapping[str, Change]) -> Iterator[str]:
     for key, (before, after) in changes.items():
         if not may_change(key):
-            yield f"{key} is {_shown(before)} for the whole run; {_shown(after)} was asked for"
+            yield f"{key} is {_shown(before)} for the whole run; {_shown(after)} was requested"
     done = _steps_done(layout, record)
     if "train.steps" in changes and changes["train.steps"][1] < done:
-        yield f"train.steps: {changes['train.steps'][1]} was asked for, and {done} steps are done"
+        yield f"train.steps: {changes['train.steps'][1]} was requested, and {done} steps are done"
 
 
 def _steps_done(layout: Layout, record: RunRecord) -> int:

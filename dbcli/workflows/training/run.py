@@ -135,7 +135,7 @@ def _load_base(run: RunContext) -> Base:
             hint=f"{anew(record)} starts a new run",
         )
     if len(set(group.gather(base.hash))) > 1:
-        raise Refused(f"The base {base.name} has other weights on another machine of the launch.")
+        raise Refused(f"The base {base.name} has different weights on another machine of the launch.")
     record.base = RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash)
     record.device = ("" if group.size == 1 else f"{group.size} × ") + device_name(device)
     record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in PACKAGES}}

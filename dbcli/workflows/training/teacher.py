@@ -118,7 +118,7 @@ def _raise_if_stopped(run: RunContext) -> None:
     if run.stop():
         raise Interrupted(
             "Stopped while the base's predictions were stored; those of the finished draws are kept.",
-            hint="the same command goes on from there",
+            hint="the same command continues from there",
         )
 
 

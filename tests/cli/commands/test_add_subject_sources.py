@@ -106,7 +106,7 @@ def test_googles_dataset_gives_one_subject_or_all_that_are_new(run: Run, empty: 
     rest = run("add-subject", "--dataset", folder)
     assert rest.code == 0
     assert "Subject backpack: 2 photos" in rest.out
-    assert "dog6 is there already" in rest.err
+    assert "dog6 already exists" in rest.err
     assert "not in this copy: cat" in rest.err
     assert run("add-subject", "wolf", "--dataset", folder).code == 2
     assert run("add-subject", "--dataset", tmp_path / "myproj").code == 3

@@ -130,7 +130,7 @@ def test_a_whole_model_is_published_as_a_diffusers_folder(
     assert hub.created["private"] is False
     assert {"model_index.json", "README.md", "tokenizer/vocab.json"} <= set(hub.files)
     assert 'from_pretrained("ann/my-dog")' in hub.files["README.md"].decode()
-    assert "no pictures yet" in done.err
+    assert "no images yet" in done.err
     assert "everybody (public)" in done.err
 
 

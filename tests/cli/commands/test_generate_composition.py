@@ -124,14 +124,14 @@ def test_prompts_are_read_with_the_words_of_all_runs(run: Run, project: Path) ->
     ("words", "code", "said"),
     [
         ([*BOTH, "--weights", "1"], 2, "1 number for 2 runs"),
-        ([*BOTH, "--weights", "1,nan"], 2, "'nan' is no weight"),
-        ([*BOTH, "--weights", "1,-10.5"], 2, "'-10.5' is no weight"),
-        ([*BOTH, "--weights", "1,inf"], 2, "'inf' is no weight"),
-        ([*BOTH, "--weights", "1,"], 2, "'' is no weight"),
-        ([*BOTH, "--weights", "much,1"], 2, "'much' is no weight"),
+        ([*BOTH, "--weights", "1,nan"], 2, "'nan' is not a weight"),
+        ([*BOTH, "--weights", "1,-10.5"], 2, "'-10.5' is not a weight"),
+        ([*BOTH, "--weights", "1,inf"], 2, "'inf' is not a weight"),
+        ([*BOTH, "--weights", "1,"], 2, "'' is not a weight"),
+        ([*BOTH, "--weights", "much,1"], 2, "'much' is not a weight"),
         (["--run", 1, "--run", 3], 2, "0003-dog is a full run"),
         (["--run", 3, "--weights", "0.5"], 2, "0003-dog is a full run"),
-        (["--run", 1, "--run", "base"], 2, "in every run already"),
+        (["--run", 1, "--run", "base"], 2, "already part of every run"),
         (["--run", 1, "--run", "0001-dog"], 2, "named twice"),
         (["--run", 1, "--run", 9], 4, "no run '9'"),
     ],
@@ -188,7 +188,7 @@ def test_one_name_for_two_things_is_refused(run: Run, project: Path) -> None:
     ended = run("generate", "a dog", *BOTH)
     undo()
     assert ended.code == 6
-    assert "would not say which" in ended.err
+    assert "is ambiguous" in ended.err
 
 
 def test_a_run_whose_subjects_clash_is_not_exported_unless_allowed(run: Run, project: Path, tmp_path: Path) -> None:

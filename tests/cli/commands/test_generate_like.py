@@ -122,7 +122,7 @@ def test_a_picture_without_a_recipe_is_exit_3(run: Run, project: Path, tmp_path:
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     ended = run("generate", "--like", tmp_path / "plain.png")
     assert ended.code == 3
-    assert "holds no recipe" in ended.err
+    assert "contains no recipe" in ended.err
 
 
 def test_like_does_not_go_with_a_conversation(run: Run, project: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_another_program_does_alone_is_listed_and_its_braces_are_text(
     assert drawn["prompt"] == "{{masterpiece}}, (red:1.3) [cat] of {dog}"
     assert drawn["negative"] == "{bad}, ((ugly))"
     said = " ".join(drawn["err"].split())
-    assert "not followed, this program does not do it: Hires upscale, Variation seed, ADetailer …." in said
+    assert "ignored, not supported by this program: Hires upscale, Variation seed, ADetailer …." in said
     assert "(red:1.3), ((ugly)): read as words" in said
     assert "{masterpiece}, [cat], {dog}, {bad}, (ugly): emphasis in its program, read as words here" in said
     assert "the same settings" not in said
@@ -156,10 +156,10 @@ def test_a_size_that_an_image_has_and_the_base_cannot_draw_is_the_nearest(
     drawn = first(run, "--like", theirs(tmp_path / "a.png", FOREIGN), "--out", tmp_path)
     assert (drawn["width"], drawn["height"]) == (64, 96)
     said = " ".join(drawn["err"].split())
-    assert "a.png is 65 x 96 px, which this base cannot draw: 64 x 96 is drawn" in said
+    assert "a.png is 65 x 96 px, which this base cannot generate: 64 x 96 is used" in said
     assert "--width" not in said
     typed = run("generate", "a {dog}", "--width", 65)
-    assert (typed.code, "--width 65 does not suit this base" in typed.err, "--width 64" in typed.err) == (2, True, True)
+    assert (typed.code, "--width 65 does not fit this base" in typed.err, "--width 64" in typed.err) == (2, True, True)
 
 
 def test_one_side_that_is_typed_leaves_the_other_to_the_image(run: Run, project: Path, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_values_that_cannot_be_drawn_with_are_not_blamed_on_the_command_line(
     text = "a cat\nSteps: 5000, Sampler: Euler a, CFG scale: 700, Seed: 11, Eta: 3, Clip skip: 12, Model: x"
     drawn = first(run, "--like", theirs(tmp_path / "a.png", text), "--out", tmp_path, "--steps", 2)
     said = " ".join(drawn["err"].split())
-    assert "the run's own is used: Steps: 5000, CFG scale: 700.0, Eta: 3.0, Clip skip: 12." in said
+    assert "the run's own settings are used: Steps: 5000, CFG scale: 700.0, Eta: 3.0, Clip skip: 12." in said
     assert (drawn["steps"], drawn["seed"]) == (2, 11)
 
 

@@ -59,7 +59,7 @@ def test_a_sweep_whose_name_differs_from_anothers_in_case_alone_is_refused(run: 
     (two / "sweeps" / "Study").mkdir(parents=True)
     refused = run("sweep", sweep_file(two, "grid: {subject: [dog]}\n"), "--dry-run")
     assert refused.code == 6
-    assert "The sweep 'Study' is there already, and 'study' differs from it only in case" in refused.err
+    assert "The sweep 'Study' already exists, and 'study' differs from it only in case" in refused.err
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_end_and_only_it_is_tried_again(run: Run, two: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_doctor_looks_at_the_machine_without_a_project(
     found = checks(run)[1]
     assert {"program", "libraries", "device", "memory", "disk", "hub", "judges tiny", "extras"} <= found.keys()
     assert "torch" in found["libraries"]["found"]
-    assert found["hub"]["found"] == "not asked: offline"
+    assert found["hub"]["found"] == "not checked: offline"
 
 
 def test_every_check_that_is_not_good_has_a_fix(run: Run, project: Path) -> None:

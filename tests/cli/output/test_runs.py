@@ -94,4 +94,4 @@ def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(
 def test_prose_beneath_a_listing_is_broken_between_words(server: ForkServer, project: Path) -> None:
     with Terminal(["tokens", "suggest", "-n", "2", "--class", "dog"], project, server=server) as terminal:
         assert terminal.end() == 0
-        assert "relative to the class noun.\nWeak is good." in terminal.text
+        assert "relative to the class\nnoun. Weaker is better." in terminal.text

@@ -106,7 +106,7 @@ def test_time_left_and_time_taken_are_called_by_name() -> None:
 
 
 def test_what_was_said_of_the_moment_does_not_stay_under_a_full_bar() -> None:
-    _, bar, line = begun("Looking at this machine", 1, 1)
+    _, bar, line = begun("Checking this machine", 1, 1)
     bar.tell("extras")
     bar.advance()
     assert "extras" in line()

@@ -48,8 +48,8 @@ PEFTS = "base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_q
     ("names", "title"),
     [
         (["base_model.vera_A", "base_model.vera_B", f"{PEFTS}.vera_lambda_b"], "a VeRA for Stable Diffusion"),
-        ([f"{PEFTS}.fourierft_spectrum"], "an adapter of PEFT that is no LoRA for Stable Diffusion"),
-        ([f"{PEFTS}.bone_block"], "an adapter of PEFT that is no LoRA for Stable Diffusion"),
+        ([f"{PEFTS}.fourierft_spectrum"], "a PEFT adapter that is not a LoRA for Stable Diffusion"),
+        ([f"{PEFTS}.bone_block"], "a PEFT adapter that is not a LoRA for Stable Diffusion"),
         ([f"{PEFTS}.ia3_l"], "an (IA)³ for Stable Diffusion"),
     ],
 )
@@ -119,4 +119,4 @@ def test_a_boft_has_one_dimension_more_than_an_oft(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_the_first_trainers_is_one(tmp_path: Path) -> None:
-    assert kind(tmp_path, "unet:0:up", "unet:0:down").title.startswith("a LoRA of the first trainers")
+    assert kind(tmp_path, "unet:0:up", "unet:0:down").title.startswith("a LoRA from the first trainers")

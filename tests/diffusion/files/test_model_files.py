@@ -150,7 +150,7 @@ def test_there_is_no_file(tmp_path: Path) -> None:
 
 def test_a_pickle_under_a_safetensors_name_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(2)}, tmp_path / "m.safetensors")
-    with pytest.raises(UnsafeFile, match="pickle under the name"):
+    with pytest.raises(UnsafeFile, match="pickle with the name"):
         open_weights(tmp_path / "m.safetensors")
 
 

@@ -84,7 +84,7 @@ def test_clipseg_is_fed_what_its_processor_says(tmp_path: Path, size: object, fi
 def test_a_processor_that_says_no_square_is_exit_4(tmp_path: Path) -> None:
     folder = annotator_makers.write_clipseg(tmp_path)
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": 48, "width": 32}}))
-    with pytest.raises(JudgeMissing, match="no square"):
+    with pytest.raises(JudgeMissing, match="not square"):
         load_mask(str(folder), offline=True)
 
 

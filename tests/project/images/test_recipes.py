@@ -101,7 +101,7 @@ def test_the_recipe_comes_back_exactly(tmp_path: Path, prompt: str) -> None:
 def test_a_picture_without_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_bytes(Image.new("RGB", (8, 8))))
     assert read_text_chunks(tmp_path / "a.png") == {}
-    with pytest.raises(DataError, match="holds no recipe") as caught:
+    with pytest.raises(DataError, match="contains no recipe") as caught:
         read_recipe(tmp_path / "a.png")
     assert caught.value.exit_code == 3
 

@@ -42,7 +42,7 @@ def test_an_adjective_between_the_two_is_no_slip() -> None:
 
 def test_a_misspelt_identifier_is_told() -> None:
     (line,) = slips("a skx dog in space", {"rex": DOG}, PROJECT)
-    assert "'skx' looks like a slip for 'sks dog'" in line
+    assert "'skx' looks like a typo of 'sks dog'" in line
 
 
 def test_a_real_word_near_an_identifier_is_left_alone() -> None:
@@ -60,7 +60,7 @@ def test_words_of_all_shapes_and_scripts_are_found(word: str) -> None:
     own = {"rex": Words(word, "dog")}
     assert slips(f"a {word} dog in space", own, own) == []
     (alone,) = slips(f"a {word} in space", own, own)
-    assert "without its class noun" in alone
+    assert "missing its class noun" in alone
     (other,) = slips(f"a {word} dog", {"bag": BAG}, own)
     assert "never learnt" in other
 

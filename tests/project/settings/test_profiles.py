@@ -172,7 +172,7 @@ def test_a_profile_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("train: {steps: 3}\n")
     assert load_profile(path) == {"train": {"steps": 3}}
-    with pytest.raises(UsageError, match="not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         load_profile(tmp_path / "other.yaml")
 
 

@@ -56,7 +56,7 @@ def test_a_newer_schema_asks_for_a_newer_program(layout: Layout) -> None:
 
 
 def test_a_folder_without_settings_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         load_settings(Layout(tmp_path))
 
 

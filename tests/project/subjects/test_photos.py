@@ -248,7 +248,7 @@ def test_a_cut_file_is_refused_by_name(tmp_path: Path, name: str, part: float) -
 def test_a_cut_jpeg_says_so(tmp_path: Path) -> None:
     path = make.save(tmp_path / "a.jpg", Image.effect_noise((200, 200), 90))
     path.write_bytes(path.read_bytes()[:-2000])
-    assert refused(path).startswith("damaged or cut short")
+    assert refused(path).startswith("damaged or truncated")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_the_same_pixels_are_taken_once_whatever_the_file(tmp_path: Path) -> Non
     make.save(tmp_path / "c.png", make.plain((1, 1, 1)))
     intake = make.Intake([tmp_path, tmp_path / "a.png"])
     assert [one.source.name for one in intake.photos] == ["a.png", "c.png"]
-    assert [one.text for one in intake.skipped] == [f"{tmp_path / 'b.bmp'}: the same picture as a.png"]
+    assert [one.text for one in intake.skipped] == [f"{tmp_path / 'b.bmp'}: the same image as a.png"]
 
 
 def test_captions_beside_photos_are_read(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_what_a_killed_command_left_is_swept_by_the_next(layout: Layout, photos:
 
 def test_a_subject_is_not_overwritten(layout: Layout, photos: Path) -> None:
     store_subject(layout, "dog", "dog", [photos], "sks")
-    with pytest.raises(Refused, match="there already"):
+    with pytest.raises(Refused, match="already exists"):
         store_subject(layout, "dog", "cat", [photos], "ohwx")
     assert load_subject(layout, "dog").class_noun == "dog"
 
@@ -226,7 +226,7 @@ def test_a_removed_subject_is_gone(layout: Layout, photos: Path) -> None:
 @pytest.mark.parametrize("twin", ["Dog", "DOG"])
 def test_names_that_differ_in_case_alone_are_refused(layout: Layout, photos: Path, twin: str) -> None:
     store_subject(layout, "dog", "dog", [photos])
-    with pytest.raises(Refused, match=f"'dog' is there already, and '{twin}' differs from it only in case"):
+    with pytest.raises(Refused, match=f"'dog' already exists, and '{twin}' differs from it only in case"):
         store_subject(layout, twin, "dog", [photos])
     assert subjects_on_disk(layout) == ["dog"]
 

@@ -220,7 +220,7 @@ def test_a_probe_that_costs_too_much_is_left_out_and_that_is_on_record(
     events = [event for event in read_events(layout, record.name) if event.get("event") == "probe left out"]
     assert [event["step"] for event in events] == [2]
     assert "probe after step 2 left out: no room" in progress.notes
-    assert "1 probe left out to keep to the budget (step 2)" in record.probing["line"]
+    assert "1 probe skipped to stay within the budget (step 2)" in record.probing["line"]
 
 
 def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord) -> None:

@@ -314,7 +314,7 @@ class Identifiers(RuleBasedStateMachine):
         learnt = {}
         for subject in run.subjects:
             words = (subject.identifier or "", subject.class_noun)
-            # Nothing but what was asked for, and what the run gone on from knew.
+            # Nothing but what was requested, and what the run gone on from knew.
             thing = self.things[subject.name] if subject.name in current else inherited[words]
             learnt[subject.name] = (thing, *words)
             # What an earlier run was allowed is passed on; what is taught now has to be allowed now.

@@ -58,7 +58,7 @@ def test_the_way_is_written_down_as_it_is(path: list[str]) -> None:
     assert [
         f"{file} {name}" for file, name in re.findall(r"^\d+\. `([\w/.]+)` `(?:\w+\.)?(\w+)`", section, re.M)
     ] == path
-    step = re.search(r"One training step is read in (.+?):", section, re.S)
+    step = re.search(r"To follow one training step, read (.+?):", section, re.S)
     assert step is not None
     files = re.findall(r"`([\w/.]+)`", step[1])
     assert 0 < len(files) <= 6
