@@ -75,12 +75,12 @@ def timed(work: Callable[[], Any]) -> float:
 
 def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]:
     """One row a pair; A B and B A by turns, so that a machine that warms up favours neither."""
+    from dbcli.diffusion.devices import pick_device
     from dbcli.metrics.judges.features_cache import FeatureStore
-    from dbcli.metrics.judges.judge import chosen_device
     from dbcli.metrics.judges.loading import load_judges
     from dbcli.metrics.protocol import score_images
 
-    judges = load_judges(arguments.judge, offline=True, device=chosen_device("auto"))
+    judges = load_judges(arguments.judge, offline=True, device=str(pick_device("auto")))
     subject = material(root, arguments.size or (64 if arguments.judge == "tiny" else 512))
     work = passes(subject, judges)
     ready = prepared(work)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from dbcli.diffusion.bases.hub import before_deadline, is_repository, unreachable
+from dbcli.deadline import Answer, within
+from dbcli.diffusion.bases.hub import DEADLINE_SECONDS, is_repository, unreachable
 from dbcli.errors import DiskFull, MissingError, Refused, UsageError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 INSTEAD = "dreambooth export RUN --to diffusers, lora or kohya writes the files here, to be uploaded later"
-Answer = TypeVar("Answer")
 
 
 def make_api() -> Any:
@@ -57,7 +57,7 @@ def upload(api: Any, folder: Path, repository: str, *, private: bool, message: s
 
 def _asked(question: Callable[[], Answer], what: str) -> Answer:
     """A small question, which may take seconds only."""
-    return _answered(lambda: before_deadline(question), what)
+    return _answered(lambda: within(DEADLINE_SECONDS, question), what)
 
 
 def _answered(question: Callable[[], Answer], what: str) -> Answer:

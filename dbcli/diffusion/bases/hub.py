@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import errno
 import re
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from dbcli.deadline import within
 from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
 from dbcli.errors import BaseMissing, DreamboothError, Unreachable
 
-Answer = TypeVar("Answer")
 REVISION_PATTERN = re.compile(r"[0-9a-f]{40}")
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 QUESTION_TIMEOUT_SECONDS = 3.0
@@ -164,7 +162,7 @@ def _ask(repository: str, revision: str | None) -> Any:
         return HfApi().model_info(repository, revision=revision, timeout=QUESTION_TIMEOUT_SECONDS)
 
     try:
-        return before_deadline(question)
+        return within(DEADLINE_SECONDS, question)
     except GatedRepoError as error:
         raise BaseMissing(
             f"{repository} is gated: its terms have to be accepted first.",
@@ -178,22 +176,6 @@ def _ask(repository: str, revision: str | None) -> Any:
         ) from error
     except Exception as error:  # sockets, proxies, certificates and the hub itself fail in many types
         raise unreachable(repository, error) from error
-
-
-def before_deadline(question: Callable[[], Answer]) -> Answer:
-    """The answer, or TimeoutError after `DEADLINE_SECONDS`; the thread that still waits ends with the program."""
-    answer: Future[Answer] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except Exception as error:  # handed over to the thread that waits
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    if not wait([answer], timeout=DEADLINE_SECONDS).done:
-        raise TimeoutError(f"no answer within {DEADLINE_SECONDS:g} s")
-    return answer.result()
 
 
 def _fetch(repository: str, revision: str, files: list[str]) -> Path:

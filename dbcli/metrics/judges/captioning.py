@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from PIL import Image
 
-from dbcli.errors import JudgeMissing
 from dbcli.metrics.judges.architectures import load_transformers
-from dbcli.metrics.judges.files import UNREADABLE, locate, ways_out
-from dbcli.metrics.judges.judge import chosen_device
+from dbcli.metrics.judges.files import locate, reading
 from dbcli.metrics.judges.preprocessing import CLIP_MEAN, CLIP_STD, Squashing, read_squashing
 
 HUB_SOURCE = "Salesforce/blip-image-captioning-base"
@@ -26,21 +24,18 @@ def load_captioner(source: str | None = None, *, offline: bool = False, device: 
     Raises JudgeMissing where it cannot be had.
     """
     files = locate("caption", source or HUB_SOURCE, offline=offline)
-    try:
+    with reading(files, "caption", "BLIP"):
         import transformers
 
-        place = chosen_device(device)
-        model = load_transformers(transformers.BlipForConditionalGeneration, files.folder).to(place)
+        model = load_transformers(transformers.BlipForConditionalGeneration, files.folder).to(device)
         tokenizer = transformers.BertTokenizer.from_pretrained(str(files.folder), local_files_only=True)
         size = int(model.config.vision_config.image_size)
         prepare = read_squashing(files.folder, Squashing(size, CLIP_MEAN, CLIP_STD))
-    except UNREADABLE as error:
-        raise JudgeMissing(f"{files.weights} could not be read as BLIP: {error}", hint=ways_out("caption")) from error
     how = {"max_new_tokens": MOST_TOKENS, "do_sample": False, "num_beams": 1, "interpolate_pos_encoding": True}
 
     def captions(images: Sequence[Image.Image]) -> list[str]:
         with torch.inference_mode():
-            pixels = prepare(images).to(place)
+            pixels = prepare(images).to(device)
             tokens = model.generate(pixel_values=pixels, **how)
         return [str(text).strip() for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, wait
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 
+from dbcli.deadline import within
 from dbcli.errors import JudgeMissing
 
 HUB_DEADLINE_SECONDS = 8.0
@@ -39,8 +39,6 @@ UNREADABLE: tuple[type[Exception], ...] = (
 )
 _SMALL_FILES = ("*.json", "*.txt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -82,24 +80,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def within(seconds: float, work: Callable[[], Answer]) -> Answer:
-    """The result of `work`, or TimeoutError after so many seconds.
-
-    The clients retry for half a minute and a name server may never answer, so the wait is bounded from
-    outside; a thread that is still waiting does not keep the program alive.
-    """
-    answer: Future[Answer] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(work())
-        except BaseException as error:  # raised in the caller's thread
-            answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="hub-question").start()
-    if not wait([answer], timeout=seconds).done:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return answer.result()
+@contextmanager
+def reading(files: JudgeFiles, judge: str, what: str) -> Iterator[None]:
+    """Inside it what is no sound file, or another model's, becomes JudgeMissing: "could not be read as" `what`."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = " ".join((str(error).strip() or type(error).__name__).split())[:240]
+        raise JudgeMissing(f"{files.weights} could not be read as {what}: {reason}", hint=ways_out(judge)) from error
 
 
 def _weights_in(folder: Path, judge: str) -> Path:

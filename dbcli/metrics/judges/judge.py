@@ -109,15 +109,6 @@ class Judges:
         return {part: judge.describe() for part, judge in self.parts.items()}
 
 
-def chosen_device(device: str) -> str:
-    """`auto` becomes cuda, mps or cpu, whichever is there; anything else stays."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def _unit_rows(batches: list[torch.Tensor]) -> torch.Tensor:
     if not batches:
         return torch.zeros(0, 0)

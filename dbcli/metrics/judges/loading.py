@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dbcli.errors import JudgeMissing, UsageError
+from dbcli.errors import UsageError
 from dbcli.metrics.judges import architectures, embedded
-from dbcli.metrics.judges.files import UNREADABLE, locate, sha256_of, ways_out
-from dbcli.metrics.judges.judge import Judge, Judges, chosen_device
+from dbcli.metrics.judges.files import locate, reading, sha256_of
+from dbcli.metrics.judges.judge import Judge, Judges
 
 HUB_SOURCES = {
     "dino": "timm/vit_small_patch16_224.dino",
@@ -55,12 +55,5 @@ def load_judge(kind: str, source: str | None = None, *, offline: bool = False, d
         files, build = embedded.locate(kind, source), embedded.build
     else:
         files, build = locate(kind, source or HUB_SOURCES[kind], offline=offline), architectures.build
-    place = chosen_device(device)
-    try:
-        return Judge(kind, files, build(kind, files, place), place, sha256_of(files.weights))
-    except UNREADABLE as error:
-        reason = " ".join((str(error).strip() or type(error).__name__).split())[:240]
-        raise JudgeMissing(
-            f"{files.weights} could not be read as the judge {kind!r}: {reason}",
-            hint=ways_out(kind),
-        ) from error
+    with reading(files, kind, f"the judge {kind!r}"):
+        return Judge(kind, files, build(kind, files, device), device, sha256_of(files.weights))

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from dbcli.errors import JudgeMissing
 from dbcli.metrics.judges.architectures import load_transformers
-from dbcli.metrics.judges.files import UNREADABLE, locate, sha256_of, ways_out
-from dbcli.metrics.judges.judge import chosen_device
+from dbcli.metrics.judges.files import locate, reading, sha256_of
 from dbcli.metrics.judges.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Squashing, as_rgb, read_squashing
 from dbcli.prompt_text import cleaned
 
@@ -53,23 +51,20 @@ def load_mask(source: str | None = None, *, offline: bool = False, device: str =
     Raises JudgeMissing where it cannot be had.
     """
     files = locate("mask", source or HUB_SOURCE, offline=offline)
-    try:
+    with reading(files, "mask", "CLIPSeg"):
         import transformers
 
-        place = chosen_device(device)
-        model = load_transformers(transformers.CLIPSegForImageSegmentation, files.folder).to(place)
+        model = load_transformers(transformers.CLIPSegForImageSegmentation, files.folder).to(device)
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(files.folder), local_files_only=True)
         size = int(model.config.vision_config.image_size)
         prepare = read_squashing(files.folder, Squashing(size, IMAGENET_MEAN, IMAGENET_STD))
-    except UNREADABLE as error:
-        raise JudgeMissing(f"{files.weights} could not be read as CLIPSeg: {error}", hint=ways_out("mask")) from error
     length = int(model.config.text_config.max_position_embeddings)
 
     def probabilities(images: Sequence[Image.Image], noun: str) -> torch.Tensor:
         tokens = tokenizer([cleaned(noun)], truncation=True, max_length=length, return_tensors="pt").input_ids
         with torch.inference_mode():
-            pixels = prepare(images).to(place)
-            words = tokens.expand(len(images), -1).to(place)
+            pixels = prepare(images).to(device)
+            words = tokens.expand(len(images), -1).to(device)
             logits = model(pixel_values=pixels, input_ids=words, interpolate_pos_encoding=True).logits
         maps: torch.Tensor = logits.reshape(len(images), *logits.shape[-2:]).sigmoid().float().cpu()
         return maps

@@ -54,13 +54,14 @@ def load_annotators(layout: Layout, *, mask: bool, caption: bool, offline: bool)
 
     def loaded(name: str, load: Callable[..., Any]) -> Any:
         try:
-            return load(sources.get(name), offline=offline, device="auto")
+            return load(sources.get(name), offline=offline, device=str(pick_device("auto")))
         except JudgeMissing as error:
             hint = f"a local copy in dreambooth.yaml:\n  judges:\n    {name}: /path/to/folder\n  {BY_HAND[name]}"
             raise MissingError(error.message.replace("The judge", "The model for"), hint=hint) from error
 
     if not (mask or caption):
         return Annotators()
+    from dbcli.diffusion.devices import pick_device
     from dbcli.metrics.judges.captioning import load_captioner
     from dbcli.metrics.judges.masking import load_mask
 

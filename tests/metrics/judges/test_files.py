@@ -12,7 +12,7 @@ import pytest
 
 from dbcli.errors import JudgeMissing
 from dbcli.metrics.judges import files as judge_files
-from dbcli.metrics.judges.files import locate, within
+from dbcli.metrics.judges.files import locate
 
 
 @pytest.fixture
@@ -106,9 +106,3 @@ def test_what_was_fetched_before_needs_no_hub(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
     found = locate("dino", "timm/vit_small_patch16_224.dino", offline=True)
     assert (found.weights.parent, found.revision) == (snapshot, "b" * 40)
-
-
-def test_within_hands_on_results_and_faults() -> None:
-    assert within(5, lambda: 7) == 7
-    with pytest.raises(KeyError):
-        within(5, lambda: {}["nothing"])
