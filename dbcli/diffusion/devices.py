@@ -1,13 +1,22 @@
-"""Which device does the work, and how much of its memory was taken."""
+"""Which device does the work and in which precision, what waits in RAM meanwhile, and how much memory was taken."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from dbcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases.base import Base
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -33,6 +42,44 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """A context inside which passes on a device compute in `fp32`, `bf16` or `fp16`, whatever weights are kept in."""
+    dtype = AUTOCAST.get(precision)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def sampling_precision(wanted: str, device: torch.device) -> str:
+    """The precision that a setting means on a device: `auto` is bf16 on a GPU that computes in it, fp32 elsewhere."""
+    if wanted != "auto":
+        return wanted
+    is_able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if is_able else "fp32"
+
+
+def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
+    """What no step needs: the autoencoder, and a text encoder that does not learn."""
+    return [base.vae] if trains_text else [base.vae, base.text_encoder]
+
+
+def offload(*networks: nn.Module) -> None:
+    """Moves networks to RAM; where there is no GPU nothing moves."""
+    for network in networks:
+        network.to("cpu")
+
+
+@contextmanager
+def on_device(device: torch.device, *networks: nn.Module) -> Iterator[None]:
+    """Inside it the networks are on a device; after it each is where it was before."""
+    homes = [next(network.parameters()).device for network in networks]
+    for network in networks:
+        network.to(device)
+    try:
+        yield
+    finally:
+        for network, home in zip(networks, homes, strict=True):
+            network.to(home)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -11,9 +11,9 @@ import torch
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids
+from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.estimate.fake_run import PassCost, fake_run
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.precision import autocast
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import torch
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.compile import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
+from dbcli.diffusion.devices import AUTOCAST, autocast, on_device
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.offload import on_device
-from dbcli.diffusion.precision import AUTOCAST, autocast
 from dbcli.diffusion.sampling.cached_cross_attention import cached_cross_attention
 from dbcli.diffusion.schedulers.samplers import NOISIEST, has_zero_snr, make_sampler
 from dbcli.errors import ImageNotFinite, Interrupted

@@ -13,10 +13,10 @@ import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.conditioning import PromptTable
+from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
-from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
 from dbcli.diffusion.training.optimisers import (

@@ -53,7 +53,7 @@ def ensure_class_images(
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
     in any other way is another set. Raises Interrupted between two images; what was generated stays.
     """
-    from dbcli.diffusion.precision import sampling_precision
+    from dbcli.diffusion.devices import sampling_precision
     from dbcli.diffusion.schedulers.samplers import visited
 
     device: Any = base.unet.device

@@ -187,9 +187,9 @@ class _Before:
 def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) -> RecipeEstimate:
     import torch
 
+    from dbcli.diffusion.devices import AUTOCAST
     from dbcli.diffusion.estimate.speed import measured_speed
     from dbcli.diffusion.images import ENCODE_BATCH, RANDOM_CROPS
-    from dbcli.diffusion.precision import AUTOCAST
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
     count = prior.images if prior.enabled and prior.folder is None else 0
@@ -233,9 +233,9 @@ def _training(model: _Model, recipe: str) -> _Training:
     base = load_meta_base(model.source, model.revision, **dict(model.choices))
     # As much as a run has loaded of the program itself; what a fake run needs comes after it.
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
+    from dbcli.diffusion.devices import idle_in_training
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.fake_run import fake_tensors
-    from dbcli.diffusion.offload import idle_in_training
 
     trainable = make_trainable(base, profile, ())
     size, train = profile.images.resolution or base.resolution, profile.train
@@ -256,11 +256,11 @@ def _training(model: _Model, recipe: str) -> _Training:
 def _before(model: _Model, resolution: int | None, precision: str, at_once: tuple[int, int]) -> _Before:
     import torch
 
+    from dbcli.diffusion.devices import sampling_precision
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.fake_run import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place
-    from dbcli.diffusion.precision import sampling_precision
 
     base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
     plain, size = footprint.weights_bytes(base), resolution or base.resolution

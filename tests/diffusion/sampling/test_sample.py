@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from dbcli.diffusion.precision import sampling_precision
+from dbcli.diffusion.devices import sampling_precision
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, rescaled_guidance, sample_images
 from dbcli.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from dbcli.errors import ConfigError, ImageNotFinite, Interrupted

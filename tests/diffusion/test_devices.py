@@ -1,4 +1,4 @@
-"""Networks wait in the machine's memory and come back."""
+"""Networks wait in RAM while a device has other work, and come back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dbcli.diffusion.offload import idle_in_training, offload, on_device
+from dbcli.diffusion.devices import idle_in_training, offload, on_device
 
 GPU, MACHINE = torch.device("cuda"), torch.device("cpu")
 
