@@ -192,8 +192,7 @@ def _adapter(
 
 
 def _lora_file(folder: Path, networks: Mapping[str, Any], name: str, kind: str, precision: str, lora: Any) -> Path:
-    from dbcli.diffusion.formats.lora_portable import for_diffusers, for_kohya
-    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
+    from dbcli.diffusion.formats.lora_writing import for_diffusers, for_kohya, write_diffusers_lora, write_kohya_lora
 
     stem = "".join(letter if letter.isalnum() else "-" for letter in f"{kind}-{name}-{precision}")
     file, dtype = folder / f"{stem}.safetensors", PRECISIONS[precision]

@@ -1,17 +1,25 @@
-"""What of a base is trained: all of it (full) or low-rank additions to it (LoRA)."""
+"""What of a base is trained: all of it (full), low-rank additions to it (LoRA), or new word vectors alone (textual
+inversion, Gal et al. 2023).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dbcli.diffusion.adapters.layer_names import expanded
 from dbcli.diffusion.formats.lora import PARTS, LoraWeights, lora_to_peft
+from dbcli.diffusion.word_vectors import WordVectors, add_words
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.bases.base import Base
 
 LORA_NAME = "default"
+# Before the names of the vectors that textual inversion learns.
+VECTORS = "vectors."
 
 
 @dataclass(frozen=True)
@@ -138,3 +146,21 @@ def merge_lora(network: Any) -> None:
         layer.merge()
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, layer.get_base_layer())
+
+
+def make_inversion(base: Base, words: Mapping[str, WordVectors]) -> Trainable:
+    """Adds each subject's word to a base that is frozen otherwise; "vectors.<subject>" are what learns, in float32.
+
+    The text encoder has to be run at every step, though none of its weights learns: its input changes.
+    """
+    freeze(base.unet, base.text_encoder)
+    parameters = add_words(base, list(words.values()))
+    tensors = {f"{VECTORS}{subject}": vectors for subject, vectors in zip(words, parameters, strict=True)}
+    for vectors in parameters:
+        vectors.requires_grad_(True)
+    return Trainable("textual-inversion", tensors, [], trains_text=True)
+
+
+def learnt_vectors(trainable: Trainable) -> dict[str, torch.Tensor]:
+    """Subject -> its vectors as they are now, float32 `[n, D]` on the CPU."""
+    return {name.removeprefix(VECTORS): vectors.detach().cpu() for name, vectors in trainable.tensors.items()}

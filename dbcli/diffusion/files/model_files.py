@@ -13,8 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbcli.diffusion.files.scaled_files import unscaled
-from dbcli.diffusion.files.weight_file import WeightFile, how_to_get_again, is_in_hub_cache
+from dbcli.diffusion.files.weight_file import WeightFile, how_to_get_again, is_in_hub_cache, unscaled
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 if TYPE_CHECKING:

@@ -1,7 +1,11 @@
-"""What every reader of a model file offers, whatever its tensors are called in it; and what to do about a bad file."""
+"""What every reader of a model file offers, whatever its tensors are called in it; and what to do about a bad file.
+
+Weights that are 8-bit floats with scales beside them are read as the products that they stand for.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Mapping
@@ -12,6 +16,14 @@ from dbcli.errors import UnsupportedFile
 
 if TYPE_CHECKING:
     import torch
+
+
+EIGHT_BIT_FLOATS = ("torch.float8_e4m3fn", "torch.float8_e5m2")
+# A weight `x.weight` is multiplied by `x.<one of these>`: what ComfyUI has written, before and since 2025.
+SCALES = ("scale_weight", "weight_scale")
+# Of no use here: scales of activations, and the marks by which programs know such files.
+OTHERS = ("scale_input", "input_scale", "comfy_quant")
+MARK = "scaled_fp8"
 
 
 class WeightFile(Protocol):
@@ -49,6 +61,52 @@ class RenamedFile:
 
     def read(self, name: str) -> torch.Tensor:
         return self.weights.read(self.stored[name])
+
+
+class ScaledFile(RenamedFile):
+    """A file seen without its scales; `read` gives weights that have one multiplied by it, in float32."""
+
+    def __init__(self, weights: WeightFile) -> None:
+        present = set(weights.names())
+        self._scales = {
+            f"{stem}.weight": name
+            for name in present
+            for stem, _, last in [name.rpartition(".")]
+            if last in SCALES and f"{stem}.weight" in present
+        }
+        hidden = {MARK, *self._scales.values()}
+        super().__init__(
+            weights, {name: name for name in weights.names() if name not in hidden and not name.endswith(OTHERS)}
+        )
+        for name, scale in self._scales.items():
+            shape = weights.shape(scale)
+            if shape not in ((), (1,)) and math.prod(shape) != weights.shape(name)[0]:
+                raise UnsupportedFile(
+                    f"{self.path} holds 8-bit floats with a scale of the shape {list(shape)} for {name}.",
+                    hint="Use the model in fp16, bf16 or fp32.",
+                )
+
+    def dtype(self, name: str) -> torch.dtype:
+        import torch
+
+        return torch.float32 if name in self._scales else super().dtype(name)
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor in memory of its own; a scale is one for all, or one a row."""
+        tensor = super().read(name)
+        if name not in self._scales:
+            return tensor
+        scale = self.weights.read(self._scales[name]).float()
+        return tensor.float() * scale.reshape(-1, *[1] * (tensor.ndim - 1))
+
+
+def unscaled(weights: WeightFile) -> WeightFile:
+    """The file itself, or what its 8-bit floats stand for where scales lie beside them."""
+    names = weights.names()
+    has_scales = any(name == MARK or name.endswith(SCALES) for name in names)
+    if has_scales and any(str(weights.dtype(name)) in EIGHT_BIT_FLOATS for name in names):
+        return ScaledFile(weights)
+    return weights
 
 
 def require_float(weights: WeightFile, name: str) -> None:

@@ -113,7 +113,7 @@ def _records(layout: Layout, runs: Sequence[str]) -> list[RunRecord]:
 
 def _written(layout: Layout, suite: Suite, parts: Sequence[_Part], seeds: Sequence[int]) -> Comparison:
     """Differences, page and grid of one suite, into the comparison's folder."""
-    from dbcli.metrics.differences import score_differences
+    from dbcli.metrics.pooling import score_differences
     from dbcli.reports.comparison import comparison_grid, comparison_page
 
     records = [part.record for part in parts]

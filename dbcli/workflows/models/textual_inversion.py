@@ -35,7 +35,7 @@ def open_words(base: Base, profile: Profile, subjects: Sequence[RunSubject]) -> 
 
     Raises ConfigError where a prompt has no room for them, or where the initializer says nothing.
     """
-    from dbcli.diffusion.adapters.textual_inversion import make_inversion
+    from dbcli.diffusion.adapters.attach import make_inversion
     from dbcli.diffusion.word_vectors import WordVectors, start_vectors
 
     count, words = profile.inversion.vectors, {}
@@ -80,7 +80,7 @@ def by_word(subject: RunSubject) -> str:
 
 def write_words(folder: Path, subjects: Sequence[RunSubject], base: Base, trainable: Trainable) -> None:
     """Writes what a run has learnt, one embedding file per subject, in full precision."""
-    from dbcli.diffusion.adapters.textual_inversion import learnt_vectors
+    from dbcli.diffusion.adapters.attach import learnt_vectors
 
     learnt = learnt_vectors(trainable)
     write_vectors(folder, subjects, base, {str(one.identifier): learnt[one.name] for one in subjects})

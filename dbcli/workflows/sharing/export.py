@@ -205,8 +205,7 @@ def _write_checkpoint(export: Export, model: Base, image: torch.Tensor) -> None:
 def _write_lora(export: Export) -> Written:
     from dbcli.diffusion.adapters.attach import attach_lora
     from dbcli.diffusion.formats.lora_files import read_lora
-    from dbcli.diffusion.formats.lora_portable import for_diffusers, for_kohya
-    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
+    from dbcli.diffusion.formats.lora_writing import for_diffusers, for_kohya, write_diffusers_lora, write_kohya_lora
 
     model, record, is_kohya = export.load_base(), export.record, export.target == "kohya"
     file = checked_weights(export.layout, record) / LORA_FILE

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dbcli.metrics.differences import score_differences
+from dbcli.metrics.pooling import score_differences
 from dbcli.metrics.statistics import Cell, bootstrap_interval
 
 

@@ -12,8 +12,7 @@ import torch
 from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.formats.diffusers_loading import lora_as_diffusers_reads_it, misread_layers
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, module_shapes
-from dbcli.diffusion.formats.lora_portable import for_diffusers, for_kohya
-from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
+from dbcli.diffusion.formats.lora_writing import for_diffusers, for_kohya, write_diffusers_lora, write_kohya_lora
 from tests.diffusion import tiny_models
 
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

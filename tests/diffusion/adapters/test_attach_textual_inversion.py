@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dbcli.diffusion.adapters.textual_inversion import learnt_vectors, make_inversion
+from dbcli.diffusion.adapters.attach import learnt_vectors, make_inversion
 from dbcli.diffusion.conditioning import LearningPrompts, embed_prompts, token_ids
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
