@@ -1,41 +1,27 @@
 """Scores of several evaluations as one, over subjects, seeds or suites, and of one evaluation against another.
 
-
 The judges are not asked again: everything is in the scores.json of each evaluation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dbcli.metrics.scores import DEFINITIONS, mean_known
 from dbcli.metrics.statistics import Cell, bootstrap_interval, bounded_interval
 
 
-class ScoreCells:
-    """Scores per subject and prompt, gathered for the intervals."""
-
-    def __init__(self) -> None:
-        self.by_metric: dict[str, list[Cell]] = {metric: [] for metric in DEFINITIONS}
-
-    def add(self, metric: str, cell: Cell) -> None:
-        self.by_metric[metric].append(cell)
-
-    def add_subject(self, name: str, record: Mapping[str, Any]) -> None:
-        """Every score of a subject's record, each prompt's by itself."""
-        for metric, prompt, value, weight in score_values(record):
-            self.add(metric, Cell(name, prompt, value, weight))
-
-    def intervals(self, subject: str | None = None) -> dict[str, dict[str, float | None] | None]:
-        """Mean and interval of every score, over all subjects or over one subject's prompts; None without a value."""
-        found: dict[str, dict[str, float | None] | None] = {}
-        for metric, cells in self.by_metric.items():
-            chosen = [cell for cell in cells if subject is None or cell.subject == subject]
-            # Few subjects give wide intervals; no score lies outside what its formula allows.
-            least, most = (0.0, 2.0) if metric == "div" else (-1.0, 1.0)
-            found[metric] = bounded_interval(chosen, least, most) if chosen else None
-        return found
+def score_intervals(cells: Sequence[tuple[str, Cell]]) -> dict[str, dict[str, float | None] | None]:
+    """Mean and interval of every score, from cells each with the name of its score; None without a cell."""
+    found: dict[str, dict[str, float | None] | None] = {}
+    for metric in DEFINITIONS:
+        chosen = [cell for name, cell in cells if name == metric]
+        # Few subjects give wide intervals; no score lies outside what its formula allows.
+        least, most = (0.0, 2.0) if metric == "div" else (-1.0, 1.0)
+        found[metric] = bounded_interval(chosen, least, most) if chosen else None
+    return found
 
 
 def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -46,43 +32,43 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not evaluations:
         raise ValueError("nothing to pool")
-    values: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    alike: dict[tuple[str, str, str], list[Cell]] = {}
     records: dict[str, list[Mapping[str, Any]]] = {}
     for subject in (subject for one in evaluations for subject in one["subjects"]):
         records.setdefault(subject["name"], []).append(subject)
-        for metric, prompt, value, weight in score_values(subject):
-            values.setdefault((metric, subject["name"], prompt), []).append((value, weight))
-    cells = ScoreCells()
-    for (metric, name, prompt), found in values.items():
-        weight = sum(one for _, one in found)
-        cells.add(metric, Cell(name, prompt, sum(value * one for value, one in found) / weight, weight))
+        for metric, cell in score_cells(subject):
+            alike.setdefault((metric, cell.subject, cell.prompt), []).append(cell)
+    cells = []
+    for (metric, name, prompt), found in alike.items():
+        weight = sum(one.weight for one in found)
+        cells.append((metric, Cell(name, prompt, sum(one.value * one.weight for one in found) / weight, weight)))
     subjects = [
         {
             "name": name,
-            "class_noun": found[0]["class_noun"],
-            "photos": found[0]["photos"],
-            "images": sum(one["images"] for one in found),
-            "scores": cells.intervals(name),
-            "real": found[0]["real"],
-            "copying": any(one["copying"] for one in found),
+            "class_noun": same[0]["class_noun"],
+            "photos": same[0]["photos"],
+            "images": sum(one["images"] for one in same),
+            "scores": score_intervals([(metric, cell) for metric, cell in cells if cell.subject == name]),
+            "real": same[0]["real"],
+            "copying": any(one["copying"] for one in same),
         }
-        for name, found in records.items()
+        for name, same in records.items()
     ]
     return {
         "protocol": evaluations[0]["protocol"],
-        "overall": cells.intervals(),
+        "overall": score_intervals(cells),
         "real": {metric: mean_known([one["real"][metric] for one in subjects]) for metric in ("dino", "clip_i")},
         "copying": [one["name"] for one in subjects if one["copying"]],
         "subjects": subjects,
     }
 
 
-def score_values(subject: Mapping[str, Any]) -> list[tuple[str, str, float, float]]:
-    """Every score of a subject: metric, prompt, value, and the images it is a mean of (1 for PRES and DIV).
+def score_cells(subject: Mapping[str, Any]) -> list[tuple[str, Cell]]:
+    """Every score of a subject's record by its name, weighed by the images it is a mean of (1 for PRES and DIV).
 
     A template that comes twice is two prompts.
     """
-    found: list[tuple[str, str, float, float]] = []
+    found: list[tuple[str, Cell]] = []
     seen: dict[str, int] = {}
     for prompt in subject["prompts"]:
         text = prompt["template"] or prompt["scoring_text"]
@@ -90,9 +76,10 @@ def score_values(subject: Mapping[str, Any]) -> list[tuple[str, str, float, floa
         seen[text] = seen.get(text, 0) + 1
         for metric, value in prompt["scores"].items():
             if metric in DEFINITIONS and value is not None:
-                found.append((metric, key, value, 1.0 if metric == "div" else float(len(prompt["images"]))))
+                weight = 1.0 if metric == "div" else float(len(prompt["images"]))
+                found.append((metric, Cell(subject["name"], key, value, weight)))
     pres = (subject["scores"].get("pres") or {}).get("value")
-    return found + ([("pres", "class", pres, 1.0)] if pres is not None else [])
+    return found + ([("pres", Cell(subject["name"], "class", pres))] if pres is not None else [])
 
 
 def score_differences(scores: Mapping[str, Any], against: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -104,12 +91,12 @@ def score_differences(scores: Mapping[str, Any], against: Mapping[str, Any]) -> 
     """
     cells: dict[str, list[Cell]] = {}
     for one, other in _pairs(scores, against):
-        known = {(metric, prompt): found for metric, prompt, *found in score_values(other)}
-        for metric, prompt, value, weight in score_values(one):
-            if (metric, prompt) in known:
-                before, other_weight = known[metric, prompt]
-                cell = Cell(one["name"], prompt, value - before, min(weight, other_weight))
-                cells.setdefault(metric, []).append(cell)
+        known = {(metric, cell.prompt): cell for metric, cell in score_cells(other)}
+        for metric, cell in score_cells(one):
+            before = known.get((metric, cell.prompt))
+            if before is not None:
+                difference = replace(cell, value=cell.value - before.value, weight=min(cell.weight, before.weight))
+                cells.setdefault(metric, []).append(difference)
     found = {}
     for metric, differences in cells.items():
         interval = bootstrap_interval(differences)

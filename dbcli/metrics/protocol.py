@@ -15,7 +15,7 @@ import torch
 from dbcli.metrics.judges.features_cache import FeatureStore
 from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.judges.masking import ClassMask
-from dbcli.metrics.pooling import ScoreCells
+from dbcli.metrics.pooling import score_cells, score_intervals
 from dbcli.metrics.scores import (
     DEFINITIONS,
     closest_pair,
@@ -75,13 +75,10 @@ def score_images(
     store = store if store is not None else FeatureStore()
     texts = _text_features(subjects, judges)
     records = [_subject_record(subject, judges, store, mask, texts) for subject in subjects]
-    cells = ScoreCells()
-    for record in records:
-        cells.add_subject(record["name"], record)
     return {
         "schema": SCHEMA,
         "protocol": _protocol(judges, identifier_removed, mask),
-        "overall": cells.intervals(),
+        "overall": score_intervals([cell for record in records for cell in score_cells(record)]),
         "real": {metric: mean_known([record["real"][metric] for record in records]) for metric in ("dino", "clip_i")},
         "copying": [record["name"] for record in records if record["copying"]],
         "texts_cut_short": _texts_cut_short(subjects, judges),
@@ -108,9 +105,8 @@ def _subject_record(
         scores = _prompt_scores(images, photos, texts, prompt.scoring_text)
         prompts.append(_prompt_record(prompt, scores, real["dino"]))
     pres = _preservation(subject, judges, store, mask, photos["dino"])
-    cells = ScoreCells()
-    cells.add_subject(subject.name, {"prompts": prompts, "scores": {"pres": {"value": pres}}})
-    intervals = cells.intervals()
+    cells = score_cells({"name": subject.name, "prompts": prompts, "scores": {"pres": {"value": pres}}})
+    intervals = score_intervals(cells)
     return {
         "name": subject.name,
         "class_noun": subject.class_noun,
