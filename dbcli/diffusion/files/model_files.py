@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+
 from dbcli.diffusion.files.weight_file import WeightFile, how_to_get_again, is_in_hub_cache, unscaled
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
@@ -79,7 +81,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         # The library's framework for numpy: opened for torch, it would import torch for a look at the header.
-        with _opened(path, "np") as file:
+        with _sound(path), safe_open(str(path), framework="np") as file:
             self.metadata: dict[str, str] = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             self._shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
@@ -112,24 +114,12 @@ class SafetensorsFile:
     @cached_property
     def _opened_once(self) -> Any:
         # Every opening goes through the whole header: done for each tensor, a file takes the square of their number.
-        from safetensors import safe_open
-
         return safe_open(str(self.path), framework="pt")
 
 
 @contextmanager
-def _opened(path: Path, framework: str) -> Iterator[Any]:
-    """A safetensors file in the library's hands; what it does not take is UnsafeFile, with its reason."""
-    from safetensors import safe_open
-
-    with _sound(path), safe_open(str(path), framework=framework) as file:
-        yield file
-
-
-@contextmanager
 def _sound(path: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
+    """Inside it what the library does not take is UnsafeFile, with its reason."""
     try:
         yield
     except SafetensorError as error:

@@ -12,10 +12,12 @@ from dbcli.diffusion.training.optimizer_in_backward import OptimizerInBackward
 from dbcli.errors import ConfigError
 from dbcli.hints import installing
 
+# Our name -> diffusers' name of a schedule with warm-up.
 SCHEDULES = {
     "constant": "constant_with_warmup",
     "linear": "linear",
     "cosine": "cosine",
+    "cosine-restarts": "cosine_with_restarts",
 }
 
 
@@ -106,27 +108,18 @@ def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisatio
 
 def rate_factor(plan: Optimisation, steps: int) -> Callable[[int], float]:
     """The schedule as a function of the step: what the learning rates are multiplied by, 1.0 at full rate."""
-    from diffusers.optimization import (
-        get_cosine_with_hard_restarts_schedule_with_warmup,
-        get_polynomial_decay_schedule_with_warmup,
-        get_scheduler,
-    )
+    from diffusers.optimization import get_polynomial_decay_schedule_with_warmup, get_scheduler
 
     # Only the shape is wanted. The library reads a rate from its optimiser, which none of ours has at 1.0, and its own
     # step counter would be one more thing to save and restore.
     bare = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    if plan.schedule == "cosine-restarts":
-        schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
-            bare, plan.warmup_steps, steps, num_cycles=plan.schedule_cycles
-        )
-    elif plan.schedule == "polynomial":
+    length: dict[str, Any] = {"num_warmup_steps": plan.warmup_steps, "num_training_steps": steps}
+    if plan.schedule == "polynomial":
         schedule = get_polynomial_decay_schedule_with_warmup(
-            bare, plan.warmup_steps, steps, lr_end=plan.schedule_end, power=plan.schedule_power
+            bare, **length, lr_end=plan.schedule_end, power=plan.schedule_power
         )
     else:
-        schedule = get_scheduler(
-            SCHEDULES[plan.schedule], optimizer=bare, num_warmup_steps=plan.warmup_steps, num_training_steps=steps
-        )
+        schedule = get_scheduler(SCHEDULES[plan.schedule], bare, **length, num_cycles=plan.schedule_cycles)
     factor: Callable[[int], float] = schedule.lr_lambdas[0]
     return factor
 
