@@ -135,14 +135,14 @@ def _variance_of_mean(values: Array, weights: Array) -> tuple[float, float]:
     subjects = len(values)
     if subjects == 1:
         return _variance_over_prompts(values[0], shares[0], float(means[0]))
-    parts = _prompts_and_noise(values, weights > 0, means)
-    from_noise = parts.noise * float((shares**2).sum()) / subjects**2
+    difficulty, noise, noise_degrees = _prompts_and_noise(values, weights > 0, means)
+    from_noise = noise * float((shares**2).sum()) / subjects**2
     from_subjects, subject_degrees = float(means.var(ddof=1)) / subjects, float(subjects - 1)
     if subjects < LEAST_SUBJECTS or (subjects < FEW_SUBJECTS and from_noise > from_subjects):
         # A few subjects that happen to agree are no proof that subjects do: the cells' own noise is the
         # floor. With more of them the variance between their means is sure enough.
-        from_subjects, subject_degrees = from_noise, parts.noise_degrees
-    from_prompts = parts.prompts * float((shares.mean(axis=0) ** 2).sum())
+        from_subjects, subject_degrees = from_noise, noise_degrees
+    from_prompts = difficulty * float((shares.mean(axis=0) ** 2).sum())
     total = from_subjects + from_prompts
     if total <= 0:
         return 0.0, subject_degrees
@@ -156,19 +156,11 @@ def _variance_over_prompts(values: Array, shares: Array, mean: float) -> tuple[f
     return per_prompt * float((shares**2).sum()), float(prompts - 1)
 
 
-@dataclass(frozen=True)
-class _Components:
-    """Variance of the prompts' own difficulty, variance of one cell's noise, and the noise's degrees of freedom."""
-
-    prompts: float
-    noise: float
-    noise_degrees: float
-
-
-def _prompts_and_noise(values: Array, present: NDArray[np.bool_], means: Array) -> _Components:
+def _prompts_and_noise(values: Array, present: NDArray[np.bool_], means: Array) -> tuple[float, float, float]:
     """Two-way analysis of variance over the cells that are present.
 
-    Where subjects share no prompts, difficulty and noise cannot be told apart and all of it counts as noise.
+    Variance of the prompts' own difficulty, variance of one cell's noise, and the noise's degrees of freedom. Where
+    subjects share no prompts, difficulty and noise cannot be told apart and all of it counts as noise.
     """
     deviations = np.where(present, values - means[:, None], 0.0)
     counts = present.sum(axis=0)
@@ -178,7 +170,7 @@ def _prompts_and_noise(values: Array, present: NDArray[np.bool_], means: Array) 
     residual_degrees = cells - subjects - prompts + 1
     if prompts < 2 or residual_degrees < 1:
         within_degrees = max(cells - subjects, 1)
-        return _Components(0.0, float((deviations**2).sum()) / within_degrees, within_degrees)
+        return 0.0, float((deviations**2).sum()) / within_degrees, within_degrees
     noise = float((residuals**2).sum()) / residual_degrees
     between = float((counts * prompt_means**2).sum()) / (prompts - 1)
-    return _Components(max(0.0, (between - noise) / (cells / prompts)), noise, residual_degrees)
+    return max(0.0, (between - noise) / (cells / prompts)), noise, residual_degrees
