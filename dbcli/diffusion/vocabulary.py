@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -20,14 +19,6 @@ from dbcli.prompt_text import cleaned
 RARE_FROM = 40_000
 FIRST_CONTROL_TOKEN = 49_406
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-
-
-@dataclass(frozen=True)
-class RareWord:
-    """A word that is one token: its text and the token's number, higher meaning rarer."""
-
-    word: str
-    token: int
 
 
 def _folder() -> Path:
@@ -79,13 +70,13 @@ def bound_words() -> frozenset[str]:
     return frozenset(json.loads((_folder().parent.parent / "bound_tokens.json").read_text(encoding="utf-8")))
 
 
-def rare_words(*, shortest: int = 3, longest: int = 4, rare_from: int = RARE_FROM) -> list[RareWord]:
+def rare_words(*, shortest: int = 3, longest: int = 4, rare_from: int = RARE_FROM) -> list[str]:
     """Single-token, word-final words of plain letters, the rarest first."""
     vocabulary = json.loads((_folder() / "vocab.json").read_text(encoding="utf-8"))
     pattern = re.compile(rf"([a-z]{{{shortest},{longest}}})</w>")
-    found = [
-        RareWord(match.group(1), token)
+    found = {
+        token: match[1]
         for entry, token in vocabulary.items()
         if token >= rare_from and (match := pattern.fullmatch(entry))
-    ]
-    return sorted(found, key=lambda word: -word.token)
+    }
+    return [found[token] for token in sorted(found, reverse=True)]

@@ -129,7 +129,7 @@ def random_sequences(claims: Sequence[Claim], count: int, *, seed: int) -> list[
     from dbcli.diffusion.vocabulary import rare_words, text_of, tokens_of
 
     draw = random.Random(seed)
-    pieces = [rare.word for rare in rare_words(shortest=1, longest=3, rare_from=5_000)]
+    pieces = rare_words(shortest=1, longest=3, rare_from=5_000)
     found: list[str] = []
     for _ in range(200 * count):
         if len(found) == count:

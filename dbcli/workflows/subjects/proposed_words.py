@@ -72,4 +72,4 @@ def _candidates(layout: Layout, class_noun: str) -> Iterator[str]:
 
     base = load_settings(layout).base
     yield from ranked_words(base, class_noun, measured_strengths(layout, class_noun))
-    yield from (rare.word for rare in rare_words())
+    yield from rare_words()
