@@ -128,11 +128,10 @@ def attach_lora(unet: Any, text_encoder: Any, lora: LoraWeights, *, dropout: flo
     from peft.utils import set_peft_model_state_dict
 
     networks = {"unet": unet, "text_encoder": text_encoder}
-    for part, peft_lora in lora_to_peft(lora, unet, text_encoder).items():
+    for part, (config, tensors) in lora_to_peft(lora, unet, text_encoder).items():
         network = networks[part]
-        config = LoraConfig(**peft_lora.config, lora_dropout=dropout)
-        inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
-        set_peft_model_state_dict(network, peft_lora.tensors, adapter_name=LORA_NAME)
+        inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
+        set_peft_model_state_dict(network, tensors, adapter_name=LORA_NAME)
         network.to(network.device)
         freeze(network)
 

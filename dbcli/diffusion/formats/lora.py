@@ -68,12 +68,8 @@ class LoraWeights:
         return any(layer.magnitude is not None for layer in self.layers)
 
 
-@dataclass(frozen=True)
-class PeftLora:
-    """What PEFT needs for one network: keyword arguments of `LoraConfig`, and the adapter's state dict."""
-
-    config: dict[str, Any]
-    tensors: dict[str, torch.Tensor]
+# What PEFT needs for one network: keyword arguments of `LoraConfig`, and the adapter's state dict.
+PeftLora = tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 
 def attached_lora(unet: Any, text_encoder: Any) -> LoraWeights:
@@ -144,7 +140,7 @@ def _peft(layers: Mapping[str, LoraLayer], prefix: str, network: Any) -> PeftLor
         tensors[f"{prefix}{name}.lora_B.weight"] = layer.up
         if layer.magnitude is not None:
             tensors[f"{prefix}{name}.lora_magnitude_vector"] = _magnitude(layer, network, prefix + name)
-    return PeftLora(config, tensors)
+    return config, tensors
 
 
 def _magnitude(layer: LoraLayer, network: Any, path: str) -> torch.Tensor:

@@ -64,12 +64,12 @@ def write_diffusers_lora(
     """Writes a LoRA for `pipeline.load_lora_weights`, alpha in its metadata; returns the names."""
     tensors: dict[str, torch.Tensor] = {}
     configs: dict[str, Any] = {}
-    for part, peft in lora_to_peft(lora, unet, text_encoder).items():
+    for part, (config, halves) in lora_to_peft(lora, unet, text_encoder).items():
         # Text encoder layers carry `text_model.` whatever the library here calls them: others look for it.
         inner = "text_model." if part == "text_encoder" else ""
-        for name, tensor in peft.tensors.items():
+        for name, tensor in halves.items():
             tensors[f"{part}.{inner}{name.removeprefix('text_model.')}"] = tensor.to(dtype)
-        configs |= {f"{part}.{key}": value for key, value in peft.config.items()}
+        configs |= {f"{part}.{key}": value for key, value in config.items()}
     text = json.dumps(configs, indent=2, sort_keys=True)
     save_tensors(path, tensors, {**(metadata or {}), DIFFUSERS_METADATA_KEY: text})
     return sorted(tensors)

@@ -105,9 +105,9 @@ def test_two_plain_loras_predict_what_peft_predicts_with_both_switched_on() -> N
     loras = [made(EVERYWHERE, ["fc1"], rank=4, alpha=8, seed=3), made(ATTENTION, [], rank=2, alpha=1, seed=4)]
     networks = fresh()
     for number, lora in enumerate(loras):
-        for part, peft_lora in lora_to_peft(lora, networks["unet"], networks["text_encoder"]).items():
-            inject_adapter_in_model(LoraConfig(**peft_lora.config), networks[part], adapter_name=f"lora{number}")
-            set_peft_model_state_dict(networks[part], peft_lora.tensors, adapter_name=f"lora{number}")
+        for part, (config, tensors) in lora_to_peft(lora, networks["unet"], networks["text_encoder"]).items():
+            inject_adapter_in_model(LoraConfig(**config), networks[part], adapter_name=f"lora{number}")
+            set_peft_model_state_dict(networks[part], tensors, adapter_name=f"lora{number}")
     for network in networks.values():
         for module in network.modules():
             if hasattr(module, "lora_A") and hasattr(module, "base_layer"):

@@ -55,9 +55,9 @@ def example() -> tuple[torch.Tensor, LoraWeights]:
 
 def picture_with(lora: LoraWeights) -> torch.Tensor:
     networks = fresh()
-    for part, peft in lora_to_peft(lora, networks["unet"], networks["text_encoder"]).items():
-        inject_adapter_in_model(LoraConfig(**peft.config), networks[part], adapter_name="default")
-        outcome = set_peft_model_state_dict(networks[part], peft.tensors, adapter_name="default")
+    for part, (config, tensors) in lora_to_peft(lora, networks["unet"], networks["text_encoder"]).items():
+        inject_adapter_in_model(LoraConfig(**config), networks[part], adapter_name="default")
+        outcome = set_peft_model_state_dict(networks[part], tensors, adapter_name="default")
         assert not outcome.unexpected_keys
     return draw(networks)
 
