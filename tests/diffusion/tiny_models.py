@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.bases.base import embedded_folder
+from dbcli.diffusion.bases.folder import embedded_folder
 from dbcli.diffusion.bases.single_file import shipped_configs
 
 NARROW = {

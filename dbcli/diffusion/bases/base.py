@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from torch import nn
 
 from dbcli.diffusion.bases import hub
 from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, build_networks, empty_networks, match_all
-from dbcli.diffusion.bases.folder import configs_of, parts_of_folder, require_part
+from dbcli.diffusion.bases.folder import configs_of, embedded_folder, parts_of_folder, require_part
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
 from dbcli.diffusion.bases.settings import check_settings, sample_size
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
@@ -75,11 +74,6 @@ class Base:
     max_tokens: int
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-
-
-def embedded_folder() -> Path:
-    """Where the small base that ships with this program lies."""
-    return Path(str(resources.files("dbcli"))) / "embedded" / "sd"
 
 
 def resolve_base(source: str, revision: str | None = None, *, offline: bool = False) -> BaseReference:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,22 @@ def configs_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {part: read_json(path) for part, path in files.items() if path.is_file()}
 
 
-def read_tokenizer(folder: Path) -> Any:
-    """The CLIP tokenizer of a folder, without a look at the hub. Raises UnsafeFile when its files are damaged."""
+def embedded_folder() -> Path:
+    """Where the small base that ships with this program lies."""
+    return Path(str(resources.files("dbcli"))) / "embedded" / "sd"
+
+
+def read_tokenizer(folder: Path, **settings: Any) -> Any:
+    """The CLIP tokenizer of a folder, without a look at the hub; `settings` overrule its own.
+
+    Raises UnsafeFile when its files are damaged.
+    """
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     _require_tokenizer(folder)
     try:
         with quiet_libraries():
-            return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+            return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **settings)
     except Exception as error:  # the tokenizer library raises bare Exceptions for a damaged file
         damaged = next((path for path in sorted(folder.glob("*.json")) if not _is_json(path)), folder)
         raise UnsafeFile(

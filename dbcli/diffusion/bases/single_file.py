@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.bases.assembly import Entry, Parts, check_config, empty_network
+from dbcli.diffusion.bases.folder import embedded_folder, read_tokenizer
 from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single_file
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.model_files import open_weights
@@ -85,12 +86,7 @@ def shipped_tokenizer(pad_token: str, max_tokens: int) -> Any:
     As in the published folders of Stable Diffusion 2, its padding word `!` is a special word: written in a prompt
     it becomes padding.
     """
-    from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
-    folder = Path(str(resources.files("dbcli"))) / "embedded" / "sd" / "tokenizer"
-    return CLIPTokenizer.from_pretrained(
-        str(folder), local_files_only=True, pad_token=pad_token, model_max_length=max_tokens
-    )
+    return read_tokenizer(embedded_folder() / "tokenizer", pad_token=pad_token, model_max_length=max_tokens)
 
 
 def _version(stored: WeightFile) -> str:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.assembly import Parts, empty_networks
-from dbcli.diffusion.bases.base import (
-    KNOWN_BASES,
-    Base,
-    BaseReference,
-    embedded_folder,
-    joined,
-    parts_of,
-    resolve_base,
-)
-from dbcli.diffusion.bases.folder import read_tokenizer
+from dbcli.diffusion.bases.base import KNOWN_BASES, Base, joined, parts_of, resolve_base
+from dbcli.diffusion.bases.folder import embedded_folder, read_tokenizer
 from dbcli.diffusion.bases.quantized import Packed
 from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.errors import Unreachable
@@ -40,7 +32,8 @@ def load_meta_base(
     except Unreachable:
         if reference.name not in KNOWN_BASES:
             raise
-        parts = _shipped_parts(reference)
+        tokenizer = partial(read_tokenizer, embedded_folder() / "tokenizer")
+        parts = Parts(shipped_configs("sd-v1"), {}, [], tokenizer, reference.source)
     networks = empty_networks(parts)
     for network in networks.values():
         network.eval().requires_grad_(False)
@@ -72,8 +65,3 @@ def _place_own(module: nn.Module, device: torch.device) -> None:
         persistent = name not in module._non_persistent_buffers_set
         placed = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)
         module.register_buffer(name, placed, persistent=persistent)
-
-
-def _shipped_parts(reference: BaseReference) -> Parts:
-    configs: dict[str, Any] = shipped_configs("sd-v1")
-    return Parts(configs, {}, [], lambda: read_tokenizer(embedded_folder() / "tokenizer"), reference.source)

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from dbcli.diffusion.adapters.layer_names import expanded, layers_of, short_names, stored_layers, unusable
-from dbcli.diffusion.bases.base import embedded_folder
+from dbcli.diffusion.bases.folder import embedded_folder
 from dbcli.diffusion.estimate.meta_base import load_meta_base
 
 

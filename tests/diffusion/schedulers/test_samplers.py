@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dbcli.diffusion.bases.base import embedded_folder
+from dbcli.diffusion.bases.folder import embedded_folder
 from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.diffusion.schedulers.noisiest_first import trailing
 from dbcli.diffusion.schedulers.samplers import NOISIEST, PUBLISHED, SAMPLERS, alphas_of, make_sampler, visited
