@@ -17,9 +17,8 @@ from dbcli.diffusion.bases import hub
 from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, build_networks, empty_networks, match_all
 from dbcli.diffusion.bases.folder import configs_of, embedded_folder, parts_of_folder, require_part
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
-from dbcli.diffusion.bases.settings import check_settings, sample_size
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
-from dbcli.diffusion.bases.unsupported import check_folder
+from dbcli.diffusion.bases.unsupported import check_folder, check_settings, sample_size
 from dbcli.diffusion.files.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
 from dbcli.diffusion.schedulers.prediction import checked_prediction, settle
 from dbcli.diffusion.schedulers.samplers import has_zero_snr

@@ -9,8 +9,8 @@ from typing import Any
 
 from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
 from dbcli.diffusion.bases.folder import entries_of, weight_files
-from dbcli.diffusion.bases.settings import check_scale
 from dbcli.diffusion.bases.single_file import original_names_of
+from dbcli.diffusion.bases.unsupported import check_scale
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.model_files import open_weights, read_json
 from dbcli.errors import BaseMissing, UnsupportedFile

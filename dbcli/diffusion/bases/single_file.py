@@ -210,7 +210,8 @@ def _settle_prediction(parts: Parts, weights: WeightFile, version: str, override
     found = said.prediction
     if version == "sd-v2":
         found = found or _of_architecture(weights.metadata) or _of_spread(parts, weights)
-        set_prediction_type(parts.configs, found)
+        # Stable Diffusion 2 comes as epsilon at 512 px and as v at 768 px.
+        parts.configs["unet"]["sample_size"] = 64 if found == EPSILON else 96
     parts.configs["scheduler"]["prediction_type"] = found or EPSILON
     if said.zero_snr:
         # diffusers' PNDM knows nothing of it, and only trailing timesteps begin in pure noise.
@@ -241,9 +242,3 @@ def _of_spread(parts: Parts, weights: WeightFile) -> str:
         f"If images are noise, create the project again with init --prediction-type {other}."
     )
     return found
-
-
-def set_prediction_type(configs: dict[str, Any], prediction_type: str) -> None:
-    """Stable Diffusion 2 comes as epsilon at 512 px and as v at 768 px."""
-    configs["scheduler"]["prediction_type"] = prediction_type
-    configs["unet"]["sample_size"] = 64 if prediction_type == "epsilon" else 96

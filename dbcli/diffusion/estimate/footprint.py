@@ -12,7 +12,7 @@ from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.conditioning import embed_ids
 from dbcli.diffusion.devices import autocast
-from dbcli.diffusion.estimate.fake_run import PassCost, fake_run
+from dbcli.diffusion.estimate.cost import PassCost, fake_run
 from dbcli.diffusion.images import decode
 
 

@@ -1,4 +1,4 @@
-"""A base on the meta device: every weight has its shape, and takes no memory. See `fake_run`."""
+"""A base on the meta device: every weight has its shape, and takes no memory. See `cost`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_meta_base(
 
 
 def place(base: Base, device: torch.device) -> None:
-    """Puts a meta base on a device, inside `fake_run.fake_tensors`."""
+    """Puts a meta base on a device, inside `cost.fake_tensors`."""
     for network in (base.unet, base.vae, base.text_encoder):
         for module in network.modules():
             _place_own(module, device)

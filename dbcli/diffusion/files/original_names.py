@@ -116,11 +116,6 @@ def _vae_block(rest: list[str], blocks: int) -> list[str]:
     return [*head, "downsample" if down else "upsample", *rest[4:]]
 
 
-def is_vae_attention(name: str) -> bool:
-    """Whether a VAE weight of this diffusers name is a 1 × 1 convolution in the original layout."""
-    return ".attentions." in name and name.endswith(".weight") and "group_norm" not in name
-
-
 def open_clip_name(name: str) -> tuple[str, int | None]:
     """The text encoder of Stable Diffusion 2: the original name, and which third of a stacked matrix it is.
 
@@ -136,17 +131,13 @@ def open_clip_name(name: str) -> tuple[str, int | None]:
 
 
 def under_original_names(weights: WeightFile) -> RenamedFile:
-    """A file whose names begin as in the original layout; where two names would become one, the original stays."""
-    present = set(weights.names())
-    originals = {name: original_beginning(name) for name in weights.names()}
-    return RenamedFile(
-        weights, {name if original in present else original: name for name, original in originals.items()}
-    )
+    """A file whose names begin as in the original layout: `diffusion_model.…` becomes `model.diffusion_model.…`.
 
-
-def original_beginning(name: str) -> str:
-    """`diffusion_model.out.2.bias` → `model.diffusion_model.out.2.bias`; other names stay as they are."""
-    for met, original in _OTHER_PREFIXES:
-        if name.startswith(met):
-            return original + name.removeprefix(met)
-    return name
+    Where two names would become one, the original stays.
+    """
+    present, stored = set(weights.names()), {}
+    for name in weights.names():
+        met, beginning = next((pair for pair in _OTHER_PREFIXES if name.startswith(pair[0])), ("", ""))
+        original = beginning + name.removeprefix(met)
+        stored[name if original in present else original] = name
+    return RenamedFile(weights, stored)

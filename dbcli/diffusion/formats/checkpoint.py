@@ -49,7 +49,7 @@ def original_tensors(*, unet: Any, vae: Any, text_encoder: Any) -> dict[str, tor
     """The networks' tensors by original name, 1 × 1 convolutions of the VAE's attention in their original shape."""
     tensors = {names.unet_name(name, unet.config): tensor for name, tensor in unet.state_dict().items()}
     for name, tensor in vae.state_dict().items():
-        if names.is_vae_attention(name):
+        if ".attentions." in name and name.endswith(".weight") and "group_norm" not in name:
             tensor = tensor.reshape(*tensor.shape[:2], 1, 1)
         tensors[names.vae_name(name, vae.config)] = tensor
     if unet.config.use_linear_projection:

@@ -196,9 +196,4 @@ def rescaled_guidance(guided: torch.Tensor, conditioned: torch.Tensor) -> torch.
 def _step_arguments(sampler: Any, generators: list[torch.Generator], eta: float) -> dict[str, Any]:
     """What this sampler's step takes beside the prediction: eta for DDIM, generators for those that add noise."""
     accepted = inspect.signature(sampler.step).parameters
-    extra: dict[str, Any] = {}
-    if "eta" in accepted:
-        extra["eta"] = eta
-    if "generator" in accepted:
-        extra["generator"] = generators
-    return extra
+    return {name: value for name, value in {"eta": eta, "generator": generators}.items() if name in accepted}

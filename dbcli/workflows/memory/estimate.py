@@ -17,7 +17,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.estimate.fake_run import PassCost
+    from dbcli.diffusion.estimate.cost import PassCost
 
 # Textual inversion stands on no rung.
 ESTIMATED = ("full", "lora")
@@ -188,7 +188,7 @@ def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) ->
     import torch
 
     from dbcli.diffusion.devices import AUTOCAST
-    from dbcli.diffusion.estimate.speed import measured_speed
+    from dbcli.diffusion.estimate.cost import measured_speed
     from dbcli.diffusion.images import ENCODE_BATCH, RANDOM_CROPS
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
@@ -235,7 +235,7 @@ def _training(model: _Model, recipe: str) -> _Training:
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion.devices import idle_in_training
     from dbcli.diffusion.estimate import footprint
-    from dbcli.diffusion.estimate.fake_run import fake_tensors
+    from dbcli.diffusion.estimate.cost import fake_tensors
 
     trainable = make_trainable(base, profile, ())
     size, train = profile.images.resolution or base.resolution, profile.train
@@ -258,7 +258,7 @@ def _before(model: _Model, resolution: int | None, precision: str, at_once: tupl
 
     from dbcli.diffusion.devices import sampling_precision
     from dbcli.diffusion.estimate import footprint
-    from dbcli.diffusion.estimate.fake_run import fake_tensors
+    from dbcli.diffusion.estimate.cost import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place
 
