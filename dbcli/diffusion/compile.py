@@ -24,7 +24,7 @@ def compile_unet(unet: Any) -> None:
     device = next(unet.parameters()).device
     if device.type == "cpu" and not any(map(shutil.which, [os.environ.get("CXX", ""), *COMPILERS])):
         raise MachineError(
-            "Compiling for a CPU needs a C++ compiler, and there is none.",
+            "Compiling for a CPU needs a C++ compiler, but none is installed.",
             hint=f"apt install g++, or {WITHOUT}",
         )
     if device.type == "cuda" and find_spec("triton") is None:

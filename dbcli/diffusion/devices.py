@@ -33,7 +33,7 @@ def pick_device(wanted: str) -> torch.device:
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
-        raise UsageError(f"train.device is {wanted}, and this machine has none.", hint="--set train.device=cpu")
+        raise UsageError(f"train.device is {wanted}, but this machine has none.", hint="--set train.device=cpu")
     return device
 
 

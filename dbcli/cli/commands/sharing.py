@@ -100,7 +100,7 @@ def import_embedding(
         list[str] | None, typer.Option("--token", metavar="WORD", help="Its trigger word; the file's own by default.")
     ] = None,
     class_noun: Annotated[
-        list[str] | None, typer.Option("--class", metavar="NOUN", help="Its class noun, if the word means an object.")
+        list[str] | None, typer.Option("--class", metavar="NOUN", help="Its class noun, if it stands for an object.")
     ] = None,
     allow_collision: options.AllowCollision = False,
 ) -> None:

@@ -38,7 +38,7 @@ def rename(
     call = of(context)
     subject = give_name(call.layout, name, new_name)
     call.screen.document({"subject": subject.to_plain()})
-    call.screen.line(f"{name} is now {subject.name}; runs trained before still know it as {name}")
+    call.screen.line(f"{name} is now {subject.name}; earlier runs still know it as {name}")
 
 
 @subjects_app.command("set", short_help="Change a subject's identifier or class noun.")
@@ -116,7 +116,7 @@ def list_words(
     context: typer.Context,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Also measure how strong each word is, which loads the base."),
+        typer.Option("--measure", help="Also measure each word's strength; loads the base."),
     ] = False,
 ) -> None:
     """List identifiers and their subjects, here and in runs."""

@@ -207,7 +207,7 @@ def _show_drift(screen: Screen, report: Mapping[str, Any]) -> None:
         Column("PRES ↓", right=True),
         Column("DIV ↑", right=True),
     )
-    screen.table("The class alone, by the base and by the run; ↓ lower is better, ↑ higher", columns, rows)
+    screen.table("Images of the class, from the base and the run; ↓ lower is better, ↑ higher", columns, rows)
 
 
 def _number(value: float | None) -> str:

@@ -138,7 +138,7 @@ def _cause(base: Base) -> str:
             count = int((~torch.isfinite(parameter)).sum())
             if count:
                 return f"{part}.{name} holds {count} infinite or NaN weight{'' if count == 1 else 's'}"
-    return "every weight is finite, and what they compute is not"
+    return "every weight is finite, but the result is not"
 
 
 def _denoise(

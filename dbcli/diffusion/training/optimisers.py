@@ -59,7 +59,7 @@ def _adamw_8bit(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim
         import bitsandbytes  # type: ignore[import-not-found]  # an optional package
     except ImportError as fault:
         raise ConfigError(
-            "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
+            "train.optimizer is adamw8bit, but bitsandbytes is not installed.",
             hint=installing("bitsandbytes"),
         ) from fault
     optimiser: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(

@@ -93,7 +93,7 @@ class TrainSettings(Section):
     offset_noise: float = Field(default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel")
     on_divergence: Literal["stop", "lower-rate"] = Field(
         default="stop",
-        description="after a loss or weight that is not finite: stop, or go back a checkpoint at half the rate",
+        description="after a loss or weight that is not finite: stop, or go back one checkpoint and halve the rate",
     )
     rehearsal_share: float = Field(
         default=0.25, ge=0, le=0.9, description="with --from: what share of the photo rows shows earlier subjects"

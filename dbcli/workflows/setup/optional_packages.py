@@ -13,6 +13,6 @@ def require_extras(profile: Profile) -> None:
     """Raises ConfigError where a setting needs a package that is not installed, with the command that brings it."""
     if profile.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "train.optimizer is adamw8bit, and bitsandbytes is not installed.",
+            "train.optimizer is adamw8bit, but bitsandbytes is not installed.",
             hint=f"{installing('bitsandbytes')}; or --set train.optimizer=adafactor, which needs no package",
         )

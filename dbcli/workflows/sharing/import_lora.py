@@ -62,7 +62,7 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
         _check_words(lora, base)
         stage.advance()
     if not lora.says_strength:
-        progress.warn("The file does not say its alpha, and PEFT's adapter_config.json is not beside it: as its rank.")
+        progress.warn("The file does not say its alpha, nor does an adapter_config.json beside it; the rank is used.")
     _check_prediction(lora, base, source, progress)
     for line in lora.left_out:
         progress.note(f"{printable(source.name)} holds {printable(line)}: left out.")
@@ -134,7 +134,7 @@ def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progr
         said = V
     if said is not None and said != base.prediction_type:
         progress.warn(
-            f"{printable(file.name)} says that it was trained on a base that predicts {said}, and the project's "
+            f"{printable(file.name)} says that it was trained on a base that predicts {said}, but the project's "
             f"predicts {base.prediction_type}: images are likely to be wrong."
         )
 

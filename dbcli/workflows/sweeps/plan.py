@@ -144,7 +144,7 @@ class _Draft:
         with self._telling("judge: "):
             check_judge(self.sweep.judge, also=(GENERATE_ONLY,))
         if self.sweep.interference and self.sweep.judge == GENERATE_ONLY:
-            self.faults.append("interference: needs a judge, and judge is none")
+            self.faults.append("interference: needs a judge, but judge is none")
         name = self.sweep.name
         for suite in self.images.suite or ([] if self.images.prompts else [usual_suite(self.layout)]):
             # Those of a file lie relative to the sweep's own.

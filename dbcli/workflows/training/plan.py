@@ -58,7 +58,7 @@ class TrainingPlan:
         steps, count = self.profile.train.steps, len(self.subjects)
         if self.resumed is not None:
             record = self.resumed.record
-            changes = [f"From here on {line}" for line in self.resumed.lines]
+            changes = [f"From this step on: {line}" for line in self.resumed.lines]
             return [f"Resuming {record.name} at step {record.step} of {steps}.", *changes]
         lines = []
         if self.continuation is not None:

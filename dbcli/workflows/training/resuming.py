@@ -116,7 +116,7 @@ def _not_on_the_way(layout: Layout, record: RunRecord, changes: Mapping[str, Cha
             yield f"{key} is {_shown(before)} for the whole run; {_shown(after)} was requested"
     done = _steps_done(layout, record)
     if "train.steps" in changes and changes["train.steps"][1] < done:
-        yield f"train.steps: {changes['train.steps'][1]} was requested, and {done} steps are done"
+        yield f"train.steps: {changes['train.steps'][1]} was requested, but {done} steps are done"
 
 
 def _steps_done(layout: Layout, record: RunRecord) -> int:
