@@ -11,34 +11,22 @@ from collections.abc import Sequence
 
 import torch
 
+_WITH_PHOTOS = "every generated image with every photo of its subject"
+_WITH_TEXT = "every generated image with the text of its own prompt"
+_OF_CLASS = "every image of a random member of the class, drawn by the tuned model, with every photo"
+_AMONG_THEMSELVES = "1 - cosine over distinct pairs of images of one subject and prompt; not LPIPS, so not comparable with published DIV"
 # What each score is, once, for the record and for the tables. Order is the order of columns.
 DEFINITIONS: dict[str, dict[str, str]] = {
-    "dino": {
-        "title": "DINO", "judge": "dino", "better": "higher",
-        "pairing": "every generated image with every photo of its subject",
-    },
-    "clip_i": {
-        "title": "CLIP-I", "judge": "clip", "better": "higher",
-        "pairing": "every generated image with every photo of its subject",
-    },
-    "clip_t": {
-        "title": "CLIP-T", "judge": "clip", "better": "higher",
-        "pairing": "every generated image with the text of its own prompt",
-    },
-    "clip_t_l": {
-        "title": "CLIP-T-L", "judge": "clip_l", "better": "higher",
-        "pairing": "every generated image with the text of its own prompt",
-    },
-    "pres": {
-        "title": "PRES", "judge": "dino", "better": "lower",
-        "pairing": "every image of a random member of the class, drawn by the tuned model, with every photo",
-    },
-    "div": {
-        "title": "DIV", "judge": "dino", "better": "higher",
-        "pairing": "1 - cosine over distinct pairs of images of one subject and prompt; not LPIPS, so not "
-        "comparable with published DIV",
-    },
-}  # fmt: skip
+    name: {"title": title, "judge": judge, "better": better, "pairing": pairing}
+    for name, title, judge, better, pairing in (
+        ("dino", "DINO", "dino", "higher", _WITH_PHOTOS),
+        ("clip_i", "CLIP-I", "clip", "higher", _WITH_PHOTOS),
+        ("clip_t", "CLIP-T", "clip", "higher", _WITH_TEXT),
+        ("clip_t_l", "CLIP-T-L", "clip_l", "higher", _WITH_TEXT),
+        ("pres", "PRES", "dino", "lower", _OF_CLASS),
+        ("div", "DIV", "dino", "higher", _AMONG_THEMSELVES),
+    )
+}
 
 
 def _cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
