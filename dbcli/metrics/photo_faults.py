@@ -82,8 +82,7 @@ def near_duplicates(looks: Sequence[Look]) -> list[tuple[int, int]]:
         (one, other)
         for other in range(len(looks))
         for one in range(other)
-        if max(_alike(looks[one].small, looks[other].small), _alike(looks[one].mirrored, looks[other].small))
-        > NEAR_DUPLICATE
+        if max(looks[one].small @ looks[other].small, looks[one].mirrored @ looks[other].small) > NEAR_DUPLICATE
     ]
 
 
@@ -142,7 +141,3 @@ def _unit(pixels: Pixels) -> Pixels:
     flat = (pixels - pixels.mean(axis=(0, 1))).ravel()
     length = float(np.linalg.norm(flat))
     return flat / length if length > 1 else np.zeros_like(flat)
-
-
-def _alike(one: Pixels, other: Pixels) -> float:
-    return float(one @ other)

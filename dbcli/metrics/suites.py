@@ -14,7 +14,6 @@ A prompt may also be a mapping {text, label}, where the label stands in grids fo
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from typing import Any
 import yaml
 
 from dbcli.errors import ConfigError, PromptError
+from dbcli.hints import nearest
 
 DEFAULT_SUITE = "quick"
 _LIFELESS = frozenset({"toy", "stuffed", "plush", "teddy", "rubber", "robot", "wooden", "plastic", "ceramic"})
@@ -86,8 +86,8 @@ def load_suite(name_or_path: str | Path) -> Suite:
         return _read_suite(path)
     if text in shipped_suites():
         return _read_suite(_shipped_folder() / f"{text}.yaml")
-    near = difflib.get_close_matches(text, shipped_suites(), n=1)
-    guess = f" Did you mean {near[0]}?" if near else ""
+    near = nearest(text, shipped_suites())
+    guess = f" Did you mean {near}?" if near else ""
     raise ConfigError(
         f"There is no suite called {text!r}.{guess}",
         hint="shipped: " + ", ".join(shipped_suites()) + "; or a path to a .yaml suite or a .txt list of prompts",

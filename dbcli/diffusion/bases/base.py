@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,8 +128,8 @@ def _bases_like(source: str) -> str:
 def _ways_out(path: Path) -> str:
     """What there is instead of a path that leads nowhere: models beside it with a like name, else the usual ways."""
     beside = sorted(one.name for one in path.parent.iterdir()) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, beside, n=1)
-    return f"Did you mean --base {shlex.quote(str(path.parent / near[0]))}?" if near else hub.WAYS_OUT
+    near = nearest(path.name, beside)
+    return hub.WAYS_OUT if near is None else f"Did you mean --base {quoted(path.parent / near)}?"
 
 
 def load_base(

@@ -16,7 +16,6 @@ from dbcli.deadline import within
 from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
 from dbcli.errors import BaseMissing, DreamboothError, Unreachable
 
-REVISION_PATTERN = re.compile(r"[0-9a-f]{40}")
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 QUESTION_TIMEOUT_SECONDS = 3.0
 DEADLINE_SECONDS = 4.0  # looking up a name has no timeout of its own where the name server is silent
@@ -40,7 +39,7 @@ WAYS_OUT = "Use --base tiny (it is part of this program), or give a local path: 
 
 
 def is_revision(text: str) -> bool:
-    return REVISION_PATTERN.fullmatch(text) is not None
+    return re.fullmatch(r"[0-9a-f]{40}", text) is not None
 
 
 def is_repository(text: str) -> bool:

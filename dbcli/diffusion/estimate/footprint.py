@@ -79,10 +79,6 @@ def _conditioning(base: Base, rows: int) -> torch.Tensor:
     return torch.empty(rows, base.max_tokens, width, device=base.unet.device)
 
 
-def _adamw_bytes(parameter: torch.Tensor) -> int:
-    return 8 * parameter.numel()
-
-
 def _adamw_8bit_bytes(parameter: torch.Tensor) -> int:
     # Two moments of a byte with a float32 scale a block of 256; tensors under 4096 values stay whole.
     values = parameter.numel()
@@ -98,7 +94,7 @@ def _adafactor_bytes(parameter: torch.Tensor) -> int:
 
 
 OPTIMISER_BYTES: dict[str, Callable[[torch.Tensor], int]] = {
-    "adamw": _adamw_bytes,
+    "adamw": lambda parameter: 8 * parameter.numel(),
     "adamw8bit": _adamw_8bit_bytes,
     "adafactor": _adafactor_bytes,
 }

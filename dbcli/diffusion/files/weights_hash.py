@@ -50,29 +50,27 @@ def base_hash(weights_digest: str, facts: Mapping[str, Any]) -> str:
 
 def remembered_digest(files: Sequence[Path]) -> str | None:
     """The digest computed earlier for exactly these files, or None."""
-    if not _worth_remembering(files):
-        return None
+    file = _cache_file(files)
     try:
-        return str(json.loads(_cache_file(files).read_text(encoding="utf-8"))["digest"])
+        return None if file is None else str(json.loads(file.read_text(encoding="utf-8"))["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def remember_digest(files: Sequence[Path], digest: str) -> None:
     """Stores a digest for these files; a cache that cannot be written is no fault."""
-    if not _worth_remembering(files):
-        return
-    with contextlib.suppress(OSError):
-        save_json(_cache_file(files), {"digest": digest, "files": [str(path) for path in files]})
+    file = _cache_file(files)
+    if file is not None:
+        with contextlib.suppress(OSError):
+            save_json(file, {"digest": digest, "files": [str(path) for path in files]})
 
 
-def _worth_remembering(files: Sequence[Path]) -> bool:
-    return sum(path.stat().st_size for path in files) >= REMEMBER_FROM_BYTES
-
-
-def _cache_file(files: Sequence[Path]) -> Path:
+def _cache_file(files: Sequence[Path]) -> Path | None:
+    """Where the digest of these files is kept; None for files that are hashed as fast as they are looked up."""
     import platformdirs
 
+    if sum(path.stat().st_size for path in files) < REMEMBER_FROM_BYTES:
+        return None
     # Links are followed: the hub's cache is a folder of links to files named by content.
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
     key = hashlib.sha256(json.dumps([VERSION, states]).encode()).hexdigest()[:32]

@@ -131,8 +131,9 @@ def _from_hub(judge: str, source: str, offline: bool) -> JudgeFiles:
     except JudgeMissing:
         raise
     except Exception as error:  # each client and proxy has its own; to a person they all mean the same
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise JudgeMissing(
-            f"The judge {judge!r} ({source}) could not be fetched from the hub: {_first_line(error)}",
+            f"The judge {judge!r} ({source}) could not be fetched from the hub: {reason}",
             hint=ways_out(judge),
         ) from error
     return JudgeFiles(Path(folder) / weights, Path(folder), repository, info.sha)
@@ -146,8 +147,3 @@ def _from_cache(hub: Any, judge: str, repository: str, revision: str | None) -> 
     except (OSError, ValueError, JudgeMissing):
         return None
     return JudgeFiles(weights, folder, repository, folder.name)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
