@@ -14,7 +14,10 @@ import torch
 _WITH_PHOTOS = "every generated image with every photo of its subject"
 _WITH_TEXT = "every generated image with the text of its own prompt"
 _OF_CLASS = "every image of a random member of the class, drawn by the tuned model, with every photo"
-_AMONG_THEMSELVES = "1 - cosine over distinct pairs of images of one subject and prompt; not LPIPS, so not comparable with published DIV"
+_AMONG_THEMSELVES = (
+    "1 - cosine over distinct pairs of images of one subject and prompt; "
+    "not LPIPS, so not comparable with published DIV"
+)
 # What each score is, once, for the record and for the tables. Order is the order of columns.
 DEFINITIONS: dict[str, dict[str, str]] = {
     name: {"title": title, "judge": judge, "better": better, "pairing": pairing}

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
-from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser
-from dbcli.diffusion.training.optimizer_in_backward import stochastically_rounded
+from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, stochastically_rounded
 from dbcli.diffusion.training.state_files import read_state, write_state
 from dbcli.errors import ConfigError
 from tests.diffusion.small_trainers import (
