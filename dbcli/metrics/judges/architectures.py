@@ -51,7 +51,8 @@ def _timm_vit(files: JudgeFiles, config: dict[str, Any], device: str) -> Encoder
 def _open_clip(kind: str, files: JudgeFiles, device: str) -> Encoder:
     import open_clip  # type: ignore[import-untyped]  # it ships no types
 
-    described = files.folder is not None and (files.folder / "open_clip_config.json").is_file()
+    described = _read_json(files.folder / "open_clip_config.json") if files.folder else {}
+    vision = described["model_cfg"]["vision_cfg"] if described else {}
     name = f"local-dir:{files.folder}" if described else OPEN_CLIP_NAMES[kind]
     with _quiet():
         model = open_clip.create_model(name, pretrained=None, load_weights=False, device="cpu")
@@ -61,7 +62,9 @@ def _open_clip(kind: str, files: JudgeFiles, device: str) -> Encoder:
     size = settings["size"][0] if isinstance(settings["size"], tuple | list) else settings["size"]
     model = model.float().eval().to(device)
     return Encoder(
-        OPEN_CLIP_NAMES[kind] if not described else _described_name(files.folder),
+        f"CLIP ViT-{vision.get('width')}/{vision.get('patch_size')} x {vision.get('layers')}"
+        if described
+        else OPEN_CLIP_NAMES[kind],
         f"open_clip {open_clip.__version__}",
         Preprocessing(size, size, tuple(settings["mean"]), tuple(settings["std"])),
         encode_pixels=model.encode_image,
@@ -156,12 +159,6 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise ValueError("not a plain dictionary of tensors")
     return found
-
-
-def _described_name(folder: Path | None) -> str:
-    """The model's name by its hub tag where the config carries one, else by its shape."""
-    vision = _read_json((folder or Path()) / "open_clip_config.json")["model_cfg"]["vision_cfg"]
-    return f"CLIP ViT-{vision.get('width')}/{vision.get('patch_size')} x {vision.get('layers')}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
