@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,14 @@ from dbcli.diffusion.compile import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.devices import AUTOCAST, autocast, on_device
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.sampling.cached_cross_attention import cached_cross_attention
 from dbcli.diffusion.schedulers.samplers import NOISIEST, has_zero_snr, make_sampler
 from dbcli.errors import ImageNotFinite, Interrupted
 
 # How far guidance is rescaled where the base has zero terminal SNR (Lin et al. 2024, section 3.4): without it images
 # are overexposed, as nothing bounds what is predicted from pure noise.
 GUIDANCE_RESCALE = 0.7
+# The keys and values of cross-attention: a prompt's are the same at every sampling step.
+FROM_PROMPT = ("attn2.to_k", "attn2.to_v")
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,37 @@ def _denoise(
             on_denoise(len(seeds) * (done - reported))
         reported = done
     return latents
+
+
+@contextmanager
+def cached_cross_attention(unet: Any) -> Iterator[None]:
+    """Inside it keys and values are computed again only for another conditioning tensor; not one bit changes.
+
+    For sampling with fixed weights: they must not change inside.
+    """
+    changed = [module for name, module in unet.named_modules() if name.endswith(FROM_PROMPT)]
+    own = [module.__dict__.get("forward") for module in changed]
+    for module in changed:
+        module.forward = _remembering(module.forward)
+    try:
+        yield
+    finally:
+        for module, before in zip(changed, own, strict=True):
+            del module.forward
+            if before is not None:
+                module.forward = before
+
+
+def _remembering(project: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    kept: list[torch.Tensor] = []
+
+    def forward(conditioning: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        # By identity: the UNet hands the very tensor through that it was given.
+        if not kept or kept[0] is not conditioning:
+            kept[:] = [conditioning, project(conditioning, *rest, **named)]
+        return kept[1]
+
+    return forward
 
 
 def rescaled_guidance(guided: torch.Tensor, conditioned: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from dbcli.diffusion.adapters.attach import LoraOptions, add_lora
-from dbcli.diffusion.sampling.cached_cross_attention import cached_cross_attention
+from dbcli.diffusion.sampling.sample import cached_cross_attention
 from tests.diffusion import tiny_models
 
 
