@@ -269,7 +269,7 @@ def test_a_damaged_tokenizer_is_named(folder: Path) -> None:
 
 
 def test_words_that_mean_no_base(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="sd-v1-4|no base"):
+    with pytest.raises(UsageError, match="sd-v1-4|not a base"):
         resolve_base("sd-v9")
     for path in ("/nowhere/at/all", "./nothing", "model.safetensors", "~/nothing.ckpt"):
         with pytest.raises(BaseMissing, match="no base model at"):
