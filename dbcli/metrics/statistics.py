@@ -134,7 +134,9 @@ def _variance_of_mean(values: Array, weights: Array) -> tuple[float, float]:
     means = _subject_means(values, weights)
     subjects = len(values)
     if subjects == 1:
-        return _variance_over_prompts(values[0], shares[0], float(means[0]))
+        prompts = values.shape[1]
+        per_prompt = float((shares * (values - means) ** 2).sum()) * prompts / (prompts - 1)
+        return per_prompt * float((shares**2).sum()), float(prompts - 1)
     difficulty, noise, noise_degrees = _prompts_and_noise(values, weights > 0, means)
     from_noise = noise * float((shares**2).sum()) / subjects**2
     from_subjects, subject_degrees = float(means.var(ddof=1)) / subjects, float(subjects - 1)
@@ -148,12 +150,6 @@ def _variance_of_mean(values: Array, weights: Array) -> tuple[float, float]:
         return 0.0, subject_degrees
     spread = from_subjects**2 / subject_degrees + from_prompts**2 / max(values.shape[1] - 1, 1)
     return total, total**2 / spread
-
-
-def _variance_over_prompts(values: Array, shares: Array, mean: float) -> tuple[float, float]:
-    prompts = len(values)
-    per_prompt = float((shares * (values - mean) ** 2).sum()) * prompts / (prompts - 1)
-    return per_prompt * float((shares**2).sum()), float(prompts - 1)
 
 
 def _prompts_and_noise(values: Array, present: NDArray[np.bool_], means: Array) -> tuple[float, float, float]:
