@@ -45,12 +45,10 @@ def chosen_weights(component: str, names: Iterable[str]) -> WeightChoice | None:
         whole = re.compile(rf"{stem}(?:\.([A-Za-z0-9_.]+))?\.{ending}")
         index = re.compile(rf"{stem}\.{ending}\.index(?:\.([A-Za-z0-9_]+))?\.json")
         for name in present:
-            match, in_shards = whole.fullmatch(name), False
-            if match is None:
-                match, in_shards = index.fullmatch(name), True
+            match = whole.fullmatch(name) or index.fullmatch(name)
             if match is None:
                 continue
-            variant = match[1] or ""
+            variant, in_shards = match[1] or "", match.re is index
             shards = tuple(one for one in present if _is_shard(one, stem, ending, variant))
             choice = WeightChoice(shards, name, variant) if in_shards else WeightChoice((name,), None, variant)
             order = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)

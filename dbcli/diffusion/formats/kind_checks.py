@@ -34,18 +34,11 @@ def check_lora(weights: WeightFile) -> None:
     if not weights.names():
         raise BaseMissing(f"{weights.path} holds no layers.", hint="Download it again, or look for another file.")
     kind = kind_of(weights)
-    if kind.kind == "embedding":
-        raise UnsupportedFile(
-            f"{weights.path} is {kind.title}, not a LoRA.",
-            hint=f"dreambooth import-embedding {shlex.quote(str(weights.path))}",
-        )
     if kind.kind != "adapter":
-        raise UnsupportedFile(
-            f"{weights.path} is {kind.title}, not a LoRA.",
-            hint=f"dreambooth init myproj --base {shlex.quote(str(weights.path))}"
-            if kind.kind == "checkpoint"
-            else None,
-        )
+        takers = {"embedding": "import-embedding", "checkpoint": "init myproj --base"}
+        taker = takers.get(kind.kind)
+        hint = f"dreambooth {taker} {shlex.quote(str(weights.path))}" if taker else None
+        raise UnsupportedFile(f"{weights.path} is {kind.title}, not a LoRA.", hint=hint)
     if kind.family not in ("", SD):
         raise UnsupportedFile(f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1 and 2 can be read.")
     if kind.adapter not in READABLE:

@@ -100,19 +100,15 @@ def for_kohya(lora: LoraWeights) -> LoraWeights:
     return replace(lora, unet=_one_alpha(lora.unet), text_encoder=_one_alpha(text))
 
 
-def commonest_alpha(layers: Mapping[str, LoraLayer]) -> float:
-    """The alpha of most layers; layers of alpha 0 add nothing and are not asked, unless there are no others."""
-    alphas = Counter(layer.alpha for layer in layers.values() if layer.alpha != 0)
-    return alphas.most_common(1)[0][0] if alphas else 0.0
-
-
 def _alpha_in_weights(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
     most = max((layer.rank for layer in layers.values()), default=0)
     return {name: _filled(_rescaled(layer, float(layer.rank)), most) for name, layer in layers.items()}
 
 
 def _one_alpha(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
-    alpha = commonest_alpha(layers)
+    """All layers on the alpha of most; layers of alpha 0 add nothing and are not asked, unless there are no others."""
+    alphas = Counter(layer.alpha for layer in layers.values() if layer.alpha != 0)
+    alpha = alphas.most_common(1)[0][0] if alphas else 0.0
     return {name: layer if alpha == 0 else _rescaled(layer, alpha) for name, layer in layers.items()}
 
 
