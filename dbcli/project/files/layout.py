@@ -5,6 +5,8 @@ What lies inside a subject's, run's, suite's or sweep's own folder is named by t
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,176 +16,117 @@ from dbcli.project.files.names import check_name, printable
 SETTINGS_NAME = "dreambooth.yaml"
 
 
+class _ProjectPath:
+    """A path that every project has once, given relative to its root."""
+
+    def __init__(self, path: str) -> None:
+        self._parts = path.split("/")
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
+        return layout._inside(*self._parts)
+
+
+class _PathByName:
+    """A path of each run, subject and the like: called with a name, which is checked and stands for `{run}`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Callable[[str], Path]:
+        def path_of(name: str) -> Path:
+            path = re.sub(r"\{(.+?)\}", lambda what: check_name(name, what[1]), self._path)
+            return layout._inside(*path.split("/"))
+
+        return path_of
+
+
 @dataclass(frozen=True)
 class Layout:
     """Every path of one project. Names are checked; no path leaves `root`, and none passes through a link.
 
-    The methods raise UsageError or Refused for a bad name and Refused for a symbolic link below `root`.
+    The paths raise UsageError or Refused for a bad name and Refused for a symbolic link below `root`.
     """
 
     root: Path
 
-    @property
-    def settings_file(self) -> Path:
-        """The file that makes a folder a project."""
-        return self._inside(SETTINGS_NAME)
+    # The file that makes a folder a project.
+    settings_file = _ProjectPath(SETTINGS_NAME)
+    # Held while subjects or their identifiers change.
+    project_lock = _ProjectPath(".lock")
+    # Images of the bare base.
+    base_images_dir = _ProjectPath("images")
+    exports_dir = _ProjectPath("exports")
 
-    @property
-    def subjects_dir(self) -> Path:
-        return self._inside("subjects")
+    subjects_dir = _ProjectPath("subjects")
+    subject_dir = _PathByName("subjects/{subject}")
+    subject_file = _PathByName("subjects/{subject}/subject.yaml")
+    photos_dir = _PathByName("subjects/{subject}/photos")
+    # What of each photo is the subject: `0001.png` for the photo of that name, white where it is.
+    masks_dir = _PathByName("subjects/{subject}/masks")
+    # The crops of a subject's photos on one sheet, for a person's eye only.
+    contact_sheet = _PathByName("subjects/{subject}/contact-sheet.png")
 
-    def subject_dir(self, name: str) -> Path:
-        return self._inside("subjects", check_name(name, "subject"))
+    class_images_dir = _ProjectPath("reg")
+    class_image_set_dir = _PathByName("reg/{class image set}")
+    # Held by the one process that generates class images into a set.
+    class_image_set_lock = _PathByName("reg/{class image set}/.lock")
 
-    def subject_file(self, name: str) -> Path:
-        return self._inside("subjects", check_name(name, "subject"), "subject.yaml")
+    runs_dir = _ProjectPath("runs")
+    # Held for the moment in which a new run takes its number.
+    numbering_lock = _ProjectPath("runs/.lock")
+    run_dir = _PathByName("runs/{run}")
+    run_file = _PathByName("runs/{run}/run.json")
+    # Held by the one process that writes into a run.
+    run_lock = _PathByName("runs/{run}/.lock")
+    events_file = _PathByName("runs/{run}/events.jsonl")
+    checkpoints_dir = _PathByName("runs/{run}/checkpoints")
+    weights_dir = _PathByName("runs/{run}/weights")
+    images_dir = _PathByName("runs/{run}/images")
+    previews_dir = _PathByName("runs/{run}/previews")
+    # What was measured in training: probes.json, the probes' pictures, and weights that may become the result.
+    probes_dir = _PathByName("runs/{run}/probes")
+    # What a run was scored by: a folder a suite.
+    evals_dir = _PathByName("runs/{run}/eval")
 
-    def photos_dir(self, name: str) -> Path:
-        return self._inside("subjects", check_name(name, "subject"), "photos")
+    sweeps_dir = _ProjectPath("sweeps")
+    # The table, page and grid of one sweep or benchmark.
+    sweep_dir = _PathByName("sweeps/{sweep}")
+    # What a random seed of a sweep became: a second start goes on with it.
+    sweep_seed_file = _PathByName("sweeps/{sweep}/seed.json")
+    # Held by the one process that carries a sweep out.
+    sweep_lock = _PathByName("sweeps/{sweep}/.lock")
+    # What one cell ended with, whichever sweep asked for it.
+    cell_file = _PathByName("sweeps/.cells/{cell}.json")
+    # Held while one run or one cell of a sweep is made, on whichever machine.
+    work_lock = _PathByName("sweeps/.locks/{cell}.lock")
 
-    def masks_dir(self, name: str) -> Path:
-        """What of each photo is the subject: `0001.png` for the photo of that name, white where it is."""
-        return self._inside("subjects", check_name(name, "subject"), "masks")
-
-    def contact_sheet(self, name: str) -> Path:
-        """The crops of a subject's photos on one sheet, for a person's eye only."""
-        return self._inside("subjects", check_name(name, "subject"), "contact-sheet.png")
-
-    @property
-    def class_images_dir(self) -> Path:
-        return self._inside("reg")
-
-    def class_image_set_dir(self, key: str) -> Path:
-        return self._inside("reg", check_name(key, "class image set"))
+    # What may be deleted at any time: latents, text embeddings, features.
+    cache_dir = _ProjectPath(".cache")
+    # What judges computed of images and photos.
+    features_dir = _ProjectPath(".cache/features")
+    # Photos with grey backgrounds.
+    blanked_photos_dir = _ProjectPath(".cache/blanked")
+    # The files of the base, remembered by content.
+    base_files_file = _ProjectPath(".cache/base-files.json")
+    # What rare words were measured to mean to the base.
+    word_strengths = _ProjectPath(".cache/word-strengths.json")
+    # The prompts typed in `generate --interactive`.
+    prompt_history = _ProjectPath(".cache/prompts.history")
 
     def teacher_dir(self, set_key: str, key: str) -> Path:
         """What the base predicts for the images of a class image set, a folder a draw."""
         return self._inside("reg", check_name(set_key, "class image set"), check_name(f"teacher-{key}", "teacher"))
 
-    @property
-    def runs_dir(self) -> Path:
-        return self._inside("runs")
-
-    def run_dir(self, name: str) -> Path:
-        return self._inside("runs", check_name(name, "run"))
-
-    def run_file(self, name: str) -> Path:
-        return self._inside("runs", check_name(name, "run"), "run.json")
-
-    def events_file(self, name: str) -> Path:
-        return self._inside("runs", check_name(name, "run"), "events.jsonl")
-
-    def checkpoints_dir(self, name: str) -> Path:
-        return self._inside("runs", check_name(name, "run"), "checkpoints")
-
-    def weights_dir(self, name: str) -> Path:
-        return self._inside("runs", check_name(name, "run"), "weights")
-
-    def images_dir(self, name: str) -> Path:
-        return self._inside("runs", check_name(name, "run"), "images")
-
-    @property
-    def base_images_dir(self) -> Path:
-        """Images of the bare base."""
-        return self._inside("images")
-
-    @property
-    def exports_dir(self) -> Path:
-        return self._inside("exports")
-
-    @property
-    def features_dir(self) -> Path:
-        """What judges computed of images and photos."""
-        return self._inside(".cache", "features")
-
-    @property
-    def blanked_photos_dir(self) -> Path:
-        """Photos with grey backgrounds."""
-        return self._inside(".cache", "blanked")
-
-    @property
-    def base_files_file(self) -> Path:
-        """The files of the base, remembered by content."""
-        return self._inside(".cache", "base-files.json")
-
-    def previews_dir(self, name: str) -> Path:
-        return self._inside("runs", check_name(name, "run"), "previews")
-
-    def probes_dir(self, name: str) -> Path:
-        """What was measured in training: probes.json, the probes' pictures, and weights that may become the result."""
-        return self._inside("runs", check_name(name, "run"), "probes")
-
     def eval_dir(self, name: str, suite: str) -> Path:
         return self._inside("runs", check_name(name, "run"), "eval", check_name(suite, "suite"))
-
-    def evals_dir(self, name: str) -> Path:
-        """What a run was scored by: a folder a suite."""
-        return self._inside("runs", check_name(name, "run"), "eval")
 
     def comparison_dir(self, name: str, suite: str) -> Path:
         """Runs side by side under one suite: comparison.json, grid.png, report.html."""
         return self._inside("comparisons", check_name(name, "comparison"), check_name(suite, "suite"))
 
-    @property
-    def sweeps_dir(self) -> Path:
-        return self._inside("sweeps")
-
-    def sweep_dir(self, name: str) -> Path:
-        """The table, page and grid of one sweep or benchmark."""
-        return self._inside("sweeps", check_name(name, "sweep"))
-
-    def cell_file(self, key: str) -> Path:
-        """What one cell ended with, whichever sweep asked for it."""
-        return self._inside("sweeps", ".cells", f"{check_name(key, 'cell')}.json")
-
-    def sweep_seed_file(self, name: str) -> Path:
-        """What a random seed of a sweep became: a second start goes on with it."""
-        return self.sweep_dir(name) / "seed.json"
-
     def sweep_suite_file(self, name: str, suite: str) -> Path:
         """A suite of a sweep that does not ship: every machine that draws reads it there."""
         return self._inside("sweeps", check_name(name, "sweep"), "suites", f"{check_name(suite, 'suite')}.yaml")
-
-    def sweep_lock(self, name: str) -> Path:
-        """Held by the one process that carries a sweep out."""
-        return self._inside("sweeps", check_name(name, "sweep"), ".lock")
-
-    def work_lock(self, key: str) -> Path:
-        """Held while one run or one cell of a sweep is made, on whichever machine."""
-        return self._inside("sweeps", ".locks", f"{check_name(key, 'cell')}.lock")
-
-    @property
-    def cache_dir(self) -> Path:
-        """What may be deleted at any time: latents, text embeddings, features."""
-        return self._inside(".cache")
-
-    @property
-    def word_strengths(self) -> Path:
-        """What rare words were measured to mean to the base."""
-        return self._inside(".cache", "word-strengths.json")
-
-    @property
-    def prompt_history(self) -> Path:
-        """The prompts typed in `generate --interactive`."""
-        return self._inside(".cache", "prompts.history")
-
-    @property
-    def project_lock(self) -> Path:
-        """Held while subjects or their identifiers change."""
-        return self._inside(".lock")
-
-    @property
-    def numbering_lock(self) -> Path:
-        """Held for the moment in which a new run takes its number."""
-        return self._inside("runs", ".lock")
-
-    def run_lock(self, name: str) -> Path:
-        """Held by the one process that writes into a run."""
-        return self._inside("runs", check_name(name, "run"), ".lock")
-
-    def class_image_set_lock(self, key: str) -> Path:
-        """Held by the one process that generates class images into a set."""
-        return self._inside("reg", check_name(key, "class image set"), ".lock")
 
     def shown(self, path: Path) -> str:
         """Return `path` as a person sees it: relative to the project where it lies inside."""

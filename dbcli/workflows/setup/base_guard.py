@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from dbcli.errors import Refused
 from dbcli.project.files.atomic import sha256_of, write_json
 from dbcli.project.files.layout import Layout
+from dbcli.project.files.records import json_or_nothing
 
-FILE_NAME = "base-files.json"
 # A file's size, its time of change in ns, and the sha256 of its bytes.
 State = tuple[int, int, str]
 
@@ -26,7 +25,7 @@ def check_base_files(layout: Layout, base_hash: str) -> None:
             raise Refused(
                 f"{path} has changed since this project was created; its class images and runs would no longer fit.",
                 hint="put the old file back, or create a new project, or, if the change is meant, "
-                f"delete {layout.cache_dir / FILE_NAME} and base_hash in {layout.settings_file}",
+                f"delete {layout.base_files_file} and base_hash in {layout.settings_file}",
             )
 
 
@@ -36,14 +35,14 @@ def remember_base_files(layout: Layout, base_hash: str, files: Sequence[Path]) -
     states = {str(path): _state(path, known.get(str(path))) for path in files}
     if states != known:
         layout.cache_dir.mkdir(parents=True, exist_ok=True)
-        write_json(layout.cache_dir / FILE_NAME, {"schema": 1, "base_hash": base_hash, "files": states})
+        write_json(layout.base_files_file, {"schema": 1, "base_hash": base_hash, "files": states})
 
 
 def _known(layout: Layout, base_hash: str) -> dict[str, State]:
+    table = json_or_nothing(layout.base_files_file)
     try:
-        table = json.loads((layout.cache_dir / FILE_NAME).read_text(encoding="utf-8"))
         states = {str(name): (int(size), int(time), str(sha)) for name, (size, time, sha) in table["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
     return states if table.get("base_hash") == base_hash else {}
 
