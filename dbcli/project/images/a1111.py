@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -23,6 +24,13 @@ LEAST_USUAL = 2
 MAX_LINE = 100_000
 MAX_KEY = 60
 
+# A field with its comma, or what is none. A quoted value is all of a JSON string, and nothing follows it.
+_FIELD = re.compile(
+    r"""([^,:]*)  (?: : [ ]*  (?: ("(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*")\s*(?=,|\Z)
+                                | ([^,]*) ) )?  ,?""",
+    re.VERBOSE,
+)
+
 # Titles of AUTOMATIC1111 for what this program can draw with, beside those that it writes itself.
 _OTHER_TITLES = {
     "DPM++ 2M SDE": "dpm++-sde",
@@ -31,13 +39,11 @@ _OTHER_TITLES = {
     "DPM++ 2M SDE Karras": "dpm++-sde",
 }
 
-
 # Fields that are followed, and those that say nothing of how an image is drawn.
 _FOLLOWED = frozenset(
     {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Eta", "Eta DDIM", "Clip skip", "Version", "Model", "Model hash"}
     | {"Schedule type"}  # with the sampler
 )
-
 
 Number = TypeVar("Number", int, float)
 
@@ -87,35 +93,10 @@ def read_parameters(text: str) -> Parameters:
 
 def fields_of(line: str) -> Iterator[tuple[str, str]]:
     """The `Key: value` fields of a line in order; what has no key between two commas is passed over."""
-    decoder, place = json.JSONDecoder(), 0
-    while place < len(line):
-        comma = line.find(",", place)
-        end = len(line) if comma < 0 else comma
-        key, colon, _ = line[place:end].partition(":")
-        start = place + len(key) + 1
-        if not colon or not 0 < len(key.strip()) <= MAX_KEY:
-            place = end + 1
-            continue
-        while start < len(line) and line[start] == " ":
-            start += 1
-        value, place = _value(line, start, decoder)
-        yield key.strip(), value
-
-
-def _value(line: str, start: int, decoder: json.JSONDecoder) -> tuple[str, int]:
-    """The value that begins at a place, and where the next field begins."""
-    if line[start : start + 1] == '"':
-        try:
-            value, end = decoder.raw_decode(line, start)
-        except ValueError:
-            pass
-        else:
-            rest = line[end:].lstrip()
-            if not rest or rest.startswith(","):
-                return str(value), len(line) - len(rest) + 1
-    comma = line.find(",", start)
-    end = len(line) if comma < 0 else comma
-    return line[start:end].strip(), end + 1
+    for found in _FIELD.finditer(line):
+        key, quoted, plain = found[1].strip(), found[2], found[3]
+        if 0 < len(key) <= MAX_KEY and (quoted or plain) is not None:
+            yield key, json.loads(quoted) if quoted else plain.strip()
 
 
 def _divided(text: str) -> tuple[list[str], dict[str, str]]:
@@ -160,9 +141,9 @@ def _size(values: Mapping[str, str], unread: list[str]) -> tuple[int, int] | Non
     text = values.get("Size")
     if text is None:
         return None
-    width, _, height = text.partition("x")
-    if all(side.isascii() and side.isdecimal() and len(side) <= 5 and int(side) for side in (width, height)):
-        return int(width), int(height)
+    found = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    if found:
+        return int(found[1]), int(found[2])
     unread.append(f"Size: {text[:40]}")
     return None
 

@@ -25,14 +25,12 @@ RECIPE_KEY = "dreambooth"
 SAMPLER_TITLES = {
     "ddim": "DDIM",
     "ddpm": "DDPM",
-    "deis": "DEIS",
     "dpm++": "DPM++ 2M",
     "dpm++-karras": "DPM++ 2M Karras",
     "dpm++-sde": "DPM++ SDE",
     "euler": "Euler",
     "euler-a": "Euler a",
     "heun": "Heun",
-    "lms": "LMS",
     "pndm": "PLMS",
     "unipc": "UniPC",
 }

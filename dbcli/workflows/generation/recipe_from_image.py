@@ -169,16 +169,11 @@ def _is_here(layout: Layout, run: str, recipe: Recipe) -> bool:
 
 
 def _of_others(layout: Layout, read: Parameters, image: Path, progress: Progress) -> _Read:
-    from dbcli.diffusion.schedulers.samplers import SAMPLERS
-
-    sampler = read.sampler if read.sampler in SAMPLERS else None
     unread = list(read.unread)
-    if read.sampler is not None and sampler is None:
-        unread.append(f"Sampler: {read.values['Sampler']}")
     asked = {
         "steps": read.steps,
         "guidance": read.guidance,
-        "sampler": sampler,
+        "sampler": read.sampler,
         "eta": read.eta,
         "negative": read.negative,
         "clip_skip": read.clip_skip,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbcli.diffusion.schedulers.samplers import SAMPLERS
 from dbcli.project.files.names import without_control_characters
 from dbcli.project.images.a1111 import fields_of, read_parameters
 from dbcli.project.images.recipes import SAMPLER_TITLES, Recipe
@@ -109,6 +110,10 @@ def test_a_text_of_automatic1111() -> None:
 )
 def test_their_samplers_have_our_names(title: str, name: str) -> None:
     assert read_parameters(f"a\nSteps: 1, Sampler: {title}, Seed: 1").sampler == name
+
+
+def test_only_samplers_that_are_there_have_a_title() -> None:
+    assert set(SAMPLER_TITLES) <= set(SAMPLERS)
 
 
 def test_values_that_are_none_are_named_and_left_out() -> None:
