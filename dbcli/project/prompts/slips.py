@@ -1,4 +1,4 @@
-"""Reading a prompt for what was probably meant: a line for every slip with identifiers and class nouns."""
+"""Reading a prompt for what was probably meant: slips with identifiers and class nouns, and other programs' syntax."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from collections.abc import Mapping, Sequence
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import Words
 from dbcli.project.prompts.token_claims import known_words
+
+# A weight: (word:1.3). A file: <lora:name:0.8>, <hypernet:name:1>. Editing while it is drawn: [cat:dog:0.5].
+_WEIGHT = re.compile(r"\([^()]*:\s*[-+]?[0-9]*\.?[0-9]+\s*\)")
+_FILE = re.compile(r"<(?:lora|lyco|hypernet|embedding)\s*:[^<>]*>", re.IGNORECASE)
+_EDITING = re.compile(r"\[[^\[\]]*:[^\[\]]*:\s*[0-9]*\.?[0-9]+\s*\]")
+# Choices by turns or by chance: [cat|dog], {red|blue}. Emphasis that plain text never has: ((word)), [[word]].
+_CHOICE = re.compile(r"\[[^\[\]]*\|[^\[\]]*\]|\{[^{}]*\|[^{}]*\}")
+_DOUBLED = re.compile(r"(?<!\\)(?:\(\([^()]+\)\)|\[\[[^\[\]]+\]\])")
+# Between chunks and between prompts, in capitals, as words of their own.
+_KEYWORD = re.compile(r"(?<!\S)(?:BREAK|AND)(?!\S)")
+# Emphasis without a number, too usual in plain text to be told apart there: (word), [word], {word}.
+_EMPHASIS = re.compile(r"(?<!\\)(?:\([^()]+\)|\[[^\[\]]+\]|\{[^{}]+\})")
 
 
 def slips(
@@ -114,3 +126,14 @@ def _misspelt(words: list[str], learnt: Mapping[str, Words]) -> list[str]:
         if near and word not in known_words() and abs(len(word) - len(near[0])) <= 1:
             return [f"'{printable(word)}' looks like a typo of '{identifiers[near[0]].text}'."]
     return []
+
+
+def foreign_syntax(prompt: str, *, emphasis: bool = False) -> list[str]:
+    """Return the pieces of a prompt that another program would obey, in their order by kind.
+
+    `emphasis` adds brackets without a number, which weigh words only in a prompt of another program.
+    """
+    # In a text that is all capitals AND is a word like any other.
+    keywords = [] if prompt == prompt.upper() else [_KEYWORD]
+    patterns = (_DOUBLED, _CHOICE, _WEIGHT, _FILE, _EDITING, *keywords, *([_EMPHASIS] if emphasis else []))
+    return list(dict.fromkeys(match.group() for pattern in patterns for match in pattern.finditer(prompt)))

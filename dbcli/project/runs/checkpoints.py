@@ -1,4 +1,4 @@
-"""Checkpoint folders of a run: complete ones, told by a manifest that is written last, and nothing else."""
+"""Checkpoint folders of a run and the weights it ended with: complete ones, told by a manifest written last."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from dbcli.errors import RunMissing, UnsafeFile
 from dbcli.project.files.atomic import remove_folder, remove_leftovers
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault, write_whole
+from dbcli.project.runs.run_store import RunRecord
 
 FOLDER_PATTERN = re.compile(r"step-(\d{6,9})")
+# The adapter of a LoRA run, in the folder of its weights.
+LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 def save_checkpoint(
@@ -88,3 +92,20 @@ def newest_checkpoint(layout: Layout, run: str, on_damage: Callable[[str], None]
 def is_complete(folder: Path) -> bool:
     """Whether a folder holds a manifest and every file it names, byte for byte."""
     return first_fault(folder) is None
+
+
+def checked_weights(layout: Layout, record: RunRecord) -> Path:
+    """The folder of a run's weights, every file compared with the manifest they were written with.
+
+    Raises RunMissing where the folder is gone, UnsafeFile naming the file that is damaged.
+    """
+    folder = layout.weights_dir(record.name)
+    if not folder.is_dir():
+        raise RunMissing(f"{layout.shown(folder)} does not exist.", hint=f"dreambooth runs show {record.name}")
+    fault = first_fault(folder)
+    if fault is not None:
+        raise UnsafeFile(
+            f"The weights of the run {record.name} are damaged: {fault}.",
+            hint="put the file back from a copy, or train that run again",
+        )
+    return folder

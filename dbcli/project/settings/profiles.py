@@ -18,7 +18,7 @@ from dbcli.hints import nearest
 from dbcli.project.files.names import printable
 from dbcli.project.files.records import fault_text
 from dbcli.project.files.yaml_files import parse_value, read_yaml
-from dbcli.project.settings.contradictions import contradictions
+from dbcli.project.settings.combinations import contradictions
 from dbcli.project.settings.profile_settings import FROZEN, Profile, Section
 
 

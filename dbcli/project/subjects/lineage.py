@@ -11,8 +11,8 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import MANIFEST_NAME
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import Claim, check_tokens, clash_of_noun
+from dbcli.project.runs.checkpoints import checked_weights
 from dbcli.project.runs.run_store import RunRecord, RunSubject, load_run
-from dbcli.project.runs.weights import checked_weights
 from dbcli.project.subjects.registry import TokenCheck
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import load_subject, verify_photos

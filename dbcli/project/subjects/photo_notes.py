@@ -12,7 +12,7 @@ from dbcli.errors import SubjectError
 from dbcli.project.files.atomic import sha256_of, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable, without_control_characters
-from dbcli.project.subjects.caption_files import CaptionFiles, read_caption
+from dbcli.project.subjects.captions import CaptionFiles, read_caption
 from dbcli.project.subjects.photos import MODERN_SUFFIXES, PHOTO_SUFFIXES
 from dbcli.project.subjects.subject_record import Subject
 

@@ -17,8 +17,13 @@ from typing import TYPE_CHECKING
 from dbcli.errors import PhotoError
 from dbcli.project.files.names import printable
 from dbcli.project.images.pixels import NeedsPackage, NotUsable, decode, is_modern, to_png
-from dbcli.project.subjects.caption_files import CAPTION_SUFFIXES, CaptionFiles, read_caption
-from dbcli.project.subjects.caption_tables import is_caption_table, read_caption_tables
+from dbcli.project.subjects.captions import (
+    CAPTION_SUFFIXES,
+    CaptionFiles,
+    is_caption_table,
+    read_caption,
+    read_caption_tables,
+)
 
 if TYPE_CHECKING:
     from PIL import Image

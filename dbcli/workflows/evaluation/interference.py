@@ -11,8 +11,8 @@ from dbcli.errors import PromptError
 from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.runs.interference_records import FILE_NAME, SUITE_NAME, bleeding_lines
 from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.runs.score_files import INTERFERENCE_FILE, INTERFERENCE_SUITE, bleeding_lines
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.generate import class_prompt
@@ -100,15 +100,15 @@ def measure_interference(
         "seed": first,
         "judge": judges.dino.describe(),
     }
-    write_json(folder / FILE_NAME, report)
+    write_json(folder / INTERFERENCE_FILE, report)
     chart = _write_page(layout, record, report, images, folder)
     lines = bleeding_lines(report["nearest"])
-    return Interference(record.name, report, folder / FILE_NAME, folder / "report.html", chart, lines)
+    return Interference(record.name, report, folder / INTERFERENCE_FILE, folder / "report.html", chart, lines)
 
 
 def _suite_name(composition: Composition) -> str:
     others = [str(record.number) for record in composition.records[1:]]
-    return "-with-".join([SUITE_NAME, "-".join(others)]) if others else SUITE_NAME
+    return "-with-".join([INTERFERENCE_SUITE, "-".join(others)]) if others else INTERFERENCE_SUITE
 
 
 def _texts(record: RunRecord, suites: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.images.a1111 import Parameters, read_parameters
 from dbcli.project.images.recipes import PARAMETERS_KEY, RECIPE_KEY, Recipe, read_recipe, read_text_chunks
-from dbcli.project.prompts.foreign_syntax import foreign_syntax
+from dbcli.project.prompts.slips import foreign_syntax
 from dbcli.project.runs.run_store import find_run
 from dbcli.project.seeds import LAST_SEED, RANDOM, RULE, SEEDS, is_seed
 from dbcli.project.settings.profile_settings import Profile

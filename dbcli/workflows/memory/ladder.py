@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dbcli.project.settings.contradictions import contradictions
+from dbcli.project.settings.combinations import contradictions
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.workflows.setup.effective_settings import default_profile

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from dbcli.errors import Refused, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs.checkpoints import checkpoint_folder, checkpoint_steps
+from dbcli.project.runs.checkpoints import checked_weights, checkpoint_folder, checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.runs.weights import checked_weights
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.workflows.models.trainable import start_trainable
 from dbcli.workflows.setup.effective_settings import profile_of

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbcli.project.files.layout import Layout
+from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord, RunSubject
-from dbcli.project.runs.weights import LORA_FILE
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.models.layer_targets import require_layers
 from dbcli.workflows.models.textual_inversion import INVERSION, open_words

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from dbcli.project.files.atomic import remove_leftovers
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.manifests import write_whole
+from dbcli.project.runs.checkpoints import LORA_FILE, checked_weights
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.runs.weights import LORA_FILE, checked_weights
 from dbcli.workflows.models.at_checkpoint import is_result, put_checkpoint, require_base, require_checkpoint
 from dbcli.workflows.models.textual_inversion import INVERSION, read_words, write_words
 from dbcli.workflows.progress import Progress

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from dbcli.errors import PromptError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.prompts.foreign_syntax import foreign_syntax
 from dbcli.project.prompts.identifiers import Words, says
-from dbcli.project.prompts.slips import slips
+from dbcli.project.prompts.slips import foreign_syntax, slips
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.prompt_text import cleaned, from_word

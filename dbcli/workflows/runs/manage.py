@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from dbcli.errors import Refused
 from dbcli.project.files.layout import Layout
-from dbcli.project.runs import interference_records
 from dbcli.project.runs.checkpoints import checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord, damaged_runs, find_run, list_runs, newest_run, remove_run
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
+from dbcli.project.runs.score_files import bleeding as bleeding
 from dbcli.project.subjects.known_runs import FINISHED, UNFINISHED, run_meant
 from dbcli.workflows.runs.differences import distinguishing
 
@@ -64,8 +64,3 @@ def remove(layout: Layout, name: str) -> None:
             hint=f"dreambooth train --resume {needs[0]}, or remove that one first",
         )
     remove_run(layout, name)
-
-
-def bleeding(layout: Layout, name: str) -> list[str]:
-    """A line for every subject of a run that went to another one when its interference was last measured."""
-    return interference_records.bleeding(layout, name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from dbcli.errors import UsageError
-from dbcli.hints import nearest
+from dbcli.errors import ConfigError, UsageError
+from dbcli.hints import installing, nearest
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.runs.resumable import Change, changed_settings
@@ -156,3 +157,12 @@ def _for_subjects(profile: str, subjects: int) -> dict[str, Any]:
     if profile in shipped_profiles() and "steps" in found.get("train", {}):
         found["train"]["steps"] *= subjects
     return found
+
+
+def require_extras(profile: Profile) -> None:
+    """Raises ConfigError where a setting needs a package that is not installed, with the command that brings it."""
+    if profile.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "train.optimizer is adamw8bit, but bitsandbytes is not installed.",
+            hint=f"{installing('bitsandbytes')}; or --set train.optimizer=adafactor, which needs no package",
+        )

@@ -10,8 +10,8 @@ from dbcli.errors import Refused, UnsupportedFile, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
+from dbcli.project.runs.checkpoints import LORA_FILE, checked_weights
 from dbcli.project.runs.run_store import RunRecord, append_event
-from dbcli.project.runs.weights import LORA_FILE, checked_weights
 from dbcli.workflows.models.textual_inversion import INVERSION, export_words, read_words, spellings
 from dbcli.workflows.models.weights import bundled_words
 from dbcli.workflows.progress import Progress

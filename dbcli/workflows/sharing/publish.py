@@ -20,8 +20,8 @@ from dbcli.project.files.atomic import temporary_folder, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe, read_recipe
 from dbcli.project.prompts.identifiers import Words, render_with
+from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.runs.weights import LORA_FILE
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
 from dbcli.workflows.progress import Progress

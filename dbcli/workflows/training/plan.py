@@ -8,15 +8,14 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs.resumable import Change
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import settled
-from dbcli.project.settings.cautions import cautions
+from dbcli.project.settings.combinations import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.memory.estimate import ESTIMATED, MemoryEstimate, choose_recipe, estimate_recipe
 from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.setup.effective_settings import AUTO, resolve_profile
-from dbcli.workflows.setup.optional_packages import require_extras
+from dbcli.workflows.setup.effective_settings import AUTO, require_extras, resolve_profile
 from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
 from dbcli.workflows.training import continuation as continuing
 from dbcli.workflows.training.prompts import check_training_prompts, settle_captions

@@ -21,8 +21,7 @@ from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import load_subject
 from dbcli.workflows.probes.schedule import plan_of
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.setup.effective_settings import profile_of
-from dbcli.workflows.setup.optional_packages import require_extras
+from dbcli.workflows.setup.effective_settings import profile_of, require_extras
 from dbcli.workflows.training.continuation import CONTINUABLE
 from dbcli.workflows.training.plan import Resumption, TrainingPlan
 from dbcli.workflows.training.prompts import check_training_prompts

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dbcli.errors import ConfigError
-from dbcli.project.settings.contradictions import contradictions
+from dbcli.project.settings.combinations import contradictions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.workflows.memory import ladder

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dbcli.project.settings.cautions import cautions
+from dbcli.project.settings.combinations import cautions
 from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
 
 
