@@ -49,7 +49,7 @@ def read_dataset(folder: Path) -> Dataset:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{folder} is not a copy of the google/dreambooth dataset: {LIST_FILE} cannot be read ({error}).",
-            hint="--dataset DIR, the folder that holds prompts_and_classes.txt and the subjects' folders",
+            hint="--dataset DIR, the folder that contains prompts_and_classes.txt and the subjects' folders",
         ) from error
     classes = _classes(lines)
     things, creatures = _prompts_after(lines, "object prompts"), _prompts_after(lines, "live subject prompts")

@@ -212,7 +212,7 @@ def _prompt_faults(kind: str, entries: Any) -> Iterator[str]:
         if isinstance(entry, dict) and not all(isinstance(part, str) for part in entry.values()):
             yield f"{place}: text, label and task must be text"
         if not isinstance(text, str) or not text.strip():
-            yield f"{place}: expected text, found {text!r} (quote a prompt that holds ': ' or begins with {{)"
+            yield f"{place}: expected text, found {text!r} (quote a prompt that contains ': ' or begins with {{)"
             continue
         for field in _FIELD.findall(text):
             if field not in {"identifier", "class"}:

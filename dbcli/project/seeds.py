@@ -38,7 +38,7 @@ def first_seed(seed: int, *, count: int = 1, option: str = "--seed") -> int:
         return random_seed(count)
     if seed + count > SEEDS:
         raise UsageError(
-            f"{option} {seed} is too near the last seed, {LAST_SEED}, for {count} images, whose seeds count up.",
+            f"{option} {seed} is too close to the last seed, {LAST_SEED}, for {count} images, whose seeds count up.",
             hint=f"{option} {max(0, SEEDS - count)} or less",
         )
     return seed

@@ -72,7 +72,7 @@ def test_add_subject_asks_checks_each_answer_and_takes_dropped_files(
         terminal.type(str(folder).replace(" ", "\\ ").replace("&", "\\&") + " " + ENTER)
         terminal.wait_for("What kind of thing is rex")
         terminal.type("{x}" + ENTER)
-        terminal.wait_for("mean something else in a prompt")
+        terminal.wait_for("another meaning in a prompt")
         terminal.type("dog" + ENTER)
         assert terminal.end() == 0
         assert "Subject rex: 3 photos of a dog" in terminal.text

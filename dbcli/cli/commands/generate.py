@@ -32,7 +32,7 @@ def generate(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="1,0.8", help="Weight of each --run, 1 by default; negative: away from it."),
+        typer.Option("--weights", metavar="1,0.8", help="Weight of each --run, 1 by default; negative subtracts it."),
     ] = None,
     checkpoint: options.Checkpoint = None,
     count: Annotated[int | None, typer.Option("-n", "--count", help="Images per prompt.")] = None,

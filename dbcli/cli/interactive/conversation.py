@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # command -> (the setting it changes, how its value is read, help)
 SETTINGS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "seed": ("seed", int, "seed of the next image; later ones count up from it, -1: random"),
+    "seed": ("seed", int, "seed of the next image; later ones count up; -1: random"),
     "steps": ("steps", int, "sampling steps"),
     "n": ("count", int, "images per prompt"),
     "guidance": ("guidance", float, "guidance scale"),
@@ -27,7 +27,7 @@ SWITCHES = {
     "show": "show images in this terminal: on or off",
 }
 ACTIONS = {
-    "again": "repeat the last prompt, with the settings changed since, or with the next seeds",
+    "again": "repeat the last prompt with changed settings or, if none changed, with the next seeds",
     "settings": "show the current settings",
     "help": "show this list",
     "quit": "quit; so does Ctrl-D",

@@ -164,7 +164,7 @@ def _give_buffers(network: nn.Module) -> None:
     for module in network.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             if name != "position_ids":
-                raise UnsafeFile(f"The network keeps a buffer {name!r} that no model file holds.")
+                raise UnsafeFile(f"The network keeps a buffer {name!r} that no model file has.")
             values = torch.arange(buffer.shape[-1], device="cpu").expand(buffer.shape).clone()
             module.register_buffer(name, values, persistent=False)
 
@@ -179,13 +179,13 @@ def match_names(network: nn.Module, entries: Mapping[str, Entry], where: str) ->
     missing = [name for name in expected if name not in plan]
     if missing:
         raise BaseMissing(
-            f"{where} lacks {len(missing)} of {len(expected)} tensors, the first is {missing[0]}.",
+            f"{where} lacks {len(missing)} of {len(expected)} tensors, starting with {missing[0]}.",
             hint="Only complete Stable Diffusion 1.x and 2.x models can be a base.",
         )
     known = {name.removeprefix("text_model.") for name in expected}
     strange = [name for name in entries if name not in known and not IGNORED_NAME.search(name)]
     if strange:
-        raise UnsafeFile(f"{where} holds {len(strange)} tensors too many, the first is {strange[0]}.")
+        raise UnsafeFile(f"{where} has {len(strange)} unexpected tensors, starting with {strange[0]}.")
     for name, shape in expected.items():
         if _squeezed(plan[name].shape) != _squeezed(shape):
             raise UnsafeFile(f"{where}: {name} has the shape {list(plan[name].shape)}, not {list(shape)}.")

@@ -99,7 +99,7 @@ def resolve_base(source: str, revision: str | None = None, *, offline: bool = Fa
     if (page := _PAGE.match(source)) is not None:
         raise UsageError(f"{source} is a page of the hub; its id is {page[1]}.", hint=f"--base {page[1]}")
     if _looks_like_a_path(source):
-        raise BaseMissing(f"There is not a base model at {path}.", hint=_ways_out(path))
+        raise BaseMissing(f"There is no base model at {path}.", hint=_ways_out(path))
     if not hub.is_repository(source):
         raise UsageError(f"{source!r} is not a base model.", hint=_bases_like(source))
     commit = hub.resolve_revision(source, revision, offline=offline)

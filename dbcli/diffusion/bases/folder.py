@@ -118,7 +118,7 @@ def _instead_of(folder: Path) -> str:
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".ckpt")]
     if len(files) == 1:
         return f"--base {shlex.quote(str(files[0]))}"
-    return "Give the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
+    return "Give the folder that contains unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
 
 
 def _check_class(config: dict[str, Any], component: str, folder: Path) -> None:
@@ -136,7 +136,7 @@ def weight_files(folder: Path, component: str) -> tuple[list[Path], list[str]]:
     if choice is None:
         stem = STEMS[component]["safetensors"]
         raise BaseMissing(
-            f"{folder} holds no weights ({stem}.safetensors, or in shards with {stem}.safetensors.index.json).",
+            f"{folder} contains no weights ({stem}.safetensors, or in shards with {stem}.safetensors.index.json).",
             hint="Download or copy the whole folder again.",
         )
     name = choice.index or choice.files[0]

@@ -76,8 +76,8 @@ USUAL_SAMPLE_SIZE = 64
 # Schedulers by the start of their class, and what a UNet under them predicts instead of noise or v.
 _OTHER_PREDICTIONS = (
     ("FlowMatch", "a flow-matching model"),
-    ("EDM", "a model of the EDM kind"),
-    ("CosineDPM", "a model of the EDM kind"),
+    ("EDM", "an EDM model"),
+    ("CosineDPM", "an EDM model"),
 )
 
 
@@ -116,7 +116,7 @@ def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: boo
     if lacking:
         only_vae = lacking == ["no autoencoder (VAE)"]
         raise BaseMissing(
-            f"{path} holds {' and '.join(lacking)}.",
+            f"{path} contains {' and '.join(lacking)}.",
             hint="--vae FILE_OR_FOLDER gives one beside it." if only_vae else "Use the complete checkpoint.",
         )
 
@@ -149,7 +149,7 @@ def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseM
     if kind.kind in ("unet", "checkpoint"):
         what = "a UNet alone" if kind.kind == "unet" else "not a complete checkpoint"
         return BaseMissing(
-            f"{path} is {what}: it holds no base in the original layout.",
+            f"{path} is {what}: it contains no base in the original layout.",
             hint="Give the complete checkpoint, or the diffusers folder that the file belongs to.",
         )
     if kind.kind == "unknown":

@@ -52,7 +52,7 @@ def open_weights(path: Path) -> WeightFile:
         return unscaled(PickleFile(path))
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise UnsafeFile(
-            f"{path} is not a checkpoint of a current torch (a zip archive).",
+            f"{path} is not in the format of torch 1.6 and later (a zip archive).",
             hint=how_to_get_again(path)
             if is_in_hub_cache(path)
             else "Files from before torch 1.6 and truncated ones are not safe to read; find the model as .safetensors.",

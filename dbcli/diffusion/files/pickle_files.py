@@ -58,12 +58,12 @@ class PickleFile:
         nested = content.get("state_dict") if isinstance(content, dict) else None
         tensors = _named_vectors(content) or (nested if isinstance(nested, dict) else content)
         if not isinstance(tensors, dict):
-            raise UnsafeFile(f"{path} holds no table of tensors.")
+            raise UnsafeFile(f"{path} contains no table of tensors.")
         self._tensors: dict[str, torch.Tensor] = {
             name: value for name, value in tensors.items() if isinstance(name, str) and _is_plain(value)
         }
         if not self._tensors:
-            raise UnsafeFile(f"{path} holds no tensors.")
+            raise UnsafeFile(f"{path} contains no tensors.")
         _check_sizes(path, self._tensors)
         self.metadata = _plain_facts(content)
 
@@ -117,7 +117,7 @@ def _check_archive(path: Path) -> None:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise UnsafeFile(f"{path} is compressed or encrypted inside, which no torch checkpoint is.")
         if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE_BYTES:
-            raise UnsafeFile(f"{path} holds a pickle of {entry.file_size} bytes, more than {MAX_PICKLE_BYTES}.")
+            raise UnsafeFile(f"{path} contains a pickle of {entry.file_size} bytes, more than {MAX_PICKLE_BYTES}.")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise UnsafeFile(f"{path} describes more bytes than it has.")
 
@@ -128,7 +128,7 @@ def _read_pickle(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises many kinds for a damaged file; none may reach a person
         raise UnsafeFile(
-            f"{path} holds more than plain tensors, or is damaged; it was not opened ({_reason(error)}).",
+            f"{path} contains more than plain tensors, or is damaged; it was not opened ({_reason(error)}).",
             hint="Use the model as .safetensors.",
         ) from error
 

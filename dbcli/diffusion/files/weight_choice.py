@@ -77,7 +77,7 @@ def files_of(folder: Path, choice: WeightChoice) -> list[Path]:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise BaseMissing(
-            f"{folder} lacks {len(missing)} of {len(files)} files with weights, the first is {missing[0].name}.",
+            f"{folder} lacks {len(missing)} of {len(files)} files with weights, starting with {missing[0].name}.",
             hint="Download or copy the whole folder again.",
         )
     return files

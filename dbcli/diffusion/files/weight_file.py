@@ -82,7 +82,7 @@ class ScaledFile(RenamedFile):
             shape = weights.shape(scale)
             if shape not in ((), (1,)) and math.prod(shape) != weights.shape(name)[0]:
                 raise UnsupportedFile(
-                    f"{self.path} holds 8-bit floats with a scale of the shape {list(shape)} for {name}.",
+                    f"{self.path} contains 8-bit floats with a scale of the shape {list(shape)} for {name}.",
                     hint="Use the model in fp16, bf16 or fp32.",
                 )
 

@@ -38,7 +38,7 @@ def read_embedding(path: Path) -> WordVectors:
     """Reads the vectors of one word, as this program writes them. Raises what `read_embeddings` raises."""
     words = read_embeddings(path)
     if len(words) != 1:
-        raise UnsupportedFile(f"{path} holds {len(words)} words, not one.")
+        raise UnsupportedFile(f"{path} contains {len(words)} words, not one.")
     return words[0]
 
 
@@ -56,12 +56,12 @@ def read_embeddings(path: Path) -> list[WordVectors]:
         )
     weights = open_weights(path)
     if not weights.names():
-        raise BaseMissing(f"{path} holds no vectors.", hint="Download it again, or look for another file.")
+        raise BaseMissing(f"{path} contains no vectors.", hint="Download it again, or look for another file.")
     bundled = {match["word"]: name for name in weights.names() if (match := BUNDLED.fullmatch(name))}
     check_embedding(weights)
     nameless = [name for name in weights.names() if name in NAMELESS]
     if len(nameless) > 1:
-        raise UnsupportedFile(f"{path} holds vectors for several text encoders ({', '.join(nameless)}).")
+        raise UnsupportedFile(f"{path} contains vectors for several text encoders ({', '.join(nameless)}).")
     words = bundled or {path.stem if name in NAMELESS else name: name for name in weights.names()}
     # AUTOMATIC1111's pickles name a parameter for every word.
     return [WordVectors(word.removeprefix("string_to_param."), _vectors(weights, name)) for word, name in words.items()]
@@ -72,8 +72,8 @@ def _vectors(weights: WeightFile, name: str) -> torch.Tensor:
     if len(shape) not in (1, 2) or shape[-1] == 0:
         raise UnsafeFile(f"{path}: {name} has the shape {list(shape)}, which is no table of vectors.")
     if len(shape) == 2 and not 1 <= shape[0] <= MOST_VECTORS:
-        raise UnsafeFile(f"{path} holds {shape[0]} vectors; a prompt has room for {MOST_VECTORS} at most.")
+        raise UnsafeFile(f"{path} contains {shape[0]} vectors; a prompt has room for {MOST_VECTORS} at most.")
     vectors = weights.read(name).float()
     if not bool(vectors.isfinite().all()):
-        raise UnsafeFile(f"{path} holds numbers that are not finite; every image would be black.")
+        raise UnsafeFile(f"{path} contains numbers that are not finite; every image would be black.")
     return vectors.reshape(-1, shape[-1])

@@ -32,7 +32,7 @@ def check_base_kind(path: Path, *, needs_vae: bool) -> None:
 def check_lora(weights: WeightFile) -> None:
     """Raises UnsupportedFile for what is no LoRA for Stable Diffusion 1 or 2, BaseMissing for a file without layers."""
     if not weights.names():
-        raise BaseMissing(f"{weights.path} holds no layers.", hint="Download it again, or look for another file.")
+        raise BaseMissing(f"{weights.path} contains no layers.", hint="Download it again, or look for another file.")
     kind = kind_of(weights)
     if kind.kind != "adapter":
         takers = {"embedding": "import-embedding", "checkpoint": "init myproj --base"}

@@ -86,7 +86,7 @@ def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:
             continue
         split = split_name(name)
         if split is None:
-            raise UnsupportedFile(f"{weights.path} holds {name}, which is no part of a LoRA for Stable Diffusion.")
+            raise UnsupportedFile(f"{weights.path} contains {name}, which is no part of a LoRA for Stable Diffusion.")
         stem, part = split
         if part in DIFFERENCES:
             _require_zero(weights, name, DIFFERENCES[part])
@@ -94,7 +94,7 @@ def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:
             continue
         names = found.setdefault(stem, {})
         if part in names:
-            raise UnsafeFile(f"{weights.path} holds {name} twice under different names.")
+            raise UnsafeFile(f"{weights.path} contains {name} twice under different names.")
         names[part] = name
     return found, zeros
 
@@ -126,7 +126,7 @@ def _by_module(
                 hint="Choose the base that the LoRA was trained on.",
             )
         if found.setdefault(module, {}).keys() & names.keys():
-            raise UnsafeFile(f"{weights.path} holds the layer {'.'.join(module)} twice under different names.")
+            raise UnsafeFile(f"{weights.path} contains the layer {'.'.join(module)} twice under different names.")
         found[module] |= names
     return found
 
@@ -208,7 +208,7 @@ class _Layer:
         part = next((one for one in ("magnitude", "dora_scale") if one in self.names), None)
         declared = None if config is None else config.has_magnitudes
         if declared is not None and declared != (part is not None) and (part or declared):
-            fault = "holds DoRA's magnitudes" if part else "lacks DoRA's magnitudes"
+            fault = "contains DoRA's magnitudes" if part else "lacks DoRA's magnitudes"
             kind = UnsafeFile if part else BaseMissing
             raise kind(f"{self.weights.path} {fault} for {self.module}; its metadata says use_dora: {declared}.")
         if part is None:

@@ -138,7 +138,7 @@ def _cause(base: Base) -> str:
         for name, parameter in getattr(base, part).named_parameters():
             count = int((~torch.isfinite(parameter)).sum())
             if count:
-                return f"{part}.{name} holds {count} infinite or NaN weight{'' if count == 1 else 's'}"
+                return f"{part}.{name} contains {count} infinite or NaN weight{'' if count == 1 else 's'}"
     return "every weight is finite, but the result is not"
 
 

@@ -91,6 +91,6 @@ def settle(scheduler: dict[str, Any], override: str | None, where: str) -> None:
         if override is None:
             raise UnsupportedFile(
                 f"{where} predicts epsilon with zero terminal SNR: pure noise leaves it nothing to learn.",
-                hint="init --prediction-type v_prediction; with epsilon zero terminal SNR is left out",
+                hint="init --prediction-type v_prediction; with epsilon, zero terminal SNR is not used",
             )
         scheduler["rescale_betas_zero_snr"] = False

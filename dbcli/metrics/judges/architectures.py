@@ -144,7 +144,7 @@ def load_transformers(model_class: Any, folder: Path | None, **settings: Any) ->
         )
     missing = sorted(report["missing_keys"])
     if missing:
-        raise RuntimeError(f"{len(missing)} weights are missing, the first is {missing[0]}")
+        raise RuntimeError(f"{len(missing)} weights are missing, starting with {missing[0]}")
     return model.eval()
 
 

@@ -98,7 +98,7 @@ def _weights_in(folder: Path, judge: str) -> Path:
     if len(others) == 1:
         return others[0]
     raise JudgeMissing(
-        f"{folder} holds no weights for the judge {judge!r} (looked for {', '.join(WEIGHT_NAMES)}).",
+        f"{folder} contains no weights for the judge {judge!r} (looked for {', '.join(WEIGHT_NAMES)}).",
         hint=ways_out(judge),
     )
 
@@ -124,7 +124,7 @@ def _from_hub(judge: str, source: str, offline: bool) -> JudgeFiles:
         names = [sibling.rfilename for sibling in info.siblings or []]
         weights = next((name for name in WEIGHT_NAMES if name in names), None)
         if weights is None:
-            raise JudgeMissing(f"{source} on the hub holds none of {', '.join(WEIGHT_NAMES)}.", hint=ways_out(judge))
+            raise JudgeMissing(f"{source} on the hub contains none of {', '.join(WEIGHT_NAMES)}.", hint=ways_out(judge))
         folder = huggingface_hub.snapshot_download(
             repository, revision=info.sha, allow_patterns=[weights, *_SMALL_FILES]
         )

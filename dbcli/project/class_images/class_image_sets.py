@@ -270,7 +270,7 @@ def _copy_own(final: Path, key: str, class_noun: str, source: Path) -> None:
             elif not result.stray:
                 reasons.append("  " + result.text)
         if not count:
-            raise PhotoError("\n".join([f"{source} holds no photo of the class that can be used.", *reasons[:20]]))
+            raise PhotoError("\n".join([f"{source} contains no photo of the class that can be used.", *reasons[:20]]))
         record = _SetRecord(key=key, class_noun=class_noun, source="folder", images=count)
         write_yaml(folder / SET_FILE, record.to_plain())
         commit_folder(folder, final)

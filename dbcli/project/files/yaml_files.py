@@ -99,7 +99,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} should hold 'key: value' lines, and holds a {_kind(value)}.")
+        raise ConfigError(f"{path} should contain 'key: value' lines, but is a {_kind(value)}.")
     return value
 
 

@@ -99,7 +99,7 @@ def check_identifier(identifier: str) -> str:
     elif any(c.isspace() for c in word) or without_control_characters(word) != word:
         fault = "is not a single word"
     elif any(c in word for c in "{}") or "<|" in word or "|>" in word:
-        fault = "holds '{', '}', '<|' or '|>', which mean something else in a prompt"
+        fault = "contains '{', '}', '<|' or '|>', which have another meaning in a prompt"
     elif not any(c.isalnum() for c in word):
         fault = "has no letter or digit"
     if fault:
@@ -118,7 +118,7 @@ def check_class_noun(class_noun: str) -> str:
     elif len(noun) > MAX_CLASS_NOUN:
         fault = f"is longer than {MAX_CLASS_NOUN} characters"
     elif any(c in noun for c in "{}") or "<|" in noun or "|>" in noun:
-        fault = "holds '{', '}', '<|' or '|>', which mean something else in a prompt"
+        fault = "contains '{', '}', '<|' or '|>', which have another meaning in a prompt"
     if fault:
         raise UsageError(f"The class noun '{printable(class_noun)}' {fault}.", hint="for example --class dog")
     return noun

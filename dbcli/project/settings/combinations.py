@@ -20,7 +20,7 @@ def _of_fused_backward(profile: Profile) -> list[str]:
         return []
     reason = "with train.fused_backward, which"
     return _wrong(
-        ("train.gradient_clip", train.gradient_clip, 0, f"{reason} never has all gradients to take a norm of"),
+        ("train.gradient_clip", train.gradient_clip, 0, f"{reason} never has all gradients at once for a norm"),
         ("train.accumulation", train.accumulation, 1, f"{reason} keeps no gradient for a second pass"),
     ) + _not_fp16(train.precision, f"{reason} updates before a scaled gradient can be checked")
 
@@ -31,9 +31,9 @@ def _of_rounding(profile: Profile) -> list[str]:
         return []
     reason = "with train.stochastic_rounding, which"
     return _wrong(
-        ("method", profile.method, "full", f"{reason} is for weights in bf16; those of other methods are few"),
-        ("train.precision", train.precision, "bf16", f"{reason} keeps the weights in it"),
-        ("train.ema", train.ema, None, f"{reason} has no bits for an average's small steps"),
+        ("method", profile.method, "full", f"{reason} is for weights in bf16; other methods train few weights"),
+        ("train.precision", train.precision, "bf16", f"{reason} stores the weights in bf16"),
+        ("train.ema", train.ema, None, f"{reason} has too few bits for an average's small steps"),
     )
 
 
@@ -45,7 +45,7 @@ def _of_small_base(profile: Profile) -> list[str]:
         return offload
     found = _wrong(("method", profile.method, "lora", f"with lora.base={kept}: only adapters leave the base frozen"))
     if kept == "bf16" and profile.train.precision != "bf16":
-        reason = "with lora.base=bf16, which it computes in"
+        reason = "with lora.base=bf16, which computes in bf16"
         found += _wrong(("train.precision", profile.train.precision, "bf16", reason))
     return found + offload
 
@@ -88,7 +88,7 @@ def _of_rates(train: TrainSettings) -> Iterator[str]:
     elif train.text_encoder and text_rate == 0:
         yield "train.text_encoder_learning_rate is 0: the text encoder learns nothing."
     if text_rate is not None and not train.text_encoder:
-        yield f"train.text_encoder_learning_rate is {text_rate:g} and train.text_encoder is off: it is not trained."
+        yield f"train.text_encoder_learning_rate is {text_rate:g}, but train.text_encoder is off: it is not trained."
 
 
 def _of_warmup(train: TrainSettings) -> Iterator[str]:
@@ -96,8 +96,8 @@ def _of_warmup(train: TrainSettings) -> Iterator[str]:
         # The rate of step n is that of the n - 1 steps before it.
         reached = train.learning_rate * (train.steps - 1) / train.warmup_steps
         yield (
-            f"train.warmup_steps is {train.warmup_steps} and the run has {train.steps} steps: the learning rate gets "
-            f"to {reached:.3g} and never to {train.learning_rate:.3g}."
+            f"train.warmup_steps is {train.warmup_steps}, but the run has {train.steps} steps: the learning rate gets "
+            f"to {reached:.3g}, never to {train.learning_rate:.3g}."
         )
 
 
@@ -106,12 +106,12 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
     for name, value in (("cosine-restarts", ("schedule_cycles",)), ("polynomial", ("schedule_power", "schedule_end"))):
         for key in value:
             if train.schedule != name and getattr(train, key) != getattr(usual, key):
-                yield f"train.{key} is {getattr(train, key):g} and is for train.schedule={name}, not {train.schedule}."
+                yield f"train.{key} is {getattr(train, key):g}; it is for train.schedule={name}, not {train.schedule}."
     if train.schedule == "cosine-restarts" and train.schedule_cycles == 1:
         yield "train.schedule_cycles is 1: cosine-restarts without a restart is cosine."
     if train.schedule == "cosine-restarts" and train.schedule_cycles > train.steps:
         yield (
-            f"train.schedule_cycles is {train.schedule_cycles} and the run has {train.steps} steps: "
+            f"train.schedule_cycles is {train.schedule_cycles}, but the run has {train.steps} steps: "
             "its cycles are shorter than a step."
         )
 
@@ -119,14 +119,14 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
 def _of_previews(profile: Profile) -> Iterator[str]:
     train = profile.train
     if train.preview_prompt is not None and not train.preview_every:
-        yield "train.preview_prompt is given and train.preview_every is 0: no preview is generated."
+        yield "train.preview_prompt is given, but train.preview_every is 0: no preview is generated."
     if train.preview_every > train.steps:
-        yield f"train.preview_every is {train.preview_every} and the run has {train.steps} steps: no previews."
+        yield f"train.preview_every is {train.preview_every}, but the run has {train.steps} steps: no previews."
 
 
 def _of_adapter(profile: Profile) -> Iterator[str]:
     usual = type(profile.lora)()
     if profile.method == "lora" and not profile.train.text_encoder and profile.lora.text_targets != usual.text_targets:
-        yield "lora.text_targets is given and train.text_encoder is off: the text encoder gets no adapter."
+        yield "lora.text_targets is given, but train.text_encoder is off: the text encoder gets no adapter."
     if profile.method != "lora" and profile.lora.targets != usual.targets:
-        yield f"lora.targets is given and the method is {profile.method}: nothing gets an adapter."
+        yield f"lora.targets is given, but the method is {profile.method}: nothing gets an adapter."

@@ -31,7 +31,7 @@ def mask_paths(layout: Layout, subject: Subject) -> list[Path | None]:
     strays = sorted(path.name for name, path in by_name.items() if name not in {one.file for one in subject.photos})
     if strays:
         raise SubjectError(
-            f"{layout.shown(folder)} holds {printable(', '.join(strays[:5]))}, which is the mask of no photo.",
+            f"{layout.shown(folder)} contains {printable(', '.join(strays[:5]))}, which is the mask of no photo.",
             hint=f"a mask is a PNG with the name of its photo in {layout.shown(layout.photos_dir(subject.name))}",
         )
     paths = [by_name.get(entry.file) for entry in subject.photos]

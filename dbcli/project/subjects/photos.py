@@ -168,7 +168,7 @@ def _walk(folder: Path) -> Iterable[Path]:
         found += [Path(parent, name) for name in names]
         if len(found) > MAX_FILES:
             raise PhotoError(
-                f"{printable(str(folder), 200)} holds more than {MAX_FILES:,} files; is it the right folder?"
+                f"{printable(str(folder), 200)} contains more than {MAX_FILES:,} files; is it the right folder?"
             )
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 

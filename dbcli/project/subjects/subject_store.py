@@ -222,7 +222,7 @@ def verify_photos(layout: Layout, subject: Subject) -> list[Path]:
         elif sha256_of(path) != entry.sha256:
             problems.append(f"{layout.shown(path)} is not the photo that was added")
     if not paths:
-        problems.append(f"{layout.shown(layout.photos_dir(subject.name))} holds no photos")
+        problems.append(f"{layout.shown(layout.photos_dir(subject.name))} contains no photos")
     if problems:
         raise SubjectError(
             f"The photos of '{subject.name}' have changed:\n" + "\n".join(f"  {one}" for one in problems),
@@ -301,6 +301,6 @@ def _try_load(layout: Layout, name: str) -> Subject | str:
     try:
         return _load_exactly(layout, name)
     except FileNotFoundError:
-        return f"{layout.shown(layout.subject_dir(name))} holds no subject.yaml."
+        return f"{layout.shown(layout.subject_dir(name))} contains no subject.yaml."
     except DreamboothError as error:
         return error.message

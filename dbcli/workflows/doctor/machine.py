@@ -117,9 +117,9 @@ def _training_room(name: str, free_gb: float, total_gb: float) -> Check:
     if free_gb >= FULL_TRAINING_GB * 1.25:
         return good(name, f"{found}: full fine-tuning of Stable Diffusion v1 should fit")
     if free_gb >= LORA_TRAINING_GB * 1.25:
-        return good(name, f"{found}: adapters of Stable Diffusion v1 should fit (--method lora)")
+        return good(name, f"{found}: adapters for Stable Diffusion v1 should fit (--method lora)")
     fix = "end other programs on the GPU, or --method lora with --set train.gradient_checkpointing=true"
-    return note(name, f"{found}: little for Stable Diffusion v1", fix)
+    return note(name, f"{found}: tight for Stable Diffusion v1", fix)
 
 
 def _memory() -> Iterator[Check]:

@@ -120,7 +120,7 @@ def choose_recipe(
         estimate = _estimate(layout, subjects, recipes())
     except (Unreachable, BaseMissing) as error:
         raise UsageError(
-            f"How much {base} needs is not known until it is on this machine.",
+            f"How much memory {base} needs is not known until it is on this machine.",
             hint="name a profile for the first run: --profile lora",
         ) from error
     if not estimate.recipes and faults:

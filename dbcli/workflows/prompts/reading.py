@@ -101,7 +101,7 @@ def check_length(
             for word in (own.identifier, own.class_noun):
                 if word and says([whole], word) and not says([read], word):
                     raise PromptError(
-                        f"The text encoder reads {max_tokens - MARKS} tokens of a prompt, and '{printable(word)}' "
+                        f"The text encoder reads {max_tokens - MARKS} tokens of a prompt, but '{printable(word)}' "
                         f"comes after them in '{printable(text)}'{where(text)}; not read: '{printable(lost, 400)}'.",
                         hint=f"put '{own.text}' at the beginning, or shorten the text",
                     )

@@ -84,7 +84,7 @@ def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, of
     record, path = export.record, export.path
     # Whoever loads the file cannot know that its words do not keep its subjects apart.
     words = [SubjectWord(one.name, one.identifier or "", one.class_noun) for one in record.subjects]
-    title = f"The subjects of {record.name} do not stay apart"
+    title = f"The subjects of {record.name} collide"
     collisions = clashes_among(layout, words, title, allow=request.allow_collision)
     if path.exists():
         raise Refused(f"{path} already exists.", hint="--out PATH chooses another place")
@@ -121,7 +121,7 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
     target, precision, origin = request.target, request.precision, request.origin
     if target not in TARGETS or precision not in PRECISIONS:
         targets = ", ".join((*TARGETS, "hub"))
-        raise UsageError(f"--to is one of {targets}; --precision one of {', '.join(PRECISIONS)}.")
+        raise UsageError(f"--to is one of {targets}, and --precision one of {', '.join(PRECISIONS)}.")
     if target == "diffusers" and origin != Origin():
         raise UsageError(
             "A diffusers folder has no place for --author and --licence.",

@@ -88,7 +88,7 @@ def _check_count(words: Sequence[WordVectors], given: Sequence[str], option: str
         listed = ", ".join(printable(one.word, 40) for one in words)
         held = f"{len(words)} words ({listed})" if len(words) > 1 else f"one word ({listed})"
         raise UsageError(
-            f"{option} was given {'once' if len(given) == 1 else f'{len(given)} times'}, and {source} holds {held}.",
+            f"{option} was given {'once' if len(given) == 1 else f'{len(given)} times'}, and {source} contains {held}.",
             hint=f"give {option} once for each of them, or leave it out",
         )
 

@@ -65,7 +65,7 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
         progress.warn("The file does not say its alpha, nor does an adapter_config.json beside it; the rank is used.")
     _check_prediction(lora, base, source, progress)
     for line in lora.left_out:
-        progress.note(f"{printable(source.name)} holds {printable(line)}: left out.")
+        progress.note(f"{printable(source.name)} contains {printable(line)}: left out.")
     title = request.name or title_of(lora.metadata) or source.stem
     subjects = _subjects(layout, lora, title, asked, progress, request.allow_collision)
     return import_run(
@@ -114,12 +114,12 @@ def _subjects(
 
 def _check_values(lora: LoraWeights, file: Path) -> None:
     if not (lora.unet or lora.text_encoder):
-        raise UnsafeFile(f"{file} holds no layer.")
+        raise UnsafeFile(f"{file} contains no layer.")
     for part in (lora.unet, lora.text_encoder):
         for name, layer in part.items():
             tensors = [layer.down, layer.up, *([] if layer.magnitude is None else [layer.magnitude])]
             if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-                raise UnsafeFile(f"{file}: {name} holds numbers that are not finite; every image would be black.")
+                raise UnsafeFile(f"{file}: {name} contains numbers that are not finite; every image would be black.")
 
 
 def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progress) -> None:

@@ -99,8 +99,8 @@ def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -
             "too small",
             f"its short side is under the {resolution} px of training and is enlarged",
         ),
-        ("too-dark", [look.brightest < DARK for look in looks], "too dark", "hardly anything is lighter than black"),
-        ("too-light", [look.darkest > BRIGHT for look in looks], "too light", "hardly anything is darker than white"),
+        ("too-dark", [look.brightest < DARK for look in looks], "too dark", "almost everything is black"),
+        ("too-light", [look.darkest > BRIGHT for look in looks], "too light", "almost everything is white"),
         (
             "much-cropped",
             [look.short_side_px / max(look.width, look.height) < KEPT_BY_CROP for look in looks],

@@ -161,7 +161,7 @@ def test_paths_are_told_from_hub_ids(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mine-v2").mkdir()
     for word in ("models/mine-v1", "one/two/three"):
-        with pytest.raises(BaseMissing, match="There is not a base model at") as caught:
+        with pytest.raises(BaseMissing, match="There is no base model at") as caught:
             resolve_base(word, offline=True)
         assert caught.value.exit_code == 4
     with pytest.raises(BaseMissing) as caught:

@@ -230,7 +230,7 @@ GOOD = {
         ({"lora_down.weight": torch.ones(2, 96, 3, 3)}, UnsafeFile, "kernel"),
         ({"alpha": torch.tensor(float("nan"))}, UnsafeFile, "alpha"),
         ({"alpha": torch.ones(3)}, UnsafeFile, "alpha"),
-        ({"dora_scale": torch.ones(7)}, UnsafeFile, "lengths"),
+        ({"dora_scale": torch.ones(7)}, UnsafeFile, "magnitudes"),
         ({"lora_mid.weight": torch.ones(2, 2, 3, 3)}, UnsafeFile, "kernel"),
         ({"lora_mid.weight": torch.ones(3, 3, 3, 3)}, UnsafeFile, "core"),
         ({"hada_w1_a": torch.ones(2, 2)}, UnsupportedFile, "a LoHa"),

@@ -186,7 +186,7 @@ def test_what_is_computed_in_half_precision_around_the_sampling_is_seen_too(own_
 def test_an_infinite_weight_ends_with_exit_5_and_is_named(own_weights: Any, precision: str) -> None:
     with torch.no_grad():
         own_weights.unet.conv_out.bias[1] = float("inf")
-    with pytest.raises(ImageNotFinite, match=r"unet\.conv_out\.bias holds 1 infinite or NaN weight\.") as caught:
+    with pytest.raises(ImageNotFinite, match=r"unet\.conv_out\.bias contains 1 infinite or NaN weight\.") as caught:
         drawn(own_weights, [SampleRequest("a dog", 1)], replace(SETTINGS, precision=precision))
     assert caught.value.exit_code == 5
 

@@ -37,7 +37,7 @@ def test_a_folder_gives_its_best_weights(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
-    with pytest.raises(JudgeMissing, match="holds no weights"):
+    with pytest.raises(JudgeMissing, match="contains no weights"):
         locate("dino", str(tmp_path), offline=True)
 
 

@@ -17,21 +17,21 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         (
             {"train.steps": 100, "train.warmup_steps": 200, "train.learning_rate": 1e-4},
             # The rate of the last step, the 100th: 99/200 of it.
-            ["train.warmup_steps is 200 and the run has 100 steps: the learning rate gets to 4.95e-05"],
+            ["train.warmup_steps is 200, but the run has 100 steps: the learning rate gets to 4.95e-05"],
         ),
         ({"train.text_encoder_learning_rate": 0.0}, ["text_encoder_learning_rate is 0: the text encoder learns"]),
         ({"train.text_encoder": False, "train.text_encoder_learning_rate": 1e-6}, ["text_encoder is off"]),
-        ({"train.schedule_cycles": 4}, ["train.schedule_cycles is 4 and is for train.schedule=cosine-restarts"]),
+        ({"train.schedule_cycles": 4}, ["train.schedule_cycles is 4; it is for train.schedule=cosine-restarts"]),
         ({"train.schedule": "cosine-restarts", "train.schedule_cycles": 1}, ["without a restart is cosine"]),
         (
             {"train.schedule": "cosine-restarts", "train.schedule_cycles": 50, "train.steps": 10},
-            ["schedule_cycles is 50 and the run has 10 steps"],
+            ["schedule_cycles is 50, but the run has 10 steps"],
         ),
         ({"method": "lora", "train.text_encoder": False, "lora.text_targets": ["q_proj"]}, ["lora.text_targets"]),
         ({"method": "lora", "lora.text_targets": ["q_proj"], "train.text_encoder": True}, []),
-        ({"method": "full", "lora.targets": ["to_q"]}, ["lora.targets is given and the method is full"]),
+        ({"method": "full", "lora.targets": ["to_q"]}, ["lora.targets is given, but the method is full"]),
         ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
-        ({"train.preview_every": 900}, ["train.preview_every is 900 and the run has 800 steps"]),
+        ({"train.preview_every": 900}, ["train.preview_every is 900, but the run has 800 steps"]),
         ({"train.warmup_steps": 799}, []),
     ],
 )

@@ -231,7 +231,7 @@ def test_the_last_checkpoint_stays_to_draw_with(layout: Layout, plain: RunRecord
 
     assert pixels(STEPS) == pixels(None)
     assert pixels(2) != pixels(None)
-    with pytest.raises(RunMissing, match=r"there: 2, 4, 6"):
+    with pytest.raises(RunMissing, match=r"available: 2, 4, 6"):
         pixels(5)
 
 
@@ -262,7 +262,7 @@ def test_without_judges_probing_is_off_and_says_why_unless_it_was_asked_for(layo
     record = train_run(layout, plan_training(layout, TrainRequest(["dog"], sets=short)), quiet, offline=True)
     assert record.state == "finished"
     assert any(note.startswith("probes OFF: the judges are not on this machine.") for note in quiet.notes)
-    with pytest.raises(JudgeMissing, match="asked for"):
+    with pytest.raises(JudgeMissing, match="requested"):
         train_run(
             layout, plan_training(layout, TrainRequest(["dog"], sets=[*short, "probe.every=1"])), quiet, offline=True
         )
