@@ -18,7 +18,7 @@ from dbcli.workflows.generation.request import GenerateRequest, RunSelection
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
-from dbcli.workflows.subjects.manage import add_subject, known_subjects
+from dbcli.workflows.subjects.manage import add_subject, list_subjects
 from dbcli.workflows.training.plan import plan_training
 from dbcli.workflows.training.request import TrainRequest
 from dbcli.workflows.training.run import train_run
@@ -55,7 +55,7 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
     if not layout.settings_file.exists():
         init_project(folder, "tiny", None, offline=True)
         progress.note(f"Created the project {layout.root} on the embedded base, tiny (64 px).")
-    if subject["name"] not in [known.name for known in known_subjects(layout)]:
+    if subject["name"] not in [known.name for known in list_subjects(layout)]:
         add_subject(layout, subject["name"], subject["class"], subject["files"], TOKEN)
         progress.note(f"Added {len(subject['files'])} photos of one {subject['class']}; its identifier is {TOKEN}.")
     plan = plan_training(layout, TrainRequest([subject["name"]], [TOKEN]))

@@ -66,11 +66,11 @@ def set_words(
 @subjects_app.command("remove", short_help="Remove a subject with its photos; its runs stay.")
 def remove(context: typer.Context, name: Name) -> None:
     """Remove a subject with its photos; runs keep what they learnt, including its identifier."""
-    from dbcli.workflows.subjects.manage import current_name
+    from dbcli.workflows.subjects.manage import load_subject
     from dbcli.workflows.subjects.manage import remove as take_away
 
     call = of(context)
-    name = current_name(call.layout, name)
+    name = load_subject(call.layout, name).name
     call.agree(f"Remove the subject {name} with its photos?", f"{name} is kept.")
     take_away(call.layout, name)
     call.screen.document({"removed": name})

@@ -96,9 +96,9 @@ def with_answers(call: Invocation, layout: Layout, request: TrainRequest) -> Tra
     names, tokens = request.subjects, request.tokens
     if request.start_from is not None and not names and not tokens:
         return request
-    from dbcli.workflows.subjects.manage import identifiers_of, known_subjects, missing_identifiers
+    from dbcli.workflows.subjects.manage import identifiers_of, list_subjects, missing_identifiers
 
-    known = {subject.name: subject for subject in known_subjects(layout)}
+    known = {subject.name: subject for subject in list_subjects(layout)}
     untaught = [name for name, one in known.items() if one.identifier is None]
     first = next(iter([*untaught, *known]), None)
     chosen = list(names) or (list(known) if len(known) == 1 and call.may_ask else [])

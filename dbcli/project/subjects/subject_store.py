@@ -22,7 +22,6 @@ from dbcli.project.files.names import check_name, check_no_twin, names_in, print
 from dbcli.project.files.records import load_record
 from dbcli.project.files.yaml_files import write_yaml
 from dbcli.project.prompts.identifiers import RESERVED_FIELDS, check_class_noun
-from dbcli.project.prompts.token_claims import Claim, Tokenise
 from dbcli.project.runs.run_store import list_runs
 from dbcli.project.subjects.photos import Photo, Skipped, reasons, walk_photos
 from dbcli.project.subjects.registry import Registry, TokenCheck
@@ -238,21 +237,10 @@ def remove_subject(layout: Layout, name: str) -> None:
         remove_folder(layout.subject_dir(subject.name))
 
 
-def token_claims(layout: Layout, tokenise: Tokenise, *, subject: Subject | None = None) -> list[Claim]:
-    """Return who holds which tokens: every other subject's identifier, here and in every run, and all class nouns."""
-    return registry_of(layout).claims(tokenise, subject)
-
-
 def verify_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
     """Raise Collision if a subject's words clash by now: that was allowed once, or a record was edited."""
     if subject.identifier:
         registry_of(layout).check_identifier(subject, subject.identifier, tokens)
-
-
-def verify_new_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
-    """Raise Collision if the words of a subject that is about to be known belong to another one."""
-    registry_of(layout).check_noun(subject, tokens)
-    verify_words(layout, subject, tokens)
 
 
 def verify_name(layout: Layout, name: str, *, renamed: Subject | None = None) -> None:

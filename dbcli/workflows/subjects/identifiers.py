@@ -16,7 +16,7 @@ from dbcli.project.runs.run_store import list_runs
 from dbcli.project.seeds import first_seed
 from dbcli.project.subjects.registry import TokenCheck
 from dbcli.project.subjects.subject_record import Subject
-from dbcli.project.subjects.subject_store import list_subjects, token_claims, verify_new_words
+from dbcli.project.subjects.subject_store import list_subjects, registry_of, verify_words
 from dbcli.project.subjects.word_strengths import remember_strengths
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import load_project_base
@@ -96,7 +96,8 @@ def token_check(layout: Layout, *, allow_collision: bool = False) -> TokenCheck:
 def check_new_words(layout: Layout, subject: Subject, identifier: str, allow_collision: bool) -> None:
     """Raises Collision where the words of a subject that shall become known are another's; UsageError for no word."""
     tokens = token_check(layout, allow_collision=allow_collision)
-    verify_new_words(layout, subject.model_copy(update={"identifier": identifier}), tokens)
+    registry_of(layout).check_noun(subject, tokens)
+    verify_words(layout, subject.model_copy(update={"identifier": identifier}), tokens)
 
 
 def clashes_among(layout: Layout, words: Sequence[SubjectWord], what: str, *, allow: bool) -> tuple[str, ...]:
@@ -153,7 +154,7 @@ def suggest(layout: Layout, request: SuggestRequest, progress: Progress, *, offl
         raise UsageError(f"-n {request.count}: from 1 to {CANDIDATES} words can be suggested.")
     seed = first_seed(request.seed)
     noun = check_class_noun(request.class_noun or _usual_noun(list_subjects(layout)))
-    claims = token_claims(layout, tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]
+    claims = registry_of(layout).claims(tokens_of) + [Claim("this one", noun, frozenset(tokens_of(noun)), True)]
     if request.sequences:
         words = random_sequences(claims, CANDIDATES, seed=seed)
     else:
@@ -174,7 +175,7 @@ def check_word(layout: Layout, word: str, *, class_noun: str | None, progress: P
     noun = check_class_noun(class_noun or _usual_noun(subjects))
     owner = next((one.name for one in subjects if (one.identifier or "").casefold() == checked.casefold()), None)
     own = next((one for one in subjects if one.name == owner), None)
-    reason = clash(checked, tokens_of(checked), token_claims(layout, tokens_of, subject=own))
+    reason = clash(checked, tokens_of(checked), registry_of(layout).claims(tokens_of, own))
     measured = _measured(layout, [checked], noun, progress, offline=offline)[0]
     return Verdict(measured, owner, reason, KNOWN_MEANINGS.get(checked.casefold()), rarity(measured.tokens))
 
@@ -224,7 +225,7 @@ def _holder(layout: Layout, name: str, noun: str, identifier: str | None, subjec
     if identifier is None:
         return Holder(name, noun, None, (), None, None, runs)
     tokens = tokens_of(identifier)
-    reason = clash(identifier, tokens, token_claims(layout, tokens_of, subject=subject))
+    reason = clash(identifier, tokens, registry_of(layout).claims(tokens_of, subject))
     return Holder(name, noun, identifier, tokens, rarity(tokens), reason, runs)
 
 

@@ -18,8 +18,6 @@ from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import (
     AddedSubject,
     damaged_subjects,
-    list_subjects,
-    load_subject,
     registry_of,
     remove_subject,
     set_identifiers,
@@ -28,9 +26,9 @@ from dbcli.project.subjects.subject_store import (
     verify_words,
     with_identifiers,
 )
-from dbcli.project.subjects.subject_store import (
-    check_new_name as check_new_name,
-)
+from dbcli.project.subjects.subject_store import check_new_name as check_new_name
+from dbcli.project.subjects.subject_store import list_subjects as list_subjects
+from dbcli.project.subjects.subject_store import load_subject as load_subject
 from dbcli.workflows.subjects.identifiers import token_check
 from dbcli.workflows.subjects.proposed_words import claims_of, proposed_words
 
@@ -76,16 +74,6 @@ def _caption_faults(layout: Layout, added: AddedSubject) -> list[str]:
 def check_new_noun(layout: Layout, name: str, class_noun: str) -> None:
     """Raises UsageError or Collision for what cannot be the class noun of a new subject."""
     registry_of(layout).check_noun(Subject(name=name, class_noun=check_class_noun(class_noun)), token_check(layout))
-
-
-def current_name(layout: Layout, name: str) -> str:
-    """What a subject is called now, by this or an earlier name. Raises SubjectError if it does not exist."""
-    return load_subject(layout, name).name
-
-
-def known_subjects(layout: Layout) -> list[Subject]:
-    """Every subject of the project that can be read."""
-    return list_subjects(layout)
 
 
 def named_subjects(

@@ -8,7 +8,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.token_claims import KNOWN_MEANINGS, Claim, clash, known_words
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
-from dbcli.project.subjects.subject_store import list_subjects, photo_paths, token_claims
+from dbcli.project.subjects.subject_store import list_subjects, photo_paths, registry_of
 from dbcli.project.subjects.word_strengths import measured_strengths, ranked_words
 
 
@@ -23,9 +23,9 @@ def proposed_words(layout: Layout, subject: Subject, count: int = 1, *, claims: 
     taken = list(claims)
     for one in _waiting_before(layout, subject):
         if one.name not in {claim.owner for claim in claims}:
-            word = free_words(layout, [*token_claims(layout, tokens_of, subject=one), *taken], one.class_noun, 1)[0]
+            word = free_words(layout, [*registry_of(layout).claims(tokens_of, one), *taken], one.class_noun, 1)[0]
             taken.append(Claim(one.name, word, frozenset(tokens_of(word))))
-    own = [*token_claims(layout, tokens_of, subject=subject), *taken]
+    own = [*registry_of(layout).claims(tokens_of, subject), *taken]
     return free_words(layout, own, subject.class_noun, count)
 
 

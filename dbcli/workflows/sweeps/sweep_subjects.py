@@ -13,7 +13,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.prompts.token_claims import Claim, clash
 from dbcli.project.subjects.subject_record import Subject
-from dbcli.project.subjects.subject_store import list_subjects, load_subject, set_identifiers, token_claims
+from dbcli.project.subjects.subject_store import list_subjects, load_subject, registry_of, set_identifiers
 from dbcli.project.sweeps.cells import CellRequest, StageRequest
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.subjects.identifiers import token_check
@@ -81,7 +81,7 @@ class SweepSubjects:
         taken = [claim for word in sorted(asked) for claim in claims_of({"the sweep": word})]
         for name in dict.fromkeys(name for name, stage in wanted if not self.word(name, stage)):
             subject = self._found[name]
-            claims = token_claims(self.layout, tokens_of, subject=subject) + taken
+            claims = registry_of(self.layout).claims(tokens_of, subject) + taken
             word = free_words(self.layout, claims, subject.class_noun, 1)[0]
             taken += claims_of({name: word})
             if self.dry:
@@ -104,7 +104,7 @@ def word_faults(layout: Layout, cells: Sequence[CellRequest], subjects: SweepSub
         for stage, name in [(one, name) for one in cell.stages for name in one.subjects]:
             subject, word = subjects.get(name), subjects.word(name, stage)
             if name not in claims:
-                claims[name] = token_claims(layout, tokens_of, subject=subject)
+                claims[name] = registry_of(layout).claims(tokens_of, subject)
             own = Claim(name, word, frozenset(tokens_of(word)))
             beside = [one for one in held if one.owner != name and one.tokens & own.tokens]
             if not stage.allow_collision:
