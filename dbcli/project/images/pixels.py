@@ -122,7 +122,8 @@ def _prepared(opened: Image.Image) -> tuple[Image.Image, list[str]]:
         raise NotUsable(f"{width} x {height} pixels, longer than {MAX_ASPECT} times its width")
     if getattr(opened, "is_animated", False) and opened.format != "MPO":
         # An MPO is a JPEG with a second view, as many phones write it.
-        notes.append(f"{_pages(opened)}; the first was taken")
+        frames = "several pages" if opened.format == "TIFF" else "animated, several frames"
+        notes.append(f"{frames}; the first was taken")
     # JPEG can be decoded at a half, a quarter or an eighth: far less memory for a large photo.
     scale = 2 * KEEP_SHORT_SIDE_PX / min(width, height)
     if opened.format in ("JPEG", "MPO") and scale < 1:
@@ -137,10 +138,6 @@ def _prepared(opened: Image.Image) -> tuple[Image.Image, list[str]]:
         image = ImageOps.exif_transpose(image)
         notes.append("turned upright")
     return _bare(image), notes
-
-
-def _pages(opened: Image.Image) -> str:
-    return "several pages" if opened.format == "TIFF" else "animated, several frames"
 
 
 def _eight_bit_strips(image: Image.Image) -> Image.Image:

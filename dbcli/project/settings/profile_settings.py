@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -37,6 +38,8 @@ def _as_one(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+ClassTemplate = Annotated[str, AfterValidator(partial(check_template, fields=("class",)))]
+SubjectTemplate = Annotated[str, AfterValidator(partial(check_template, fields=("identifier", "class")))]
 Targets = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(_as_list)]
 
 
@@ -122,7 +125,7 @@ class PriorSettings(Section):
     )
     weight: float = Field(default=1.0, ge=0, description="lambda in the paper's equation (1)")
     images: Positive = Field(default=100, le=1_000_000, description="class images in the set")
-    template: str = Field(default="a photo of a {class}", description="the prompt of the class images")
+    template: ClassTemplate = Field(default="a photo of a {class}", description="the prompt of the class images")
     steps: Positive = Field(default=50, le=1000, description="sampler steps for a class image")
     guidance: float = Field(default=7.5, ge=0, le=100, description="guidance scale for a class image")
     sampler: Sampler = Field(default="ddim", description="sampler for a class image")
@@ -139,11 +142,6 @@ class PriorSettings(Section):
         default="noisiest", description="which timesteps a class image is sampled on; as for draw.timesteps"
     )
     folder: str | None = Field(default=None, min_length=1, description="a folder with your own class photos")
-
-    @field_validator("template")
-    @classmethod
-    def _only_class(cls, template: str) -> str:
-        return check_template(template, {"class"})
 
 
 class LoraSettings(Section):
@@ -183,7 +181,7 @@ class ImageSettings(Section):
     )
     crop: Literal["center", "random"] = Field(default="center", description="which square of a photo is used")
     flip: bool = Field(default=False, description="mirror half of the photos; not for things with writing on them")
-    template: str = Field(
+    template: SubjectTemplate = Field(
         default="a photo of a {identifier} {class}", description="the prompt of a photo that has no caption"
     )
     mask_loss: float = Field(
@@ -192,11 +190,6 @@ class ImageSettings(Section):
         le=1,
         description="weight of the background in the loss of a photo with a mask; 1: masks are not used",
     )
-
-    @field_validator("template")
-    @classmethod
-    def _identifier_and_class(cls, template: str) -> str:
-        return check_template(template, {"identifier", "class"})
 
 
 class DrawSettings(Section):

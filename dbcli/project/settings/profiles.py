@@ -32,20 +32,29 @@ def load_profile(name_or_path: str | Path) -> dict[str, Any]:
 
     Raises UsageError for a name that is not shipped, ConfigError for a faulty file.
     """
-    text = str(name_or_path)
-    names = shipped_profiles()
-    if text in names:
-        return read_yaml(shipped_folder() / f"{text}.yaml")
-    path = Path(text).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
-            raise UsageError(f"The profile {printable(text)} does not exist.", hint=f"shipped: {', '.join(names)}")
-        return read_yaml(path)
-    near = nearest(text, names)
-    raise UsageError(
-        f"There is no profile '{printable(text)}'." + (f" Did you mean '{near}'?" if near else ""),
-        hint=f"one of {', '.join(names)}, or a .yaml file",
+    return read_yaml(shipped_or_own_file(str(name_or_path), "profile", shipped_folder()))
+
+
+def shipped_or_own_file(text: str, what: str, folder: Path) -> Path:
+    """Return the file that ships in `folder` under a name, or a person's own YAML file by its path.
+
+    Raises UsageError, calling it `what`, with the nearest name and the files that lie where one was looked for.
+    """
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    path = folder / f"{text}.yaml" if text in names else Path(text).expanduser()
+    if path.is_file():
+        return path
+    is_path = path.suffix in (".yaml", ".yml")
+    beside = path.parent if is_path else Path(".")
+    own = sorted(one.name for one in beside.glob("*.y*ml") if one.name != "dreambooth.yaml")
+    hint = f"shipped: {', '.join(names)}" + (
+        f"; in {beside}: {', '.join(own)}" if own else "; or a path to a .yaml file"
     )
+    if is_path:
+        raise UsageError(f"The {what} {printable(text)} does not exist.", hint=hint)
+    near = nearest(text, names)
+    guess = f" Did you mean '{near}'?" if near else ""
+    raise UsageError(f"There is no {what} '{printable(text)}'.{guess}", hint=hint)
 
 
 def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Profile:

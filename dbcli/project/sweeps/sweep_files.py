@@ -37,12 +37,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dbcli.errors import ConfigError, DreamboothError, UsageError
-from dbcli.hints import nearest
 from dbcli.project.files.names import check_name, printable
 from dbcli.project.files.records import fault_text
 from dbcli.project.files.yaml_files import read_yaml
 from dbcli.project.settings.profile_settings import Positive, Seed
-from dbcli.project.settings.profiles import flattened, known_keys, nearest_key, shipped_folder
+from dbcli.project.settings.profiles import flattened, known_keys, nearest_key, shipped_folder, shipped_or_own_file
 
 # What a mean over several cells is taken over where the file does not say: the rest are the rows of the table.
 USUALLY_AVERAGED = ["subject", "train.seed"]
@@ -231,16 +230,7 @@ def load_sweep(name_or_path: str) -> SweepFile:
 
     Raises UsageError for a name that is not shipped, one ConfigError with every fault of the file's form.
     """
-    if name_or_path in shipped_sweeps():
-        return read_sweep(shipped_folder() / "sweeps" / f"{name_or_path}.yaml")
-    path = Path(name_or_path).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
-            raise UsageError(f"The sweep {printable(name_or_path)} does not exist.", hint=_shipped_hint(path.parent))
-        return read_sweep(path)
-    near = nearest(name_or_path, shipped_sweeps())
-    guess = f" Did you mean '{near}'?" if near else ""
-    raise UsageError(f"There is no sweep '{printable(name_or_path)}'.{guess}", hint=_shipped_hint())
+    return read_sweep(shipped_or_own_file(name_or_path, "sweep", shipped_folder() / "sweeps"))
 
 
 def read_sweep(path: Path) -> SweepFile:
@@ -291,10 +281,3 @@ def _fault_of(fault: Any) -> str:
         near = nearest_key(str(path[-1]), [*fields, *known_keys()] if kind is not SweepImages else fields)
         text += f"; did you mean {near}?" if near else ""
     return f"{', '.join(place)}: {text}"
-
-
-def _shipped_hint(folder: Path = Path(".")) -> str:
-    """The sweeps that ship, and the files that lie where one was looked for."""
-    files = sorted(path.name for path in folder.glob("*.y*ml") if path.name != "dreambooth.yaml")
-    beside = f"; in {folder}: {', '.join(files)}" if files else "; or a path to a .yaml file"
-    return f"shipped: {', '.join(shipped_sweeps())}{beside}"

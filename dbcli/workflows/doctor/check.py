@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from dbcli.errors import DreamboothError
@@ -17,26 +18,15 @@ Verdict = Literal["good", "note", "fault"]
 class Check:
     """One check: good needs nothing, a note limits what can be done, a fault stops something from working."""
 
-    part: Part
+    part: Part = field(default="machine", kw_only=True)
     name: str
-    verdict: Verdict
+    verdict: Verdict = field(kw_only=True)
     found: str
     fix: str | None = None
 
 
 Look = Callable[[], Iterator[Check]]
-
-
-def good(name: str, found: str, fix: str | None = None) -> Check:
-    return Check("machine", name, "good", found, fix)
-
-
-def note(name: str, found: str, fix: str | None = None) -> Check:
-    return Check("machine", name, "note", found, fix)
-
-
-def fault(name: str, found: str, fix: str) -> Check:
-    return Check("machine", name, "fault", found, fix)
+good, note, fault = partial(Check, verdict="good"), partial(Check, verdict="note"), partial(Check, verdict="fault")
 
 
 def checks_of(part: Part, title: str, looks: Mapping[str, Look], progress: Progress) -> list[Check]:

@@ -197,7 +197,9 @@ def rarity(tokens: Sequence[int]) -> float:
 def holders(layout: Layout, *, measure: bool, progress: Progress, offline: bool) -> list[Holder]:
     """Every word that is spoken for, here and in runs, with what it clashes with; `measure` loads the base."""
     here = list_subjects(layout)
-    runs_by_words: dict[tuple[str, str, str | None], list[str]] = {_words_of(one): [] for one in here}
+    runs_by_words: dict[tuple[str, str, str | None], list[str]] = {
+        (one.name, one.class_noun, one.identifier): [] for one in here
+    }
     for run in list_runs(layout):
         for one in run.subjects:
             runs_by_words.setdefault((one.name, one.class_noun, one.identifier), []).append(run.name)
@@ -213,10 +215,6 @@ def holders(layout: Layout, *, measure: bool, progress: Progress, offline: bool)
             holder = replace(holder, strength=measured.together)
         found.append(holder)
     return found
-
-
-def _words_of(subject: Subject) -> tuple[str, str, str | None]:
-    return (subject.name, subject.class_noun, subject.identifier)
 
 
 def _holder(layout: Layout, name: str, noun: str, identifier: str | None, subject: Subject, runs: list[str]) -> Holder:
