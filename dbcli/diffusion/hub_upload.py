@@ -25,7 +25,7 @@ def make_api() -> Any:
 def check_repository(name: str) -> str:
     """Returns `name` or `owner/name` if it can be a repository; UsageError otherwise."""
     if not (is_repository(name) or NAME_PATTERN.fullmatch(name)) or ".." in name or "--" in name:
-        raise UsageError(f"{name!r} cannot be a repository of the hub.", hint="--repo my-dog, or --repo owner/my-dog")
+        raise UsageError(f"{name!r} is not a valid repository name.", hint="--repo my-dog, or --repo owner/my-dog")
     return name
 
 

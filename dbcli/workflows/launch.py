@@ -51,7 +51,7 @@ def take_devices(group: ProcessGroup, device: str, progress: Progress, *, fused_
     if fused_backward:
         message = "train.fused_backward changes weights before the gradients of several GPUs can be summed."
         raise UsageError(message, hint="--set train.fused_backward=false, or leave --gpus out")
-    progress.note(f"{group.size} processes work together, {'on the CPU' if device == 'cpu' else 'a GPU each'}.")
+    progress.note(f"{group.size} processes work together, {'on the CPU' if device == 'cpu' else 'one GPU each'}.")
     if device == "cpu":
         return
     import torch

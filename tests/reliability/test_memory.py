@@ -74,7 +74,7 @@ def test_under_a_real_limit_auto_ends_on_a_smaller_rung_or_says_that_none_is_sma
     assert found["fallbacks"][0]["before"] == "full"
     assert (found["state"], found["step"]) == (("finished", 2) if ended.code == 0 else ("failed", 0))
     assert found["total_steps"] == 2
-    assert ended.code == 0 or "there is no smaller one for this run" in ended.err
+    assert ended.code == 0 or "this run has no smaller recipe" in ended.err
 
 
 def test_where_no_rung_is_small_enough_a_run_ends_clearly_and_can_be_resumed(

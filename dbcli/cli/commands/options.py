@@ -59,7 +59,7 @@ Suites = Annotated[
 ]
 Prompts = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one per line.")]
 PromptsOfDataset = Annotated[
-    Path | None, typer.Option("--dataset", metavar="DIR", help="The prompts of a copy of google/dreambooth's dataset.")
+    Path | None, typer.Option("--dataset", metavar="DIR", help="Prompts from a copy of google/dreambooth's dataset.")
 ]
 Judge = Annotated[
     str | None,

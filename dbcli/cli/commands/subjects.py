@@ -12,7 +12,7 @@ from dbcli.cli.invocation import of
 
 subjects_app = typer.Typer(help="List, rename, set and remove subjects.", no_args_is_help=True, rich_markup_mode=None)
 BesideNoun = Annotated[
-    str | None, typer.Option("--class", metavar="NOUN", help="Class noun beside it; the first subject's by default.")
+    str | None, typer.Option("--class", metavar="NOUN", help="Its class noun; the first subject's by default.")
 ]
 tokens_app = typer.Typer(help="Choose, check and list identifiers.", no_args_is_help=True, rich_markup_mode=None)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Which subject.", autocompletion=completion.subjects)]

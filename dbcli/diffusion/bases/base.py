@@ -169,7 +169,7 @@ def latent_shape(
     """
     reference = resolve_base(source, revision, offline=True)
     if reference.kind == "single-file" and not reference.source.endswith(".safetensors"):
-        raise BaseMissing(f"{reference.source} does not say its shape without being read.")
+        raise BaseMissing(f"{reference.source} has to be loaded before its shape is known.")
     configs = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae).configs
     factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
     return int(configs["vae"]["latent_channels"]), factor, sample_size(configs["unet"]) * factor

@@ -70,7 +70,7 @@ def read_embeddings(path: Path) -> list[WordVectors]:
 def _vectors(weights: WeightFile, name: str) -> torch.Tensor:
     shape, path = weights.shape(name), weights.path
     if len(shape) not in (1, 2) or shape[-1] == 0:
-        raise UnsafeFile(f"{path}: {name} has the shape {list(shape)}, which is no table of vectors.")
+        raise UnsafeFile(f"{path}: {name} has the shape {list(shape)}, which is not a table of vectors.")
     if len(shape) == 2 and not 1 <= shape[0] <= MOST_VECTORS:
         raise UnsafeFile(f"{path} contains {shape[0]} vectors; a prompt has room for {MOST_VECTORS} at most.")
     vectors = weights.read(name).float()

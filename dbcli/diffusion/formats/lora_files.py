@@ -86,7 +86,7 @@ def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:
             continue
         split = split_name(name)
         if split is None:
-            raise UnsupportedFile(f"{weights.path} contains {name}, which is no part of a LoRA for Stable Diffusion.")
+            raise UnsupportedFile(f"{weights.path} contains {name}, which is not part of a LoRA for Stable Diffusion.")
         stem, part = split
         if part in DIFFERENCES:
             _require_zero(weights, name, DIFFERENCES[part])
@@ -190,7 +190,7 @@ class _Layer:
             value = self._number("alpha")
             if declared is not None and not math.isclose(declared, value, rel_tol=1e-3):
                 raise UnsafeFile(
-                    f"{self.weights.path} gives {self.module} the alpha {value:g}, and {declared:g} in its metadata."
+                    f"{self.weights.path} gives {self.module} the alpha {value:g}, but {declared:g} in its metadata."
                 )
         return value
 

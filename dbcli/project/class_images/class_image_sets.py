@@ -95,7 +95,7 @@ class ClassImageSet:
             found = _load(layout, key)
             if found.recipe != recipe:
                 raise DataError(
-                    f"{layout.shown(folder / SET_FILE)} describes other class images than its folder's name.",
+                    f"{layout.shown(folder / SET_FILE)} does not match its folder's name.",
                     hint=f"delete {layout.shown(folder)}; it is generated again",
                 )
         else:

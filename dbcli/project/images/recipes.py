@@ -56,7 +56,7 @@ class Recipe(Record):
     run: str | None = None
     identifiers: dict[str, str] = Field(default_factory=dict, description="subject -> identifier")
     version: str = ""
-    extras: dict[str, Any] = Field(default_factory=dict, description="what else the drawer wants to keep")
+    extras: dict[str, Any] = Field(default_factory=dict, description="any other data to store with the image")
 
     def to_json(self) -> str:
         """Return the recipe as one JSON object, every text exactly as it was given."""

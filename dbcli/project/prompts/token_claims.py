@@ -82,7 +82,7 @@ def _plainness(word: str, tokens: Sequence[int]) -> str | None:
     # A merge that makes a whole word of six letters, or of letters beyond a to z, was met so often that it is a word,
     # a name or a hashtag; the list above holds the shorter ones.
     if len(tokens) == 1 and (len(folded) >= LONG_WORD or not folded.isascii()):
-        return "it is one token of the base, a word or a name that it already knows as something else"
+        return "it is a single token of the base: a word or name that already means something to it"
     return None
 
 

@@ -106,6 +106,6 @@ def checked_weights(layout: Layout, record: RunRecord) -> Path:
     if fault is not None:
         raise UnsafeFile(
             f"The weights of the run {record.name} are damaged: {fault}.",
-            hint="put the file back from a copy, or train that run again",
+            hint="restore the file from a copy, or train that run again",
         )
     return folder

@@ -24,7 +24,7 @@ class ProbePlan(BaseModel):
 
     steps: list[int] = Field(default_factory=list, description="after which steps to probe; none: no probes")
     seeds: int = 1
-    why: str = Field(default="", description="how the plan came about, in words")
+    why: str = Field(default="", description="the reason for the plan, in words")
 
 
 class ProbeEntry(BaseModel):

@@ -42,12 +42,12 @@ class RunSubject(_Part):
     class_noun: str
     identifier: str | None = None
     photo_hashes: list[str] = Field(default_factory=list)
-    captions: list[str | None] = Field(default_factory=list, description="one a photo, as they were used")
-    mask_hashes: list[str | None] = Field(default_factory=list, description="one a photo; empty without any mask")
-    learnt_in: str | None = Field(default=None, description="the earlier run that taught it; none: this run did")
-    rehearsed: bool = Field(default=False, description="learnt earlier, and its photos were shown again in this run")
+    captions: list[str | None] = Field(default_factory=list, description="one per photo, as used")
+    mask_hashes: list[str | None] = Field(default_factory=list, description="one per photo; empty without any mask")
+    learnt_in: str | None = Field(default=None, description="the earlier run that trained it; none if this run did")
+    rehearsed: bool = Field(default=False, description="learnt earlier; this run rehearsed its photos")
     prior: dict[str, Any] | None = Field(
-        default=None, description="of an earlier subject: the prior's settings in the run that taught it"
+        default=None, description="for an earlier subject: the prior's settings in the run that trained it"
     )
 
     @property
@@ -99,20 +99,20 @@ class RunRecord(Record):
     versions: dict[str, str] = Field(default_factory=dict)
     device: str | None = None
     prior: dict[str, Any] = Field(default_factory=dict)
-    probing: dict[str, Any] = Field(default_factory=dict, description="what was measured on the way, and chosen")
+    probing: dict[str, Any] = Field(default_factory=dict, description="what was measured during training, and chosen")
     timings: dict[str, float] = Field(default_factory=dict, description="seconds a phase")
     peak_memory_bytes: int | None = None
     step: int = 0
     total_steps: int = 0
     loss: float | None = None
-    allow_collision: bool = Field(default=False, description="identifiers may clash: someone asked for it")
+    allow_collision: bool = Field(default=False, description="identifiers may collide: it was requested")
     parent: str | None = Field(default=None, description="the run this one started from")
     parent_weights: str | None = Field(default=None, description="sha256 of the manifest of that run's weights")
-    generation: int = Field(default=0, description="how many runs it goes on from, one after another")
+    generation: int = Field(default=0, description="how many runs it continues, one after another")
     work_key: str | None = Field(default=None, description="of the cell of a sweep that this run is made for")
     command: str | None = None
     error: str | None = None
-    fallbacks: list[Fallback] = Field(default_factory=list, description="where the memory was full")
+    fallbacks: list[Fallback] = Field(default_factory=list, description="where memory ran out")
     changes: list[SettingsChange] = Field(default_factory=list, description="settings it was resumed with, in order")
 
     @property

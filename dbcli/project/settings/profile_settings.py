@@ -105,8 +105,8 @@ class TrainSettings(Section):
     keep_checkpoints: Positive = Field(default=2, description="how many checkpoints to keep; older ones are removed")
     keep_finished: Literal["weights", "all"] = Field(
         default="weights",
-        description="what a finished run keeps of its checkpoints: weights to generate with, or all that resuming "
-        "would need, three times as much",
+        description="what a finished run keeps of its checkpoints: weights to generate with, or everything resuming "
+        "needs, three times as much",
     )
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview images; 0: none")
     preview_prompt: str | None = Field(default=None, description="what a preview shows; the photos' template if none")
@@ -241,7 +241,7 @@ class ProbeSettings(Section):
         max_length=64,
         description="scenes that show whether prompts are still followed",
     )
-    seeds: Positive = Field(default=2, le=64, description="images of each prompt; fewer if the budget is small")
+    seeds: Positive = Field(default=2, le=64, description="images per prompt; fewer if the budget is small")
     steps: Positive = Field(default=10, le=1000, description="sampler steps for a probe's image")
     sampler: Sampler = Field(default="dpm++", description="sampler for a probe's image; this one needs few steps")
     keep: Literal["best", "last"] = Field(default="best", description="which checkpoint becomes the run's result")

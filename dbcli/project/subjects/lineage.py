@@ -45,7 +45,7 @@ def parent_of(layout: Layout, record: RunRecord) -> RunRecord | None:
     except RunMissing as error:
         raise RunMissing(
             f"The run {record.name} continues {record.parent}, which no longer exists.",
-            hint=f"put runs/{record.parent} back from a copy",
+            hint=f"restore runs/{record.parent} from a copy",
         ) from error
     if record.parent_weights not in (None, weights_seal(layout, parent)):
         raise Refused(

@@ -70,7 +70,7 @@ class Registry:
         if reason is not None:
             raise Collision(
                 f"The class noun '{printable(subject.class_noun)}' cannot be used: {reason}.",
-                hint="choose the plain noun of what it is; or, for research, --allow-collision",
+                hint="choose the plain noun for what it is; or, for research, --allow-collision",
             )
 
     def check_name(self, name: str, renamed: Subject | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The record of a subject, `subject.yaml`: its words, its photos, and the names that runs know it by."""
+"""The record of a subject, `subject.yaml`: its words, its photos, and the names by which runs know it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Subject(Record):
     class_noun: str
     identifier: str | None = None
     photos: list[PhotoEntry] = Field(default_factory=list)
-    formerly: list[str] = Field(default_factory=list, description="names that runs know it by")
+    formerly: list[str] = Field(default_factory=list, description="names by which runs know it")
 
     @field_validator("class_noun", "identifier")
     @classmethod

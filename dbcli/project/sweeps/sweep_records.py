@@ -24,7 +24,7 @@ class CellRecord(Record):
     key: str
     state: Literal["finished", "failed"]
     runs: list[str] = Field(default_factory=list, description="the runs of the cell, in order")
-    scores: list[dict[str, Any]] = Field(default_factory=list, description="one scores.json a suite")
+    scores: list[dict[str, Any]] = Field(default_factory=list, description="one scores.json per suite")
     pictures: list[dict[str, Any]] = Field(default_factory=list, description="subject, label and files of each prompt")
     interference: dict[str, Any] | None = Field(default=None, description="as in interference.json")
     error: dict[str, Any] | None = Field(default=None, description="message, hint and exit code of a failure")

@@ -118,7 +118,7 @@ def _training_room(name: str, free_gb: float, total_gb: float) -> Check:
         return good(name, f"{found}: full fine-tuning of Stable Diffusion v1 should fit")
     if free_gb >= LORA_TRAINING_GB * 1.25:
         return good(name, f"{found}: adapters for Stable Diffusion v1 should fit (--method lora)")
-    fix = "end other programs on the GPU, or --method lora with --set train.gradient_checkpointing=true"
+    fix = "close other programs on the GPU, or use --method lora with --set train.gradient_checkpointing=true"
     return note(name, f"{found}: tight for Stable Diffusion v1", fix)
 
 
@@ -128,7 +128,7 @@ def _memory() -> Iterator[Check]:
     memory = psutil.virtual_memory()
     found = f"{memory.available / GIGABYTE:.1f} of {memory.total / GIGABYTE:.1f} GB free"
     if memory.available < 1.5 * GIGABYTE:
-        yield note("memory", found, "end other programs; even the embedded base takes about a gigabyte")
+        yield note("memory", found, "close other programs; even the embedded base takes about a gigabyte")
     elif memory.available < 8 * GIGABYTE:
         yield note("memory", f"{found}: loading Stable Diffusion v1 takes about 5 GB")
     else:

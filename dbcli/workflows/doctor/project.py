@@ -91,7 +91,7 @@ def _recipe(layout: Layout) -> Iterator[Check]:
         fix = f"train --profile auto, which takes the first that fits ({estimate.fitting.rung} would)"
         yield note("recipe", found, fix)
     else:
-        fix = "end other programs, or --set images.resolution to a smaller one"
+        fix = "close other programs, or --set images.resolution to a smaller one"
         yield note("recipe", f"{found}; nothing smaller fits either", fix)
 
 

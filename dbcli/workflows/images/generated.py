@@ -276,7 +276,7 @@ def check_clip_skip(settings: DrawSettings, layers: int | None) -> None:
         raise UsageError(
             f"--clip-skip {settings.clip_skip} is too large for this base: its text encoder has {layers} "
             f"layer{'' if layers == 1 else 's'}.",
-            hint=f"--clip-skip {layers}, which is the first of them, or less",
+            hint=f"--clip-skip {layers} (the first layer) or less",
         )
 
 

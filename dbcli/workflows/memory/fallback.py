@@ -45,7 +45,7 @@ def _one_down(run: RunContext, error: Exception) -> Profile:
     )
     run.event("fell back", {"step": step, "from": here.name, "to": rung.name, "reason": reason})
     run.save()
-    where = f"on from step {record.step}" if record.step else "from the beginning"
+    where = f"continuing from step {record.step}" if record.step else "from the beginning"
     run.progress.warn(f"Out of memory. Falling back from '{here.name}' to '{rung.name}', {where}.")
     return smaller
 
@@ -56,7 +56,7 @@ def _no_way_down(record: RunRecord, profile: Profile) -> OutOfMemory:
     other = "" if is_auto or profile.method != "full" else "; a new run with --profile auto may take a LoRA"
     smaller = " --set train.batch_size=1" if profile.train.batch_size > 1 else ""
     return OutOfMemory(
-        f"Out of memory{place}, and there is no smaller one for this run; a new run with a smaller "
+        f"Out of memory{place}, and this run has no smaller recipe; a new run with a smaller "
         f"images.resolution takes less{other}.",
         hint=f"free some memory, then: dreambooth train --resume {record.name}{smaller}",
     )

@@ -39,7 +39,7 @@ def require_weights(record: RunRecord) -> None:
     """Raises RunMissing for a run that has no result yet."""
     if record.state != "finished":
         raise RunMissing(
-            f"The run {record.name} is {record.state}, it has no weights yet.",
+            f"The run {record.name} is {record.state} and has no weights yet.",
             hint=f"dreambooth train --resume {record.name}",
         )
 

@@ -106,7 +106,7 @@ def _subjects(
         progress.warn(f"The file names {len(named)} subjects ({words}); {len(asked)} of them got words from --token.")
     for one in lora.words:
         progress.note(
-            f"The file brings the embedding '{printable(one.word)}' along: the word stands for it in prompts."
+            f"The file also contains the embedding '{printable(one.word)}': use that word in prompts."
         )
     check = check_rare_words(layout, allow_collision=allow_collision)
     return imported_subjects(layout, title, asked or named, check)

@@ -137,6 +137,6 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
         wanted, found = getattr(profile.lora, key), getattr(before, key)
         if wanted != found:
             raise UsageError(
-                f"lora.{key} is {found} in the run {parent.name}, which its adapter keeps; {wanted} was requested.",
+                f"lora.{key} is {found} in the run {parent.name}, fixed by its adapter; {wanted} was requested.",
                 hint=f"leave lora.{key} out, or start from the base: leave --from out",
             )

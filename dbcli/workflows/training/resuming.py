@@ -104,7 +104,7 @@ def _other_run(layout: Layout, record: RunRecord, request: TrainRequest) -> Iter
     before = record.profile.get("name")
     if request.profile is not None and request.profile != before:
         asked = printable(request.profile)
-        yield f"--profile {asked}: it began with {before}; change single settings with --set KEY=VALUE"
+        yield f"--profile {asked}: it started with {before}; change single settings with --set KEY=VALUE"
     if request.allow_collision and not record.allow_collision:
         yield "--allow-collision: whether words may collide is fixed when a run starts"
 
@@ -155,7 +155,7 @@ def _as_before(layout: Layout, record: RunRecord, before: RunSubject, profile: P
     for what, then in (("photos", before.photo_hashes), ("masks", before.mask_hashes)):
         if now[what] != then:
             raise Refused(
-                f"The {what} of '{subject.name}' are not those the run {record.name} began with.",
+                f"The {what} of '{subject.name}' are not those the run {record.name} started with.",
                 hint=f"{anew(record)} starts a new run",
             )
     subject.identifier, subject.class_noun = before.identifier, before.class_noun

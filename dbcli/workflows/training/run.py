@@ -131,7 +131,7 @@ def _load_base(run: RunContext) -> Base:
         stage.advance()
     if record.base.hash not in (None, base.hash):
         raise Refused(
-            f"The run {record.name} began on another base ({record.base.name}).",
+            f"The run {record.name} started on another base ({record.base.name}).",
             hint=f"{anew(record)} starts a new run",
         )
     if len(set(group.gather(base.hash))) > 1:

@@ -145,8 +145,8 @@ def test_removing_asks_and_keeps_the_runs(run: Run, dog: Path, photos: Path) -> 
 @pytest.mark.parametrize(
     ("word", "why"),
     [
-        ("mountain", "one token"),
-        ("café", "one token"),
+        ("mountain", "single token"),
+        ("café", "single token"),
         ("red-house", "plain word 'red'"),
         ("42", "a number"),
         ("a🐶", "plain word 'a'"),

@@ -234,7 +234,7 @@ GOOD = {
         ({"lora_mid.weight": torch.ones(2, 2, 3, 3)}, UnsafeFile, "kernel"),
         ({"lora_mid.weight": torch.ones(3, 3, 3, 3)}, UnsafeFile, "core"),
         ({"hada_w1_a": torch.ones(2, 2)}, UnsupportedFile, "a LoHa"),
-        ({"else": torch.ones(2, 2)}, UnsupportedFile, "no part of a LoRA"),
+        ({"else": torch.ones(2, 2)}, UnsupportedFile, "not part of a LoRA"),
     ],
 )
 def test_layers_that_do_not_hold_are_refused(tmp_path: Path, changes, kind, words: str) -> None:

@@ -111,7 +111,7 @@ def test_an_image_whose_record_was_cut_short_is_drawn_again(layout: Layout) -> N
 def test_an_edited_set_file_is_an_error(layout: Layout) -> None:
     folder = ClassImageSet.open_or_create(layout, "dog", RECIPE).folder
     (folder / "set.yaml").write_text((folder / "set.yaml").read_text().replace("steps: 50", "steps: 20"))
-    with pytest.raises(DataError, match="other class images"):
+    with pytest.raises(DataError, match="does not match its folder"):
         ClassImageSet.open_or_create(layout, "dog", RECIPE)
     (folder / "set.yaml").write_text("recipe: [")
     with pytest.raises(DataError, match=r"set\.yaml"):
