@@ -15,7 +15,6 @@ from dbcli.reports.page import (
     Gallery,
     ImageRow,
     PageSection,
-    TableBlock,
     Text,
     prompt_note,
     protocol_blocks,
@@ -87,9 +86,9 @@ def comparison_page(
         for name, scores in runs
         if scores["copying"]
     ]
-    blocks += [TableBlock(score_table(runs)), TableBlock(difference_table(differences, names[0]))]
+    blocks += [score_table(runs), difference_table(differences, names[0])]
     if settings:
-        blocks.append(TableBlock(settings_table(names, settings)))
+        blocks.append(settings_table(names, settings))
     else:
         blocks.append(Text("The runs were made with the same settings."))
     galleries = [

@@ -12,7 +12,6 @@ from dbcli.reports.page import (
     Facts,
     ImageRow,
     PageSection,
-    TableBlock,
     Text,
     embedded_chart,
     image_sections,
@@ -35,7 +34,7 @@ def interference_page(report: Mapping[str, Any], galleries: Sequence[tuple[str, 
     sections = []
     if report["nearest"] is not None:
         sections.append(PageSection("Subjects", tuple(_subject_blocks(report))))
-    sections.append(PageSection("Classes", (Text(_DRIFT), TableBlock(_drift_table(report["drift"])))))
+    sections.append(PageSection("Classes", (Text(_DRIFT), _drift_table(report["drift"]))))
     sections += image_sections(galleries)
     sections.append(PageSection("How it was measured", (Facts(tuple(_facts(report))),)))
     names = ", ".join(report["subjects"])
@@ -72,7 +71,7 @@ def _subject_blocks(report: Mapping[str, Any]) -> list[Block]:
     ]
     rows.append(("all", format_interval(nearest["overall"]), "", f"chance {nearest['chance']:.3f}", ""))
     headers = ("asked for", "nearest to its own photos", "nearest to", "its photos", "")
-    blocks.append(TableBlock(Table(headers, tuple(rows), "Share of images nearest to the right subject", False)))
+    blocks.append(Table(headers, tuple(rows), "Share of images nearest to the right subject", False))
     blocks.append(Text(nearest["rule"]))
     return blocks
 

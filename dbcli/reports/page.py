@@ -43,14 +43,6 @@ class Text:
 
 
 @dataclass(frozen=True)
-class TableBlock:
-    """A table with its caption."""
-
-    table: Table
-    kind: str = "table"
-
-
-@dataclass(frozen=True)
 class PageImage:
     """An image inside the page with the words that stand for it."""
 
@@ -92,7 +84,7 @@ class Chart:
     kind: str = "chart"
 
 
-Block = Facts | Text | TableBlock | Gallery | Chart
+Block = Facts | Text | Table | Gallery | Chart
 
 
 @dataclass(frozen=True)
@@ -171,7 +163,7 @@ def evaluation_page(
     `galleries` are (name, rows) pairs, photos first; a row's note may carry its scores (`prompt_note`).
     """
     sections = [PageSection("Scores", _score_blocks(scores)), *image_sections(galleries)]
-    per_prompt = tuple(TableBlock(prompt_table(subject)) for subject in scores["subjects"])
+    per_prompt = tuple(prompt_table(subject) for subject in scores["subjects"])
     if per_prompt:
         sections.append(PageSection("Per prompt", per_prompt))
     if charts:
@@ -203,7 +195,7 @@ def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
     for part, texts in scores.get("texts_cut_short", {}).items():
         quoted = ", ".join(f"“{text}”" for text in texts)
         warnings.append(Text(f"Too long for the judge {part}, only the beginning is scored: {quoted}", is_warning=True))
-    return (*warnings, TableBlock(subject_table(scores)))
+    return (*warnings, subject_table(scores))
 
 
 def _copying_warning(subject: Mapping[str, Any]) -> Text:
@@ -233,10 +225,10 @@ def protocol_blocks(protocol: Mapping[str, Any]) -> tuple[Block, ...]:
         for score in protocol["scores"].values()
         if score["judge"] in protocol["judges"]
     )
-    judges = tuple(TableBlock(_judge_table(part, judge)) for part, judge in protocol["judges"].items())
+    judges = tuple(_judge_table(part, judge) for part, judge in protocol["judges"].items())
     return (
         Facts(general),
-        TableBlock(Table(("score", "judge", "pairing", ""), rows, "What each score compares", False)),
+        Table(("score", "judge", "pairing", ""), rows, "What each score compares", False),
         *judges,
     )
 

@@ -9,7 +9,6 @@ from dbcli.reports.page import (
     Block,
     ImageRow,
     PageSection,
-    TableBlock,
     Text,
     image_sections,
     protocol_blocks,
@@ -36,11 +35,11 @@ def sweep_page(
     """One self-contained page: tables, images by subject, and how it was measured."""
     is_bench = scores["kind"] == "bench"
     blocks: list[Block] = [Text(line, is_warning=True) for line in _failures(scores)]
-    blocks.append(TableBlock(rows_table(scores, with_published=is_bench)))
+    blocks.append(rows_table(scores, with_published=is_bench))
     if is_bench and _is_scored(scores):
         blocks.append(Text(differences(scores)))
     sections = [PageSection("Scores", tuple(blocks)), *image_sections(galleries)]
-    sections.append(PageSection("Cells", (TableBlock(cells_table(scores)),)))
+    sections.append(PageSection("Cells", (cells_table(scores),)))
     protocol = next((row["scores"]["protocol"] for row in scores["rows"] if row["scores"] is not None), None)
     if protocol is not None:
         sections.append(PageSection("How it was measured", protocol_blocks(protocol)))

@@ -33,6 +33,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     is_numeric: bool = True
+    kind: str = "table"
 
 
 def format_score(value: float | None) -> str:
