@@ -29,17 +29,19 @@ class GridRow:
     is_photos: bool = False
 
 
-@dataclass(frozen=True)
 class _Measures:
     """Every length of a grid, in pixels, from the side of a tile."""
 
-    tile: int
-    gap: int
-    margin: int
-    label_width: int
-    label_size: int
-    note_size: int
-    title_size: int
+    def __init__(self, tile: int) -> None:
+        self.tile = tile
+        self.gap = max(3, tile // 32)
+        self.step = tile + self.gap
+        self.margin = max(10, tile // 10)
+        self.label_width = max(120, min(300, round(tile * 1.15)))
+        self.tiles_left = self.margin + self.label_width + self.gap
+        self.label_size = max(12, min(22, round(tile / 10)))
+        self.note_size = max(10, round(self.label_size * 0.8))
+        self.title_size = round(self.label_size * 1.45)
 
 
 def draw_grid(
@@ -64,12 +66,12 @@ def draw_grid(
         raise ValueError("a grid needs at least one row")
     if tile_px < 16:
         raise ValueError(f"tile_px must be at least 16, found {tile_px}")
-    measures = _measures(tile_px)
+    measures = _Measures(tile_px)
     widest = max(1, least_columns, *(len(row.images) for row in rows))
     across = min(widest, columns) if columns and columns > 0 else widest
     labels = [_label(row, measures) for row in rows]
     heights = [_row_height(row, label, across, measures) for row, label in zip(rows, labels, strict=True)]
-    width = measures.margin * 2 + measures.label_width + measures.gap + across * (tile_px + measures.gap) - measures.gap
+    width = measures.tiles_left + across * measures.step - measures.gap + measures.margin
     title_font = load_font(measures.title_size, bold=True)
     title_lines = wrapped(title, title_font, width - 2 * measures.margin, 3)
     top = measures.margin + _text_height(title_lines, measures.title_size) + (measures.gap * 2 if title_lines else 0)
@@ -159,19 +161,6 @@ def _fitting(word: str, width_px: float, measure: Callable[[str], float]) -> int
     return low
 
 
-def _measures(tile: int) -> _Measures:
-    label_size = max(12, min(22, round(tile / 10)))
-    return _Measures(
-        tile=tile,
-        gap=max(3, tile // 32),
-        margin=max(10, tile // 10),
-        label_width=max(120, min(300, round(tile * 1.15))),
-        label_size=label_size,
-        note_size=max(10, round(label_size * 0.8)),
-        title_size=round(label_size * 1.45),
-    )
-
-
 def _label(row: GridRow, measures: _Measures) -> tuple[list[str], list[str]]:
     """The row's label and note, wrapped to what fits beside a tile."""
     room = max(1, int(measures.tile / (measures.label_size * 1.3)) - (2 if row.note else 0))
@@ -183,18 +172,17 @@ def _row_height(row: GridRow, label: tuple[list[str], list[str]], across: int, m
     text = _text_height(label[0], measures.label_size) + _text_height(label[1], measures.note_size)
     tile_rows = max(1, -(-len(row.images) // across))
     padding = measures.gap * 2 if row.is_photos else 0
-    return max(text + measures.gap, tile_rows * (measures.tile + measures.gap)) + padding
+    return max(text + measures.gap, tile_rows * measures.step) + padding
 
 
 def _draw_headings(
     pen: ImageDraw.ImageDraw, headings: Sequence[str] | None, y: int, across: int, measures: _Measures, group: int
 ) -> None:
     font = load_font(measures.note_size)
-    left = measures.margin + measures.label_width + measures.gap
-    step = group * (measures.tile + measures.gap)
+    step = group * measures.step
     for number, heading in enumerate((headings or ())[: -(-across // group)]):
         lines = wrapped(heading, font, step - measures.gap, 1)
-        middle = left + number * step + (step - measures.gap) / 2
+        middle = measures.tiles_left + number * step + (step - measures.gap) / 2
         pen.text((middle, y), lines[0] if lines else "", font=font, fill=FAINT_INK, anchor="ma")
 
 
@@ -213,12 +201,11 @@ def _draw_row(
         pen.line((0, y + height - 2 * measures.gap, grid.width, y + height - 2 * measures.gap), fill=RULE)
     below = write(pen, (measures.margin, y), label[0], load_font(measures.label_size, bold=row.is_photos), INK)
     write(pen, (measures.margin, below + measures.gap // 2), label[1], load_font(measures.note_size), FAINT_INK)
-    left = measures.margin + measures.label_width + measures.gap
-    step = measures.tile + measures.gap
     for number, image in enumerate(row.images):
-        if image is None:
-            continue
-        grid.paste(square_tile(image, measures.tile), (left + number % across * step, y + number // across * step))
+        if image is not None:
+            down, right = divmod(number, across)
+            corner = measures.tiles_left + right * measures.step, y + down * measures.step
+            grid.paste(square_tile(image, measures.tile), corner)
 
 
 def square_tile(image: Image.Image, side: int) -> Image.Image:
