@@ -79,10 +79,7 @@ def show_added(
 def show_proposals(screen: Screen, proposals: Sequence[Proposal]) -> None:
     """Proposed words, the weakest first."""
     screen.document({"words": [asdict(one) | {"strength": one.together} for one in proposals]})
-    rows = [
-        (one.word, " ".join(map(str, one.tokens)), _share(one.together), _share(one.text), _share(one.picture))
-        for one in proposals
-    ]
+    rows = [(one.word, " ".join(map(str, one.tokens)), *_strengths(one)) for one in proposals]
     columns = (
         "word",
         Column("tokens", drop=2),
@@ -97,11 +94,12 @@ def show_proposals(screen: Screen, proposals: Sequence[Proposal]) -> None:
 def show_verdict(screen: Screen, verdict: Verdict) -> None:
     """One word: tokens, strength, owner, clashes."""
     one = verdict.proposal
+    together, in_text, in_picture = _strengths(one)
     screen.document(asdict(verdict) | {"strength": one.together})
     rows = [
         ("tokens", " ".join(map(str, one.tokens))),
         ("rarity", f"{verdict.rarity:.0%} of the vocabulary is more common than its most common token"),
-        ("strength", f"{_share(one.together)} (text {_share(one.text)}, image {_share(one.picture)})"),
+        ("strength", f"{together} (text {in_text}, image {in_picture})"),
         ("stands for", verdict.owner or "nobody yet"),
         ("means", verdict.meaning),
         ("against it", verdict.clash or "nothing"),
@@ -120,7 +118,7 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
             one.class_noun,
             " ".join(map(str, one.tokens)),
             number(one.rarity, ".0%"),
-            _share(one.strength),
+            number(one.strength, ".2f"),
             ", ".join(one.runs),
         )
         for one in holders
@@ -140,5 +138,6 @@ def show_holders(screen: Screen, holders: Sequence[Holder]) -> None:
             screen.warn(f"{one.identifier}: {one.clash}")
 
 
-def _share(value: float | None) -> str:
-    return number(value, ".2f")
+def _strengths(one: Proposal) -> tuple[str, ...]:
+    """In all, in the text and in the image."""
+    return tuple(number(value, ".2f") for value in (one.together, one.text, one.picture))
