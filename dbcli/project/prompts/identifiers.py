@@ -11,6 +11,8 @@ from dbcli.errors import Collision, PromptError, UsageError
 from dbcli.project.files.names import printable, without_control_characters
 
 _FIELD = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9._-]{0,63})\}")
+_MARKUP = re.compile(r"[{}]|<\||\|>")
+_HOLDS_MARKUP = "contains '{', '}', '<|' or '|>', which have another meaning in a prompt"
 RESERVED_FIELDS = frozenset({"identifier", "class", "subject"})
 MAX_IDENTIFIER = 64
 # Weak beside most nouns: see word_strengths.json.
@@ -98,8 +100,8 @@ def check_identifier(identifier: str) -> str:
         fault = f"is longer than {MAX_IDENTIFIER} characters"
     elif any(c.isspace() for c in word) or without_control_characters(word) != word:
         fault = "is not a single word"
-    elif any(c in word for c in "{}") or "<|" in word or "|>" in word:
-        fault = "contains '{', '}', '<|' or '|>', which have another meaning in a prompt"
+    elif _MARKUP.search(word):
+        fault = _HOLDS_MARKUP
     elif not any(c.isalnum() for c in word):
         fault = "has no letter or digit"
     if fault:
@@ -117,8 +119,8 @@ def check_class_noun(class_noun: str) -> str:
         fault = "has no letter"
     elif len(noun) > MAX_CLASS_NOUN:
         fault = f"is longer than {MAX_CLASS_NOUN} characters"
-    elif any(c in noun for c in "{}") or "<|" in noun or "|>" in noun:
-        fault = "contains '{', '}', '<|' or '|>', which have another meaning in a prompt"
+    elif _MARKUP.search(noun):
+        fault = _HOLDS_MARKUP
     if fault:
         raise UsageError(f"The class noun '{printable(class_noun)}' {fault}.", hint="for example --class dog")
     return noun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from dbcli.hints import command
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable, slug
 from dbcli.project.images.pixels import FORMATS
-from dbcli.project.subjects.kohya_folders import KohyaFolder, kohya_folders
 from dbcli.project.subjects.photos import list_files, looks_like_a_photo
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import list_subjects
@@ -20,6 +20,9 @@ from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
     from dbcli.metrics.dataset import Dataset
+
+# kohya's way to name a folder of photos: `40_sks dog` is forty repeats of photos of "sks dog".
+_KOHYA_NAME = re.compile(r"([0-9]{1,6})_(.*\S.*)")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,32 @@ class NewSubject:
     class_noun: str
     photos: list[Path]
     token: str | None = None
+
+
+@dataclass(frozen=True)
+class KohyaFolder:
+    """A folder named kohya's way; `words` is what its photos show, the identifier first and the class noun after it."""
+
+    path: Path
+    repeats: int
+    words: str
+
+    def identifier_and_class(self, class_noun: str | None = None) -> tuple[str | None, str | None]:
+        """Return both; a single word is the identifier where the class noun is known otherwise, else the noun."""
+        first, _, rest = self.words.partition(" ")
+        if rest:
+            return first, rest
+        return (first, None) if class_noun else (None, first)
+
+
+def kohya_folders(source: Path) -> list[KohyaFolder]:
+    """Return the folder itself if it is named kohya's way, else those right inside of it, sorted by name."""
+    source = source.expanduser().absolute()
+    for paths in ([source], sorted(source.iterdir()) if source.is_dir() else []):
+        found = [(path, name) for path in paths if (name := _KOHYA_NAME.fullmatch(path.name)) and path.is_dir()]
+        if found:
+            return [KohyaFolder(path, int(name[1]), " ".join(name[2].split())) for path, name in found]
+    return []
 
 
 def words_of_folders(photos: Sequence[Path], class_noun: str | None) -> tuple[str | None, str | None]:
