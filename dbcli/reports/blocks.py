@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
@@ -21,7 +21,7 @@ def draw_blocks(rows: Sequence[GridRow], *, tile_px: int = 160, title: str | Non
     if not rows:
         raise ValueError("a grid needs at least one row")
     across = _across([max(1, len(row.images)) for row in rows])
-    sizes = _Sizes(tile_px, max(4, tile_px // 24), max(10, tile_px // 10), max(12, tile_px // 11))
+    sizes = _Sizes(tile_px)
     lines = list(_lines([part for row in rows for part in _parts(row, across)], across))
     labels = [[sizes.wrapped(block) for block in line] for line in lines]
     above = [round(max(len(text) for text in line) * sizes.letters * LINE_HEIGHT) + sizes.gap for line in labels]
@@ -42,18 +42,15 @@ def draw_blocks(rows: Sequence[GridRow], *, tile_px: int = 160, title: str | Non
     return grid
 
 
-@dataclass(frozen=True)
 class _Sizes:
-    """Every length of such a grid, in pixels."""
+    """Every length of such a grid, in pixels, from the side of a tile."""
 
-    tile: int
-    gap: int
-    margin: int
-    letters: int
-
-    @property
-    def step(self) -> int:
-        return self.tile + self.gap
+    def __init__(self, tile: int) -> None:
+        self.tile = tile
+        self.gap = max(4, tile // 24)
+        self.step = tile + self.gap
+        self.margin = max(10, tile // 10)
+        self.letters = max(12, tile // 11)
 
     def font(self, block: GridRow) -> Font:
         return load_font(self.letters, bold=block.is_photos)
