@@ -9,9 +9,10 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperArgument, TyperGroup
 
 from dbcli import __version__
 from dbcli.cli.arguments import arranged, general_options, project_of
@@ -23,10 +24,29 @@ from dbcli.cli.commands.subjects import subjects_app, tokens_app
 from dbcli.cli.commands.sweeps import bench, sweep
 from dbcli.cli.commands.train import train
 from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
-from dbcli.cli.help_pages import Program
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted
+
+
+class Program(TyperGroup):
+    """The program's commands, with types of Python taken out of their help: `PHOTO...`, not `PHOTO... <list[Path]>`."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how)
+        _make_readable(self)
+
+
+def _make_readable(command: Any) -> None:
+    for parameter in command.params:
+        if isinstance(parameter, TyperArgument):
+            # Its name says what it is.
+            setattr(parameter, "display_type_rich", lambda ctx: None)  # noqa: B010
+        elif parameter.type_descriptor.is_list:
+            setattr(parameter, "display_type", lambda ctx: "<str>…")  # noqa: B010
+    for inner in getattr(command, "commands", {}).values():
+        _make_readable(inner)
+
 
 app = typer.Typer(
     name="dreambooth",

@@ -105,9 +105,7 @@ def _subjects(
         words = ", ".join(f"{one.identifier} {one.class_noun}" for one in named)
         progress.warn(f"The file names {len(named)} subjects ({words}); {len(asked)} of them got words from --token.")
     for one in lora.words:
-        progress.note(
-            f"The file also contains the embedding '{printable(one.word)}': use that word in prompts."
-        )
+        progress.note(f"The file also contains the embedding '{printable(one.word)}': use that word in prompts.")
     check = check_rare_words(layout, allow_collision=allow_collision)
     return imported_subjects(layout, title, asked or named, check)
 
