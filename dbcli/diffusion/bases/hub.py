@@ -105,7 +105,7 @@ def complete_folder(repository: str, revision: str, *, offline: bool) -> Path | 
     if folder is None:
         raise _offline(repository)
     raise Unreachable(
-        f"Of {repository} only a part is on this machine ({folder} lacks {lacking}), and --offline forbids a download.",
+        f"Only a part of {repository} is on this machine ({folder} lacks {lacking}), and --offline forbids a download.",
         hint="the same command without --offline downloads the rest",
     )
 

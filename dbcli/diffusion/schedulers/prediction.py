@@ -69,7 +69,7 @@ def checked_prediction(wanted: str | None) -> str | None:
     """A person's choice. Raises ConfigError for another word than PREDICTION_TYPES."""
     if wanted not in (None, *PREDICTION_TYPES):
         raise ConfigError(
-            f"The prediction type {wanted!r} is none of {', '.join(PREDICTION_TYPES)}.",
+            f"The prediction type {wanted!r} is not one of {', '.join(PREDICTION_TYPES)}.",
             hint="--prediction-type epsilon, or --prediction-type v_prediction",
         )
     return wanted

@@ -96,8 +96,8 @@ def _of_warmup(train: TrainSettings) -> Iterator[str]:
         # The rate of step n is that of the n - 1 steps before it.
         reached = train.learning_rate * (train.steps - 1) / train.warmup_steps
         yield (
-            f"train.warmup_steps is {train.warmup_steps}, but the run has {train.steps} steps: the learning rate gets "
-            f"to {reached:.3g}, never to {train.learning_rate:.3g}."
+            f"train.warmup_steps is {train.warmup_steps}, but the run has {train.steps} steps: the rate reaches "
+            f"only {reached:.3g}, never {train.learning_rate:.3g}."
         )
 
 

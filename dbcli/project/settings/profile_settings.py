@@ -81,7 +81,7 @@ class TrainSettings(Section):
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
     fused_backward: bool = Field(
         default=False,
-        description="update each weight inside the backward pass, so that all gradients are never in memory at once; "
+        description="update each weight inside the backward pass, so that gradients are never all in memory at once; "
         "needs gradient_clip=0 and accumulation=1",
     )
     stochastic_rounding: bool = Field(

@@ -84,7 +84,7 @@ class Registry:
         owner = current_names(self.subjects).get(name)
         if owner is not None:
             raise Refused(
-                f"'{name}' is what '{owner}' is called in {runs}.",
+                f"In {runs}, '{owner}' is called '{name}'.",
                 hint=f"choose another name, or dreambooth subjects rename {owner} {name}",
             )
         if renamed is not None:

@@ -97,7 +97,7 @@ def _recipe(layout: Layout) -> Iterator[Check]:
 
 def _runs(layout: Layout) -> Iterator[Check]:
     for line in damaged_runs(layout):
-        yield fault("run", line, "dreambooth runs rm RUN, or put its run.json back")
+        yield fault("run", line, "dreambooth runs rm RUN, or restore its run.json")
     for record in list_runs(layout):
         yield _run(layout, record)
 

@@ -53,7 +53,7 @@ def load_masking(layout: Layout, record: RunRecord, profile: Profile, progress: 
                 "dreambooth.yaml:\n  judges:\n    mask: /path/to/clipseg",
             ) from error
     progress.warn(
-        "CLIPSeg is not on this machine: photos are blanked by the masks beside them, images are scored whole. "
+        "CLIPSeg is not on this machine: the masks blank the photos' backgrounds; images are scored whole. "
         "A copied background gains nothing; compare only with values measured like this."
     )
     return Masking(photos=photos)

@@ -17,7 +17,7 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         (
             {"train.steps": 100, "train.warmup_steps": 200, "train.learning_rate": 1e-4},
             # The rate of the last step, the 100th: 99/200 of it.
-            ["train.warmup_steps is 200, but the run has 100 steps: the learning rate gets to 4.95e-05"],
+            ["train.warmup_steps is 200, but the run has 100 steps: the rate reaches only 4.95e-05"],
         ),
         ({"train.text_encoder_learning_rate": 0.0}, ["text_encoder_learning_rate is 0: the text encoder learns"]),
         ({"train.text_encoder": False, "train.text_encoder_learning_rate": 1e-6}, ["text_encoder is off"]),
