@@ -96,7 +96,7 @@ def test_a_name_that_a_run_knows_stays_with_its_subject(run: Run, dog: Path, pho
     run("subjects", "rename", "dog", "rex")
     taken = add(run, photos, "dog", "dog", "zwx")
     assert taken.code == 6
-    assert "what 'rex' is called in 0001-dog" in taken.err
+    assert "In 0001-dog, 'rex' is called 'dog'" in taken.err
     assert run("subjects", "rename", "rex", "dog").code == 0
     assert listed(run)["dog"]["formerly"] == []
 

@@ -133,7 +133,7 @@ def test_a_dry_run_says_first_what_decides_and_lists_the_rest_on_request(run: Ru
     assert len(lines) < 14
     assert "train.warmup_steps" in short.out and "train.seed" not in short.out
     assert "train.seed" in long.out
-    assert "never to" in short.err
+    assert ", never " in short.err
 
 
 def test_a_finished_run_keeps_weights_to_draw_with_and_no_optimiser(run: Run, project: Path) -> None:
