@@ -138,6 +138,8 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
         raise _no_dora(record)
     name = f"{record.name}-{target}" + ("" if target in FOLDERS else ".safetensors")
     path = request.out or layout.exports_dir / name
+    if target not in FOLDERS and path.suffix != ".safetensors":  # by which every program knows the format
+        raise UsageError(f"A {target} file's name ends in .safetensors; {path} does not.", f"--out {path}.safetensors")
     check_writable(path.parent)
     import torch
 

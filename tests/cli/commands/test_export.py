@@ -68,6 +68,16 @@ def test_a_full_run_has_no_lora_to_export(run: Run, project: Path) -> None:
     assert run("export", RUNS["full"], "--to", "kohya").code == 2
 
 
+@pytest.mark.parametrize(("run_of", "target"), [("lora", "kohya"), ("lora", "lora"), ("full", "checkpoint")])
+def test_a_file_of_another_ending_is_refused_before_anything_is_loaded(
+    run: Run, project: Path, tmp_path: Path, run_of: str, target: str
+) -> None:
+    ended = run("export", RUNS[run_of], "--to", target, "--out", tmp_path / "one")
+    assert ended.code == 2
+    assert f"--out {tmp_path / 'one'}.safetensors" in ended.err
+    assert not (tmp_path / "one").exists()
+
+
 def test_an_export_never_overwrites(run: Run, project: Path, tmp_path: Path) -> None:
     words = ["export", RUNS["lora"], "--to", "kohya", "--out", tmp_path / "one.safetensors"]
     assert run(*words).code == 0
