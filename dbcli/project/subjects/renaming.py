@@ -6,14 +6,13 @@ from dbcli.errors import Refused, SubjectError
 from dbcli.project.files.atomic import commit_folder
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.files.names import check_name, printable
+from dbcli.project.files.names import printable
 from dbcli.project.files.records import load_record
 from dbcli.project.files.yaml_files import write_yaml
-from dbcli.project.prompts.identifiers import RESERVED_FIELDS
 from dbcli.project.runs.run_store import list_runs
 from dbcli.project.subjects.photo_notes import captions_in_files, write_captions
 from dbcli.project.subjects.subject_record import Subject
-from dbcli.project.subjects.subject_store import LOCK_WAIT_SECONDS, give_up_name, load_subject, verify_name
+from dbcli.project.subjects.subject_store import LOCK_WAIT_SECONDS, check_new_name, give_up_name, load_subject
 
 
 def rename_subject(layout: Layout, old: str, new: str) -> Subject:
@@ -22,17 +21,11 @@ def rename_subject(layout: Layout, old: str, new: str) -> Subject:
     Captions that say {old} say {new} afterwards. Raises SubjectError for a subject that is not there, Refused for a
     name that is taken, has a meaning of its own in templates, or stands for another subject in a run.
     """
-    check_name(new, "subject")
-    if new in RESERVED_FIELDS:
-        raise Refused(f"A subject cannot be called '{new}': {{{new}}} has a meaning of its own in templates.")
     with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
         subject = _begun(layout, old, new)
         if subject.name == new:
             raise Refused(f"The subject is called '{new}' already.")
-        final = layout.subject_dir(new)
-        if final.exists():
-            raise Refused(f"The subject '{new}' already exists ({layout.shown(final)}).", hint="choose another name")
-        verify_name(layout, new, renamed=subject)
+        check_new_name(layout, new, renamed=subject)
         folder, before = layout.subject_dir(subject.name), subject.name
         _rewrite_captions(layout, subject, before, new)
         learnt = {one.name for run in list_runs(layout) for one in run.subjects}
@@ -41,7 +34,7 @@ def rename_subject(layout: Layout, old: str, new: str) -> Subject:
         subject.name = new
         give_up_name(layout, new)
         write_yaml(layout.subject_file(before), subject.to_plain())
-        commit_folder(folder, final)
+        commit_folder(folder, layout.subject_dir(new))
     return subject
 
 

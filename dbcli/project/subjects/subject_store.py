@@ -78,16 +78,22 @@ def store_subject(
     return AddedSubject(subject, skipped, notes, names)
 
 
-def check_new_name(layout: Layout, name: str, way_on: str | None = None) -> None:
-    """Raise UsageError or Refused for a name that no new subject can have; `way_on` is the hint where it is taken."""
+def check_new_name(
+    layout: Layout, name: str, way_on: str = "choose another name", *, renamed: Subject | None = None
+) -> None:
+    """Raise UsageError or Refused for a name that no new subject, or none that is `renamed`, can have.
+
+    `way_on` is the hint where it is taken.
+    """
     check_name(name, "subject")
     if name in RESERVED_FIELDS:
         raise Refused(f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates.")
     if layout.subject_dir(name).exists():
         where = layout.shown(layout.subject_dir(name))
-        raise Refused(f"The subject '{name}' already exists ({where}).", hint=way_on or "choose another name")
-    check_no_twin(name, "subject", names_in(layout.subjects_dir))
-    registry_of(layout).check_name(name)
+        raise Refused(f"The subject '{name}' already exists ({where}).", hint=way_on)
+    own = renamed.name if renamed is not None else None
+    check_no_twin(name, "subject", [one for one in names_in(layout.subjects_dir) if one != own])
+    registry_of(layout).check_name(name, renamed)
 
 
 def _way_on(name: str, class_noun: str, identifier: str | None) -> str:
@@ -241,13 +247,6 @@ def verify_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
     """Raise Collision if a subject's words clash by now: that was allowed once, or a record was edited."""
     if subject.identifier:
         registry_of(layout).check_identifier(subject, subject.identifier, tokens)
-
-
-def verify_name(layout: Layout, name: str, *, renamed: Subject | None = None) -> None:
-    """Raise Refused for a name that differs from another subject's in case alone, or that a run knows another by."""
-    own = renamed.name if renamed is not None else None
-    check_no_twin(name, "subject", [one for one in names_in(layout.subjects_dir) if one != own])
-    registry_of(layout).check_name(name, renamed)
 
 
 def registry_of(layout: Layout) -> Registry:
