@@ -128,4 +128,4 @@ def test_a_checkpoint_is_scored_beside_the_result_not_over_it(run: Run, project:
     assert Path(found["scores_file"]).parent.name == "prompts-step-1"
     missing = run("eval", "--run", 1, *SCORE, "--checkpoint", 77)
     assert missing.code == 4
-    assert "there: 1, 2" in missing.err
+    assert "available: 1, 2" in missing.err

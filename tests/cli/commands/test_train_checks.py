@@ -151,7 +151,7 @@ def test_a_finished_run_keeps_weights_to_draw_with_and_no_optimiser(run: Run, pr
     assert one == other
     missing = run(*words, "--checkpoint", 1)
     assert missing.code == 4
-    assert "there: 2, 3, 4" in missing.err
+    assert "available: 2, 3, 4" in missing.err
 
 
 def test_text_targets_of_an_adapter_that_is_gone_on_from_cannot_change(run: Run, project: Path) -> None:
