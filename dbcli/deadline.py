@@ -1,7 +1,5 @@
 """Work that may never come to an end, such as a question to the hub, waited for no longer than it is worth."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait

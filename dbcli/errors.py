@@ -27,8 +27,6 @@
 Exit code 1 is kept for faults of the program itself, which are not DreamboothErrors.
 """
 
-from __future__ import annotations
-
 
 class DreamboothError(Exception):
     """An error with a sentence for a person, the next thing to type, and an exit code.

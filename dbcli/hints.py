@@ -1,7 +1,5 @@
 """Commands for hints, written so that they work when pasted: words quoted, packages installed where this program is."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

@@ -4,8 +4,6 @@ transformers no longer cleans text in its CLIP tokenizer and open_clip does; wit
 text and scored as another.
 """
 
-from __future__ import annotations
-
 import html
 import re
 

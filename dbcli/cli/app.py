@@ -1,7 +1,5 @@
 """The `dreambooth` program: its commands, and the one place where an error becomes an exit code."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Options that every command takes, wherever they stand on the line, and the one option whose value may be left out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the Tab key offers in a shell: names from the project, and the choices that ship. Nothing heavy is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What was most likely meant where a command line has a slip: the whole line again, to be copied."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import shlex

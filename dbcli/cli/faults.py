@@ -1,7 +1,5 @@
 """What ends a command beside its own errors: the machine, a slip in the command line, a bug."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

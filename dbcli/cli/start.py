@@ -1,7 +1,5 @@
 """The first moment of the program: signals are heard before anything slow is imported."""
 
-from __future__ import annotations
-
 import os
 import signal
 from types import FrameType

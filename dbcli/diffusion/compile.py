@@ -1,7 +1,5 @@
 """The UNet compiled: fused kernels for the price of a minute or more before the first step."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Prompts as what the denoiser is conditioned on, and a run's prompts as a table: encoded once, or at every step."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 

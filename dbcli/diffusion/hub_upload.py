@@ -1,7 +1,5 @@
 """Giving a model to the Hugging Face hub. Everything goes through one `HfApi` object, which the caller hands in."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Photos and class images as tensors: cropped without squashing, encoded once by the autoencoder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A number depends on (run seed, purpose, step, sample) and on nothing else: not o
 batch size of an earlier stage, the device, or how often a run was interrupted.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

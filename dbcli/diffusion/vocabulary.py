@@ -4,8 +4,6 @@ All Stable Diffusion 1 and 2 text encoders share this vocabulary, so the copy of
 Only the tokenizers library is loaded, in a fraction of a second.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

@@ -11,8 +11,6 @@ The means run over class images, timesteps and all values, with the same noise f
 share of how far the class noun itself moves things. Weaker is better.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Textual inversion (Gal et al. 2023) learns nothing but such vectors. A word of n
 `word word_1 … word_{n-1}`, which is what diffusers does with an embedding that it loads.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from collections.abc import Mapping, Sequence

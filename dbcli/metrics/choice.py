@@ -1,7 +1,5 @@
 """Which checkpoint is best, by a stated rule on fidelity and editability, and when to stop looking. No torch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

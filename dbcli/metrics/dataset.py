@@ -4,8 +4,6 @@ The folder holds `prompts_and_classes.txt` (a list `subject_name,class`, then tw
 snow'.format(unique_token, class_token)`) and a folder of photos per subject. Nothing of it is copied into the project.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ re-encoded copies of them; the figures stand beside each. Nothing here finds out
 in one photo, or none at all, need a pair of eyes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 The judges are not asked again: everything is in the scores.json of each evaluation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

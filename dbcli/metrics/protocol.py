@@ -3,8 +3,6 @@
 `score_images` returns plain JSON values. Scores are None where they are not defined (no photos, one image alone).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ float: a cosine in [-1, 1], unscaled. A score that is not defined (no images, on
 Ruiz et al., DreamBooth (CVPR 2023), section 4.1; what the paper leaves open is said at each function.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ Features are float tensors [N, D] with rows of length 1. An image's likeness to 
 of that subject's photos, as in DINO (Ruiz et al., CVPR 2023, section 4.1); the nearest subject is the likest one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 

@@ -10,8 +10,6 @@ One or two subjects are no sample of subjects: with a single degree of freedom a
 is. So theirs is over prompts alone, and holds for these subjects.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

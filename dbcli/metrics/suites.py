@@ -12,8 +12,6 @@ to score. A shipped suite is a YAML file in `suites/`:
 A prompt may also be a mapping {text, label}, where the label stands in grids for a long text.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

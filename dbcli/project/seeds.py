@@ -4,8 +4,6 @@ torch's CPU generator takes 32 bits of a seed. Beyond them different seeds would
 names, so that they end there.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable
 

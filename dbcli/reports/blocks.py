@@ -1,7 +1,5 @@
 """Grids of few images per prompt: several prompts side by side, each under its label, so that little stays white."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

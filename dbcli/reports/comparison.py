@@ -1,7 +1,5 @@
 """Runs beside each other: one page, one grid, tables of scores and of their differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A subject's photos as training will see them: numbered square crops, each with what is wrong with it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Images of images: labelled rows of tiles on white, photos first."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The page of one measurement of interference: a heat map, what was nearest to what, and the drift of the classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

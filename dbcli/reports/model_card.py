@@ -1,7 +1,5 @@
 """The page of a model on the hub: README.md with the facts machines read in front and the words for people behind."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

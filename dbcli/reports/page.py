@@ -4,8 +4,6 @@ A page is a list of sections, each a list of blocks (facts, table, gallery, char
 person typed goes through jinja2's autoescape; nothing is ever marked safe.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import re

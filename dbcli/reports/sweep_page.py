@@ -1,7 +1,5 @@
 """The page and the Markdown of a sweep or benchmark."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

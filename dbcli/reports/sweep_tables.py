@@ -1,7 +1,5 @@
 """Tables of many runs: a row per setting with its mean over subjects and seeds, a row per cell, published rows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

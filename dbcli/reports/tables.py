@@ -1,7 +1,5 @@
 """Tables: scores as rows of text, and rows as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

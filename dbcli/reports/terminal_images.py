@@ -1,7 +1,5 @@
 """Images for a terminal: a strip of several, and the same as character cells two pixels high."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

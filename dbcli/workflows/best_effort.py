@@ -1,7 +1,5 @@
 """Work beside the training itself: images and numbers to look at. Where it fails, the run goes on without it."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """What there is to choose from, for completion in a shell: names only, read without loading anything heavy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

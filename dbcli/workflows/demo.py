@@ -1,7 +1,5 @@
 """The main job on the embedded base with the bundled photos: what a stranger sees first."""
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`--gpus N`: the same command on N processes of this machine, by the launcher that torchrun and accelerate start."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """Who else computes on this machine: commands that share it slow each other, and say so."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -1,7 +1,5 @@
 """How often the threads of a computation spin before they block on one another."""
 
-from __future__ import annotations
-
 import os
 
 SETTING = "GOMP_SPINCOUNT"

@@ -1,7 +1,5 @@
 """How long work tells of itself, whoever listens: a terminal, a log, a test."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol

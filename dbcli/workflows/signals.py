@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM ask a command to stop at the next safe point; a second one ends the process at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

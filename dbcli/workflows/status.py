@@ -1,7 +1,5 @@
 """Where a person stands: what the project holds so far, and the one command that takes it further."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Generating images with a run, and class images ahead of one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated

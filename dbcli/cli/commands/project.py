@@ -1,7 +1,5 @@
 """Creating a project, adding subjects to it, and checking it; the demo does all of it."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Scoring runs, comparing them, looking at them and removing them."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """Taking runs to other tools, and bringing in what other tools have made."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

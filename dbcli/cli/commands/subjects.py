@@ -1,7 +1,5 @@
 """Subjects and their identifiers: listing, renaming, choosing words, removing."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

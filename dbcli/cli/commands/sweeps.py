@@ -1,7 +1,5 @@
 """Many runs with one command."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

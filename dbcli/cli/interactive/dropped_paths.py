@@ -1,7 +1,5 @@
 """Paths as terminals write them when files are dropped there: quoted, with escaped spaces, as URLs, several at once."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from pathlib import Path

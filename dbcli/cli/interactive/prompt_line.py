@@ -1,7 +1,5 @@
 """The line a person types prompts on: history, completion, the current settings beneath."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

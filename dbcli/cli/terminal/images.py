@@ -1,7 +1,5 @@
 """Showing images in terminals that can: kitty's and iTerm2's protocols, else two pixels per character."""
 
-from __future__ import annotations
-
 import base64
 import os
 import sys

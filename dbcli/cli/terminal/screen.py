@@ -1,7 +1,5 @@
 """What a person sees: results on stdout, everything else on stderr, a person's own text never read as markup."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

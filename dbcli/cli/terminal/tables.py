@@ -1,7 +1,5 @@
 """The one way in which listings are set out: whole words, numbers, columns left out before any word is broken."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

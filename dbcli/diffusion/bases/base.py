@@ -1,7 +1,5 @@
 """Base models: where they come from, and the networks and facts that training and sampling need of one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A base that lies in a diffusers folder: `unet/`, `vae/`, `text_encoder/`, `tokenizer/`, `scheduler/`."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from functools import partial

@@ -4,8 +4,6 @@ Two small questions go to the hub (which commit is meant, which files it has), e
 machine without a way to the hub hears so within seconds. A complete copy in the cache is used without any question.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Callable, Iterable

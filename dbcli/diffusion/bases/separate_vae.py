@@ -1,7 +1,5 @@
 """A VAE that is given beside a base: a diffusers folder, or one file in the original layout or in diffusers' names."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from pathlib import Path

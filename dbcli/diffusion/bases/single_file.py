@@ -6,8 +6,6 @@ Where a file holds both the trained weights and their moving average (`model_ema
 they are the ones to train on.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Kinds of models and settings that no base here has, told from headers and configurations and refused by name."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

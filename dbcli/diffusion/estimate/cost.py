@@ -4,8 +4,6 @@ The operations are those that would run, so what they hold at once and what they
 speed is measured in a second on layers of the size a recipe has.
 """
 
-from __future__ import annotations
-
 import time
 import weakref
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a recipe takes of a device, phase by phase: fake runs on a meta base, not guesses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

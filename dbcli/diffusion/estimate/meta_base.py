@@ -1,7 +1,5 @@
 """A base on the meta device: every weight has its shape, and takes no memory. See `cost`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import partial
 

@@ -1,7 +1,5 @@
 """What a model file is, told from the names of its tensors, their shapes and its metadata; no weight is read."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The tables follow the two architectures: `openaimodel.UNetModel` numbers its blo
 its decoder backwards, and Stable Diffusion 2 carries OpenCLIP's text tower, whose attention is one stacked matrix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ They are zip archives around a pickle. The pickle goes through torch's restricte
 tensors stay memory-mapped until they are asked for, so their shapes can be checked before they take memory.
 """
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which of a network's weight files are taken: whole or rounded, in one piece or in shards, safetensors or pickles."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

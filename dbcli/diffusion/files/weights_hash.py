@@ -9,8 +9,6 @@ Reading and hashing 1 B parameters takes seconds, so for large models the digest
 by path, size and modification time of the files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

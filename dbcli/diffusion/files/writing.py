@@ -1,7 +1,5 @@
 """How every format reaches the disk: written beside its place, flushed, then renamed into it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

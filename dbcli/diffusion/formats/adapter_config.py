@@ -4,8 +4,6 @@ Every field counts: those that decide the strength or the layers are read, those
 what a plain LoRA cannot hold is refused by its name.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Writes one `.safetensors` file in the original Stable Diffusion layout, for ComfyUI, AUTOMATIC1111 and the like."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

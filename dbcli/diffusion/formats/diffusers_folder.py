@@ -4,8 +4,6 @@ transformers ≥ 5.6 drops `text_model.` from the text encoder's names and write
 then load none of the weights without a word, and look for `vocab.json` and `merges.txt`. Both are put back.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Exports read by diffusers' own pipeline, as somebody who receives one would load it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ file's name as well, and reads a tensor of one name only. Others' files are read
 trainers' pickles, files of several words, and LoRAs that bring words along.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whether a file is of the kind that is asked for, told from its header in a fraction of a second: without torch."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A LoRA between the formats: low-rank layers by the name of the module they add to, and to and from PEFT."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping

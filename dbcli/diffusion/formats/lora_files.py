@@ -3,8 +3,6 @@
 Read with a base at hand, so that each name is looked up among the base's own layers and never guessed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How the parts of LoRA files are named by the programs that write them, and which layer of a base each is for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Literal

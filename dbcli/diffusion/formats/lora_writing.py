@@ -5,8 +5,6 @@ file diffusers takes one alpha for a whole text encoder. So what can be said in 
 and `for_diffusers` give the one form that all readers understand alike.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """From prompts to images: classifier-free guidance with any sampler, many images at a time."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

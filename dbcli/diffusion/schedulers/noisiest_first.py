@@ -5,8 +5,6 @@ diffusers' `leading` spacing begins late (600 steps at timestep 600 of 1000) and
 steps. An image that begins late begins from more noise than its first timestep has, and stays pale.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 from typing import Any
 

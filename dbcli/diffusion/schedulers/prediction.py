@@ -1,7 +1,5 @@
 """What a base's UNet predicts, and whether its noise schedule ends in pure noise, as a file says it of itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

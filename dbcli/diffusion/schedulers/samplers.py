@@ -1,7 +1,5 @@
 """Samplers by the names people use, each made from the base's own scheduler settings."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Which images a step sees: a pure function of the run's seed and the step, so a run resumes anywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor

@@ -4,8 +4,6 @@ Notation of the functions: latents x0 `[B, C, H, W]`, noise e of the same shape,
 alphas_cumprod a `[T]` with x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -4,8 +4,6 @@ One takes one weight after the other, so that what it needs for a step never exi
 go on learning by it: rounded up or down by chance, so that small steps are not all lost.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

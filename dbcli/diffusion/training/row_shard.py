@@ -1,7 +1,5 @@
 """The rows of a batch that one of several processes takes, and what becomes of its dropout."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -3,8 +3,6 @@
 Who commits the folders is not this module's concern.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

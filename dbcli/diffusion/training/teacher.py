@@ -5,8 +5,6 @@ predictions are computed beforehand for a finite set of draws: draw k of class i
 a latent that follow from (seed, k, i) alone, whichever run, batch or machine asks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

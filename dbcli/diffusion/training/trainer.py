@@ -1,7 +1,5 @@
 """The training loop: one equation, one step, and a state that can be taken out and put back exactly."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Encoders from their files: timm's ViT, open_clip's CLIP, or either as transformers saves it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Photos described in words, by BLIP: a first draft of captions for a person to edit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

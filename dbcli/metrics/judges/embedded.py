@@ -4,8 +4,6 @@
 embedded base's own text encoder at the first end-of-text token, after the final layer norm. `tiny-dino` is a small ViT.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

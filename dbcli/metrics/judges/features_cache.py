@@ -1,7 +1,5 @@
 """Features of images, computed once: kept by the file's sha256 and the encoder's key."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

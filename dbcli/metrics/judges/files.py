@@ -1,7 +1,5 @@
 """Where a judge's weights are: a local file or folder, the hub's cache, or the hub; and what to say where they lack."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 import re

@@ -3,8 +3,6 @@
 Published numbers differ by encoder, preprocessing and scale, so `describe()` is kept beside every score.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@
 or read from a local copy; `tiny-dino` and `tiny-clip` are embedded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from dbcli.errors import UsageError

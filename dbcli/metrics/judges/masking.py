@@ -4,8 +4,6 @@ Features of whole images reward a copied background. The masked variant blanks i
 images alike, so what is left to compare is the subject.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

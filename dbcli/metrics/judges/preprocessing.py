@@ -1,7 +1,5 @@
 """From images to an encoder's input: resize, centre crop, normalise, the same way for every judge."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

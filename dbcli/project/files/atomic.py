@@ -1,7 +1,5 @@
 """Writes that a crash cannot tear: a temporary file in the same folder, fsync, rename, folder fsync."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

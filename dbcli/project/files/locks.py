@@ -1,7 +1,5 @@
 """One writer at a time: a lock of the system, which a killed process gives back, and who holds it."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Folders that carry the sha256 of every file in them, in a manifest that is written last."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

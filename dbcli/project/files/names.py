@@ -1,7 +1,5 @@
 """Names of subjects, runs and other things that become a folder or a file: one pattern for all of them."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What all records on disk share: a schema number, strict reading, and errors that name the file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """YAML as people mean it: `5e-6` is a number, `no` is a word, and a key given twice is a mistake."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ The text is the prompt's lines, then lines that begin with "Negative prompt:", t
 divided by commas, where a value that holds a comma or a colon stands in quotes as JSON writes them.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

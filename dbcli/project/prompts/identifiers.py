@@ -1,7 +1,5 @@
 """Identifiers (the rare word, [V]) and the one place where a prompt is rendered, with them and without."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Reading a prompt for what was probably meant: slips with identifiers and class nouns, and other programs' syntax."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import unicodedata

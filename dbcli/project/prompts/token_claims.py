@@ -1,7 +1,5 @@
 """Which tokens of the tokenizer belong to whom, and why a word cannot be given away a second time."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

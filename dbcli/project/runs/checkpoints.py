@@ -1,7 +1,5 @@
 """Checkpoint folders of a run and the weights it ended with: complete ones, told by a manifest written last."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What probes in training leave behind: `probes.json`, and the weights of checkpoints that may become the result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any

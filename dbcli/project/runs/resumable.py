@@ -1,7 +1,5 @@
 """What of a run's settings may change while it is under way, and what it was begun with for good."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dbcli.project.settings.profile_settings import Profile

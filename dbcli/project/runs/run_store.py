@@ -1,7 +1,5 @@
 """Runs: numbered folders under `runs/`, each with its record and its events."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """What scoring left beside a run, read back without anything heavy."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The settings of a profile: every one with its default, its range and its reason."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, Literal
 

@@ -3,8 +3,6 @@
 A profile is resolved from layers (shipped profile, user file, project file, `--set`, flags); the later wins.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources

@@ -1,7 +1,5 @@
 """The project's own settings (`dreambooth.yaml`) and the person's settings for all projects."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

@@ -3,8 +3,6 @@
 Endings count in any case. A table is a Hugging Face image folder's `metadata.jsonl` or `metadata.csv`.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

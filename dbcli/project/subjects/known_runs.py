@@ -1,7 +1,5 @@
 """Which runs know a subject: by its name, and by every name that it had before."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Sequence
 
 from dbcli.errors import RunMissing

@@ -1,7 +1,5 @@
 """A run that goes on from another: what it may go on from, which subjects it has of it, and which words are taken."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 

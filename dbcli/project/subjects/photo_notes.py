@@ -3,8 +3,6 @@
 Neither is hashed in the subject's record, for they are there to be changed. A run records what it used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A word is compared token by token, as the base reads it. A subject is the same s
 it had before; a run keeps the name it learnt.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

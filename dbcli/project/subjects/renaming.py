@@ -1,7 +1,5 @@
 """Giving a subject another name: its photos and words stay, and runs go on knowing it by the name they learnt."""
 
-from __future__ import annotations
-
 from dbcli.errors import Refused, SubjectError
 from dbcli.project.files.atomic import commit_folder
 from dbcli.project.files.layout import Layout

@@ -1,7 +1,5 @@
 """The record of a subject, `subject.yaml`: its words, its photos, and the names by which runs know it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator

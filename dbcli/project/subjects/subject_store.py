@@ -1,7 +1,5 @@
 """Subjects: the record and the photos of one particular thing, under `subjects/NAME/`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

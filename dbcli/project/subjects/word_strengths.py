@@ -5,8 +5,6 @@ words beside nouns that the embedded base knows; for another base, which reads t
 to begin with until the project has measured its own.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """A sweep multiplied out: every cell with its labels and the runs it is made of."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field

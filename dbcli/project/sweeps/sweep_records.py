@@ -1,7 +1,5 @@
 """What is kept of finished work: runs and cells known by a hash of everything that decides their result."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal

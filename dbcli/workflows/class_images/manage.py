@@ -1,7 +1,5 @@
 """Class images by hand: generate a set ahead of a run, list them, remove those no longer wanted."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What one check of the doctor says: a verdict, what was found, and how to mend it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """A look at the machine: what it can train, draw and score with, and what is missing, each with the way to mend it."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import threading

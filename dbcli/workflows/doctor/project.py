@@ -1,7 +1,5 @@
 """A look at one project: its settings, base, photos, runs and class images, every hash compared."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

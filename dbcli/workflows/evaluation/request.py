@@ -1,7 +1,5 @@
 """What a caller wants scored, in one piece from the command line down."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Images of prompts from the bare base, one run, or several LoRAs together: settled, then loaded, then sampled."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

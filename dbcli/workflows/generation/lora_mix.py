@@ -1,7 +1,5 @@
 """Which runs generate together: several LoRAs at once, each with a weight, their subjects kept apart by tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What shall be generated, as it comes from the command line to the workflow."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Drawn pictures made ready for a terminal, without the command line opening a picture itself."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

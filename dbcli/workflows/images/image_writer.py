@@ -1,7 +1,5 @@
 """Images written while the next are sampled: packing a PNG takes a CPU longer than a small image's step."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

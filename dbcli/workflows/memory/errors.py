@@ -1,7 +1,5 @@
 """How memory that is full is told from other errors, and what nobody holds any longer is given back."""
 
-from __future__ import annotations
-
 import errno
 import gc
 import sys

@@ -1,7 +1,5 @@
 """When out of memory in the middle of a run: one rung down the ladder, and on from the last step."""
 
-from __future__ import annotations
-
 import traceback
 
 from dbcli.errors import OutOfMemory

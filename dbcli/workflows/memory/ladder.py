@@ -1,7 +1,5 @@
 """The ladder of memory: recipes from the best to the smallest, and the step from one down to the next."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec

@@ -4,8 +4,6 @@ Costs are counted in forward passes of one image through the UNet. A training ro
 worth two, and its share of the optimiser's step; an image is two passes per sampler step (guidance), and decoding.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Prompts put into a run's words, and the slips that can be told from the words alone."""
 
-from __future__ import annotations
-
 import difflib
 import shlex
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which run a command means: the one that is named, the one that knows what the prompts name, or the newest."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from dbcli.errors import PromptError, RunMissing, UsageError

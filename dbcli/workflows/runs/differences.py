@@ -1,7 +1,5 @@
 """In what runs differ: settings, subjects, photos, base."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

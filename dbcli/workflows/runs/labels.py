@@ -1,7 +1,5 @@
 """Labels of cells as a person reads them: with the subject, never with a template's fields."""
 
-from __future__ import annotations
-
 import re
 
 

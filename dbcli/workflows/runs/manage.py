@@ -1,7 +1,5 @@
 """What there is to say of runs that were trained before."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

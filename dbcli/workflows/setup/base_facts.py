@@ -1,7 +1,5 @@
 """What a base's small files say of it without its being loaded: how much text it reads, and what it can generate."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from importlib import resources

@@ -1,7 +1,5 @@
 """The files of a project's base, remembered by content, so that one which changed is named before it is used."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

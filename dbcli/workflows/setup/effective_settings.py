@@ -1,7 +1,5 @@
 """Which settings hold: flag, then --set, then the project's file, the person's file, the profile."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Files and folders that a command line names, looked at before anything is loaded."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

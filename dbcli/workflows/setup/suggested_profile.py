@@ -1,7 +1,5 @@
 """What a new project should begin with on this machine, told without loading torch."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Which words an imported file answers to: those that a person gives, else those that the file names itself."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

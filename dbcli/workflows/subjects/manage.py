@@ -1,7 +1,5 @@
 """Bringing a subject into a project, and giving it the word that will stand for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

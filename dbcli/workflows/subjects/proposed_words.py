@@ -1,7 +1,5 @@
 """Which word to propose for a subject: free, and as weak as any that is known; the same wherever one is proposed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from dbcli.project.files.layout import Layout

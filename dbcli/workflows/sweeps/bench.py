@@ -1,7 +1,5 @@
 """The benchmark: many subjects, each taught by the same recipe and scored by the same suite."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

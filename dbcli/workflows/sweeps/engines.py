@@ -1,7 +1,5 @@
 """Where a sweep's work is done: here one piece after another, or on a cluster (ray_engine.py)."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

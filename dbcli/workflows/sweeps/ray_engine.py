@@ -4,8 +4,6 @@ A task that is lost with its node is started again elsewhere; as every run is re
 every finished one is known by its key, nothing is done twice.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What is left of a sweep: training steps and images in all, and about how long they take on this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 

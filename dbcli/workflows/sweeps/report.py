@@ -1,7 +1,5 @@
 """What a sweep ends with: scores.json, a table in Markdown, one page, one grid."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

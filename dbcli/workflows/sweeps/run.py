@@ -1,7 +1,5 @@
 """Carrying out a sweep: what is finished is left alone, what failed is told, and a report ends it."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections import Counter

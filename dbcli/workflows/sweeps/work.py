@@ -1,7 +1,5 @@
 """One piece of a sweep's work, on whichever machine: a run made or gone on with, a cell drawn and scored."""
 
-from __future__ import annotations
-
 import time
 import traceback
 from dataclasses import dataclass

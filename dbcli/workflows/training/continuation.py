@@ -1,7 +1,5 @@
 """A run that continues a finished one: its subjects rehearsed, its settings carried over."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

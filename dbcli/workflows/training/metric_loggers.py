@@ -1,7 +1,5 @@
 """A run's numbers, live, in TensorBoard or Weights & Biases as well; `events.jsonl` has them always."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial

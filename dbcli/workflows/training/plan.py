@@ -1,7 +1,5 @@
 """What a run would do, settled before it begins: subjects, settings, words, and what it takes of this machine."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from dbcli.project.files.layout import Layout

@@ -1,7 +1,5 @@
 """Every prompt that a run will use, rendered and read before it begins: captions, templates, probes, previews."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a person asks of `train`, as it was typed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """An unfinished run resumed: as it was, or with other settings where that leaves it the same run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The record of a run that is trained: made, opened, and closed so that it says truly how training ended."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
