@@ -94,12 +94,12 @@ def show_proposals(screen: Screen, proposals: Sequence[Proposal]) -> None:
 def show_verdict(screen: Screen, verdict: Verdict) -> None:
     """One word: tokens, strength, owner, clashes."""
     one = verdict.proposal
-    together, in_text, in_picture = _strengths(one)
+    together, in_text, in_image = _strengths(one)
     screen.document(asdict(verdict) | {"strength": one.together})
     rows = [
         ("tokens", " ".join(map(str, one.tokens))),
         ("rarity", f"{verdict.rarity:.0%} of the vocabulary is more common than its most common token"),
-        ("strength", f"{together} (text {in_text}, image {in_picture})"),
+        ("strength", f"{together} (text {in_text}, image {in_image})"),
         ("stands for", verdict.owner or "nobody yet"),
         ("means", verdict.meaning),
         ("against it", verdict.clash or "nothing"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import Composer
 
 from dbcli.errors import ConfigError
 from dbcli.project.files.atomic import write_text
@@ -29,14 +30,28 @@ _RESOLVERS = (
 )
 
 
-class _StrictLoader(yaml.SafeLoader):
+if yaml.__with_libyaml__:
+
+    class _Loader(Composer, yaml.CSafeLoader):
+        """PyYAML's safe loader on libyaml's parser, the slow part; nodes are composed in Python, as below."""
+
+        def __init__(self, stream: str) -> None:
+            yaml.CSafeLoader.__init__(self, stream)
+            Composer.__init__(self)
+
+else:
+    _Loader = yaml.SafeLoader  # type: ignore[assignment,misc]  # PyYAML was built without libyaml
+
+
+class _StrictLoader(_Loader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         # Nothing here needs references, and nested ones can grow a small file without end.
         if self.check_event(yaml.AliasEvent):
-            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "references (*name) are not supported", mark)
+            alias: Any = self.get_event()
+            message = "references (*name) are not supported"
+            raise yaml.constructor.ConstructorError(None, None, message, alias.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

@@ -105,7 +105,7 @@ def test_runs_show_warns_of_a_subject_that_bleeds(run: Run, project: Path) -> No
         json.dumps({"nearest": {"bleeding": ["cat"], "subjects": {"cat": one}, "least_share": 0.9}}), encoding="utf-8"
     )
     shown = run("runs", "show", 2)
-    assert "cat bleeds: 25% of its 16 pictures" in shown.err
+    assert "cat bleeds: 25% of its 16 images" in shown.err
     assert "those of dog" in shown.err
     assert len(run("runs", "show", 2, "--json").document["bleeding"]) == 1
     file.write_text("[]", encoding="utf-8")

@@ -232,7 +232,7 @@ def with_metadata(lora: Path, path: Path, **metadata: str) -> Path:
 def test_a_lora_for_a_base_that_predicts_v_is_told(run: Run, lora: Path, tmp_path: Path, says: dict[str, str]) -> None:
     done = run("import-lora", with_metadata(lora, tmp_path / "v.safetensors", **says), *PAIRS[:4], "--json")
     assert done.code == 0, done.err
-    assert "a base that predicts v_prediction, and the project's predicts epsilon" in " ".join(done.err.split())
+    assert "a base that predicts v_prediction, but the project's predicts epsilon" in " ".join(done.err.split())
 
 
 def test_nothing_is_told_of_a_lora_that_predicts_what_the_base_does(run: Run, lora: Path) -> None:

@@ -67,7 +67,7 @@ def test_values_are_read_as_people_mean_them(tmp_path: Path, text: str, value: o
         ("- a\n- b\n", "is a list"),
         ("hello\n", "is a text"),
         ("a: 1\n--- \nb: 2\n", "line 2"),
-        ("a: \x01\n", "special characters"),
+        ("a: \x01\n", "characters are not allowed"),
         ("a: '\\u001b'\n  b", "line"),
     ],
 )
@@ -80,7 +80,7 @@ def test_faulty_files_are_refused_with_file_and_line(tmp_path: Path, text: str, 
 
 
 def test_deep_nesting_and_huge_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nested too deeply"):
+    with pytest.raises(ConfigError, match="nest"):
         read(tmp_path, "a: " + "[" * 5000)
     with pytest.raises(ConfigError, match="larger than"):
         read(tmp_path, "#" * (MAX_BYTES + 1))
