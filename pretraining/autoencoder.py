@@ -59,12 +59,12 @@ def load_autoencoder(run: Run) -> AutoencoderKL:
     return vae.to(run.device, memory_format=torch.channels_last).eval()
 
 
-def new_autoencoder(run: Run) -> AutoencoderKL:
-    """Return an untrained AutoencoderKL of factor 8 with 24 latent channels."""
+def new_autoencoder(run: Run, channels: int = LATENT_CHANNELS) -> AutoencoderKL:
+    """Return an untrained AutoencoderKL of factor 8."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=channels,
         block_out_channels=run.size.vae_channels,
         layers_per_block=1,
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -82,7 +82,7 @@ def encoder_weights(vae: AutoencoderKL) -> list[nn.Parameter]:
 
 
 def roughen(latents: Tensor, generator: torch.Generator) -> Tensor:
-    """Give latents [B, 24, h, w] noise of random strength, and silence some of what the first edition did not have."""
+    """Give latents [B, C, h, w] noise of random strength, and silence some of what the first edition did not have."""
     count = len(latents)
     strength = NOISE * torch.rand((count, 1, 1, 1), generator=generator)
     noise = strength * torch.randn(latents.shape, generator=generator)
@@ -248,7 +248,7 @@ class Trainer:
 
 def averaged(run: Run, trainer: Trainer) -> AutoencoderKL:
     """Return the average of a training's weights as an autoencoder of its own."""
-    vae = new_autoencoder(run)
+    vae = new_autoencoder(run, trainer.vae.config.latent_channels)
     vae.load_state_dict(trainer.average.weights)
     return vae.to(run.device, memory_format=torch.channels_last).eval()
 
@@ -325,12 +325,12 @@ def train(run: Run, trainer: Trainer, seconds: float) -> None:
     write_autoencoder(run, trainer)
 
 
-def make_autoencoder(run: Run, seconds: float | None = None) -> None:
+def make_autoencoder(run: Run, seconds: float | None = None, channels: int = LATENT_CHANNELS) -> None:
     """Train the autoencoder of a run, or go on with it; `seconds` counts all sittings together."""
     make_corpus(run)
     make_photographs(run)
     torch.manual_seed(run.seed)
-    train(run, Trainer(run, new_autoencoder(run)), seconds or run.size.autoencoder_seconds)
+    train(run, Trainer(run, new_autoencoder(run, channels)), seconds or run.size.autoencoder_seconds)
 
 
 def main() -> None:
@@ -338,12 +338,13 @@ def main() -> None:
     options: argparse.ArgumentParser = parser(main.__doc__ or "")
     options.add_argument("--seconds", type=float, help="budget of computing time, all sittings together")
     options.add_argument("--compact", type=Path, help="only write the checkpoint here, small, to go on with elsewhere")
+    options.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="of its latents")
     arguments = options.parse_args()
     run = run_from(arguments)
     if arguments.compact is not None:
-        save_checkpoint(arguments.compact, Trainer(run, new_autoencoder(run)).compact())
+        save_checkpoint(arguments.compact, Trainer(run, new_autoencoder(run, arguments.channels)).compact())
     else:
-        make_autoencoder(run, arguments.seconds)
+        make_autoencoder(run, arguments.seconds, arguments.channels)
 
 
 if __name__ == "__main__":
