@@ -52,7 +52,7 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
     layout = Layout(folder.expanduser().resolve())
     if not layout.settings_file.exists():
         init_project(folder, "tiny", None, offline=True)
-        progress.note(f"Created the project {layout.root} on the embedded base, tiny (64 px).")
+        progress.note(f"Created the project {layout.root} on the embedded base, tiny (128 px).")
     if subject["name"] not in [known.name for known in list_subjects(layout)]:
         add_subject(layout, subject["name"], subject["class"], subject["files"], TOKEN)
         progress.note(f"Added {len(subject['files'])} photos of one {subject['class']}; its identifier is {TOKEN}.")

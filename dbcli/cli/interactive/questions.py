@@ -40,7 +40,7 @@ def chosen_base(call: Invocation, gpu: bool | None) -> str:
     has_gpu = seen_gpu() is not None if gpu is None else gpu
     if call.may_ask:
         call.screen.note(
-            "  tiny      embedded, 64 px images: minutes on any machine, to try everything",
+            "  tiny      embedded, 128 px images: minutes on any machine, to try everything",
             "  sd-v1-4   Stable Diffusion, 512 px, a 4 GB download: needs a GPU; sd-v1-5 likewise",
             "  or a Hub id like owner/name, a diffusers folder, a .safetensors or .ckpt file",
         )

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
 
 DEFAULT_BASE = "sd-v1-4"
+# What a project of an earlier release may stand on, by the hash of the embedded base it began with.
+EARLIER_EDITIONS = {
+    "7f5f7799b227b40e4b2b059ab5ef893bb6034b37dd81dfa1f1dd1f5e534ddb71": "tiny's first edition (64 px, release 0.1)",
+}
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,11 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, devi
         progress.warn(note)
     if settings.base_hash is None:
         save_settings(layout, settings.model_copy(update={"base_hash": base.hash, "revision": base.revision}))
+    elif settings.is_embedded and settings.base_hash in EARLIER_EDITIONS:
+        raise Refused(
+            f"This project was begun on {EARLIER_EDITIONS[settings.base_hash]}; this release's tiny draws at 128 px.",
+            hint="use that release for it, or begin anew: dreambooth init NAME --base tiny",
+        )
     elif settings.base_hash != base.hash:
         raise Refused(
             f"The base {settings.base} has changed since this project was created "

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dbcli.metrics.photo_faults import Look
 
 # Every 1.x base and the embedded one; a 2.x base at 768 px is set by `resolution` in dreambooth.yaml.
-USUAL_RESOLUTION, EMBEDDED_RESOLUTION = 512, 64
+USUAL_RESOLUTION, EMBEDDED_RESOLUTION = 512, 128
 # Every photo is compared with every other; a set this large is better looked through in a picture viewer.
 MOST_PHOTOS = 100
 # A crop that keeps less than this share of a photo may well lose the subject at an edge.

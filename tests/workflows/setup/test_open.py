@@ -1,0 +1,33 @@
+"""A project that stands on an earlier edition of the embedded base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dbcli.errors import Refused
+from dbcli.project.files.layout import Layout
+from dbcli.project.settings.project_settings import load_settings, save_settings
+from dbcli.workflows.progress import Silence
+from dbcli.workflows.setup.open import EARLIER_EDITIONS, init_project, load_project_base
+
+[FIRST] = EARLIER_EDITIONS
+
+
+def new_project(folder: Path) -> Layout:
+    return Layout(init_project(folder, "tiny", None, offline=True).folder)
+
+
+def test_a_project_of_the_first_edition_is_told_which_release_opens_it(tmp_path: Path) -> None:
+    layout = new_project(tmp_path / "old")
+    save_settings(layout, load_settings(layout).model_copy(update={"base_hash": FIRST}))
+    with pytest.raises(Refused, match=r"tiny's first edition \(64 px, release 0\.1\)") as refused:
+        load_project_base(layout, Silence(), offline=True)
+    assert "dreambooth init NAME --base tiny" in str(refused.value.hint)
+    assert load_settings(layout).base_hash == FIRST
+
+
+def test_the_embedded_base_is_of_another_edition(tmp_path: Path) -> None:
+    layout = new_project(tmp_path / "new")
+    assert load_project_base(layout, Silence(), offline=True).hash not in EARLIER_EDITIONS
