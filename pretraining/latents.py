@@ -1,8 +1,9 @@
 """What the latents are to be: fixed beforehand, because a small autoencoder trained jointly loses colour first.
 
-The first eight of the 24 channels are those of the first edition: its own encoder's, on the picture shrunk to 64 px, so
-that a UNet that knows them can be gone on with; or, for a base made from nothing, a block PCA of 4 x 4 pixels of the
-same. The others are the strongest components, in blocks of 8 x 8 pixels, of what the first leave unsaid.
+The first eight of the 24 channels are those of the first edition: its own encoder's, on the picture shrunk to 64 px (or
+those of an encoder of 128 px that learnt them, see `first_channels.py`), so that a UNet that knows them can be gone on
+with; or, for a base made from nothing, a block PCA of 4 x 4 pixels of the same. The others are the strongest
+components, in blocks of 8 x 8 pixels, of what the first leave unsaid.
 """
 
 from pathlib import Path
@@ -58,10 +59,10 @@ class Targets(nn.Module):
 
     def first_channels(self, pixels: Tensor) -> Tensor:
         """Return the first eight channels for pixels [N, 3, H, W]."""
-        small = F.avg_pool2d(pixels, 2)
         if self.first_edition is not None:
-            return self.first_edition.encode(small).latent_dist.mode()
-        rows = blocks_of(small, FIRST_BLOCK_PX) - self.first_mean
+            is_smaller = self.first_edition.config.sample_size < PICTURE_PX
+            return self.first_edition.encode(F.avg_pool2d(pixels, 2) if is_smaller else pixels).latent_dist.mode()
+        rows = blocks_of(F.avg_pool2d(pixels, 2), FIRST_BLOCK_PX) - self.first_mean
         shape = (len(pixels), pixels.shape[2] // BLOCK_PX, pixels.shape[3] // BLOCK_PX, FIRST_CHANNELS)
         return (rows @ self.first.T).reshape(shape).permute(0, 3, 1, 2)
 

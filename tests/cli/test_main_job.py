@@ -80,7 +80,7 @@ def test_generate_draws_with_the_newest_run_and_every_png_can_be_drawn_again(run
     assert first["prompt"] == "a sks dog in space"
     assert first["seed"] == 6
     with Image.open(first["path"]) as image:
-        assert image.size == (128, 128)
+        assert image.size == (64, 64)
         assert image.text["parameters"].startswith("a sks dog in space\nSteps: 2, Sampler: DDIM")
         recipe = json.loads(image.text["dreambooth"])
     again = run("generate", "a {dog} in space", "-n", 2, "--seed", 5, "--out", project / "again", "--json").document

@@ -63,6 +63,15 @@ def test_the_first_channels_are_the_first_editions_latents_of_the_shrunk_picture
     torch.testing.assert_close(latents[:, :FIRST_CHANNELS], expected)
 
 
+def test_the_first_channels_may_be_those_of_an_autoencoder_of_the_same_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vae = new_autoencoder(Run(tmp_path, TOY, 0, torch.device("cpu"), bfloat16=False), FIRST_CHANNELS).eval()
+    vae.save_pretrained(tmp_path / "vae")
+    pixels, targets = smooth_pixels(8, 128), Targets(tmp_path / "vae")
+    with torch.no_grad():
+        torch.testing.assert_close(targets.first_channels(pixels), vae.encode(pixels).latent_dist.mode())
+
+
 def test_without_a_first_edition_the_first_channels_are_a_block_pca_of_unit_variance() -> None:
     pixels, targets = smooth_pixels(64, 64), Targets()
     targets.fit(pixels)

@@ -165,14 +165,14 @@ def test_a_size_that_an_image_has_and_the_base_cannot_draw_is_the_nearest(
 def test_one_side_that_is_typed_leaves_the_other_to_the_image(run: Run, project: Path, tmp_path: Path) -> None:
     image = theirs(tmp_path / "a.png", FOREIGN)
     drawn = first(run, "--like", image, "--out", tmp_path, "--height", 64)
-    assert (drawn["width"], drawn["height"]) == (128, 128)
+    assert (drawn["width"], drawn["height"]) == (64, 64)
     assert "--width" not in drawn["err"]
     assert "--height 64" in run("generate", "--like", image, "--height", 65).err
 
 
 def test_a_size_that_no_base_draws_is_not_followed(run: Run, project: Path, tmp_path: Path) -> None:
     drawn = first(run, "--like", theirs(tmp_path / "a.png", FOREIGN.replace("65x96", "99999x99999")), "--out", tmp_path)
-    assert (drawn["width"], drawn["height"]) == (128, 128)
+    assert (drawn["width"], drawn["height"]) == (64, 64)
     assert "Size: 99999x99999" in drawn["err"]
 
 

@@ -76,7 +76,7 @@ def test_a_file_that_names_no_words_is_still_drawn_with(run: Run, tmp_path: Path
     assert done.code == 0, done.err
     assert "--token and --class" in done.err
     name = done.document["name"]
-    assert drawn(run, name).size == (128, 128)
+    assert drawn(run, name).size == (64, 64)
     assert run("export", name, "--to", "kohya").code == 0
 
 
