@@ -11,6 +11,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings, save_settings
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import EARLIER_EDITIONS, init_project, load_project_base
+from dbcli.workflows.subjects.photo_review import EMBEDDED_RESOLUTION
 
 [FIRST] = EARLIER_EDITIONS
 
@@ -28,6 +29,7 @@ def test_a_project_of_the_first_edition_is_told_which_release_opens_it(tmp_path:
     assert load_settings(layout).base_hash == FIRST
 
 
-def test_the_embedded_base_is_of_another_edition(tmp_path: Path) -> None:
-    layout = new_project(tmp_path / "new")
-    assert load_project_base(layout, Silence(), offline=True).hash not in EARLIER_EDITIONS
+def test_the_embedded_base_is_of_another_edition_and_of_the_size_photos_are_looked_at(tmp_path: Path) -> None:
+    base = load_project_base(new_project(tmp_path / "new"), Silence(), offline=True)
+    assert base.hash not in EARLIER_EDITIONS
+    assert base.resolution == EMBEDDED_RESOLUTION
