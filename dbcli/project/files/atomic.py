@@ -113,12 +113,12 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what killed writers left in `folder`; only for a holder of the lock that guards it."""
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Delete what killed writers of `name`, or of anything, left in `folder`; only for a holder of its lock."""
     if not folder.is_dir():
         return
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") and entry.name.endswith(TEMPORARY_SUFFIX):
+        if entry.name.startswith(f".{name[:100]}") and entry.name.endswith(TEMPORARY_SUFFIX):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

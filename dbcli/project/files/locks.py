@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from dbcli.errors import LockHeld
-from dbcli.project.files.atomic import write_json
+from dbcli.project.files.atomic import remove_leftovers, write_json
 from dbcli.project.files.names import printable
 
 WAIT_SECONDS = 0.5
@@ -38,6 +38,7 @@ def hold(path: Path, what: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[
         ) from error
     note = _note_of(path)
     try:
+        remove_leftovers(note.parent, note.name)
         write_json(note, _ourselves())
         yield
     finally:

@@ -86,3 +86,13 @@ def test_one_process_does_not_hold_a_lock_twice(tmp_path: Path) -> None:
 def test_a_lock_that_was_never_taken_is_not_held(tmp_path: Path) -> None:
     assert not is_held(tmp_path / ".lock")
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_holder_left_that_was_killed_while_naming_itself_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    half, others = tmp_path / "..lock.holder.json.0a1b2c3d.tmp", tmp_path / ".image.png.0a1b2c3d.tmp"
+    for left in (half, others):
+        left.write_text("{")
+    with hold(path, "the run 0003-dog"):
+        assert not half.exists()
+    assert others.exists()  # what another lock guards
