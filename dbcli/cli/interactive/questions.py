@@ -41,7 +41,7 @@ def chosen_base(call: Invocation, gpu: bool | None) -> str:
     if call.may_ask:
         call.screen.note(
             "  tiny      embedded, 128 px images: minutes on any machine, to try everything",
-            "  sd-v1-4   Stable Diffusion, 512 px, a 4 GB download: needs a GPU; sd-v1-5 likewise",
+            "  sd-v1-4   Stable Diffusion, 512 px, a 4 GB download: best with a GPU; sd-v1-5 likewise",
             "  or a Hub id like owner/name, a diffusers folder, a .safetensors or .ckpt file",
         )
 

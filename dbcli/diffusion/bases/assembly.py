@@ -222,22 +222,13 @@ def _fill(
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keeps diffusers and transformers from printing warnings and bars of their own; what they raise is told."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
+    """Keeps diffusers and transformers from printing warnings of their own while a model is built."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    # Each of the two has bars of its own; diffusers does not tell whether they are on, and nothing here wants them.
-    diffusers_logging.disable_progress_bar()
-    had_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if had_bars:
-            transformers_logging.enable_progress_bar()

@@ -30,7 +30,7 @@ def misread_model(path: Path, base: Base) -> list[str]:
     """
     from diffusers import StableDiffusionPipeline
 
-    with quiet_libraries(), _explained(path):
+    with _quiet(), _explained(path):
         if path.is_dir():
             pipeline = StableDiffusionPipeline.from_pretrained(str(path), local_files_only=True)
         else:
@@ -63,7 +63,7 @@ def lora_as_diffusers_reads_it(base: Base, path: Path) -> LoraWeights:
 
     Raises DreamboothError where diffusers does not take the file, with what it says.
     """
-    with quiet_libraries(), _explained(path):
+    with _quiet(), _explained(path):
         pipeline = _pipeline(base)
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
         read = attached_lora(base.unet, base.text_encoder)
@@ -76,7 +76,7 @@ def load_embedding(base: Base, path: Path, token: str | None = None) -> None:
 
     Raises DreamboothError where diffusers does not take the file, with what it says.
     """
-    with quiet_libraries(), _explained(path):
+    with _quiet(), _explained(path):
         _pipeline(base).load_textual_inversion(
             str(path.parent), token=token, weight_name=path.name, local_files_only=True
         )
@@ -118,3 +118,21 @@ def _explained(path: Path) -> Iterator[None]:
             f"{version()} does not load {path.name}: {fault}",
             hint="please report this with dreambooth runs show --json",
         ) from fault
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' own bars and advice; what they raise is reported."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    # Each of the two has bars of its own; diffusers does not tell whether they are on, and nothing here wants them.
+    diffusers_logging.disable_progress_bar()
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with quiet_libraries():
+            yield
+    finally:
+        if had_bars:
+            transformers_logging.enable_progress_bar()

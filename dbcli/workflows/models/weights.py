@@ -117,7 +117,8 @@ def load_model(
         from dbcli.diffusion.bases.base import load_base
 
         return load_base(str(checked_weights(layout, record)), device=device, offline=True)
-    from dbcli.diffusion.adapters.attach import attach_lora, merge_loras
+    from dbcli.diffusion.adapters.attach import attach_lora
+    from dbcli.diffusion.adapters.mix import merge_loras
     from dbcli.diffusion.word_vectors import add_words
 
     folder = checked_weights(layout, record)
@@ -148,7 +149,7 @@ def load_with_loras(
 
     Raises RunMissing where weights are gone, Refused where the base is no longer that of a run.
     """
-    from dbcli.diffusion.adapters.attach import merge_loras
+    from dbcli.diffusion.adapters.mix import merge_loras
     from dbcli.diffusion.word_vectors import add_words
 
     folders = [checked_weights(layout, record) for record, _ in runs]

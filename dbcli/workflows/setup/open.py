@@ -160,8 +160,8 @@ def load_project_base(layout: Layout, progress: Progress, *, offline: bool, devi
         save_settings(layout, settings.model_copy(update={"base_hash": base.hash, "revision": base.revision}))
     elif settings.is_embedded and settings.base_hash in EARLIER_EDITIONS:
         raise Refused(
-            f"This project was begun on {EARLIER_EDITIONS[settings.base_hash]}; this release's tiny draws at 128 px.",
-            hint="use that release for it, or begin anew: dreambooth init NAME --base tiny",
+            f"This project was created on {EARLIER_EDITIONS[settings.base_hash]}, not on this release's tiny.",
+            hint="use that release for it, or create a new project: dreambooth init NAME --base tiny",
         )
     elif settings.base_hash != base.hash:
         raise Refused(

@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion.adapters.attach import layer_change, merge_loras
+from dbcli.diffusion.adapters.mix import layer_change, merge_loras
 from dbcli.diffusion.formats.adapter_config import OF_TRAINING, READ
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_to_peft
 from dbcli.diffusion.formats.lora_files import read_lora

@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import set_peft_model_state_dict
 
-from dbcli.diffusion.adapters.attach import attach_lora, layer_change, merge_lora, merge_loras
+from dbcli.diffusion.adapters.attach import attach_lora, merge_lora
+from dbcli.diffusion.adapters.mix import layer_change, merge_loras
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_to_peft
 from tests.diffusion import tiny_models
 

@@ -1,0 +1,49 @@
+"""Several LoRAs in one model: each layer gets the weighted sum of what every LoRA alone would change.
+
+W + w1 dW1 + w2 dW2, where dW is the whole change of a layer by one LoRA (for DoRA too), so that a weight of 0 is the
+same as leaving a LoRA out, and the order in which they are named does not count.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dbcli.diffusion.adapters.attach import freeze
+from dbcli.diffusion.formats.lora import PARTS, LoraLayer, LoraWeights, path_prefix
+
+
+def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
+    """What one LoRA layer changes, float32 of `weight`'s shape.
+
+    Plain: dW = (alpha / rank) up down (Hu et al. 2022, section 4.1). DoRA: dW = m V / |V| - W with V = W + that, the
+    length taken over everything but the outputs (Liu et al. 2024, equation 5), or over everything but the inputs.
+    """
+    original: torch.Tensor = weight.detach().float()
+    up, down = (half.to(original.device).float().flatten(1) for half in (layer.up, layer.down))
+    change: torch.Tensor = (layer.alpha / layer.rank) * (up @ down).reshape(original.shape)
+    if layer.magnitude is None:
+        return change
+    turned = original + change
+    # Rows are outputs, or inputs where those are what has a length.
+    rows = turned.transpose(0, 1) if layer.by_input else turned
+    factor = layer.magnitude.to(original.device).float() / rows.flatten(1).norm(dim=1)
+    scaled: torch.Tensor = rows * factor.reshape(-1, *([1] * (rows.dim() - 1)))
+    return (scaled.transpose(0, 1) if layer.by_input else scaled) - original
+
+
+@torch.no_grad()
+def merge_loras(unet: Any, text_encoder: Any, loras: Sequence[tuple[LoraWeights, float]]) -> None:
+    """Adds weighted LoRAs into the networks' own weights, in float32; the networks stay frozen."""
+    for part, network in zip(PARTS, (unet, text_encoder), strict=True):
+        prefix = path_prefix(network)
+        # Every change is measured from the base before any is added: the second must not stand on the first.
+        for name in sorted({name for lora, _ in loras for name in lora.part(part)}):
+            module = network.get_submodule(prefix + name)
+            changes = [
+                share * layer_change(lora.part(part)[name], module.weight)
+                for lora, share in loras
+                if name in lora.part(part)
+            ]
+            module.weight.data = (module.weight.float() + sum(changes[1:], changes[0])).to(module.weight.dtype)
+        freeze(network)
