@@ -21,6 +21,7 @@ from pretraining.photos import make_photos
 from pretraining.progress import load_checkpoint
 from pretraining.settings import JUDGE_PX, Run, parser, run_from
 from pretraining.tokens import save_tokenizer
+from pretraining.words import write_words
 
 PARTS = ("sd", "tiny-clip", "tiny-dino", "photos")
 PIPELINE = {
@@ -122,6 +123,7 @@ def make_pack(run: Run, embedded: Path, parts: set[str]) -> None:
         replace_folder(embedded / "sd", lambda folder: write_pipeline(run, folder))
         tokens = [entry["token"] for entry in json.loads(run.path("identities.json").read_text())]
         (embedded / "bound_tokens.json").write_text(json.dumps(sorted(tokens)) + "\n")
+        write_words(embedded / "words.json")
     if "tiny-clip" in parts:
         replace_folder(embedded / "judges" / "tiny-clip", lambda folder: write_clip(run, folder))
     if "tiny-dino" in parts:

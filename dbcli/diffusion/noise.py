@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 import torch
 
+# Seeds lie below it.
+SEED_RANGE = 1 << 63
+
 
 def seed_for(run_seed: int, purpose: str, step: int = 0, sample: int = 0) -> int:
     """A 63-bit seed for one draw, spread by SHA-256 so that neighbouring counters are unrelated."""

@@ -16,6 +16,7 @@ from dbcli.workflows.generation.request import GenerateRequest, RunSelection
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import init_project
+from dbcli.workflows.subjects.annotate import annotate, load_annotators
 from dbcli.workflows.subjects.manage import add_subject, list_subjects
 from dbcli.workflows.training.plan import plan_training
 from dbcli.workflows.training.request import TrainRequest
@@ -54,7 +55,8 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
         init_project(folder, "tiny", None, offline=True)
         progress.note(f"Created the project {layout.root} on the embedded base, tiny (128 px).")
     if subject["name"] not in [known.name for known in list_subjects(layout)]:
-        add_subject(layout, subject["name"], subject["class"], subject["files"], TOKEN)
+        added, _ = add_subject(layout, subject["name"], subject["class"], subject["files"], TOKEN)
+        annotate(layout, added.subject, load_annotators(layout, offline=True), progress)
         progress.note(f"Added {len(subject['files'])} photos of one {subject['class']}; its identifier is {TOKEN}.")
     plan = plan_training(layout, TrainRequest([subject["name"]], [TOKEN]))
     record = train_run(layout, plan, progress, offline=True)

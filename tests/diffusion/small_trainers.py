@@ -14,7 +14,7 @@ from dbcli.diffusion.adapters.attach import LoraOptions, Trainable, add_lora, ma
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import BatchSampler, SubjectData
+from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 
@@ -72,7 +72,7 @@ def trainer_for(model: tuple[Any, Trainable], *, precision: str = "fp32", steps:
         StepInputs(
             Posterior(mean, torch.full_like(mean, 0.1)),
             FixedPrompts(),
-            BatchSampler([SubjectData([[0], [1]], [0, 0], (2, 3), 1)], batch_size=1, seed=0),
+            BatchSampler([SubjectData([[0], [1]], [SentenceData([0, 0], [0, 0], (2, 3), 1)])], batch_size=1, seed=0),
         ),
         objective=Objective("epsilon", alphas_of(SCHEDULER)),
         optimisation=Optimisation(**{"learning_rate": RATE, "gradient_clip": 0.0, **plan}),

@@ -131,8 +131,12 @@ def make(
             progress=call.screen,
             offline=call.offline,
         )
-        call.screen.document({"key": made.key, "prompt": made.prompt, "images": made.files, "line": made.line})
-        call.screen.line(made.line)
+        listed = [{"key": one.key, "prompt": one.prompt, "images": one.files, "line": one.line} for one in made]
+        # Beside them what was told when there was one set: its key and prompt, all images.
+        everything = [image for one in made for image in one.files]
+        call.screen.document({**listed[0], "images": everything, "sets": listed})
+        for one in made:
+            call.screen.line(one.line)
 
 
 @prior_app.command("list")

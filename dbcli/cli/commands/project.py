@@ -83,8 +83,12 @@ def add_subject(
         bool, typer.Option("--mask", help="Find the subject in each photo, so that backgrounds are not learnt.")
     ] = False,
     caption: Annotated[
-        bool, typer.Option("--caption", help="Write a first caption for each photo that has none.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--caption/--no-caption",
+            help="Write a first caption for each photo that has none, or none; by default where no download is needed.",
+        ),
+    ] = None,
 ) -> None:
     """Add a subject and its photos to the project, from photos, kohya's folders or a dataset."""
     from dbcli.cli.interactive.intake import AddRequest, bring_in

@@ -30,7 +30,7 @@ class AddRequest:
     token: str | None
     dataset: Path | None
     mask: bool
-    caption: bool
+    caption: bool | None
     allow_collision: bool
 
 
@@ -38,6 +38,7 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
     """Adds what is asked for; without photos, gives a subject that already exists its masks and captions."""
     from dbcli.workflows.status import teaching
     from dbcli.workflows.subjects.annotate import annotate, load_annotators
+    from dbcli.workflows.subjects.known_noun import noun_advice
     from dbcli.workflows.subjects.manage import add_subject
     from dbcli.workflows.subjects.photo_review import review_photos
     from dbcli.workflows.subjects.sources import known_subject
@@ -60,6 +61,7 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
         )
         review = review_photos(layout, added.subject, added.source_names, screen)
         annotated = annotate(layout, added.subject, annotators, screen)
+        advice += noun_advice(layout, added.subject)
         show_added(screen, added, advice, review, teaching(layout, added.subject))
         documents.append(added_document(added, advice, review) | _show_annotated(screen, annotated))
     if not documents:
@@ -112,10 +114,12 @@ def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence
 
 
 def _show_annotated(screen: Screen, annotated: Annotated) -> dict[str, object]:
-    """What CLIPSeg and BLIP wrote, in words; returned as JSON."""
+    """The masks and captions that were written, in words; returned as JSON."""
     screen.warn(*annotated.notes)
+    for path, text in zip(annotated.captions, annotated.texts, strict=True):
+        screen.line(f"  {path.name}: {text}")
     files: dict[str, list[Path]] = {"masks": annotated.masks, "captions": annotated.captions}
     for what, paths in files.items():
         if paths:
             screen.line(f"{what.capitalize()}: {len(paths)} in {paths[0].parent}, please check and correct them")
-    return dict(files)
+    return {**files, "caption_texts": annotated.texts}

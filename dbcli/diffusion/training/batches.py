@@ -4,21 +4,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
 
-from dbcli.diffusion.noise import permutation_of, seed_for
+from dbcli.diffusion.noise import SEED_RANGE, permutation_of, seed_for
+
+
+@dataclass(frozen=True)
+class SentenceData:
+    """One sentence that a subject is taught with, as indices into the run's prompt and posterior lists.
+
+    photo_prompts[i] is the sentence as photo i has it, captioned_prompts[i] as it goes on with the photo's caption.
+    class_images may be empty (no prior); they share class_prompt, the sentence without the identifier.
+    """
+
+    photo_prompts: Sequence[int]
+    captioned_prompts: Sequence[int]
+    class_images: Sequence[int] = ()
+    class_prompt: int | None = None
 
 
 @dataclass(frozen=True)
 class SubjectData:
-    """One subject's share of the training data, as indices into the run's posterior and prompt lists.
-
-    photos[i] lists the views (crops, flips) of photo i; photo_prompts[i] is its caption's prompt. class_images may be
-    empty (no prior); they share class_prompt.
-    """
+    """One subject's share of the training data: photos[i] lists the views (crops, flips) of photo i, by index."""
 
     photos: Sequence[Sequence[int]]
-    photo_prompts: Sequence[int]
-    class_images: Sequence[int] = ()
-    class_prompt: int | None = None
+    sentences: Sequence[SentenceData]
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,9 @@ class Row:
 class BatchSampler:
     """Photos and class images step by step: subjects in turn, each shuffled anew in every epoch of its own.
 
+    Each photo row has one of its subject's sentences, all of them equally often, and in the share `caption_share` of
+    rows the photo's caption behind it; the class row beside it has the same sentence.
+
     The last `rehearsed` subjects were learnt earlier: of all photo rows they get the share `rehearsal_share` in [0, 1),
     spread evenly, and the others the rest.
     """
@@ -45,9 +56,10 @@ class BatchSampler:
         seed: int,
         rehearsed: int = 0,
         rehearsal_share: float = 0.0,
+        caption_share: float = 1.0,
     ) -> None:
-        if not subjects or any(not subject.photos for subject in subjects):
-            raise ValueError("every subject needs at least one photo")
+        if not subjects or any(not subject.photos or not subject.sentences for subject in subjects):
+            raise ValueError("every subject needs at least one photo and one sentence")
         if not 0 <= rehearsed < len(subjects) or not 0 <= rehearsal_share < 1:
             raise ValueError("at least one subject is taught, and the rehearsal leaves rows for it")
         self.subjects = list(subjects)
@@ -55,6 +67,7 @@ class BatchSampler:
         self.seed = seed
         self.taught = len(subjects) - rehearsed
         self.rehearsal_share = rehearsal_share if rehearsed else 0.0
+        self.caption_share = caption_share
         self._orders: dict[tuple[str, int, int], list[int]] = {}
 
     def subject_of(self, row: int) -> tuple[int, int]:
@@ -67,8 +80,11 @@ class BatchSampler:
         own = row - before
         return own % self.taught, own // self.taught
 
-    def class_epochs(self, rows: int) -> list[int]:
-        """How many epochs of its class images each subject begins in the first `rows` photo rows of a run."""
+    def class_epochs(self, rows: int) -> list[list[int]]:
+        """How many epochs of its class images each sentence of each subject begins in the first `rows` photo rows.
+
+        At most: which of the sentences a last round of them leaves out is not looked at.
+        """
         counts = [0] * len(self.subjects)
         rehearsed = floor(rows * self.rehearsal_share)
         for first, group, count in (
@@ -78,7 +94,7 @@ class BatchSampler:
             for index in range(group):
                 counts[first + index] = (count - index + group - 1) // group
         return [
-            -(-count // len(subject.class_images)) if subject.class_images else 0
+            [_rounds(_rounds(count, len(subject.sentences)), len(one.class_images)) for one in subject.sentences]
             for count, subject in zip(counts, self.subjects, strict=True)
         ]
 
@@ -91,7 +107,9 @@ class BatchSampler:
             photo = self._shuffled("photos", number, ordinal, len(subject.photos))
             views = subject.photos[photo]
             view = views[seed_for(self.seed, "view", ordinal, number) % len(views)]
-            rows.append(Row(view, subject.photo_prompts[photo]))
+            sentence = subject.sentences[self._sentence(number, ordinal)]
+            prompts = sentence.captioned_prompts if self._captioned(number, ordinal) else sentence.photo_prompts
+            rows.append(Row(view, prompts[photo]))
         return rows
 
     def prior_rows(self, step: int) -> list[Row]:
@@ -99,17 +117,30 @@ class BatchSampler:
         rows = []
         for row in range(step * self.batch_size, (step + 1) * self.batch_size):
             number, ordinal = self.subject_of(row)
-            subject = self.subjects[number]
-            count = len(subject.class_images)
-            if count and subject.class_prompt is not None:
-                image = subject.class_images[self._shuffled("class", number, ordinal, count)]
-                rows.append(Row(image, subject.class_prompt, ordinal // count))
+            place = self._sentence(number, ordinal)
+            sentence = self.subjects[number].sentences[place]
+            count, turn = len(sentence.class_images), ordinal // len(self.subjects[number].sentences)
+            if count and sentence.class_prompt is not None:
+                purpose = f"class {place}" if place else "class"
+                image = sentence.class_images[self._shuffled(purpose, number, turn, count)]
+                rows.append(Row(image, sentence.class_prompt, turn // count))
         return rows
 
+    def _sentence(self, subject: int, ordinal: int) -> int:
+        """Which of a subject's sentences its row `ordinal` has: each once before any comes again."""
+        return self._shuffled("sentence", subject, ordinal, len(self.subjects[subject].sentences))
+
+    def _captioned(self, subject: int, ordinal: int) -> bool:
+        return seed_for(self.seed, "caption", ordinal, subject) < self.caption_share * SEED_RANGE
+
     def _shuffled(self, purpose: str, subject: int, ordinal: int, count: int) -> int:
-        """Which of `count` images comes at an ordinal: every image once an epoch."""
+        """Which of `count` images or sentences comes at an ordinal: every one once an epoch."""
         key = (purpose, subject, ordinal // count)
         if key not in self._orders:
             self._orders = {known: order for known, order in self._orders.items() if known[:2] != key[:2]}
             self._orders[key] = permutation_of(count, self.seed, purpose, key[2], subject)
         return self._orders[key][ordinal % count]
+
+
+def _rounds(count: int, of: int) -> int:
+    return -(-count // of) if of else 0

@@ -68,19 +68,22 @@ class Stored:
 
 
 class StoredTeacher:
-    """A base that is no longer in memory: `places` maps an image to its set of class images and its index there."""
+    """A base that is no longer in memory.
 
-    def __init__(self, places: Mapping[int, tuple[Stored, int]], timesteps: int) -> None:
+    `places` maps an image and the prompt it is shown under to what is stored for both, and the image's index there.
+    """
+
+    def __init__(self, places: Mapping[tuple[int, int], tuple[Stored, int]], timesteps: int) -> None:
         self._places, self._timesteps = dict(places), timesteps
 
     def draw(self, row: Row) -> Draw | None:
-        stored, image = self._places[row.image]
+        stored, image = self._places[row.image, row.prompt]
         return draw_of(stored.seed, self._number(stored, row), image, stored.predictions.shape[2:], self._timesteps)
 
     def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         found = []
         for row in rows:
-            stored, image = self._places[row.image]
+            stored, image = self._places[row.image, row.prompt]
             found.append(stored.predictions[self._number(stored, row), image])
         return torch.stack(found).to(noisy.device)
 

@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 
 from dbcli.metrics.judges.architectures import load_transformers
-from dbcli.metrics.judges.files import locate, reading
+from dbcli.metrics.judges.files import BLIP, locate, reading
 from dbcli.metrics.judges.preprocessing import CLIP_MEAN, CLIP_STD, Squashing, read_squashing
 
-HUB_SOURCE = "Salesforce/blip-image-captioning-base"
 MOST_TOKENS = 30
 
 # Images -> one caption each.
@@ -21,7 +20,7 @@ def load_captioner(source: str | None = None, *, offline: bool = False, device: 
 
     Raises JudgeMissing where it cannot be had.
     """
-    files = locate("caption", source or HUB_SOURCE, offline=offline)
+    files = locate("caption", source or BLIP, offline=offline)
     with reading(files, "caption", "BLIP"):
         import transformers
 

@@ -15,6 +15,8 @@ from dbcli.deadline import within
 from dbcli.errors import JudgeMissing
 
 HUB_DEADLINE_SECONDS = 8.0
+# What describes photos in words; here so that it can be looked for without loading torch.
+BLIP = "Salesforce/blip-image-captioning-base"
 # Best first: open_clip's own name, then what timm and transformers write.
 WEIGHT_NAMES = (
     "open_clip_model.safetensors",

@@ -1,9 +1,18 @@
 """The settings of a profile: every one with its default, its range and its reason."""
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dbcli.project.files.records import Whole
 from dbcli.project.prompts.identifiers import check_template
@@ -107,7 +116,9 @@ class TrainSettings(Section):
         "needs, three times as much",
     )
     preview_every: Whole = Field(default=0, ge=0, description="steps between preview images; 0: none")
-    preview_prompt: str | None = Field(default=None, description="what a preview shows; the photos' template if none")
+    preview_prompt: str | None = Field(
+        default=None, description="what a preview shows; the first of images.templates if none"
+    )
     seed: Seed = Field(default=0, description="random seed for noise, order and crops; -1: a random one, recorded")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
 
@@ -122,8 +133,14 @@ class PriorSettings(Section):
         default=16, le=10_000, description="stored predictions per class image, for a teacher in full fine-tuning"
     )
     weight: float = Field(default=1.0, ge=0, description="lambda in the paper's equation (1)")
-    images: Positive = Field(default=100, le=1_000_000, description="class images in the set")
-    template: ClassTemplate = Field(default="a photo of a {class}", description="the prompt of the class images")
+    images: Positive = Field(
+        default=100, le=1_000_000, description="class images in all, shared among the sentences they are drawn under"
+    )
+    template: ClassTemplate | None = Field(
+        default=None,
+        description="one prompt for all class images; if left out, the sentences of images.templates without "
+        "{identifier}, each beside the photos taught with it",
+    )
     steps: Positive = Field(default=50, le=1000, description="sampler steps for a class image")
     guidance: float = Field(default=7.5, ge=0, le=100, description="guidance scale for a class image")
     sampler: Sampler = Field(default="ddim", description="sampler for a class image")
@@ -179,8 +196,18 @@ class ImageSettings(Section):
     )
     crop: Literal["center", "random"] = Field(default="center", description="which square of a photo is used")
     flip: bool = Field(default=False, description="mirror half of the photos; not for things with writing on them")
-    template: SubjectTemplate = Field(
-        default="a photo of a {identifier} {class}", description="the prompt of a photo that has no caption"
+    templates: Annotated[list[SubjectTemplate], BeforeValidator(_as_one)] = Field(
+        default=["a photo of a {identifier} {class}", "a {identifier} {class}"],
+        min_length=1,
+        max_length=64,
+        description="the sentences that photos are taught with, in turn; a caption goes on from each of them",
+    )
+    caption_share: float = Field(
+        default=0.75,
+        ge=0,
+        le=1,
+        description="in which share of its rows a photo is taught with its caption, in the others with the sentence "
+        "alone; 0: captions are neither used nor, for new photos, written",
     )
     mask_loss: float = Field(
         default=0.1,
@@ -188,6 +215,15 @@ class ImageSettings(Section):
         le=1,
         description="weight of the background in the loss of a photo with a mask; 1: masks are not used",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_template(cls, values: Any) -> Any:
+        """`template: …`, as settings said it when there was one sentence, is a list of one."""
+        if not isinstance(values, dict) or "template" not in values:
+            return values
+        rest = {key: value for key, value in values.items() if key != "template"}
+        return {"templates": values["template"], **rest}
 
 
 class DrawSettings(Section):

@@ -19,6 +19,11 @@ from dbcli.project.files.yaml_files import parse_value, read_yaml
 from dbcli.project.settings.combinations import contradictions
 from dbcli.project.settings.profile_settings import FROZEN, Profile, Section
 
+# Earlier names of settings, which files and command lines may still say.
+EARLIER_NAMES = {"images.template": "images.templates"}
+# What a run was begun with that knows nothing of several sentences: class images under one prompt, every caption used.
+ONE_SENTENCE = {"prior": {"template": "a photo of a {class}"}, "images": {"caption_share": 1.0}}
+
 
 def shipped_profiles() -> list[str]:
     """Return the names of the profiles that come with the program, sorted."""
@@ -90,6 +95,10 @@ def frozen_profile(values: Mapping[str, Any], where: str) -> Profile:
         # Runs made before there was a choice of timesteps go on with those they began with.
         if isinstance(settings.get(section), dict):
             settings[section] = {"timesteps": "published", **settings[section]}
+    if "templates" not in (settings.get("images") or {}):
+        for section, before in ONE_SENTENCE.items():
+            if isinstance(settings.get(section, {}), dict):
+                settings[section] = before | settings.get(section, {})
     try:
         return Profile.model_validate(settings, context=FROZEN)
     except ValidationError as error:
@@ -109,7 +118,7 @@ def parse_set(text: str) -> tuple[str, Any]:
             f"--set takes key=value, not '{printable(text)}'.",
             hint="for example --set train.learning_rate=5e-6",
         )
-    known = known_keys()
+    known, key = known_keys(), EARLIER_NAMES.get(key, key)
     if key not in known:
         raise ConfigError(_unknown("--set", key, known) + ".")
     return key, parse_value(value, f"--set {key}")
@@ -142,7 +151,7 @@ def shipped_folder() -> Path:
 
 def _flat(layer: Mapping[str, Any], known: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in layer.items():
-        key = f"{prefix}{name}"
+        key = EARLIER_NAMES.get(f"{prefix}{name}", f"{prefix}{name}")
         is_section = any(other.startswith(key + ".") for other in known)
         if is_section and isinstance(value, Mapping):
             yield from _flat(value, known, key + ".")

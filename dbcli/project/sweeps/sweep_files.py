@@ -41,7 +41,14 @@ from dbcli.project.files.names import check_name, printable
 from dbcli.project.files.records import fault_text
 from dbcli.project.files.yaml_files import read_yaml
 from dbcli.project.settings.profile_settings import Positive, Seed
-from dbcli.project.settings.profiles import flattened, known_keys, nearest_key, shipped_folder, shipped_or_own_file
+from dbcli.project.settings.profiles import (
+    EARLIER_NAMES,
+    flattened,
+    known_keys,
+    nearest_key,
+    shipped_folder,
+    shipped_or_own_file,
+)
 
 # What a mean over several cells is taken over where the file does not say: the rest are the rows of the table.
 USUALLY_AVERAGED = ["subject", "train.seed"]
@@ -94,6 +101,7 @@ class RunPart(_Part):
         if not isinstance(found, Mapping):
             return {} if found is None else found
         known, given = known_keys(), found.get("settings", {})
+        found = {EARLIER_NAMES.get(key, key): value for key, value in found.items()}
         beside = {key: value for key, value in found.items() if key in known}
         words = {key: value for key, value in found.items() if key.startswith("$")}
         rest = {key: value for key, value in found.items() if key not in beside and key not in words}

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """The class images of one class noun: files, the prompt they show, and the line that says so."""
+    """The class images of one class noun under one prompt: the files, how many are wanted, the line that says so."""
 
     class_noun: str
     prompt: str
     files: list[Path]
     key: str
     line: str
+    wanted: int
 
 
 def class_prompt(template: str, class_noun: str) -> str:
@@ -42,13 +43,14 @@ def ensure_class_images(
     layout: Layout,
     base: Base,
     class_noun: str,
+    template: str,
     settings: PriorSettings,
     resolution: int,
     progress: Progress,
     should_stop: Callable[[], bool],
     group: ProcessGroup = SINGLE,
 ) -> ClassImages:
-    """Gives the first `settings.images` images of a class's set, generating those that are missing.
+    """Gives the first `settings.images` images of a class's set under one prompt, generating those that are missing.
 
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
     in any other way is another set. Raises Interrupted between two images; what was generated stays.
@@ -57,12 +59,12 @@ def ensure_class_images(
     from dbcli.diffusion.schedulers.samplers import visited
 
     device: Any = base.unet.device
-    prompt = class_prompt(settings.template, class_noun)
+    prompt = class_prompt(template, class_noun)
     if settings.folder is not None:
         folder = Path(settings.folder)
         own = group.on_main(lambda: ClassImageSet.from_folder(layout, class_noun, folder))
         files = own.images(settings.images)
-        return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images))
+        return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images), len(files))
     recipe = ClassImageRecipe(
         base_hash=base.hash,
         prompt=prompt,
@@ -80,9 +82,8 @@ def ensure_class_images(
     if group.on_main(lambda: image_set.missing(settings.images)):
         with image_set.lock() if group.is_main else nullcontext():
             _generate_missing(base, image_set, settings, progress, should_stop, group)
-    return ClassImages(
-        class_noun, prompt, image_set.images(settings.images), image_set.key, image_set.line(settings.images)
-    )
+    files, line = image_set.images(settings.images), image_set.line(settings.images)
+    return ClassImages(class_noun, prompt, files, image_set.key, line, settings.images)
 
 
 def _generate_missing(

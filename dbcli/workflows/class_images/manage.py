@@ -11,6 +11,7 @@ from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.class_images.generate import ClassImages, class_prompt, ensure_class_images
+from dbcli.workflows.class_images.sentences import class_sentences
 from dbcli.workflows.launch import take_devices
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
@@ -43,14 +44,15 @@ def make_class_images(
     progress: Progress,
     offline: bool,
     group: ProcessGroup = SINGLE,
-) -> ClassImages:
-    """Generates what a run of this class would need, now, shared between the ranks of a group."""
+) -> list[ClassImages]:
+    """Generates what a run of this class would need, now, shared between the ranks of a group: a set a sentence."""
     noun = check_class_noun(class_noun)
     settled.begin()
     flags = {"prior.images": count}
     settings = group.on_main(lambda: resolve_profile(layout, profile=profile, sets=sets, flags=flags)[1])
-    prompt = class_prompt(settings.prior.template, noun)
-    check_length([prompt], {noun: Words("", noun)}, progress, facts_of(layout).max_tokens)
+    sentences = {one.template: one for one in class_sentences(settings.prior, settings.images)}
+    prompts = [class_prompt(template, noun) for template in sentences]
+    check_length(prompts, {noun: Words("", noun)}, progress, facts_of(layout).max_tokens)
     from dbcli.diffusion.devices import pick_device
 
     take_devices(group, settings.train.device, progress)
@@ -59,7 +61,10 @@ def make_class_images(
             device = pick_device(settings.train.device)
             base = load_project_base(layout, progress, offline=offline or not group.is_main, device=device)
         resolution = settings.images.resolution or base.resolution
-        return ensure_class_images(layout, base, noun, settings.prior, resolution, progress, stop, group)
+        return [
+            ensure_class_images(layout, base, noun, one.template, one.settings, resolution, progress, stop, group)
+            for one in sentences.values()
+        ]
 
 
 def summaries(layout: Layout) -> list[SetSummary]:

@@ -17,6 +17,7 @@ from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.generate import class_prompt
+from dbcli.workflows.class_images.sentences import first_class_template
 from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
 from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
@@ -259,7 +260,7 @@ def _subject_images(scorer: Scorer, suite: Suite, subject: RunSubject, folder: P
     for one, text, images in zip(chosen, texts, sampler.files(model, texts, folder), strict=True):
         scoring = text if scorer.keep_identifier else render_without(one.template, words)
         prompts.append(PromptImages(text, scoring, tuple(images), one.template, label_of(one, words), one.task))
-    members = class_prompt(model.profile.prior.template, subject.class_noun)
+    members = class_prompt(first_class_template(model.profile), subject.class_noun)
     class_files = sampler.files(model, [members], folder, count=CLASS_IMAGES) if prompts else [[]]
     photos: Sequence[Path] = photos_of(model.layout, scorer.record).get(subject.name, [])
     if scorer.masking is not None:

@@ -16,6 +16,7 @@ from dbcli.project.runs.score_files import INTERFERENCE_FILE, INTERFERENCE_SUITE
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.generate import class_prompt
+from dbcli.workflows.class_images.sentences import first_class_template
 from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler, project_judges
 from dbcli.workflows.evaluation.report import seed_row
 from dbcli.workflows.evaluation.request import ScoringOptions
@@ -139,7 +140,7 @@ def _sampled(
 
     device, progress = pick_device(profile.train.device), sampler.progress
     nouns = list(dict.fromkeys(one.class_noun for record in composition.records for one in record.subjects))
-    of_classes = [class_prompt(profile.prior.template, noun) for noun in nouns]
+    of_classes = [class_prompt(first_class_template(profile), noun) for noun in nouns]
     model = load_composition(layout, composition, profile, progress, offline=offline, device=device)
     subjects = {}
     for name, found in texts.items():

@@ -304,7 +304,7 @@ def preview(
     settings = profile.draw.model_copy(update={"count": 1, "compile": False})
     words = words_of(record)
     settings = in_words(settings, words)
-    template = profile.train.preview_prompt or profile.images.template
+    template = profile.train.preview_prompt or profile.images.templates[0]
     for name in words:
         prompt = render_for(template, name, words)
         recipe = recipes_for([prompt], settings, seed=profile.train.seed, size_px=size, base=base, record=record)[0]

@@ -57,7 +57,8 @@ def _check_room(base: Base, profile: Profile, subject: RunSubject) -> None:
     from dbcli.diffusion.word_vectors import added_tokens
 
     words = Words(str(subject.identifier), subject.class_noun)
-    prompt = render_with(profile.images.template, {subject.name: words})
+    # The longest: the others have more room.
+    prompt = max((render_with(one, {subject.name: words}) for one in profile.images.templates), key=len)
     wanted = added_tokens(base.tokenizer, words.identifier)
     if not set(wanted) <= set(token_ids(base.tokenizer, [prompt])[0].tolist()):
         raise ConfigError(

@@ -13,6 +13,7 @@ from dbcli.project.prompts.identifiers import render_with, render_without
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.class_images.generate import class_prompt
+from dbcli.workflows.class_images.sentences import first_class_template
 from dbcli.workflows.images.generated import image_size, in_words, recipes_for, sampling_of, words_of
 from dbcli.workflows.progress import Stage
 from dbcli.workflows.run_context import RunContext
@@ -59,9 +60,9 @@ def probe_items(run: RunContext, base: Base, seeds: int) -> list[Item]:
     items: list[Item] = []
     for subject in record.shown:
         words = {subject.name: words_of(record)[subject.name]}
-        wanted: list[tuple[Role, str]] = [("plain", profile.images.template)]
+        wanted: list[tuple[Role, str]] = [("plain", profile.images.templates[0])]
         wanted += [("scene", template) for template in probe.prompts]
-        wanted.append(("class", class_prompt(profile.prior.template, subject.class_noun)))
+        wanted.append(("class", class_prompt(first_class_template(profile), subject.class_noun)))
         for role, template in wanted:
             prompt, scoring_text = render_with(template, words), render_without(template, words)
             recipes = recipes_for([prompt], settings, seed=seed, size_px=size, base=base, record=record)

@@ -13,12 +13,14 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import Words, says
 from dbcli.project.prompts.slips import foreign_syntax, slips
 from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.prompt_text import cleaned, from_word
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.textual_inversion import INVERSION
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.base_facts import facts_of
+from dbcli.workflows.setup.embedded_words import embedded_words
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -48,6 +50,21 @@ def read_prompts(
             progress.warn(line)
     check_length([*prompts, negative], learnt, progress, facts_of(layout).max_tokens, vectors_of(record))
     warn_of_syntax([*prompts, negative], progress)
+    if load_settings(layout).is_embedded:
+        _warn_of_untaught(prompts, learnt | project, progress)
+
+
+def _warn_of_untaught(prompts: Sequence[str], subjects: Mapping[str, Words], progress: Progress) -> None:
+    """Warns of words that the embedded base was never taught, and says which scenes and colours it knows."""
+    words = embedded_words()
+    # A subject called by its name alone is another slip, which is told by itself.
+    unknown = words.unknown(prompts, [f"{name} {one.text}" for name, one in subjects.items()])
+    if unknown:
+        more = f" and {len(unknown) - MOST_LINES} more" if len(unknown) > MOST_LINES else ""
+        progress.warn(
+            f"tiny does not know {', '.join(repr(printable(one, 40)) for one in unknown[:MOST_LINES])}{more}. Scenes "
+            f"it knows: {', '.join(words.usual_scenes)}. Colours: {', '.join(words.colours)}."
+        )
 
 
 def warn_of_syntax(texts: Sequence[str], progress: Progress) -> None:

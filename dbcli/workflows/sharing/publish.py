@@ -186,7 +186,7 @@ def _facts(
         base_model=base_model,
         base_name=record.base.name,
         licence=settled_origin(record, Origin(licence=licence)).licence or "other",
-        instance_prompt=_prompt(profile.images.template, first),
+        instance_prompt=_prompt(profile.images.templates[0], first),
         words=[(one.identifier, one.class_noun) for one in words.values()],
         images=images,
         scores=list(_scores(layout, record)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,21 @@ from dbcli.errors import JudgeMissing, MissingError
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.photo_notes import captions_of, mask_paths, write_captions
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import verify_photos
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.setup.effective_settings import judge_sources
+from dbcli.workflows.setup.effective_settings import judge_sources, resolve_profile
+from dbcli.workflows.setup.embedded_words import embedded_words
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from dbcli.metrics.judges.captioning import Captioner
     from dbcli.metrics.judges.masking import ClassMask
+
+# An image and the class noun of what it shows -> a caption that says the noun.
+DraftCaption = Callable[["Image.Image", str], str]
 
 # Setting under `judges` -> what a person does without the model.
 BY_HAND = {
@@ -36,21 +40,29 @@ class Annotators:
     """The models that were asked for."""
 
     mask: ClassMask | None = None
-    caption: Captioner | None = None
+    caption: DraftCaption | None = None
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """The files that were written, and what was left as it is."""
+    """The files that were written, the text of each caption, and what was left as it is."""
 
-    masks: list[Path]
-    captions: list[Path]
-    notes: list[str]
+    masks: list[Path] = field(default_factory=list)
+    captions: list[Path] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def load_annotators(layout: Layout, *, mask: bool, caption: bool, offline: bool) -> Annotators:
-    """CLIPSeg and BLIP, as far as requested. Raises MissingError (exit 4) with the ways out where one is missing."""
+def load_annotators(
+    layout: Layout, *, mask: bool = False, caption: bool | None = None, offline: bool = False
+) -> Annotators:
+    """CLIPSeg for masks, and what writes captions: on the embedded base its own judge, on every other one BLIP.
+
+    `caption` None writes them wherever that costs no download, unless images.caption_share is 0. Raises MissingError
+    (exit 4) with the ways out where a model that was requested is missing.
+    """
     sources = judge_sources(layout)
+    by_judge = load_settings(layout).is_embedded and "caption" not in sources
 
     def loaded(name: str, load: Callable[..., Any]) -> Any:
         try:
@@ -59,20 +71,48 @@ def load_annotators(layout: Layout, *, mask: bool, caption: bool, offline: bool)
             hint = f"a local copy in dreambooth.yaml:\n  judges:\n    {name}: /path/to/folder\n  {BY_HAND[name]}"
             raise MissingError(error.message.replace("The judge", "The model for"), hint=hint) from error
 
+    if caption is None:
+        wanted = resolve_profile(layout)[1].images.caption_share > 0
+        caption = wanted and (by_judge or _is_here(sources.get("caption")))
     if not (mask or caption):
         return Annotators()
     from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.judges.captioning import load_captioner
     from dbcli.metrics.judges.masking import load_mask
 
-    return Annotators(
-        loaded("mask", load_mask) if mask else None, loaded("caption", load_captioner) if caption else None
-    )
+    draft = (_embedded_captions() if by_judge else _blip(loaded)) if caption else None
+    return Annotators(loaded("mask", load_mask) if mask else None, draft)
+
+
+def _is_here(source: str | None) -> bool:
+    """Whether BLIP can be had without the network."""
+    from dbcli.metrics.judges.files import BLIP, locate
+
+    try:
+        locate("caption", source or BLIP, offline=True)
+    except JudgeMissing:
+        return False
+    return True
+
+
+def _blip(loaded: Callable[..., Any]) -> DraftCaption:
+    from dbcli.metrics.judges.captioning import load_captioner
+
+    captioner = loaded("caption", load_captioner)
+    return lambda image, noun: str(captioner([image])[0])
+
+
+def _embedded_captions() -> DraftCaption:
+    """What is behind the thing, as the embedded judge sees it, in words that the embedded base was taught."""
+    from dbcli.metrics.judges.loading import load_judge
+    from dbcli.metrics.judges.naming import nearest_texts
+
+    clip, phrases = load_judge("tiny-clip"), embedded_words().phrases
+    return lambda image, noun: nearest_texts(clip, [image], [f"a {noun} {phrase}" for phrase in phrases])[0]
 
 
 def annotate(layout: Layout, subject: Subject, annotators: Annotators, progress: Progress) -> Annotated:
     """Writes masks and captions for the photos of a subject that have none; what a person made stays."""
-    done = Annotated([], [], [])
+    done = Annotated()
     paths = verify_photos(layout, subject) if annotators.mask or annotators.caption else []
     work = len(paths) * ((annotators.mask is not None) + (annotators.caption is not None))
     if not work:
@@ -89,6 +129,7 @@ def annotate(layout: Layout, subject: Subject, annotators: Annotators, progress:
                 drafts.append(None if caption else _draft(path, subject, annotators.caption))
                 stage.advance()
             done.captions.extend(write_captions(layout, subject, drafts))
+            done.texts.extend(draft for draft in drafts if draft is not None)
     return done
 
 
@@ -106,8 +147,8 @@ def with_subject(caption: str, subject: Subject) -> str:
     return text
 
 
-def _draft(path: Path, subject: Subject, captioner: Captioner) -> str:
-    return with_subject(captioner([_opened(path)])[0], subject)
+def _draft(path: Path, subject: Subject, caption: DraftCaption) -> str:
+    return with_subject(caption(_opened(path), subject.class_noun), subject)
 
 
 def _draw_mask(layout: Layout, subject: Subject, path: Path, mask: ClassMask, done: Annotated) -> None:

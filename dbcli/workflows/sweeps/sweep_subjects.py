@@ -16,6 +16,7 @@ from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import list_subjects, load_subject, registry_of, set_identifiers
 from dbcli.project.sweeps.cells import CellRequest, StageRequest
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.subjects.annotate import annotate, load_annotators
 from dbcli.workflows.subjects.identifiers import token_check
 from dbcli.workflows.subjects.manage import add_subject
 from dbcli.workflows.subjects.proposed_words import claims_of, free_words
@@ -64,7 +65,8 @@ class SweepSubjects:
         if self.dry:
             self._found[name] = Subject(name=name, class_noun=class_noun)
             return
-        add_subject(self.layout, name, class_noun, photos, None)
+        added, _ = add_subject(self.layout, name, class_noun, photos, None)
+        annotate(self.layout, added.subject, load_annotators(self.layout, offline=True), self.progress)
         self._found[name] = load_subject(self.layout, name)
         self.progress.note(f"Added {name}, {len(photos)} photos of a {class_noun}.")
 

@@ -28,6 +28,7 @@ def batch_sampler(run: RunContext, data: TrainingData) -> BatchSampler:
         seed=train.seed if generation == 0 else seed_for(train.seed, "continued", generation),
         rehearsed=sum(one.rehearsed for one in run.record.subjects),
         rehearsal_share=train.rehearsal_share,
+        caption_share=run.profile.images.caption_share,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.images import Posterior
-    from dbcli.diffusion.training.batches import SubjectData
+    from dbcli.diffusion.training.batches import SentenceData, SubjectData
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,27 @@ class TrainingData:
     loss_weights: torch.Tensor | None = None
 
 
-def instance_prompt(subject: Subject, caption: str | None, template: str) -> str:
-    """What a photo is trained with: its caption, which names the subject, or else the template."""
+def instance_prompt(subject: Subject, caption: str | None, template: str, templates: Sequence[str] = ()) -> str:
+    """What a photo is trained with in a row that has one of the sentences `templates`, `template`.
+
+    A caption that begins as one of the sentences does goes on from this one: "a {dog} on grass" is taught as "a photo
+    of a sks dog on grass" too. One that names the subject otherwise stands alone, any other behind the sentence.
+    """
     words = {subject.name: subject.words}
+    sentence = render_with(template, words)
     if caption is None:
-        return render_with(template, words)
+        return sentence
     text = render_with(caption, words)
+    heads = sorted((render_with(one, words) for one in templates or [template]), key=len, reverse=True)
+    head = next((one for one in heads if re.match(rf"{re.escape(one)}(?!\w)", text)), None)
+    if head is not None:
+        return sentence + text[len(head) :]
     # A caption that forgot the identifier would teach the whole class.
-    return text if subject.words.identifier in text.split() else f"{render_with(template, words)}, {text}"
+    return text if subject.words.identifier in text.split() else f"{sentence}, {text}"
 
 
-def encode_data(run: RunContext, base: Base, class_images: Sequence[ClassImages | None]) -> TrainingData:
-    """Reads and encodes every image of a run. class_images[i] belongs to its i-th subject; None means no prior.
+def encode_data(run: RunContext, base: Base, class_images: Sequence[Sequence[ClassImages]]) -> TrainingData:
+    """Reads and encodes every image of a run. class_images[i] are those of its i-th subject, a set a sentence, or none.
 
     Raises SubjectError where photos have changed since they were added, Interrupted between two batches.
     """
@@ -57,12 +67,11 @@ def encode_data(run: RunContext, base: Base, class_images: Sequence[ClassImages 
     read = _Images(run, run.resolution(base), base.vae_factor)
     subjects = []
     for number, (subject, of_class) in enumerate(zip(run.subjects, class_images, strict=True)):
-        photos, photo_prompts = read.photos(subject, number)
-        if of_class is None:
-            subjects.append(SubjectData(photos, photo_prompts))
-            continue
-        prompt = read.prompt(of_class.prompt)
-        subjects.append(SubjectData(photos, photo_prompts, [read.class_image(one) for one in of_class.files], prompt))
+        photos, sentences = read.photos(subject, number), read.sentences(subject)
+        for place, own in enumerate(of_class):
+            files, prompt = [read.class_image(one) for one in own.files], read.prompt(own.prompt)
+            sentences[place] = replace(sentences[place], class_images=files, class_prompt=prompt)
+        subjects.append(SubjectData(photos, sentences))
     with run.progress.stage("Encoding images", len(read.pixels)) as stage:
 
         def on_batch(count: int) -> None:
@@ -105,14 +114,14 @@ class _Images:
     masks: dict[int, torch.Tensor] = field(default_factory=dict)
     _class_images: dict[Path, int] = field(default_factory=dict)
 
-    def photos(self, subject: Subject, number: int) -> tuple[list[list[int]], list[int]]:
-        """Reads a subject's photos; each one's views and its prompt, by index."""
+    def photos(self, subject: Subject, number: int) -> list[list[int]]:
+        """Reads a subject's photos; each one's views, by index."""
         from dbcli.diffusion.images import mask_variants, photo_variants
 
         layout, images, seed = self.run.layout, self.run.profile.images, self.run.profile.train.seed
         masks = mask_paths(layout, subject) if images.mask_loss < 1 else [None for _ in subject.photos]
         files = zip(verify_photos(layout, subject), subject.photos, masks, strict=True)
-        photos, prompts = [], []
+        photos = []
         for place, (path, entry, mask) in enumerate(files):
             # The same for a photo and its mask, so that both are cropped and mirrored alike.
             photo = number * 100_000 + place
@@ -124,8 +133,25 @@ class _Images:
                 self.masks.update(zip(indices, found, strict=True))
             self.pixels.extend(views)
             photos.append(indices)
-            prompts.append(self.prompt(instance_prompt(subject, entry.caption, images.template)))
-        return photos, prompts
+        return photos
+
+    def sentences(self, subject: Subject) -> list[SentenceData]:
+        """The sentences of a subject, as they stand for each of its photos with its caption and without."""
+        from dbcli.diffusion.training.batches import SentenceData
+
+        images = self.run.profile.images
+
+        def prompts(template: str, *, captioned: bool) -> list[int]:
+            captions = [entry.caption if captioned else None for entry in subject.photos]
+            return [self.prompt(instance_prompt(subject, one, template, images.templates)) for one in captions]
+
+        # Only prompts that come up: how many are encoded at once decides last bits of each.
+        return [
+            SentenceData(
+                prompts(one, captioned=images.caption_share == 1), prompts(one, captioned=images.caption_share > 0)
+            )
+            for one in images.templates
+        ]
 
     def prompt(self, text: str) -> int:
         """The index of a prompt."""

@@ -12,6 +12,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import caption_places, captions_of
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.prompt_text import cleaned
+from dbcli.workflows.class_images.sentences import class_sentences
 from dbcli.workflows.models.textual_inversion import INVERSION, has_prior
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.prompts.reading import MARKS, check_length, warn_of_syntax
@@ -23,8 +24,8 @@ from dbcli.workflows.training.data import instance_prompt
 class RunPrompt:
     """One prompt of a run: the setting or file it comes from, as it is written there, and whom it is for.
 
-    `words` are those that it may name; `caption_of` is the subject of a photo's caption, which is read behind
-    `before`, the usual prompt, where it does not name its subject.
+    `words` are those that it may name; `caption_of` is the subject of a photo's caption, which is read with
+    `before`, one of the `sentences`, as `instance_prompt` puts them together.
     """
 
     where: str
@@ -33,12 +34,13 @@ class RunPrompt:
     words: Mapping[str, Words]
     caption_of: Subject | None = None
     before: str = ""
+    sentences: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """What the text encoder will be given. Raises PromptError for a field that does not exist."""
         if self.caption_of is not None:
-            return instance_prompt(self.caption_of, self.template, self.before)
+            return instance_prompt(self.caption_of, self.template, self.before, self.sentences)
         return render_for(self.template, self.subject, self.words)
 
 
@@ -60,21 +62,23 @@ def prompts_of_run(
     """
     shown = {one.name: one.words for one in subjects}
     everyone = {one.name: Words(one.identifier or "", one.class_noun) for one in earlier} | shown
-    images = profile.images.template
+    images, sentences = profile.images, tuple(profile.images.templates)
     for subject in subjects:
         name, own = subject.name, {subject.name: subject.words}
-        yield RunPrompt("images.template", images, name, own)
+        for sentence in sentences:
+            yield RunPrompt("images.templates", sentence, name, own)
         for entry, place in zip(subject.photos, caption_places(layout, subject), strict=True):
-            if entry.caption is not None:
-                yield RunPrompt(place, entry.caption, name, own, subject, images)
-        if has_prior(profile):
-            yield RunPrompt("prior.template", profile.prior.template, name, own)
+            for sentence in sentences if images.caption_share else ():
+                if entry.caption is not None:
+                    yield RunPrompt(place, entry.caption, name, own, subject, sentence, sentences)
+        for one in class_sentences(profile.prior, images) if has_prior(profile) else ():
+            yield RunPrompt("prior.template", one.template, name, own)
         for template in profile.probe.prompts if profile.probe.judge != "off" else []:
             yield RunPrompt("probe.prompts", template, name, own)
     for name in everyone:
         yield RunPrompt("draw.negative", profile.draw.negative, name, everyone)
         if profile.train.preview_every:
-            yield RunPrompt("train.preview_prompt", profile.train.preview_prompt or images, name, everyone)
+            yield RunPrompt("train.preview_prompt", profile.train.preview_prompt or sentences[0], name, everyone)
 
 
 def check_training_prompts(

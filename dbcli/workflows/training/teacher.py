@@ -29,7 +29,7 @@ def teacher_of(
     base: Base,
     data: TrainingData,
     batches: BatchSampler,
-    class_images: Sequence[ClassImages | None],
+    class_images: Sequence[Sequence[ClassImages]],
 ) -> Teacher | None:
     """The teacher a profile asks for; None where class images alone do. The base must still be untuned.
 
@@ -46,19 +46,21 @@ def teacher_of(
         device = next(base.unet.parameters()).device
         return AdapterOff(base.unet, FrozenPrompts(base.tokenizer, base.text_encoder, data.prompts, device))
     epochs = batches.class_epochs(train.steps * train.accumulation * train.batch_size)
-    sets: dict[str, ClassImages] = {}
-    draws: dict[str, int] = {}
-    for images, count in zip(class_images, epochs, strict=True):
-        if images is not None:
-            sets[images.key] = images
-            draws[images.key] = max(count, draws.get(images.key, 1))
+    # A folder of own photos is one set under every sentence, and the base says something else of it under each.
+    sets: dict[tuple[str, str], ClassImages] = {}
+    draws: dict[tuple[str, str], int] = {}
+    for of_sentences, counts in zip(class_images, epochs, strict=True):
+        for images, count in zip(of_sentences, counts, strict=False):
+            key = images.key, images.prompt
+            sets[key], draws[key] = images, max(count, draws.get(key, 1))
     stored = {
         key: stored_predictions(run, base, images, min(draws[key], prior.teacher_draws)) for key, images in sets.items()
     }
-    places: dict[int, tuple[Stored, int]] = {}
-    for subject, own in zip(data.subjects, class_images, strict=True):
-        if own is not None:
-            places |= {image: (stored[own.key], index) for index, image in enumerate(subject.class_images)}
+    places: dict[tuple[int, int], tuple[Stored, int]] = {}
+    for subject, of_sentences in zip(data.subjects, class_images, strict=True):
+        for sentence, own in zip(subject.sentences, of_sentences, strict=False):
+            predictions, prompt = stored[own.key, own.prompt], data.prompts.index(own.prompt)
+            places |= {(image, prompt): (predictions, index) for index, image in enumerate(sentence.class_images)}
     return StoredTeacher(places, len(alphas_of(base.scheduler_config)))
 
 

@@ -17,7 +17,7 @@ from dbcli.diffusion.conditioning import LearningPrompts, embed_prompts, token_i
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import BatchSampler, SubjectData
+from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.state_files import read_state, write_state
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
@@ -61,7 +61,7 @@ def trainer_for(model: Model, count: int = 2, rate: float = 1e-2, steps: int = 4
         StepInputs(
             Posterior(mean, torch.full_like(mean, 0.1)),
             LearningPrompts(model.tokenizer, model.text_encoder, ["a photo of a sks dog"], torch.device("cpu")),
-            BatchSampler([SubjectData([[0], [1], [2]], [0, 0, 0])], batch_size=1, seed=0),
+            BatchSampler([SubjectData([[0], [1], [2]], [SentenceData([0] * 3, [0] * 3)])], batch_size=1, seed=0),
         ),
         objective=Objective("epsilon", alphas_of(SCHEDULER)),
         optimisation=Optimisation(learning_rate=rate, text_learning_rate=0.0, weight_decay=0.0),

@@ -6,10 +6,15 @@ from collections import Counter
 
 import pytest
 
-from dbcli.diffusion.training.batches import BatchSampler, SubjectData
+from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 
-DOG = SubjectData(photos=[[0], [1], [2]], photo_prompts=[0, 0, 1], class_images=[3, 4, 5, 6], class_prompt=2)
-CAT = SubjectData(photos=[[7], [8]], photo_prompts=[3, 3], class_images=[9, 10], class_prompt=4)
+DOG = SubjectData([[0], [1], [2]], [SentenceData([0, 0, 1], [0, 0, 1], [3, 4, 5, 6], class_prompt=2)])
+CAT = SubjectData([[7], [8]], [SentenceData([3, 3], [3, 3], [9, 10], class_prompt=4)])
+# Two sentences, each with class images of its own, and captions.
+FOX = SubjectData(
+    [[0], [1]],
+    [SentenceData([0, 0], [1, 2], [2, 3], class_prompt=6), SentenceData([3, 3], [4, 5], [4, 5, 6], class_prompt=7)],
+)
 
 
 def test_every_photo_is_seen_once_a_round() -> None:
@@ -36,7 +41,7 @@ def test_subjects_take_turns_whatever_their_number_of_photos() -> None:
 
 
 def test_without_class_images_there_are_no_prior_rows() -> None:
-    plan = BatchSampler([SubjectData(photos=[[0]], photo_prompts=[0])], batch_size=2, seed=0)
+    plan = BatchSampler([SubjectData([[0]], [SentenceData([0], [0])])], batch_size=2, seed=0)
     assert plan.prior_rows(0) == []
 
 
@@ -50,13 +55,51 @@ def test_a_step_does_not_depend_on_the_steps_before() -> None:
 
 
 def test_all_views_of_a_photo_come_up() -> None:
-    plan = BatchSampler([SubjectData(photos=[[0, 1, 2]], photo_prompts=[0])], batch_size=1, seed=0)
+    plan = BatchSampler([SubjectData([[0, 1, 2]], [SentenceData([0], [0])])], batch_size=1, seed=0)
     assert {plan.subject_rows(step)[0].image for step in range(40)} == {0, 1, 2}
 
 
 def test_a_subject_without_photos_is_refused() -> None:
     with pytest.raises(ValueError, match="photo"):
-        BatchSampler([SubjectData(photos=[], photo_prompts=[])], batch_size=1, seed=0)
+        BatchSampler([SubjectData([], [SentenceData([], [])])], batch_size=1, seed=0)
+
+
+def test_a_subject_without_a_sentence_is_refused() -> None:
+    with pytest.raises(ValueError, match="sentence"):
+        BatchSampler([SubjectData([[0]], [])], batch_size=1, seed=0)
+
+
+def test_every_sentence_comes_once_a_round_and_the_class_row_has_the_same() -> None:
+    plan = BatchSampler([FOX], batch_size=1, seed=0, caption_share=0.0)
+    taught = [(plan.subject_rows(step)[0].prompt, plan.prior_rows(step)[0].prompt) for step in range(40)]
+    assert set(taught) == {(0, 6), (3, 7)}
+    assert all(len(set(taught[start : start + 2])) == 2 for start in range(0, 40, 2))
+
+
+def test_each_sentence_shows_its_own_class_images_once_an_epoch() -> None:
+    plan = BatchSampler([FOX], batch_size=1, seed=0)
+    rows = [plan.prior_rows(step)[0] for step in range(24)]
+    first, second = ([row for row in rows if row.prompt == prompt] for prompt in (6, 7))
+    assert [sorted(row.image for row in first[start : start + 2]) for start in (0, 2, 4)] == [[2, 3]] * 3
+    assert [sorted(row.image for row in second[start : start + 3]) for start in (0, 3, 6)] == [[4, 5, 6]] * 3
+    assert [row.epoch for row in second[:7]] == [0, 0, 0, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.75, 270, 330), (1.0, 400, 400)])
+def test_captions_come_in_their_share_of_the_rows_and_are_the_photo_s_own(share: float, fewest: int, most: int) -> None:
+    plan = BatchSampler([FOX], batch_size=2, seed=0, caption_share=share)
+    rows = [row for step in range(200) for row in plan.subject_rows(step)]
+    captioned = [row for row in rows if row.prompt not in (0, 3)]
+    assert fewest <= len(captioned) <= most
+    assert {(row.image, row.prompt) for row in captioned} <= {(0, 1), (1, 2), (0, 4), (1, 5)}
+
+
+def test_sentences_and_captions_of_a_step_do_not_depend_on_the_batch_or_the_steps_before() -> None:
+    one = BatchSampler([FOX, CAT], batch_size=1, seed=3, caption_share=0.5)
+    four = BatchSampler([FOX, CAT], batch_size=4, seed=3, caption_share=0.5)
+    for step in (9, 0, 4):
+        alone = [one.subject_rows(row) + one.prior_rows(row) for row in range(4 * step, 4 * step + 4)]
+        assert four.subject_rows(step) + four.prior_rows(step) == [own[0] for own in alone] + [own[1] for own in alone]
 
 
 def test_the_earlier_subject_gets_its_share_of_the_rows_spread_evenly() -> None:

@@ -15,7 +15,7 @@ from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
-from dbcli.diffusion.training.batches import BatchSampler, Row, SubjectData
+from dbcli.diffusion.training.batches import BatchSampler, Row, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.teacher import (
     AdapterOff,
@@ -61,7 +61,7 @@ def stored(parts: dict[str, Any], batch_size: int = 3) -> Stored:
 
 def stored_teacher(parts: dict[str, Any]) -> StoredTeacher:
     found = stored(parts)
-    return StoredTeacher({image: (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
+    return StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
 
 
 def trainer_for(
@@ -82,7 +82,7 @@ def trainer_for(
         StepInputs(
             subject_images(),
             kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, DEVICE),
-            BatchSampler([SubjectData([[0], [1]], [0, 0], CLASS, 1)], batch_size=2, seed=0),
+            BatchSampler([SubjectData([[0], [1]], [SentenceData([0, 0], [0, 0], CLASS, 1)])], batch_size=2, seed=0),
             weights,
             teacher,
         ),
@@ -148,7 +148,7 @@ def test_stored_and_live_predictions_agree(parts: dict[str, Any], tmp_path: Path
     """Of one base, asked through an adapter that is switched off and read back from a file, in other batches."""
     write_predictions(tmp_path / "file", stored(parts).predictions)
     found = Stored(read_predictions(tmp_path / "file"), 7)
-    offline = StoredTeacher({image: (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
+    offline = StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
     live = teacher_for(parts, "lora")
     trainable = opened(parts, "lora")
     with torch.no_grad():
@@ -193,12 +193,15 @@ def test_rounding_is_no_difference_and_more_than_rounding_is() -> None:
 
 
 def test_rounds_are_those_that_the_rows_deal() -> None:
-    own, other = SubjectData([[0]], [0], (1, 2, 3), 1), SubjectData([[4]], [2], (5, 6), 3)
+    own, other = (
+        SubjectData([[0]], [SentenceData([0], [0], (1, 2, 3), 1)]),
+        SubjectData([[4]], [SentenceData([2], [2], (5, 6), 3)]),
+    )
     plan = BatchSampler([own, other], batch_size=1, seed=0, rehearsed=1, rehearsal_share=0.25)
     for rows in (1, 4, 12, 13, 40):
         dealt = [row for step in range(rows) for row in plan.prior_rows(step)]
         seen = [max((row.epoch + 1 for row in dealt if row.prompt == prompt), default=0) for prompt in (1, 3)]
-        assert plan.class_epochs(rows) == seen
+        assert plan.class_epochs(rows) == [[one] for one in seen]
 
 
 def mixed_lora(parts: dict[str, Any]) -> LoraWeights:

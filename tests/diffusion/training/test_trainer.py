@@ -20,7 +20,7 @@ from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
 from dbcli.diffusion.formats.lora import attached_lora
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import BatchSampler, SubjectData
+from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.state_files import read_state, write_state
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
@@ -65,7 +65,7 @@ def trainer_for(
 ) -> Trainer:
     kind = LearningPrompts if trainable.trains_text else FrozenPrompts
     prompts = kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, torch.device("cpu"))
-    material = SubjectData([[0], [1], [2]], [0, 0, 0], class_images, 1)
+    material = SubjectData([[0], [1], [2]], [SentenceData([0] * 3, [0] * 3, class_images, 1)])
     return Trainer(
         parts["unet"],
         trainable,

@@ -13,7 +13,7 @@ from dbcli.diffusion.conditioning import FrozenPrompts
 from dbcli.diffusion.images import encode
 from dbcli.diffusion.noise import normal_rows, timestep_rows
 from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.batches import BatchSampler, SubjectData
+from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 from tests.diffusion import tiny_models
@@ -44,7 +44,9 @@ def fast_losses(parts: dict[str, Any], precision: str) -> list[float]:
         StepInputs(
             encode(parts["vae"], photos(), batch_size=4),
             FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, torch.device("cpu")),
-            BatchSampler([SubjectData([[0], [1], [2]], [0, 0, 0], (3, 4, 5), 1)], batch_size=1, seed=0),
+            BatchSampler(
+                [SubjectData([[0], [1], [2]], [SentenceData([0] * 3, [0] * 3, (3, 4, 5), 1)])], batch_size=1, seed=0
+            ),
         ),
         objective=Objective("epsilon", alphas_of(SCHEDULER)),
         optimisation=Optimisation(learning_rate=RATE),
@@ -57,7 +59,9 @@ def plain_losses(parts: dict[str, Any]) -> list[float]:
     """The same rows and noise by a loop that knows none of it: encoders at every step, a pass a row, plain AdamW."""
     unet, tokenizer, alphas, pixels = parts["unet"].train(), tiny_models.tokenizer(), alphas_of(SCHEDULER), photos()
     unet.requires_grad_(True)
-    rows = BatchSampler([SubjectData([[0], [1], [2]], [0, 0, 0], (3, 4, 5), 1)], batch_size=1, seed=0)
+    rows = BatchSampler(
+        [SubjectData([[0], [1], [2]], [SentenceData([0] * 3, [0] * 3, (3, 4, 5), 1)])], batch_size=1, seed=0
+    )
     optimiser = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=1e-2, foreach=False, fused=False)
     losses = []
     for step in range(STEPS):

@@ -16,7 +16,7 @@ from dbcli.diffusion.conditioning import FrozenPrompts
 from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
-from dbcli.diffusion.training.batches import BatchSampler, SubjectData
+from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 from dbcli.errors import PhotoError
@@ -103,7 +103,7 @@ def trainer(weights: torch.Tensor | None) -> Trainer:
         StepInputs(
             Posterior(torch.randn(2, 4, 8, 8, generator=generator), torch.full((2, 4, 8, 8), 0.1)),
             FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], ["a sks dog", "a dog"], torch.device("cpu")),
-            BatchSampler([SubjectData([[0]], [0], [1], 1)], batch_size=1, seed=0),
+            BatchSampler([SubjectData([[0]], [SentenceData([0], [0], [1], 1)])], batch_size=1, seed=0),
             weights,
         ),
         objective=Objective("epsilon", alphas_of(SCHEDULER)),

