@@ -173,11 +173,12 @@ def share(values: Sequence[bool]) -> float:
 def measured(subject: Photos, settings: Settings, judge: Judge, work: Path) -> Row:
     """Trains one subject in the project of all, draws it, and looks."""
     from dbcli.project.files.layout import Layout
+    from dbcli.project.subjects.subject_store import list_subjects
     from dbcli.workflows.images.grids import write_sheet
     from dbcli.workflows.progress import Silence
     from dbcli.workflows.setup.open import init_project
     from dbcli.workflows.subjects.annotate import annotate, load_annotators
-    from dbcli.workflows.subjects.manage import add_subject, known_subjects
+    from dbcli.workflows.subjects.manage import add_subject
     from dbcli.workflows.training.plan import plan_training
     from dbcli.workflows.training.request import TrainRequest
     from dbcli.workflows.training.run import train_run
@@ -186,7 +187,7 @@ def measured(subject: Photos, settings: Settings, judge: Judge, work: Path) -> R
     if not folder.exists():
         init_project(folder, settings.base, None, offline=True)
     layout = Layout(folder.resolve())
-    if subject.name not in [one.name for one in known_subjects(layout)]:
+    if subject.name not in [one.name for one in list_subjects(layout)]:
         added, _ = add_subject(
             layout, subject.name, subject.class_noun, list(subject.files), IDENTIFIER, allow_collision=True
         )

@@ -141,3 +141,24 @@ def test_a_finished_run_is_refused_with_the_way_that_goes_on(run: Run, project: 
     ended = run("train", "--resume", 1, "--steps", 9)
     assert ended.code == 6
     assert "dreambooth train --from 0001-dog" in ended.err
+
+
+def test_a_run_of_the_days_of_one_sentence_resumes_bit_for_bit(run: Run, project: Path) -> None:
+    sentence = "a photo of a {identifier} {class}"
+    as_then = [f"--set=images.templates=[{json.dumps(sentence)}]", "--set=images.caption_share=1"]
+    prior = ["--set=prior.template=a photo of a {class}", "--set=prior.images=2", "--set=prior.steps=1"]
+    steps = ["--steps", 4, "--set=train.checkpoint_every=2", "--set=train.keep_finished=all", "--set=draw.steps=2"]
+    (project / "subjects/dog/photos/0001.txt").write_text("a {dog} on a sofa")
+    done = run("train", "--subject", "dog", "--method", "full", *steps, *as_then, *prior, "--json")
+    assert done.code == 0, done.err
+    folder = project / "runs" / done.document["name"]
+    weights = folder / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+    whole, record = weights.read_bytes(), record_of(project, folder.name)
+    del record["profile"]["images"]["templates"], record["profile"]["images"]["caption_share"]
+    record["profile"]["images"]["template"] = sentence
+    (folder / "run.json").write_text(json.dumps(record | {"state": "interrupted"}))
+    shutil.rmtree(folder / "weights")
+    shutil.rmtree(folder / "checkpoints" / "step-000004")
+    resumed = run("train", "--resume", folder.name)
+    assert resumed.code == 0, resumed.err
+    assert weights.read_bytes() == whole
