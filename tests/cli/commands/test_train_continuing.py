@@ -74,7 +74,8 @@ def test_a_second_subject_is_taught_and_the_first_is_rehearsed(run: Run, project
         ("cat", None, False),
         ("dog", parent, True),
     ]
-    assert {one["prompt"] for one in record["prior"]["sets"]} == {"a photo of a cat", "a photo of a dog"}
+    prompts = {one["prompt"] for one in record["prior"]["sets"]}
+    assert prompts == {"a photo of a cat", "a cat", "a photo of a dog", "a dog"}
     words = ["generate", "a {dog} and a {cat}", "-n", 1, "--steps", 1, "--json"]
     drawn = [run(*words, "--out", "a"), run(*words, "--out", "b", "--checkpoint", 4)]
     assert drawn[0].document["images"][0]["prompt"] == "a sks dog and a zwx cat"
