@@ -21,9 +21,10 @@ def study(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("identification")
 
 
-def colours(images: list[Image.Image]) -> torch.Tensor:
-    """Red and green of the first pixel."""
-    return torch.tensor([[float(value) for value in image.getpixel((0, 0))[:2]] for image in images])
+def colours(images: list[Image.Image]) -> dict[str, torch.Tensor]:
+    """Red and green of the first pixel, and the same the other way round."""
+    rows = torch.tensor([[float(value) for value in image.getpixel((0, 0))[:2]] for image in images])
+    return {"maps": rows, "top": rows.flip(1)}
 
 
 def of(red: int, green: int) -> Image.Image:
@@ -32,7 +33,7 @@ def of(red: int, green: int) -> Image.Image:
 
 def test_a_picture_shows_the_subject_whose_photos_it_is_nearest_to_after_standardising(study: ModuleType) -> None:
     # Red is 100 more than 0 or 200 throughout: without the mean taken off, everything is red.
-    judge = study.Judge(colours, {"low": [of(150, 10), of(152, 12)], "high": [of(150, 30), of(148, 32)]})
+    judge = study.Judge(colours, "maps", {"low": [of(150, 10), of(152, 12)], "high": [of(150, 30), of(148, 32)]})
     found = judge.nearness([of(150, 14), of(150, 28)])
     assert study.nearest(found) == ["low", "high"]
     # Means 150 and 21: the picture (0, -7) in units of the spread points straight down.
@@ -43,13 +44,15 @@ def test_a_picture_shows_the_subject_whose_photos_it_is_nearest_to_after_standar
 
 
 def test_the_summary_is_of_means_and_says_how_far_the_class_came_along(study: ModuleType) -> None:
-    judge = study.Judge(colours, {"one": [of(1, 1), of(2, 2)], "two": [of(9, 1), of(8, 2)]})
+    photos = {"one": [of(1, 1), of(2, 2)], "two": [of(9, 1), of(8, 2)]}
+    judges = {kind: study.Judge(colours, kind, photos) for kind in ("maps", "top")}
     rows = [
-        study.Row("one", "dog", 1.0, 0.5, 0.8, 0.0, 0.5, 0.4, 0.1, 0.2, 10.0),
-        study.Row("two", "cat", 0.5, 0.0, 0.6, 0.25, 0.3, 0.2, 0.1, 0.2, 20.0),
+        study.Row("one", "dog", 1.0, 0.5, 0.9, 0.4, 0.8, 0.0, 0.5, 0.4, 0.1, 0.2, 10.0),
+        study.Row("two", "cat", 0.5, 0.0, 0.1, 0.2, 0.6, 0.25, 0.3, 0.2, 0.1, 0.2, 20.0),
     ]
-    found = study.summary(rows, judge)
+    found = study.summary(rows, judges)
     assert (found["plain"], found["scenes"], found["as_asked"]) == (0.75, 0.25, pytest.approx(0.7))
+    assert (found["plain_top"], found["left_out_photos_top"]) == (0.5, found["left_out_photos"])
     # 0.4 - 0.1 is the subject's gain, 0.2 - 0.1 the class's rise.
     assert found["class_rise"] == pytest.approx(1 / 3)
 
@@ -78,7 +81,7 @@ def test_the_study_runs_goes_on_where_it_was_and_refuses_other_settings(
     first = capsys.readouterr()
     table = json.loads((tmp_path / "found.json").read_text())
     assert [(row["subject"], row["class_noun"]) for row in table["rows"]] == [("duck_toy", "duck")]
-    assert all(0 <= table["rows"][0][key] <= 1 for key in ("plain", "scenes", "as_asked", "class_taken"))
+    assert all(0 <= table["rows"][0][key] <= 1 for key in ("plain", "scenes_top", "as_asked", "class_taken"))
     assert Image.open(tmp_path / "work" / "duck_toy.png").width > 500
     assert "| **mean** |" in first.out and "among 3 subjects (chance 33%)" in first.out
     study.main(words)
