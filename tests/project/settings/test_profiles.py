@@ -129,13 +129,18 @@ def test_all_faults_come_in_one_error_with_layer_and_key() -> None:
         ("draw.sampler", "../x"),
         ("draw.eta", 2),
         ("lora.rank", 0),
-        ("images.templates", "a {name}"),
         ("images.caption_share", 1.5),
     ],
 )
 def test_values_out_of_range_are_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=re.escape(key) + r" \(from --set\)"):
         resolve([("--set", {key: value})])
+
+
+@pytest.mark.parametrize(("sentences", "at"), [("a {name}", 0), ([OTHER, "a {name}"], 1)])
+def test_a_sentence_that_cannot_be_filled_is_refused_by_its_place(sentences: object, at: int) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"images.templates.{at} (from --set): should use no other field")):
+        resolve([("--set", {"images.templates": sentences})])
 
 
 def test_a_thousand_may_be_written_1e3() -> None:
