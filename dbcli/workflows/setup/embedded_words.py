@@ -17,8 +17,6 @@ JOINING = frozenset(
     ["a", "an", "and", "as", "at", "behind", "by", "for", "from", "in", "is", "it", "its", "near", "next", "of", "on"]
     + ["over", "the", "to", "under", "with"]
 )
-# A phrase of more words than these takes tokens that a prompt of 14 has not to spare.
-CAPTION_WORDS = 6
 # Words for things that it was taught under another noun: what a person may well call theirs.
 KINDS = {
     "dog": "beagle boxer bulldog chihuahua collie corgi dachshund dalmatian doberman hound husky labrador mastiff mutt "
@@ -64,10 +62,9 @@ class EmbeddedWords:
         return [word for noun, others in self.nouns.items() for word in (noun, *others)]
 
     @property
-    def phrases(self) -> list[str]:
-        """What may stand behind a thing in a caption: every scene's phrases that are short, and a plain colour."""
-        scenes = [phrase for phrases in self.scenes.values() for phrase in phrases if _is_short(phrase)]
-        return list(dict.fromkeys([*scenes, *(on_background(colour) for colour in self.colours)]))
+    def plain_backgrounds(self) -> list[str]:
+        """A plain background of every colour, in words."""
+        return [f"on a{'n' if colour[0] in 'aeiou' else ''} {colour} background" for colour in self.colours]
 
     @property
     def usual_scenes(self) -> list[str]:
@@ -94,15 +91,6 @@ class EmbeddedWords:
     def _taught(self) -> list[str]:
         phrases = [phrase for own in self.scenes.values() for phrase in own]
         return [*self.all_nouns, *phrases, *self.colours, *self.styles, "background"]
-
-
-def on_background(colour: str) -> str:
-    """A plain background in words."""
-    return f"on a{'n' if colour[0] in 'aeiou' else ''} {colour} background"
-
-
-def _is_short(phrase: str) -> bool:
-    return len(phrase.split()) <= CAPTION_WORDS and not phrase.startswith(("with", "on top"))
 
 
 @cache

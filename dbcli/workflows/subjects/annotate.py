@@ -102,12 +102,14 @@ def _blip(loaded: Callable[..., Any]) -> DraftCaption:
 
 
 def _embedded_captions() -> DraftCaption:
-    """What is behind the thing, as the embedded judge sees it, in words that the embedded base was taught."""
+    """The colour behind the thing, as the embedded judge sees it: the scenes that it names in photos are wrong ones."""
     from dbcli.metrics.judges.loading import load_judge
-    from dbcli.metrics.judges.naming import nearest_texts
+    from dbcli.metrics.judges.naming import background_texts, nearest_background
 
-    clip, phrases = load_judge("tiny-clip"), embedded_words().phrases
-    return lambda image, noun: nearest_texts(clip, [image], [f"a {noun} {phrase}" for phrase in phrases])[0]
+    clip, words = load_judge("tiny-clip"), embedded_words()
+    backgrounds = words.plain_backgrounds
+    texts = background_texts(clip, backgrounds, words.nouns)
+    return lambda image, noun: f"a {noun} {backgrounds[nearest_background(clip, image, texts)]}"
 
 
 def annotate(layout: Layout, subject: Subject, annotators: Annotators, progress: Progress) -> Annotated:

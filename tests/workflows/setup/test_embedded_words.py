@@ -46,12 +46,12 @@ def test_kinds_are_of_nouns_that_were_taught_and_none_is_one_itself() -> None:
     assert not {kind for kinds in KINDS.values() for kind in kinds.split()} & set(words.all_nouns)
 
 
-def test_phrases_for_captions_are_every_scene_and_colour_in_words_that_leave_room() -> None:
+def test_plain_backgrounds_are_every_colour_in_words_that_were_taught() -> None:
     words = embedded_words()
-    assert {"in the snow", "on an orange background", "on a red background", "in the mountains"} <= set(words.phrases)
-    assert all(set(own) & set(words.phrases) for own in words.scenes.values())
-    assert len(words.phrases) == len(set(words.phrases))
-    assert max(len(phrase.split()) for phrase in words.phrases) <= 6
+    assert {"on an orange background", "on a red background", "on a gray background"} <= set(words.plain_backgrounds)
+    assert len(words.plain_backgrounds) == len(set(words.plain_backgrounds)) == len(words.colours)
+    assert words.unknown(words.plain_backgrounds) == []
+    assert {len(phrase.split()) for phrase in words.plain_backgrounds} == {4}
 
 
 def test_words_that_were_never_taught_are_found_and_the_subject_s_own_are_not() -> None:
