@@ -7,7 +7,7 @@ from pretraining.autoencoder import make_autoencoder
 from pretraining.base import make_base
 from pretraining.clip import make_clip
 from pretraining.corpus import make_corpus
-from pretraining.judges import make_dino, make_matched
+from pretraining.judges import make_matched
 from pretraining.pack import PARTS, make_pack
 from pretraining.settings import Run, parser, run_from
 
@@ -18,7 +18,6 @@ def make_all(run: Run, embedded: Path) -> None:
     make_clip(run)
     make_autoencoder(run)
     make_base(run)
-    make_dino(run, run.size.dino_seconds)
     make_matched(run, run.size.judge_seconds)
     make_pack(run, embedded, set(PARTS))
 

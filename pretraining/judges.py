@@ -1,14 +1,10 @@
-"""The judges: `tiny-clip` (an image tower matched to the base's own text encoder) and `tiny-dino` (subjects).
+"""The judge that is trained here: `tiny-clip`, an image tower matched to the base's own text encoder.
 
-`tiny-clip` is trained like CLIP with the text tower locked (Zhai et al., 2022, LiT), for the base is drawn with that
+It is trained like CLIP with the text tower locked (Zhai et al., 2022, LiT), for the base is drawn with that
 tower; it sees softened pictures too, because drawn ones are soft, and pairs of one thing, because a caption alone
 teaches it nothing about which dog it is.
-
-`tiny-dino` plays the part DINO plays in the paper, but is taught otherwise: without labels, two pictures of one
-thing (another scene, size, turn and light) are to be nearer than any other two (Chen et al., 2020, SimCLR).
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection, ViTConfig, ViTModel
+from transformers import CLIPVisionModelWithProjection
 
 from pretraining.clip import (
     contrastive_loss,
@@ -34,8 +30,6 @@ from pretraining.progress import Budget, falling_rate, load_checkpoint, save_che
 from pretraining.settings import TEXT_WIDTH, Run, parser, run_from
 from pretraining.sprites import load_sprites
 
-DINO_PX = 48
-DINO_BATCH = 96
 CLIP_BATCH = 128
 PAIR_BLOCK = 64
 PAIR_WEIGHT = 0.3
@@ -69,21 +63,6 @@ def load_pairs(run: Run) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def view(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one random view of pictures [B, 3, 64, 64]: crop, flip, light; as [B, 3, 48, 48] in about [-1, 1]."""
-    count = len(pixels)
-    uniform = torch.rand(6, count, generator=generator)
-    scale = 0.6 + 0.4 * uniform[0]
-    flip = torch.where(uniform[1] < 0.5, -1.0, 1.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = scale * flip, scale
-    theta[:, 0, 2], theta[:, 1, 2] = ((uniform[k] * 2 - 1) * (1 - scale) for k in (2, 3))
-    grid = F.affine_grid(theta, [count, 3, DINO_PX, DINO_PX], align_corners=False)
-    cropped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    contrast, light = 0.7 + 0.6 * uniform[4], (uniform[5] - 0.5) * 0.5
-    return (cropped * contrast[:, None, None, None] + light[:, None, None, None]).clamp(-1, 1)
-
-
 def soften(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Blur a random half of pictures [B, 3, 64, 64] by up to a factor of two, add a little noise, shift the light."""
     count = len(pixels)
@@ -93,30 +72,6 @@ def soften(pixels: Tensor, generator: torch.Generator) -> Tensor:
     pixels = pixels.lerp(blurred, (2 * strength - 1).clamp(min=0))
     pixels = pixels + 0.08 * noise * torch.randn(pixels.shape, generator=generator)
     return (pixels * (0.85 + 0.3 * light)).clamp(-1, 1)
-
-
-class Subjects(nn.Module):
-    """`tiny-dino` and the head it is trained through."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        toy = run.size.name == "toy"
-        width, layers = (32, 1) if toy else (160, 5)
-        config = ViTConfig(
-            hidden_size=width,
-            num_hidden_layers=layers,
-            num_attention_heads=width // 32,
-            intermediate_size=3 * width,
-            image_size=DINO_PX,
-            patch_size=8,
-        )
-        self.tower = ViTModel(config, add_pooling_layer=False)
-        self.head = nn.Sequential(nn.Linear(width, 256), nn.GELU(), nn.Linear(256, 96))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return unit features [B, 96] of pixels [B, 3, 48, 48]."""
-        feature = self.tower(pixel_values=pixels).last_hidden_state[:, 0]
-        return F.normalize(self.head(feature).float(), dim=-1)
 
 
 def pair_loss(first: Tensor, second: Tensor) -> Tensor:
@@ -154,24 +109,6 @@ def fit(run: Run, name: str, module: nn.Module, seconds: float, loss_at: Callabl
             saved_at = budget.used_seconds
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
             save_checkpoint(path, {**state, "step": step, "used_seconds": saved_at})
-
-
-def make_dino(run: Run, seconds: float) -> Subjects:
-    """Train `tiny-dino`, or go on with it."""
-    torch.manual_seed(run.seed)
-    module, pairs = Subjects(run).to(run.device).train(), load_pairs(run)
-    batch = min(DINO_BATCH, len(pairs))
-
-    def loss_at(step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
-        rows = torch.randperm(len(pairs), generator=generator)[:batch].sort().values.numpy()
-        chosen = pairs[rows]
-        with run.autocast():
-            first, second = (module(view(to_judge(chosen[:, side]), generator).to(run.device)) for side in (0, 1))
-        return pair_loss(first, second)
-
-    fit(run, "tiny-dino", module, seconds, loss_at)
-    return module.eval()
 
 
 class Matched(nn.Module):
@@ -234,16 +171,12 @@ def make_matched(run: Run, seconds: float) -> Matched:
 
 
 def main() -> None:
-    """Train the judges."""
-    options: argparse.ArgumentParser = parser(main.__doc__ or "")
-    options.add_argument("--only", choices=("tiny-clip", "tiny-dino"))
-    options.add_argument("--seconds", type=float, help="budget of each judge, all sittings together")
+    """Train the judge."""
+    options = parser(main.__doc__ or "")
+    options.add_argument("--seconds", type=float, help="its budget, all sittings together")
     arguments = options.parse_args()
     run = run_from(arguments)
-    if arguments.only != "tiny-clip":
-        make_dino(run, arguments.seconds or run.size.dino_seconds)
-    if arguments.only != "tiny-dino":
-        make_matched(run, arguments.seconds or run.size.judge_seconds)
+    make_matched(run, arguments.seconds or run.size.judge_seconds)
 
 
 if __name__ == "__main__":

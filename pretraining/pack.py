@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from pretraining.base import NOISE
 from pretraining.clip import load_text_tower
-from pretraining.judges import DINO_PX, Matched, Subjects
+from pretraining.image_judge import write_image_judge
+from pretraining.judges import Matched
 from pretraining.photos import make_photos
 from pretraining.progress import load_checkpoint
 from pretraining.settings import JUDGE_PX, Run, parser, run_from
@@ -106,17 +107,6 @@ def write_clip(run: Run, folder: Path) -> None:
     write_preprocess(folder, JUDGE_PX)
 
 
-def write_dino(run: Run, folder: Path) -> None:
-    """Write `tiny-dino`: a ViTModel whose feature is the class token after the last layer norm."""
-    module = Subjects(run)
-    saved = load_checkpoint(run.path("tiny-dino.pt"))
-    assert saved is not None, "run pretraining.judges first"
-    module.load_state_dict(saved["module"])
-    module.tower.half().save_pretrained(folder)
-    say_float32(folder)
-    write_preprocess(folder, DINO_PX)
-
-
 def make_pack(run: Run, embedded: Path, parts: set[str]) -> None:
     """Write the chosen parts of a run into the embedded folder."""
     if "sd" in parts:
@@ -127,7 +117,7 @@ def make_pack(run: Run, embedded: Path, parts: set[str]) -> None:
     if "tiny-clip" in parts:
         replace_folder(embedded / "judges" / "tiny-clip", lambda folder: write_clip(run, folder))
     if "tiny-dino" in parts:
-        replace_folder(embedded / "judges" / "tiny-dino", lambda folder: write_dino(run, folder))
+        replace_folder(embedded / "judges" / "tiny-dino", lambda folder: write_image_judge(run, folder))
     if "photos" in parts:
         size_px = 32 if run.size.name == "toy" else 256
         replace_folder(embedded / "photos", lambda folder: make_photos(folder, size_px))

@@ -1,7 +1,8 @@
 """Does DreamBooth work on the base? A plain loop, with and without prior preservation, and what the judges say of it.
 
 This is the shortest form of the method (Ruiz et al., 2023): the subject's photos under "a sks NOUN", class images
-drawn by the base itself under "a NOUN", one sum of two losses. It is independent of the program it is shipped with.
+drawn by the base itself under "a NOUN", one sum of two losses. The training is independent of the program it is
+shipped with.
 """
 
 import argparse
@@ -19,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from dbcli.metrics.judges.loading import load_judge
 from pretraining.base import labelled_grid
 from pretraining.clip import shrink
 from pretraining.compose import with_article
 from pretraining.measure import draw, load_pipeline
-from pretraining.recognise import judge_features
 from pretraining.scenes import SCENES
 
 IDENTIFIER = "sks"
@@ -96,8 +97,8 @@ def personalise(
 def features(judges: Path, photo_tensors: Tensor) -> Tensor:
     """Return unit tiny-dino features [N, D] of pictures in [-1, 1]."""
     pixels = ((photo_tensors.permute(0, 2, 3, 1) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
-    images = [Image.fromarray(image) for image in pixels]
-    return F.normalize(judge_features(judges / "tiny-dino", images), dim=-1)
+    judge = load_judge("tiny-dino", source=str(judges / "tiny-dino"))
+    return judge.encode_images([Image.fromarray(image) for image in pixels])
 
 
 def diversity(unit: Tensor) -> float:

@@ -36,12 +36,11 @@ class Size:
     autoencoder_seconds: float
     clip_seconds: float
     base_seconds: float
-    dino_seconds: float
     judge_seconds: float
 
 
-REAL = Size("real", 60_000, 320, (64, 128, 192), (24, 48, 112, 144), 160, 5, 32, 4000, 740, 40_000, 480, 600)
-TOY = Size("toy", 192, 6, (32, 32, 32), (8, 8, 16, 16), 64, 1, 8, 3, 3, 5, 2, 2)
+REAL = Size("real", 60_000, 320, (64, 128, 192), (24, 48, 112, 144), 160, 5, 32, 4000, 740, 40_000, 600)
+TOY = Size("toy", 192, 6, (32, 32, 32), (8, 8, 16, 16), 64, 1, 8, 3, 3, 5, 2)
 
 
 @dataclass(frozen=True)

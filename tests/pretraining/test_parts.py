@@ -10,7 +10,6 @@ from pretraining.compose import recolour, rotate_hue, with_article
 from pretraining.judges import pair_loss
 from pretraining.naming import COLOUR_NAMES, NOUN_NAMES, SCENE_NAMES, STYLE_NAMES, UNKNOWN, naming_loss, read_labels
 from pretraining.progress import Average, Budget, falling_rate, steady_rate
-from pretraining.recognise import nearest_accuracy
 from pretraining.solids import capsule, ellipsoid, torus
 from pretraining.styles import STYLES, in_a_style, inked, rounded
 from pretraining.tokens import LEFT_FREE, rare_words, read_vocabulary
@@ -120,12 +119,6 @@ def test_rare_words_are_single_tokens_and_leave_identifiers_free() -> None:
     assert all(vocabulary[word + "</w>"] >= 40_000 for word in words)
     assert not LEFT_FREE & set(words)
     assert rare_words(0, 10) == words[:10]
-
-
-def test_nearest_accuracy_counts_photos_beside_their_own_kind() -> None:
-    # the fourth lies beside the second, which shows another subject
-    features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.8, 0.2]])
-    assert nearest_accuracy(features, ["a", "a", "b", "b"]) == 0.75
 
 
 def test_distances_of_solids() -> None:

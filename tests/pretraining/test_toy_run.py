@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors import safe_open
 from transformers import CLIPTextModel
 
+from dbcli.metrics.judges.loading import load_judge
 from pretraining import autoencoder
 from pretraining.all import make_all
 from pretraining.base import Base, Plan, Trainer, make_base, new_unet
@@ -24,7 +26,6 @@ from pretraining.corpus_latents import CorpusLatents
 from pretraining.measure import crispness
 from pretraining.measure_autoencoder import measure
 from pretraining.progress import save_checkpoint
-from pretraining.recognise import histogram_features, judge_features, load_photos
 from pretraining.settings import TOY, Run
 from pretraining.warm import adopt
 
@@ -67,11 +68,11 @@ def test_text_keys_carry_the_prefix_and_load_whole(embedded: Path) -> None:
     assert not info["unexpected_keys"]
 
 
-@pytest.mark.parametrize(("judge", "width"), [("tiny-clip", 128), ("tiny-dino", 32)])
+@pytest.mark.parametrize(("judge", "width"), [("tiny-clip", 128), ("tiny-dino", 1024)])
 def test_judges_load_and_give_one_feature_a_photo(embedded: Path, judge: str, width: int) -> None:
-    images, subjects = load_photos(embedded / "photos", 64)
-    features = judge_features(embedded / "judges" / judge, images)
-    assert features.shape == (len(subjects), width)
+    images = [Image.open(path) for path in sorted((embedded / "photos").glob("*/*.png"))]
+    features = load_judge(judge, source=str(embedded / "judges" / judge)).encode_images(images)
+    assert features.shape == (10, width)
     assert float(features.std(0).max()) > 0
 
 
@@ -79,9 +80,9 @@ def test_photos_show_two_subjects_five_times(embedded: Path) -> None:
     subjects = json.loads((embedded / "photos" / "subjects.json").read_text())
     assert [subject["class"] for subject in subjects] == ["dog", "teapot"]
     assert all((embedded / "photos" / name).exists() for subject in subjects for name in subject["files"])
-    images, _ = load_photos(embedded / "photos", 64)
-    assert len(images) == 10
-    assert float(histogram_features(images).std(0).max()) > 0
+    photos = [np.asarray(Image.open(path)) for path in (embedded / "photos").glob("*/*.png")]
+    assert len(photos) == 10
+    assert all(photo.std() > 0 for photo in photos)
 
 
 def test_held_out_sets_are_never_composed(run: Run) -> None:

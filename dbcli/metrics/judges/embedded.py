@@ -1,7 +1,10 @@
 """The two judges that ship with the program, for the embedded base: no network, no download.
 
 `tiny-clip` sees with a small CLIP vision tower; its text feature is `text_projection @ pooled`, where pooled is the
-embedded base's own text encoder at the first end-of-text token, after the final layer norm. `tiny-dino` is a small ViT.
+embedded base's own text encoder at the first end-of-text token, after the final layer norm.
+
+`tiny-dino` plays the part of DINO: the pooled top features of an ImageNet network of timm's, standardised, as without
+that small soft images are all alike to it. Its first edition was a small ViT; a folder of that form is still read.
 """
 
 import json
@@ -34,6 +37,7 @@ def locate(kind: str, source: str | None = None) -> JudgeFiles:
     folder = Path(source).expanduser() if source else Path(__file__).parents[2] / "embedded" / "judges" / kind
     needed = ["config.json", "model.safetensors", "preprocess.json"]
     needed += ["text_projection.safetensors"] if kind == "tiny-clip" else []
+    needed += ["features.safetensors"] if kind == "tiny-dino" and not _is_first_edition(folder) else []
     absent = [name for name in needed if not (folder / name).is_file()]
     if absent:
         raise JudgeMissing(
@@ -45,19 +49,50 @@ def locate(kind: str, source: str | None = None) -> JudgeFiles:
 
 def build(kind: str, files: JudgeFiles, device: str) -> Encoder:
     """The encoder of an embedded judge."""
+    assert files.folder is not None
+    return _matched_with_texts(files.folder, device) if kind == "tiny-clip" else _image_judge(files.folder, device)
+
+
+def _image_judge(folder: Path, device: str) -> Encoder:
+    """`tiny-dino`: features [N, D] are (pooled - mean) / spread, with both from `features.safetensors`."""
+    import timm
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if _is_first_edition(folder):
+        seen = read_preprocessing(folder / "preprocess.json")
+        return replace(transformers_vit(folder, config, device), model="tiny-dino", preprocessing=seen)
+    network: Any = timm.create_model(config["architecture"], pretrained=False, num_classes=0)
+    network.load_state_dict(read_state(folder / "model.safetensors"), strict=True)
+    network = network.float().eval().to(device)
+    statistics = {name: value.float().to(device) for name, value in read_state(folder / "features.safetensors").items()}
+    return Encoder(
+        config["model"],
+        f"timm {timm.__version__}",
+        read_preprocessing(folder / "preprocess.json"),
+        encode_pixels=lambda pixels: (network(pixels) - statistics["mean"]) / statistics["spread"],
+        notes={
+            "edition": int(config["edition"]),
+            "feature": "pooled top features, standardised",
+            "statistics_sha256": sha256_of(folder / "features.safetensors"),
+        },
+    )
+
+
+def _is_first_edition(folder: Path) -> bool:
+    """Whether a folder of `tiny-dino` holds the ViT that it once was."""
+    config = folder / "config.json"
+    return config.is_file() and "model_type" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def _matched_with_texts(folder: Path, device: str) -> Encoder:
     import transformers
 
-    assert files.folder is not None
-    preprocessing = read_preprocessing(files.folder / "preprocess.json")
-    if kind == "tiny-dino":
-        config = json.loads((files.folder / "config.json").read_text(encoding="utf-8"))
-        return replace(transformers_vit(files.folder, config, device), model=kind, preprocessing=preprocessing)
-    vision = load_transformers(transformers.CLIPVisionModelWithProjection, files.folder).to(device)
-    texts = _TextEncoder(files.folder, device)
+    vision = load_transformers(transformers.CLIPVisionModelWithProjection, folder).to(device)
+    texts = _TextEncoder(folder, device)
     return Encoder(
-        kind,
+        "tiny-clip",
         f"transformers {transformers.__version__}",
-        preprocessing,
+        read_preprocessing(folder / "preprocess.json"),
         encode_pixels=lambda pixels: vision(pixel_values=pixels).image_embeds,
         encode_tokens=texts,
         count_tokens=lambda text: len(texts.tokenizer(text).input_ids),

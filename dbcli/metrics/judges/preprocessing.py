@@ -18,25 +18,31 @@ Channels = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shorter side to `resize_px` (bicubic, antialiased by Pillow), centre crop to `crop_px`, then (x - mean) / std."""
+    """Shorter side to `resize_px` (bicubic, antialiased by Pillow), centre crop to `crop_px`, then (x - mean) / std.
+
+    With `read_px` the crop is enlarged to that size before it is read: a sharp photo then shows no more than what a
+    small base draws, and the network still sees things at the size it was trained on.
+    """
 
     resize_px: int
     crop_px: int
     mean: Channels
     std: Channels
+    read_px: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """The steps as JSON values, for the record beside a score."""
-        return {
+        steps = {
             "resize_shorter_side_px": self.resize_px,
             "interpolation": "bicubic, antialiased (Pillow)",
             "crop": f"centre {self.crop_px} px",
             "mean": list(self.mean),
             "std": list(self.std),
         }
+        return steps if self.read_px is None else steps | {"read_px": self.read_px}
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Images of any size and mode as float32 [N, 3, crop_px, crop_px]."""
+        """Images of any size and mode as float32 [N, 3, S, S], where S is read_px, else crop_px."""
         return _normalised([self._cropped(image) for image in images], self)
 
     def _cropped(self, image: Image.Image) -> Image.Image:
@@ -49,7 +55,10 @@ class Preprocessing:
         if size != image.size:
             image = image.resize(size, Image.Resampling.BICUBIC)
         left, top = round((size[0] - self.crop_px) / 2), round((size[1] - self.crop_px) / 2)
-        return image.crop((left, top, left + self.crop_px, top + self.crop_px))
+        cropped = image.crop((left, top, left + self.crop_px, top + self.crop_px))
+        if self.read_px is None:
+            return cropped
+        return cropped.resize((self.read_px, self.read_px), Image.Resampling.BICUBIC)
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -115,13 +124,13 @@ def _normalised(images: Sequence[Image.Image], how: Preprocessing | Squashing) -
 
 
 def read_preprocessing(path: Path) -> Preprocessing:
-    """An embedded judge's preprocess.json: size_px, mean and std.
+    """An embedded judge's preprocess.json: size_px, mean and std, and perhaps read_px.
 
     Raises ValueError or KeyError for a file that lacks them; the caller names the judge.
     """
     found = json.loads(path.read_text(encoding="utf-8"))
     size, (mean, std) = int(found["size_px"]), (_channels(found[key]) for key in ("mean", "std"))
-    return Preprocessing(size, size, mean, std)
+    return Preprocessing(size, size, mean, std, int(found["read_px"]) if "read_px" in found else None)
 
 
 def _channels(values: Sequence[float]) -> Channels:

@@ -1,0 +1,130 @@
+"""Whether a judge tells subjects apart: how often the nearest other photo shows the same subject.
+
+    python benchmarks/retrieval.py path/to/dreambooth/dataset
+    python benchmarks/retrieval.py PHOTOS --judge tiny-dino --judge tiny-dino=folder/of/another --size 64
+
+Each photo is cropped to its square and shrunk to what a base draws, then encoded as the judge encodes every image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from machine import machine  # noqa: E402
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+HISTOGRAM_BINS = 6
+# Images -> unit features [N, D].
+Encode = Callable[[Sequence[Image.Image]], torch.Tensor]
+
+
+def photos_of(folder: Path) -> tuple[list[Image.Image], list[str]]:
+    """Every photo of a folder that has a folder a subject, as an RGB square, and whose it is."""
+    from dbcli.metrics.judges.features_cache import open_image
+
+    files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in ENDINGS)
+    if not files:
+        raise SystemExit(f"{folder} holds no folders of photos.")
+    return [square(open_image(path)) for path in files], [path.parent.name for path in files]
+
+
+def square(image: Image.Image) -> Image.Image:
+    """The largest centred square."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def shrunk(images: Sequence[Image.Image], size_px: int) -> list[Image.Image]:
+    """The squares at the base's resolution."""
+    return [image.resize((size_px, size_px), Image.Resampling.BICUBIC) for image in images]
+
+
+def nearest_right(features: torch.Tensor, subjects: Sequence[str]) -> list[bool]:
+    """For each row of unit features [N, D] whether its nearest other row, by cosine, is of the same subject."""
+    cosines = features.double() @ features.double().T
+    nearest = cosines.fill_diagonal_(-2.0).argmax(dim=1).tolist()
+    return [subjects[other] == subject for other, subject in zip(nearest, subjects, strict=True)]
+
+
+def chance(subjects: Sequence[str]) -> float:
+    """How often another photo, taken blindly, shows the same subject."""
+    same = sum(subjects.count(subject) - 1 for subject in subjects)
+    return same / len(subjects) / (len(subjects) - 1)
+
+
+def colour_histograms(images: Sequence[Image.Image]) -> torch.Tensor:
+    """Unit features [N, bins^3] of colours alone: what a judge has to beat."""
+    rows = []
+    for image in images:
+        pixels = np.asarray(image).reshape(-1, 3)
+        counts, _ = np.histogramdd(pixels, bins=HISTOGRAM_BINS, range=[(0, 256)] * 3)
+        rows.append(np.sqrt(counts.ravel() / len(pixels)))
+    return torch.tensor(np.stack(rows), dtype=torch.float32)
+
+
+def encoder_of(name: str) -> Encode:
+    """A judge by its kind, or KIND=SOURCE for a folder, file or hub id of that kind."""
+    from dbcli.metrics.judges.loading import load_judge
+
+    kind, _, source = name.partition("=")
+    return load_judge(kind, source or None).encode_images
+
+
+def measure(
+    images: Sequence[Image.Image], subjects: Sequence[str], encoders: dict[str, Encode], sizes: Sequence[int]
+) -> list[dict[str, Any]]:
+    """A row for each judge and size: the share that is right, and of which subjects fewer than half are."""
+    rows = []
+    for size in sizes:
+        small = shrunk(images, size)
+        for name, encode in encoders.items():
+            right = nearest_right(encode(small), subjects)
+            weak = [one for one in dict.fromkeys(subjects) if _share_of(one, right, subjects) < 0.5]
+            rows.append({"judge": name, "size_px": size, "right": sum(right) / len(right), "weak": weak})
+    return rows
+
+
+def _share_of(subject: str, right: Sequence[bool], subjects: Sequence[str]) -> float:
+    flags = [flag for flag, name in zip(right, subjects, strict=True) if name == subject]
+    return sum(flags) / len(flags)
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as a table."""
+    lines = ["| judge | photos at | nearest other photo right | subjects mostly missed |", "|:--|--:|--:|:--|"]
+    for row in rows:
+        lines.append(f"| {row['judge']} | {row['size_px']} px | {row['right']:.1%} | {', '.join(row['weak'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("photos", type=Path, help="a folder with a folder of photos a subject")
+    parser.add_argument("--judge", action="append", help="tiny-dino, tiny-clip, dino, clip or KIND=SOURCE; repeat")
+    parser.add_argument("--size", type=int, action="append", help="pixels a side; 64 and 128 if left out")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    options = parser.parse_args(arguments)
+    images, subjects = photos_of(options.photos)
+    encoders: dict[str, Encode] = {"colours alone": colour_histograms}
+    encoders |= {name: encoder_of(name) for name in options.judge or ("tiny-dino", "tiny-clip")}
+    rows = measure(images, subjects, encoders, options.size or (64, 128))
+    blind = chance(subjects)
+    print(f"{len(images)} photos of {len(set(subjects))} subjects, by chance {blind:.1%}\n\n{markdown(rows)}", end="")
+    if options.json:
+        document = {"machine": machine(), "photos": len(images), "subjects": len(set(subjects)), "chance": blind}
+        options.json.write_text(json.dumps(document | {"rows": rows}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
