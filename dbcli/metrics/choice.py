@@ -7,8 +7,8 @@ from itertools import pairwise
 from statistics import fmean, stdev
 
 RULE = (
-    "Checkpoints whose fidelity is above the subject's real-real value copy the photos and are left out, "
-    "unless all do. "
+    "Checkpoints half of whose images, or more, are nearer to one photo than any two photos are to each other copy "
+    "the photos and are left out, unless all do. "
     "Of the rest, those that no other beats on both scores form the front; fidelity and editability are each "
     "stretched to 0..1 over the front, or over the score's own noise where that is wider, and the checkpoint "
     "with the highest sum wins: the knee, the point furthest from the straight line between the front's ends. "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dbcli.metrics.scores import DEFINITIONS, mean_known
+from dbcli.metrics.scores import DEFINITIONS, mean_known, range_of
 from dbcli.metrics.statistics import Cell, bootstrap_interval, bounded_interval
 
 
@@ -17,8 +17,7 @@ def score_intervals(cells: Sequence[tuple[str, Cell]]) -> dict[str, dict[str, fl
     for metric in DEFINITIONS:
         chosen = [cell for name, cell in cells if name == metric]
         # Few subjects give wide intervals; no score lies outside what its formula allows.
-        least, most = (0.0, 2.0) if metric == "div" else (-1.0, 1.0)
-        found[metric] = bounded_interval(chosen, least, most) if chosen else None
+        found[metric] = bounded_interval(chosen, *range_of(metric)) if chosen else None
     return found
 
 
@@ -55,10 +54,16 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "protocol": evaluations[0]["protocol"],
         "overall": score_intervals(cells),
-        "real": {metric: mean_known([one["real"][metric] for one in subjects]) for metric in ("dino", "clip_i")},
+        "real": mean_real(subjects),
         "copying": [one["name"] for one in subjects if one["copying"]],
         "subjects": subjects,
     }
+
+
+def mean_real(subjects: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """What the photos of several subjects reach among themselves, score by score; None where none of them is known."""
+    metrics = dict.fromkeys(metric for one in subjects for metric in one["real"])
+    return {metric: mean_known([one["real"].get(metric) for one in subjects]) for metric in metrics}
 
 
 def score_cells(subject: Mapping[str, Any]) -> list[tuple[str, Cell]]:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 import torch
 
-from dbcli.metrics.scores import mean_pairwise_cosine
+from dbcli.metrics.scores import mean_pairwise_cosine, mean_pairwise_within
 
 # Fewer scenes than these, and chance alone is right too often.
 LEAST_SCENES = 3
+# Nearer to the photos than this share of the class's images: all of them where they are ten or fewer.
+CLASS_QUANTILE = 0.9
 # From this share of copies on a prompt, a subject or a checkpoint is said to copy its photos.
 COPYING_SHARE = 0.5
 
@@ -29,32 +31,61 @@ def likeness_beyond_class(images: torch.Tensor, class_images: torch.Tensor, phot
     return None if likeness is None or of_class is None else likeness - of_class
 
 
-def identified(images: torch.Tensor, photos: torch.Tensor, rivals: Sequence[torch.Tensor]) -> list[bool] | None:
-    """For each image whether it is nearer to the subject's photos than to any of `rivals`, by mean cosine.
+def class_drift(
+    images: torch.Tensor, after: torch.Tensor, before: torch.Tensor, photos: torch.Tensor
+) -> dict[str, float | None] | None:
+    """How far the subject has come towards its photos from where the base drew its class, and the class with it.
 
-    Rivals are the images of its class, and the photos of each other subject. A tie is not identified. The mean over a
-    subject's photos tells soft images apart better than the nearest photo does. None without photos or rivals.
+    `reach` is the subject's way as a share of the whole way from the base's class (`before`) to the photos among
+    themselves; `share` is the part of it that the class's images (`after`) have gone too: 0 where they are no nearer to
+    the photos than before, 1 where they are as near as the subject's, None where the subject came no nearer. None where
+    images of the class before or after lack, or the photos are no nearer to each other than the class was.
     """
-    known = [rows for rows in rivals if len(rows)]
-    if len(photos) == 0 or not known:
+    began, of_class, of_subject = (mean_pairwise_cosine(rows, photos) for rows in (before, after, images))
+    real = mean_pairwise_within(photos)
+    if began is None or of_class is None or of_subject is None or real is None or real <= began:
+        return None
+    way = of_subject - began
+    return {"reach": way / (real - began), "share": (of_class - began) / way if way > 0 else None}
+
+
+def identified(
+    images: torch.Tensor, photos: torch.Tensor, class_images: torch.Tensor, others: Sequence[torch.Tensor]
+) -> list[bool] | None:
+    """For each image whether it shows the subject rather than its class or another subject, by mean cosine.
+
+    It has to be nearer to the subject's photos than the class's images are, and nearer to them than to the photos of
+    each of `others`. So drawn is held against drawn and photo against photo: a drawn image is nearer to any drawn one
+    than to a photo, whatever they show. Of more than ten images of the class one in ten may be nearer, so that an odd
+    one does not decide; about one in ten would pass by chance. A tie is not identified. None without photos, or where
+    there is nothing to be taken for.
+    """
+    rivals = [rows for rows in others if len(rows)]
+    if len(photos) == 0 or not (len(class_images) or rivals):
         return None
     if len(images) == 0:
         return []
-    own, best = _mean_cosines(images, photos), torch.stack([_mean_cosines(images, rows) for rows in known]).amax(dim=0)
-    return [bool(flag) for flag in own > best]
+    own = _mean_cosines(images, photos)
+    bars = [_mean_cosines(images, rows) for rows in rivals]
+    if len(class_images):
+        of_class = torch.quantile(_mean_cosines(class_images, photos), CLASS_QUANTILE, interpolation="higher")
+        bars.append(of_class.expand(len(images)))
+    return [bool(flag) for flag in own > torch.stack(bars).amax(dim=0)]
 
 
-def photos_identified(photos: torch.Tensor, rivals: Sequence[torch.Tensor]) -> list[bool] | None:
+def photos_identified(
+    photos: torch.Tensor, class_images: torch.Tensor, others: Sequence[torch.Tensor]
+) -> list[bool] | None:
     """The same for each photo, held against the subject's other photos: what the judge can tell at best.
 
-    None for fewer than two photos, or without rivals.
+    None for fewer than two photos, or where there is nothing to be taken for.
     """
     if len(photos) < 2:
         return None
     found: list[bool] = []
     for place in range(len(photos)):
-        others = torch.cat([photos[:place], photos[place + 1 :]])
-        found += identified(photos[place : place + 1], others, rivals) or []
+        rest = torch.cat([photos[:place], photos[place + 1 :]])
+        found += identified(photos[place : place + 1], rest, class_images, others) or []
     return found or None
 
 

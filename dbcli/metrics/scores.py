@@ -12,22 +12,49 @@ import torch
 _WITH_PHOTOS = "every generated image with every photo of its subject"
 _WITH_TEXT = "every generated image with the text of its own prompt"
 _OF_CLASS = "every image of a random member of the class, drawn by the tuned model, with every photo"
+_BEYOND_CLASS = "DINO of the prompts that keep the subject's look, less PRES"
+_IDENTIFIED = (
+    "the share of images, of the prompts that keep the subject's look, nearer to its photos than the images of its "
+    "class are (nine in ten), and than to the photos of any other subject of the project"
+)
+_SCENE = "the share of images nearest to the text of their own scene among all of the suite's, three or more"
+_COPIES = "the share of images nearer to one photo than any two photos are to each other"
+# Scores that are counts of images; the others are cosines.
+SHARES = frozenset({"identified", "scene", "copies"})
 _AMONG_THEMSELVES = (
     "1 - cosine over distinct pairs of images of one subject and prompt; "
     "not LPIPS, so not comparable with published DIV"
 )
+
+
+def _unit(metric: str) -> str:
+    return "share" if metric in SHARES else "cosine"
+
+
 # What each score is, once, for the record and for the tables. Order is the order of columns.
 DEFINITIONS: dict[str, dict[str, str]] = {
-    name: {"title": title, "judge": judge, "better": better, "pairing": pairing}
+    name: {"title": title, "judge": judge, "better": better, "pairing": pairing, "unit": _unit(name)}
     for name, title, judge, better, pairing in (
         ("dino", "DINO", "dino", "higher", _WITH_PHOTOS),
         ("clip_i", "CLIP-I", "clip", "higher", _WITH_PHOTOS),
         ("clip_t", "CLIP-T", "clip", "higher", _WITH_TEXT),
         ("clip_t_l", "CLIP-T-L", "clip_l", "higher", _WITH_TEXT),
+        ("beyond_class", "beyond class", "dino", "higher", _BEYOND_CLASS),
+        ("identified", "identified", "dino", "higher", _IDENTIFIED),
+        ("scene", "scene", "clip", "higher", _SCENE),
+        ("copies", "copies", "dino", "lower", _COPIES),
         ("pres", "PRES", "dino", "lower", _OF_CLASS),
         ("div", "DIV", "dino", "higher", _AMONG_THEMSELVES),
     )
 }
+_COSINE = (-1.0, 1.0)
+# Between what values a score can lie, where that is not a cosine's range.
+RANGES = {"div": (0.0, 2.0), "beyond_class": (-2.0, 2.0)} | {metric: (0.0, 1.0) for metric in SHARES}
+
+
+def range_of(metric: str) -> tuple[float, float]:
+    """The least and the most that a score can be."""
+    return RANGES.get(metric, _COSINE)
 
 
 def _cosines(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,9 @@ from dbcli.reports.page import (
     prompt_note,
     protocol_blocks,
     render_page,
+    verdict_blocks,
 )
-from dbcli.reports.tables import METRICS, Table, format_interval, format_score, known_metrics
+from dbcli.reports.tables import COPYING_NOTE, METRICS, SHARES, Table, format_interval, format_score, known_metrics
 
 # More columns than this, and a grid is wider than a screen.
 MOST_COLUMNS = 10
@@ -41,18 +42,20 @@ class ComparedPrompt:
 def score_table(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """A row per run, a column per score, the photos' own values in the first row where all runs have the same."""
     metrics = [metric for metric in METRICS if any(metric in known_metrics(scores) for _, scores in runs)]
-    rows = [(name, *(format_interval(scores["overall"].get(metric)) for metric in metrics)) for name, scores in runs]
-    real = [tuple(format_score(scores["real"].get(metric)) for metric in metrics) for _, scores in runs]
+    rows = [
+        (name, *(format_interval(scores["overall"].get(metric), metric) for metric in metrics)) for name, scores in runs
+    ]
+    real = [tuple(format_score(scores["real"].get(metric), metric) for metric in metrics) for _, scores in runs]
     if len(set(real)) == 1:
         rows.insert(0, ("photos (real-real)", *real[0]))
-    caption = "Scores with 95 % intervals; ↑ higher is better, ↓ lower. DINO above real-real is copying."
+    caption = f"Scores with 95 % intervals; ↑ higher is better, ↓ lower; {COPYING_NOTE}"
     return Table(("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption)
 
 
 def difference_table(differences: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]], against: str) -> Table:
     """A row per run: each score less that of `against`, over the prompts of both; * where zero is outside."""
     metrics = [metric for metric in METRICS if any(metric in found for _, found in differences)]
-    rows = tuple((name, *(_signed(found.get(metric)) for metric in metrics)) for name, found in differences)
+    rows = tuple((name, *(_signed(found.get(metric), metric) for metric in metrics)) for name, found in differences)
     caption = (
         f"Differences from {against}, paired by prompt, with 95 % intervals; * the interval does not contain zero. "
         "The intervals cover variation over prompts, not over training seeds."
@@ -80,10 +83,11 @@ def comparison_page(
     """The whole page: scores, differences, settings, then every prompt with a strip per run beneath each other."""
     names = [name for name, _ in runs]
     blocks: list[Block] = [
-        Text(f"{name}: {', '.join(scores['copying'])} copies the photos (DINO above their own value).", is_warning=True)
+        Text(f"{name}: {', '.join(scores['copying'])} copies the photos.", is_warning=True)
         for name, scores in runs
         if scores["copying"]
     ]
+    blocks += [block for name, scores in runs for block in verdict_blocks(scores, name)]
     blocks += [score_table(runs), difference_table(differences, names[0])]
     if settings:
         blocks.append(settings_table(names, settings))
@@ -149,10 +153,11 @@ def _seeds(seeds: Sequence[int], start: int, group: int, images: int) -> str:
     return ("seed " if len(found) == 1 else "seeds ") + ", ".join(map(str, found)) if found else ""
 
 
-def _signed(found: Mapping[str, Any] | None) -> str:
+def _signed(found: Mapping[str, Any] | None, metric: str) -> str:
     if found is None:
         return "–"
+    form = "+.0%" if metric in SHARES else "+.3f"
     mark = " *" if found["clear"] else ""
     if found["low"] is None or found["high"] is None:
-        return f"{found['value']:+.3f}{mark}"
-    return f"{found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}){mark}"
+        return f"{found['value']:{form}}{mark}"
+    return f"{found['value']:{form}} ({found['low']:{form}} to {found['high']:{form}}){mark}"

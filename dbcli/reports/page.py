@@ -18,6 +18,8 @@ from PIL import Image
 from dbcli.reports.tables import Table, format_score, prompt_table, subject_table
 
 TILE_PX = 256
+# The scores that stand beside the images of a prompt.
+NOTED, NOTED_SHARES = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T")), ("identified", "scene")
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
@@ -174,8 +176,9 @@ def evaluation_page(
 
 def prompt_note(prompt: Mapping[str, Any]) -> str:
     """A prompt's scores in few words, for beside its images."""
-    titles = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T"))
-    known = [f"{title} {format_score(prompt['scores'][metric])}" for metric, title in titles]
+    scores = prompt["scores"]
+    known = [f"{title} {format_score(scores.get(metric))}" for metric, title in NOTED]
+    known += [f"{metric} {format_score(scores[metric], metric)}" for metric in NOTED_SHARES if metric in scores]
     return " · ".join(known) + (" · copies the photos" if prompt["copying"] else "")
 
 
@@ -193,14 +196,21 @@ def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
     for part, texts in scores.get("texts_cut_short", {}).items():
         quoted = ", ".join(f"“{text}”" for text in texts)
         warnings.append(Text(f"Too long for the judge {part}, only the beginning is scored: {quoted}", is_warning=True))
-    return (*warnings, subject_table(scores))
+    return (*verdict_blocks(scores), *warnings, subject_table(scores))
+
+
+def verdict_blocks(scores: Mapping[str, Any], name: str = "") -> list[Text]:
+    """What is said of each subject in words, after the run's name where there are several runs."""
+    before = f"{name}: " if name else ""
+    return [Text(before + found["text"]) for subject in scores["subjects"] if (found := subject.get("verdict"))]
 
 
 def _copying_warning(subject: Mapping[str, Any]) -> Text:
-    generated = format_score((subject["scores"]["dino"] or {}).get("value"))
+    copies = (subject["scores"].get("copies") or {}).get("value")
+    share = "The images" if copies is None else f"{format_score(copies, 'copies')} of the images"
     return Text(
-        f"{subject['name']}: DINO {generated} is above the photos' own {format_score(subject['real']['dino'])}. "
-        "The images repeat the photos; an earlier checkpoint or fewer steps may follow prompts better.",
+        f"{subject['name']}: {share} repeat the photos: they are nearer to one of them than any two photos are to each "
+        "other. An earlier checkpoint or fewer steps may follow prompts better.",
         is_warning=True,
     )
 

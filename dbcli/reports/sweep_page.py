@@ -12,17 +12,16 @@ from dbcli.reports.page import (
     protocol_blocks,
     render_page,
 )
-from dbcli.reports.sweep_tables import cell_label, cells_table, differences, rows_table
+from dbcli.reports.sweep_tables import beside_published, cell_label, cells_table, differences, rows_table
 from dbcli.reports.tables import markdown
 
 
 def sweep_markdown(scores: Mapping[str, Any]) -> str:
     """The tables of a sweep's scores.json, its failures, and for a benchmark what differs from what was published."""
-    is_bench = scores["kind"] == "bench"
     parts = [f"# {scores['name']}\n", *([f"{scores['about']}\n"] if scores["about"] else [])]
     parts += [f"**{line}**\n" for line in _failures(scores)]
-    parts.append(markdown(rows_table(scores, with_published=is_bench)))
-    if is_bench and _is_scored(scores):
+    parts.append(markdown(rows_table(scores, with_published=beside_published(scores))))
+    if beside_published(scores) and _is_scored(scores):
         parts.append(f"{differences(scores)}\n")
     return "\n".join([*parts, markdown(cells_table(scores))])
 
@@ -31,10 +30,9 @@ def sweep_page(
     scores: Mapping[str, Any], *, galleries: Sequence[tuple[str, Sequence[ImageRow]]], foot: str = ""
 ) -> str:
     """One self-contained page: tables, images by subject, and how it was measured."""
-    is_bench = scores["kind"] == "bench"
     blocks: list[Block] = [Text(line, is_warning=True) for line in _failures(scores)]
-    blocks.append(rows_table(scores, with_published=is_bench))
-    if is_bench and _is_scored(scores):
+    blocks.append(rows_table(scores, with_published=beside_published(scores)))
+    if beside_published(scores) and _is_scored(scores):
         blocks.append(Text(differences(scores)))
     sections = [PageSection("Scores", tuple(blocks)), *image_sections(galleries)]
     sections.append(PageSection("Cells", (cells_table(scores),)))

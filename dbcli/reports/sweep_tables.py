@@ -9,15 +9,21 @@ PUBLISHED_SOURCE = (
     "Rows marked (paper): Ruiz et al., DreamBooth, CVPR 2023 (arXiv:2208.12242), Table 1: 30 subjects, 25 prompts, "
     "4 images per prompt. Last row: the study behind this program, on Stable Diffusion v1.4."
 )
+PAPER_JUDGES = ("paper", "paper-l")
 NEAREST = "right ↑"
 REAL = "real images"
+
+
+def beside_published(scores: Mapping[str, Any]) -> bool:
+    """Whether published values may stand beside these: those of a benchmark by the judges that the paper used."""
+    return bool(scores["kind"] == "bench" and scores["pictures"]["judge"] in PAPER_JUDGES)
 
 
 def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_intervals: bool = True) -> Table:
     """The rows of a sweep's scores.json: real images first, then each setting, then what was published."""
 
-    def number(score: Mapping[str, float | None] | None) -> str:
-        return format_interval(score) if with_intervals else format_score((score or {}).get("value"))
+    def number(score: Mapping[str, float | None] | None, metric: str = "") -> str:
+        return format_interval(score, metric) if with_intervals else format_score((score or {}).get("value"), metric)
 
     scored = [row for row in scores["rows"] if row["scores"] is not None]
     wanted = {metric for row in scored for metric in known_metrics(row["scores"])}
@@ -29,7 +35,9 @@ def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_interval
     real_title = f"ours: {REAL}" if with_published else REAL
     if scored:
         # Rows that share subjects share their photos; where they do not, the row says whose.
-        reals = {row["label"]: tuple(format_score(row["scores"]["real"].get(one)) for one in metrics) for row in scored}
+        reals = {
+            row["label"]: tuple(format_score(row["scores"]["real"].get(one), one) for one in metrics) for row in scored
+        }
         if len(set(reals.values())) == 1:
             rows.append((real_title, "", *next(iter(reals.values())), *gap))
         else:
@@ -38,10 +46,11 @@ def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_interval
         overall = row["scores"]["overall"] if row["scores"] is not None else {}
         done = f"{row['finished']} of {row['cells']}"
         nearest = (number(row["nearest_right"]),) if with_nearest else ()
-        rows.append((row["label"], done, *(number(overall.get(metric)) for metric in metrics), *nearest))
+        rows.append((row["label"], done, *(number(overall.get(metric), metric) for metric in metrics), *nearest))
     if with_published:
         rows += [
-            (name, "", *(format_score(values.get(metric)) for metric in metrics), *gap) for name, values in PUBLISHED
+            (name, "", *(format_score(values.get(metric), metric) for metric in metrics), *gap)
+            for name, values in PUBLISHED
         ]
     headers = ("", "cells", *(METRICS[metric] for metric in metrics), *((NEAREST,) if with_nearest else ()))
     return Table(headers, tuple(rows), _caption(scores, with_published))
@@ -67,7 +76,7 @@ def cells_table(scores: Mapping[str, Any]) -> Table:
         (
             cell_label(cell),
             cell["state"],
-            *(format_score((found.get(metric) or {}).get("value")) for metric in metrics),
+            *(format_score((found.get(metric) or {}).get("value"), metric) for metric in metrics),
             *((format_score(cell["nearest_right"]),) if with_nearest else ()),
             " → ".join(cell["runs"]) or NOTHING,
         )

@@ -9,9 +9,16 @@ METRICS = {
     "clip_i": "CLIP-I ↑",
     "clip_t": "CLIP-T ↑",
     "clip_t_l": "CLIP-T-L ↑",
+    "beyond_class": "beyond class ↑",
+    "identified": "identified ↑",
+    "scene": "scene ↑",
+    "copies": "copies ↓",
     "pres": "PRES ↓",
     "div": "DIV ↑",
 }
+# What these are of the images, the others are cosines.
+SHARES = frozenset({"identified", "scene", "copies"})
+COPYING_NOTE = "copies: nearer to one photo than any two photos are to each other."
 # Ruiz et al. (CVPR 2023) and the source study; judges, photos and samples differ from row to row.
 PUBLISHED: tuple[tuple[str, Mapping[str, float]], ...] = (
     ("real images (paper)", {"dino": 0.774, "clip_i": 0.885}),
@@ -34,18 +41,19 @@ class Table:
     kind: str = "table"
 
 
-def format_score(value: float | None) -> str:
-    """Three decimals, or a dash."""
-    return NOTHING if value is None else f"{value:.3f}"
+def format_score(value: float | None, metric: str = "") -> str:
+    """Three decimals, per cent for a share, or a dash."""
+    if value is None:
+        return NOTHING
+    return f"{value:.0%}" if metric in SHARES else f"{value:.3f}"
 
 
-def format_interval(score: Mapping[str, float | None] | None) -> str:
+def format_interval(score: Mapping[str, float | None] | None, metric: str = "") -> str:
     """`0.696 (0.651 to 0.741)`, without the bracket where there is no interval."""
     if score is None:
         return NOTHING
-    low, high = score.get("low"), score.get("high")
-    value = format_score(score.get("value"))
-    return value if low is None or high is None else f"{value} ({format_score(low)} to {format_score(high)})"
+    value, low, high = (format_score(score.get(end), metric) for end in ("value", "low", "high"))
+    return value if NOTHING in (low, high) else f"{value} ({low} to {high})"
 
 
 def known_metrics(scores: Mapping[str, Any]) -> list[str]:
@@ -59,10 +67,10 @@ def subject_table(scores: Mapping[str, Any]) -> Table:
     metrics = known_metrics(scores)
 
     def real(values: Mapping[str, float | None]) -> list[str]:
-        return [format_score(values.get(metric)) for metric in metrics]
+        return [format_score(values.get(metric), metric) for metric in metrics]
 
     def found(values: Mapping[str, Any]) -> list[str]:
-        return [format_interval(values.get(metric)) for metric in metrics]
+        return [format_interval(values.get(metric), metric) for metric in metrics]
 
     rows: list[tuple[str, ...]] = []
     for subject in scores["subjects"]:
@@ -72,7 +80,7 @@ def subject_table(scores: Mapping[str, Any]) -> Table:
     if len(scores["subjects"]) > 1:
         rows.append(("all photos (real-real)", *real(scores["real"])))
         rows.append(("all generated", *found(scores["overall"])))
-    caption = "Scores with 95 % intervals; ↑ higher is better, ↓ lower. DINO above real-real is copying."
+    caption = f"Scores with 95 % intervals; ↑ higher is better, ↓ lower; {COPYING_NOTE}"
     return Table(("", *(METRICS[metric] for metric in metrics)), tuple(rows), caption)
 
 
@@ -84,7 +92,7 @@ def prompt_table(subject: Mapping[str, Any]) -> Table:
     rows = tuple(
         (
             prompt["prompt"] + (" (copies the photos)" if prompt["copying"] else ""),
-            *(format_score(prompt["scores"].get(metric)) for metric in metrics),
+            *(format_score(prompt["scores"].get(metric), metric) for metric in metrics),
         )
         for prompt in subject["prompts"]
     )

@@ -14,8 +14,8 @@ from PIL import Image
 from dbcli.errors import PhotoError
 from dbcli.metrics.judges.features_cache import FeatureStore
 from dbcli.metrics.judges.judge import Judges
-from dbcli.metrics.protocol import PromptImages, SubjectImages, score_images
-from dbcli.metrics.scores import DEFINITIONS
+from dbcli.metrics.protocol import OtherSubject, PromptImages, SubjectImages, score_images
+from dbcli.metrics.scores import DEFINITIONS, range_of
 from tests.metrics.judge_makers import write_pictures
 
 PROMPTS = (
@@ -39,6 +39,8 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> tuple[SubjectImages, .
                 write_pictures(root / name / f"prompt-{number}", count, seed=100 * seed + number),
                 template=template,
                 task="recontextualisation",
+                keeps_look="red" not in template,
+                names_scene="red" not in template,
             )
             for number, (template, count) in enumerate(zip(PROMPTS, images, strict=False))
         )
@@ -89,6 +91,28 @@ class Naive:
             ]
         )
 
+    def likeness(self, path: Path, photos: tuple[Path, ...]) -> float:
+        return mean([dot(self.image("dino", path), self.image("dino", photo)) for photo in photos])
+
+    def recognition(self, subject: SubjectImages, others: list[tuple[Path, ...]]) -> dict[str, float]:
+        shown = [path for prompt in subject.prompts if prompt.keeps_look for path in prompt.images]
+        own = [self.likeness(path, subject.photos) for path in shown]
+        of_class = max(self.likeness(path, subject.photos) for path in subject.class_images)
+        best = [max(of_class, *(self.likeness(path, rival) for rival in others)) for path in shown]
+        nearest_pair = max(
+            dot(self.image("dino", one), self.image("dino", two))
+            for one in subject.photos for two in subject.photos if one != two
+        )  # fmt: skip
+        near = [
+            max(dot(self.image("dino", path), self.image("dino", photo)) for photo in subject.photos)
+            for prompt in subject.prompts for path in prompt.images
+        ]  # fmt: skip
+        return {
+            "beyond_class": mean(own) - self.pairs("dino", subject.class_images, subject.photos),
+            "identified": mean([float(one > other) for one, other in zip(own, best, strict=True)]),
+            "copies": mean([float(value > nearest_pair) for value in near]),
+        }
+
     def subject(self, subject: SubjectImages) -> dict[str, float]:
         images = tuple(path for prompt in subject.prompts for path in prompt.images)
         matched = [
@@ -120,6 +144,34 @@ def test_every_score_equals_the_naive_one(scores: dict, subjects: tuple[SubjectI
     preserved = naive.pairs("dino", dog.class_images, dog.photos)
     assert scores["overall"]["pres"]["value"] == pytest.approx(preserved, abs=1e-5)
     assert scores["subjects"][1]["scores"]["pres"] is None
+
+
+def test_recognition_equals_the_naive_one(subjects: tuple[SubjectImages, ...], judges: Judges) -> None:
+    dog, vase = subjects
+    other = OtherSubject("vase", vase.photos)
+    (record,) = score_images([replace(dog, others=(other,))], judges)["subjects"]
+    expected = Naive(judges).recognition(dog, [vase.photos])
+    for metric, number in expected.items():
+        assert record["scores"][metric]["value"] == pytest.approx(number, abs=1e-5), metric
+    assert (record["class_images"], record["other_subjects"], record["scenes"]) == (3, 1, 0)
+    assert record["real"]["beyond_class"] == pytest.approx(
+        record["real"]["dino"] - record["scores"]["pres"]["value"], abs=1e-9
+    )
+
+
+def test_a_prompt_that_changes_the_look_is_not_asked_for_likeness(scores: dict) -> None:
+    snow, _, red = scores["subjects"][0]["prompts"]
+    assert (snow["keeps_look"], red["keeps_look"]) == (True, False)
+    assert snow["scores"]["beyond_class"] is not None and snow["scores"]["identified"] is not None
+    assert red["scores"]["beyond_class"] is None and red["scores"]["identified"] is None
+    assert red["scores"]["copies"] is not None
+
+
+def test_without_rivals_or_scenes_enough_nothing_is_said(scores: dict) -> None:
+    # the vase has no images of its class; of the dog's prompts two name a scene
+    assert scores["subjects"][1]["scores"]["identified"] is None
+    assert scores["subjects"][1]["scores"]["beyond_class"] is None
+    assert scores["overall"]["scene"] is None
 
 
 def test_each_prompt_is_scored_by_its_own_pictures(
@@ -180,7 +232,7 @@ class ByName:
         ).float()
 
 
-def test_a_shuffled_list_of_prompts_lowers_clip_t(tmp_path: Path) -> None:
+def test_a_shuffled_list_of_prompts_lowers_clip_t_and_the_scenes_that_are_right(tmp_path: Path) -> None:
     words = ["snow", "space", "sand", "night"]
     judge = ByName(words)
     paths = []
@@ -189,17 +241,17 @@ def test_a_shuffled_list_of_prompts_lowers_clip_t(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
         paths.append(path)
 
-    def clip_t(texts: list[str]) -> float:
+    def both(texts: list[str]) -> tuple[float, float]:
         prompts = tuple(
-            PromptImages(f"a sks dog in {text}", f"a dog in {text}", (path,))
+            PromptImages(f"a sks dog in {text}", f"a dog in {text}", (path,), names_scene=True)
             for text, path in zip(texts, paths, strict=True)
         )
-        found = score_images([SubjectImages("dog", "dog", (paths[0],), prompts)], Judges(judge, judge))
-        return found["overall"]["clip_t"]["value"]
+        found = score_images([SubjectImages("dog", "dog", (paths[0],), prompts)], Judges(judge, judge))["overall"]
+        return found["clip_t"]["value"], found["scene"]["value"]
 
-    assert clip_t(words) == 1
-    assert clip_t(["space", "snow", "sand", "night"]) == 0.5
-    assert clip_t(["space", "sand", "night", "snow"]) == 0
+    assert both(words) == (1, 1)
+    assert both(["space", "snow", "sand", "night"]) == (0.5, 0.5)
+    assert both(["space", "sand", "night", "snow"]) == (0, 0)
 
 
 def test_the_record_says_how_it_was_measured(scores: dict) -> None:
@@ -250,7 +302,9 @@ def test_a_subject_without_pictures_has_no_scores(subjects: tuple[SubjectImages,
 def test_intervals_stay_where_a_score_can_be(scores: dict) -> None:
     for metric, score in scores["overall"].items():
         if score and score["low"] is not None:
-            assert -1 <= score["low"] <= score["value"] <= score["high"] <= (2 if metric == "div" else 1)
+            least, most = range_of(metric)
+            assert least <= score["low"] <= score["value"] <= score["high"] <= most
+    assert (range_of("dino"), range_of("div"), range_of("scene")) == ((-1, 1), (0, 2), (0, 1))
 
 
 def test_a_file_that_is_no_picture_is_named(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dbcli.metrics.recognition import (
+    class_drift,
     copied,
     identified,
     likeness_beyond_class,
@@ -36,46 +37,71 @@ def test_a_class_nearer_than_the_subject_is_negative() -> None:
     assert likeness_beyond_class(rows(UP), rows(ACROSS), rows(ACROSS)) == pytest.approx(-1)
 
 
+def test_the_class_has_gone_a_part_of_the_subjects_way() -> None:
+    # to the photos ACROSS and STEEP, .8 to each other: the base's UP 0 and .6, mean .3; the run's SLANTED .6 and .96,
+    # mean .78; the subject's STEEP .8 and 1, mean .9. The way is .6 of .5, and .48 of it the class has gone too.
+    found = class_drift(rows(STEEP), rows(SLANTED), rows(UP), rows(ACROSS, STEEP))
+    assert found == {"reach": pytest.approx(0.6 / 0.5), "share": pytest.approx(0.48 / 0.6)}
+    kept = class_drift(rows(STEEP), rows(UP), rows(UP), rows(ACROSS, STEEP))
+    assert kept == {"reach": pytest.approx(1.2), "share": 0}
+
+
+def test_a_subject_that_came_no_nearer_has_no_way_to_go_along() -> None:
+    assert class_drift(rows(UP), rows(SLANTED), rows(UP), rows(ACROSS, STEEP)) == {"reach": 0, "share": None}
+    assert class_drift(rows(ACROSS), NOTHING, rows(UP), rows(ACROSS, STEEP)) is None
+    assert class_drift(rows(ACROSS), rows(UP), rows(UP), rows(ACROSS)) is None
+
+
 def test_without_class_images_nothing_is_said_beyond_them() -> None:
     assert likeness_beyond_class(rows(UP), NOTHING, rows(UP)) is None
     assert likeness_beyond_class(rows(UP), rows(UP), NOTHING) is None
 
 
-def test_an_image_is_identified_by_what_it_is_nearer_to() -> None:
-    # photo UP, class ACROSS. SLANTED: .8 to the photo, .6 to the class; STEEP the other way round.
-    assert identified(rows(SLANTED, STEEP), rows(UP), [rows(ACROSS)]) == [True, False]
+def test_an_image_is_identified_where_it_is_nearer_to_the_photos_than_every_image_of_the_class_is() -> None:
+    # to the photo UP: the class's ACROSS 0 and STEEP .6; SLANTED .8, [.96, .28] only .28
+    assert identified(rows(SLANTED, [0.96, 0.28]), rows(UP), rows(ACROSS, STEEP), []) == [True, False]
+    assert identified(rows(SLANTED, [0.96, 0.28]), rows(UP), rows(ACROSS), []) == [True, True]
 
 
-def test_the_mean_over_photos_decides_not_the_nearest_one() -> None:
-    # SLANTED to UP .8 and ACROSS .6, mean .7; to the rival STEEP .96. [-.6, .8] to them .8 and -.6, mean .1; to STEEP 0
-    assert identified(rows(SLANTED, [-0.6, 0.8]), rows(UP, ACROSS), [rows(STEEP)]) == [False, True]
-    # SLANTED to the rivals ACROSS and -ACROSS together: .6 and -.6, mean 0; to the photo STEEP .96
-    assert identified(rows(SLANTED), rows(STEEP), [rows(ACROSS, [-1.0, 0.0])]) == [True]
+def test_of_many_images_of_the_class_one_in_ten_may_be_nearer() -> None:
+    # to UP: ten of the class 0 and one .96, above SLANTED's .8; with ten in all the nearest one decides
+    odd = [0.28, 0.96]
+    assert identified(rows(SLANTED), rows(UP), rows(*[ACROSS] * 10, odd), []) == [True]
+    assert identified(rows(SLANTED), rows(UP), rows(*[ACROSS] * 9, odd), []) == [False]
 
 
-def test_one_nearer_rival_of_several_is_enough() -> None:
-    assert identified(rows(SLANTED), rows(UP), [rows(ACROSS), rows(STEEP)]) == [False]
-    assert identified(rows(SLANTED), rows(UP), [rows(ACROSS), NOTHING]) == [True]
+def test_and_nearer_to_them_than_to_another_subjects_photos() -> None:
+    # SLANTED: .8 to the photo, .6 to the other subject's ACROSS, .96 to its STEEP
+    assert identified(rows(SLANTED), rows(UP), NOTHING, [rows(ACROSS)]) == [True]
+    assert identified(rows(SLANTED), rows(UP), NOTHING, [rows(ACROSS), rows(STEEP)]) == [False]
+    assert identified(rows(SLANTED), rows(UP), rows(ACROSS), [rows(STEEP)]) == [False]
+
+
+def test_likeness_is_the_mean_over_all_photos() -> None:
+    # SLANTED to UP and ACROSS .8 and .6, mean .7; the class's STEEP .6 and .8, mean .7 too: a tie; UP's mean is .5
+    assert identified(rows(SLANTED, UP), rows(UP, ACROSS), rows(STEEP), []) == [False, False]
+    assert identified(rows(SLANTED, UP), rows(UP, ACROSS), rows([0.0, -1.0]), []) == [True, True]
 
 
 def test_a_tie_is_not_identified() -> None:
-    assert identified(rows(SLANTED), rows(UP), [rows(UP)]) == [False]
+    assert identified(rows(SLANTED), rows(UP), rows(SLANTED), []) == [False]
+    assert identified(rows(SLANTED), rows(UP), NOTHING, [rows(UP)]) == [False]
 
 
 def test_nothing_to_tell_apart_is_none() -> None:
-    assert identified(rows(UP), rows(UP), [NOTHING]) is None
-    assert identified(rows(UP), NOTHING, [rows(UP)]) is None
-    assert identified(NOTHING, rows(UP), [rows(UP)]) == []
+    assert identified(rows(UP), rows(UP), NOTHING, [NOTHING]) is None
+    assert identified(rows(UP), NOTHING, rows(UP), []) is None
+    assert identified(NOTHING, rows(UP), rows(UP), []) == []
 
 
 def test_photos_are_held_against_their_own_kind_without_themselves() -> None:
-    # UP to SLANTED and ACROSS: .8 and 0, mean .4, to the rival STEEP .6; ACROSS to the others 0 and .6, mean .3, rival
-    # .8; SLANTED to the others .8 and .6, mean .7, rival .96. Against [-1, 0]: 0, -1 and -.6.
+    # UP to SLANTED and ACROSS .8 and 0, mean .4, where the class's STEEP has .96 and .8; ACROSS to UP and SLANTED 0 and
+    # .6, mean .3, STEEP .6 and .96; SLANTED to UP and ACROSS .8 and .6, mean .7, STEEP .6 and .8, mean .7, a tie
     photos = rows(UP, ACROSS, SLANTED)
-    assert photos_identified(photos, [rows(STEEP)]) == [False, False, False]
-    assert photos_identified(photos, [rows([-1.0, 0.0])]) == [True, True, True]
-    assert photos_identified(rows(UP), [rows(STEEP)]) is None
-    assert photos_identified(photos, []) is None
+    assert photos_identified(photos, rows(STEEP), []) == [False, False, False]
+    assert photos_identified(photos, rows([-1.0, 0.0]), []) == [True, True, True]
+    assert photos_identified(rows(UP), rows(STEEP), []) is None
+    assert photos_identified(photos, NOTHING, []) is None
 
 
 def test_a_scene_is_right_where_its_own_text_is_the_nearest() -> None:

@@ -22,12 +22,12 @@ from dbcli.workflows.training.run import train_run
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Layout, dict]:
-    """A run of a third of the profile's steps on the first bundled subject, scored by the demo's suite."""
+    """A run a little shorter than the profile's on the first bundled subject, scored by the demo's suite."""
     folder, quiet = tmp_path_factory.mktemp("embedded") / "project", Silence()
     init_project(folder, "tiny", None, offline=True)
     layout, subject = Layout(folder.resolve()), bundled_subjects()[0]
     add_subject(layout, subject["name"], subject["class"], subject["files"], "sks")
-    sets = ["train.steps=80", "prior.images=8"]
+    sets = ["train.steps=200", "prior.images=8"]
     record = train_run(layout, plan_training(layout, TrainRequest([subject["name"]], sets=sets)), quiet, offline=True)
     found = evaluate(
         layout,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dbcli.cli.terminal.screen import Screen
@@ -16,18 +16,33 @@ if TYPE_CHECKING:
 
 # More differences than these say less than `runs show` and `runs compare`.
 SHOWN_DIFFERENCES = 5
+TITLES = {
+    "dino": "DINO",
+    "clip_i": "CLIP-I",
+    "clip_t": "CLIP-T",
+    "beyond_class": "beyond class",
+    "identified": "identified",
+    "scene": "scene",
+    "copies": "copies",
+    "pres": "PRES",
+    "div": "DIV",
+}
+SHARES = frozenset({"identified", "scene", "copies"})
 COLUMNS = (
     Column("run", least=12),
     Column("subject", least=8, wraps=True),
     Column("method"),
-    Column("what differs", least=16, wraps=True, drop=1),
+    Column("what differs", least=22, wraps=True, drop=1),
+    Column("verdict", drop=3),
     Column("DINO", drop=2, right=True),
     Column("CLIP-T", drop=2, right=True),
-    Column("suite", drop=3),
-    Column("profile", drop=4),
-    Column("steps", drop=5, right=True),
-    Column("loss", drop=6, right=True),
-    Column("made (UTC)", drop=7),
+    Column("identified", drop=4, right=True),
+    Column("scene", drop=4, right=True),
+    Column("suite", drop=5),
+    Column("profile", drop=6),
+    Column("steps", drop=7, right=True),
+    Column("loss", drop=8, right=True),
+    Column("made (UTC)", drop=9),
 )
 
 
@@ -39,15 +54,17 @@ def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str
     ]
     screen.document({"runs": documents, "damaged": list(damaged)})
     measured = [one.scores for one in runs if one.scores is not None]
-    with_suite = len({(one.suite, one.judges) for one in measured}) > 1
-    rows = [_row(one, with_suite=with_suite) for one in runs]
+    with_suite = len({one.protocol for one in measured}) > 1
+    twins = {one.judges for one in measured if len({two.judged_by for two in measured if two.judges == one.judges}) > 1}
+    rows = [_row(one, with_suite=with_suite, twins=twins) for one in runs]
     screen.table(None, COLUMNS, rows, empty="No runs yet. Next: dreambooth train")
     if measured and not with_suite:
         screen.prose(f"Scores: suite {measured[0].suite}, by {measured[0].judges}.")
     screen.warn(*damaged)
 
 
-def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
+def _row(run: RunOverview, *, with_suite: bool, twins: Collection[str]) -> tuple[str, ...]:
+    """A line of the table; `twins` are names of judges that stand for more than one, and get their hash beside them."""
     record, scores = run.record, run.scores
     values: Mapping[str, float] = {} if scores is None else scores.values
     more = len(run.differs) - SHOWN_DIFFERENCES
@@ -59,9 +76,12 @@ def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
         ", ".join(f"{one.identifier or '?'} {one.class_noun}" for one in record.subjects),
         record.method,
         ", ".join(differs),
+        ", ".join(one["short"] for one in _verdicts(record, scores)),
         number(values.get("dino")),
         number(values.get("clip_t")),
-        f"{scores.suite} ({scores.judges})" if scores is not None and with_suite else "",
+        number(values.get("identified"), ".0%"),
+        number(values.get("scene"), ".0%"),
+        _suite_and_judges(scores, twins) if scores is not None and with_suite else "",
         str(record.profile.get("name", "?")),
         f"{record.step}/{record.total_steps}",
         number(record.loss, ".4f"),
@@ -69,8 +89,20 @@ def _row(run: RunOverview, *, with_suite: bool) -> tuple[str, ...]:
     )
 
 
+def _verdicts(record: RunRecord, scores: RunScores | None) -> list[Mapping[str, str]]:
+    """What is said of each subject: by the evaluation where there is one, else by the look at the end of training."""
+    found: Mapping[str, Mapping[str, str]] = record.probing.get("verdicts") or {}
+    return list(scores.verdicts) if scores is not None and scores.verdicts else list(found.values())
+
+
+def _suite_and_judges(scores: RunScores, twins: Collection[str]) -> str:
+    which = f", {scores.judged_by}" if scores.judges in twins else ""
+    return f"{scores.suite} ({scores.judges}{which})"
+
+
 def _scores_document(scores: RunScores) -> dict[str, object]:
-    return {"suite": scores.suite, "judges": scores.judges, **scores.values}
+    known = {"suite": scores.suite, "judges": scores.judges, "judged_by": scores.judged_by, **scores.values}
+    return known | ({"verdicts": [one["text"] for one in scores.verdicts]} if scores.verdicts else {})
 
 
 def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
@@ -103,14 +135,20 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     ]
     screen.facts(f"Run {record.name}", rows)
     screen.warn(*warnings)
+    newest = max(scores, key=lambda one: one.written, default=None)
+    for one in _verdicts(record, newest):
+        screen.prose(one["text"], style="bold")
     if record.state == "finished" and record.subjects:
         screen.next(f'dreambooth generate "a {record.subjects[0].text} in space"')
 
 
 def _score_line(scores: RunScores) -> str:
-    """ "tiny, by tiny-dino, tiny-clip: DINO 0.830, CLIP-T 0.361"."""
-    titles = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T"), ("pres", "PRES"), ("div", "DIV"))
-    known = [f"{title} {scores.values[metric]:.3f}" for metric, title in titles if metric in scores.values]
+    """ "DINO 0.830, CLIP-T 0.361, identified 79% (suite tiny, by tiny-dino 2, tiny-clip)"."""
+    known = [
+        f"{title} {scores.values[metric]:{'.0%' if metric in SHARES else '.3f'}}"
+        for metric, title in TITLES.items()
+        if metric in scores.values
+    ]
     return f"{', '.join(known) or 'none'} (suite {scores.suite}, by {scores.judges})"
 
 

@@ -56,13 +56,26 @@ def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
     for metric, definition in score_definitions().items():
         found = scores["overall"].get(metric)
         if found is not None:
-            judge = judges.get(definition["judge"], {}).get("judge", "")
-            real = number(scores["real"].get(metric))
-            rows.append((definition["title"], judge, *with_interval(found), real, definition["better"]))
+            judge, form = judges.get(definition["judge"], {}).get("judge", ""), _form(definition)
+            real = number(scores["real"].get(metric), form)
+            rows.append((definition["title"], judge, *with_interval(found, form), real, definition["better"]))
     screen.table(f"{evaluation.run} · suite {evaluation.suite}", SCORE_COLUMNS, rows)
+    for text in _verdict_texts(scores):
+        screen.prose(text, style="bold")
     for name in scores["copying"]:
-        screen.warn(f"{name}: DINO is above the photos' own value; the images copy the photos.")
+        screen.warn(f"{name}: the images copy the photos: nearer to one than any two photos are to each other.")
     screen.files(Scores=evaluation.scores_file, Report=evaluation.report, Grid=evaluation.grid)
+
+
+def _verdict_texts(scores: Mapping[str, Any]) -> list[str]:
+    from dbcli.workflows.evaluation.verdicts import verdict_texts
+
+    return verdict_texts(scores)
+
+
+def _form(definition: Mapping[str, str]) -> str:
+    """How a score is written: a share in per cent, a cosine to three digits."""
+    return ".0%" if definition.get("unit") == "share" else ".3f"
 
 
 def show_comparisons(screen: Screen, comparisons: Sequence[Comparison]) -> None:
@@ -76,16 +89,16 @@ def show_comparisons(screen: Screen, comparisons: Sequence[Comparison]) -> None:
 def _show(screen: Screen, comparison: Comparison) -> None:
     """Runs as columns, or where a terminal has no room for them all as rows."""
     runs, differences = comparison.document["runs"], comparison.document["differences"]
-    metrics = _metrics()
+    metrics, forms = _metrics(), _forms()
     overall = {one["run"]: one["scores"]["overall"] for one in runs}
     scores = [
-        (run, {metric: number((found.get(metric) or {}).get("value")) for metric in metrics})
+        (run, {metric: number((found.get(metric) or {}).get("value"), forms[metric]) for metric in metrics})
         for run, found in overall.items()
     ]
     _show_grid(screen, f"suite {comparison.suite}", *_by_run(metrics, scores))
     for is_full in (True, False):
         cells = [
-            (one["run"], {metric: _difference(one["scores"].get(metric), is_full) for metric in metrics})
+            (one["run"], {metric: _difference(one["scores"].get(metric), forms[metric], is_full) for metric in metrics})
             for one in differences
         ]
         columns, rows = _by_run(metrics, cells)
@@ -94,6 +107,9 @@ def _show(screen: Screen, comparison: Comparison) -> None:
             break
     if any(found["clear"] for one in differences for found in one["scores"].values()):
         screen.line("* the 95 % interval does not contain zero", style="dim")
+    for one in runs:
+        for text in _verdict_texts(one["scores"]):
+            screen.prose(f"{one['run']}: {text}", style="")
     settings = comparison.document["settings"]
     if settings:
         _show_settings(screen, [one["run"] for one in runs], settings)
@@ -106,6 +122,12 @@ def _metrics() -> dict[str, str]:
 
     found = score_definitions()
     return {name: f"{one['title']} {'↑' if one['better'] == 'higher' else '↓'}" for name, one in found.items()}
+
+
+def _forms() -> dict[str, str]:
+    from dbcli.workflows.evaluation.evaluate import score_definitions
+
+    return {name: _form(one) for name, one in score_definitions().items()}
 
 
 def _by_run(metrics: Mapping[str, str], runs: Sequence[Numbers]) -> tuple[list[Column], list[tuple[str, ...]]]:
@@ -137,13 +159,13 @@ def _show_settings(screen: Screen, names: Sequence[str], settings: Mapping[str, 
     screen.table(title, (Column("setting"), Column("by run", wraps=True, least=24)), list(by_key.items()))
 
 
-def _difference(found: Mapping[str, Any] | None, is_full: bool) -> str:
+def _difference(found: Mapping[str, Any] | None, form: str, is_full: bool) -> str:
     """A difference, with its interval where there is room for it; a star where that does not contain zero."""
     if found is None:
         return ""
     shown = is_full and found["low"] is not None
-    interval = f" ({found['low']:+.3f} to {found['high']:+.3f})" if shown else ""
-    return f"{found['value']:+.3f}{interval}{' *' if found['clear'] else '  '}"
+    interval = f" ({found['low']:+{form}} to {found['high']:+{form}})" if shown else ""
+    return f"{found['value']:+{form}}{interval}{' *' if found['clear'] else '  '}"
 
 
 def show_interference(

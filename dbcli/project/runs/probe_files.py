@@ -1,6 +1,6 @@
 """What probes in training leave behind: `probes.json`, and the weights of checkpoints that may become the result."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from dbcli.project.files.atomic import (
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.records import Record, load_record
 from dbcli.project.runs.checkpoints import FOLDER_PATTERN, is_complete, write_step
+from dbcli.project.runs.score_files import judges_key
 
 
 class ProbePlan(BaseModel):
@@ -26,12 +27,19 @@ class ProbePlan(BaseModel):
 
 
 class ProbeEntry(BaseModel):
-    """One checkpoint's scores; the lists hold one value a picture, in an order that never changes within a run."""
+    """One checkpoint's scores; the lists hold one value a picture, in an order that never changes within a run.
+
+    `identified`, `scene` and `copies` are shares of its pictures, None where they cannot be told.
+    """
 
     step: int
     fidelity: float
     editability: float
     preservation: float | None = None
+    beyond_class: float | None = None
+    identified: float | None = None
+    scene: float | None = None
+    copies: float | None = None
     copying: bool = False
     seconds: float = 0.0
     fidelities: list[float] = Field(default_factory=list)
@@ -61,6 +69,15 @@ class ProbeRecord(Record):
     def settled(self, step: int) -> bool:
         """Whether a planned probe was made or left out for good."""
         return step in [one.step for one in self.probes] + [one.step for one in self.skipped]
+
+    def forget_other_judges(self, judges: Mapping[str, Any]) -> list[int]:
+        """Drops what other judges than these found, for it does not compare; the steps that are no longer known."""
+        lost = (
+            [one.step for one in self.probes] if self.judges and judges_key(self.judges) != judges_key(judges) else []
+        )
+        self.probes = [one for one in self.probes if one.step not in lost]
+        self.skipped += [SkippedProbe(step=step, why="scored by another edition of the judges") for step in lost]
+        return lost
 
     def forget_after(self, step: int) -> None:
         """Drops what belongs to steps that will be trained anew, and differently."""

@@ -1,5 +1,7 @@
 """What scoring left beside a run, read back without anything heavy."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,17 +15,28 @@ from dbcli.project.files.records import json_or_nothing
 # Many times what the largest suite with hundreds of subjects writes.
 MAX_SCORES_BYTES = 256_000_000
 INTERFERENCE_SUITE, INTERFERENCE_FILE = "interference", "interference.json"
+_NO_DIFFERENCE = frozenset({"source", "revision", "library"})
 
 
 @dataclass(frozen=True)
 class RunScores:
-    """One suite's scores of a run: the folder's name, each metric's mean, and which judges gave them."""
+    """One suite's scores of a run: the folder's name, each metric's mean, and which judges gave them.
+
+    `judged_by` is a hash of what decides what the judges say: scores of another one do not compare, whatever the names.
+    """
 
     suite: str
     values: Mapping[str, float]
     judges: str
+    judged_by: str
     is_whole: bool
     written: float
+    verdicts: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def protocol(self) -> tuple[str, str]:
+        """What scores must share to be set beside each other: the suite and the judges."""
+        return self.suite, self.judged_by
 
 
 def run_scores(layout: Layout, runs: Sequence[str]) -> list[list[RunScores]]:
@@ -68,12 +81,12 @@ def comparable(scores: Sequence[Sequence[RunScores]]) -> list[RunScores | None]:
     Scores of other checkpoints or with backgrounds blanked are left out.
     """
     whole = [[one for one in found if one.is_whole] for found in scores]
-    counts = Counter((one.suite, one.judges) for found in whole for one in found)
-    newest = {(one.suite, one.judges): one.written for found in whole for one in found}
+    counts = Counter(one.protocol for found in whole for one in found)
+    newest = {one.protocol: one.written for found in whole for one in found}
     usual = max(counts, key=lambda kind: (counts[kind], newest[kind]), default=None)
     return [
         next(
-            (one for one in found if (one.suite, one.judges) == usual),
+            (one for one in found if one.protocol == usual),
             max(found, key=lambda one: one.written, default=None),
         )
         for found in whole
@@ -84,11 +97,30 @@ def _scores(found: Any, suite: str, file: Path) -> RunScores | None:
     try:
         overall = {name: score["value"] for name, score in found["overall"].items() if score is not None}
         values = {name: float(value) for name, value in overall.items() if value is not None}
-        judges = ", ".join(dict.fromkeys(str(one["judge"]) for one in found["protocol"]["judges"].values()))
+        judges = [_named(one) for one in found["protocol"]["judges"].values()]
+        judged_by = judges_key(found["protocol"]["judges"])
         is_whole = found.get("checkpoint") is None and not found["protocol"].get("masked")
-        return RunScores(suite, values, judges, is_whole, file.stat().st_mtime)
+        names = ", ".join(dict.fromkeys(judges))
+        verdicts = [one["verdict"] for one in found["subjects"] if one.get("verdict")]
+        return RunScores(suite, values, names, judged_by, is_whole, file.stat().st_mtime, verdicts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def judges_key(judges: Mapping[str, Mapping[str, Any]]) -> str:
+    """8 hex digits over what decides what judges say, from their descriptions in a record.
+
+    Where weights lie and the version of the library that read them are left out: the same judge may come another way.
+    """
+    described = {
+        part: {key: value for key, value in one.items() if key not in _NO_DIFFERENCE} for part, one in judges.items()
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _named(judge: Mapping[str, Any]) -> str:
+    """A judge's name, with its edition from the second on: "tiny-dino 2"."""
+    return f"{judge['judge']} {judge['edition']}" if judge.get("edition", 1) > 1 else str(judge["judge"])
 
 
 def bleeding(layout: Layout, run: str) -> list[str]:

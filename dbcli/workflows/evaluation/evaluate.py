@@ -19,8 +19,10 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.class_images.sentences import first_class_template
 from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
+from dbcli.workflows.evaluation.others import other_subjects
 from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
+from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES, class_images_before, with_verdicts
 from dbcli.workflows.images.generated import PromptSampler, in_words, words_of
 from dbcli.workflows.images.grids import photos_of, write_sheet
 from dbcli.workflows.launch import take_devices
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 
 # As in the paper.
 IMAGES_PER_PROMPT = 4
-CLASS_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -245,11 +246,13 @@ def _scores(scorer: Scorer, suite: Suite, subjects: list[SubjectImages]) -> dict
     )
     if masking is not None and masking.photos:
         scores["protocol"]["masked"] = PHOTOS_ONLY
+    scores = with_verdicts(scores, record, scorer.checkpoint)
     scores |= {"run": record.name, "suite": suite.name, "draw": sampler.settings.model_dump(), "seed": sampler.seed}
     return scores | ({} if scorer.checkpoint is None else {"checkpoint": scorer.checkpoint})
 
 
 def _subject_images(scorer: Scorer, suite: Suite, subject: RunSubject, folder: Path) -> SubjectImages:
+    from dbcli.metrics.prompt_kinds import keeps_look, names_scene, with_fields
     from dbcli.metrics.protocol import PromptImages, SubjectImages
 
     model, sampler = scorer.model, scorer.sampler
@@ -259,13 +262,24 @@ def _subject_images(scorer: Scorer, suite: Suite, subject: RunSubject, folder: P
     prompts: list[PromptImages] = []
     for one, text, images in zip(chosen, texts, sampler.files(model, texts, folder), strict=True):
         scoring = text if scorer.keep_identifier else render_without(one.template, words)
-        prompts.append(PromptImages(text, scoring, tuple(images), one.template, label_of(one, words), one.task))
+        asked = with_fields(one.template, words[subject.name].text)
+        kinds = {"keeps_look": keeps_look(asked, one.task), "names_scene": names_scene(asked, one.task)}
+        label = label_of(one, words)
+        prompts.append(PromptImages(text, scoring, tuple(images), one.template, label, one.task, **kinds))
     members = class_prompt(first_class_template(model.profile), subject.class_noun)
     class_files = sampler.files(model, [members], folder, count=CLASS_IMAGES) if prompts else [[]]
     photos: Sequence[Path] = photos_of(model.layout, scorer.record).get(subject.name, [])
     if scorer.masking is not None:
         photos = scorer.masking.photos.get(subject.name, photos)
-    return SubjectImages(subject.name, subject.class_noun, tuple(photos), tuple(prompts), tuple(class_files[0]))
+    return SubjectImages(
+        subject.name,
+        subject.class_noun,
+        tuple(photos),
+        tuple(prompts),
+        tuple(class_files[0]),
+        other_subjects(model.layout, subject.name),
+        class_images_before(model.layout, scorer.record, subject.class_noun),
+    )
 
 
 def label_of(prompt: SuitePrompt, words: Mapping[str, Words]) -> str:

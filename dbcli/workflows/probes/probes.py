@@ -6,13 +6,16 @@ exactly, and what it settles is written into the run, so that a resumed run goes
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.distributed import SINGLE
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.images.recipes import save_png
@@ -81,6 +84,10 @@ def _opened(run: RunContext, base: Base) -> Probing | None:
         return None
     items = probe_items(run, base, plan.seeds)
     record = load_probes(run.layout, run.name) or ProbeRecord(plan=plan)
+    lost = record.forget_other_judges(panel.judges.describe())
+    if lost:
+        steps = ", ".join(map(str, lost))
+        run.progress.note(f"Another edition of the judges scored the probes of step {steps}: they are left out.")
     record.judges = panel.judges.describe()
     seconds = time.perf_counter() - began
     record.loading_seconds = round(record.loading_seconds + seconds, 3)
@@ -153,7 +160,8 @@ class Probing:
         if made is None:
             self._leave_out(step, "it failed")
             return
-        stage.measure(self.run.name, step, {"fidelity": made.fidelity, "editability": made.editability})
+        figures = made.model_dump(include={"fidelity", "editability", "beyond_class", "identified", "scene"})
+        stage.measure(self.run.name, step, {name: value for name, value in figures.items() if value is not None})
         self._settle_stop(step)
 
     def rolled_back(self, step: int) -> None:
@@ -186,6 +194,25 @@ class Probing:
         self.run.record.probing = self._summary(chosen, last)
         self.run.event("checkpoint chosen", {"step": chosen, "last": last, "rule": rule})
         self.run.progress.note(self.run.record.probing["line"])
+
+    def look(self, trainer: Trainer) -> None:
+        """Draws the result once more, with seeds enough for a verdict in words, and puts that on record."""
+        from dbcli.metrics.verdict import LEAST_IMAGES, verdict_of
+
+        assert self.panel is not None  # the main rank has one
+        items = probe_items(self.run, self.base, math.ceil(LEAST_IMAGES / (1 + len(self.run.profile.probe.prompts))))
+        for module in trainer.trainable.modules:
+            module.eval()
+        # After a signal the run is finished without its verdict; the other ranks are done, the main one draws alone.
+        with suppress(Interrupted), self.run.progress.stage("Looking at the result", 1) as stage:
+            images = generate_items(replace(self.run, group=SINGLE), self.base, items, stage, "the result")
+            counts = self.panel.score(items, images).counts
+            stage.advance()
+            nouns = {subject.name: subject.class_noun for subject in self.run.record.shown}
+            steps = self.run.record.result_step
+            found = {name: verdict_of(name, nouns[name], one, steps=steps) for name, one in counts.items()}
+            known = {name: one.to_plain() for name, one in found.items() if one is not None}
+            self.run.record.probing["verdicts"] = known
 
     def close(self) -> None:
         """Draws the chart, and removes the weights that were kept for the choice: the result is on the disk."""
@@ -236,8 +263,7 @@ class Probing:
         self._save()
         # Beaten on both scores once, a checkpoint is never chosen again.
         drop_weights(layout, name, but=front)
-        recorded = ("step", "fidelity", "editability", "preservation", "copying", "seconds")
-        self.run.event("probe", {key: getattr(entry, key) for key in recorded})
+        self.run.event("probe", entry.model_dump(exclude={"fidelities", "editabilities"}))
         self._tell(entry)
         return entry
 
@@ -254,6 +280,10 @@ class Probing:
             fidelity=fmean(found.fidelities),
             editability=fmean(found.editabilities),
             preservation=found.preservation,
+            beyond_class=found.beyond_class,
+            identified=found.identified,
+            scene=found.scene,
+            copies=found.copies,
             copying=found.copying,
             seconds=0.0,
             fidelities=found.fidelities,
@@ -272,6 +302,8 @@ class Probing:
         words = [
             f"probe after step {entry.step}: fidelity {entry.fidelity:.3f}{real}",
             f"editability {entry.editability:.3f}",
+            "" if entry.identified is None else f"identified {entry.identified:.0%}",
+            "" if entry.scene is None else f"scene {entry.scene:.0%}",
             "copies the photos" if entry.copying else "",
             f"best so far: step {self._pick().step}" if is_choosing else "",
             f"{entry.seconds:.1f} s",

@@ -23,7 +23,7 @@ from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.sweeps.cells import CellRequest, StageRequest, cells_of
 from dbcli.project.sweeps.sweep_files import SweepFile, SweepImages, load_sweep
 from dbcli.project.sweeps.sweep_records import key_of, load_cell, runs_by_key
-from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
+from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # Runs that are compared end at the same step: a checkpoint picked on the way would be another one in each of them, and
 # how often is probed depends on the machine's speed.
 USUAL_SETTINGS = {"probe.judge": "off"}
+EMBEDDED_JUDGES = "tiny"
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,7 @@ class _Draft:
             "count": self.images.count,
             "seed": self.images.seed,
             "judge": self.judge,
+            **self._edition(),
             **({"interference": True} if self.sweep.interference else {}),
         }
         return ScoreUnit(
@@ -271,6 +273,13 @@ class _Draft:
             judge=self.judge,
             interference=self.sweep.interference,
         )
+
+    def _edition(self) -> dict[str, int]:
+        """Which embedded judges score, from their second edition on: what the first ones said is asked anew."""
+        from dbcli.metrics.judges.editions import embedded_edition
+
+        edition = embedded_edition() if self.judge == EMBEDDED_JUDGES else 1
+        return {"judge_edition": edition} if edition > 1 else {}
 
     def _suite_file(self, suite: Suite) -> str:
         return str(self.layout.sweep_suite_file(self.sweep.name, suite.name))

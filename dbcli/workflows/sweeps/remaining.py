@@ -9,7 +9,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord, list_runs
 from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings, Profile
 from dbcli.project.subjects.subject_store import list_subjects, load_subject
-from dbcli.workflows.evaluation.evaluate import CLASS_IMAGES
+from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
 from dbcli.workflows.sweeps.units import GENERATE_ONLY, ScoreUnit, SweepPlan, TrainUnit, Unit

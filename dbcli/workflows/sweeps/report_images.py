@@ -25,7 +25,7 @@ Ended = tuple[PlannedCell, CellRecord]
 TILE_PX = 112
 # More columns than this, and a grid is wider than a screen.
 MOST_COLUMNS = 10
-SHORT_SCORES = (("dino", "DINO"), ("clip_t", "CLIP-T"))
+SHORT_SCORES = (("dino", "DINO", ".3f"), ("clip_t", "CLIP-T", ".3f"), ("identified", "identified", ".0%"))
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def words_in(layout: Layout, cell: PlannedCell, subject: str) -> tuple[str, str]
 def _note(record: CellRecord, subject: str) -> str:
     """A subject's main scores by the first suite."""
     subjects = [one for scores in record.scores[:1] for one in scores["subjects"] if one["name"] == subject]
-    values = [(title, (one["scores"].get(key) or {}).get("value")) for one in subjects for key, title in SHORT_SCORES]
-    return " · ".join(f"{title} {value:.3f}" for title, value in values if value is not None)
+    found = [
+        f"{title} {value:{form}}"
+        for one in subjects
+        for key, title, form in SHORT_SCORES
+        if (value := (one["scores"].get(key) or {}).get("value")) is not None
+    ]
+    return " · ".join(found)
 
 
 def _photos(layout: Layout, name: str) -> list[Image.Image]:

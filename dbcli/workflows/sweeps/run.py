@@ -155,7 +155,7 @@ def _write_suites(layout: Layout, plan: SweepPlan) -> None:
 
 def result_table(result: SweepResult) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Headers and rows of what the sweep found, as narrow as a terminal: without intervals."""
-    from dbcli.reports.sweep_tables import rows_table
+    from dbcli.reports.sweep_tables import beside_published, rows_table
 
-    table = rows_table(result.scores, with_published=result.plan.kind == "bench", with_intervals=False)
+    table = rows_table(result.scores, with_published=beside_published(result.scores), with_intervals=False)
     return table.headers, table.rows

@@ -153,4 +153,5 @@ def _save_result(run: RunContext, base: Base, trainer: Trainer, probing: Probing
         save_tuned(run.layout, run.record, base, trainer.trainable)
     if probing is not None:
         with run.timed("probe"):
+            attempted("Looking at the result", run.progress, partial(probing.look, trainer))
             attempted("Tidying up after the probes", run.progress, probing.close)

@@ -111,7 +111,7 @@ def rising_then_falling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def probing_found(fidelities: list[float], editabilities: list[float]) -> Any:
     from dbcli.workflows.probes.score import Found
 
-    return Found(fidelities, editabilities, 0.1, False)
+    return Found(fidelities, editabilities, 0.1)
 
 
 def test_not_one_bit_of_a_run_differs_with_probes(layout: Layout, plain: RunRecord, probed: RunRecord) -> None:
@@ -290,7 +290,8 @@ def test_a_probe_that_fails_is_a_warning_and_the_run_ends_with_the_same_weights(
     quiet = Silence()
     record = trained(layout, progress=quiet)
     assert record.state == "finished"
-    assert [line.split(" failed")[0] for line in quiet.warnings] == [f"The probe of step {step}" for step in (2, 4, 6)]
+    failed = [line.split(" failed")[0] for line in quiet.warnings]
+    assert failed == [*(f"The probe of step {step}" for step in (2, 4, 6)), "Looking at the result"]
     found = load_probes(layout, record.name)
     assert found is not None and [one.step for one in found.skipped] == [2, 4, 6]
     assert same(weights(layout, plain.name), weights(layout, record.name))

@@ -1,0 +1,148 @@
+"""What a run has learnt, in words, from counts of images. No torch.
+
+The thresholds are stated here once; docs/method.md gives their reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+# So many of the images have to show the subject for it to be learnt, and for it to be partly learnt.
+LEARNT_SHARE, PARTLY_SHARE = 2 / 3, 1 / 3
+# How far towards the photos images have to come from where the class is, the photos among themselves being 1.
+LEAST_GAIN = 0.15
+# How far from where the base's class was, before it means anything that the class went along.
+LEAST_REACH = 0.3
+# Fewer scenes than these, in images that show the subject, and the photos have grown stronger than the prompt.
+LEAST_SCENE_SHARE = 0.5
+COPYING_SHARE = 0.5
+# How far the class may follow the subject: of the way that the subject has gone from where the base's class was.
+CLASS_KEPT, CLASS_LOST = 1 / 3, 2 / 3
+# A verdict on fewer images would be one on chance.
+LEAST_IMAGES = 8
+# How many more steps to try, and how many fewer.
+MORE, FEWER = 1.6, 0.6
+
+State = Literal["learnt", "partly learnt", "not learnt yet", "overtrained"]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted of one subject: images that show it, images where the prompt says, and how its class fared.
+
+    `gain` is likeness beyond the class as a share of the photos' own, `reach` the same beyond the class as the base
+    drew it; `drift` is the share of that way which the class has gone too; `copies` a share of all images. None where
+    it is not known; `places` 0 where no prompt names any.
+    """
+
+    images: int
+    identified: int
+    places: int = 0
+    in_place: int = 0
+    gain: float | None = None
+    reach: float | None = None
+    drift: float | None = None
+    copies: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A state, the same in a sentence or two, and in few words for a list."""
+
+    state: State
+    text: str
+    short: str
+
+    def to_plain(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def verdict_of(name: str, class_noun: str, counts: Counts, *, steps: int | None = None) -> Verdict | None:
+    """The verdict on one subject; None for too few images. `steps` are those of the run, for what to try next."""
+    if counts.images < LEAST_IMAGES:
+        return None
+    state = _state(counts)
+    shown = f"{counts.identified} of {counts.images} images of {name}"
+    parts = [f"{shown} show your photos' {class_noun} rather than any other"]
+    if counts.places:
+        parts.append(f"{counts.in_place} of {counts.places} are where the prompt says")
+    if counts.copies is not None and counts.copies >= COPYING_SHARE:
+        parts.append(f"{counts.copies:.0%} copy a photo")
+    if (of_class := _of_class(name, class_noun, counts)) is not None:
+        parts.append(of_class)
+    advice = _advice(state, counts, steps)
+    text = f"{state.capitalize()}: {'; '.join(parts)}.{f' {advice}' if advice else ''}"
+    return Verdict(state, text, f"{state} {counts.identified}/{counts.images}")
+
+
+def counts_of(subject: Mapping[str, Any]) -> Counts | None:
+    """The counts of a subject's record in scores.json; None where nothing could be identified."""
+    images, identified = _counted(subject, "identified")
+    places, in_place = _counted(subject, "scene")
+    if images == 0:
+        return None
+    found = {metric: (subject["scores"].get(metric) or {}).get("value") for metric in ("beyond_class", "copies")}
+    real = subject["real"].get("beyond_class")
+    gain = None if found["beyond_class"] is None or not real or real <= 0 else found["beyond_class"] / real
+    of_class = subject.get("class_drift") or {}
+    return Counts(
+        images, identified, places, in_place, gain, of_class.get("reach"), of_class.get("share"), found["copies"]
+    )
+
+
+def _counted(subject: Mapping[str, Any], metric: str) -> tuple[int, int]:
+    """Of how many images a share is known, and of how many it is true."""
+    known = [prompt for prompt in subject["prompts"] if prompt["scores"].get(metric) is not None]
+    counts = [(len(prompt["images"]), prompt["scores"][metric]) for prompt in known]
+    return sum(count for count, _ in counts), sum(round(count * share) for count, share in counts)
+
+
+def _state(counts: Counts) -> State:
+    if _has_lost_class(counts):
+        return "overtrained"
+    share = counts.identified / counts.images
+    if counts.gain is not None and counts.gain < LEAST_GAIN:
+        share = min(share, PARTLY_SHARE if share >= LEARNT_SHARE else 0.0)
+    if share < PARTLY_SHARE:
+        return "not learnt yet"
+    if share < LEARNT_SHARE:
+        return "partly learnt"
+    is_stuck = bool(counts.places) and counts.in_place < LEAST_SCENE_SHARE * counts.places
+    is_copying = counts.copies is not None and counts.copies >= COPYING_SHARE
+    return "overtrained" if is_stuck or is_copying else "learnt"
+
+
+def _has_lost_class(counts: Counts) -> bool:
+    """The class has become the subject: it is then nobody's class any longer that images could be told from."""
+    has_reached = counts.reach is not None and counts.reach >= LEAST_REACH
+    return has_reached and counts.drift is not None and counts.drift > CLASS_LOST
+
+
+def _of_class(name: str, class_noun: str, counts: Counts) -> str | None:
+    # Before the subject has come anywhere near its photos, who went along with whom means nothing.
+    if counts.drift is None or counts.reach is None or counts.reach < LEAST_REACH:
+        return None
+    article = "an" if class_noun[:1].lower() in "aeiou" else "a"
+    if counts.drift <= CLASS_KEPT:
+        return f"'{article} {class_noun}' still draws others"
+    return f"'{article} {class_noun}' {'has become' if counts.drift > CLASS_LOST else 'leans towards'} {name}"
+
+
+def _advice(state: State, counts: Counts, steps: int | None) -> str:
+    if state in ("not learnt yet", "partly learnt"):
+        more = "" if steps is None else f" (--steps {_rounded(steps * MORE)})"
+        return f"Try more steps{more}, or a class noun that the base draws well."
+    if state == "overtrained":
+        fewer = "" if steps is None else f" (--steps {_rounded(steps * FEWER)})"
+        return f"Try fewer steps{fewer} or an earlier checkpoint."
+    if counts.places and counts.in_place < LEARNT_SHARE * counts.places:
+        return "Where the prompt is not followed, try another seed or a little more guidance."
+    return ""
+
+
+def _rounded(steps: float) -> int:
+    """To two digits, as a person would have chosen them."""
+    unit: int = 10 ** max(0, len(str(int(steps))) - 2)
+    return max(1, round(steps / unit) * unit)
