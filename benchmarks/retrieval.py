@@ -4,6 +4,8 @@
     python benchmarks/retrieval.py PHOTOS --judge tiny-dino --judge tiny-dino=folder/of/another --size 64
 
 Each photo is cropped to its square and shrunk to what a base draws, then encoded as the judge encodes every image.
+`--through VAE` asks it of soft images too: each photo as an autoencoder gives it back, held against the other photos,
+by the nearest of them and by the mean over a subject's.
 """
 
 from __future__ import annotations
@@ -57,6 +59,38 @@ def nearest_right(features: torch.Tensor, subjects: Sequence[str]) -> list[bool]
     return [subjects[other] == subject for other, subject in zip(nearest, subjects, strict=True)]
 
 
+def subject_right(soft: torch.Tensor, features: torch.Tensor, subjects: Sequence[str]) -> tuple[float, float]:
+    """How often row i of `soft` [N, D], an image of photo i, is taken for its subject, photo i itself left out.
+
+    By the nearest other photo, and by the highest mean cosine with a subject's other photos.
+    """
+    cosines = soft.double() @ features.double().T
+    cosines.fill_diagonal_(float("nan"))
+    names = list(dict.fromkeys(subjects))
+    rows = [[row for row, name in enumerate(subjects) if name == one] for one in names]
+    means = torch.stack([cosines[:, own].nanmean(dim=1) for own in rows], dim=1).nan_to_num(-2.0)
+    nearest = [subjects[column] for column in cosines.nan_to_num(-2.0).argmax(dim=1).tolist()]
+    likest = [names[column] for column in means.argmax(dim=1).tolist()]
+    shares = (sum(one == two for one, two in zip(found, subjects, strict=True)) for found in (nearest, likest))
+    by_nearest, by_mean = (count / len(subjects) for count in shares)
+    return by_nearest, by_mean
+
+
+def through(folder: Path, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """The images as an autoencoder of diffusers' form gives them back, one by one."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    given_back = []
+    with torch.inference_mode():
+        for image in images:
+            pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0]
+            whole = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+            given_back.append(Image.fromarray(whole))
+    return given_back
+
+
 def chance(subjects: Sequence[str]) -> float:
     """How often another photo, taken blindly, shows the same subject."""
     same = sum(subjects.count(subject) - 1 for subject in subjects)
@@ -82,16 +116,25 @@ def encoder_of(name: str) -> Encode:
 
 
 def measure(
-    images: Sequence[Image.Image], subjects: Sequence[str], encoders: dict[str, Encode], sizes: Sequence[int]
+    images: Sequence[Image.Image],
+    subjects: Sequence[str],
+    encoders: dict[str, Encode],
+    sizes: Sequence[int],
+    vae: Path | None = None,
 ) -> list[dict[str, Any]]:
     """A row for each judge and size: the share that is right, and of which subjects fewer than half are."""
     rows = []
     for size in sizes:
         small = shrunk(images, size)
+        soft = None if vae is None else through(vae, small)
         for name, encode in encoders.items():
-            right = nearest_right(encode(small), subjects)
+            features = encode(small)
+            right = nearest_right(features, subjects)
             weak = [one for one in dict.fromkeys(subjects) if _share_of(one, right, subjects) < 0.5]
-            rows.append({"judge": name, "size_px": size, "right": sum(right) / len(right), "weak": weak})
+            row = {"judge": name, "size_px": size, "right": sum(right) / len(right), "weak": weak}
+            if soft is not None:
+                row["soft_by_nearest"], row["soft_by_mean"] = subject_right(encode(soft), features, subjects)
+            rows.append(row)
     return rows
 
 
@@ -102,9 +145,14 @@ def _share_of(subject: str, right: Sequence[bool], subjects: Sequence[str]) -> f
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table."""
-    lines = ["| judge | photos at | nearest other photo right | subjects mostly missed |", "|:--|--:|--:|:--|"]
+    figures = {"right": "nearest other photo right", "soft_by_nearest": "soft, by the nearest"}
+    figures["soft_by_mean"] = "by the mean"
+    known = [key for key in figures if key in rows[0]]
+    heads = ["judge", "photos at", *(figures[key] for key in known), "subjects mostly missed"]
+    lines = [f"| {' | '.join(heads)} |", "|:--|--:|" + "--:|" * len(known) + ":--|"]
     for row in rows:
-        lines.append(f"| {row['judge']} | {row['size_px']} px | {row['right']:.1%} | {', '.join(row['weak'])} |")
+        shares = " | ".join(f"{row[key]:.1%}" for key in known)
+        lines.append(f"| {row['judge']} | {row['size_px']} px | {shares} | {', '.join(row['weak'])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -113,12 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("photos", type=Path, help="a folder with a folder of photos a subject")
     parser.add_argument("--judge", action="append", help="tiny-dino, tiny-clip, dino, clip or KIND=SOURCE; repeat")
     parser.add_argument("--size", type=int, action="append", help="pixels a side; 64 and 128 if left out")
+    parser.add_argument("--through", type=Path, metavar="VAE", help="a folder with an autoencoder of diffusers' form")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args(arguments)
     images, subjects = photos_of(options.photos)
     encoders: dict[str, Encode] = {"colours alone": colour_histograms}
     encoders |= {name: encoder_of(name) for name in options.judge or ("tiny-dino", "tiny-clip")}
-    rows = measure(images, subjects, encoders, options.size or (64, 128))
+    rows = measure(images, subjects, encoders, options.size or (64, 128), options.through)
     blind = chance(subjects)
     print(f"{len(images)} photos of {len(set(subjects))} subjects, by chance {blind:.1%}\n\n{markdown(rows)}", end="")
     if options.json:

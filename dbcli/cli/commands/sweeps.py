@@ -71,7 +71,7 @@ def bench(
     address: Address = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Train and score many subjects with one recipe, beside the published scores."""
+    """Train and score many subjects with one recipe, beside the published scores where the judges are the paper's."""
     from dbcli.cli.output.sweeps import carry_out
     from dbcli.workflows.sweeps.bench import BenchRequest, plan_bench
     from dbcli.workflows.sweeps.engines import EngineOptions
