@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbcli.project.files.atomic import sha256_of
 from dbcli.project.files.layout import Layout
 from dbcli.project.subjects.subject_store import list_subjects, photo_paths
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def other_subjects(layout: Layout, name: str) -> tuple[OtherSubject, ...]:
-    """Every subject of the project but the one of this name; one that shares a photo with it is the same thing."""
+    """Every subject of the project but the one of this name; one that shares a photo with it is the same thing.
+
+    Photos that are gone or damaged are left out: they are another subject's trouble.
+    """
     from dbcli.metrics.protocol import OtherSubject
 
     known = list_subjects(layout)
@@ -20,7 +24,10 @@ def other_subjects(layout: Layout, name: str) -> tuple[OtherSubject, ...]:
     hashes = {photo.sha256 for photo in own.photos} if own is not None else set()
     found = []
     for one in known:
-        files = [path for path in photo_paths(layout, one) if path.is_file()]
-        if name not in one.names and files and not hashes & {photo.sha256 for photo in one.photos}:
-            found.append(OtherSubject(one.class_noun, tuple(files)))
+        if name in one.names or hashes & {photo.sha256 for photo in one.photos}:
+            continue
+        pairs = zip(photo_paths(layout, one), one.photos, strict=True)
+        files = tuple(path for path, photo in pairs if path.is_file() and sha256_of(path) == photo.sha256)
+        if files:
+            found.append(OtherSubject(one.class_noun, files))
     return tuple(found)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dbcli.reports.sweep_page import sweep_markdown, sweep_page
 from tests.cli.made_projects import command
 from tests.project import photo_makers
 from tests.reliability.small_base import write_small_base
@@ -123,17 +124,26 @@ def test_without_a_judge_pictures_are_drawn_and_nothing_is_scored(run: Run, two:
     assert Path(done.document["files"]["grid"]).is_file()
 
 
-def test_a_benchmark_gives_each_subject_a_word_and_stands_beside_the_published_rows(run: Run, two: Path) -> None:
+def test_a_benchmark_gives_each_subject_a_word_and_stands_beside_published_rows_by_the_papers_judges_alone(
+    run: Run, two: Path
+) -> None:
     sets = ["--set=prior.enabled=false", "--set=draw.steps=1"]
     done = run("bench", "--method", "lora", "--steps", 1, "--judge", "tiny", "-n", 1, *sets)
     assert done.code == 0, done.err
-    assert "DreamBooth, Stable Diffusion" in done.out
+    assert "DreamBooth, Stable Diffusion" not in done.out
     assert "cat has the identifier" in done.err
-    table = (two / "sweeps" / "bench-lora" / "table.md").read_text(encoding="utf-8")
-    assert "ours: lora, profile lora" in table
-    assert "| 0.668 | 0.803 | 0.305 |" in table
-    assert "What differs" in table
-    assert "CVPR 2023" in table
+    folder = two / "sweeps" / "bench-lora"
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    assert "lora, profile lora" in table
+    assert "identified" in table
+    assert "0.668" not in table and "What differs" not in table and "CVPR 2023" not in table
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    scores["pictures"]["judge"] = "paper"
+    for text in (sweep_markdown(scores), sweep_page(scores, galleries=[])):
+        assert "DreamBooth, Stable Diffusion" in text
+        assert "0.668" in text and "0.803" in text and "0.305" in text
+        assert "What differs" in text
+        assert "CVPR 2023" in text
 
 
 def test_a_dataset_brings_the_subjects_that_are_asked_for(run: Run, two: Path, tmp_path: Path) -> None:
