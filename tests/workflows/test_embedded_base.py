@@ -61,6 +61,16 @@ def test_scored_texts_hold_no_identifier(scored: tuple[Layout, dict]) -> None:
     assert not any("sks" in text for text in texts)
 
 
+def test_a_run_too_short_for_probes_is_told_that_it_has_learnt_nothing_yet(scored: tuple[Layout, dict]) -> None:
+    sets = ["train.steps=2", "prior.images=8"]
+    plan = plan_training(scored[0], TrainRequest([scored[1]["subjects"][0]["name"]], sets=sets))
+    record = train_run(scored[0], plan, Silence(), offline=True)
+    assert record.probing["line"].startswith("probes OFF: a run of 2 steps has no room")
+    (found,) = record.probing["verdicts"].values()
+    assert found["state"] == "not learnt yet"
+    assert "Try more steps (--steps 3)" in found["text"]
+
+
 def test_bundled_photos_are_two_subjects_of_five_pictures_with_a_licence() -> None:
     subjects = bundled_subjects()
     assert len(subjects) == 2

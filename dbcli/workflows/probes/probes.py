@@ -6,16 +6,13 @@ exactly, and what it settles is written into the run, so that a resumed run goes
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from dbcli.diffusion.distributed import SINGLE
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.images.recipes import save_png
@@ -36,10 +33,9 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.models.loaded import CHECKPOINT_KEY
 from dbcli.workflows.probes.schedule import Cost, plan_of, too_dear
-from dbcli.workflows.probes.score import Item, Panel, generate_items, probe_items
+from dbcli.workflows.probes.score import Item, Panel, generate_items, open_panel, probe_items
 from dbcli.workflows.progress import Stage
 from dbcli.workflows.run_context import RunContext
-from dbcli.workflows.setup.effective_settings import default_judge, judge_sources
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,7 +65,7 @@ def _opened(run: RunContext, base: Base) -> Probing | None:
     reason, panel = None if plan.steps else plan.why, None
     if plan.steps:
         try:
-            panel = _panel(run, str(base.unet.device))
+            panel = open_panel(run, str(base.unet.device))
         except JudgeMissing as error:
             reason = f"the judges are not on this machine. {error.message}"
             if _asked_for(run.profile):
@@ -105,15 +101,6 @@ def _plan(run: RunContext) -> ProbePlan:
         return ProbePlan(why="switched off (probe.judge=off)")
     before = load_probes(run.layout, run.name)
     return plan_of(run.record, run.profile) if before is None else before.plan
-
-
-def _panel(run: RunContext, device: str) -> Panel:
-    from dbcli.metrics.judges.loading import load_judges
-
-    judge = run.profile.probe.judge
-    name, sources = default_judge(run.layout) if judge == "auto" else judge, judge_sources(run.layout)
-    # Never fetched here: a training that begins with a download of judges is not what was requested.
-    return Panel(run.layout, run.record, load_judges(name, sources=sources, offline=True, device=device))
 
 
 def _asked_for(profile: Profile) -> bool:
@@ -194,25 +181,6 @@ class Probing:
         self.run.record.probing = self._summary(chosen, last)
         self.run.event("checkpoint chosen", {"step": chosen, "last": last, "rule": rule})
         self.run.progress.note(self.run.record.probing["line"])
-
-    def look(self, trainer: Trainer) -> None:
-        """Draws the result once more, with seeds enough for a verdict in words, and puts that on record."""
-        from dbcli.metrics.verdict import LEAST_IMAGES, verdict_of
-
-        assert self.panel is not None  # the main rank has one
-        items = probe_items(self.run, self.base, math.ceil(LEAST_IMAGES / (1 + len(self.run.profile.probe.prompts))))
-        for module in trainer.trainable.modules:
-            module.eval()
-        # After a signal the run is finished without its verdict; the other ranks are done, the main one draws alone.
-        with suppress(Interrupted), self.run.progress.stage("Looking at the result", 1) as stage:
-            images = generate_items(replace(self.run, group=SINGLE), self.base, items, stage, "the result")
-            counts = self.panel.score(items, images).counts
-            stage.advance()
-            nouns = {subject.name: subject.class_noun for subject in self.run.record.shown}
-            steps = self.run.record.result_step
-            found = {name: verdict_of(name, nouns[name], one, steps=steps) for name, one in counts.items()}
-            known = {name: one.to_plain() for name, one in found.items() if one is not None}
-            self.run.record.probing["verdicts"] = known
 
     def close(self) -> None:
         """Draws the chart, and removes the weights that were kept for the choice: the result is on the disk."""

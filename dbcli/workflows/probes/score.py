@@ -19,6 +19,7 @@ from dbcli.workflows.evaluation.verdicts import class_images_before
 from dbcli.workflows.images.generated import image_size, in_words, recipes_for, sampling_of, words_of
 from dbcli.workflows.progress import Stage
 from dbcli.workflows.run_context import RunContext
+from dbcli.workflows.setup.effective_settings import default_judge, judge_sources
 
 if TYPE_CHECKING:
     import torch
@@ -173,6 +174,16 @@ class Panel:
             class_drift(own, members, before, photos) or {},
             None if real is None or pres is None else real - pres,
         )
+
+
+def open_panel(run: RunContext, device: str) -> Panel:
+    """The panel of a run by the judges its settings name. Raises JudgeMissing where they are not on this machine."""
+    from dbcli.metrics.judges.loading import load_judges
+
+    judge = run.profile.probe.judge
+    name, sources = default_judge(run.layout) if judge == "auto" else judge, judge_sources(run.layout)
+    # Never fetched here: a training that begins with a download of judges is not what was requested.
+    return Panel(run.layout, run.record, load_judges(name, sources=sources, offline=True, device=device))
 
 
 @dataclass(frozen=True)

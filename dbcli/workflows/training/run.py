@@ -22,6 +22,7 @@ from dbcli.workflows.machine_use import computing
 from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.fallback import fall_back
 from dbcli.workflows.models.trainable import start_trainable
+from dbcli.workflows.probes.look import is_looked_at, look
 from dbcli.workflows.probes.probes import Probing, open_probing
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.run_context import RunContext
@@ -151,7 +152,10 @@ def _save_result(run: RunContext, base: Base, trainer: Trainer, probing: Probing
         if probing is not None:
             attempted("Choosing among the probes", run.progress, partial(probing.settle, trainer))
         save_tuned(run.layout, run.record, base, trainer.trainable)
-    if probing is not None:
-        with run.timed("probe"):
-            attempted("Looking at the result", run.progress, partial(probing.look, trainer))
+    if probing is None and not is_looked_at(run):
+        return
+    with run.timed("probe"):
+        panel = None if probing is None else probing.panel
+        attempted("Looking at the result", run.progress, partial(look, run, base, trainer, panel))
+        if probing is not None:
             attempted("Tidying up after the probes", run.progress, probing.close)
