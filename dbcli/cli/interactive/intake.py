@@ -59,8 +59,9 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
         added, advice = add_subject(
             layout, one.name, one.class_noun, one.photos, one.token, allow_collision=request.allow_collision
         )
-        review = review_photos(layout, added.subject, added.source_names, screen)
+        # Masks first: they say how large the subject is.
         annotated = annotate(layout, added.subject, annotators, screen)
+        review = review_photos(layout, added.subject, added.source_names, screen)
         advice += noun_advice(layout, added.subject)
         show_added(screen, added, advice, review, teaching(layout, added.subject))
         documents.append(added_document(added, advice, review) | _show_annotated(screen, annotated))

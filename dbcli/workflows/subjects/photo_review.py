@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import photo_paths
 from dbcli.workflows.progress import Progress
@@ -25,6 +26,8 @@ USUAL_RESOLUTION, EMBEDDED_RESOLUTION = 512, 128
 MOST_PHOTOS = 100
 # A crop that keeps less than this share of a photo may well lose the subject at an edge.
 KEPT_BY_CROP = 0.6
+# The sheet shows squares no larger, and a hundred of 2,048 px would fill the memory.
+LARGEST_TILE_PX = 600
 
 
 @dataclass(frozen=True)
@@ -49,33 +52,37 @@ class PhotoReview:
 def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progress: Progress) -> PhotoReview:
     """Looks at the first photos of a subject and writes `contact-sheet.png` beside its record.
 
-    `names` are what a person knows the photos by, one a photo.
+    `names` are what a person knows the photos by, one a photo. Where a photo has a mask, that says how large its
+    subject is.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from dbcli.metrics.photo_faults import look_at
     from dbcli.reports.contact_sheet import Crop, draw_contact_sheet
 
     paths = photo_paths(layout, subject)[:MOST_PHOTOS]
     looks: list[Look] = []
-    thumbnails = []
+    squares = []
+    resolution = training_resolution(layout)
     with progress.stage("Checking the photos", len(paths)) as stage:
-        for path in paths:
+        for path, mask in zip(paths, mask_paths(layout, subject), strict=False):
             with Image.open(path, formats=("PNG",)) as opened:
                 photo = opened.convert("RGB")
-            looks.append(look_at(photo))
-            photo.thumbnail((600, 600))
-            thumbnails.append(photo)
+            look = look_at(photo, resolution)
+            looks.append(look if mask is None else replace(look, subject_share=_masked_share(mask)))
+            square = ImageOps.fit(photo, (resolution, resolution), Image.Resampling.LANCZOS)
+            square.thumbnail((LARGEST_TILE_PX, LARGEST_TILE_PX))
+            squares.append(square)
             stage.advance()
     # Folders of two cameras may both hold an IMG_0001.JPG.
     shown = list(names)[: len(paths)] if len(set(names)) == len(names) else [path.name for path in paths]
-    faults = photo_faults(shown, looks, training_resolution(layout))
+    faults = photo_faults(shown, looks, resolution)
     crops = [
-        Crop(photo, name, [fault.label for fault in faults if name in fault.photos])
-        for name, photo in zip(shown, thumbnails, strict=True)
+        Crop(square, name, [fault.label for fault in faults if name in fault.photos])
+        for name, square in zip(shown, squares, strict=True)
     ]
     sheet = layout.contact_sheet(subject.name)
-    title = f"{subject.name}: photos as training sees them"
+    title = f"{subject.name}: photos as training sees them, {resolution} px"
     write_bytes(sheet, png_bytes(draw_contact_sheet(crops, title=title)))
     return PhotoReview(faults, len(paths), sheet)
 
@@ -89,10 +96,27 @@ def training_resolution(layout: Layout) -> int:
 
 def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -> list[PhotoFault]:
     """Every fault of a set of photos, the worst kinds first."""
-    from dbcli.metrics.photo_faults import BLURRED, BRIGHT, DARK, near_duplicates, same_background
+    from dbcli.metrics.photo_faults import BLURRED, BRIGHT, DARK, SMALL_SUBJECT, near_duplicates, same_background
 
     alone = [
-        ("blurry", [look.softness > BLURRED for look in looks], "blurry", "no part of it is sharp"),
+        (
+            "blurry",
+            [look.softness > BLURRED for look in looks],
+            "blurry",
+            f"no part of it is sharp at the {resolution} px of training",
+        ),
+        (
+            "black-bars",
+            [look.bars for look in looks],
+            "black bars",
+            "black bars at two edges, which are learnt with the subject; cut them away",
+        ),
+        (
+            "small-subject",
+            [look.subject_share is not None and look.subject_share < SMALL_SUBJECT for look in looks],
+            "small subject",
+            f"the subject fills less than an eighth of the {resolution} px square; cut the photo closer",
+        ),
         (
             "too-small",
             [look.short_side_px < resolution for look in looks],
@@ -125,6 +149,17 @@ def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -
         text = f"{_listed(behind)}: the same background, which is learnt with the subject; vary the places."
         faults.append(PhotoFault("same-background", behind, "same background", text))
     return faults
+
+
+def _masked_share(path: Path) -> float:
+    """The share of a mask's middle square that is white, 0 to 1."""
+    from PIL import Image, ImageStat
+
+    from dbcli.diffusion.images import grey_mask
+    from dbcli.metrics.photo_faults import middle_square
+
+    with Image.open(path) as mask:
+        return float(ImageStat.Stat(middle_square(grey_mask(mask))).mean[0]) / 255
 
 
 def _joined(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import ProjectSettings, save_settings
-from dbcli.project.subjects.subject_store import store_subject
+from dbcli.project.subjects.subject_store import list_subjects, store_subject
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.subjects.photo_review import PhotoReview, review_photos
 
@@ -84,3 +84,40 @@ def test_three_copies_of_a_photo_are_one_fault(layout: Layout) -> None:
     photo = textured(1)
     review = reviewed(layout, {f"{side}.png": photo.resize((side, side)) for side in (256, 250, 244)})
     assert [fault.photos for fault in review.faults] == [["244.png", "250.png", "256.png"]]
+
+
+def test_bars_and_a_small_subject_are_told_with_what_to_do(layout: Layout) -> None:
+    barred = textured(1)
+    barred.paste("black", (0, 0, 256, 30))
+    barred.paste("black", (0, 226, 256, 256))
+    small = Image.new("RGB", (256, 256), (200, 205, 210))
+    small.paste(textured(2).resize((64, 64)), (90, 90))
+    faults = {one.kind: one for one in reviewed(layout, {"a.png": barred, "b.png": small}).faults}
+    assert faults["black-bars"].photos == ["a.png"]
+    assert "cut them away" in faults["black-bars"].text
+    assert faults["small-subject"].photos == ["b.png"]
+    assert "less than an eighth of the 128 px square" in faults["small-subject"].text
+
+
+@pytest.mark.parametrize(("side", "small"), [(64, True), (128, False)])
+def test_a_mask_says_how_large_the_subject_is_before_any_background(layout: Layout, side: int, small: bool) -> None:
+    textured(1, (512, 256)).save(layout.root.parent / "a.png")
+    added = store_subject(layout, "dog", "dog", [layout.root.parent / "a.png"])
+    mask = Image.new("L", (512, 256))
+    mask.paste(255, (200, 60, 200 + side, 60 + side))
+    mask.paste(255, (0, 0, 100, 256))  # the crop leaves this out
+    layout.masks_dir("dog").mkdir()
+    mask.save(layout.masks_dir("dog") / "0001.png")
+    review = review_photos(layout, added.subject, added.source_names, Silence())
+    assert ("small-subject" in {fault.kind for fault in review.faults}) == small
+
+
+def test_the_sheet_shows_the_pixels_that_training_has(layout: Layout) -> None:
+    # A stripe in 6 of 516 px: finer than 128 px can hold, and coarser than the sheet's 192.
+    fine = Image.fromarray(np.tile(np.array([[0, 0, 0, 255, 255, 255]], dtype=np.uint8), (516, 86))).convert("RGB")
+    with Image.open(reviewed(layout, {"a.png": fine}).sheet) as sheet:
+        middle = np.asarray(sheet.convert("L"))[100:180, 60:160]
+    assert middle.min() > 110 and middle.max() < 145
+    save_settings(layout, ProjectSettings(base="tiny", resolution=512))
+    with Image.open(review_photos(layout, list_subjects(layout)[0], ["a.png"], Silence()).sheet) as sheet:
+        assert np.ptp(np.asarray(sheet.convert("L"))[100:180, 60:160]) > 60
