@@ -36,17 +36,22 @@ def class_drift(
 ) -> dict[str, float | None] | None:
     """How far the subject has come towards its photos from where the base drew its class, and the class with it.
 
-    `reach` is the subject's way as a share of the whole way from the base's class (`before`) to the photos among
-    themselves; `share` is the part of it that the class's images (`after`) have gone too: 0 where they are no nearer to
-    the photos than before, 1 where they are as near as the subject's, None where the subject came no nearer. None where
-    images of the class before or after lack, or the photos are no nearer to each other than the class was.
+    `moved` is the share of the subject's images that are nearer to the photos than the base's class was (`before`, as
+    `identified` has it); `reach` their way as a share of the whole way from there to the photos among themselves;
+    `share` is the part of it that the class's images (`after`) have gone too: 0 where they are no nearer to the photos
+    than before, 1 where they are as near as the subject's, None where the subject came no nearer. None where images
+    of the class before or after lack, or the photos are no nearer to each other than the class was.
     """
     began, of_class, of_subject = (mean_pairwise_cosine(rows, photos) for rows in (before, after, images))
     real = mean_pairwise_within(photos)
     if began is None or of_class is None or of_subject is None or real is None or real <= began:
         return None
     way = of_subject - began
-    return {"reach": way / (real - began), "share": (of_class - began) / way if way > 0 else None}
+    return {
+        "moved": share(identified(images, photos, before, [])),
+        "reach": way / (real - began),
+        "share": (of_class - began) / way if way > 0 else None,
+    }
 
 
 def identified(

@@ -12,9 +12,9 @@ from typing import Any, Literal
 # So many of the images have to show the subject for it to be learnt, and for it to be partly learnt.
 LEARNT_SHARE, PARTLY_SHARE = 2 / 3, 1 / 3
 # How far towards the photos images have to come from where the class is, the photos among themselves being 1.
-LEAST_GAIN = 0.15
-# How far from where the base's class was, before it means anything that the class went along.
-LEAST_REACH = 0.3
+LEAST_GAIN = 0.05
+# So many images have to be nearer to the photos than the base's class: before, it means nothing that it went along.
+LEAST_MOVED = 1 / 2
 # Fewer scenes than these, in images that show the subject, and the photos have grown stronger than the prompt.
 LEAST_SCENE_SHARE = 0.5
 COPYING_SHARE = 0.5
@@ -32,9 +32,9 @@ State = Literal["learnt", "partly learnt", "not learnt yet", "overtrained"]
 class Counts:
     """What was counted of one subject: images that show it, images where the prompt says, and how its class fared.
 
-    `gain` is likeness beyond the class as a share of the photos' own, `reach` the same beyond the class as the base
-    drew it; `drift` is the share of that way which the class has gone too; `copies` a share of all images. None where
-    it is not known; `places` 0 where no prompt names any.
+    `gain` is likeness beyond the class as a share of the photos' own, `moved` the share of images that are nearer to
+    the photos than the class was as the base drew it; `drift` is the share of that way which the class has gone too;
+    `copies` a share of all images. None where it is not known; `places` 0 where no prompt names any.
     """
 
     images: int
@@ -42,7 +42,7 @@ class Counts:
     places: int = 0
     in_place: int = 0
     gain: float | None = None
-    reach: float | None = None
+    moved: float | None = None
     drift: float | None = None
     copies: float | None = None
 
@@ -88,7 +88,7 @@ def counts_of(subject: Mapping[str, Any]) -> Counts | None:
     gain = None if found["beyond_class"] is None or not real or real <= 0 else found["beyond_class"] / real
     of_class = subject.get("class_drift") or {}
     return Counts(
-        images, identified, places, in_place, gain, of_class.get("reach"), of_class.get("share"), found["copies"]
+        images, identified, places, in_place, gain, of_class.get("moved"), of_class.get("share"), found["copies"]
     )
 
 
@@ -107,22 +107,28 @@ def _state(counts: Counts) -> State:
         share = min(share, PARTLY_SHARE if share >= LEARNT_SHARE else 0.0)
     if share < PARTLY_SHARE:
         return "not learnt yet"
-    if share < LEARNT_SHARE:
-        return "partly learnt"
-    is_stuck = bool(counts.places) and counts.in_place < LEAST_SCENE_SHARE * counts.places
     is_copying = counts.copies is not None and counts.copies >= COPYING_SHARE
-    return "overtrained" if is_stuck or is_copying else "learnt"
+    if _has_lost_scenes(counts) or is_copying:
+        return "overtrained"
+    return "learnt" if share >= LEARNT_SHARE else "partly learnt"
+
+
+def _has_lost_scenes(counts: Counts) -> bool:
+    return bool(counts.places) and counts.in_place < LEAST_SCENE_SHARE * counts.places
 
 
 def _has_lost_class(counts: Counts) -> bool:
     """The class has become the subject: it is then nobody's class any longer that images could be told from."""
-    has_reached = counts.reach is not None and counts.reach >= LEAST_REACH
-    return has_reached and counts.drift is not None and counts.drift > CLASS_LOST
+    return _has_moved(counts) and counts.drift is not None and counts.drift > CLASS_LOST
+
+
+def _has_moved(counts: Counts) -> bool:
+    """Before the subject has come nearer to its photos, who went along with whom means nothing."""
+    return counts.moved is not None and counts.moved >= LEAST_MOVED
 
 
 def _of_class(name: str, class_noun: str, counts: Counts) -> str | None:
-    # Before the subject has come anywhere near its photos, who went along with whom means nothing.
-    if counts.drift is None or counts.reach is None or counts.reach < LEAST_REACH:
+    if counts.drift is None or not _has_moved(counts):
         return None
     article = "an" if class_noun[:1].lower() in "aeiou" else "a"
     if counts.drift <= CLASS_KEPT:

@@ -14,7 +14,7 @@ def said(counts: Counts, steps: int | None = None) -> str:
 
 
 def test_a_subject_that_is_learnt_with_its_class_kept() -> None:
-    assert said(Counts(24, 19, 24, 21, gain=0.6, reach=0.6, drift=0.1, copies=0.0)) == (
+    assert said(Counts(24, 19, 24, 21, gain=0.6, moved=0.6, drift=0.1, copies=0.0)) == (
         "Learnt: 19 of 24 images of rex show your photos' dog rather than any other; "
         "21 of 24 are where the prompt says; 'a dog' still draws others."
     )
@@ -34,15 +34,17 @@ def test_one_that_is_not_says_what_to_try() -> None:
         (Counts(24, 15), "partly learnt"),
         (Counts(24, 8), "partly learnt"),  # one third
         (Counts(24, 7), "not learnt yet"),
-        (Counts(24, 24, gain=0.14), "partly learnt"),  # nearer than the class, and yet far from the photos
-        (Counts(24, 12, gain=0.14), "not learnt yet"),
+        (Counts(24, 24, gain=0.04), "partly learnt"),  # nearer than the class, and yet far from the photos
+        (Counts(24, 12, gain=0.04), "not learnt yet"),
         (Counts(24, 24, 20, 10, gain=0.9), "learnt"),
         (Counts(24, 24, 20, 9, gain=0.9), "overtrained"),  # the prompt no longer decides where
+        (Counts(24, 8, 20, 9, gain=0.9), "overtrained"),  # more steps would not bring the scenes back
+        (Counts(24, 7, 20, 9, gain=0.9), "not learnt yet"),
         (Counts(24, 24, 20, 20, gain=0.9, copies=0.5), "overtrained"),
-        (Counts(24, 24, 20, 20, gain=0.9, reach=0.9, drift=0.7), "overtrained"),
+        (Counts(24, 24, 20, 20, gain=0.9, moved=0.9, drift=0.7), "overtrained"),
         # the class has become the subject, so that nothing is left to tell it from
-        (Counts(24, 2, 20, 20, gain=0.1, reach=0.9, drift=0.9), "overtrained"),
-        (Counts(24, 5, 20, 2, reach=0.29, drift=0.9), "not learnt yet"),
+        (Counts(24, 2, 20, 20, gain=0.1, moved=0.9, drift=0.9), "overtrained"),
+        (Counts(24, 5, 20, 2, moved=0.49, drift=0.9), "not learnt yet"),
     ],
 )
 def test_the_state_follows_from_the_counts(counts: Counts, state: str) -> None:
@@ -53,17 +55,17 @@ def test_the_state_follows_from_the_counts(counts: Counts, state: str) -> None:
 
 
 def test_what_became_of_the_class_is_told_in_three_degrees() -> None:
-    assert "'a dog' still draws others" in said(Counts(9, 9, reach=0.3, drift=0.33))
-    assert "'a dog' leans towards rex" in said(Counts(9, 9, reach=0.3, drift=0.5))
+    assert "'a dog' still draws others" in said(Counts(9, 9, moved=0.5, drift=0.33))
+    assert "'a dog' leans towards rex" in said(Counts(9, 9, moved=0.5, drift=0.5))
     assert "'a dog' has become rex. Try fewer steps (--steps 150)" in said(
-        Counts(9, 9, reach=0.3, drift=0.67), steps=250
+        Counts(9, 9, moved=0.5, drift=0.67), steps=250
     )
     assert "'a dog'" not in said(Counts(9, 9))
-    assert "'a dog'" not in said(Counts(9, 9, reach=0.29, drift=0.9))
+    assert "'a dog'" not in said(Counts(9, 9, moved=0.49, drift=0.9))
 
 
 def test_an_article_fits_its_noun() -> None:
-    found = verdict_of("granny", "apple", Counts(9, 9, reach=0.9, drift=0.0))
+    found = verdict_of("granny", "apple", Counts(9, 9, moved=0.9, drift=0.0))
     assert found is not None and "'an apple' still draws others" in found.text
 
 
@@ -86,14 +88,14 @@ def record(*shares: tuple[int, float | None, float | None]) -> dict:
         "prompts": prompts,
         "scores": scores,
         "real": {"beyond_class": 0.5},
-        "class_drift": {"reach": 0.6, "share": 0.2},
+        "class_drift": {"moved": 0.6, "reach": 0.4, "share": 0.2},
     }
 
 
 def test_counts_are_taken_from_the_prompts_that_know_them() -> None:
     # 3 of 4 and 1 of 4 identified, of the latter 2 in place; the third changes the look
     found = counts_of(record((4, 0.75, None), (4, 0.25, 0.5), (4, None, None)))
-    assert found == Counts(8, 4, 4, 2, gain=pytest.approx(0.4), reach=0.6, drift=0.2, copies=0.1)
+    assert found == Counts(8, 4, 4, 2, gain=pytest.approx(0.4), moved=0.6, drift=0.2, copies=0.1)
 
 
 def test_without_rivals_nothing_is_counted() -> None:

@@ -11,8 +11,8 @@ from dbcli.project.class_images.class_image_sets import open_class_image_set
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord
 
-# As many as are drawn of the class to be set beside them.
-CLASS_IMAGES = 8
+# As many are drawn of the class, by the run; of the base's own there are more at hand, so that no odd one decides.
+CLASS_IMAGES, CLASS_IMAGES_BEFORE = 8, 16
 
 
 def class_images_before(layout: Layout, record: RunRecord, class_noun: str) -> tuple[Path, ...]:
@@ -21,7 +21,7 @@ def class_images_before(layout: Layout, record: RunRecord, class_noun: str) -> t
         try:
             images = open_class_image_set(layout, str(found["key"]))
             if images.class_noun == class_noun and images.own_count is None:
-                return tuple(images.images(CLASS_IMAGES))
+                return tuple(images.images(CLASS_IMAGES_BEFORE))
         except DataError:
             continue
     return ()

@@ -209,7 +209,7 @@ class _Recognised:
             len(self.in_place),
             sum(self.in_place),
             self.beyond_class / self.photos_beyond if has_gain else None,  # type: ignore[operator]  # has_gain says so
-            self.drift.get("reach"),
+            self.drift.get("moved"),
             self.drift.get("share"),
             share(self.copies),
         )
