@@ -14,8 +14,16 @@ from dbcli.errors import PhotoError
 
 # A random crop is drawn this often for every photo before training, so that latents can still be computed once.
 RANDOM_CROPS = 8
+# A crop around the subject: the share of its side that the subject takes, and how far its centre may move, in sides.
+SUBJECT_SHARE, SUBJECT_SHIFT = (0.6, 0.9), 0.07
+# Where masks are looked at to find the subject's box: their side, the least value that counts, the share cut each side.
+BOX_PX, BOX_LEAST, BOX_CUT = 32, 0.45, 0.03
 # Images that the autoencoder encodes together.
 ENCODE_BATCH = 4
+
+
+# The corners of a square of an image, in px: left, top, right, bottom.
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -34,18 +42,57 @@ class Posterior:
         return self.mean[rows] + self.deviation[rows] * noise
 
 
-def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5) -> tuple[float, float, float, float]:
-    """The largest square of an image as (left, top, right, bottom) in px; 0.5, 0.5 is its centre."""
+def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5) -> Box:
+    """The largest square of an image; 0.5, 0.5 is its centre."""
     side = min(width, height)
     left, top = (width - side) * across, (height - side) * down
     return left, top, left + side, top + side
 
 
-def to_tensor(image: Image.Image, resolution: int, across: float = 0.5, down: float = 0.5) -> torch.Tensor:
-    """An image as float32 `[3, resolution, resolution]` in [-1, 1], cropped to a square, never squashed."""
+def crop_boxes(crop: str, width: int, height: int, *, seed: int, number: int, mask: Path | None = None) -> list[Box]:
+    """The squares of photo `number` that training sees: its centre, random ones, or squares around the subject.
+
+    Without a mask `subject` is the centre. Raises PhotoError for a mask that cannot be read or shows no subject.
+    """
+    if crop == "random" or (crop == "subject" and mask is not None):
+        generators = [generator_for(seed, "crop", number, view) for view in range(RANDOM_CROPS)]
+        if mask is None or crop == "random":
+            return [crop_box(width, height, *torch.rand(2, generator=one).tolist()) for one in generators]
+        found = _subject_box(_read_mask(mask, (width, height)))
+        return [_around(found, width, height, torch.rand(3, generator=one).tolist()) for one in generators]
+    return [crop_box(width, height)]
+
+
+def _subject_box(grey: Image.Image) -> Box:
+    """Where a mask is white, less the outermost 3 % of it on each side, which are its slips."""
+    small = np.asarray(grey.resize((BOX_PX, BOX_PX), Image.Resampling.BOX), dtype=np.float64) / 255
+    weight = np.where(small >= min(BOX_LEAST, small.max()), small, 0) ** 2
+    edges: list[float] = []
+    for axis, length in ((0, grey.width), (1, grey.height)):
+        reached = weight.sum(axis).cumsum() / weight.sum()
+        first, last = np.searchsorted(reached, BOX_CUT), np.searchsorted(reached, 1 - BOX_CUT)
+        edges += [float(first) * length / BOX_PX, float(last + 1) * length / BOX_PX]
+    left, right, top, bottom = edges
+    return left, top, right, bottom
+
+
+def _around(subject: Box, width: int, height: int, chance: Sequence[float]) -> Box:
+    """A square inside the image around a box; `chance`, three numbers in [0, 1), sets its size and where it lies."""
+    left, top, right, bottom = subject
+    least, most = SUBJECT_SHARE
+    side = min(max(right - left, bottom - top) / (least + (most - least) * chance[0]), width, height)
+    corner = []
+    for low, high, length, moved in ((left, right, width, chance[1]), (top, bottom, height, chance[2])):
+        start = (low + high - side) / 2 + (2 * moved - 1) * SUBJECT_SHIFT * side
+        corner.append(min(max(start, 0.0), length - side))
+    return corner[0], corner[1], corner[0] + side, corner[1] + side
+
+
+def to_tensor(image: Image.Image, resolution: int, box: Box | None = None) -> torch.Tensor:
+    """A square of an image, or its centre, as float32 `[3, resolution, resolution]` in [-1, 1], never squashed."""
     rgb = image.convert("RGB")
-    box = crop_box(rgb.width, rgb.height, across, down)
-    small = rgb.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
+    square = box or crop_box(rgb.width, rgb.height)
+    small = rgb.resize((resolution, resolution), Image.Resampling.LANCZOS, box=square)
     return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -55,24 +102,30 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def photo_variants(path: Path, resolution: int, *, crop: str, flip: bool, seed: int, number: int) -> list[torch.Tensor]:
-    """Every view of one photo that training may see, each float32 `[3, resolution, resolution]` in [-1, 1].
+def photo_variants(path: Path, resolution: int, boxes: Sequence[Box] = (), *, flip: bool = False) -> list[torch.Tensor]:
+    """Squares of one photo, else its centre, and their mirror images, `[3, resolution, resolution]` in [-1, 1] each.
 
     Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its images as.
     """
     with _opened(path) as image:
-        views = [to_tensor(image, resolution, *place) for place in _crop_places(crop, seed, number)]
+        views = [to_tensor(image, resolution, box) for box in boxes or [None]]
     return _with_mirrored(views, flip)
 
 
 def mask_variants(
-    path: Path, photo_size: tuple[int, int], latent_size: int, *, crop: str, flip: bool, seed: int, number: int
+    path: Path, photo_size: tuple[int, int], latent_size: int, boxes: Sequence[Box], *, flip: bool = False
 ) -> list[torch.Tensor]:
-    """The mask of every view that `photo_variants` gives with the same arguments, cropped and mirrored as it is.
+    """The mask of every view that `photo_variants` gives of the same boxes, cropped and mirrored as it is.
 
     Each is float32 `[1, latent_size, latent_size]` in [0, 1], 1 where the subject is. photo_size is width and height.
     Raises PhotoError for a file that is no sound PNG, does not have its photo's proportions, or shows no subject.
     """
+    grey = _read_mask(path, photo_size)
+    return _with_mirrored([_mask_tensor(grey, latent_size, box) for box in boxes], flip)
+
+
+def _read_mask(path: Path, photo_size: tuple[int, int]) -> Image.Image:
+    """A mask in 0 to 255 at its photo's size."""
     with _opened(path) as image:
         # A person may have painted it at another size, but not over another crop of the photo.
         if abs(image.width * photo_size[1] - image.height * photo_size[0]) > max(*photo_size, *image.size):
@@ -83,8 +136,7 @@ def mask_variants(
         grey = grey_mask(image).resize(photo_size, Image.Resampling.BILINEAR)
     if grey.getextrema()[1] == 0:
         raise PhotoError(f"{path} is black everywhere: it shows no subject.", hint="paint it white, or delete it")
-    views = [_mask_tensor(grey, latent_size, *place) for place in _crop_places(crop, seed, number)]
-    return _with_mirrored(views, flip)
+    return grey
 
 
 def _with_mirrored(views: list[torch.Tensor], flip: bool) -> list[torch.Tensor]:
@@ -104,18 +156,10 @@ def grey_mask(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _mask_tensor(grey: Image.Image, latent_size: int, across: float, down: float) -> torch.Tensor:
-    box = crop_box(grey.width, grey.height, across, down)
+def _mask_tensor(grey: Image.Image, latent_size: int, box: Box) -> torch.Tensor:
     # The mean over the pixels beneath each latent: a latent at the edge counts as much as it shows of the subject.
     small = grey.resize((latent_size, latent_size), Image.Resampling.BOX, box=box)
     return torch.from_numpy(np.asarray(small).copy()).unsqueeze(0).float() / 255
-
-
-def _crop_places(crop: str, seed: int, number: int) -> list[list[float]]:
-    """Where the crops of one photo lie, (across, down) in [0, 1] each."""
-    if crop != "random":
-        return [[0.5, 0.5]]
-    return [torch.rand(2, generator=generator_for(seed, "crop", number, view)).tolist() for view in range(RANDOM_CROPS)]
 
 
 def _opened(path: Path) -> Image.Image:

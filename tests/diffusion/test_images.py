@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dbcli.diffusion.images import RANDOM_CROPS, Posterior, crop_box, photo_variants, to_image, to_tensor
+from dbcli.diffusion.images import RANDOM_CROPS, Posterior, crop_box, crop_boxes, photo_variants, to_image, to_tensor
 
 
 def test_a_wide_picture_loses_its_sides_and_is_not_squashed() -> None:
@@ -39,19 +39,18 @@ def test_values_outside_the_range_are_clipped() -> None:
 def test_flips_double_the_views_and_mirror_them(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     Image.frombytes("RGB", (8, 8), bytes(range(192))).save(path)
-    plain, mirrored = photo_variants(path, 8, crop="center", flip=True, seed=0, number=0)
+    plain, mirrored = photo_variants(path, 8, flip=True)
     assert torch.equal(plain.flip(-1), mirrored)
 
 
 def test_random_crops_follow_the_seed(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     Image.linear_gradient("L").resize((16, 64)).convert("RGB").save(path)
-    one = photo_variants(path, 8, crop="random", flip=False, seed=1, number=0)
-    same = photo_variants(path, 8, crop="random", flip=False, seed=1, number=0)
-    other = photo_variants(path, 8, crop="random", flip=False, seed=2, number=0)
-    assert len(one) == RANDOM_CROPS
-    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    one, same, other = (crop_boxes("random", 16, 64, seed=seed, number=0) for seed in (1, 1, 2))
+    assert one == same != other
+    views = photo_variants(path, 8, one)
+    assert len(views) == RANDOM_CROPS
+    assert not any(torch.equal(views[0], view) for view in views[1:])
 
 
 def test_a_posterior_draws_mean_plus_deviation_times_noise() -> None:
@@ -59,3 +58,34 @@ def test_a_posterior_draws_mean_plus_deviation_times_noise() -> None:
     drawn = posterior.draw([1, 0], torch.tensor([4.0, 2.0]).view(2, 1, 1, 1))
     # 2 + 0.25 * 4 = 3 and 1 + 0.5 * 2 = 2
     assert drawn.flatten().tolist() == [3.0, 2.0]
+
+
+def masked_photo(folder: Path, subject: tuple[int, int, int, int]) -> Path:
+    """The mask of a photo of 200 x 100 px with its subject in one rectangle."""
+    mask = Image.new("L", (200, 100))
+    mask.paste(255, subject)
+    mask.save(folder / "mask.png")
+    return folder / "mask.png"
+
+
+def test_a_crop_around_the_subject_holds_it_and_little_else(tmp_path: Path) -> None:
+    # 32 x 32 fields of 6.25 x 3.125 px: the rectangle lies on their edges.
+    mask = masked_photo(tmp_path, (150, 25, 175, 50))
+    boxes = crop_boxes("subject", 200, 100, seed=0, number=0, mask=mask)
+    assert len(boxes) == RANDOM_CROPS and len(set(boxes)) == RANDOM_CROPS
+    for left, top, right, bottom in boxes:
+        # The subject's 25 px take 60 to 90 % of the side.
+        assert 25 / 0.9 - 1e-6 <= right - left <= 25 / 0.6 + 1e-6
+        assert right - left == pytest.approx(bottom - top)
+        assert 0 <= left <= 150 + 1.4 and 175 - 1.4 <= right <= 200 and 0 <= top <= 25 + 1.4 and bottom >= 50 - 1.4
+
+
+def test_a_subject_as_large_as_the_photo_is_cropped_to_the_largest_square(tmp_path: Path) -> None:
+    for left, top, right, bottom in crop_boxes(
+        "subject", 200, 100, seed=0, number=0, mask=masked_photo(tmp_path, (0, 0, 200, 100))
+    ):
+        assert (top, bottom, right - left) == (0, 100, 100)
+
+
+def test_without_a_mask_the_crop_around_the_subject_is_the_centre() -> None:
+    assert crop_boxes("subject", 200, 100, seed=0, number=0) == [(50, 0, 150, 100)]

@@ -80,8 +80,12 @@ def add_subject(
         ),
     ] = None,
     mask: Annotated[
-        bool, typer.Option("--mask", help="Find the subject in each photo, so that backgrounds are not learnt.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--mask/--no-mask",
+            help="Find the subject in each photo, so that backgrounds are not learnt; by default on the embedded base.",
+        ),
+    ] = None,
     caption: Annotated[
         bool | None,
         typer.Option(

@@ -29,7 +29,7 @@ class AddRequest:
     class_noun: str | None
     token: str | None
     dataset: Path | None
-    mask: bool
+    mask: bool | None
     caption: bool | None
     allow_collision: bool
 

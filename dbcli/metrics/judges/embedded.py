@@ -8,11 +8,13 @@ that small soft images are all alike to it. Its first edition was a small ViT; a
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from dbcli.errors import JudgeMissing
 from dbcli.metrics.judges.architectures import (
@@ -24,9 +26,12 @@ from dbcli.metrics.judges.architectures import (
 )
 from dbcli.metrics.judges.files import JudgeFiles, sha256_of
 from dbcli.metrics.judges.judge import Encoder
-from dbcli.metrics.judges.preprocessing import read_preprocessing
+from dbcli.metrics.judges.preprocessing import Squashing, read_preprocessing
+from dbcli.metrics.judges.shared_parts import Maps
 
 KINDS = ("tiny-dino", "tiny-clip")
+# Pixels a side of the photos that `load_maps` looks at, and the stages whose maps it gives: 24 and 12 places a side.
+MAPS_PX, MAP_STAGES = 384, (4, 6)
 
 
 def locate(kind: str, source: str | None = None) -> JudgeFiles:
@@ -57,13 +62,11 @@ def _image_judge(folder: Path, device: str) -> Encoder:
     """`tiny-dino`: features [N, D] are (pooled - mean) / spread, with both from `features.safetensors`."""
     import timm
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _config(folder)
     if _is_first_edition(folder):
         seen = read_preprocessing(folder / "preprocess.json")
         return replace(transformers_vit(folder, config, device), model="tiny-dino", preprocessing=seen)
-    network: Any = timm.create_model(config["architecture"], pretrained=False, num_classes=0)
-    network.load_state_dict(read_state(folder / "model.safetensors"), strict=True)
-    network = network.float().eval().to(device)
+    network = _image_network(folder, config, device)
     statistics = {name: value.float().to(device) for name, value in read_state(folder / "features.safetensors").items()}
     return Encoder(
         config["model"],
@@ -78,10 +81,44 @@ def _image_judge(folder: Path, device: str) -> Encoder:
     )
 
 
+def load_maps(device: str = "cpu") -> Maps:
+    """What `shared_parts` compares: the maps of `tiny-dino`'s network with 16 and 32 px to a place, of whole photos."""
+    folder = locate("tiny-dino").weights.parent
+    network = _image_network(folder, _config(folder), device)
+    seen = read_preprocessing(folder / "preprocess.json")
+    prepare = Squashing(MAPS_PX, seen.mean, seen.std)
+
+    @torch.inference_mode()
+    def maps(photos: Sequence[Image.Image]) -> list[torch.Tensor]:
+        rows: list[list[torch.Tensor]] = []
+        for photo in photos:
+            values, found = network.bn1(network.conv_stem(prepare([photo]).to(device))), []
+            for place, stage in enumerate(network.blocks):
+                values = stage(values)
+                if place in MAP_STAGES:
+                    found.append(values.float().cpu())
+            rows.append(found)
+        return [torch.cat(stage) for stage in zip(*rows, strict=True)]
+
+    return maps
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def _image_network(folder: Path, config: Mapping[str, Any], device: str) -> Any:
+    import timm
+
+    network: Any = timm.create_model(config["architecture"], pretrained=False, num_classes=0)
+    network.load_state_dict(read_state(folder / "model.safetensors"), strict=True)
+    return network.float().eval().to(device)
+
+
 def _is_first_edition(folder: Path) -> bool:
     """Whether a folder of `tiny-dino` holds the ViT that it once was."""
-    config = folder / "config.json"
-    return config.is_file() and "model_type" in json.loads(config.read_text(encoding="utf-8"))
+    return (folder / "config.json").is_file() and "model_type" in _config(folder)
 
 
 def _matched_with_texts(folder: Path, device: str) -> Encoder:

@@ -194,7 +194,10 @@ class ImageSettings(Section):
     resolution: Whole | None = Field(
         default=None, ge=32, le=4096, multiple_of=8, description="pixels per side; the base's own if left out"
     )
-    crop: Literal["center", "random"] = Field(default="center", description="which square of a photo is used")
+    crop: Literal["center", "random", "subject"] = Field(
+        default="center",
+        description="which square of a photo is used; subject: the one around its mask, the centre where it has none",
+    )
     flip: bool = Field(default=False, description="mirror half of the photos; not for things with writing on them")
     templates: Annotated[list[SubjectTemplate], BeforeValidator(_as_one)] = Field(
         default=["a photo of a {identifier} {class}", "a {identifier} {class}"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from dbcli.metrics.judges.masking import ClassMask
 
+# The photos of one subject and its class noun -> their masks, mode L and of their size; None where nothing is found.
+DraftMasks = Callable[[Sequence["Image.Image"], str], list["Image.Image | None"]]
 # An image and the class noun of what it shows -> a caption that says the noun.
 DraftCaption = Callable[["Image.Image", str], str]
 
@@ -39,7 +41,7 @@ BY_HAND = {
 class Annotators:
     """The models that were asked for."""
 
-    mask: ClassMask | None = None
+    masks: DraftMasks | None = None
     caption: DraftCaption | None = None
 
 
@@ -54,12 +56,13 @@ class Annotated:
 
 
 def load_annotators(
-    layout: Layout, *, mask: bool = False, caption: bool | None = None, offline: bool = False
+    layout: Layout, *, mask: bool | None = None, caption: bool | None = None, offline: bool = False
 ) -> Annotators:
-    """CLIPSeg for masks, and what writes captions: on the embedded base its own judge, on every other one BLIP.
+    """What draws masks and writes captions: on the embedded base its own judges, on every other one CLIPSeg and BLIP.
 
-    `caption` None writes them wherever that costs no download, unless images.caption_share is 0. Raises MissingError
-    (exit 4) with the ways out where a model that was requested is missing.
+    `mask` None draws them on the embedded base, unless images.mask_loss is 1; `caption` None writes them wherever that
+    costs no download, unless images.caption_share is 0. Raises MissingError (exit 4) with the ways out where a model
+    that was requested is missing.
     """
     sources = judge_sources(layout)
     by_judge = load_settings(layout).is_embedded and "caption" not in sources
@@ -71,16 +74,19 @@ def load_annotators(
             hint = f"a local copy in dreambooth.yaml:\n  judges:\n    {name}: /path/to/folder\n  {BY_HAND[name]}"
             raise MissingError(error.message.replace("The judge", "The model for"), hint=hint) from error
 
+    images = resolve_profile(layout)[1].images
     if caption is None:
-        wanted = resolve_profile(layout)[1].images.caption_share > 0
-        caption = wanted and (by_judge or _is_here(sources.get("caption")))
+        caption = images.caption_share > 0 and (by_judge or _is_here(sources.get("caption")))
+    by_likeness = load_settings(layout).is_embedded and "mask" not in sources
+    if mask is None:
+        mask = images.mask_loss < 1 and by_likeness
     if not (mask or caption):
         return Annotators()
     from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.judges.masking import load_mask
 
+    masks = (_embedded_masks() if by_likeness else _clipseg(loaded)) if mask else None
     draft = (_embedded_captions() if by_judge else _blip(loaded)) if caption else None
-    return Annotators(loaded("mask", load_mask) if mask else None, draft)
+    return Annotators(masks, draft)
 
 
 def _is_here(source: str | None) -> bool:
@@ -101,6 +107,22 @@ def _blip(loaded: Callable[..., Any]) -> DraftCaption:
     return lambda image, noun: str(captioner([image])[0])
 
 
+def _clipseg(loaded: Callable[..., Any]) -> DraftMasks:
+    from dbcli.metrics.judges.masking import load_mask
+
+    mask: ClassMask = loaded("mask", load_mask)
+    return lambda photos, noun: [mask.of(photo, noun) for photo in photos]
+
+
+def _embedded_masks() -> DraftMasks:
+    """What the photos have in common, as the embedded judge of subjects sees it."""
+    from dbcli.metrics.judges.embedded import load_maps
+    from dbcli.metrics.judges.shared_parts import draft_masks
+
+    maps = load_maps()
+    return lambda photos, noun: draft_masks(maps, photos)
+
+
 def _embedded_captions() -> DraftCaption:
     """The colour behind the thing, as the embedded judge sees it: the scenes that it names in photos are wrong ones."""
     from dbcli.metrics.judges.loading import load_judge
@@ -115,16 +137,14 @@ def _embedded_captions() -> DraftCaption:
 def annotate(layout: Layout, subject: Subject, annotators: Annotators, progress: Progress) -> Annotated:
     """Writes masks and captions for the photos of a subject that have none; what a person made stays."""
     done = Annotated()
-    paths = verify_photos(layout, subject) if annotators.mask or annotators.caption else []
-    work = len(paths) * ((annotators.mask is not None) + (annotators.caption is not None))
-    if not work:
+    paths = verify_photos(layout, subject) if annotators.masks or annotators.caption else []
+    work = (annotators.masks is not None) + len(paths) * (annotators.caption is not None)
+    if not work or not paths:
         return done
     with progress.stage(f"Looking for the {subject.class_noun}", work) as stage:
-        if annotators.mask is not None:
-            for path, mask in zip(paths, mask_paths(layout, subject), strict=True):
-                if mask is None:
-                    _draw_mask(layout, subject, path, annotators.mask, done)
-                stage.advance()
+        if annotators.masks is not None:
+            _draw_masks(layout, subject, paths, annotators.masks, done)
+            stage.advance()
         if annotators.caption is not None:
             drafts: list[str | None] = []
             for path, caption in zip(paths, captions_of(layout, subject), strict=True):
@@ -153,15 +173,22 @@ def _draft(path: Path, subject: Subject, caption: DraftCaption) -> str:
     return with_subject(caption(_opened(path), subject.class_noun), subject)
 
 
-def _draw_mask(layout: Layout, subject: Subject, path: Path, mask: ClassMask, done: Annotated) -> None:
-    image = mask.of(_opened(path), subject.class_noun)
-    if image is None:
-        done.notes.append(f"{path.name}: no {subject.class_noun} was found, so it gets no mask and counts as a whole")
+def _draw_masks(layout: Layout, subject: Subject, paths: Sequence[Path], drafts: DraftMasks, done: Annotated) -> None:
+    wanted = [path for path, mask in zip(paths, mask_paths(layout, subject), strict=True) if mask is None]
+    if not wanted:
         return
-    layout.masks_dir(subject.name).mkdir(exist_ok=True)
-    target = layout.masks_dir(subject.name) / path.name
-    write_bytes(target, png_bytes(image))
-    done.masks.append(target)
+    # All photos, for what they have in common is what counts.
+    drawn = dict(zip(paths, drafts([_opened(path) for path in paths], subject.class_noun), strict=True))
+    for path in wanted:
+        image = drawn[path]
+        if image is None:
+            what = f"no {subject.class_noun} was found, so it gets no mask and counts as a whole"
+            done.notes.append(f"{path.name}: {what}")
+            continue
+        layout.masks_dir(subject.name).mkdir(exist_ok=True)
+        target = layout.masks_dir(subject.name) / path.name
+        write_bytes(target, png_bytes(image))
+        done.masks.append(target)
 
 
 def _opened(path: Path) -> Image.Image:

@@ -116,7 +116,7 @@ class _Images:
 
     def photos(self, subject: Subject, number: int) -> list[list[int]]:
         """Reads a subject's photos; each one's views, by index."""
-        from dbcli.diffusion.images import mask_variants, photo_variants
+        from dbcli.diffusion.images import crop_boxes, mask_variants, photo_variants
 
         layout, images, seed = self.run.layout, self.run.profile.images, self.run.profile.train.seed
         masks = mask_paths(layout, subject) if images.mask_loss < 1 else [None for _ in subject.photos]
@@ -124,12 +124,13 @@ class _Images:
         photos = []
         for place, (path, entry, mask) in enumerate(files):
             # The same for a photo and its mask, so that both are cropped and mirrored alike.
-            photo = number * 100_000 + place
-            views = photo_variants(path, self.resolution, crop=images.crop, flip=images.flip, seed=seed, number=photo)
+            size, photo = (entry.width, entry.height), number * 100_000 + place
+            boxes = crop_boxes(images.crop, *size, seed=seed, number=photo, mask=mask)
+            views = photo_variants(path, self.resolution, boxes, flip=images.flip)
             indices = list(range(len(self.pixels), len(self.pixels) + len(views)))
             if mask is not None:
-                size, latents = (entry.width, entry.height), self.resolution // self.vae_factor
-                found = mask_variants(mask, size, latents, crop=images.crop, flip=images.flip, seed=seed, number=photo)
+                latents = self.resolution // self.vae_factor
+                found = mask_variants(mask, size, latents, boxes, flip=images.flip)
                 self.masks.update(zip(indices, found, strict=True))
             self.pixels.extend(views)
             photos.append(indices)
@@ -171,5 +172,5 @@ def class_pixels(file: Path, resolution: int) -> torch.Tensor:
     """A class image as float32 `[3, resolution, resolution]` in [-1, 1]."""
     from dbcli.diffusion.images import photo_variants
 
-    views: list[torch.Tensor] = photo_variants(file, resolution, crop="center", flip=False, seed=0, number=0)
+    views: list[torch.Tensor] = photo_variants(file, resolution)
     return views[0]

@@ -13,7 +13,15 @@ from PIL import Image
 
 from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.conditioning import FrozenPrompts
-from dbcli.diffusion.images import RANDOM_CROPS, Posterior, grey_mask, mask_variants, photo_variants
+from dbcli.diffusion.images import (
+    RANDOM_CROPS,
+    Box,
+    Posterior,
+    crop_boxes,
+    grey_mask,
+    mask_variants,
+    photo_variants,
+)
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
@@ -22,7 +30,9 @@ from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs
 from dbcli.errors import PhotoError
 from tests.diffusion import tiny_models
 
-CENTRE = {"crop": "center", "flip": False, "seed": 0, "number": 0}
+
+def whole(width: int, height: int) -> list[Box]:
+    return crop_boxes("center", width, height, seed=0, number=0)
 
 
 def mask_file(path: Path, rows: list[list[int]]) -> Path:
@@ -33,22 +43,22 @@ def mask_file(path: Path, rows: list[list[int]]) -> Path:
 def test_a_latent_counts_as_much_as_it_shows_of_the_subject(tmp_path: Path) -> None:
     # 4 x 4 pixels on 2 x 2 latents: 4, 2, 1 and 0 of their four pixels are white.
     rows = [[255, 255, 255, 255], [255, 255, 0, 0], [255, 0, 0, 0], [0, 0, 0, 0]]
-    (mask,) = mask_variants(mask_file(tmp_path / "m.png", rows), (4, 4), 2, **CENTRE)
+    (mask,) = mask_variants(mask_file(tmp_path / "m.png", rows), (4, 4), 2, whole(4, 4))
     assert mask.shape == (1, 2, 2)
     assert torch.allclose(mask[0], torch.tensor([[1.0, 0.5], [0.25, 0.0]]), atol=1 / 255)
 
 
-@pytest.mark.parametrize("crop", ["center", "random"])
+@pytest.mark.parametrize("crop", ["center", "random", "subject"])
 def test_a_mask_is_cropped_and_mirrored_as_its_photo(tmp_path: Path, crop: str) -> None:
     # A photo that is its own mask: every view of the one must show what the same view of the other shows.
     image = Image.new("L", (64, 32))
     image.paste(255, (20, 4, 44, 20))
     image.convert("RGB").save(tmp_path / "photo.png")
     image.save(tmp_path / "mask.png")
-    how = {"crop": crop, "flip": True, "seed": 3, "number": 7}
-    views = photo_variants(tmp_path / "photo.png", 32, **how)
-    masks = mask_variants(tmp_path / "mask.png", (64, 32), 8, **how)
-    assert len(views) == len(masks) == 2 * (RANDOM_CROPS if crop == "random" else 1)
+    boxes = crop_boxes(crop, 64, 32, seed=3, number=7, mask=tmp_path / "mask.png")
+    views = photo_variants(tmp_path / "photo.png", 32, boxes, flip=True)
+    masks = mask_variants(tmp_path / "mask.png", (64, 32), 8, boxes, flip=True)
+    assert len(views) == len(masks) == 2 * (1 if crop == "center" else RANDOM_CROPS)
     for view, mask in zip(views, masks, strict=True):
         seen = torch.nn.functional.avg_pool2d((view[:1] + 1) / 2, 4)
         assert float((seen - mask).abs().max()) < 0.15
@@ -57,7 +67,7 @@ def test_a_mask_is_cropped_and_mirrored_as_its_photo(tmp_path: Path, crop: str) 
 
 def test_a_mask_may_be_painted_at_another_size(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "m.png", [[255, 0], [255, 0]])
-    (mask,) = mask_variants(path, (40, 40), 2, **CENTRE)
+    (mask,) = mask_variants(path, (40, 40), 2, whole(40, 40))
     assert mask[0, :, 0].min() > 0.8 and mask[0, :, 1].max() < 0.2
 
 
@@ -76,7 +86,7 @@ def test_a_background_of_nearly_black_in_sixteen_bits_counts_nearly_nothing(tmp_
     values = np.full((4, 4), 300, dtype=np.uint16)
     values[:, :2] = 65_535
     Image.fromarray(values).save(tmp_path / "m.png")
-    (mask,) = mask_variants(tmp_path / "m.png", (4, 4), 2, **CENTRE)
+    (mask,) = mask_variants(tmp_path / "m.png", (4, 4), 2, whole(4, 4))
     assert torch.allclose(mask[0], torch.tensor([[1.0, 300 / 65_535]] * 2), atol=1e-6)
 
 
@@ -88,7 +98,7 @@ def test_a_mask_that_cannot_be_meant_is_named(
     tmp_path: Path, rows: list[list[int]], size: tuple[int, int], message: str
 ) -> None:
     with pytest.raises(PhotoError, match=message):
-        mask_variants(mask_file(tmp_path / "m.png", rows), size, 2, **CENTRE)
+        mask_variants(mask_file(tmp_path / "m.png", rows), size, 2, whole(*size))
 
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
