@@ -9,10 +9,12 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
@@ -140,11 +142,17 @@ def pooled_captions(run: Run) -> tuple[Tensor, Tensor]:
     return pooled, torch.tensor([index[caption] for caption in captions])
 
 
-def make_matched(run: Run, seconds: float) -> Matched:
-    """Train `tiny-clip` against the locked text encoder of the base, or go on with it."""
+def make_matched(run: Run, seconds: float, warm_start: Path | None = None) -> Matched:
+    """Train `tiny-clip` against the locked text encoder of the base, or go on with it.
+
+    `warm_start` is the folder of an earlier `tiny-clip`, for a text encoder that has learnt on since.
+    """
     torch.manual_seed(run.seed)
     module = Matched(run).to(run.device).train()
-    if (saved := load_checkpoint(run.path("clip.pt"))) is not None:
+    if warm_start is not None:
+        module.image.load_state_dict(load_file(warm_start / "model.safetensors"))
+        module.text_projection.load_state_dict(load_file(warm_start / "text_projection.safetensors"))
+    elif (saved := load_checkpoint(run.path("clip.pt"))) is not None:
         # the image tower of the first CLIP already sees; only its partner changes
         towers = {name[6:]: value for name, value in saved["clip"].items() if name.startswith("image.")}
         module.image.load_state_dict(towers)
@@ -174,9 +182,10 @@ def main() -> None:
     """Train the judge."""
     options = parser(main.__doc__ or "")
     options.add_argument("--seconds", type=float, help="its budget, all sittings together")
+    options.add_argument("--warm-start", type=Path, help="the folder of an earlier tiny-clip to begin from")
     arguments = options.parse_args()
     run = run_from(arguments)
-    make_matched(run, arguments.seconds or run.size.judge_seconds)
+    make_matched(run, arguments.seconds or run.size.judge_seconds, arguments.warm_start)
 
 
 if __name__ == "__main__":

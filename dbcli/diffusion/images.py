@@ -58,7 +58,7 @@ def crop_boxes(crop: str, width: int, height: int, *, seed: int, number: int, ma
         generators = [generator_for(seed, "crop", number, view) for view in range(RANDOM_CROPS)]
         if mask is None or crop == "random":
             return [crop_box(width, height, *torch.rand(2, generator=one).tolist()) for one in generators]
-        found = _subject_box(_read_mask(mask, (width, height)))
+        found = _subject_box(mask_in_photo(mask, (width, height)))
         return [_around(found, width, height, torch.rand(3, generator=one).tolist()) for one in generators]
     return [crop_box(width, height)]
 
@@ -108,8 +108,8 @@ def photo_variants(path: Path, resolution: int, boxes: Sequence[Box] = (), *, fl
     Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its images as.
     """
     with _opened(path) as image:
-        views = [to_tensor(image, resolution, box) for box in boxes or [None]]
-    return _with_mirrored(views, flip)
+        views = [to_tensor(image, resolution, box) for box in boxes or [crop_box(*image.size)]]
+    return with_mirrored(views, flip)
 
 
 def mask_variants(
@@ -120,12 +120,12 @@ def mask_variants(
     Each is float32 `[1, latent_size, latent_size]` in [0, 1], 1 where the subject is. photo_size is width and height.
     Raises PhotoError for a file that is no sound PNG, does not have its photo's proportions, or shows no subject.
     """
-    grey = _read_mask(path, photo_size)
-    return _with_mirrored([_mask_tensor(grey, latent_size, box) for box in boxes], flip)
+    grey = mask_in_photo(path, photo_size)
+    return with_mirrored([_mask_tensor(grey, latent_size, box) for box in boxes], flip)
 
 
-def _read_mask(path: Path, photo_size: tuple[int, int]) -> Image.Image:
-    """A mask in 0 to 255 at its photo's size."""
+def mask_in_photo(path: Path, photo_size: tuple[int, int]) -> Image.Image:
+    """A mask at its photo's size, 0 to 255; raises PhotoError as `mask_variants` does."""
     with _opened(path) as image:
         # A person may have painted it at another size, but not over another crop of the photo.
         if abs(image.width * photo_size[1] - image.height * photo_size[0]) > max(*photo_size, *image.size):
@@ -139,7 +139,8 @@ def _read_mask(path: Path, photo_size: tuple[int, int]) -> Image.Image:
     return grey
 
 
-def _with_mirrored(views: list[torch.Tensor], flip: bool) -> list[torch.Tensor]:
+def with_mirrored(views: list[torch.Tensor], flip: bool) -> list[torch.Tensor]:
+    """Views, and behind them their mirror images where they are wanted."""
     return views + [view.flip(-1) for view in views] if flip else views
 
 

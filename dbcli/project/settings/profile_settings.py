@@ -218,6 +218,13 @@ class ImageSettings(Section):
         le=1,
         description="weight of the background in the loss of a photo with a mask; 1: masks are not used",
     )
+    cutouts: Whole = Field(
+        default=0,
+        ge=0,
+        le=11,
+        description="on how many plain colours a photo with a mask is shown, too, its subject cut out; each counts as "
+        "one more photo",
+    )
 
     @model_validator(mode="before")
     @classmethod

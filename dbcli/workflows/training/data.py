@@ -67,11 +67,12 @@ def encode_data(run: RunContext, base: Base, class_images: Sequence[Sequence[Cla
     read = _Images(run, run.resolution(base), base.vae_factor)
     subjects = []
     for number, (subject, of_class) in enumerate(zip(run.subjects, class_images, strict=True)):
-        photos, sentences = read.photos(subject, number), read.sentences(subject)
+        shown = read.photos(subject, number)
+        sentences = read.sentences(subject, [one.caption for one in shown])
         for place, own in enumerate(of_class):
             files, prompt = [read.class_image(one) for one in own.files], read.prompt(own.prompt)
             sentences[place] = replace(sentences[place], class_images=files, class_prompt=prompt)
-        subjects.append(SubjectData(photos, sentences))
+        subjects.append(SubjectData([one.views for one in shown], sentences))
     with run.progress.stage("Encoding images", len(read.pixels)) as stage:
 
         def on_batch(count: int) -> None:
@@ -80,10 +81,11 @@ def encode_data(run: RunContext, base: Base, class_images: Sequence[Sequence[Cla
                 raise Interrupted("Stopped while encoding images.")
 
         images = encode(base.vae, read.pixels, on_batch=on_batch)
-    background, views = run.profile.images.mask_loss, [views for one in subjects for views in one.photos]
+    background = run.profile.images.mask_loss
     if read.masks:
-        masked = sum(first in read.masks for first, *_ in views)
-        run.progress.note(f"masks of {masked} of {len(views)} photos; outside them the loss weight is {background:g}")
+        photos = sum(len(subject.photos) for subject in run.subjects)
+        note = f"masks of {read.masked} of {photos} photos; outside them the loss weight is {background:g}"
+        run.progress.note(note)
     return TrainingData(images, read.prompts, subjects, loss_weights(read.masks, images, background))
 
 
@@ -102,9 +104,32 @@ def loss_weights(masks: Mapping[int, torch.Tensor], images: Posterior, backgroun
     return weights
 
 
+@dataclass(frozen=True)
+class _Photo:
+    """A photo, its size (width, height), its mask, and its number among those of all subjects."""
+
+    path: Path
+    size: tuple[int, int]
+    mask: Path | None
+    number: int
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a row may show: a photo, or its subject cut out; its views, by index, and what is said of it."""
+
+    views: list[int]
+    caption: str | None
+
+
+def _on(subject: Subject, colour: str) -> str:
+    article = "an" if colour[0] in "aeiou" else "a"
+    return f"a {{{subject.name}}} on {article} {colour} background"
+
+
 @dataclass
 class _Images:
-    """What is read so far: views of images, distinct prompts, and the masks of those views that have one."""
+    """What is read so far: views of images, prompts, masks of views that have one, and how many photos have one."""
 
     run: RunContext
     resolution: int
@@ -112,39 +137,58 @@ class _Images:
     pixels: list[torch.Tensor] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     masks: dict[int, torch.Tensor] = field(default_factory=dict)
+    masked: int = 0
     _class_images: dict[Path, int] = field(default_factory=dict)
 
-    def photos(self, subject: Subject, number: int) -> list[list[int]]:
-        """Reads a subject's photos; each one's views, by index."""
-        from dbcli.diffusion.images import crop_boxes, mask_variants, photo_variants
-
-        layout, images, seed = self.run.layout, self.run.profile.images, self.run.profile.train.seed
+    def photos(self, subject: Subject, number: int) -> list[_Shown]:
+        """Reads a subject's photos, and those with a mask cut out, too."""
+        layout, images = self.run.layout, self.run.profile.images
         masks = mask_paths(layout, subject) if images.mask_loss < 1 else [None for _ in subject.photos]
         files = zip(verify_photos(layout, subject), subject.photos, masks, strict=True)
-        photos = []
+        shown, cut_out = [], []
         for place, (path, entry, mask) in enumerate(files):
-            # The same for a photo and its mask, so that both are cropped and mirrored alike.
-            size, photo = (entry.width, entry.height), number * 100_000 + place
-            boxes = crop_boxes(images.crop, *size, seed=seed, number=photo, mask=mask)
-            views = photo_variants(path, self.resolution, boxes, flip=images.flip)
-            indices = list(range(len(self.pixels), len(self.pixels) + len(views)))
+            photo = _Photo(path, (entry.width, entry.height), mask, number * 100_000 + place)
+            shown.append(_Shown(self._views(photo), entry.caption))
             if mask is not None:
-                latents = self.resolution // self.vae_factor
-                found = mask_variants(mask, size, latents, boxes, flip=images.flip)
-                self.masks.update(zip(indices, found, strict=True))
-            self.pixels.extend(views)
-            photos.append(indices)
-        return photos
+                self.masked += 1
+                cut_out += [_Shown(self._views(photo, one), _on(subject, one)) for one in self._colours(photo)]
+        return shown + cut_out
 
-    def sentences(self, subject: Subject) -> list[SentenceData]:
+    def _views(self, photo: _Photo, colour: str | None = None) -> list[int]:
+        """Reads every view of a photo, or of its subject on a colour, with its mask; their indices."""
+        from dbcli.diffusion.cutouts import ground, opacity_variants
+        from dbcli.diffusion.images import crop_boxes, mask_variants, photo_variants
+
+        images, seed = self.run.profile.images, self.run.profile.train.seed
+        # The same for a photo and its mask, so that both are cropped and mirrored alike.
+        boxes = crop_boxes(images.crop, *photo.size, seed=seed, number=photo.number, mask=photo.mask)
+        views = photo_variants(photo.path, self.resolution, boxes, flip=images.flip)
+        if colour is not None and photo.mask is not None:
+            opacities = opacity_variants(photo.mask, photo.size, boxes, self.resolution, flip=images.flip)
+            behind = ground(self.resolution, colour, seed=seed, number=photo.number)
+            views = [view * shown + behind * (1 - shown) for view, shown in zip(views, opacities, strict=True)]
+        indices = list(range(len(self.pixels), len(self.pixels) + len(views)))
+        if photo.mask is not None:
+            latents = self.resolution // self.vae_factor
+            found = mask_variants(photo.mask, photo.size, latents, boxes, flip=images.flip)
+            self.masks.update(zip(indices, found, strict=True))
+        self.pixels.extend(views)
+        return indices
+
+    def _colours(self, photo: _Photo) -> list[str]:
+        from dbcli.diffusion.cutouts import colours_of
+
+        return colours_of(self.run.profile.train.seed, photo.number, self.run.profile.images.cutouts)
+
+    def sentences(self, subject: Subject, captions: Sequence[str | None]) -> list[SentenceData]:
         """The sentences of a subject, as they stand for each of its photos with its caption and without."""
         from dbcli.diffusion.training.batches import SentenceData
 
         images = self.run.profile.images
 
         def prompts(template: str, *, captioned: bool) -> list[int]:
-            captions = [entry.caption if captioned else None for entry in subject.photos]
-            return [self.prompt(instance_prompt(subject, one, template, images.templates)) for one in captions]
+            used = [caption if captioned else None for caption in captions]
+            return [self.prompt(instance_prompt(subject, one, template, images.templates)) for one in used]
 
         # Only prompts that come up: how many are encoded at once decides last bits of each.
         return [
