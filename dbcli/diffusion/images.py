@@ -17,7 +17,7 @@ RANDOM_CROPS = 8
 # A crop around the subject: the share of its side that the subject takes, and how far its centre may move, in sides.
 SUBJECT_SHARE, SUBJECT_SHIFT = (0.6, 0.9), 0.07
 # Where masks are looked at to find the subject's box: their side, the least value that counts, the share cut each side.
-BOX_PX, BOX_LEAST, BOX_CUT = 32, 0.45, 0.03
+BOX_PX, BOX_LEAST, BOX_CUT = 64, 0.45, 0.03
 # Images that the autoencoder encodes together.
 ENCODE_BATCH = 4
 

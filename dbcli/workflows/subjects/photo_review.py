@@ -18,7 +18,11 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from dbcli.diffusion.images import Box
     from dbcli.metrics.photo_faults import Look
+    from dbcli.project.settings.profile_settings import ImageSettings
 
 # Every 1.x base and the embedded one; a 2.x base at 768 px is set by `resolution` in dreambooth.yaml.
 USUAL_RESOLUTION, EMBEDDED_RESOLUTION = 512, 128
@@ -53,9 +57,9 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
     """Looks at the first photos of a subject and writes `contact-sheet.png` beside its record.
 
     `names` are what a person knows the photos by, one a photo. Where a photo has a mask, that says how large its
-    subject is.
+    subject is, and with images.crop: subject the sheet shows the first square around it.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     from dbcli.metrics.photo_faults import look_at
     from dbcli.reports.contact_sheet import Crop, draw_contact_sheet
@@ -63,20 +67,23 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
     paths = photo_paths(layout, subject)[:MOST_PHOTOS]
     looks: list[Look] = []
     squares = []
-    resolution = training_resolution(layout)
+    resolution, images = training_resolution(layout), resolve_profile(layout)[1].images
     with progress.stage("Checking the photos", len(paths)) as stage:
         for path, mask in zip(paths, mask_paths(layout, subject), strict=False):
             with Image.open(path, formats=("PNG",)) as opened:
                 photo = opened.convert("RGB")
             look = look_at(photo, resolution)
-            looks.append(look if mask is None else replace(look, subject_share=_masked_share(mask)))
-            square = ImageOps.fit(photo, (resolution, resolution), Image.Resampling.LANCZOS)
+            box = _square(photo, images, mask, len(looks))
+            looks.append(look if mask is None else replace(look, subject_share=_masked_share(mask, photo.size, box)))
+            square = photo.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
             square.thumbnail((LARGEST_TILE_PX, LARGEST_TILE_PX))
             squares.append(square)
             stage.advance()
     # Folders of two cameras may both hold an IMG_0001.JPG.
     shown = list(names)[: len(paths)] if len(set(names)) == len(names) else [path.name for path in paths]
-    faults = photo_faults(shown, looks, resolution)
+    fitted = images.crop == "subject"
+    whole = [name for name, look in zip(shown, looks, strict=True) if fitted and look.subject_share is not None]
+    faults = photo_faults(shown, looks, resolution, around_subject=whole)
     crops = [
         Crop(square, name, [fault.label for fault in faults if name in fault.photos])
         for name, square in zip(shown, squares, strict=True)
@@ -94,8 +101,10 @@ def training_resolution(layout: Layout) -> int:
     return chosen or (EMBEDDED_RESOLUTION if settings.is_embedded else USUAL_RESOLUTION)
 
 
-def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -> list[PhotoFault]:
-    """Every fault of a set of photos, the worst kinds first."""
+def photo_faults(
+    names: Sequence[str], looks: Sequence[Look], resolution: int, *, around_subject: Sequence[str] = ()
+) -> list[PhotoFault]:
+    """Every fault of a set of photos, the worst kinds first; those `around_subject` are not cropped to their centre."""
     from dbcli.metrics.photo_faults import BLURRED, BRIGHT, DARK, SMALL_SUBJECT, near_duplicates, same_background
 
     alone = [
@@ -127,7 +136,10 @@ def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -
         ("too-light", [look.darkest > BRIGHT for look in looks], "too light", "almost everything is white"),
         (
             "much-cropped",
-            [look.short_side_px / max(look.width, look.height) < KEPT_BY_CROP for look in looks],
+            [
+                name not in around_subject and look.short_side_px / max(look.width, look.height) < KEPT_BY_CROP
+                for name, look in zip(names, looks, strict=True)
+            ],
             "much is cropped",
             "the centre crop leaves out over a third of it; is the whole subject inside?",
         ),
@@ -151,15 +163,26 @@ def photo_faults(names: Sequence[str], looks: Sequence[Look], resolution: int) -
     return faults
 
 
-def _masked_share(path: Path) -> float:
-    """The share of a mask's middle square that is white, 0 to 1."""
+def _square(photo: Image.Image, images: ImageSettings, mask: Path | None, number: int) -> Box:
+    """The square of a photo that training sees, or the first one of several around the subject; else the centre."""
+    if images.crop != "subject" or mask is None:
+        side = min(photo.size)
+        left, top = (photo.width - side) / 2, (photo.height - side) / 2
+        return left, top, left + side, top + side
+    from dbcli.diffusion.images import crop_boxes
+
+    boxes: list[Box] = crop_boxes("subject", photo.width, photo.height, seed=0, number=number, mask=mask)
+    return boxes[0]
+
+
+def _masked_share(path: Path, photo_size: tuple[int, int], box: Box) -> float:
+    """The share of a square of a photo that is white in its mask, 0 to 1."""
     from PIL import Image, ImageStat
 
-    from dbcli.diffusion.images import grey_mask
-    from dbcli.metrics.photo_faults import middle_square
+    from dbcli.diffusion.images import mask_in_photo
 
-    with Image.open(path) as mask:
-        return float(ImageStat.Stat(middle_square(grey_mask(mask))).mean[0]) / 255
+    seen = mask_in_photo(path, photo_size).resize((64, 64), Image.Resampling.BOX, box=box)
+    return float(ImageStat.Stat(seen).mean[0]) / 255
 
 
 def _joined(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:

@@ -101,6 +101,7 @@ def test_bars_and_a_small_subject_are_told_with_what_to_do(layout: Layout) -> No
 
 @pytest.mark.parametrize(("side", "small"), [(64, True), (128, False)])
 def test_a_mask_says_how_large_the_subject_is_before_any_background(layout: Layout, side: int, small: bool) -> None:
+    save_settings(layout, ProjectSettings(base="tiny", profile="full"))
     textured(1, (512, 256)).save(layout.root.parent / "a.png")
     added = store_subject(layout, "dog", "dog", [layout.root.parent / "a.png"])
     mask = Image.new("L", (512, 256))
@@ -121,3 +122,23 @@ def test_the_sheet_shows_the_pixels_that_training_has(layout: Layout) -> None:
     save_settings(layout, ProjectSettings(base="tiny", resolution=512))
     with Image.open(review_photos(layout, list_subjects(layout)[0], ["a.png"], Silence()).sheet) as sheet:
         assert np.ptp(np.asarray(sheet.convert("L"))[100:180, 60:160]) > 60
+
+
+def test_a_square_around_the_mask_shows_a_small_subject_large_and_loses_none_of_it(layout: Layout) -> None:
+    # Red, 40 of 512 x 256 px, far from the centre: the centre crop would lose it.
+    photo = textured(5, (512, 256))
+    photo.paste((255, 0, 0), (440, 100, 480, 140))
+    given = layout.root.parent / "given"
+    given.mkdir()
+    photo.save(given / "a.png")
+    added = store_subject(layout, "dog", "dog", [given])
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (440, 100, 480, 140))
+    layout.masks_dir("dog").mkdir()
+    mask.save(layout.masks_dir("dog") / "0001.png")
+    review = review_photos(layout, added.subject, added.source_names, Silence())
+    assert not {"small-subject", "much-cropped"} & {fault.kind for fault in review.faults}
+    sheet = np.asarray(Image.open(review.sheet).convert("RGB")).astype(int)
+    red = (sheet[..., 0] > 200) & (sheet[..., 1:].max(-1) < 60)
+    # 60 to 90 % of a tile of 192 px a side.
+    assert 0.55**2 < red.sum() / 192**2 < 0.95**2
