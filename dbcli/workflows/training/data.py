@@ -68,7 +68,7 @@ def encode_data(run: RunContext, base: Base, class_images: Sequence[Sequence[Cla
     subjects = []
     for number, (subject, of_class) in enumerate(zip(run.subjects, class_images, strict=True)):
         shown = read.photos(subject, number)
-        sentences = read.sentences(subject, [one.caption for one in shown])
+        sentences = read.sentences(subject, shown)
         for place, own in enumerate(of_class):
             files, prompt = [read.class_image(one) for one in own.files], read.prompt(own.prompt)
             sentences[place] = replace(sentences[place], class_images=files, class_prompt=prompt)
@@ -116,10 +116,14 @@ class _Photo:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What a row may show: a photo, or its subject cut out; its views, by index, and what is said of it."""
+    """What a row may show: a photo, or its subject cut out; its views, by index, and what is said of it.
+
+    A cutout is never shown without its caption: the sentence alone belongs to the photos.
+    """
 
     views: list[int]
     caption: str | None
+    is_cutout: bool = False
 
 
 def _on(subject: Subject, colour: str) -> str:
@@ -151,7 +155,7 @@ class _Images:
             shown.append(_Shown(self._views(photo), entry.caption))
             if mask is not None:
                 self.masked += 1
-                cut_out += [_Shown(self._views(photo, one), _on(subject, one)) for one in self._colours(photo)]
+                cut_out += [_Shown(self._views(photo, one), _on(subject, one), True) for one in self._colours(photo)]
         return shown + cut_out
 
     def _views(self, photo: _Photo, colour: str | None = None) -> list[int]:
@@ -180,14 +184,14 @@ class _Images:
 
         return colours_of(self.run.profile.train.seed, photo.number, self.run.profile.images.cutouts)
 
-    def sentences(self, subject: Subject, captions: Sequence[str | None]) -> list[SentenceData]:
+    def sentences(self, subject: Subject, shown: Sequence[_Shown]) -> list[SentenceData]:
         """The sentences of a subject, as they stand for each of its photos with its caption and without."""
         from dbcli.diffusion.training.batches import SentenceData
 
         images = self.run.profile.images
 
         def prompts(template: str, *, captioned: bool) -> list[int]:
-            used = [caption if captioned else None for caption in captions]
+            used = [one.caption if captioned or one.is_cutout else None for one in shown]
             return [self.prompt(instance_prompt(subject, one, template, images.templates)) for one in used]
 
         # Only prompts that come up: how many are encoded at once decides last bits of each.
