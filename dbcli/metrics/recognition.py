@@ -15,8 +15,8 @@ from dbcli.metrics.scores import mean_pairwise_cosine, mean_pairwise_within
 
 # Fewer scenes than these, and chance alone is right too often.
 LEAST_SCENES = 3
-# Nearer to the photos than this share of the class's images: all of them where they are ten or fewer.
-CLASS_QUANTILE = 0.9
+# Nearer to the photos than this share of the class's images: all of them where they are five or fewer.
+CLASS_QUANTILE = 0.8
 # From this share of copies on a prompt, a subject or a checkpoint is said to copy its photos.
 COPYING_SHARE = 0.5
 
@@ -61,8 +61,8 @@ def identified(
 
     It has to be nearer to the subject's photos than the class's images are, and nearer to them than to the photos of
     each of `others`. So drawn is held against drawn and photo against photo: a drawn image is nearer to any drawn one
-    than to a photo, whatever they show. Of more than ten images of the class one in ten may be nearer, so that an odd
-    one does not decide; about one in ten would pass by chance. A tie is not identified. None without photos, or where
+    than to a photo, whatever they show. Of more than five images of the class one in five may be nearer, so that odd
+    ones do not decide; about one in five would pass by chance. A tie is not identified. None without photos, or where
     there is nothing to be taken for.
     """
     rivals = [rows for rows in others if len(rows)]

@@ -14,7 +14,7 @@ LEARNT_SHARE, PARTLY_SHARE = 2 / 3, 1 / 3
 # How far towards the photos images have to come from where the class is, the photos among themselves being 1.
 LEAST_GAIN = 0.05
 # So many images have to be nearer to the photos than the base's class: before, it means nothing that it went along.
-LEAST_MOVED = 1 / 2
+LEAST_MOVED = 2 / 3
 # Fewer scenes than these, in images that show the subject, and the photos have grown stronger than the prompt.
 LEAST_SCENE_SHARE = 0.5
 COPYING_SHARE = 0.5
@@ -137,12 +137,13 @@ def _of_class(name: str, class_noun: str, counts: Counts) -> str | None:
 
 
 def _advice(state: State, counts: Counts, steps: int | None) -> str:
-    if state in ("not learnt yet", "partly learnt"):
-        more = "" if steps is None else f" (--steps {_rounded(steps * MORE)})"
-        return f"Try more steps{more}, or a class noun that the base draws well."
+    more, fewer = ("" if steps is None else f" (--steps {_rounded(steps * by)})" for by in (MORE, FEWER))
     if state == "overtrained":
-        fewer = "" if steps is None else f" (--steps {_rounded(steps * FEWER)})"
         return f"Try fewer steps{fewer} or an earlier checkpoint."
+    if state == "not learnt yet" and _has_lost_scenes(counts):
+        return f"More steps do not bring lost scenes back: try fewer{fewer}, or a lower rate."
+    if state in ("not learnt yet", "partly learnt"):
+        return f"Try more steps{more}, or a class noun that the base draws well."
     if counts.places and counts.in_place < LEARNT_SHARE * counts.places:
         return "Where the prompt is not followed, try another seed or a little more guidance."
     return ""
