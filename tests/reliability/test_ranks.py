@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.reliability.conftest import JOB, ON_CPU, RUN
+from tests.reliability import conftest
+from tests.reliability.conftest import ON_CPU, RUN
 from tests.reliability.processes import Ended, ForkServer, Process, events, record
 
 pytestmark = pytest.mark.timeout(600)
 NewProject = Callable[[], Path]
+# One set of class images, whose batches the processes share out.
+JOB = [*conftest.JOB, "--set=prior.template=a photo of a {class}"]
 SCORE = ("eval", "--judge", "tiny", "--suite", "demo", "--count", 2)
 # The order in which rows of a batch are summed is all that differs; AdamW's step is at most its rate, 1e-4.
 LOSS_BOUND, WEIGHT_BOUND = 2e-6, 1e-6
@@ -27,6 +30,14 @@ FULL = [
     *("--set=prior.images=2", "--set=prior.steps=2", "--set=prior.batch_size=2", "--set=draw.steps=2"),
     "--set=train.checkpoint_every=2",
 ]
+
+
+@pytest.fixture(scope="module")
+def alone(server: ForkServer, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which one process did JOB."""
+    project = Path(shutil.copytree(template, tmp_path_factory.mktemp("alone") / "project"))
+    server.run(project, *JOB, ON_CPU).check(0)
+    return project
 
 
 def launched(
@@ -75,7 +86,8 @@ def farthest_weights(one: Path, other: Path) -> float:
 
 
 def images(project: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (project / "reg").rglob("*.png")}
+    folder = project / "reg"
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.png")}
 
 
 def with_images(project: Path, other: Path) -> Path:
