@@ -325,12 +325,12 @@ def train(run: Run, trainer: Trainer, seconds: float) -> None:
     write_autoencoder(run, trainer)
 
 
-def make_autoencoder(run: Run, seconds: float | None = None, channels: int = LATENT_CHANNELS) -> None:
+def make_autoencoder(run: Run, seconds: float | None = None) -> None:
     """Train the autoencoder of a run, or go on with it; `seconds` counts all sittings together."""
     make_corpus(run)
     make_photographs(run)
     torch.manual_seed(run.seed)
-    train(run, Trainer(run, new_autoencoder(run, channels)), seconds or run.size.autoencoder_seconds)
+    train(run, Trainer(run, new_autoencoder(run)), seconds or run.size.autoencoder_seconds)
 
 
 def main() -> None:
@@ -338,13 +338,12 @@ def main() -> None:
     options: argparse.ArgumentParser = parser(main.__doc__ or "")
     options.add_argument("--seconds", type=float, help="budget of computing time, all sittings together")
     options.add_argument("--compact", type=Path, help="only write the checkpoint here, small, to go on with elsewhere")
-    options.add_argument("--channels", type=int, default=LATENT_CHANNELS, help="of its latents")
     arguments = options.parse_args()
     run = run_from(arguments)
     if arguments.compact is not None:
-        save_checkpoint(arguments.compact, Trainer(run, new_autoencoder(run, arguments.channels)).compact())
+        save_checkpoint(arguments.compact, Trainer(run, new_autoencoder(run)).compact())
     else:
-        make_autoencoder(run, arguments.seconds, arguments.channels)
+        make_autoencoder(run, arguments.seconds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the latents are to be: fixed beforehand, because a small autoencoder trained jointly loses colour first.
 
 The first eight of the 24 channels are those of the first edition: its own encoder's, on the picture shrunk to 64 px (or
-those of an encoder of 128 px that learnt them, see `first_channels.py`), so that a UNet that knows them can be gone on
+those of an encoder of 128 px that learnt them), so that a UNet that knows them can be gone on
 with; or, for a base made from nothing, a block PCA of 4 x 4 pixels of the same. The others are the strongest
 components, in blocks of 8 x 8 pixels, of what the first leave unsaid.
 """

@@ -12,7 +12,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from pretraining.autoencoder import SILENT_SHARE, new_autoencoder, psnr, roughen
 from pretraining.autoencoder_losses import hinge, patch_discriminator, pixel_loss
 from pretraining.base import new_unet, widened
-from pretraining.first_channels import first_channels
 from pretraining.latents import Targets, principal
 from pretraining.measure_autoencoder import as_seen, gradient_energy
 from pretraining.progress import Stop
@@ -162,22 +161,6 @@ def test_a_unet_of_the_first_edition_draws_the_same_in_its_channels_and_nothing_
         expected = earlier(latents[:, :FIRST_CHANNELS], time, states).sample
     torch.testing.assert_close(drawn[:, :FIRST_CHANNELS], expected)
     assert drawn[:, FIRST_CHANNELS:].abs().max() == 0
-
-
-def test_an_autoencoder_kept_to_its_first_channels_encodes_and_decodes_them_as_before(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    run = Run(tmp_path, TOY, 0, torch.device("cpu"), bfloat16=False)
-    whole, first = new_autoencoder(run).eval(), new_autoencoder(run, FIRST_CHANNELS).eval()
-    first.load_state_dict(first_channels(whole.state_dict()))
-    pixels = smooth_pixels(2, 128)
-    with torch.no_grad():
-        expected, latents = whole.encode(pixels).latent_dist.mode(), first.encode(pixels).latent_dist.mode()
-        torch.testing.assert_close(latents, expected[:, :FIRST_CHANNELS])
-        alone = expected.clone()
-        alone[:, FIRST_CHANNELS:] = 0
-        # One convolution at a time: norms carry what happens at the edge into the whole picture.
-        seen, wanted = first.decoder.conv_in(latents), whole.decoder.conv_in(whole.post_quant_conv(alone))
-    torch.testing.assert_close(seen[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1])
 
 
 def test_a_signal_is_a_wish_to_stop_within_its_context_and_the_usual_end_after_it() -> None:

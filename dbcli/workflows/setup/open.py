@@ -26,6 +26,7 @@ DEFAULT_BASE = "sd-v1-4"
 # What a project of an earlier release may stand on, by the hash of the embedded base it began with.
 EARLIER_EDITIONS = {
     "7f5f7799b227b40e4b2b059ab5ef893bb6034b37dd81dfa1f1dd1f5e534ddb71": "tiny's first edition (64 px, release 0.1)",
+    "cd83d47f815f585a425e55d583fd86aa6ab8f95431c40a6575d4b12ec731f0bc": "tiny as it was before the release of 0.2",
 }
 
 
