@@ -76,7 +76,8 @@ def test_every_choice_of_a_project_is_its_own(trained_project: Path) -> None:
     context.params = {"project": trained_project}
     assert completion.subjects(context, "") == ["dog"]
     assert completion.runs(context, "") == ["0001-dog"]
-    assert len(completion.class_image_sets(context, "dog")) == 1
+    # One for each sentence that photos are taught with.
+    assert len(completion.class_image_sets(context, "dog")) == 2
 
 
 def test_outside_a_project_completion_is_silent(tmp_path: Path) -> None:

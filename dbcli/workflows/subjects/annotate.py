@@ -178,9 +178,9 @@ def _draw_masks(layout: Layout, subject: Subject, paths: Sequence[Path], drafts:
     if not wanted:
         return
     # All photos, for what they have in common is what counts.
-    drawn = dict(zip(paths, drafts([_opened(path) for path in paths], subject.class_noun), strict=True))
+    masks = dict(zip(paths, drafts([_opened(path) for path in paths], subject.class_noun), strict=True))
     for path in wanted:
-        image = drawn[path]
+        image = masks[path]
         if image is None:
             what = f"no {subject.class_noun} was found, so it gets no mask and counts as a whole"
             done.notes.append(f"{path.name}: {what}")

@@ -14,7 +14,7 @@ FOR_GOOD = {
     *(f"prior.{key}" for key in ("guidance", "sampler", "timesteps", "seed", "precision", "folder")),
     *(f"lora.{key}" for key in ("rank", "alpha", "targets", "text_targets", "dropout", "dora")),
     *("inversion.vectors", "inversion.initializer"),
-    *(f"images.{key}" for key in ("resolution", "crop", "flip", "templates", "caption_share", "mask_loss")),
+    *(f"images.{key}" for key in ("resolution", "crop", "flip", "templates", "caption_share", "mask_loss", "cutouts")),
 }
 
 
