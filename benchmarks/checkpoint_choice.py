@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dbcli.metrics.dataset import DatasetSubject, read_dataset
+
 # The pictures of one checkpoint: few steps of a sampler that needs few, so that five subjects take under half an hour.
 DRAW = ("draw.sampler=dpm++", "draw.steps=12", "prior.images=16")
 
@@ -32,15 +34,6 @@ class Job:
     suite: str
     count: int
     sets: tuple[str, ...] = DRAW
-
-
-@dataclass(frozen=True)
-class Photos:
-    """One subject to train on."""
-
-    name: str
-    class_noun: str
-    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -71,16 +64,14 @@ class Row:
     seconds: float
 
 
-def subjects_of(dataset: Path | None, names: Sequence[str], count: int) -> list[Photos]:
+def subjects_of(dataset: Path | None, names: Sequence[str], count: int) -> list[DatasetSubject]:
     """The named subjects, or the first `count` of different classes; the bundled ones without a dataset."""
     if dataset is None:
         from dbcli.workflows.demo import bundled_subjects
 
-        found = [Photos(one["name"], one["class"], tuple(one["files"])) for one in bundled_subjects()]
+        found = [DatasetSubject(one["name"], one["class"], tuple(one["files"])) for one in bundled_subjects()]
     else:
-        from dbcli.metrics.dataset import read_dataset
-
-        found = [Photos(one.name, one.class_noun, one.photos) for one in read_dataset(dataset).subjects]
+        found = list(read_dataset(dataset).subjects)
     if names:
         return [one for one in found if one.name in names]
     return list({one.class_noun: one for one in reversed(found)}.values())[::-1][:count]
@@ -102,7 +93,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
     ]
 
 
-def measured(subject: Photos, job: Job, folder: Path) -> Row:
+def measured(subject: DatasetSubject, job: Job, folder: Path) -> Row:
     """Trains one subject with probes in a project of its own, and scores each of its checkpoints."""
     from dbcli.project.files.layout import Layout
     from dbcli.project.runs.probe_files import load_probes
@@ -118,7 +109,7 @@ def measured(subject: Photos, job: Job, folder: Path) -> Row:
     began, quiet = time.perf_counter(), Silence()
     init_project(folder, job.base, None, offline=True)
     layout = Layout(folder.resolve())
-    add_subject(layout, subject.name, subject.class_noun, list(subject.files), "sks")
+    add_subject(layout, subject.name, subject.class_noun, list(subject.photos), "sks")
     # The embedded base's profiles keep the last checkpoint; here the choice itself is what is looked at.
     sets = [*job.sets, f"train.steps={job.steps}", "probe.judge=tiny", "probe.keep=best", "train.keep_checkpoints=999"]
     every = job.every or _planned_interval(plan_training(layout, TrainRequest([subject.name], sets=sets)).profile)
@@ -201,7 +192,7 @@ def markdown(rows: Sequence[Row], total: dict[str, Any], job: Job) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(subjects: Sequence[Photos], job: Job, work: Path) -> list[Row]:
+def run(subjects: Sequence[DatasetSubject], job: Job, work: Path) -> list[Row]:
     """Every subject's row, those that are finished read from the work folder."""
     import shutil
 

@@ -19,13 +19,15 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+
+from dbcli.metrics.dataset import DatasetSubject, read_dataset
 
 PLAIN = "a {identifier} {class}"
 SCENES = ("in the snow", "on the beach", "in space", "on grass", "in front of a brick wall")
@@ -39,15 +41,6 @@ JUDGE_PX, BATCH = 224, 32
 # Images -> features of each kind, [N, D], not standardised.
 Features = Callable[[Sequence[Image.Image]], dict[str, torch.Tensor]]
 MAPS, TOP = "maps", "top"
-
-
-@dataclass(frozen=True)
-class Photos:
-    """One subject: its photos, and the noun it is taught under."""
-
-    name: str
-    class_noun: str
-    files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -81,13 +74,10 @@ class Settings:
     sets: tuple[str, ...]
 
 
-def subjects_of(dataset: Path) -> list[Photos]:
+def subjects_of(dataset: Path) -> list[DatasetSubject]:
     """Every subject of a copy of google/dreambooth's dataset that has photos, by name."""
-    from dbcli.metrics.dataset import read_dataset
-
-    found = [
-        Photos(one.name, NOUNS.get(one.name, one.class_noun), one.photos) for one in read_dataset(dataset).subjects
-    ]
+    every = read_dataset(dataset).subjects
+    found = [replace(one, class_noun=NOUNS.get(one.name, one.class_noun)) for one in every]
     return sorted(found, key=lambda one: one.name)
 
 
@@ -182,7 +172,7 @@ def share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-def measured(subject: Photos, settings: Settings, judges: Mapping[str, Judge], work: Path) -> Row:
+def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, Judge], work: Path) -> Row:
     """Trains one subject in the project of all, draws it, and looks."""
     from dbcli.project.files.layout import Layout
     from dbcli.project.subjects.subject_store import list_subjects
@@ -201,7 +191,7 @@ def measured(subject: Photos, settings: Settings, judges: Mapping[str, Judge], w
     layout = Layout(folder.resolve())
     if subject.name not in [one.name for one in list_subjects(layout)]:
         added, _ = add_subject(
-            layout, subject.name, subject.class_noun, list(subject.files), IDENTIFIER, allow_collision=True
+            layout, subject.name, subject.class_noun, list(subject.photos), IDENTIFIER, allow_collision=True
         )
         annotate(layout, added.subject, load_annotators(layout, offline=True), quiet)
     # Probes change nothing of what the embedded base's profiles end with, and take their time.
@@ -214,7 +204,7 @@ def measured(subject: Photos, settings: Settings, judges: Mapping[str, Judge], w
     files = _drawn(layout, run, prompts)
     noun = f"a {subject.class_noun}"
     members, before = _drawn(layout, run, [noun])[noun], _drawn(layout, "base", [noun])[noun]
-    photos = {subject.name: list(subject.files)}
+    photos = {subject.name: list(subject.photos)}
     write_sheet(work / f"{subject.name}.png", {}, _squares(photos, work) | files | {f"{noun}, after": members})
     near, by_top = (partial(_near, judges[kind], subject.name) for kind in (MAPS, TOP))
     plain, *scenes = files.values()
@@ -283,7 +273,7 @@ def scenes_seen(files: Sequence[Path], noun: str) -> list[str]:
     return [texts[one] for one in nearest_texts(load_judge("tiny-clip"), opened(files), list(texts))]
 
 
-def run(subjects: Sequence[Photos], settings: Settings, judges: Mapping[str, Judge], work: Path) -> list[Row]:
+def run(subjects: Sequence[DatasetSubject], settings: Settings, judges: Mapping[str, Judge], work: Path) -> list[Row]:
     """Every subject's row, those that are finished read from the work folder."""
     rows = []
     for subject in subjects:
@@ -362,7 +352,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit("No subject of these names.")
     options.work.mkdir(parents=True, exist_ok=True)
     side_px, features = resolution_of(options.base), judge_features(options.judge or weights_of_package())
-    photos = {one.name: [square(file, side_px) for file in one.files] for one in every}
+    photos = {one.name: [square(file, side_px) for file in one.photos] for one in every}
     judges = {kind: Judge(features, kind, photos) for kind in (MAPS, TOP)}
     settings = Settings(options.base, tuple(options.sets))
     rows = run(chosen, settings, judges, options.work)

@@ -24,6 +24,11 @@ def cleaned(text: str) -> str:
     return " ".join(_CONTROL_WORDS.sub(" ", mended).split())
 
 
+def with_article(words: str) -> str:
+    """Return words with "a" before them, or "an" before a vowel."""
+    return f"an {words}" if words[:1].lower() in tuple("aeiou") else f"a {words}"
+
+
 def from_word(text: str, place: int) -> str:
     """Return the end of `text` from the beginning of the word that the character at `place` belongs to."""
     while 0 < place < len(text) and text[place].isalnum() and text[place - 1].isalnum():

@@ -15,7 +15,6 @@ from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.judges.masking import ClassMask
 from dbcli.metrics.pooling import mean_real, score_cells, score_intervals
 from dbcli.metrics.recognition import (
-    COPYING_SHARE,
     LEAST_SCENES,
     class_drift,
     copied,
@@ -34,6 +33,7 @@ from dbcli.metrics.scores import (
     mean_pairwise_within,
 )
 from dbcli.metrics.statistics import RESAMPLES, SEED
+from dbcli.metrics.verdict import COPYING_SHARE
 
 SCHEMA = 1
 

@@ -17,8 +17,6 @@ from dbcli.metrics.scores import mean_pairwise_cosine, mean_pairwise_within
 LEAST_SCENES = 3
 # Nearer to the photos than this share of the class's images: all of them where they are five or fewer.
 CLASS_QUANTILE = 0.8
-# From this share of copies on a prompt, a subject or a checkpoint is said to copy its photos.
-COPYING_SHARE = 0.5
 
 
 def likeness_beyond_class(images: torch.Tensor, class_images: torch.Tensor, photos: torch.Tensor) -> float | None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from dbcli.prompt_text import with_article
+
 # So many of the images have to show the subject for it to be learnt, and for it to be partly learnt.
 LEARNT_SHARE, PARTLY_SHARE = 2 / 3, 1 / 3
 # How far towards the photos images have to come from where the class is, the photos among themselves being 1.
@@ -17,6 +19,7 @@ LEAST_GAIN = 0.05
 LEAST_MOVED = 2 / 3
 # Fewer scenes than these, in images that show the subject, and the photos have grown stronger than the prompt.
 LEAST_SCENE_SHARE = 0.5
+# From this share of copies on a prompt, a subject or a checkpoint is said to copy its photos.
 COPYING_SHARE = 0.5
 # How far the class may follow the subject: of the way that the subject has gone from where the base's class was.
 CLASS_KEPT, CLASS_LOST = 1 / 3, 2 / 3
@@ -130,10 +133,10 @@ def _has_moved(counts: Counts) -> bool:
 def _of_class(name: str, class_noun: str, counts: Counts) -> str | None:
     if counts.drift is None or not _has_moved(counts):
         return None
-    article = "an" if class_noun[:1].lower() in "aeiou" else "a"
+    bare = with_article(class_noun)
     if counts.drift <= CLASS_KEPT:
-        return f"'{article} {class_noun}' still draws others"
-    return f"'{article} {class_noun}' {'has become' if counts.drift > CLASS_LOST else 'leans towards'} {name}"
+        return f"'{bare}' still draws others"
+    return f"'{bare}' {'has become' if counts.drift > CLASS_LOST else 'leans towards'} {name}"
 
 
 def _advice(state: State, counts: Counts, steps: int | None) -> str:

@@ -8,7 +8,7 @@ that small soft images are all alike to it. Its first edition was a small ViT; a
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,23 +82,20 @@ def _image_judge(folder: Path, device: str) -> Encoder:
 
 
 def load_maps(device: str = "cpu") -> Maps:
-    """What `shared_parts` compares: the maps of `tiny-dino`'s network with 16 and 32 px to a place, of whole photos."""
+    """What `shared_parts` compares: maps of `tiny-dino`'s network, of 16 and 32 px to a place, of a whole photo."""
     folder = locate("tiny-dino").weights.parent
     network = _image_network(folder, _config(folder), device)
     seen = read_preprocessing(folder / "preprocess.json")
     prepare = Squashing(MAPS_PX, seen.mean, seen.std)
 
     @torch.inference_mode()
-    def maps(photos: Sequence[Image.Image]) -> list[torch.Tensor]:
-        rows: list[list[torch.Tensor]] = []
-        for photo in photos:
-            values, found = network.bn1(network.conv_stem(prepare([photo]).to(device))), []
-            for place, stage in enumerate(network.blocks):
-                values = stage(values)
-                if place in MAP_STAGES:
-                    found.append(values.float().cpu())
-            rows.append(found)
-        return [torch.cat(stage) for stage in zip(*rows, strict=True)]
+    def maps(photo: Image.Image) -> list[torch.Tensor]:
+        values, found = network.bn1(network.conv_stem(prepare([photo]).to(device))), []
+        for place, stage in enumerate(network.blocks):
+            values = stage(values)
+            if place in MAP_STAGES:
+                found.append(values[0].float().cpu())
+        return found
 
     return maps
 

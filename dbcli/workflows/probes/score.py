@@ -125,8 +125,9 @@ class Panel:
         Preservation is DINO of the class's images to the photos, lower is better. The others are an evaluation's, over
         all subjects' images.
         """
-        from dbcli.metrics.recognition import COPYING_SHARE, share
+        from dbcli.metrics.recognition import share
         from dbcli.metrics.scores import mean_known, mean_matched_cosine, mean_pairwise_cosine
+        from dbcli.metrics.verdict import COPYING_SHARE
 
         seen = self.judges.dino.encode_images(list(images))
         scenes = [index for index, item in enumerate(items) if item.role == "scene"]

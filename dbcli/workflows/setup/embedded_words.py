@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from dbcli.hints import nearest
+from dbcli.prompt_text import with_article
 
 # They join the others, and are in every caption that the base was taught with.
 JOINING = frozenset(
@@ -64,7 +65,7 @@ class EmbeddedWords:
     @property
     def plain_backgrounds(self) -> list[str]:
         """A plain background of every colour, in words."""
-        return [f"on a{'n' if colour[0] in 'aeiou' else ''} {colour} background" for colour in self.colours]
+        return [f"on {with_article(colour)} background" for colour in self.colours]
 
     @property
     def usual_scenes(self) -> list[str]:

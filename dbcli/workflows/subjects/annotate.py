@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from dbcli.metrics.judges.masking import ClassMask
 
-# The photos of one subject and its class noun -> their masks, mode L and of their size; None where nothing is found.
-DraftMasks = Callable[[Sequence["Image.Image"], str], list["Image.Image | None"]]
+# A subject's photos, those of them that want a mask, by their places, and its class noun -> the masks of these, mode L
+# and of their photos' size; None where nothing is found.
+DraftMasks = Callable[[Sequence[Path], Sequence[int], str], Iterable["Image.Image | None"]]
 # An image and the class noun of what it shows -> a caption that says the noun.
 DraftCaption = Callable[["Image.Image", str], str]
 
@@ -37,12 +38,17 @@ BY_HAND = {
 }
 
 
+# Why one photo gets no mask by likeness.
+ALONE = "there is no other photo to compare it with"
+
+
 @dataclass(frozen=True)
 class Annotators:
     """The models that were asked for."""
 
     masks: DraftMasks | None = None
     caption: DraftCaption | None = None
+    why_no_mask: str = "no {noun} was found"
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ def load_annotators(
     costs no download, unless images.caption_share is 0. Raises MissingError (exit 4) with the ways out where a model
     that was requested is missing.
     """
-    sources = judge_sources(layout)
-    by_judge = load_settings(layout).is_embedded and "caption" not in sources
+    sources, is_embedded = judge_sources(layout), load_settings(layout).is_embedded
+    by_judge, by_likeness = (is_embedded and kind not in sources for kind in ("caption", "mask"))
 
     def loaded(name: str, load: Callable[..., Any]) -> Any:
         try:
@@ -77,7 +83,6 @@ def load_annotators(
     images = resolve_profile(layout)[1].images
     if caption is None:
         caption = images.caption_share > 0 and (by_judge or _is_here(sources.get("caption")))
-    by_likeness = load_settings(layout).is_embedded and "mask" not in sources
     if mask is None:
         mask = images.mask_loss < 1 and by_likeness
     if not (mask or caption):
@@ -86,7 +91,7 @@ def load_annotators(
 
     masks = (_embedded_masks() if by_likeness else _clipseg(loaded)) if mask else None
     draft = (_embedded_captions() if by_judge else _blip(loaded)) if caption else None
-    return Annotators(masks, draft)
+    return Annotators(masks, draft, ALONE) if by_likeness else Annotators(masks, draft)
 
 
 def _is_here(source: str | None) -> bool:
@@ -111,16 +116,20 @@ def _clipseg(loaded: Callable[..., Any]) -> DraftMasks:
     from dbcli.metrics.judges.masking import load_mask
 
     mask: ClassMask = loaded("mask", load_mask)
-    return lambda photos, noun: [mask.of(photo, noun) for photo in photos]
+    return lambda paths, wanted, noun: (mask.of(_opened(paths[place]), noun) for place in wanted)
 
 
 def _embedded_masks() -> DraftMasks:
     """What the photos have in common, as the embedded judge of subjects sees it."""
     from dbcli.metrics.judges.embedded import load_maps
-    from dbcli.metrics.judges.shared_parts import draft_masks
+    from dbcli.metrics.judges.shared_parts import FEWEST, draft_masks
 
     maps = load_maps()
-    return lambda photos, noun: draft_masks(maps, photos)
+
+    def drafts(paths: Sequence[Path], wanted: Sequence[int], noun: str) -> Iterable[Image.Image | None]:
+        return [None] * len(wanted) if len(paths) < FEWEST else draft_masks(maps, map(_opened, paths), wanted)
+
+    return drafts
 
 
 def _embedded_captions() -> DraftCaption:
@@ -137,14 +146,22 @@ def _embedded_captions() -> DraftCaption:
 def annotate(layout: Layout, subject: Subject, annotators: Annotators, progress: Progress) -> Annotated:
     """Writes masks and captions for the photos of a subject that have none; what a person made stays."""
     done = Annotated()
-    paths = verify_photos(layout, subject) if annotators.masks or annotators.caption else []
-    work = (annotators.masks is not None) + len(paths) * (annotators.caption is not None)
-    if not work or not paths:
+    if annotators.masks is None and annotators.caption is None:
         return done
-    with progress.stage(f"Looking for the {subject.class_noun}", work) as stage:
-        if annotators.masks is not None:
-            _draw_masks(layout, subject, paths, annotators.masks, done)
-            stage.advance()
+    paths = verify_photos(layout, subject)
+    unmasked = [place for place, mask in enumerate(mask_paths(layout, subject)) if mask is None]
+    wanted = unmasked if annotators.masks is not None else []
+    work = len(wanted) + len(paths) * (annotators.caption is not None)
+    with progress.stage(f"Looking for the {subject.class_noun}", max(1, work)) as stage:
+        if annotators.masks is not None and wanted:
+            masks = annotators.masks(paths, wanted, subject.class_noun)
+            for place, image in zip(wanted, masks, strict=True):
+                if image is None:
+                    why = annotators.why_no_mask.format(noun=subject.class_noun)
+                    done.notes.append(f"{paths[place].name}: {why}, so it gets no mask and counts as a whole")
+                else:
+                    done.masks.append(_write_mask(layout, subject, paths[place].name, image))
+                stage.advance()
         if annotators.caption is not None:
             drafts: list[str | None] = []
             for path, caption in zip(paths, captions_of(layout, subject), strict=True):
@@ -173,22 +190,11 @@ def _draft(path: Path, subject: Subject, caption: DraftCaption) -> str:
     return with_subject(caption(_opened(path), subject.class_noun), subject)
 
 
-def _draw_masks(layout: Layout, subject: Subject, paths: Sequence[Path], drafts: DraftMasks, done: Annotated) -> None:
-    wanted = [path for path, mask in zip(paths, mask_paths(layout, subject), strict=True) if mask is None]
-    if not wanted:
-        return
-    # All photos, for what they have in common is what counts.
-    masks = dict(zip(paths, drafts([_opened(path) for path in paths], subject.class_noun), strict=True))
-    for path in wanted:
-        image = masks[path]
-        if image is None:
-            what = f"no {subject.class_noun} was found, so it gets no mask and counts as a whole"
-            done.notes.append(f"{path.name}: {what}")
-            continue
-        layout.masks_dir(subject.name).mkdir(exist_ok=True)
-        target = layout.masks_dir(subject.name) / path.name
-        write_bytes(target, png_bytes(image))
-        done.masks.append(target)
+def _write_mask(layout: Layout, subject: Subject, name: str, mask: Image.Image) -> Path:
+    target = layout.masks_dir(subject.name) / name
+    target.parent.mkdir(exist_ok=True)
+    write_bytes(target, png_bytes(mask))
+    return target
 
 
 def _opened(path: Path) -> Image.Image:

@@ -68,8 +68,9 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
     looks: list[Look] = []
     squares = []
     resolution, images = training_resolution(layout), resolve_profile(layout)[1].images
+    masks = mask_paths(layout, subject) if images.mask_loss < 1 else [None for _ in subject.photos]
     with progress.stage("Checking the photos", len(paths)) as stage:
-        for path, mask in zip(paths, mask_paths(layout, subject), strict=False):
+        for path, mask in zip(paths, masks, strict=False):
             with Image.open(path, formats=("PNG",)) as opened:
                 photo = opened.convert("RGB")
             look = look_at(photo, resolution)
@@ -81,9 +82,9 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
             stage.advance()
     # Folders of two cameras may both hold an IMG_0001.JPG.
     shown = list(names)[: len(paths)] if len(set(names)) == len(names) else [path.name for path in paths]
-    fitted = images.crop == "subject"
-    whole = [name for name, look in zip(shown, looks, strict=True) if fitted and look.subject_share is not None]
-    faults = photo_faults(shown, looks, resolution, around_subject=whole)
+    fitted = zip(shown, masks, strict=False) if images.crop == "subject" else ()
+    around = [name for name, mask in fitted if mask is not None]
+    faults = photo_faults(shown, looks, resolution, around_subject=around)
     crops = [
         Crop(square, name, [fault.label for fault in faults if name in fault.photos])
         for name, square in zip(shown, squares, strict=True)

@@ -13,6 +13,7 @@ from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import verify_photos
+from dbcli.prompt_text import with_article
 from dbcli.workflows.class_images.generate import ClassImages
 from dbcli.workflows.run_context import RunContext
 
@@ -126,11 +127,6 @@ class _Shown:
     is_cutout: bool = False
 
 
-def _on(subject: Subject, colour: str) -> str:
-    article = "an" if colour[0] in "aeiou" else "a"
-    return f"a {{{subject.name}}} on {article} {colour} background"
-
-
 @dataclass
 class _Images:
     """What is read so far: views of images, prompts, masks of views that have one, and how many photos have one."""
@@ -155,7 +151,10 @@ class _Images:
             shown.append(_Shown(self._views(photo), entry.caption))
             if mask is not None:
                 self.masked += 1
-                cut_out += [_Shown(self._views(photo, one), _on(subject, one), True) for one in self._colours(photo)]
+                cut_out += [
+                    _Shown(self._views(photo, one), f"a {{{subject.name}}} on {with_article(one)} background", True)
+                    for one in self._colours(photo)
+                ]
         return shown + cut_out
 
     def _views(self, photo: _Photo, colour: str | None = None) -> list[int]:

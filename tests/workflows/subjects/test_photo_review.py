@@ -142,3 +142,23 @@ def test_a_square_around_the_mask_shows_a_small_subject_large_and_loses_none_of_
     red = (sheet[..., 0] > 200) & (sheet[..., 1:].max(-1) < 60)
     # 60 to 90 % of a tile of 192 px a side.
     assert 0.55**2 < red.sum() / 192**2 < 0.95**2
+
+
+def test_a_photo_without_a_mask_is_cropped_to_its_centre_however_plain_it_is(layout: Layout) -> None:
+    # What stands out from a plain ground says how large the subject is, not that a square was laid around it.
+    photo = Image.new("RGB", (512, 256), "white")
+    photo.paste((200, 30, 30), (226, 98, 286, 158))
+    assert "much-cropped" in {fault.kind for fault in reviewed(layout, {"a.png": photo}).faults}
+
+
+def test_masks_that_training_does_not_use_are_not_looked_at(layout: Layout) -> None:
+    photo = textured(5, (512, 256))
+    photo.save(layout.root.parent / "a.png")
+    added = store_subject(layout, "dog", "dog", [layout.root.parent / "a.png"])
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (440, 100, 480, 140))
+    layout.masks_dir("dog").mkdir()
+    mask.save(layout.masks_dir("dog") / "0001.png")
+    save_settings(layout, ProjectSettings(base="tiny", overrides={"images.mask_loss": 1}))
+    review = review_photos(layout, added.subject, added.source_names, Silence())
+    assert "much-cropped" in {fault.kind for fault in review.faults}
