@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dbcli.cli.terminal.questions import agrees_to, answer_to
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Refused, UsageError
 from dbcli.hints import quoted
@@ -57,7 +58,7 @@ class Invocation:
             return value
         proposal = default() if default is not None else None
         while self.may_ask:
-            answer: str = typer.prompt(question, default=proposal, err=True).strip()
+            answer = answer_to(question, proposal)
             try:
                 if check is not None:
                     check(answer)
@@ -78,7 +79,7 @@ class Invocation:
         """Whether a person agrees; --yes agrees beforehand, without a terminal nobody does."""
         if self.yes:
             return True
-        return self.may_ask and typer.confirm(question, err=True)
+        return self.may_ask and agrees_to(question)
 
 
 def of(context: typer.Context) -> Invocation:

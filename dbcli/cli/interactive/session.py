@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.interactive.conversation import HELP, SETTINGS, SWITCHES, Line, understood, with_setting
 from dbcli.cli.invocation import Invocation
+from dbcli.cli.terminal.questions import woken_for_signals
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted, UsageError
 
@@ -163,4 +164,5 @@ def _near(path: Path) -> Path:
 
 def _script(settings: str) -> str | None:
     """The next line of a script, None at its end."""
-    return sys.stdin.readline() or None
+    with woken_for_signals():
+        return sys.stdin.readline() or None
