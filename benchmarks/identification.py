@@ -9,6 +9,9 @@ its subject's own. The judge, EfficientNet-Lite0, is not shipped, and sees photo
 it looks twice, by the maps of its last block and by its top features, which mind more that small pictures are soft.
 Settings are to be chosen on one half of the subjects and reported on the other. A subject that is finished is not done
 again: the same command goes on where it was.
+
+With --script PATH diffusers' train_dreambooth.py trains in the program's place: the same photos, rows, steps, rate and
+number of class images, by the sentence that is drawn first.
 """
 
 from __future__ import annotations
@@ -16,22 +19,28 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
 from dbcli.metrics.dataset import DatasetSubject, read_dataset
 
+if TYPE_CHECKING:
+    from dbcli.project.files.layout import Layout
+
 PLAIN = "a {identifier} {class}"
 SCENES = ("in the snow", "on the beach", "in space", "on grass", "in front of a brick wall")
 SEEDS, FIRST_SEED = 4, 1
+# What the embedded base is drawn with, also where a script's folder is a base of its own.
+DRAWING = {"sampler": "ddim", "eta": 0.0, "steps": 25, "guidance": 3.0, "batch_size": 8}
 IDENTIFIER = "sks"
 # What the dataset calls "toy", which the embedded base does not know, in words that it does.
 NOUNS = {"duck_toy": "duck", "monster_toy": "stuffed animal", "rc_car": "car", "robot_toy": "robot"}
@@ -68,10 +77,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a row: the base, and settings beside the profile's."""
+    """What decides a row: the base, settings beside the profile's, the script that trains in the program's place."""
 
     base: str
     sets: tuple[str, ...]
+    script: str | None = None
 
 
 def subjects_of(dataset: Path) -> list[DatasetSubject]:
@@ -172,38 +182,24 @@ def share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, Judge], work: Path) -> Row:
-    """Trains one subject in the project of all, draws it, and looks."""
-    from dbcli.project.files.layout import Layout
-    from dbcli.project.subjects.subject_store import list_subjects
-    from dbcli.workflows.images.grids import write_sheet
-    from dbcli.workflows.progress import Silence
-    from dbcli.workflows.setup.open import init_project
-    from dbcli.workflows.subjects.annotate import annotate, load_annotators
-    from dbcli.workflows.subjects.manage import add_subject
-    from dbcli.workflows.training.plan import plan_training
-    from dbcli.workflows.training.request import TrainRequest
-    from dbcli.workflows.training.run import train_run
+@dataclass(frozen=True)
+class Trained:
+    """A subject's result: draws prompts with it and with the base as it was; seconds from start to weights."""
 
-    folder, quiet = work / "project", Silence()
-    if not folder.exists():
-        init_project(folder, settings.base, None, offline=True)
-    layout = Layout(folder.resolve())
-    if subject.name not in [one.name for one in list_subjects(layout)]:
-        added, _ = add_subject(
-            layout, subject.name, subject.class_noun, list(subject.photos), IDENTIFIER, allow_collision=True
-        )
-        annotate(layout, added.subject, load_annotators(layout, offline=True), quiet)
-    # Probes change nothing of what the embedded base's profiles end with, and take their time.
-    sets = ["probe.judge=off", *settings.sets]
-    began = time.perf_counter()
-    plan = plan_training(layout, TrainRequest([subject.name], sets=sets, allow_collision=True))
-    run = train_run(layout, plan, quiet, offline=True).name
-    seconds = time.perf_counter() - began
-    prompts = [PLAIN, *(f"{PLAIN} {scene}" for scene in SCENES)]
-    files = _drawn(layout, run, prompts)
+    draw: Callable[[Sequence[str]], dict[str, list[Path]]]
+    draw_before: Callable[[Sequence[str]], dict[str, list[Path]]]
+    plain: str
+    seconds: float
+
+
+def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, Judge], work: Path) -> Row:
+    """Trains one subject, draws it, and looks."""
+    from dbcli.workflows.images.grids import write_sheet
+
+    trained = (trained_by_script if settings.script else trained_by_program)(subject, settings, work)
+    files = trained.draw([trained.plain, *(f"{trained.plain} {scene}" for scene in SCENES)])
     noun = f"a {subject.class_noun}"
-    members, before = _drawn(layout, run, [noun])[noun], _drawn(layout, "base", [noun])[noun]
+    members, before = trained.draw([noun])[noun], trained.draw_before([noun])[noun]
     photos = {subject.name: list(subject.photos)}
     write_sheet(work / f"{subject.name}.png", {}, _squares(photos, work) | files | {f"{noun}, after": members})
     near, by_top = (partial(_near, judges[kind], subject.name) for kind in (MAPS, TOP))
@@ -223,8 +219,82 @@ def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, J
         near_scenes=near(in_scenes)[1],
         near_class_before=near(before)[1],
         near_class_after=near(members)[1],
-        train_seconds=round(seconds, 1),
+        train_seconds=round(trained.seconds, 1),
     )
+
+
+def trained_by_program(subject: DatasetSubject, settings: Settings, work: Path) -> Trained:
+    """As `dreambooth add-subject` and `dreambooth train` do, in the project of all."""
+    from dbcli.project.subjects.subject_store import list_subjects
+    from dbcli.workflows.progress import Silence
+    from dbcli.workflows.subjects.annotate import annotate, load_annotators
+    from dbcli.workflows.subjects.manage import add_subject
+    from dbcli.workflows.training.plan import plan_training
+    from dbcli.workflows.training.request import TrainRequest
+    from dbcli.workflows.training.run import train_run
+
+    layout, quiet = _project(work / "project", settings.base), Silence()
+    if subject.name not in [one.name for one in list_subjects(layout)]:
+        added, _ = add_subject(
+            layout, subject.name, subject.class_noun, list(subject.photos), IDENTIFIER, allow_collision=True
+        )
+        annotate(layout, added.subject, load_annotators(layout, offline=True), quiet)
+    # Probes change nothing of what the embedded base's profiles end with, and take their time.
+    sets = ["probe.judge=off", *settings.sets]
+    began = time.perf_counter()
+    plan = plan_training(layout, TrainRequest([subject.name], sets=sets, allow_collision=True))
+    run = train_run(layout, plan, quiet, offline=True).name
+    seconds = time.perf_counter() - began
+    return Trained(partial(_drawn, layout, run), partial(_drawn, layout, "base"), PLAIN, seconds)
+
+
+def trained_by_script(subject: DatasetSubject, settings: Settings, work: Path) -> Trained:
+    """As diffusers' train_dreambooth.py does: the photos as they are, and the sentence that is drawn."""
+    from dbcli.diffusion.bases.folder import embedded_folder
+    from dbcli.project.settings.profiles import load_profile
+
+    profile = load_profile("tiny")
+    base, noun = embedded_folder() if settings.base == "tiny" else Path(settings.base), f"a {subject.class_noun}"
+    plain, out = f"a {IDENTIFIER} {subject.class_noun}", work / f"{subject.name}-weights"
+    photos = work / f"{subject.name}-photos"
+    photos.mkdir(exist_ok=True)
+    for photo in subject.photos:
+        (photos / photo.name).write_bytes(photo.read_bytes())
+    options = {
+        "pretrained_model_name_or_path": base,
+        "instance_data_dir": photos,
+        "instance_prompt": plain,
+        "class_data_dir": work / f"{subject.name}-class-images",
+        "class_prompt": noun,
+        "num_class_images": profile["prior"]["images"],
+        "output_dir": out,
+        "resolution": resolution_of(settings.base),
+        "train_batch_size": profile["train"]["batch_size"],
+        "max_train_steps": profile["train"]["steps"],
+        "learning_rate": profile["train"]["learning_rate"],
+        "seed": 0,
+        **dict(one.split("=", 1) for one in settings.sets),
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    began = time.perf_counter()
+    command = [sys.executable, settings.script, "--with_prior_preservation", *words]
+    with open(work / f"{subject.name}.log", "wb") as log:
+        subprocess.run(command, stdout=log, stderr=log, check=True)
+    seconds = time.perf_counter() - began
+    after, before = (
+        _project(work / f"{subject.name}-{name}", str(at)) for name, at in (("after", out), ("before", base))
+    )
+    return Trained(partial(_drawn, after, "base"), partial(_drawn, before, "base"), plain, seconds)
+
+
+def _project(folder: Path, base: str) -> Layout:
+    """The project of a base, created if it is not there yet."""
+    from dbcli.project.files.layout import Layout
+    from dbcli.workflows.setup.open import init_project
+
+    if not folder.exists():
+        init_project(folder, base, None, offline=True)
+    return Layout(folder.resolve())
 
 
 def _near(judge: Judge, name: str, files: Sequence[Path]) -> tuple[float, float]:
@@ -241,7 +311,7 @@ def _drawn(layout: Any, run: str, prompts: Sequence[str]) -> dict[str, list[Path
     from dbcli.workflows.generation.request import GenerateRequest, RunSelection
     from dbcli.workflows.progress import Silence
 
-    request = GenerateRequest(prompts, RunSelection((run,)), {"count": SEEDS}, seed=FIRST_SEED)
+    request = GenerateRequest(prompts, RunSelection((run,)), {"count": SEEDS, **DRAWING}, seed=FIRST_SEED)
     images = generate(layout, request, Silence(), offline=True).images
     found: dict[str, list[Path]] = {}
     for image in images:
@@ -341,6 +411,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", default="tiny")
     parser.add_argument("--judge", type=Path, help="weights of EfficientNet-Lite0; else those of its package")
     parser.add_argument("--set", action="append", default=[], dest="sets", help="further settings, key=value")
+    parser.add_argument(
+        "--script", help="diffusers' train_dreambooth.py, to train in the program's place; --set are its options"
+    )
     parser.add_argument("--work", type=Path, required=True, help="a folder of its own: the project, rows and sheets")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
@@ -354,7 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     side_px, features = resolution_of(options.base), judge_features(options.judge or weights_of_package())
     photos = {one.name: [square(file, side_px) for file in one.photos] for one in every}
     judges = {kind: Judge(features, kind, photos) for kind in (MAPS, TOP)}
-    settings = Settings(options.base, tuple(options.sets))
+    settings = Settings(options.base, tuple(options.sets), options.script)
     rows = run(chosen, settings, judges, options.work)
     total = summary(rows, judges)
     print(markdown(rows, total, len(every)), end="")
