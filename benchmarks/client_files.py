@@ -95,8 +95,17 @@ def make_model(size: str, seed: int = 0) -> dict[str, Any]:
 
 def _as_base(model: Mapping[str, Any]) -> SimpleNamespace:
     from dbcli.diffusion.bases.single_file import shipped_tokenizer
+    from dbcli.diffusion.families.sd import SD
 
-    return SimpleNamespace(**model, tokenizer=shipped_tokenizer("<|endoftext|>", 77), max_tokens=77)
+    networks = {name: model[name] for name in SD.parts}
+    return SimpleNamespace(
+        family=SD,
+        networks=networks,
+        tunable={name: networks[name] for name in SD.tunable},
+        tokenizers={"text_encoder": shipped_tokenizer("<|endoftext|>", 77)},
+        scheduler_config=model["scheduler_config"],
+        max_tokens=77,
+    )
 
 
 def write_bases(folder: Path, model: Mapping[str, Any]) -> list[Case]:
@@ -169,7 +178,8 @@ def random_lora(model: Mapping[str, Any], recipe: Recipe) -> Any:
             found[name] = LoraLayer(down, up, alpha, magnitude)
         return found
 
-    return LoraWeights(layers(model["unet"], recipe.unet), layers(model["text_encoder"], recipe.text))
+    parts = {"unet": recipe.unet, "text_encoder": recipe.text}
+    return LoraWeights({name: layers(model[name], targets) for name, targets in parts.items()})
 
 
 def _adapter(
@@ -178,9 +188,9 @@ def _adapter(
     from dbcli.diffusion.formats.lora_files import read_lora
 
     networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
-    file = _lora_file(folder, networks, name, kind, precision, lora)
+    file = _lora_file(folder, model, name, kind, precision, lora)
     stem = file.stem
-    read = read_lora(file, **networks)
+    read = read_lora(file, _as_base(model))
     changed, change = changed_weights(networks, read)
     case = Case(f"{kind}: {name}", kind, precision, str(file), _expected(base, folder / stem, changed), change)
     if kind == "kohya" and lora.has_dora:
@@ -191,15 +201,15 @@ def _adapter(
     return case
 
 
-def _lora_file(folder: Path, networks: Mapping[str, Any], name: str, kind: str, precision: str, lora: Any) -> Path:
+def _lora_file(folder: Path, model: Mapping[str, Any], name: str, kind: str, precision: str, lora: Any) -> Path:
     from dbcli.diffusion.formats.lora_writing import for_diffusers, for_kohya, write_diffusers_lora, write_kohya_lora
 
     stem = "".join(letter if letter.isalnum() else "-" for letter in f"{kind}-{name}-{precision}")
     file, dtype = folder / f"{stem}.safetensors", PRECISIONS[precision]
     if kind == "kohya":
-        write_kohya_lora(file, for_kohya(lora), dtype=dtype)
+        write_kohya_lora(file, for_kohya(lora), _as_base(model).family, dtype=dtype)
     else:
-        write_diffusers_lora(file, for_diffusers(lora), **networks, dtype=dtype)
+        write_diffusers_lora(file, for_diffusers(lora), _as_base(model), dtype=dtype)
     return file
 
 
@@ -271,11 +281,11 @@ def write_for_images(folder: Path, model: Mapping[str, Any], names: Sequence[str
     for name in names:
         lora = random_lora(model, RECIPES[name])
         written = [
-            Case(f"{kind}: {name}", kind, precision, str(_lora_file(folder, networks, name, kind, precision, lora)))
+            Case(f"{kind}: {name}", kind, precision, str(_lora_file(folder, model, name, kind, precision, lora)))
             for kind in ("kohya", "lora")
             for precision in PRECISIONS
         ]
-        changed, change = changed_weights(networks, read_lora(Path(written[0].file), **networks))
+        changed, change = changed_weights(networks, read_lora(Path(written[0].file), _as_base(model)))
         merged = folder / f"merged-{Path(written[0].file).name}"
         save_file(load_file(cases[0].file) | changed["original"], str(merged))
         cases += [replace(case, change=change, extra={"merged": str(merged)}) for case in written]

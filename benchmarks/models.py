@@ -85,12 +85,14 @@ def write_base(folder: Path, size: str = "small", *, seed: int = 0) -> Path:
     import torch
 
     from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
+    from dbcli.diffusion.families.sd import SD
     from dbcli.diffusion.formats import diffusers_folder
 
     shipped, is_small = shipped_configs("sd-v1"), size == "small"
     model = SimpleNamespace(
-        **(small_networks(seed) if is_small else random_networks(shipped, seed)),
-        tokenizer=shipped_tokenizer(shipped["pad_token"], 77),
+        family=SD,
+        networks=small_networks(seed) if is_small else random_networks(shipped, seed),
+        tokenizers={"text_encoder": shipped_tokenizer(shipped["pad_token"], 77)},
         scheduler_config=SCHEDULER if is_small else shipped["scheduler"],
         max_tokens=77,
     )
@@ -117,12 +119,13 @@ def random_networks(configs: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """UNet, autoencoder and text encoder of these configurations, in half precision from the first value on."""
     import torch
 
-    from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
+    from dbcli.diffusion.bases.assembly import empty_network
+    from dbcli.diffusion.families.sd import SD
 
     generator = torch.Generator().manual_seed(seed)
     networks = {}
-    for component in COMPONENTS:
-        network = empty_network(component, configs[component])
+    for component, part in SD.parts.items():
+        network = empty_network(component, part, configs[component])
         shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         state = {name: _random_values(name, shape, generator) for name, shape in shapes.items()}
         network.load_state_dict(state, assign=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -139,9 +140,28 @@ def crowded(package: Path) -> dict[str, int]:
     return {folder: count for folder, count in counts.items() if count > MOST_MODULES}
 
 
+def asks_for_a_family(path: Path, package: Path) -> list[int]:
+    """The lines of a file that compare a family with one of them, or its name with a word: `base.family is SD`."""
+    if path.is_relative_to(package / "diffusion" / "families"):
+        return []
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        if isinstance(node, ast.Match):
+            sides = [node.subject]
+        if any(re.search(r"(^|[._])family(\.(name|title|pipeline))?$", ast.unparse(side)) for side in sides):
+            found.append(node.lineno)
+    return found
+
+
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
     assert wrong_arrows(path, PACKAGE) == []
+
+
+def test_no_one_outside_of_the_families_asks_which_one_it_is() -> None:
+    asked = {str(path.relative_to(PACKAGE)): asks_for_a_family(path, PACKAGE) for path in files()}
+    assert {path: lines for path, lines in asked.items() if lines} == {}
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
@@ -220,6 +240,22 @@ def test_a_circle_of_rooms_is_found_where_no_files_stand_in_one(tmp_path: Path) 
 def test_an_arrow_up_is_found(tmp_path: Path, name: str, text: str, fault: str) -> None:
     package = planted(tmp_path, {name: text})
     assert wrong_arrows(package / name, package) == [fault]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if base.family is SD:\n    pass",
+        "x = 1 if base.family.name == 'sd' else 2",
+        "while family in (SD, OTHER):\n    pass",
+        "match model.family.name:\n    case 'sd':\n        pass",
+        "found = [1 for one in rows if 'XL' in self.family.pipeline]",
+    ],
+)
+def test_a_question_for_the_family_is_found(tmp_path: Path, text: str) -> None:
+    names = ("diffusion/training/trainer.py", "diffusion/families/sd.py")
+    package = planted(tmp_path, dict.fromkeys(names, text))
+    assert [asks_for_a_family(package / name, package) for name in names] == [[1], []]
 
 
 def test_a_crowded_folder_is_found(tmp_path: Path) -> None:

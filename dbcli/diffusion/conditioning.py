@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import torch
 
+from dbcli.diffusion.families.conditioning import Conditioning
+from dbcli.diffusion.families.family import Family, Ids
 from dbcli.diffusion.word_vectors import written_out
 from dbcli.prompt_text import cleaned, from_word
 
@@ -31,53 +33,61 @@ def unread_part(tokenizer: Any, prompt: str) -> str:
     return from_word(text, places[room][0]) if len(places) > room else ""
 
 
-def embed_ids(text_encoder: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The text encoder's last hidden state, `[N, L, D]`, with gradients where the encoder has them."""
-    embedded: torch.Tensor = text_encoder(ids.to(text_encoder.device)).last_hidden_state
-    return embedded
+class PromptReader(Protocol):
+    """What encodes prompts: a base, or anything else with a family, its text encoders and their tokenizers."""
+
+    family: Family
+    tokenizers: dict[str, Any]
+
+    @property
+    def encoders(self) -> dict[str, Any]: ...
+
+
+def ids_of(model: PromptReader, prompts: Sequence[str]) -> Ids:
+    """The token numbers of prompts for every text encoder."""
+    return {name: token_ids(tokenizer, prompts) for name, tokenizer in model.tokenizers.items()}
+
+
+def encode_ids(model: PromptReader, ids: Ids) -> Conditioning:
+    """What token numbers mean, with gradients where a text encoder has them."""
+    return model.family.encode(model.encoders, ids, 0)
 
 
 @torch.no_grad()
-def embed_prompts(tokenizer: Any, text_encoder: Any, prompts: Sequence[str], *, clip_skip: int = 0) -> torch.Tensor:
-    """Embeddings `[N, L, D]` of prompts, each distinct prompt encoded once.
+def embed_prompts(model: PromptReader, prompts: Sequence[str], *, clip_skip: int = 0) -> Conditioning:
+    """The conditioning of prompts, each distinct prompt encoded once.
 
-    clip_skip n takes the n-th hidden state before the last, through the final layer norm.
+    clip_skip n takes the n-th hidden state before the usual one.
     """
     distinct = list(dict.fromkeys(prompts))
-    ids = token_ids(tokenizer, distinct).to(text_encoder.device)
-    if clip_skip:
-        hidden = text_encoder(ids, output_hidden_states=True).hidden_states[-(clip_skip + 1)]
-        embedded: torch.Tensor = getattr(text_encoder, "text_model", text_encoder).final_layer_norm(hidden)
-    else:
-        embedded = embed_ids(text_encoder, ids)
-    return embedded[[distinct.index(prompt) for prompt in prompts]]
+    embedded = model.family.encode(model.encoders, ids_of(model, distinct), clip_skip)
+    return embedded.rows([distinct.index(prompt) for prompt in prompts])
 
 
 class PromptTable(Protocol):
-    """Gives conditioning `[len(indices), L, D]` for prompts by their index."""
+    """Gives the conditioning of prompts by their index."""
 
-    def rows(self, indices: Sequence[int]) -> torch.Tensor: ...
+    def rows(self, indices: Sequence[int]) -> Conditioning: ...
 
 
 class FrozenPrompts:
-    """Prompts of a text encoder that does not learn: one encoding serves the whole run."""
+    """Prompts of text encoders that do not learn: one encoding serves the whole run."""
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, prompts: Sequence[str], device: torch.device) -> None:
-        self._embedded = embed_prompts(tokenizer, text_encoder, prompts).to(device)
+    def __init__(self, model: PromptReader, prompts: Sequence[str], device: torch.device) -> None:
+        self._embedded = embed_prompts(model, prompts).to(device)
 
-    def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        return self._embedded[torch.as_tensor(list(indices), device=self._embedded.device)]
+    def rows(self, indices: Sequence[int]) -> Conditioning:
+        return self._embedded.rows(indices)
 
 
 class LearningPrompts:
-    """Prompts of a text encoder that learns: tokenised once, every distinct one of a batch encoded once a step."""
+    """Prompts of text encoders that learn: tokenised once, every distinct one of a batch encoded once a step."""
 
-    def __init__(self, tokenizer: Any, text_encoder: Any, prompts: Sequence[str], device: torch.device) -> None:
-        self._ids = token_ids(tokenizer, prompts).to(device)
-        self._text_encoder = text_encoder
+    def __init__(self, model: PromptReader, prompts: Sequence[str], device: torch.device) -> None:
+        self._model = model
+        self._ids = {name: ids.to(device) for name, ids in ids_of(model, prompts).items()}
 
-    def rows(self, indices: Sequence[int]) -> torch.Tensor:
+    def rows(self, indices: Sequence[int]) -> Conditioning:
         distinct = list(dict.fromkeys(indices))
-        embedded = embed_ids(self._text_encoder, self._ids[torch.as_tensor(distinct, device=self._ids.device)])
-        places = torch.as_tensor([distinct.index(index) for index in indices], device=embedded.device)
-        return embedded[places]
+        embedded = encode_ids(self._model, {name: ids[distinct] for name, ids in self._ids.items()})
+        return embedded.rows([distinct.index(index) for index in indices])

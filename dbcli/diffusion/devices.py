@@ -59,8 +59,8 @@ def sampling_precision(wanted: str, device: torch.device) -> str:
 
 
 def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
-    """What no step needs: the autoencoder, and a text encoder that does not learn."""
-    return [base.vae] if trains_text else [base.vae, base.text_encoder]
+    """What no step needs: the autoencoder, and text encoders that do not learn."""
+    return [base.vae] if trains_text else [base.vae, *base.encoders.values()]
 
 
 def offload(*networks: nn.Module) -> None:

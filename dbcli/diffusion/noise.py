@@ -30,15 +30,6 @@ def normal_rows(shape: Sequence[int], run_seed: int, purpose: str, step: int, sa
     return torch.stack(rows)
 
 
-def timestep_rows(timesteps: int, run_seed: int, step: int, samples: Sequence[int]) -> torch.Tensor:
-    """Uniform int64 timesteps in [0, timesteps) as `[len(samples)]`, one generator a row."""
-    draws = [
-        torch.randint(0, timesteps, (1,), generator=generator_for(run_seed, "timestep", step, sample))
-        for sample in samples
-    ]
-    return torch.cat(draws)
-
-
 def permutation_of(count: int, run_seed: int, purpose: str, epoch: int, sample: int = 0) -> list[int]:
     """A random order of range(count) for one epoch."""
     return torch.randperm(count, generator=generator_for(run_seed, purpose, epoch, sample)).tolist()

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 import torch
 
 from dbcli.diffusion.bases.base import Base
-from dbcli.diffusion.conditioning import embed_ids, token_ids
+from dbcli.diffusion.conditioning import encode_ids, ids_of
+from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows
-from dbcli.diffusion.schedulers.samplers import alphas_of
-from dbcli.diffusion.training.losses import noised
 
-# From nearly clean to nearly noise: words act on layout early and on detail late.
-TIMESTEPS = (100, 300, 500, 700, 900)
+# From nearly clean to nearly noise, in thousandths of the way: words act on layout early and on detail late.
+LEVELS = (100, 300, 500, 700, 900)
 SEED = 0
 
 
@@ -52,17 +51,29 @@ def prior_strengths(
 ) -> list[Strength]:
     """The strength of every word, in the order given."""
     prompts = ["", f"a {class_noun}", *[f"a {word} {class_noun}" for word in words]]
-    ids = token_ids(base.tokenizer, prompts)
-    states = torch.cat([embed_ids(base.text_encoder, ids[start : start + 64]) for start in range(0, len(ids), 64)])
-    ends = _at_end(states, ids, int(base.tokenizer.eos_token_id))
+    ids = ids_of(base, prompts)
+    starts = range(0, len(prompts), 64)
+    encoded = [encode_ids(base, {name: rows[start : start + 64] for name, rows in ids.items()}) for start in starts]
+    conditioning = Conditioning.cat(encoded)
+    first = next(iter(ids))
+    ends = _at_end(conditioning.states, ids[first], int(base.tokenizers[first].eos_token_id))
     text = (ends[2:] - ends[1]).norm(dim=1) / (ends[1] - ends[0]).norm()
     squared = torch.zeros(len(prompts), dtype=torch.float64)
-    for timestep in TIMESTEPS:
-        noisy = _noisy(base, class_images, timestep)
-        plain = _predict(base, noisy, timestep, states[1])
-        squared[0] += _distance(_predict(base, noisy, timestep, states[0]), plain)
+    process, device = base.process, base.unet.device
+    for number in LEVELS:
+        rows = list(range(len(class_images)))
+        noise = normal_rows(class_images.mean.shape[1:], SEED, "prior strength", number, rows)
+        levels = process.level_at(number / 1000).expand(len(rows))
+        noisy = process.noised(class_images.mean, noise, levels).to(device)
+        there = levels.to(device)
+
+        def predicted(row: int, noisy: torch.Tensor = noisy, levels: torch.Tensor = there) -> torch.Tensor:
+            return base.denoiser(noisy, levels, conditioning.rows([row]).expand(len(noisy)).to(device))
+
+        plain = predicted(1)
+        squared[0] += _distance(predicted(0), plain)
         for row in range(2, len(prompts)):
-            squared[row] += _distance(_predict(base, noisy, timestep, states[row]), plain)
+            squared[row] += _distance(predicted(row), plain)
             on_word(1)
     picture = (squared[2:] / squared[0]).sqrt()
     return [Strength(word, float(one), float(other)) for word, one, other in zip(words, text, picture, strict=True)]
@@ -72,19 +83,6 @@ def _at_end(states: torch.Tensor, ids: torch.Tensor, end_token: int) -> torch.Te
     """The state at each prompt's first end token, `[N, D]`."""
     places = (ids == end_token).int().argmax(dim=1)
     return states[torch.arange(len(ids)), places.to(states.device)].double()
-
-
-def _noisy(base: Base, class_images: Posterior, timestep: int) -> torch.Tensor:
-    rows = list(range(len(class_images)))
-    noise = normal_rows(class_images.mean.shape[1:], SEED, "prior strength", timestep, rows)
-    times = torch.full((len(rows),), timestep)
-    return noised(class_images.mean, noise, times, alphas_of(base.scheduler_config)).to(base.unet.device)
-
-
-def _predict(base: Base, noisy: torch.Tensor, timestep: int, state: torch.Tensor) -> torch.Tensor:
-    conditioning = state.unsqueeze(0).expand(len(noisy), -1, -1).to(noisy.device)
-    prediction: torch.Tensor = base.unet(noisy, timestep, conditioning).sample
-    return prediction
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -4,10 +4,12 @@ Textual inversion (Gal et al. 2023) learns nothing but such vectors. A word of n
 `word word_1 … word_{n-1}`, which is what diffusers does with an embedding that it loads.
 """
 
+from __future__ import annotations
+
 import copy
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -20,18 +22,33 @@ CONTROL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class TextModel(Protocol):
-    """What words are added to: a base, or anything else with a tokenizer and a text encoder."""
+    """What words are added to: a base, or anything else with tokenizers and text encoders."""
 
-    tokenizer: Any
-    text_encoder: Any
+    tokenizers: dict[str, Any]
+
+    @property
+    def encoders(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """What stands for one word in a text encoder: float `[n, D]`, as they lie in a file."""
+    """What stands for one word in a text encoder: float `[n, D]`, as they lie in a file.
+
+    `more` are those in further text encoders, as many each, by the encoder's name.
+    """
 
     word: str
     vectors: torch.Tensor
+    more: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def of(self, encoder: str) -> torch.Tensor:
+        """The vectors in a text encoder."""
+        return self.more.get(encoder, self.vectors)
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> WordVectors:
+        """The same with every encoder's vectors changed."""
+        more = {name: change(vectors) for name, vectors in self.more.items()}
+        return WordVectors(self.word, change(self.vectors), more)
 
 
 class WidenedEmbedding(nn.Module):
@@ -59,53 +76,60 @@ class WidenedEmbedding(nn.Module):
         return torch.where((ids >= self.known)[..., None], rows.to(old.dtype), old)
 
 
-def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[nn.Parameter]:
-    """Teaches a model words; returns their vectors as they now lie in it, float32 on its device, not yet learning.
+def add_words(model: TextModel, words: Sequence[WordVectors]) -> list[dict[str, nn.Parameter]]:
+    """Teaches a model words; returns for each its vectors by text encoder, as they now lie there, not yet learning.
 
-    The model gets a tokenizer of its own. A word is matched as a whole and in any case, as the tokenizer folds it.
-    Raises UnsupportedFile for vectors of another width than the text encoder's, BaseMissing for a tokenizer that does
-    not fit it.
+    They are float32 on its device. The model gets tokenizers of its own. A word is matched as a whole and in any case,
+    as the tokenizer folds it. Raises UnsupportedFile for vectors of another width than a text encoder's, BaseMissing
+    for a tokenizer that does not fit its encoder.
     """
-    from transformers import AddedToken
-
     if not words:
         return []
-    tokenizer = copy.deepcopy(model.tokenizer)
-    embedding = model.text_encoder.get_input_embeddings()
-    if not isinstance(embedding, WidenedEmbedding):
-        # A table may have more rows than there are tokens; the tokenizer never asks for those.
-        embedding = WidenedEmbedding(embedding, min(len(tokenizer), embedding.num_embeddings))
-    answers = dict(getattr(tokenizer, "placeholders", {}))
-    made = []
-    for one in words:
-        width = embedding.table.embedding_dim
-        if one.vectors.ndim != 2 or one.vectors.shape[1] != width:
-            raise UnsupportedFile(
-                f"The vectors of '{one.word}' have the shape {list(one.vectors.shape)}, not {width} numbers each.",
-                hint="Choose the base that they were trained on.",
-            )
-        # A prompt is cleaned before it becomes tokens: a word that this changes would never be met in one.
-        word = cleaned(one.word)
-        placeholder = placeholder_for(tokenizer, word)
-        tokens = token_names(placeholder, len(one.vectors))
-        first = embedding.height
-        tokenizer.add_tokens([AddedToken(token, single_word=True, normalized=True) for token in tokens])
-        numbers = tokenizer.convert_tokens_to_ids(tokens)
-        if numbers != list(range(first, first + len(tokens))):
-            raise BaseMissing(
-                f"No word can be added to this base: its tokenizer gives '{one.word}' the id {numbers[0]}, and its "
-                f"text encoder has {first} rows.",
-                hint="Choose a base whose tokenizer and text encoder fit.",
-            )
-        if placeholder != word:
-            answers[word] = placeholder
-        vectors = nn.Parameter(one.vectors.detach().float().clone().to(embedding.table.weight.device), False)
-        embedding.added.append(vectors)
-        made.append(vectors)
-    tokenizer.placeholders = answers
-    model.tokenizer = tokenizer
-    model.text_encoder.set_input_embeddings(embedding)
+    made: list[dict[str, nn.Parameter]] = [{} for _ in words]
+    for name, encoder in model.encoders.items():
+        tokenizer, embedding = copy.deepcopy(model.tokenizers[name]), encoder.get_input_embeddings()
+        if not isinstance(embedding, WidenedEmbedding):
+            # A table may have more rows than there are tokens; the tokenizer never asks for those.
+            embedding = WidenedEmbedding(embedding, min(len(tokenizer), embedding.num_embeddings))
+        answers = dict(getattr(tokenizer, "placeholders", {}))
+        for one, vectors in zip(words, made, strict=True):
+            vectors[name] = _added(tokenizer, embedding, answers, one.word, one.of(name))
+        tokenizer.placeholders = answers
+        model.tokenizers[name] = tokenizer
+        encoder.set_input_embeddings(embedding)
     return made
+
+
+def _added(
+    tokenizer: Any, embedding: WidenedEmbedding, answers: dict[str, str], spelling: str, vectors: torch.Tensor
+) -> nn.Parameter:
+    """One word in one tokenizer and the table of its encoder; `answers` are the words spelt otherwise there."""
+    from transformers import AddedToken
+
+    width = embedding.table.embedding_dim
+    if vectors.ndim != 2 or vectors.shape[1] != width:
+        raise UnsupportedFile(
+            f"The vectors of '{spelling}' have the shape {list(vectors.shape)}, not {width} numbers each.",
+            hint="Choose the base that they were trained on.",
+        )
+    # A prompt is cleaned before it becomes tokens: a word that this changes would never be met in one.
+    word = cleaned(spelling)
+    placeholder = placeholder_for(tokenizer, word)
+    tokens = token_names(placeholder, len(vectors))
+    first = embedding.height
+    tokenizer.add_tokens([AddedToken(token, single_word=True, normalized=True) for token in tokens])
+    numbers = tokenizer.convert_tokens_to_ids(tokens)
+    if numbers != list(range(first, first + len(tokens))):
+        raise BaseMissing(
+            f"No word can be added to this base: its tokenizer gives '{spelling}' the id {numbers[0]}, and its "
+            f"text encoder has {first} rows.",
+            hint="Choose a base whose tokenizer and text encoder fit.",
+        )
+    if placeholder != word:
+        answers[word] = placeholder
+    parameter = nn.Parameter(vectors.detach().float().clone().to(embedding.table.weight.device), False)
+    embedding.added.append(parameter)
+    return parameter
 
 
 def placeholder_for(tokenizer: Any, word: str) -> str:
@@ -175,17 +199,24 @@ def _any_of(words: Mapping[str, str]) -> re.Pattern[str]:
     return re.compile("|".join(whole(word) for word in sorted(words, key=len, reverse=True)), re.IGNORECASE)
 
 
-def start_vectors(model: TextModel, initializer: str, count: int) -> torch.Tensor:
-    """Where `count` vectors begin, float32 `[count, D]`: at the tokens of a word that says roughly what is meant.
+def start_vectors(model: TextModel, word: str, initializer: str, count: int) -> WordVectors:
+    """Where the `count` vectors of a word begin, float32: at the tokens of one that says roughly what is meant.
 
     Vector i takes the i-th token, from the first again after the last; a word of more tokens than there are vectors
     gives each of them its tokens' mean (Gal et al. 2023, section 3: "a single-word coarse descriptor").
     Raises ValueError where the word has no token.
     """
-    ids = model.tokenizer(cleaned(initializer), add_special_tokens=False).input_ids
+    first, *others = [
+        _start(model.tokenizers[name], encoder, initializer, count) for name, encoder in model.encoders.items()
+    ]
+    return WordVectors(word, first, dict(zip(list(model.encoders)[1:], others, strict=True)))
+
+
+def _start(tokenizer: Any, encoder: Any, initializer: str, count: int) -> torch.Tensor:
+    ids = tokenizer(cleaned(initializer), add_special_tokens=False).input_ids
     if not ids:
         raise ValueError(f"{initializer!r} has no token")
-    table: torch.Tensor = model.text_encoder.get_input_embeddings().weight.detach().float()
+    table: torch.Tensor = encoder.get_input_embeddings().weight.detach().float()
     rows = table[torch.as_tensor(ids, device=table.device)]
     if len(ids) > count:
         return rows.mean(0, keepdim=True).repeat(count, 1)
@@ -193,10 +224,10 @@ def start_vectors(model: TextModel, initializer: str, count: int) -> torch.Tenso
 
 
 def fold_words(model: TextModel) -> None:
-    """Makes one ordinary table of a text encoder's table and its added rows: what a model folder can hold."""
-    embedding = model.text_encoder.get_input_embeddings()
-    if not isinstance(embedding, WidenedEmbedding):
-        return
-    table = nn.Embedding.from_pretrained(embedding.weight.detach().clone(), freeze=True)
-    model.text_encoder.set_input_embeddings(table)
-    model.text_encoder.config.vocab_size = table.num_embeddings
+    """Makes one ordinary table of each text encoder's table and its added rows: what a model folder can hold."""
+    for encoder in model.encoders.values():
+        embedding = encoder.get_input_embeddings()
+        if isinstance(embedding, WidenedEmbedding):
+            table = nn.Embedding.from_pretrained(embedding.weight.detach().clone(), freeze=True)
+            encoder.set_input_embeddings(table)
+            encoder.config.vocab_size = table.num_embeddings

@@ -27,11 +27,12 @@ def measured(script: Script, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def as_it_stands(clients: ModuleType, work: Path, base: Any, cases: Any) -> Any:
     from dataclasses import replace
 
+    from dbcli.diffusion.families.sd import SD
     from dbcli.diffusion.formats.lora_writing import write_kohya_lora
 
     files = clients.sys.modules["client_files"]
     lora = files.random_lora(files.make_model("small"), files.RECIPES["text, q and v"])
-    write_kohya_lora(work / "plain.safetensors", lora, dtype=torch.float32)
+    write_kohya_lora(work / "plain.safetensors", lora, SD, dtype=torch.float32)
     like = next(case for case in cases if (case.name, case.precision) == ("kohya: text, q and v", "fp32"))
     return replace(like, name="as it stands", file=str(work / "plain.safetensors"))
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from dbcli.diffusion.bases import single_file
-from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
+from dbcli.diffusion.bases.assembly import empty_network
 from dbcli.diffusion.bases.base import load_base
+from dbcli.diffusion.families.sd import SD
 from tests.diffusion import tiny_models
 
 
@@ -22,7 +23,10 @@ def models(script: Callable[[str], ModuleType]) -> ModuleType:
 
 def test_all_of_v1_has_the_published_number_of_values() -> None:
     configs = single_file.shipped_configs("sd-v1")
-    counts = {name: sum(one.numel() for one in empty_network(name, configs[name]).parameters()) for name in COMPONENTS}
+    counts = {
+        name: sum(one.numel() for one in empty_network(name, part, configs[name]).parameters())
+        for name, part in SD.parts.items()
+    }
     # As the model card's files hold them: the UNet of 860 M, CLIP's ViT-L/14 text encoder, the KL autoencoder.
     assert counts == {"unet": 859_520_964, "text_encoder": 123_060_480, "vae": 83_653_863}
 
@@ -30,7 +34,7 @@ def test_all_of_v1_has_the_published_number_of_values() -> None:
 def test_every_value_is_in_half_precision_and_signals_keep_their_size(models: ModuleType) -> None:
     networks = models.random_networks(tiny_models.narrow_configs(), seed=0)
     for name, network in networks.items():
-        expected = empty_network(name, tiny_models.narrow_configs()[name]).state_dict()
+        expected = empty_network(name, SD.parts[name], tiny_models.narrow_configs()[name]).state_dict()
         state = network.state_dict()
         assert {key: value.shape for key, value in state.items()} == {key: one.shape for key, one in expected.items()}
         assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float16}
@@ -49,7 +53,7 @@ def test_the_base_of_full_size_is_written_from_the_shipped_shapes(
     base = load_base(str(folder), offline=True)
     assert (base.prediction_type, base.vae.config.scaling_factor, base.max_tokens) == ("epsilon", 0.18215, 77)
     weights = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-    values = sum(one.numel() for part in (base.unet, base.vae, base.text_encoder) for one in part.parameters())
+    values = sum(one.numel() for part in base.networks.values() for one in part.parameters())
     assert 2 * values < weights < 2.1 * values
     with torch.no_grad():
         latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -12,8 +12,11 @@ from torch import nn
 
 from dbcli.diffusion.adapters.attach import LoraOptions, Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
+from dbcli.diffusion.families.conditioning import Conditioning
+from dbcli.diffusion.families.family import Denoiser
+from dbcli.diffusion.families.process import Diffusion
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
@@ -45,15 +48,15 @@ def small_unet() -> Any:
 class FixedPrompts:
     """Conditioning that does not learn."""
 
-    def rows(self, indices: Any) -> torch.Tensor:
-        return torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(2))[list(indices)]
+    def rows(self, indices: Any) -> Conditioning:
+        return Conditioning(torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(2))[list(indices)])
 
 
 def full(dtype: torch.dtype = torch.float32, checkpointing: bool = False) -> tuple[Any, Trainable]:
     unet = copy.deepcopy(small_unet())
     if checkpointing:
         unet.enable_gradient_checkpointing()
-    return unet, make_full(unet, nn.Identity(), train_text=False, dtype=dtype)
+    return unet, make_full({"unet": unet, "text_encoder": nn.Identity()}, train_text=False, dtype=dtype)
 
 
 def lora(kept: str | None = None, offload: bool = False, **how: Any) -> tuple[Any, Trainable]:
@@ -61,20 +64,20 @@ def lora(kept: str | None = None, offload: bool = False, **how: Any) -> tuple[An
     if kept is not None:
         shrink(unet, kept, offload=offload)
     options = LoraOptions(rank=4, alpha=4.0, targets=["to_q", "to_v"], text_targets=["q_proj"])
-    return unet, add_lora(unet, nn.Identity(), replace(options, **how))
+    return unet, add_lora({"unet": unet, "text_encoder": nn.Identity()}, replace(options, **how))
 
 
 def trainer_for(model: tuple[Any, Trainable], *, precision: str = "fp32", steps: int = STEPS, **plan: Any) -> Trainer:
     mean = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     return Trainer(
-        model[0],
+        Denoiser(model[0], SD.denoise, 8),
         model[1],
         StepInputs(
             Posterior(mean, torch.full_like(mean, 0.1)),
             FixedPrompts(),
             BatchSampler([SubjectData([[0], [1]], [SentenceData([0, 0], [0, 0], (2, 3), 1)])], batch_size=1, seed=0),
         ),
-        objective=Objective("epsilon", alphas_of(SCHEDULER)),
+        objective=Objective(Diffusion.of(SCHEDULER)),
         optimisation=Optimisation(**{"learning_rate": RATE, "gradient_clip": 0.0, **plan}),
         loop=LoopSettings(steps=steps, precision=precision),
     )

@@ -37,8 +37,7 @@ def test_prompts_are_padded_and_cut_to_the_tokenizers_length() -> None:
 
 
 def test_equal_prompts_get_equal_embeddings_in_order() -> None:
-    text_encoder = tiny_models.networks()["text_encoder"]
-    embedded = embed_prompts(tiny_models.tokenizer(), text_encoder, ["a dog", "a cat", "a dog"])
+    embedded = embed_prompts(tiny_models.model(), ["a dog", "a cat", "a dog"]).states
     assert torch.equal(embedded[0], embedded[2])
     assert not torch.equal(embedded[0], embedded[1])
 
@@ -49,11 +48,10 @@ def test_clip_skip_takes_an_earlier_layer_through_the_final_norm() -> None:
     hidden = text_encoder(token_ids(tokenizer, ["a dog"]), output_hidden_states=True).hidden_states
     inner = getattr(text_encoder, "text_model", text_encoder)
     expected = inner.final_layer_norm(hidden[-2])
-    assert torch.equal(embed_prompts(tokenizer, text_encoder, ["a dog"], clip_skip=1), expected)
+    assert torch.equal(embed_prompts(tiny_models.model(), ["a dog"], clip_skip=1).states, expected)
 
 
 def test_both_prompt_tables_give_the_same_rows() -> None:
-    text_encoder, tokenizer = tiny_models.networks()["text_encoder"], tiny_models.tokenizer()
-    prompts, device = ["a sks dog", "a dog"], torch.device("cpu")
-    frozen, learning = (kind(tokenizer, text_encoder, prompts, device) for kind in (FrozenPrompts, LearningPrompts))
-    assert torch.allclose(frozen.rows([1, 0, 1]), learning.rows([1, 0, 1]), atol=1e-6)
+    model, prompts, device = tiny_models.model(), ["a sks dog", "a dog"], torch.device("cpu")
+    frozen, learning = (kind(model, prompts, device) for kind in (FrozenPrompts, LearningPrompts))
+    assert torch.allclose(frozen.rows([1, 0, 1]).states, learning.rows([1, 0, 1]).states, atol=1e-6)

@@ -53,6 +53,6 @@ def test_where_there_is_no_gpu_not_one_weight_is_copied() -> None:
 
 
 def test_what_rests_is_what_no_step_needs() -> None:
-    base: Any = SimpleNamespace(unet=nn.Linear(2, 1), vae=nn.Linear(9, 1), text_encoder=nn.Linear(5, 1))
+    base: Any = SimpleNamespace(vae=nn.Linear(9, 1), encoders={"one": nn.Linear(5, 1), "two": nn.Linear(4, 1)})
     assert idle_in_training(base, trains_text=True) == [base.vae]
-    assert idle_in_training(base, trains_text=False) == [base.vae, base.text_encoder]
+    assert idle_in_training(base, trains_text=False) == [base.vae, *base.encoders.values()]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from dbcli.diffusion.noise import normal_rows, permutation_of, seed_for, timestep_rows
+from dbcli.diffusion.families.process import Diffusion, level_rows
+from dbcli.diffusion.noise import normal_rows, permutation_of, seed_for
 from dbcli.project.seeds import LAST_SEED
 
 
@@ -30,7 +31,7 @@ def test_the_global_random_state_is_neither_read_nor_moved() -> None:
 
 
 def test_timesteps_cover_their_range() -> None:
-    found = torch.cat([timestep_rows(10, 0, step, [0, 1]) for step in range(100)])
+    found = torch.cat([level_rows(Diffusion(torch.linspace(0.9, 0.1, 10)), 0, step, [0, 1]) for step in range(100)])
     assert set(found.tolist()) == set(range(10))
 
 

@@ -5,15 +5,17 @@ They have every block and layer of the real architectures, hence the real names,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.bases.folder import embedded_folder
 from dbcli.diffusion.bases.single_file import shipped_configs
+from dbcli.diffusion.families.sd import SD
 
 NARROW = {
     "unet": {"block_out_channels": [32, 64, 96, 96], "cross_attention_dim": 64, "sample_size": 8},
@@ -61,10 +63,36 @@ def tokenizer(version: str = "sd-v1") -> Any:
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True, model_max_length=77, pad_token=pad_token)
 
 
-def model(version: str = "sd-v1") -> SimpleNamespace:
-    """Everything that is written of a model, as a base has it."""
+def model(version: str = "sd-v1") -> Base:
+    """Those networks as a base; shared between tests."""
+    return base_of(networks(version), version)
+
+
+def base_of(parts: Mapping[str, Any], version: str = "sd-v1", **facts: Any) -> Base:
+    """Networks as a base of 64 px."""
     scheduler = narrow_configs(version)["scheduler"]
-    return SimpleNamespace(**networks(version), tokenizer=tokenizer(version), scheduler_config=scheduler, max_tokens=77)
+    usual: dict[str, Any] = {
+        "name": "narrow",
+        "source": "narrow",
+        "revision": None,
+        "kind": "folder",
+        "hash": "",
+        "family": SD,
+        "networks": dict(parts),
+        "tokenizers": {"text_encoder": tokenizer(version)},
+        "scheduler_config": scheduler,
+        "prediction_type": scheduler["prediction_type"],
+        "resolution": 64,
+        "vae_factor": 8,
+        "latent_channels": 4,
+        "max_tokens": 77,
+    }
+    return Base(**(usual | facts))
+
+
+def tunable(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of networks those that a run may change, the denoiser first."""
+    return {name: parts[name] for name in SD.tunable}
 
 
 def write_folder(folder: Path, version: str = "sd-v1", seed: int = 0, **scheduler: Any) -> Path:

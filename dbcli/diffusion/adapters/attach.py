@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dbcli.diffusion.adapters.layer_names import expanded
-from dbcli.diffusion.formats.lora import PARTS, LoraWeights, lora_to_peft
+from dbcli.diffusion.families.family import Networks
+from dbcli.diffusion.formats.lora import LoraWeights, lora_to_peft
 from dbcli.diffusion.word_vectors import WordVectors, add_words
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class Trainable:
 class LoraOptions:
     """New low-rank layers: W + (alpha / rank) B A on the layers that `targets` and `text_targets` name.
 
-    The text encoder gets its own only if `train_text`. `dropout` is the share of a layer's inputs that a training step
-    leaves out, `dora` adds lengths (Liu et al. 2024) in the UNet, and A begins at random values that follow `seed`.
+    The text encoders get their own only if `train_text`. `dropout` is the share of a layer's inputs that a training
+    step leaves out, `dora` adds lengths (Liu et al. 2024) in the denoiser, and A begins at random values that follow
+    `seed`.
     """
 
     rank: int
@@ -66,34 +68,44 @@ def freeze(*modules: torch.nn.Module) -> None:
         module.eval()
 
 
-def make_full(unet: Any, text_encoder: Any, *, train_text: bool, dtype: torch.dtype = torch.float32) -> Trainable:
-    """Full fine-tuning: every weight of the UNet, and of the text encoder when asked for, learns, in `dtype`.
+def make_full(networks: Networks, *, train_text: bool, dtype: torch.dtype = torch.float32) -> Trainable:
+    """Full fine-tuning: every weight of the denoiser, and of the text encoders when asked for, learns, in `dtype`.
+
+    `networks` are those of `Base.tunable`, the denoiser first.
 
     bfloat16 takes half the memory and needs an optimiser that rounds stochastically: the steps of a usual rate are
     smaller than half of a weight's last bit, and would all be lost.
     """
-    freeze(unet, text_encoder)
-    return _trainable("full", unet, text_encoder if train_text else None, "", dtype)
+    freeze(*networks.values())
+    return _trainable("full", _learning(networks, train_text), "", dtype)
 
 
-def add_lora(unet: Any, text_encoder: Any, options: LoraOptions, start: LoraWeights | None = None) -> Trainable:
+def _learning(networks: Networks, train_text: bool) -> Networks:
+    """The denoiser, which comes first, and the text encoders if they learn."""
+    return networks if train_text else dict(list(networks.items())[:1])
+
+
+def add_lora(networks: Networks, options: LoraOptions, start: LoraWeights | None = None) -> Trainable:
     """Low-rank adaptation by PEFT, B zero at the start (Hu et al. 2022, section 4.1).
 
-    `start` is a finished LoRA to train further, each layer with its own rank and alpha; a network that is to learn and
-    for which it has no layer gets new ones all the same, and its layers for a text encoder that is not to learn stay in
-    force, frozen. The global random state is left as it was.
+    `networks` are those of `Base.tunable`, the denoiser first. `start` is a finished LoRA to train further, each layer
+    with its own rank and alpha; a network that is to learn and for which it has no layer gets new ones all the same,
+    and its layers for a text encoder that is not to learn stay in force, frozen. The global random state is left as it
+    was.
     """
-    freeze(unet, text_encoder)
+    freeze(*networks.values())
     if start is not None:
-        attach_lora(unet, text_encoder, start, dropout=options.dropout)
+        attach_lora(networks, start, dropout=options.dropout)
+    denoiser, learning = next(iter(networks)), _learning(networks, options.train_text)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        if start is None or not start.unet:
-            _inject(unet, options.targets, options, dora=options.dora)
-        if options.train_text and (start is None or not start.text_encoder):
-            # DoRA on a text encoder does not reload in diffusers, so it stays on the UNet.
-            _inject(text_encoder, options.text_targets, options, dora=False)
-    return _trainable("lora", unet, text_encoder if options.train_text else None, "lora_", torch.float32)
+        for name, network in learning.items():
+            if start is None or not start.part(name):
+                is_text = name != denoiser
+                targets = options.text_targets if is_text else options.targets
+                # DoRA on a text encoder does not reload in diffusers, so it stays on the denoiser.
+                _inject(network, targets, options, dora=options.dora and not is_text)
+    return _trainable("lora", learning, "lora_", torch.float32)
 
 
 def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora: bool) -> None:
@@ -109,26 +121,24 @@ def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora:
     inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
 
 
-def _trainable(method: str, unet: Any, text_encoder: Any | None, mark: str, dtype: torch.dtype) -> Trainable:
+def _trainable(method: str, networks: Networks, mark: str, dtype: torch.dtype) -> Trainable:
     """Opens the parameters whose names hold `mark`, in `dtype` whatever they were stored in."""
     tensors: dict[str, torch.nn.Parameter] = {}
-    networks = {part: network for part, network in zip(PARTS, (unet, text_encoder), strict=True) if network is not None}
     for part, network in networks.items():
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(mark in name)
             if mark in name:
                 parameter.data = parameter.data.to(dtype)
                 tensors[f"{part}.{name}"] = parameter
-    return Trainable(method, tensors, list(networks.values()), text_encoder is not None)
+    return Trainable(method, tensors, list(networks.values()), len(networks) > 1)
 
 
-def attach_lora(unet: Any, text_encoder: Any, lora: LoraWeights, *, dropout: float = 0.0) -> None:
-    """Adds a finished LoRA to a base; the networks stay frozen. `dropout` matters to further training only."""
+def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) -> None:
+    """Adds a finished LoRA to a base's networks, which stay frozen. `dropout` matters to further training only."""
     from peft import LoraConfig, inject_adapter_in_model
     from peft.utils import set_peft_model_state_dict
 
-    networks = {"unet": unet, "text_encoder": text_encoder}
-    for part, (config, tensors) in lora_to_peft(lora, unet, text_encoder).items():
+    for part, (config, tensors) in lora_to_peft(lora, networks).items():
         network = networks[part]
         inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
         set_peft_model_state_dict(network, tensors, adapter_name=LORA_NAME)
@@ -148,18 +158,27 @@ def merge_lora(network: Any) -> None:
 
 
 def make_inversion(base: Base, words: Mapping[str, WordVectors]) -> Trainable:
-    """Adds each subject's word to a base that is frozen otherwise; "vectors.<subject>" are what learns, in float32.
+    """Adds each subject's word to a base that is frozen otherwise; its vectors are what learns, in float32.
 
-    The text encoder has to be run at every step, though none of its weights learns: its input changes.
+    "vectors.<subject>" are those of the first text encoder, "text_encoder_2 vectors.<subject>" those of another.
+    Text encoders have to be run at every step, though none of their weights learns: their input changes.
     """
-    freeze(base.unet, base.text_encoder)
-    parameters = add_words(base, list(words.values()))
-    tensors = {f"{VECTORS}{subject}": vectors for subject, vectors in zip(words, parameters, strict=True)}
-    for vectors in parameters:
-        vectors.requires_grad_(True)
+    freeze(*base.tunable.values())
+    tensors: dict[str, torch.nn.Parameter] = {}
+    for subject, vectors in zip(words, add_words(base, list(words.values())), strict=True):
+        for name, parameter in zip(_vector_names(base, subject), vectors.values(), strict=True):
+            parameter.requires_grad_(True)
+            tensors[name] = parameter
     return Trainable("textual-inversion", tensors, [], trains_text=True)
 
 
-def learnt_vectors(trainable: Trainable) -> dict[str, torch.Tensor]:
-    """Subject -> its vectors as they are now, float32 `[n, D]` on the CPU."""
-    return {name.removeprefix(VECTORS): vectors.detach().cpu() for name, vectors in trainable.tensors.items()}
+def _vector_names(base: Base, subject: str) -> list[str]:
+    """The names of a word's tensors, one a text encoder."""
+    first, *others = base.encoders
+    return [f"{VECTORS}{subject}", *(f"{encoder} {VECTORS}{subject}" for encoder in others)]
+
+
+def learnt_vectors(base: Base, trainable: Trainable, subject: str, word: str) -> WordVectors:
+    """A subject's vectors as they are now, float32 on the CPU, under the word that they stand for."""
+    first, *others = [trainable.tensors[name].detach().cpu() for name in _vector_names(base, subject)]
+    return WordVectors(word, first, dict(zip(list(base.encoders)[1:], others, strict=True)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.diffusion.files.model_files import open_weights
-from dbcli.diffusion.files.weight_choice import chosen_weights, files_of
+from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS, OF_TRANSFORMERS, chosen_weights, files_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,14 +37,14 @@ def short_names(layers: Layers) -> list[str]:
     return sorted({_short(path) for path, fits in layers.items() if fits})
 
 
-def stored_layers(folder: Path, component: str) -> dict[str, bool]:
-    """The linear layers and convolutions of a part of a diffusers folder, from the headers of its weights.
+def stored_layers(folder: Path) -> dict[str, bool]:
+    """The linear layers and convolutions of a network's folder, from the headers of its weights.
 
-    Modules without weights are not among them. Empty where the folder has no `.safetensors` of that part.
+    Modules without weights are not among them. Empty where the folder has no `.safetensors`.
     """
-    part = folder / component
-    choice = chosen_weights(component, [one.name for one in part.iterdir()]) if part.is_dir() else None
-    files = [] if choice is None else files_of(part, choice)
+    present = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    choice = chosen_weights(OF_DIFFUSERS, present) or chosen_weights(OF_TRANSFORMERS, present)
+    files = [] if choice is None else files_of(folder, choice)
     found = {}
     for file in files if all(one.suffix == ".safetensors" for one in files) else []:
         weights = open_weights(file)

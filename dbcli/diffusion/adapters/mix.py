@@ -5,12 +5,12 @@ same as leaving a LoRA out, and the order in which they are named does not count
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from dbcli.diffusion.adapters.attach import freeze
-from dbcli.diffusion.formats.lora import PARTS, LoraLayer, LoraWeights, path_prefix
+from dbcli.diffusion.families.family import Networks
+from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, path_prefix
 
 
 def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
@@ -33,9 +33,9 @@ def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def merge_loras(unet: Any, text_encoder: Any, loras: Sequence[tuple[LoraWeights, float]]) -> None:
+def merge_loras(networks: Networks, loras: Sequence[tuple[LoraWeights, float]]) -> None:
     """Adds weighted LoRAs into the networks' own weights, in float32; the networks stay frozen."""
-    for part, network in zip(PARTS, (unet, text_encoder), strict=True):
+    for part, network in networks.items():
         prefix = path_prefix(network)
         # Every change is measured from the base before any is added: the second must not stand on the first.
         for name in sorted({name for lora, _ in loras for name in lora.part(part)}):

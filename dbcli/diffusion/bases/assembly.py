@@ -1,4 +1,4 @@
-"""From configurations and named tensors to the three networks of a base, nothing allocated before all of it fits."""
+"""From configurations and named tensors to the networks of a base, nothing allocated before all of it fits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.weights_hash import WeightsDigest
 from dbcli.errors import BaseMissing, UnsafeFile
-
-COMPONENTS = ("text_encoder", "unet", "vae")
 
 # Upper bounds of what a configuration may ask for; Stable Diffusion 1 and 2 stay far below each.
 CONFIG_LIMITS = {
@@ -33,26 +32,6 @@ CONFIG_LIMITS = {
     "vocab_size": 1_000_000,
 }
 MAX_BLOCKS = 8
-
-# Settings that are only about a CLIP text tower's shape and tokens. The others that transformers knows can name
-# code to fetch (an attention kernel), so they are never taken from a file.
-TEXT_SETTINGS = (
-    "attention_dropout",
-    "bos_token_id",
-    "eos_token_id",
-    "hidden_act",
-    "hidden_size",
-    "initializer_factor",
-    "initializer_range",
-    "intermediate_size",
-    "layer_norm_eps",
-    "max_position_embeddings",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "pad_token_id",
-    "projection_dim",
-    "vocab_size",
-)
 
 # Names that some writers store beside the weights and no network has as a parameter.
 IGNORED_NAME = re.compile(r"(^|\.)(position_ids|logit_scale)$|^text_projection(\.weight)?$")
@@ -74,14 +53,16 @@ class Entry:
 class Parts:
     """A base before it takes memory: configurations, and for each network its tensors by diffusers name.
 
-    `entries["text_encoder"]` has names without the prefix `text_model.`; `files` are what the weights come from,
-    `small_files` the configurations and the tokenizer where they lie beside them.
+    The names of a text encoder's tensors lack the prefix `text_model.`; `tokenizers` are by the encoder that each is
+    for. `files` are what the weights come from, `small_files` the configurations and the tokenizers where they lie
+    beside them.
     """
 
+    family: Family
     configs: dict[str, dict[str, Any]]
     entries: dict[str, dict[str, Entry]]
     files: list[Path]
-    tokenizer: Callable[[], Any]
+    tokenizers: dict[str, Callable[[], Any]]
     source: str
     notes: list[str] = field(default_factory=list)
     small_files: list[Path] = field(default_factory=list)
@@ -90,31 +71,31 @@ class Parts:
 def build_networks(
     parts: Parts, *, dtype: torch.dtype, device: str | torch.device, digest: WeightsDigest | None
 ) -> dict[str, nn.Module]:
-    """Builds text encoder, UNet and VAE and fills them, in evaluation mode and without gradients.
+    """Builds the networks of a base and fills them, in evaluation mode and without gradients.
 
-    Shapes of all three are compared with the networks' before the first tensor is read. `digest`, if given, is fed
+    Shapes of all are compared with the networks' before the first tensor is read. `digest`, if given, is fed
     every tensor. Raises UnsafeFile (a configuration out of bounds, a shape that does not fit) or BaseMissing
     (a tensor that is not there).
     """
     networks = empty_networks(parts)
     plans = match_all(networks, parts)
-    for component in COMPONENTS:
+    for component in networks:
         _fill(networks[component], plans[component], component, dtype=dtype, device=device, digest=digest)
     return networks
 
 
 def empty_networks(parts: Parts) -> dict[str, nn.Module]:
-    """The three networks, with shapes but no memory. Raises UnsafeFile for a configuration out of bounds."""
-    for component in COMPONENTS:
+    """The networks, with shapes but no memory. Raises UnsafeFile for a configuration out of bounds."""
+    for component in parts.family.parts:
         check_config(parts.configs[component], f"{parts.source} ({component})")
-    return {component: empty_network(component, parts.configs[component]) for component in COMPONENTS}
+    return {name: empty_network(name, part, parts.configs[name]) for name, part in parts.family.parts.items()}
 
 
 def match_all(networks: Mapping[str, nn.Module], parts: Parts) -> dict[str, dict[str, Entry]]:
     """For each network the entries of its parameters; see `match_names`."""
     return {
-        component: match_names(networks[component], parts.entries[component], f"{parts.source} ({component})")
-        for component in COMPONENTS
+        component: match_names(network, parts.entries[component], f"{parts.source} ({component})")
+        for component, network in networks.items()
     }
 
 
@@ -130,32 +111,14 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
                 raise UnsafeFile(f"{where}: {key} is {number}, outside 0 to {limit}.")
 
 
-def empty_network(component: str, config: Mapping[str, Any]) -> nn.Module:
+def empty_network(component: str, part: Part, config: Mapping[str, Any]) -> nn.Module:
     """A network whose parameters have shapes but no memory. Raises UnsafeFile where the configuration is nonsense."""
     try:
         with quiet_libraries(), torch.device("meta"):
-            network = _network_from_config(component, config)
+            network = part.build(config)
     except Exception as error:  # a configuration from a stranger can fail anywhere inside the constructors
         raise UnsafeFile(f"The configuration of the {component} does not describe a network ({error}).") from error
     _give_buffers(network)
-    return network
-
-
-def _network_from_config(component: str, config: Mapping[str, Any]) -> nn.Module:
-    network: nn.Module
-    if component == "text_encoder":
-        from transformers.models.clip.configuration_clip import CLIPTextConfig
-        from transformers.models.clip.modeling_clip import CLIPTextModel
-
-        network = CLIPTextModel(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
-    elif component == "unet":
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-        network = UNet2DConditionModel.from_config(dict(config))
-    else:
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-        network = AutoencoderKL.from_config(dict(config))
     return network
 
 

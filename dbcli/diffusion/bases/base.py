@@ -1,7 +1,7 @@
 """Base models: where they come from, and the networks and facts that training and sampling need of one."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +10,14 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.bases import hub
-from dbcli.diffusion.bases.assembly import COMPONENTS, Parts, build_networks, empty_networks, match_all
+from dbcli.diffusion.bases.assembly import Parts, build_networks, empty_networks, match_all
 from dbcli.diffusion.bases.folder import configs_of, embedded_folder, parts_of_folder, require_part
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
 from dbcli.diffusion.bases.unsupported import check_folder, check_settings, sample_size
+from dbcli.diffusion.families.family import Denoiser, Family
+from dbcli.diffusion.families.process import Process
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
 from dbcli.diffusion.schedulers.prediction import checked_prediction, settle
 from dbcli.diffusion.schedulers.samplers import has_zero_snr
@@ -46,9 +49,10 @@ class BaseReference:
 class Base:
     """A base model in memory: networks in evaluation mode, without gradients, and the facts that go with them.
 
-    The UNet predicts `prediction_type` on scaled latents `[B, latent_channels, H / vae_factor, W / vae_factor]`;
-    prompts are padded to `max_tokens`. `resolution` is the size in px it was trained at.
-    `hash` names the weights and these facts, independent of the file they came in.
+    `networks` are by their name in the family, `tokenizers` by the text encoder that each is for. The denoiser predicts
+    `prediction_type` on scaled latents `[B, latent_channels, H / vae_factor, W / vae_factor]`; prompts are padded to
+    `max_tokens`. `resolution` is the size in px it was trained at. `hash` names the weights and these facts,
+    independent of the file they came in.
     """
 
     name: str
@@ -56,11 +60,10 @@ class Base:
     revision: str | None
     kind: Kind
     hash: str
+    family: Family
     # Of diffusers' and transformers' classes, whose attributes are made from their configurations.
-    tokenizer: Any
-    text_encoder: Any
-    vae: Any
-    unet: Any
+    tokenizers: dict[str, Any]
+    networks: dict[str, Any]
     scheduler_config: dict[str, Any]
     prediction_type: str
     resolution: int
@@ -69,6 +72,53 @@ class Base:
     max_tokens: int
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+
+    @property
+    def process(self) -> Process:
+        """How noise is added and taken away."""
+        return self.family.process(self.scheduler_config)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser with the way its family calls it."""
+        return Denoiser(self.unet, self.family.denoise, self.vae_factor)
+
+    @property
+    def unet(self) -> Any:
+        """The denoiser's network."""
+        return self.networks[self.family.denoiser]
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder."""
+        (name,) = self.family.of_kind("vae")
+        return self.networks[name]
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """The text encoders by name."""
+        return {name: self.networks[name] for name in self.family.encoders}
+
+    @property
+    def tunable(self) -> dict[str, Any]:
+        """What a run may change: the denoiser's network, then the text encoders."""
+        return {name: self.networks[name] for name in self.family.tunable}
+
+    @property
+    def configs(self) -> dict[str, Any]:
+        """The networks' configurations, as tables."""
+        found = {name: network.config for name, network in self.networks.items()}
+        return {name: config if isinstance(config, Mapping) else config.to_dict() for name, config in found.items()}
+
+    @property
+    def text_encoder(self) -> Any:
+        """The first text encoder."""
+        return self.networks[self.family.encoders[0]]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The first text encoder's tokenizer."""
+        return self.tokenizers[self.family.encoders[0]]
 
 
 def resolve_base(source: str, revision: str | None = None, *, offline: bool = False) -> BaseReference:
@@ -221,25 +271,28 @@ def judge_base(
         if hub.complete_folder(reference.source, reference.revision, offline=offline) is None:
             folder = hub.download_configs(reference.source, reference.revision)
             check_folder(folder)
-            for part in (part for part in COMPONENTS if vae is None or part != "vae"):
-                require_part(folder, f"{part}/config.json")
-            check_settings(configs_of(folder), reference.source)
+            for name, part in SD.parts.items():
+                if vae is None or part.kind != "vae":
+                    require_part(folder, f"{name}/config.json")
+            check_settings(configs_of(folder, SD), reference.source)
             return []
     parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     match_all(empty_networks(parts), parts)
     return parts.notes
 
 
-def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module], weights_digest: str) -> Base:
+def joined(reference: BaseReference, parts: Parts, networks: Mapping[str, nn.Module], weights_digest: str) -> Base:
     """Networks and the facts that go with them."""
-    unet, vae, text_encoder = networks["unet"], networks["vae"], networks["text_encoder"]
-    vae_config: Any = vae.config
-    text_config: Any = text_encoder.config
-    tokenizer = parts.tokenizer()
+    family = parts.family
+    (vae_name,) = family.of_kind("vae")
+    vae_config: Any = networks[vae_name].config
+    tokenizers = {name: read() for name, read in parts.tokenizers.items()}
     vae_factor = 2 ** (len(vae_config.block_out_channels) - 1)
     scheduler = parts.configs["scheduler"]
     prediction_type = scheduler["prediction_type"]
-    max_tokens = min(int(tokenizer.model_max_length), int(text_config.max_position_embeddings))
+    lengths = [int(one.model_max_length) for one in tokenizers.values()]
+    text_configs: list[Any] = [networks[name].config for name in family.encoders]
+    max_tokens = min(*lengths, *(int(config.max_position_embeddings) for config in text_configs))
     facts = {
         "prediction_type": prediction_type,
         "latent_scale": float(vae_config.scaling_factor),
@@ -252,12 +305,11 @@ def joined(reference: BaseReference, parts: Parts, networks: dict[str, nn.Module
         revision=reference.revision,
         kind=reference.kind,
         hash=base_hash(weights_digest, facts),
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        vae=vae,
-        unet=unet,
+        family=family,
+        tokenizers=tokenizers,
+        networks=dict(networks),
         scheduler_config=scheduler,
-        resolution=sample_size(parts.configs["unet"]) * vae_factor,
+        resolution=sample_size(parts.configs[family.denoiser]) * vae_factor,
         vae_factor=vae_factor,
         latent_channels=int(vae_config.latent_channels),
         prediction_type=prediction_type,

@@ -2,19 +2,20 @@
 
 import json
 import shlex
+from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.bases.assembly import COMPONENTS, IGNORED_NAME, Entry, Parts, quiet_libraries
+from dbcli.diffusion.bases.assembly import IGNORED_NAME, Entry, Parts, quiet_libraries
 from dbcli.diffusion.bases.unsupported import ONLY, check_folder
+from dbcli.diffusion.families.family import Family
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files.model_files import open_weights, read_json
-from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
+from dbcli.diffusion.files.weight_choice import Stems, chosen_weights, files_of
 from dbcli.diffusion.files.weight_file import how_to_get_again, require_float
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
-
-CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
 
 # For a folder without a VAE, where one is given beside it.
 VAE_OF_V1 = {"scaling_factor": 0.18215, "latent_channels": 4}
@@ -30,36 +31,40 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
     what it says.
     """
     check_folder(folder)
+    family = SD
     configs: dict[str, dict[str, Any]] = {}
     entries: dict[str, dict[str, Entry]] = {}
     files: list[Path] = []
     notes: list[str] = []
-    for component in COMPONENTS:
-        is_replaced = component == "vae" and not needs_vae
+    for component, part in family.parts.items():
+        is_replaced = part.kind == "vae" and not needs_vae
         if is_replaced and not (folder / "vae" / "config.json").is_file():
             configs[component] = dict(VAE_OF_V1)
         else:
             configs[component] = read_json(require_part(folder, f"{component}/config.json"))
-            _check_class(configs[component], component, folder)
+            _check_class(configs[component], component, part.class_name, folder)
         entries[component] = {}
         if is_replaced:
             continue
-        found, remarks = weight_files(folder / component, component)
+        found, remarks = weight_files(folder / component, component, part.stems)
         files += found
         notes += remarks
         entries[component] = entries_of(found)
     configs["scheduler"] = read_json(require_part(folder, "scheduler/scheduler_config.json"))
-    tokenizer = require_part(folder, "tokenizer")
-    _require_tokenizer(tokenizer)
-    small = [folder / component / "config.json" for component in COMPONENTS if component != "vae" or needs_vae]
+    small = [folder / name / "config.json" for name in family.parts if entries[name]]
     small.append(folder / "scheduler/scheduler_config.json")
-    small += sorted(path for path in tokenizer.iterdir() if path.is_file())
-    return Parts(configs, entries, files, partial(read_tokenizer, tokenizer), str(folder), notes, small)
+    tokenizers: dict[str, Callable[[], Any]] = {}
+    for encoder in family.encoders:
+        tokenizer = require_part(folder, family.parts[encoder].tokenizer)
+        _require_tokenizer(tokenizer)
+        small += sorted(path for path in tokenizer.iterdir() if path.is_file())
+        tokenizers[encoder] = partial(read_tokenizer, tokenizer)
+    return Parts(family, configs, entries, files, tokenizers, str(folder), notes, small)
 
 
-def configs_of(folder: Path) -> dict[str, dict[str, Any]]:
+def configs_of(folder: Path, family: Family) -> dict[str, dict[str, Any]]:
     """The configurations of a folder's parts, those that are there."""
-    files = {part: folder / part / "config.json" for part in COMPONENTS}
+    files = {part: folder / part / "config.json" for part in family.parts}
     files["scheduler"] = folder / "scheduler" / "scheduler_config.json"
     return {part: read_json(path) for part, path in files.items() if path.is_file()}
 
@@ -119,20 +124,20 @@ def _instead_of(folder: Path) -> str:
     return "Give the folder that contains unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
 
 
-def _check_class(config: dict[str, Any], component: str, folder: Path) -> None:
-    found = config.get("_class_name") or (config.get("architectures") or [CLASSES[component]])[0]
-    if found != CLASSES[component]:
-        raise UnsupportedFile(f"{folder} has a {component} of the class {found}, not {CLASSES[component]}.", hint=ONLY)
+def _check_class(config: dict[str, Any], component: str, wanted: str, folder: Path) -> None:
+    found = config.get("_class_name") or (config.get("architectures") or [wanted])[0]
+    if found != wanted:
+        raise UnsupportedFile(f"{folder} has a {component} of the class {found}, not {wanted}.", hint=ONLY)
 
 
-def weight_files(folder: Path, component: str) -> tuple[list[Path], list[str]]:
+def weight_files(folder: Path, component: str, stems: Stems) -> tuple[list[Path], list[str]]:
     """The files with a component's weights, and a sentence where they are not the ones of the plain name.
 
     Raises BaseMissing where there is none, or where shards are lacking.
     """
-    choice = chosen_weights(component, (path.name for path in folder.iterdir() if path.is_file()))
+    choice = chosen_weights(stems, (path.name for path in folder.iterdir() if path.is_file()))
     if choice is None:
-        stem = STEMS[component]["safetensors"]
+        stem = stems["safetensors"]
         raise BaseMissing(
             f"{folder} contains no weights ({stem}.safetensors, or in shards with {stem}.safetensors.index.json).",
             hint="Download or copy the whole folder again.",

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.deadline import within
-from dbcli.diffusion.files.weight_choice import STEMS, chosen_weights, files_of
+from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.files.weight_choice import chosen_weights, files_of
 from dbcli.errors import BaseMissing, DreamboothError, Unreachable
 
 REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -79,9 +80,9 @@ def wanted_files(available: Iterable[str]) -> list[str]:
     """Of a repository's files the configurations and, for each network, its preferred weights, in shards or not."""
     present = set(available)
     wanted = [name for name in CONFIG_FILES if name in present]
-    for component in STEMS:
+    for component, part in SD.parts.items():
         inside = (name.removeprefix(f"{component}/") for name in present if name.startswith(f"{component}/"))
-        choice = chosen_weights(component, inside)
+        choice = chosen_weights(part.stems, inside)
         if choice is not None:
             listed = choice.files if choice.index is None else (choice.index, *choice.files)
             wanted += [f"{component}/{name}" for name in listed]
@@ -123,9 +124,9 @@ def _lacking(folder: Path, *, half_precision_counts: bool) -> str | None:
             return name
     if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         return "tokenizer/vocab.json"
-    for component in STEMS:
+    for component, part in SD.parts.items():
         names = [path.name for path in (folder / component).iterdir() if path.is_file()]
-        choice = chosen_weights(component, names)
+        choice = chosen_weights(part.stems, names)
         if choice is None or (choice.is_rounded and not half_precision_counts):
             return f"the weights of {component}"
         try:

@@ -9,8 +9,10 @@ from dbcli.diffusion.bases.assembly import Entry, Parts, check_config
 from dbcli.diffusion.bases.folder import entries_of, weight_files
 from dbcli.diffusion.bases.single_file import original_names_of
 from dbcli.diffusion.bases.unsupported import check_scale
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.model_files import open_weights, read_json
+from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS
 from dbcli.errors import BaseMissing, UnsupportedFile
 
 OF_STABLE_DIFFUSION = (
@@ -55,7 +57,7 @@ def with_vae(parts: Parts, path: Path) -> None:
 
 def files_of_vae(path: Path) -> list[Path]:
     """The files that a VAE's weights come from. Raises BaseMissing where there are none."""
-    return [path] if path.is_file() else weight_files(_inner(path), "vae")[0]
+    return [path] if path.is_file() else weight_files(_inner(path), "vae", OF_DIFFUSERS)[0]
 
 
 def vae_parts(path: Path, base_config: dict[str, Any]) -> VaeParts:
@@ -85,7 +87,7 @@ def vae_parts(path: Path, base_config: dict[str, Any]) -> VaeParts:
     check_config(config, f"{path} (vae)")
     originals = {
         name: present.get(original.removeprefix(names.VAE_PREFIX))
-        for name, original in original_names_of("vae", config).items()
+        for name, original in original_names_of(SD, "vae", config).items()
     }
     entries = {name: Entry.of(weights, stored) for name, stored in originals.items() if stored is not None}
     return VaeParts(config, entries, [path], [])
@@ -102,5 +104,5 @@ def _of_folder(folder: Path) -> VaeParts:
     if config.get("_class_name") != "AutoencoderKL":
         raise UnsupportedFile(f"{inner} is a {config.get('_class_name')}, not an AutoencoderKL.")
     check_scale(config, str(inner))
-    files, notes = weight_files(inner, "vae")
+    files, notes = weight_files(inner, "vae", OF_DIFFUSERS)
     return VaeParts(config, entries_of(files), files, notes)

@@ -19,6 +19,8 @@ import torch
 from dbcli.diffusion.bases.assembly import Entry, Parts, check_config, empty_network
 from dbcli.diffusion.bases.folder import embedded_folder, read_tokenizer
 from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single_file
+from dbcli.diffusion.families.family import Family
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
@@ -55,6 +57,7 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
     for component in ("unet", "vae", "text_encoder"):
         check_config(configs[component], f"{path} ({component})")
     parts = Parts(
+        family=SD,
         configs=configs,
         entries={
             "unet": _all_entries(weights, "unet", configs["unet"]),
@@ -62,7 +65,7 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
             "text_encoder": _text_entries(weights, configs["text_encoder"]),
         },
         files=[path],
-        tokenizer=partial(shipped_tokenizer, pad_token=pad_token, max_tokens=max_tokens),
+        tokenizers={"text_encoder": partial(shipped_tokenizer, pad_token=pad_token, max_tokens=max_tokens)},
         source=str(path),
     )
     if own is None:
@@ -159,17 +162,17 @@ def _text_naming(weights: WeightFile) -> Callable[[str], tuple[str, int | None]]
     return lambda name: (prefix + name, None)
 
 
-def original_names_of(component: str, config: dict[str, Any]) -> dict[str, str]:
+def original_names_of(family: Family, component: str, config: dict[str, Any]) -> dict[str, str]:
     """For every tensor of a UNet or VAE of this configuration its name in the original layout."""
-    rename = names.unet_name if component == "unet" else names.vae_name
-    return {name: rename(name, config) for name in empty_network(component, config).state_dict()}
+    network = empty_network(component, family.parts[component], config)
+    return {name: family.original(component, name, {component: config}).name for name in network.state_dict()}
 
 
 def _all_entries(weights: WeightFile, component: str, config: dict[str, Any]) -> dict[str, Entry]:
     prefix = names.UNET_PREFIX if component == "unet" else names.VAE_PREFIX
     present = {name for name in weights.names() if name.startswith(prefix)}
     originals = {
-        name: original for name, original in original_names_of(component, config).items() if original in present
+        name: original for name, original in original_names_of(SD, component, config).items() if original in present
     }
     # What is left has no place in the network; it is passed on so that the comparison of names can say so. Training
     # leftovers of the autoencoder (its loss, its discriminator) are no part of the model.
@@ -181,7 +184,7 @@ def _all_entries(weights: WeightFile, component: str, config: dict[str, Any]) ->
 def _text_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
     present, original_name = set(weights.names()), _text_naming(weights)
     entries = {}
-    for name in empty_network("text_encoder", config).state_dict():
+    for name in empty_network("text_encoder", SD.parts["text_encoder"], config).state_dict():
         bare = name.removeprefix("text_model.")
         original, third = original_name(bare)
         if original not in present:

@@ -132,7 +132,7 @@ def _family_of(kind: FileKind, names: set[str]) -> str:
         name.startswith("conditioner.embedders.1.") for name in names
     ):
         return f"the refiner of {SDXL}"
-    return f"a {kind.family} model" if kind.family not in ("", SD) else ""
+    return f"a {kind.made_for} model" if kind.made_for not in ("", SD) else ""
 
 
 def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseMissing:

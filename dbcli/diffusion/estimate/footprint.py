@@ -8,9 +8,10 @@ import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.base import Base
-from dbcli.diffusion.conditioning import embed_ids
+from dbcli.diffusion.conditioning import encode_ids
 from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.estimate.cost import PassCost, fake_run
+from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import decode
 
 
@@ -30,8 +31,8 @@ def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def weights_bytes(base: Base) -> int:
-    """Bytes of the three networks as they are now."""
-    return network_bytes([base.unet, base.vae, base.text_encoder])
+    """Bytes of the networks as they are now."""
+    return network_bytes(base.networks.values())
 
 
 def network_bytes(networks: Iterable[Any]) -> int:
@@ -46,16 +47,17 @@ def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool
     """
     for module in trainable.modules:
         module.train()
-    unet, latents = base.unet, _latents(base, batch)
-    timesteps = torch.zeros(batch.rows, dtype=torch.int64, device=latents.device)
-    ids = torch.zeros(2, base.max_tokens, dtype=torch.int64, device=latents.device)
+    denoiser, latents = base.denoiser, _latents(base, batch)
+    levels = torch.zeros(batch.rows, dtype=torch.int64, device=latents.device)
     frozen = _conditioning(base, batch.rows)
 
     def work() -> None:
         with autocast(batch.precision, latents.device):
-            embedded = embed_ids(base.text_encoder, ids) if trainable.trains_text else None
-            conditioning = frozen if embedded is None else embedded.repeat_interleave(-(-batch.rows // 2), 0)
-            prediction = unet(latents, timesteps, conditioning[: batch.rows]).sample
+            conditioning = frozen
+            if trainable.trains_text:
+                rows = [row // -(-batch.rows // 2) for row in range(batch.rows)]
+                conditioning = encode_ids(base, _ids(base, 2)).rows(rows)
+            prediction = denoiser(latents, levels, conditioning)
         torch.autograd.backward((prediction.float() - latents).square().flatten(1).mean(1).mean())
 
     parameters = list(trainable.tensors.values())
@@ -72,9 +74,15 @@ def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _conditioning(base: Base, rows: int) -> torch.Tensor:
-    width = int(base.unet.config.cross_attention_dim)
-    return torch.empty(rows, base.max_tokens, width, device=base.unet.device)
+def _ids(base: Base, prompts: int) -> dict[str, torch.Tensor]:
+    shape = prompts, base.max_tokens
+    return {name: torch.zeros(shape, dtype=torch.int64, device=base.unet.device) for name in base.encoders}
+
+
+@torch.no_grad()
+def _conditioning(base: Base, rows: int) -> Conditioning:
+    """Of as many prompts, each with its own memory."""
+    return encode_ids(base, _ids(base, 1)).expand(rows).each(torch.clone)
 
 
 def _adamw_8bit_bytes(parameter: torch.Tensor) -> int:
@@ -108,12 +116,11 @@ def denoising_pass(base: Base, batch: Batch) -> PassCost:
     """One sampling step: the UNet on conditional and unconditional rows together."""
     latents = _latents(base, Batch(2 * batch.rows, batch.size_px))
     conditioning = _conditioning(base, len(latents))
-    timestep = torch.zeros((), dtype=torch.int64, device=latents.device)
+    level = torch.zeros((), dtype=torch.int64, device=latents.device)
 
     def work() -> torch.Tensor:
         with autocast(batch.precision, latents.device):
-            sample: torch.Tensor = base.unet(latents, timestep, conditioning).sample
-        return sample
+            return base.denoiser(latents, level, conditioning)
 
     return fake_run(work)
 

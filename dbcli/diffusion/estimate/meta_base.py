@@ -12,6 +12,7 @@ from dbcli.diffusion.bases.base import KNOWN_BASES, Base, joined, parts_of, reso
 from dbcli.diffusion.bases.folder import embedded_folder, read_tokenizer
 from dbcli.diffusion.bases.quantized import Packed
 from dbcli.diffusion.bases.single_file import shipped_configs
+from dbcli.diffusion.families.sd import SD
 from dbcli.errors import Unreachable
 
 
@@ -31,7 +32,7 @@ def load_meta_base(
         if reference.name not in KNOWN_BASES:
             raise
         tokenizer = partial(read_tokenizer, embedded_folder() / "tokenizer")
-        parts = Parts(shipped_configs("sd-v1"), {}, [], tokenizer, reference.source)
+        parts = Parts(SD, shipped_configs("sd-v1"), {}, [], {"text_encoder": tokenizer}, reference.source)
     networks = empty_networks(parts)
     for network in networks.values():
         network.eval().requires_grad_(False)
@@ -40,16 +41,15 @@ def load_meta_base(
 
 def place(base: Base, device: torch.device) -> None:
     """Puts a meta base on a device, inside `cost.fake_tensors`."""
-    for network in (base.unet, base.vae, base.text_encoder):
+    for network in base.networks.values():
         for module in network.modules():
             _place_own(module, device)
 
 
 def placed(base: Base, trainable: Trainable) -> Trainable:
     """What of a base is trained, as it is after the base was placed."""
-    networks = {"unet": base.unet, "text_encoder": base.text_encoder}
     parts = {name: name.partition(".") for name in trainable.tensors}
-    tensors = {name: networks[part].get_parameter(inner) for name, (part, _, inner) in parts.items()}
+    tensors = {name: base.networks[part].get_parameter(inner) for name, (part, _, inner) in parts.items()}
     return replace(trainable, tensors=tensors)
 
 

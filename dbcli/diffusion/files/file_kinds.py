@@ -119,7 +119,7 @@ class FileKind:
     """What a file is, the family of models it is for ("" where nothing tells), and for an adapter all kinds in it."""
 
     kind: Kind
-    family: str = ""
+    made_for: str = ""
     adapters: tuple[str, ...] = ()
 
     @property
@@ -134,7 +134,7 @@ class FileKind:
     def title(self) -> str:
         """As part of a sentence: "a LoHa for Stable Diffusion XL", "an embedding (textual inversion)"."""
         what = _ADAPTER_PHRASES[self.adapter] if self.kind == "adapter" else _PHRASES[self.kind]
-        return f"{what} for {self.family}" if self.family else what
+        return f"{what} for {self.made_for}" if self.made_for else what
 
 
 def kind_of(weights: WeightFile) -> FileKind:

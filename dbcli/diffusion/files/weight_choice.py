@@ -1,18 +1,17 @@
 """Which of a network's weight files are taken: whole or rounded, in one piece or in shards, safetensors or pickles."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dbcli.diffusion.files.model_files import read_json
 from dbcli.errors import BaseMissing, UnsafeFile
 
-STEMS = {
-    "text_encoder": {"safetensors": "model", "bin": "pytorch_model"},
-    "unet": {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"},
-    "vae": {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"},
-}
+# What weights are called, by the library that writes them: ending -> name before it.
+Stems = Mapping[str, str]
+OF_TRANSFORMERS: Stems = {"safetensors": "model", "bin": "pytorch_model"}
+OF_DIFFUSERS: Stems = {"safetensors": "diffusion_pytorch_model", "bin": "diffusion_pytorch_model"}
 # In order of preference after the plain name: the trained weights before their average, as they are the ones to
 # continue training, then what was rounded, with more bits before fewer.
 VARIANTS = ("", "fp32", "non_ema", "ema", "fp16", "bf16")
@@ -32,14 +31,14 @@ class WeightChoice:
         return any(word in ROUNDED for word in self.variant.split("."))
 
 
-def chosen_weights(component: str, names: Iterable[str]) -> WeightChoice | None:
-    """The preferred one among the file names of a component's folder, None where there is none.
+def chosen_weights(stems: Stems, names: Iterable[str]) -> WeightChoice | None:
+    """The preferred one among the file names of a network's folder, called by `stems`; None where there is none.
 
     Safetensors come before pickles, then VARIANTS in their order, then one file before shards.
     """
     present = sorted(names)
     found: list[tuple[tuple[int, int, str, bool], WeightChoice]] = []
-    for rank, (ending, stem) in enumerate(STEMS[component].items()):
+    for rank, (ending, stem) in enumerate(stems.items()):
         whole = re.compile(rf"{stem}(?:\.([A-Za-z0-9_.]+))?\.{ending}")
         index = re.compile(rf"{stem}\.{ending}\.index(?:\.([A-Za-z0-9_]+))?\.json")
         for name in present:

@@ -11,45 +11,44 @@ from typing import Any, Protocol
 
 import torch
 
-from dbcli.diffusion.files.weight_choice import STEMS
+from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.writing import save_json, save_tensors, save_text
-
-WEIGHTS = {name: f"{stems['safetensors']}.safetensors" for name, stems in STEMS.items()}
 
 
 class Model(Protocol):
-    """What is written of a model: its networks, tokenizer and scheduler, as a base has them."""
+    """What is written of a model: its networks, tokenizers and scheduler, as a base has them."""
 
-    unet: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
+    family: Family
+    networks: dict[str, Any]
+    tokenizers: dict[str, Any]
     scheduler_config: dict[str, Any]
     max_tokens: int
 
 
 def write_base(folder: Path, model: Model, *, dtype: torch.dtype = torch.float16) -> None:
     """Writes a model's networks, tokenizer and scheduler under `folder`; `model_index.json` is written last."""
-    for name, file in WEIGHTS.items():
-        save_tensors(folder / name / file, _tensors(name, getattr(model, name), dtype), {})
+    for name, part in model.family.parts.items():
+        file = folder / name / f"{part.stems['safetensors']}.safetensors"
+        save_tensors(file, _tensors(part, model.networks[name], dtype), {})
     write_settings(folder, model)
 
 
 def write_settings(folder: Path, model: Model) -> None:
     """Writes everything of a diffusers folder but the weights: what diffusers needs beside a single file."""
-    for name in WEIGHTS:
-        save_json(folder / name / "config.json", _config(name, getattr(model, name)))
-    write_tokenizer(folder / "tokenizer", model.tokenizer)
+    for name, part in model.family.parts.items():
+        save_json(folder / name / "config.json", _config(part, model.networks[name]))
+    for name, tokenizer in model.tokenizers.items():
+        write_tokenizer(folder / model.family.parts[name].tokenizer, tokenizer)
     scheduler = {"_class_name": "DDIMScheduler", **model.scheduler_config}
     save_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    save_json(folder / "model_index.json", _index(model.scheduler_config))
+    save_json(folder / "model_index.json", _index(model.family, model.scheduler_config))
 
 
-def _tensors(name: str, network: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _tensors(part: Part, network: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     state = {
         key: value.to(dtype) if value.is_floating_point() else value for key, value in network.state_dict().items()
     }
-    if name != "text_encoder":
+    if part.kind != "text":
         return state
     return {
         f"text_model.{key.removeprefix('text_model.')}": value
@@ -58,33 +57,33 @@ def _tensors(name: str, network: Any, dtype: torch.dtype) -> dict[str, torch.Ten
     }
 
 
-def _config(name: str, network: Any) -> dict[str, Any]:
-    text = name == "text_encoder"
+def _config(part: Part, network: Any) -> dict[str, Any]:
+    text = part.kind == "text"
     config = network.config.to_dict() if text else json.loads(network.to_json_string())
     config.pop("_name_or_path", None)
     # transformers loads a text encoder as its configuration says, diffusers the other networks as float32 unless
     # asked otherwise: whatever the file holds, a plain `from_pretrained` must give networks of one type.
     # Versions 4 read `torch_dtype`, versions 5 `dtype`.
-    as_float32 = {"architectures": ["CLIPTextModel"], "dtype": "float32", "torch_dtype": "float32"}
+    as_float32 = {"architectures": [part.class_name], "dtype": "float32", "torch_dtype": "float32"}
     return {**config, **(as_float32 if text else {})}
 
 
-def _index(scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
+def _index(family: Family, scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
     import diffusers
 
-    return {
-        "_class_name": "StableDiffusionPipeline",
+    index: dict[str, Any] = {
+        "_class_name": family.pipeline,
         "_diffusers_version": diffusers.__version__,
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
+        **family.pipeline_settings,
         "scheduler": ["diffusers", scheduler_config.get("_class_name", "DDIMScheduler")],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
     }
+    for name, part in family.parts.items():
+        index[name] = ["transformers" if part.kind == "text" else "diffusers", part.class_name]
+        if part.tokenizer:
+            index[part.tokenizer] = ["transformers", "CLIPTokenizer"]
+    return index
 
 
 def write_tokenizer(folder: Path, tokenizer: Any) -> None:

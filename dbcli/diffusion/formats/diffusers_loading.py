@@ -28,19 +28,20 @@ def misread_model(path: Path, base: Base) -> list[str]:
 
     Raises DreamboothError where diffusers does not take the file, with what it says.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
+    kind = getattr(diffusers, base.family.pipeline)
     with _quiet(), _explained(path):
         if path.is_dir():
-            pipeline = StableDiffusionPipeline.from_pretrained(str(path), local_files_only=True)
+            pipeline = kind.from_pretrained(str(path), local_files_only=True)
         else:
             with TemporaryDirectory() as settings:
                 write_settings(Path(settings), base)
-                pipeline = StableDiffusionPipeline.from_single_file(str(path), config=settings, local_files_only=True)
+                pipeline = kind.from_single_file(str(path), config=settings, local_files_only=True)
     return [
         f"{part}.{name}"
-        for part in ("unet", "vae", "text_encoder")
-        for name in _unlike(getattr(pipeline, part), getattr(base, part))
+        for part, network in base.networks.items()
+        for name in _unlike(getattr(pipeline, part), network)
     ]
 
 
@@ -66,7 +67,7 @@ def lora_as_diffusers_reads_it(base: Base, path: Path) -> LoraWeights:
     with _quiet(), _explained(path):
         pipeline = _pipeline(base)
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
-        read = attached_lora(base.unet, base.text_encoder)
+        read = attached_lora(base.tunable)
         pipeline.unload_lora_weights()
     return read
 
@@ -95,17 +96,17 @@ def _is_same(found: LoraLayer, layer: LoraLayer) -> bool:
 
 
 def _pipeline(base: Base) -> Any:
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    import diffusers
 
-    return StableDiffusionPipeline(
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        unet=base.unet,
-        scheduler=DDIMScheduler.from_config(base.scheduler_config),
-        safety_checker=None,
+    family = base.family
+    settings = {name: value for name, value in family.pipeline_settings.items() if not isinstance(value, list)}
+    return getattr(diffusers, family.pipeline)(
+        **base.networks,
+        **{family.parts[name].tokenizer: tokenizer for name, tokenizer in base.tokenizers.items()},
+        scheduler=diffusers.DDIMScheduler.from_config(base.scheduler_config),
         feature_extractor=None,
-        requires_safety_checker=False,
+        **{name: None for name, value in family.pipeline_settings.items() if isinstance(value, list)},
+        **settings,
     )
 
 

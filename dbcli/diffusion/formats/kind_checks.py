@@ -37,7 +37,7 @@ def check_lora(weights: WeightFile) -> None:
         taker = takers.get(kind.kind)
         hint = f"dreambooth {taker} {shlex.quote(str(weights.path))}" if taker else None
         raise UnsupportedFile(f"{weights.path} is {kind.title}, not a LoRA.", hint=hint)
-    if kind.family not in ("", SD):
+    if kind.made_for not in ("", SD):
         raise UnsupportedFile(f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1 and 2 can be read.")
     if kind.adapter not in READABLE:
         raise UnsupportedFile(
@@ -51,7 +51,7 @@ def check_embedding(weights: WeightFile) -> None:
     kind = kind_of(weights)
     if any(BUNDLED.fullmatch(name) for name in weights.names()):
         return
-    if kind.kind == "embedding" and kind.family in ("", SD):
+    if kind.kind == "embedding" and kind.made_for in ("", SD):
         return
     hint = f"dreambooth import-lora {shlex.quote(str(weights.path))}" if kind.kind == "adapter" else None
     raise UnsupportedFile(f"{weights.path} is {kind.title}, not an embedding for Stable Diffusion 1 or 2.", hint=hint)

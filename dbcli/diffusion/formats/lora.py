@@ -1,17 +1,27 @@
 """A LoRA between the formats: low-rank layers by the name of the module they add to, and to and from PEFT."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 
+from dbcli.diffusion.families.family import Family, Networks
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import UnsafeFile, UnsupportedFile
 
-PARTS = ("unet", "text_encoder")
+
+class Adaptable(Protocol):
+    """What a LoRA adds to: a base, or anything else with a family and networks."""
+
+    family: Family
+
+    @property
+    def tunable(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -36,25 +46,30 @@ class LoraLayer:
 
 @dataclass
 class LoraWeights:
-    """A whole LoRA. Layer names are module paths without `text_model.`; `metadata` is the file's own, if any.
+    """A whole LoRA: for each network's name its layers by module path, without `text_model.`.
 
-    `words` are embeddings that lay in the same file; `left_out` names, one each, what else lay in it. `says_strength`
-    is False where PEFT's own file came without the configuration that has its alpha.
+    `metadata` is the file's own, if any. `words` are embeddings that lay in the same file; `left_out` names, one each,
+    what else lay in it. `says_strength` is False where PEFT's own file came without the configuration that has its
+    alpha.
     """
 
-    unet: dict[str, LoraLayer]
-    text_encoder: dict[str, LoraLayer]
+    parts: dict[str, dict[str, LoraLayer]]
     metadata: dict[str, str] = field(default_factory=dict)
     words: list[WordVectors] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     says_strength: bool = True
 
     def part(self, name: str) -> dict[str, LoraLayer]:
-        return self.unet if name == "unet" else self.text_encoder
+        """The layers of one network; none where it has none."""
+        return self.parts.get(name, {})
+
+    def changed(self, change: Callable[[dict[str, LoraLayer]], dict[str, LoraLayer]]) -> LoraWeights:
+        """The same with the layers of every network changed."""
+        return replace(self, parts={name: change(layers) for name, layers in self.parts.items()})
 
     @property
     def layers(self) -> list[LoraLayer]:
-        return [*self.unet.values(), *self.text_encoder.values()]
+        return [layer for layers in self.parts.values() for layer in layers.values()]
 
     @property
     def by_input(self) -> bool:
@@ -70,9 +85,9 @@ class LoraWeights:
 PeftLora = tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 
-def attached_lora(unet: Any, text_encoder: Any) -> LoraWeights:
+def attached_lora(networks: Networks) -> LoraWeights:
     """The one adapter of PEFT inside each network, every layer with its own rank and alpha; copies on the CPU."""
-    return LoraWeights(_attached(unet), _attached(text_encoder))
+    return LoraWeights({name: _attached(network) for name, network in networks.items()})
 
 
 def _attached(network: Any) -> dict[str, LoraLayer]:
@@ -97,8 +112,8 @@ def _attached_layer(module: Any) -> LoraLayer:
     )
 
 
-def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, PeftLora]:
-    """For `unet` and `text_encoder`, where the LoRA has layers for them, what PEFT needs to take it in.
+def lora_to_peft(lora: LoraWeights, networks: Networks) -> dict[str, PeftLora]:
+    """For each network that the LoRA has layers for what PEFT needs to take it in.
 
     Layers may differ in rank and alpha; PEFT hears the commonest of each and the exceptions by name. Raises
     UnsupportedFile for DoRA along the inputs, which PEFT does not know.
@@ -108,9 +123,10 @@ def lora_to_peft(lora: LoraWeights, unet: Any, text_encoder: Any) -> dict[str, P
             "This DoRA keeps its magnitudes along the inputs, which PEFT and diffusers do not know: "
             "it can be neither trained further nor written for them."
         )
-    networks = {"unet": unet, "text_encoder": text_encoder}
     return {
-        part: _peft(lora.part(part), path_prefix(networks[part]), networks[part]) for part in PARTS if lora.part(part)
+        part: _peft(lora.part(part), path_prefix(network), network)
+        for part, network in networks.items()
+        if lora.part(part)
     }
 
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
 from dbcli.diffusion.formats.kind_checks import check_lora
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, check_layer, module_shapes
+from dbcli.diffusion.formats.lora import Adaptable, LoraLayer, LoraWeights, check_layer, module_shapes
 from dbcli.diffusion.formats.lora_names import (
     BUNDLED,
     DIFFERENCES,
@@ -33,8 +32,8 @@ HALVES: frozenset[Part] = frozenset({"down", "up"})
 PartNames = dict[Part, str]
 
 
-def read_lora(path: Path, *, unet: Any, text_encoder: Any) -> LoraWeights:
-    """Reads a LoRA in kohya's, diffusers', PEFT's or ComfyUI's names and fits it to these networks (without adapters).
+def read_lora(path: Path, base: Adaptable) -> LoraWeights:
+    """Reads a LoRA in kohya's, diffusers', PEFT's or ComfyUI's names and fits it to a base without adapters.
 
     Ranks come from the shapes; alphas from the file, or equal to the rank where it has none, which is how other
     tools read it too. Raises UnsupportedFile (another kind of adapter, or one for another base), BaseMissing (a part
@@ -42,9 +41,9 @@ def read_lora(path: Path, *, unet: Any, text_encoder: Any) -> LoraWeights:
     """
     weights = open_weights(path)
     check_lora(weights)
-    shapes = {"unet": module_shapes(unet), "text_encoder": module_shapes(text_encoder)}
-    lookup = layers_by_name(shapes, unet.config)
-    lora = LoraWeights({}, {}, dict(weights.metadata), words=bundled_words(weights))
+    shapes = {name: module_shapes(network) for name, network in base.tunable.items()}
+    lookup = layers_by_name(shapes, base)
+    lora = LoraWeights({name: {} for name in shapes}, dict(weights.metadata), words=bundled_words(weights))
     parts, zeros = _parts_by_stem(weights)
     if zeros:
         lora.left_out.append(f"{zeros} differences that are zero")
@@ -54,11 +53,12 @@ def read_lora(path: Path, *, unet: Any, text_encoder: Any) -> LoraWeights:
     for (network, module), names in _by_module(weights, parts, lookup, lora).items():
         config = configs.get(network)
         # In a UNet diffusers gives every layer of the file its adapter; transformers goes by the configuration.
-        if network == "text_encoder" and config is not None and not config.has_layer(_paths(network, module)):
+        is_text = network in base.family.encoders
+        if is_text and config is not None and not config.has_layer(_paths(module)):
             lora.left_out.append(f"the layer {network}.{module}, which its own {DIFFUSERS_METADATA_KEY} excludes")
             continue
         layer = _Layer(weights, module, names, shapes[network][module])
-        lora.part(network)[module] = layer.read(config, _paths(network, module))
+        lora.part(network)[module] = layer.read(config, _paths(module) if is_text else (module,))
     return lora
 
 
@@ -134,9 +134,9 @@ def _changes_nothing(weights: WeightFile, names: PartNames) -> bool:
     return len(halves) == 2 and not all(bool(weights.read(name).float().any()) for name in halves)
 
 
-def _paths(network: str, module: str) -> tuple[str, ...]:
-    """How a configuration may spell a layer: transformers before 5.6 kept the text tower one level deeper."""
-    return (module, f"text_model.{module}") if network == "text_encoder" else (module,)
+def _paths(module: str) -> tuple[str, ...]:
+    """How a configuration may spell a text encoder's layer: transformers before 5.6 kept the tower one level deeper."""
+    return module, f"text_model.{module}"
 
 
 @dataclass(frozen=True)

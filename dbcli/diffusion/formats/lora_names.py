@@ -1,10 +1,11 @@
 """How the parts of LoRA files are named by the programs that write them, and which layer of a base each is for."""
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from dbcli.diffusion.files import original_names
+from dbcli.diffusion.formats.lora import Adaptable
 
 Part = Literal[
     "down", "up", "mid", "magnitude", "dora_scale", "alpha", "scale", "diff", "diff_b", "w_norm", "b_norm", "bias"
@@ -79,18 +80,20 @@ def _old_name(stem: str) -> str:
     return f"{stem}.0" if stem.endswith("to_out") else stem
 
 
-def layers_by_name(shapes: Mapping[str, Mapping[str, Any]], unet_config: Any) -> dict[str, tuple[str, str]]:
+def layers_by_name(shapes: Mapping[str, Iterable[str]], base: Adaptable) -> dict[str, tuple[str, str]]:
     """From every spelling of a layer, as `spelled` makes them alike, to (network, module path)."""
-    table = {}
-    for module in shapes["unet"]:
-        table[spelled(f"unet.{module}")] = ("unet", module)
+    table, family = {}, base.family
+    denoiser, configs = family.denoiser, {name: network.config for name, network in base.tunable.items()}
+    for module in shapes[denoiser]:
+        table[spelled(f"{denoiser}.{module}")] = (denoiser, module)
         # Some trainers, and ComfyUI, kept the block numbers of the original layout.
-        original = original_names.unet_name(f"{module}.weight", unet_config)
+        original = family.original(denoiser, f"{module}.weight", configs).name
         original = original.removeprefix(original_names.UNET_PREFIX).removesuffix(".weight")
-        table.setdefault(spelled(f"unet.{original}"), ("unet", module))
-    for module in shapes["text_encoder"]:
-        for prefix in ("text_encoder.", "text_encoder.text_model."):
-            table[spelled(prefix + module)] = ("text_encoder", module)
+        table.setdefault(spelled(f"{denoiser}.{original}"), (denoiser, module))
+    for encoder in family.encoders:
+        for module in shapes[encoder]:
+            for prefix in (f"{encoder}.", f"{encoder}.text_model."):
+                table[spelled(prefix + module)] = (encoder, module)
     return table
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.families.family import Family
 from dbcli.diffusion.files.writing import save_tensors
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_to_peft
+from dbcli.diffusion.formats.lora import Adaptable, LoraLayer, LoraWeights, lora_to_peft
 
 DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
 OUTPUT = "self_attn.out_proj"
@@ -24,15 +25,16 @@ OUTPUT = "self_attn.out_proj"
 def write_kohya_lora(
     path: Path,
     lora: LoraWeights,
+    family: Family,
     *,
     dtype: torch.dtype = torch.float16,
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Writes a LoRA under kohya's names with each layer's own alpha; returns the names."""
     tensors: dict[str, torch.Tensor] = {}
-    for part, prefix in (("unet", "lora_unet_"), ("text_encoder", "lora_te_text_model_")):
+    for part in family.tunable:
         for name, layer in lora.part(part).items():
-            stem = prefix + name.replace(".", "_")
+            stem = family.parts[part].kohya + name.replace(".", "_")
             tensors[f"{stem}.lora_down.weight"] = layer.down.to(dtype)
             tensors[f"{stem}.lora_up.weight"] = layer.up.to(dtype)
             tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
@@ -53,18 +55,17 @@ def _column(layer: LoraLayer) -> torch.Tensor:
 def write_diffusers_lora(
     path: Path,
     lora: LoraWeights,
+    base: Adaptable,
     *,
-    unet: Any,
-    text_encoder: Any,
     dtype: torch.dtype = torch.float16,
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Writes a LoRA for `pipeline.load_lora_weights`, alpha in its metadata; returns the names."""
     tensors: dict[str, torch.Tensor] = {}
     configs: dict[str, Any] = {}
-    for part, (config, halves) in lora_to_peft(lora, unet, text_encoder).items():
+    for part, (config, halves) in lora_to_peft(lora, base.tunable).items():
         # Text encoder layers carry `text_model.` whatever the library here calls them: others look for it.
-        inner = "text_model." if part == "text_encoder" else ""
+        inner = "text_model." if part in base.family.encoders else ""
         for name, tensor in halves.items():
             tensors[f"{part}.{inner}{name.removeprefix('text_model.')}"] = tensor.to(dtype)
         configs |= {f"{part}.{key}": value for key, value in config.items()}
@@ -79,11 +80,14 @@ def for_diffusers(lora: LoraWeights) -> LoraWeights:
     Readers that know no alpha, and those that take the first layer's rank for all layers' alpha, then agree. Where
     ranks differ, the smaller ones are filled up with zeros.
     """
-    text = lora.text_encoder
-    if text and not any(".self_attn." in name for name in text):
-        # diffusers tells the format of a text encoder's LoRA by its attention layers alone.
-        text = text | _empty_output(text)
-    return replace(lora, unet=_alpha_in_weights(lora.unet), text_encoder=_alpha_in_weights(text))
+
+    def whole(layers: dict[str, LoraLayer]) -> dict[str, LoraLayer]:
+        if _is_of_text(layers) and not any(".self_attn." in name for name in layers):
+            # diffusers tells the format of a text encoder's LoRA by its attention layers alone.
+            layers = layers | _empty_output(layers)
+        return _alpha_in_weights(layers)
+
+    return lora.changed(whole)
 
 
 def for_kohya(lora: LoraWeights) -> LoraWeights:
@@ -92,10 +96,18 @@ def for_kohya(lora: LoraWeights) -> LoraWeights:
     diffusers reads one alpha for all layers of a text encoder. Where none of them is an attention output, it leaves
     out the other attention layers or refuses the file, so that one output layer is written, empty.
     """
-    text = lora.text_encoder
-    if any(".self_attn." in name for name in text) and not any(name.endswith(OUTPUT) for name in text):
-        text = text | _empty_output(text)
-    return replace(lora, unet=_one_alpha(lora.unet), text_encoder=_one_alpha(text))
+
+    def whole(layers: dict[str, LoraLayer]) -> dict[str, LoraLayer]:
+        if any(".self_attn." in name for name in layers) and not any(name.endswith(OUTPUT) for name in layers):
+            layers = layers | _empty_output(layers)
+        return _one_alpha(layers)
+
+    return lora.changed(whole)
+
+
+def _is_of_text(layers: Mapping[str, LoraLayer]) -> bool:
+    """Whether layers are those of a CLIP text tower, whose blocks lie in `encoder.layers`."""
+    return any(name.startswith("encoder.layers.") for name in layers)
 
 
 def _alpha_in_weights(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:

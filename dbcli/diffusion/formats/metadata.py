@@ -17,20 +17,12 @@ if TYPE_CHECKING:
 
 THUMBNAIL_PX = 256
 
-Version = Literal["sd-v1", "sd-v2"]
 Addition = Literal["lora", "textual-inversion"]
-
-
-def architecture(*, version: Version, prediction_type: str, addition: Addition | None) -> str:
-    """ModelSpec's name: `stable-diffusion-v1`, `stable-diffusion-v2-768-v`, and `/lora` for what is added to one."""
-    v2 = "v2-768-v" if prediction_type == "v_prediction" else "v2-512"
-    name = f"stable-diffusion-{'v1' if version == 'sd-v1' else v2}"
-    return f"{name}/{addition}" if addition else name
 
 
 def modelspec_metadata(
     *,
-    version: Version,
+    architecture: str,
     prediction_type: str,
     title: str,
     resolution_px: int,
@@ -45,12 +37,13 @@ def modelspec_metadata(
 ) -> dict[str, str]:
     """The ModelSpec 1.0 table of a file; `hash_sha256` is added when the file is written.
 
-    The thumbnail is cut to a square of 256 px and embedded as JPEG.
+    `architecture` is the base's; what is added to one is `architecture/lora`. The thumbnail is cut to a square of 256
+    px and embedded as JPEG.
     """
     original = "https://github.com/CompVis/stable-diffusion"
     table = {
         "sai_model_spec": "1.0.0",
-        "architecture": architecture(version=version, prediction_type=prediction_type, addition=addition),
+        "architecture": f"{architecture}/{addition}" if addition else architecture,
         "implementation": "diffusers" if addition else original,
         "title": title,
         "resolution": f"{resolution_px}x{resolution_px}",
@@ -79,12 +72,6 @@ def _data_url(image: Image.Image) -> str:
 def kohya_metadata(table: Mapping[str, object]) -> dict[str, str]:
     """kohya's keys get their `ss_`; all values are text, `None` is the word None, as its own files have it."""
     return {f"ss_{key}": str(value) for key, value in table.items()}
-
-
-def kohya_base(version: Version, prediction_type: str) -> dict[str, object]:
-    """What kohya's table calls a base."""
-    v2 = "sd_v2_v" if prediction_type == "v_prediction" else "sd_v2"
-    return {"base_model_version": "sd_v1" if version == "sd-v1" else v2, "v2": version == "sd-v2"}
 
 
 def kohya_folders(photo_counts: Mapping[str, int]) -> dict[str, object]:

@@ -12,8 +12,9 @@ from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.compile import compile_unet
 from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.devices import AUTOCAST, autocast, on_device
+from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.schedulers.samplers import NOISIEST, has_zero_snr, make_sampler
+from dbcli.diffusion.schedulers.samplers import NOISIEST
 from dbcli.errors import ImageNotFinite, Interrupted
 
 # How far guidance is rescaled where the base has zero terminal SNR (Lin et al. 2024, section 3.4): without it images
@@ -78,9 +79,9 @@ def sample_images(
     device = base.unet.device
     if settings.compiled:
         compile_unet(base.unet)
-    with on_device(device, base.text_encoder):
-        embedded = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
-    positive, negative = embedded[: len(requests)], embedded[len(requests) :]
+    with on_device(device, *base.encoders.values()):
+        embedded = embed_prompts(base, prompts, clip_skip=settings.clip_skip)
+    positive, negative = embedded.rows(slice(len(requests))), embedded.rows(slice(len(requests), None))
     for start in range(0, len(requests), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         seeds = [one.seed for one in requests[rows]]
@@ -88,7 +89,7 @@ def sample_images(
             continue
         # A compiled UNet cannot look up what another step has computed.
         with nullcontext() if settings.compiled else cached_cross_attention(base.unet):
-            latents = _denoise(base, positive[rows], negative[rows], seeds, settings, on_denoise, should_stop)
+            latents = _denoise(base, positive.rows(rows), negative.rows(rows), seeds, settings, on_denoise, should_stop)
         # One image at a time: decoding holds the largest tensors of all.
         with on_device(device, base.vae):
             for row, latent in enumerate(latents):
@@ -110,11 +111,11 @@ def _once_more(
     reduced = next((name for name, dtype in AUTOCAST.items() if _autocasts_to(device, dtype)), settings.precision)
     if reduced in AUTOCAST:
         with torch.autocast(device.type, enabled=False):
-            with on_device(device, base.text_encoder):
+            with on_device(device, *base.encoders.values()):
                 prompts = [request.prompt, request.negative]
-                texts = embed_prompts(base.tokenizer, base.text_encoder, prompts, clip_skip=settings.clip_skip)
+                texts = embed_prompts(base, prompts, clip_skip=settings.clip_skip)
             whole = replace(settings, precision="fp32")
-            latents = _denoise(base, texts[:1], texts[1:], [request.seed], whole, None, should_stop)
+            latents = _denoise(base, texts.rows([0]), texts.rows([1]), [request.seed], whole, None, should_stop)
             image: torch.Tensor = decode(base.vae, latents)[0].float().cpu()
         if torch.isfinite(image).all():
             on_note(f"In {reduced} the image of seed {request.seed} is not finite; it was generated once more in fp32.")
@@ -132,8 +133,8 @@ def _autocasts_to(device: torch.device, dtype: torch.dtype) -> bool:
 
 def _cause(base: Base) -> str:
     """Why images are not finite, as far as the weights show it, as the end of a sentence."""
-    for part in ("text_encoder", "unet", "vae"):
-        for name, parameter in getattr(base, part).named_parameters():
+    for part, network in base.networks.items():
+        for name, parameter in network.named_parameters():
             count = int((~torch.isfinite(parameter)).sum())
             if count:
                 return f"{part}.{name} contains {count} infinite or NaN weight{'' if count == 1 else 's'}"
@@ -142,8 +143,8 @@ def _cause(base: Base) -> str:
 
 def _denoise(
     base: Base,
-    positive: torch.Tensor,
-    negative: torch.Tensor,
+    positive: Conditioning,
+    negative: Conditioning,
     seeds: Sequence[int],
     settings: SamplingSettings,
     on_denoise: Callable[[int], None] | None,
@@ -151,14 +152,15 @@ def _denoise(
 ) -> torch.Tensor:
     """Latents `[B, C, h, w]` of one batch; guidance is Ho and Salimans 2022, equation 6, in one forward pass."""
     device, dtype = base.unet.device, base.unet.dtype
-    sampler = make_sampler(settings.sampler, base.scheduler_config, settings.timesteps)
+    process = base.process
+    sampler = process.sampler(settings.sampler, settings.timesteps)
     sampler.set_timesteps(settings.steps, device=device)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     shape = (base.latent_channels, settings.height // base.vae_factor, settings.width // base.vae_factor)
     latents: torch.Tensor = torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
     latents = latents.to(device) * sampler.init_noise_sigma
     guided = settings.guidance != 1.0
-    conditioning = (torch.cat([negative, positive]) if guided else positive).to(device, dtype)
+    conditioning = (Conditioning.cat([negative, positive]) if guided else positive).to(device, dtype)
     extra = _step_arguments(sampler, generators, settings.eta)
     # Heun calls the UNet twice per step, PNDM once more in all: reported are the steps that were asked for.
     calls, reported = len(sampler.timesteps), 0
@@ -168,11 +170,11 @@ def _denoise(
         scaled = sampler.scale_model_input(latents, timestep).to(dtype)
         rows = torch.cat([scaled, scaled]) if guided else scaled
         with autocast(settings.precision, latents.device):
-            output = base.unet(rows, timestep, conditioning).sample.float()
+            output = base.denoiser(rows, timestep, conditioning).float()
         if guided:
             plain, conditioned = output.chunk(2)
             output = plain + settings.guidance * (conditioned - plain)
-            if has_zero_snr(base.scheduler_config):
+            if process.ends_in_noise:
                 output = rescaled_guidance(output, conditioned)
         latents = sampler.step(output, timestep, latents, **extra).prev_sample
         done = call * settings.steps // calls

@@ -1,7 +1,6 @@
 """The mathematics of DreamBooth's loss, as pure functions of tensors.
 
-Notation of the functions: latents x0 `[B, C, H, W]`, noise e of the same shape, timesteps t `[B]`,
-alphas_cumprod a `[T]` with x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e.
+What rows should predict, and how much each counts, is their process's to say (`families.process`).
 """
 
 from dataclasses import dataclass
@@ -18,37 +17,6 @@ class LossParts:
     prior: torch.Tensor | None
 
 
-def _per_row(values: torch.Tensor, timesteps: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """values[t] as `[B, 1, 1, 1]` in the dtype of `like`."""
-    rows = values.to(like.device)[timesteps].to(like.dtype)
-    return rows.view(-1, *([1] * (like.ndim - 1)))
-
-
-def noised(
-    latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
-) -> torch.Tensor:
-    """x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e (Ho et al. 2020, equation 4)."""
-    signal = _per_row(alphas_cumprod.sqrt(), timesteps, latents)
-    spread = _per_row((1 - alphas_cumprod).sqrt(), timesteps, latents)
-    return signal * latents + spread * noise
-
-
-def epsilon_target(
-    latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
-) -> torch.Tensor:
-    """The noise itself."""
-    return noise
-
-
-def velocity_target(
-    latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor, alphas_cumprod: torch.Tensor
-) -> torch.Tensor:
-    """v = sqrt(a_t) e - sqrt(1 - a_t) x0 (Salimans and Ho 2022, section 4)."""
-    signal = _per_row(alphas_cumprod.sqrt(), timesteps, latents)
-    spread = _per_row((1 - alphas_cumprod).sqrt(), timesteps, latents)
-    return signal * noise - spread * latents
-
-
 # What float32 results in a batch of another size may differ by, relative to 1 + |prediction|.
 ROUNDING = 1e-5
 
@@ -62,9 +30,6 @@ def teacher_target(prediction: torch.Tensor, teacher: torch.Tensor) -> torch.Ten
     return torch.where((own - taught).abs() <= ROUNDING * (1 + taught.abs()), own, taught)
 
 
-TARGETS = {"epsilon": epsilon_target, "v_prediction": velocity_target}
-
-
 def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean squared error of every row, float32 `[B]`; the caller alone reduces over rows."""
     return (prediction.float() - target.float()).square().flatten(1).mean(1)
@@ -75,27 +40,6 @@ def masked_squared_error(prediction: torch.Tensor, target: torch.Tensor, mask: t
     error = (prediction.float() - target.float()).square()
     weight = mask.float().expand_as(error).flatten(1)
     return (error.flatten(1) * weight).sum(1) / weight.sum(1).clamp_min(1e-8)
-
-
-def uniform_weights(timesteps: torch.Tensor, alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """Ones, float32 `[B]`."""
-    return torch.ones(timesteps.shape[0], device=timesteps.device)
-
-
-def min_snr_weights(
-    timesteps: torch.Tensor, alphas_cumprod: torch.Tensor, *, gamma: float, prediction_type: str
-) -> torch.Tensor:
-    """Min-SNR weights, float32 `[B]` (Hang et al. 2023, section 3.4).
-
-    SNR = a / (1 - a). The weight on the error of x0 is min(SNR, gamma); an error of epsilon is SNR times
-    that of x0's inverse, so it takes min(SNR, gamma) / SNR, and one of v takes min(SNR, gamma) / (SNR + 1).
-    """
-    alphas = alphas_cumprod.to(timesteps.device)[timesteps].double()
-    snr = alphas / (1 - alphas)
-    clipped = snr.clamp_max(gamma)
-    weights = clipped / (snr + 1) if prediction_type == "v_prediction" else clipped / snr
-    # At zero terminal SNR an epsilon weight is 0 / 0; its limit is 1.
-    return torch.nan_to_num(weights, nan=1.0).float()
 
 
 def dreambooth_loss(

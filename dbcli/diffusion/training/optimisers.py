@@ -5,7 +5,7 @@ go on learning by it: rounded up or down by chance, so that small steps are not 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,13 +31,15 @@ Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 class Optimisation:
     """How weights follow their gradients. Rates are per step, betas and decay as in AdamW (Loshchilov 2019).
 
+    part_rates are the rates of the parts of the model that have their own, by name.
+
     schedule_cycles is that of cosine-restarts; polynomial goes from 1 to schedule_end as (1 - t)^schedule_power.
 
     fused_backward and stochastic_rounding take the weights one by one (OptimizerInBackward); seed is the rounding's.
     """
 
     learning_rate: float
-    text_learning_rate: float | None = None
+    part_rates: Mapping[str, float] = field(default_factory=dict)
     optimizer: str = "adamw"
     beta1: float = 0.9
     beta2: float = 0.999
@@ -166,14 +168,14 @@ def stochastically_rounded(values: torch.Tensor, generator: torch.Generator) -> 
 
 
 def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisation) -> torch.optim.Optimizer:
-    """An optimiser with one group for the denoiser and one, at its own rate, for the text encoder."""
-    text_rate = plan.learning_rate if plan.text_learning_rate is None else plan.text_learning_rate
-    rates = {False: plan.learning_rate, True: text_rate}
-    groups = []
-    for is_text, rate in rates.items():
-        members = [tensor for name, tensor in tensors.items() if name.startswith("text_encoder.") is is_text]
-        if members:
-            groups.append({"params": members, "lr": rate, "base_rate": rate})
+    """An optimiser with a group for every part that learns, at its own rate; a tensor's name begins with its part's."""
+    parts: dict[str, list[torch.nn.Parameter]] = {}
+    for name, tensor in tensors.items():
+        parts.setdefault(name.partition(".")[0], []).append(tensor)
+    rates = {part: plan.part_rates.get(part, plan.learning_rate) for part in parts}
+    groups: list[dict[str, Any]] = [
+        {"params": members, "lr": rates[part], "base_rate": rates[part]} for part, members in parts.items()
+    ]
     make = OPTIMISERS[plan.optimizer]
     if not (plan.fused_backward or plan.stochastic_rounding):
         return make(groups, plan)

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from dbcli.diffusion.conditioning import PromptTable
+from dbcli.diffusion.families.conditioning import Conditioning
 
 
 class RowShard:
@@ -23,10 +24,10 @@ class RowShard:
         self._of_rows = rows
         return self._rows
 
-    def conditioning(self, prompts: PromptTable, indices: Sequence[int]) -> torch.Tensor:
-        """`[B, L, D]` for the rows taken of a micro-batch whose prompts are `indices`."""
+    def conditioning(self, prompts: PromptTable, indices: Sequence[int]) -> Conditioning:
+        """That of the rows taken of a micro-batch whose prompts are `indices`."""
         if self._has_dropout:  # in a text encoder that learns it draws for the prompts of the whole batch
-            return prompts.rows(indices)[self._rows]
+            return prompts.rows(indices).rows(self._rows)
         return prompts.rows([indices[row] for row in self._rows])
 
     def share_dropout(self, network: torch.nn.Module) -> None:

@@ -14,10 +14,12 @@ from typing import Any, Protocol
 import torch
 
 from dbcli.diffusion.conditioning import PromptTable
+from dbcli.diffusion.families.conditioning import Conditioning
+from dbcli.diffusion.families.family import Denoiser
+from dbcli.diffusion.families.process import Process
 from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import generator_for, normal_rows
-from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import Row
 
 PREDICTIONS = "predictions"
@@ -25,11 +27,11 @@ PREDICTIONS = "predictions"
 
 @dataclass(frozen=True)
 class Draw:
-    """What a stored prediction was made for: posterior noise and noise `[C, h, w]`, and a timestep."""
+    """What a stored prediction was made for: posterior noise and noise `[C, h, w]`, and a level, a scalar."""
 
     spread: torch.Tensor
     noise: torch.Tensor
-    timestep: int
+    level: torch.Tensor
 
 
 class Teacher(Protocol):
@@ -38,25 +40,24 @@ class Teacher(Protocol):
     def draw(self, row: Row) -> Draw | None:
         """The noise and level a row must have; None where any will do."""
 
-    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """The base's predictions `[len(rows), C, h, w]` for noisy latents of that shape."""
 
 
 class AdapterOff:
     """The base beneath an adapter, asked with the prompts as the base's own text encoder reads them."""
 
-    def __init__(self, unet: Any, prompts: PromptTable) -> None:
-        self._unet, self._prompts = unet, prompts
+    def __init__(self, denoiser: Denoiser, prompts: PromptTable) -> None:
+        self._denoiser, self._prompts = denoiser, prompts
 
     def draw(self, row: Row) -> Draw | None:
         return None
 
     @torch.no_grad()
-    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         conditioning = self._prompts.rows([row.prompt for row in rows])
-        with adapter_off(self._unet):
-            prediction: torch.Tensor = self._unet(noisy, timesteps, conditioning).sample
-        return prediction.float()
+        with adapter_off(self._denoiser.network):
+            return self._denoiser(noisy, levels, conditioning).float()
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ class StoredTeacher:
     `places` maps an image and the prompt it is shown under to what is stored for both, and the image's index there.
     """
 
-    def __init__(self, places: Mapping[tuple[int, int], tuple[Stored, int]], timesteps: int) -> None:
-        self._places, self._timesteps = dict(places), timesteps
+    def __init__(self, places: Mapping[tuple[int, int], tuple[Stored, int]], process: Process) -> None:
+        self._places, self._process = dict(places), process
 
     def draw(self, row: Row) -> Draw | None:
         stored, image = self._places[row.image, row.prompt]
-        return draw_of(stored.seed, self._number(stored, row), image, stored.predictions.shape[2:], self._timesteps)
+        return draw_of(stored.seed, self._number(stored, row), image, stored.predictions.shape[2:], self._process)
 
-    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    def targets(self, rows: Sequence[Row], noisy: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         found = []
         for row in rows:
             stored, image = self._places[row.image, row.prompt]
@@ -107,40 +108,41 @@ def adapter_off(network: Any) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def draw_of(seed: int, number: int, image: int, shape: Sequence[int], timesteps: int) -> Draw:
-    """Draw `number` of class image `image`: latents of `shape` `[C, h, w]`, a level in [0, timesteps)."""
-    level = torch.randint(0, timesteps, (1,), generator=generator_for(seed, "teacher timestep", number, image))
+def draw_of(seed: int, number: int, image: int, shape: Sequence[int], process: Process) -> Draw:
+    """Draw `number` of class image `image`: latents of `shape` `[C, h, w]`, a level of the process."""
+    level = process.level(generator_for(seed, "teacher timestep", number, image))[0]
     spread, noise = (
         normal_rows(shape, seed, purpose, number, [image])[0] for purpose in ("teacher posterior", "teacher noise")
     )
-    return Draw(spread, noise, int(level))
+    return Draw(spread, noise, level)
 
 
 @torch.no_grad()
 def predict(
-    unet: Any,
+    denoiser: Denoiser,
     images: Posterior,
-    prompt: torch.Tensor,
+    prompt: Conditioning,
     *,
     seed: int,
     number: int,
-    alphas_cumprod: torch.Tensor,
+    process: Process,
     batch_size: int,
     on_batch: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
     """A base's predictions for one draw of every class image, float32 `[N, C, h, w]` on the CPU.
 
-    prompt is the class prompt's conditioning `[1, L, D]`. The precision is the UNet's own, without autocast.
+    prompt is the class prompt's conditioning, one row. The precision is the denoiser's own, without autocast.
     """
-    device, found = next(unet.parameters()).device, []
+    device, found = next(denoiser.network.parameters()).device, []
+    there = process.to(device)
     for start in range(0, len(images), batch_size):
         indices = list(range(start, min(start + batch_size, len(images))))
-        draws = [draw_of(seed, number, index, images.mean.shape[1:], len(alphas_cumprod)) for index in indices]
+        draws = [draw_of(seed, number, index, images.mean.shape[1:], process) for index in indices]
         latents = images.draw(indices, torch.stack([draw.spread for draw in draws])).to(device)
         noise = torch.stack([draw.noise for draw in draws]).to(device)
-        timesteps = torch.as_tensor([draw.timestep for draw in draws], device=device)
-        noisy = losses.noised(latents, noise, timesteps, alphas_cumprod.to(device))
-        found.append(unet(noisy, timesteps, prompt.expand(len(indices), -1, -1)).sample.float().cpu())
+        levels = torch.stack([draw.level for draw in draws]).to(device)
+        noisy = there.noised(latents, noise, levels)
+        found.append(denoiser(noisy, levels, prompt.expand(len(indices))).float().cpu())
         if on_batch is not None:
             on_batch(len(indices))
     return torch.cat(found)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -13,8 +12,10 @@ from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
+from dbcli.diffusion.families.family import Denoiser
+from dbcli.diffusion.families.process import Process, level_rows
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.noise import normal_rows, seed_for, timestep_rows
+from dbcli.diffusion.noise import normal_rows, seed_for
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
 from dbcli.diffusion.training.optimisers import (
@@ -31,10 +32,9 @@ from dbcli.errors import TrainingDiverged
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: the base's own target, weighted, with the class beside the subject."""
+    """What is minimised: the target of the base's own process, weighted, with the class beside the subject."""
 
-    prediction_type: str
-    alphas_cumprod: torch.Tensor
+    process: Process
     prior_weight: float = 1.0
     min_snr_gamma: float | None = None
     offset_noise: float = 0.0
@@ -100,7 +100,7 @@ class Trainer:
 
     def __init__(
         self,
-        unet: Any,
+        denoiser: Denoiser,
         trainable: Trainable,
         inputs: StepInputs,
         *,
@@ -110,9 +110,9 @@ class Trainer:
         group: ProcessGroup = SINGLE,
     ) -> None:
         self.group, self.shard = group, RowShard(group.rank, group.size)
-        self.unet, self.trainable, self.inputs = unet, trainable, inputs
+        self.denoiser, self.trainable, self.inputs = denoiser, trainable, inputs
         self.objective, self.optimisation, self.loop = objective, optimisation, loop
-        self.device = next(unet.parameters()).device
+        self.device = next(denoiser.network.parameters()).device
         self.done = 0
         # Between the first weight that moves and the last, the model belongs to no step.
         self.is_between_steps = True
@@ -129,7 +129,7 @@ class Trainer:
         )
         parts = [part for module in trainable.modules for part in module.modules()]
         self.has_dropout = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in parts)
-        self.shard.share_dropout(unet)
+        self.shard.share_dropout(denoiser.network)
         for module in trainable.modules:
             module.train()
 
@@ -174,19 +174,21 @@ class Trainer:
         if not batch:
             nothing = torch.zeros(0, device=self.device)
             return losses.dreambooth_loss(nothing, nothing, 0, weight, of_rows)
-        latents, noise, timesteps = self._noise_inputs(batch, places, micro_step, first)
-        alphas = self.objective.alphas_cumprod
+        latents, noise, levels = self._noise_inputs(batch, places, micro_step, first)
+        process = self.objective.process
         with autocast(self.loop.precision, self.device):
-            noisy = losses.noised(latents, noise, timesteps, alphas)
+            noisy = process.noised(latents, noise, levels)
             own_prior = batch[first:]
-            taught = teacher.targets(own_prior, noisy[first:], timesteps[first:]) if teacher and own_prior else None
+            taught = teacher.targets(own_prior, noisy[first:], levels[first:]) if teacher and own_prior else None
             conditioning = self.shard.conditioning(self.inputs.prompts, [row.prompt for row in whole])
-            prediction = self.unet(noisy, timesteps, conditioning).sample
-        target = losses.TARGETS[self.objective.prediction_type](latents, noise, timesteps, alphas)
+            prediction = self.denoiser(noisy, levels, conditioning)
+        target = process.target(latents, noise, levels)
         if taught is not None:
             target = torch.cat([target[:first].float(), losses.teacher_target(prediction[first:], taught)])
         errors = self._errors(prediction, target, [row.image for row in batch])
-        return losses.dreambooth_loss(errors, self._weights(timesteps), first, weight, of_rows)
+        return losses.dreambooth_loss(
+            errors, process.weight(levels, self.objective.min_snr_gamma), first, weight, of_rows
+        )
 
     def state(self) -> TrainingState:
         """Everything that changes, checked to be finite; on the CPU not copied, so to be written at once."""
@@ -227,7 +229,7 @@ class Trainer:
     def _noise_inputs(
         self, batch: list[Row], samples: list[int], micro_step: int, first_class: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents `[B, C, h, w]`, noise of the same shape and timesteps `[B]`, on the model's device.
+        """Latents `[B, C, h, w]`, noise of the same shape and levels `[B]`, on the model's device.
 
         samples are the rows' places in the whole micro-batch, which their noise follows from.
         """
@@ -238,29 +240,21 @@ class Trainer:
             # A constant per channel lets images leave mean grey (Guttenberg 2023, "Diffusion with offset noise").
             offset = normal_rows((shape[0], 1, 1), seed, "offset", micro_step, samples)
             noise = noise + self.objective.offset_noise * offset
-        timesteps = timestep_rows(len(self.objective.alphas_cumprod), seed, micro_step, samples)
+        levels = level_rows(self.objective.process, seed, micro_step, samples)
         for place in range(first_class, len(batch)):
             draw = teacher.draw(batch[place]) if teacher is not None else None
             if draw is not None:
-                spread[place], noise[place], timesteps[place] = draw.spread, draw.noise, draw.timestep
+                spread[place], noise[place], levels[place] = draw.spread, draw.noise, draw.level
         latents = self.inputs.images.draw([row.image for row in batch], spread)
-        values = (latents, noise, timesteps)
-        latents, noise, timesteps = (tensor.to(self.device, non_blocking=True) for tensor in values)
-        return latents, noise, timesteps
+        values = (latents, noise, levels)
+        latents, noise, levels = (tensor.to(self.device, non_blocking=True) for tensor in values)
+        return latents, noise, levels
 
     def _errors(self, prediction: torch.Tensor, target: torch.Tensor, images: list[int]) -> torch.Tensor:
         weights = self.inputs.loss_weights
         if weights is None:
             return losses.squared_error(prediction, target)
         return losses.masked_squared_error(prediction, target, weights[images].to(self.device))
-
-    def _weights(self, timesteps: torch.Tensor) -> torch.Tensor:
-        alphas = self.objective.alphas_cumprod
-        if self.objective.min_snr_gamma is None:
-            return losses.uniform_weights(timesteps, alphas)
-        return losses.min_snr_weights(
-            timesteps, alphas, gamma=self.objective.min_snr_gamma, prediction_type=self.objective.prediction_type
-        )
 
     def _apply_gradients(self) -> None:
         if self.optimisation.gradient_clip > 0:

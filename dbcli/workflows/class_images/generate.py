@@ -56,7 +56,6 @@ def ensure_class_images(
     in any other way is another set. Raises Interrupted between two images; what was generated stays.
     """
     from dbcli.diffusion.devices import sampling_precision
-    from dbcli.diffusion.schedulers.samplers import visited
 
     device: Any = base.unet.device
     prompt = class_prompt(template, class_noun)
@@ -76,7 +75,7 @@ def ensure_class_images(
         height=resolution,
         seed=settings.seed,
         precision=sampling_precision(settings.precision, device),
-        timesteps=visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps),
+        timesteps=base.process.visited(settings.sampler, settings.steps, settings.timesteps),
     )
     image_set = group.on_main(lambda: ClassImageSet.open_or_create(layout, class_noun, recipe))
     if group.on_main(lambda: image_set.missing(settings.images)):

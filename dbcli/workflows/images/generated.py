@@ -74,7 +74,6 @@ def recipes_for(
     0. `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
     from dbcli.diffusion.devices import sampling_precision
-    from dbcli.diffusion.schedulers.samplers import visited
 
     words, kept = words_of(record), dict(extras or {})
     device: Any = base.unet.device
@@ -83,7 +82,7 @@ def recipes_for(
         kept[PRECISION_KEY] = precision
     if settings.compile:
         kept[COMPILED_KEY] = True
-    timesteps = visited(settings.sampler, base.scheduler_config, settings.steps, settings.timesteps)
+    timesteps = base.process.visited(settings.sampler, settings.steps, settings.timesteps)
     if timesteps != PUBLISHED_TIMESTEPS:
         kept[TIMESTEPS_KEY] = timesteps
     if settings.clip_skip != LAST_LAYER:

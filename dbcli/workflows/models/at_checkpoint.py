@@ -62,4 +62,4 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     # What the run did not train itself is as it was in the run that it went on from.
     trainable = start_trainable(layout, record, profile, base, parent_of(layout, record))
     load_result(trainable.tensors, result_file_of_checkpoint(checkpoint_folder(layout, record.name, step)))
-    freeze(base.unet, base.text_encoder)
+    freeze(*base.tunable.values())

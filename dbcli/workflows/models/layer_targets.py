@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dbcli.errors import BaseMissing, ConfigError, Unreachable
@@ -11,9 +12,8 @@ from dbcli.project.settings.project_settings import ProjectSettings
 from dbcli.workflows.setup.base_facts import place_of
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from dbcli.diffusion.adapters.layer_names import Layers
+    from dbcli.diffusion.bases.base import Base
 
 
 def check_targets(settings: ProjectSettings, profile: Profile) -> None:
@@ -29,32 +29,33 @@ def check_targets(settings: ProjectSettings, profile: Profile) -> None:
     from dbcli.diffusion.adapters.layer_names import stored_layers
 
     folder = place_of(settings.base)
-    unet, text_encoder = stored_layers(folder, "unet"), stored_layers(folder, "text_encoder")
-    if unet and text_encoder:
-        _require(unet, text_encoder, profile.lora)
+    unet = stored_layers(folder / "unet")
+    texts = [stored_layers(one) for one in sorted(folder.glob("text_encoder*"))]
+    if unet and texts and all(texts):
+        _require(unet, texts, profile.lora)
     from dbcli.diffusion.estimate.meta_base import load_meta_base
 
     try:
         base = load_meta_base(settings.base, settings.revision)
     except (Unreachable, BaseMissing):
         return
-    require_layers(base.unet, base.text_encoder, profile.lora)
+    require_layers(base, profile.lora)
 
 
-def require_layers(unet: nn.Module, text_encoder: nn.Module, lora: LoraSettings) -> None:
+def require_layers(base: Base, lora: LoraSettings) -> None:
     """Raises ConfigError for names of layers that are not there, with those that are."""
     from dbcli.diffusion.adapters.layer_names import layers_of
 
-    _require(layers_of(unet), layers_of(text_encoder), lora)
+    _require(layers_of(base.unet), [layers_of(one) for one in base.encoders.values()], lora)
 
 
-def _require(unet: Layers, text_encoder: Layers, lora: LoraSettings) -> None:
+def _require(unet: Layers, texts: Sequence[Layers], lora: LoraSettings) -> None:
     from dbcli.diffusion.adapters.layer_names import ALL_LINEAR, short_names, unusable
 
     faults = []
     for key, targets, layers, title in (
         ("lora.targets", lora.targets, unet, "UNet"),
-        ("lora.text_targets", lora.text_targets, text_encoder, "text encoder"),
+        *(("lora.text_targets", lora.text_targets, layers, "text encoder") for layers in texts),
     ):
         wrong = unusable(layers, targets)
         if wrong:

@@ -36,16 +36,15 @@ def open_words(base: Base, profile: Profile, subjects: Sequence[RunSubject]) -> 
     Raises ConfigError where a prompt has no room for them, or where the initializer says nothing.
     """
     from dbcli.diffusion.adapters.attach import make_inversion
-    from dbcli.diffusion.word_vectors import WordVectors, start_vectors
+    from dbcli.diffusion.word_vectors import start_vectors
 
     count, words = profile.inversion.vectors, {}
     for subject in subjects:
         initializer = profile.inversion.initializer or subject.class_noun
         try:
-            start = start_vectors(base, initializer, count)
+            words[subject.name] = start_vectors(base, str(subject.identifier), initializer, count)
         except ValueError as fault:
             raise ConfigError(f"inversion.initializer: the base does not know '{printable(initializer)}'.") from fault
-        words[subject.name] = WordVectors(str(subject.identifier), start)
     trainable = make_inversion(base, words)
     for subject in subjects:
         _check_room(base, profile, subject)
@@ -83,22 +82,22 @@ def write_words(folder: Path, subjects: Sequence[RunSubject], base: Base, traina
     """Writes what a run has learnt, one embedding file per subject, in full precision."""
     from dbcli.diffusion.adapters.attach import learnt_vectors
 
-    learnt = learnt_vectors(trainable)
-    write_vectors(folder, subjects, base, {str(one.identifier): learnt[one.name] for one in subjects})
+    learnt = [learnt_vectors(base, trainable, one.name, str(one.identifier)) for one in subjects]
+    write_vectors(folder, subjects, base, {one.word: one for one in learnt})
 
 
-def write_vectors(
-    folder: Path, subjects: Sequence[RunSubject], base: Base, vectors: Mapping[str, torch.Tensor]
-) -> None:
+def write_vectors(folder: Path, subjects: Sequence[RunSubject], base: Base, vectors: Mapping[str, WordVectors]) -> None:
     """Writes one embedding file per subject, `vectors` by identifier, under the spelling that this base can add."""
+    from dataclasses import replace
+
     from dbcli.diffusion.formats.embedding_files import write_embedding
-    from dbcli.diffusion.word_vectors import WordVectors, placeholder_for, placeholder_of
+    from dbcli.diffusion.word_vectors import placeholder_for, placeholder_of
 
     for subject in subjects:
         word = str(subject.identifier)
         known = placeholder_of(base.tokenizer, word)
         spelt = known if known in base.tokenizer.added_tokens_encoder else placeholder_for(base.tokenizer, word)
-        write_embedding(folder / by_subject(subject), WordVectors(spelt, vectors[word]))
+        write_embedding(folder / by_subject(subject), replace(vectors[word], word=spelt))
 
 
 def read_words(

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | None:
     """Puts the weights of a full run into a base, in place; or reads the adapter of a LoRA run.
 
-    Only UNet and text encoder change: the base's autoencoder is what every run has.
+    Only denoiser and text encoders change: the base's autoencoder is what every run has.
     """
     folder = layout.weights_dir(parent.name)
     if parent.method == "full":
         from dbcli.diffusion.bases.base import load_base
 
         tuned = load_base(str(folder), device=base.unet.device, offline=True)
-        base.unet, base.text_encoder = tuned.unet, tuned.text_encoder
+        base.networks |= tuned.tunable
         return None
     from dbcli.diffusion.formats.lora_files import read_lora
 
-    return read_lora(folder / LORA_FILE, unet=base.unet, text_encoder=base.text_encoder)
+    return read_lora(folder / LORA_FILE, base)
 
 
 def start_trainable(
@@ -60,11 +60,11 @@ def make_trainable(
         unet.enable_gradient_checkpointing()
     if profile.method == "full":
         dtype = torch.bfloat16 if profile.train.stochastic_rounding else torch.float32
-        return make_full(base.unet, base.text_encoder, train_text=profile.train.text_encoder, dtype=dtype)
+        return make_full(base.tunable, train_text=profile.train.text_encoder, dtype=dtype)
     if profile.method == INVERSION:
         return open_words(base, profile, subjects)
     if lora is None:
-        require_layers(base.unet, base.text_encoder, profile.lora)
+        require_layers(base, profile.lora)
     if profile.lora.base != "full":
         shrink(base.unet, profile.lora.base, offload=profile.lora.offload)
     options = LoraOptions(
@@ -77,4 +77,4 @@ def make_trainable(
         train_text=profile.train.text_encoder,
         seed=profile.train.seed,
     )
-    return add_lora(base.unet, base.text_encoder, options, lora)
+    return add_lora(base.tunable, options, lora)

@@ -52,7 +52,7 @@ def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainab
 def _size_bytes(base: Base, trainable: Trainable) -> int:
     if trainable.method != "full":
         return sum(tensor.numel() * 4 for tensor in trainable.tensors.values())
-    return sum(tensor.numel() * 4 for part in (base.unet, base.vae, base.text_encoder) for tensor in part.parameters())
+    return sum(tensor.numel() * 4 for part in base.networks.values() for tensor in part.parameters())
 
 
 def _write_lora(file: Path, base: Base) -> None:
@@ -62,8 +62,8 @@ def _write_lora(file: Path, base: Base) -> None:
     from dbcli.diffusion.formats.lora_writing import write_diffusers_lora
 
     # A LoRA that went on from another one has alphas of its own, and maybe layers for a text encoder it did not train.
-    lora = attached_lora(base.unet, base.text_encoder)
-    write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
+    lora = attached_lora(base.tunable)
+    write_diffusers_lora(file, lora, base, dtype=torch.float32)
 
 
 def write_imported_lora(folder: Path, lora: LoraWeights, base: Base) -> None:
@@ -75,10 +75,10 @@ def write_imported_lora(folder: Path, lora: LoraWeights, base: Base) -> None:
 
     if lora.by_input:
         # diffusers' form has no place for such lengths; ours reads both.
-        write_kohya_lora(folder / LORA_FILE, lora, dtype=torch.float32)
+        write_kohya_lora(folder / LORA_FILE, lora, base.family, dtype=torch.float32)
     else:
         file = folder / LORA_FILE
-        write_diffusers_lora(file, lora, unet=base.unet, text_encoder=base.text_encoder, dtype=torch.float32)
+        write_diffusers_lora(file, lora, base, dtype=torch.float32)
     for number, one in enumerate(lora.words, start=1):
         (folder / BUNDLED_WORDS).mkdir(exist_ok=True)
         write_embedding(folder / BUNDLED_WORDS / f"{number:04d}.safetensors", one)
@@ -130,9 +130,9 @@ def load_model(
     lora = _lora_of(record, folder / LORA_FILE, base)
     if lora.by_input:
         # DoRA along the inputs is nothing that PEFT knows.
-        merge_loras(base.unet, base.text_encoder, [(lora, 1.0)])
+        merge_loras(base.tunable, [(lora, 1.0)])
     else:
-        attach_lora(base.unet, base.text_encoder, lora)
+        attach_lora(base.tunable, lora)
     add_words(base, bundled_words(folder) if bundled else [])
     return base
 
@@ -158,7 +158,7 @@ def load_with_loras(
         (_lora_of(record, folder / LORA_FILE, base), weight)
         for (record, weight), folder in zip(runs, folders, strict=True)
     ]
-    merge_loras(base.unet, base.text_encoder, loras)
+    merge_loras(base.tunable, loras)
     # One word is one thing: where two runs bring it along, the first one's vectors stand for it.
     words = {one.word: one for folder in reversed(folders) for one in bundled_words(folder)}
     add_words(base, list(words.values()))
@@ -169,4 +169,4 @@ def _lora_of(record: RunRecord, file: Path, base: Base) -> LoraWeights:
     from dbcli.diffusion.formats.lora_files import read_lora
 
     require_base(record, base)
-    return read_lora(file, unet=base.unet, text_encoder=base.text_encoder)
+    return read_lora(file, base)

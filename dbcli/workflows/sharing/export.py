@@ -174,10 +174,10 @@ def _write(export: Export) -> Written:
 
     model = export.load_run()
     if export.record.method == "lora":
-        merge_lora(model.unet)
-        merge_lora(model.text_encoder)
+        for network in model.tunable.values():
+            merge_lora(network)
     fold_words(model)
-    for network in (model.unet, model.vae, model.text_encoder):
+    for network in model.networks.values():
         for parameter in network.parameters():
             parameter.data = parameter.data.to(export.dtype).float()
     image = check_image(model, export)
@@ -211,7 +211,7 @@ def _write_lora(export: Export) -> Written:
 
     model, record, is_kohya = export.load_base(), export.record, export.target == "kohya"
     file = checked_weights(export.layout, record) / LORA_FILE
-    learnt = read_lora(file, unet=model.unet, text_encoder=model.text_encoder)
+    learnt = read_lora(file, model)
     if is_kohya and learnt.has_dora:
         raise _no_dora(record)
     if learnt.by_input:
@@ -220,18 +220,17 @@ def _write_lora(export: Export) -> Written:
             hint=f"dreambooth export {record.name} --to checkpoint",
         )
     lora = _rounded(for_kohya(learnt) if is_kohya else for_diffusers(learnt), export.dtype)
-    attach_lora(model.unet, model.text_encoder, lora)
+    attach_lora(model.tunable, lora)
     image = check_image(model, export)
     metadata = _metadata(export, model, image, addition="lora")
     if is_kohya:
         metadata |= kohya_of(record, export.profile, model, lora)
-        write_kohya_lora(export.path, lora, dtype=export.dtype, metadata=metadata)
+        write_kohya_lora(export.path, lora, model.family, dtype=export.dtype, metadata=metadata)
     else:
         write_diffusers_lora(
             export.path,
             lora,
-            unet=model.unet,
-            text_encoder=model.text_encoder,
+            model,
             dtype=export.dtype,
             metadata=metadata,
         )
@@ -244,7 +243,7 @@ def _write_embedding(export: Export) -> Written:
 
     subjects = export.record.subjects
     words = read_words(checked_weights(export.layout, export.record), subjects)
-    words = [replace(one, vectors=one.vectors.to(export.dtype).float()) for one in words]
+    words = [one.each(lambda vectors: vectors.to(export.dtype).float()) for one in words]
     model = export.load_base()
     add_words(model, words)
     image = check_image(model, export)
@@ -276,4 +275,4 @@ def _rounded(lora: LoraWeights, dtype: torch.dtype) -> LoraWeights:
             for name, layer in part.items()
         }
 
-    return replace(lora, unet=layers(lora.unet), text_encoder=layers(lora.text_encoder))
+    return lora.changed(layers)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from dbcli.project.files.names import without_control_characters
 from dbcli.project.runs.run_store import RunRecord
@@ -58,11 +58,6 @@ def _triggers(record: RunRecord) -> list[str]:
     return [f"{one.word} {one.class_noun}" for one in subjects_of(record)]
 
 
-def _version(model: Base) -> Literal["sd-v1", "sd-v2"]:
-    config: Any = model.unet.config
-    return "sd-v2" if config.use_linear_projection else "sd-v1"
-
-
 def modelspec_of(
     record: RunRecord,
     profile: Profile,
@@ -81,7 +76,7 @@ def modelspec_of(
     trigger = ", ".join(_triggers(record))
     origin = settled_origin(record, origin)
     table: dict[str, str] = modelspec_metadata(
-        version=_version(model),
+        architecture=model.family.architecture(model.configs, model.prediction_type),
         prediction_type=model.prediction_type,
         title=record.name,
         resolution_px=profile.images.resolution or model.resolution,
@@ -100,7 +95,7 @@ def modelspec_of(
 
 def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights) -> dict[str, str]:
     """kohya's table, for a LoRA run; rank and alpha are those of most layers as they are written."""
-    from dbcli.diffusion.formats.metadata import kohya_base, kohya_folders, kohya_metadata
+    from dbcli.diffusion.formats.metadata import kohya_folders, kohya_metadata
 
     train, photo_counts = profile.train, _photo_counts(record)
     rank, alpha = usual_rank_and_alpha(lora)
@@ -109,7 +104,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "network_module": "networks.lora",
         "network_dim": rank,
         "network_alpha": alpha,
-        **kohya_base(_version(model), model.prediction_type),
+        **model.family.kohya_base(model.configs, model.prediction_type),
         "output_name": record.name,
         "sd_model_name": record.base.name,
         "num_train_images": sum(photo_counts.values()),
@@ -138,8 +133,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
 
 def usual_rank_and_alpha(lora: LoraWeights) -> tuple[int, float]:
     """Those of most layers."""
-    layers = [*lora.unet.values(), *lora.text_encoder.values()]
-    ranks, alphas = Counter(layer.rank for layer in layers), Counter(layer.alpha for layer in layers)
+    ranks, alphas = Counter(layer.rank for layer in lora.layers), Counter(layer.alpha for layer in lora.layers)
     return ranks.most_common(1)[0][0], alphas.most_common(1)[0][0]
 
 

@@ -101,12 +101,12 @@ def _lora_loaded(export: Export, written: LoraWeights) -> Base:
     from dbcli.diffusion.formats.lora_files import read_lora
 
     model = export.load_base()
-    own = read_lora(export.path, unet=model.unet, text_encoder=model.text_encoder)
+    own = read_lora(export.path, model)
     theirs = lora_as_diffusers_reads_it(model, export.path)
     for loader, read in (("This program", own), (version(), theirs)):
-        _require_none(loader, misread_layers(read.unet, written.unet))
-        _require_none(loader, misread_layers(read.text_encoder, written.text_encoder))
-    attach_lora(model.unet, model.text_encoder, theirs)
+        for part, layers in written.parts.items():
+            _require_none(loader, misread_layers(read.part(part), layers))
+    attach_lora(model.tunable, theirs)
     return model
 
 
@@ -128,7 +128,8 @@ def _words_loaded(export: Export) -> Base:
         # InvokeAI's file is the only one that does not say its word to diffusers.
         spelt = spellings(export.layout, export.record)[str(subject.identifier)]
         load_embedding(model, export.path / by_word(subject), spelt if export.target != "embedding" else None)
-    answer_to(model.tokenizer, [str(subject.identifier) for subject in subjects])
+    for tokenizer in model.tokenizers.values():
+        answer_to(tokenizer, [str(subject.identifier) for subject in subjects])
     read_words(export.path, subjects, by_word)
     return model
 
@@ -139,7 +140,8 @@ def _model_loaded(export: Export) -> Base:
 
     model = load_base(str(export.path.resolve()), offline=True)
     if export.record.method == INVERSION:
-        answer_to(model.tokenizer, [str(subject.identifier) for subject in export.record.subjects])
+        for tokenizer in model.tokenizers.values():
+            answer_to(tokenizer, [str(subject.identifier) for subject in export.record.subjects])
     return model
 
 

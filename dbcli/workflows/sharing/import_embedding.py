@@ -71,7 +71,7 @@ def import_embedding(layout: Layout, request: ImportRequest, progress: Progress,
         profile=resolve_profile(layout, flags=flags)[1],
         subjects=subjects,
         metadata={},
-        write=lambda folder: write_vectors(folder, subjects, base, {one.word: one.vectors for one in words}),
+        write=lambda folder: write_vectors(folder, subjects, base, {one.word: one for one in words}),
     )
 
 

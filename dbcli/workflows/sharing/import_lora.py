@@ -57,7 +57,7 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
     with progress.stage(f"Reading {printable(source.name)}", 2) as stage:
         base = load_project_base(layout, progress, offline=offline, device="cpu")
         stage.advance()
-        lora = read_lora(source, unet=base.unet, text_encoder=base.text_encoder)
+        lora = read_lora(source, base)
         _check_values(lora, source)
         _check_words(lora, base)
         stage.advance()
@@ -74,7 +74,7 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
         source,
         title,
         base=base,
-        profile=_profile(layout, lora),
+        profile=_profile(layout, lora, base),
         subjects=subjects,
         metadata=lora.metadata,
         write=lambda folder: write_imported_lora(folder, lora, base),
@@ -111,9 +111,9 @@ def _subjects(
 
 
 def _check_values(lora: LoraWeights, file: Path) -> None:
-    if not (lora.unet or lora.text_encoder):
+    if not lora.layers:
         raise UnsafeFile(f"{file} contains no layer.")
-    for part in (lora.unet, lora.text_encoder):
+    for part in lora.parts.values():
         for name, layer in part.items():
             tensors = [layer.down, layer.up, *([] if layer.magnitude is None else [layer.magnitude])]
             if not all(bool(tensor.isfinite().all()) for tensor in tensors):
@@ -148,12 +148,12 @@ def _check_words(lora: LoraWeights, base: Base) -> None:
             )
 
 
-def _profile(layout: Layout, lora: LoraWeights) -> Profile:
+def _profile(layout: Layout, lora: LoraWeights, base: Base) -> Profile:
     """The project's sampling settings, with the commonest rank and alpha of the file's layers."""
     rank, alpha = usual_rank_and_alpha(lora)
     flags = {
         "method": "lora",
-        "train.text_encoder": bool(lora.text_encoder),
+        "train.text_encoder": any(lora.part(name) for name in base.encoders),
         "lora.rank": rank,
         "lora.alpha": alpha if alpha > 0 else float(rank),
         "lora.dora": lora.has_dora,

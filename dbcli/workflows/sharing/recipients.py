@@ -64,7 +64,10 @@ def recipient_of(
     record: RunRecord, target: str, model: Base, lora: LoraWeights | None, spelt: Mapping[str, str]
 ) -> Recipient:
     """Everything to tell about one export; `lora` is what was written, if that was an adapter."""
-    notes = [*_size_notes(record, target, model), *_layer_notes(target, lora.unet if lora is not None else {})]
+    notes = [
+        *_size_notes(record, target, model),
+        *_layer_notes(target, lora.part(model.family.denoiser) if lora is not None else {}),
+    ]
     notes += [
         f"'{word}' is a piece of longer words: for diffusers, write {spelling} instead."
         for word, spelling in spelt.items()

@@ -230,19 +230,19 @@ def _holder(layout: Layout, name: str, noun: str, identifier: str | None, subjec
 def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progress, *, offline: bool) -> list[Proposal]:
     from dbcli.diffusion.devices import pick_device
     from dbcli.diffusion.vocabulary import tokens_of
-    from dbcli.diffusion.word_strength import TIMESTEPS, prior_strengths
+    from dbcli.diffusion.word_strength import LEVELS, prior_strengths
 
     with listening() as stop:
         base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))
         images = _class_images(base, noun)
         stop.raise_if_stopped("Stopped before any word was measured.")
         looks = itertools.count(1)
-        with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(TIMESTEPS)) as stage:
+        with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(LEVELS)) as stage:
 
             def on_word(count: int) -> None:
                 stage.advance(count)
-                # Every word is looked at once a timestep: it is measured after its last look.
-                if next(looks) > len(words) * (len(TIMESTEPS) - 1):
+                # Every word is looked at once a level: it is measured after its last look.
+                if next(looks) > len(words) * (len(LEVELS) - 1):
                     stage.complete()
 
             found: list[Strength] = prior_strengths(base, words, noun, images, on_word=on_word)

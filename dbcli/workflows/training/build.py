@@ -44,30 +44,28 @@ def build_trainer(
     from dbcli.diffusion.compile import compile_unet
     from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.devices import idle_in_training, offload
-    from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.optimisers import Optimisation
     from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 
     train, device = run.profile.train, next(base.unet.parameters()).device
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
-    prompts = table(base.tokenizer, base.text_encoder, data.prompts, device)
+    prompts = table(base, data.prompts, device)
     offload(*idle_in_training(base, trains_text=trainable.trains_text))
     if train.compile:
         compile_unet(base.unet)
     return Trainer(
-        base.unet,
+        base.denoiser,
         trainable,
         StepInputs(data.images, prompts, batches, data.loss_weights, teacher),
         objective=Objective(
-            prediction_type=base.prediction_type,
-            alphas_cumprod=alphas_of(base.scheduler_config).to(device),
+            process=base.process.to(device),
             prior_weight=run.profile.prior.weight,
             min_snr_gamma=train.min_snr_gamma,
             offset_noise=train.offset_noise,
         ),
         optimisation=Optimisation(
             learning_rate=train.learning_rate,
-            text_learning_rate=train.text_encoder_learning_rate,
+            part_rates=_text_rates(run, base),
             optimizer=train.optimizer,
             beta1=train.beta1,
             beta2=train.beta2,
@@ -86,3 +84,9 @@ def build_trainer(
         loop=LoopSettings(train.steps, train.accumulation, train.precision, train.ema, batches.seed),
         group=run.group,
     )
+
+
+def _text_rates(run: RunContext, base: Base) -> dict[str, float]:
+    """The text encoders' own rate, where the profile has one."""
+    rate = run.profile.train.text_encoder_learning_rate
+    return {} if rate is None else dict.fromkeys(base.encoders, rate)

@@ -36,7 +36,6 @@ def teacher_of(
     Raises Interrupted between two batches; predictions of the draws that were finished stay.
     """
     from dbcli.diffusion.conditioning import FrozenPrompts
-    from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.teacher import AdapterOff, StoredTeacher
 
     train, prior = run.profile.train, run.profile.prior
@@ -44,7 +43,7 @@ def teacher_of(
         return None
     if run.profile.method == "lora":
         device = next(base.unet.parameters()).device
-        return AdapterOff(base.unet, FrozenPrompts(base.tokenizer, base.text_encoder, data.prompts, device))
+        return AdapterOff(base.denoiser, FrozenPrompts(base, data.prompts, device))
     epochs = batches.class_epochs(train.steps * train.accumulation * train.batch_size)
     # A folder of own photos is one set under every sentence, and the base says something else of it under each.
     sets: dict[tuple[str, str], ClassImages] = {}
@@ -61,7 +60,7 @@ def teacher_of(
         for sentence, own in zip(subject.sentences, of_sentences, strict=False):
             predictions, prompt = stored[own.key, own.prompt], data.prompts.index(own.prompt)
             places |= {(image, prompt): (predictions, index) for index, image in enumerate(sentence.class_images)}
-    return StoredTeacher(places, len(alphas_of(base.scheduler_config)))
+    return StoredTeacher(places, base.process)
 
 
 def stored_predictions(run: RunContext, base: Base, images: ClassImages, draws: int) -> Stored:
@@ -84,7 +83,6 @@ def stored_predictions(run: RunContext, base: Base, images: ClassImages, draws: 
 def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: ClassImages, draws: int) -> None:
     from dbcli.diffusion.conditioning import embed_prompts
     from dbcli.diffusion.images import encode
-    from dbcli.diffusion.schedulers.samplers import alphas_of
     from dbcli.diffusion.training.teacher import predict, write_predictions
 
     missing, settings = store.missing(draws), run.profile.prior
@@ -93,7 +91,7 @@ def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: Cla
     # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
     pixels = [class_pixels(file, run.resolution(base)) for file in images.files]
     posterior = encode(base.vae, pixels, on_batch=lambda count: _raise_if_stopped(run))
-    prompt = embed_prompts(base.tokenizer, base.text_encoder, [images.prompt])
+    prompt = embed_prompts(base, [images.prompt])
     with run.progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
 
         def on_batch(count: int) -> None:
@@ -102,12 +100,12 @@ def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: Cla
 
         def write(number: int, file: Path) -> None:
             made = predict(
-                base.unet,
+                base.denoiser,
                 posterior,
                 prompt,
                 seed=settings.seed,
                 number=number,
-                alphas_cumprod=alphas_of(base.scheduler_config),
+                process=base.process,
                 batch_size=settings.batch_size,
                 on_batch=on_batch,
             )

@@ -91,8 +91,8 @@ def test_an_export_that_draws_another_picture_is_removed_and_exit_1(
 
     right = checkpoint.original_tensors
 
-    def wrong(**networks: Any) -> dict[str, torch.Tensor]:
-        return {name: tensor * 1.5 if "out.2" in name else tensor for name, tensor in right(**networks).items()}
+    def wrong(model: Any) -> dict[str, torch.Tensor]:
+        return {name: tensor * 1.5 if "out.2" in name else tensor for name, tensor in right(model).items()}
 
     monkeypatch.setattr(checkpoint, "original_tensors", wrong)
     (tmp_path / "exports").mkdir()

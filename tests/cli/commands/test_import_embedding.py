@@ -71,7 +71,7 @@ def test_the_text_encoder_reads_the_word_as_diffusers_does(run: Run, files: Path
     record = run("import-embedding", files / "learned_embeds.safetensors", "--json").document
     layout = Layout(files / "p")
     model = load_model(layout, load_run(layout, record["name"]), Silence(), offline=True, device="cpu")
-    found = embed_prompts(model.tokenizer, model.text_encoder, ["a <xuv> dog"])
+    found = embed_prompts(model, ["a <xuv> dog"]).states
     plain = load_model(layout, None, Silence(), offline=True, device="cpu")
     pipeline = StableDiffusionPipeline(
         plain.vae, plain.text_encoder, plain.tokenizer, plain.unet, None, None, None, requires_safety_checker=False

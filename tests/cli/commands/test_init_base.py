@@ -32,7 +32,7 @@ class Quiet:
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in original_tensors(**tiny_models.networks()).items()}
+    return {name: tensor.contiguous() for name, tensor in original_tensors(tiny_models.model()).items()}
 
 
 def loaded(project: Path) -> Any:
@@ -62,7 +62,7 @@ def test_a_wrong_prediction_type_is_a_wrong_option(run: Run, tmp_path: Path) -> 
 def test_a_vae_is_recorded_with_its_hash_and_may_not_change(run: Run, tmp_path: Path, tensors) -> None:
     without = {name: tensor for name, tensor in tensors.items() if not name.startswith("first_stage_model.")}
     save_file(without, str(tmp_path / "m.safetensors"))
-    other = original_tensors(**tiny_models.networks(seed=1))
+    other = original_tensors(tiny_models.base_of(tiny_models.networks(seed=1)))
     vae = {name: tensor.contiguous() for name, tensor in other.items() if name.startswith("first_stage_model.")}
     save_file(vae, str(tmp_path / "vae.safetensors"))
     init = ("init", tmp_path / "p", "--base", tmp_path / "m.safetensors", "--profile", "tiny")

@@ -131,7 +131,7 @@ def test_a_folder_with_the_word_in_it_draws_the_same_in_plain_diffusers(run: Run
     theirs = pipeline.encode_prompt("a <q> dog", torch.device("cpu"), 1, False)[0]
     layout = Layout(project)
     model = load_model(layout, load_run(layout, RUN), Silence(), offline=True, device="cpu")
-    assert torch.equal(theirs, embed_prompts(model.tokenizer, model.text_encoder, ["a q dog"]))
+    assert torch.equal(theirs, embed_prompts(model, ["a q dog"]).states)
 
 
 @pytest.mark.parametrize("target", ["checkpoint", "lora", "kohya"])

@@ -47,6 +47,6 @@ def test_the_layers_there_are_are_told_by_short_names(unet: nn.Module) -> None:
 @pytest.mark.parametrize("component", ["unet", "text_encoder"])
 def test_headers_name_the_same_layers_as_the_network(component: str) -> None:
     network = getattr(load_meta_base("tiny", None), component)
-    stored = stored_layers(embedded_folder(), component)
+    stored = stored_layers(embedded_folder() / component)
     assert set(stored) == {path for path, fits in layers_of(network).items() if fits}
     assert short_names(stored) == short_names(layers_of(network))

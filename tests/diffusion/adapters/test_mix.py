@@ -44,7 +44,7 @@ def made(targets: list[str], text: list[str], *, rank: int, alpha: int, seed: in
                 float(alpha),
                 magnitude if dora and part == "unet" else None,
             )
-    return LoraWeights(parts["unet"], parts["text_encoder"])
+    return LoraWeights(parts)
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +68,14 @@ def predicted(networks: dict[str, Any]) -> torch.Tensor:
 
 def composed(loras: list[tuple[LoraWeights, float]]) -> dict[str, Any]:
     networks = fresh()
-    merge_loras(networks["unet"], networks["text_encoder"], loras)
+    merge_loras(networks, loras)
     return networks
 
 
 def changes_by_peft(lora: LoraWeights) -> dict[str, torch.Tensor]:
     """What PEFT, merging one LoRA alone, changes: parameter name -> difference."""
     networks, plain, found = fresh(), fresh(), {}
-    attach_lora(networks["unet"], networks["text_encoder"], lora)
+    attach_lora(networks, lora)
     for part in networks:
         merge_lora(networks[part])
         before = plain[part].state_dict()
@@ -105,7 +105,7 @@ def test_two_plain_loras_predict_what_peft_predicts_with_both_switched_on() -> N
     loras = [made(EVERYWHERE, ["fc1"], rank=4, alpha=8, seed=3), made(ATTENTION, [], rank=2, alpha=1, seed=4)]
     networks = fresh()
     for number, lora in enumerate(loras):
-        for part, (config, tensors) in lora_to_peft(lora, networks["unet"], networks["text_encoder"]).items():
+        for part, (config, tensors) in lora_to_peft(lora, networks).items():
             inject_adapter_in_model(LoraConfig(**config), networks[part], adapter_name=f"lora{number}")
             set_peft_model_state_dict(networks[part], tensors, adapter_name=f"lora{number}")
     for network in networks.values():
@@ -114,7 +114,7 @@ def test_two_plain_loras_predict_what_peft_predicts_with_both_switched_on() -> N
                 module.set_adapter(["lora0", "lora1"])
                 if "lora1" in module.lora_A:
                     module.set_scale("lora1", 0.8)
-    assert lora_to_peft(loras[1], networks["unet"], networks["text_encoder"]).keys() == {"unet"}
+    assert lora_to_peft(loras[1], networks).keys() == {"unet"}
     found = predicted(composed([(loras[0], 1.0), (loras[1], 0.8)]))
     assert (found - predicted(networks)).abs().max() < 1e-5
 
@@ -123,7 +123,7 @@ def test_order_does_not_count_and_one_alone_is_what_it_was(loras: tuple[LoraWeig
     one, other = loras
     assert torch.equal(predicted(composed([(one, 0.5), (other, 0.8)])), predicted(composed([(other, 0.8), (one, 0.5)])))
     networks = fresh()
-    attach_lora(networks["unet"], networks["text_encoder"], other)
+    attach_lora(networks, other)
     assert (predicted(composed([(other, 1.0)])) - predicted(networks)).abs().max() < 1e-5
 
 

@@ -27,7 +27,7 @@ UNET, CLIP, VAE = "model.diffusion_model.", "cond_stage_model.transformer.text_m
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in original_tensors(**tiny_models.networks()).items()}
+    return {name: tensor.contiguous() for name, tensor in original_tensors(tiny_models.model()).items()}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_comfyuis_names_are_the_same_model(tmp_path: Path, tensors, known_hash: 
 
 def test_comfyuis_names_of_stable_diffusion_2_are_told_from_those_of_1(tmp_path: Path) -> None:
     networks = tiny_models.networks("sd-v2")
-    original = {name: tensor.contiguous() for name, tensor in original_tensors(**networks).items()}
+    original = {name: tensor.contiguous() for name, tensor in original_tensors(tiny_models.base_of(networks)).items()}
     save_file(original, str(tmp_path / "original.safetensors"))
     text = {
         f"text_encoders.clip_h.transformer.text_model.{name.removeprefix('text_model.')}": tensor.contiguous()
@@ -124,7 +124,7 @@ def test_averages_are_spoken_of_only_where_there_are_some(tmp_path: Path, tensor
 @pytest.fixture(scope="module")
 def other_vae() -> dict[str, torch.Tensor]:
     """Another model's VAE by its original names without a beginning, as such files are published."""
-    tensors = original_tensors(**tiny_models.networks(seed=1))
+    tensors = original_tensors(tiny_models.base_of(tiny_models.networks(seed=1)))
     return {name.removeprefix(VAE): t.contiguous() for name, t in tensors.items() if name.startswith(VAE)}
 
 

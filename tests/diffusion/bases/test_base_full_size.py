@@ -10,13 +10,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dbcli.diffusion.bases.assembly import COMPONENTS, empty_network
+from dbcli.diffusion.bases.assembly import empty_network
 from dbcli.diffusion.bases.single_file import shipped_configs
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.formats.checkpoint import original_tensors, write_checkpoint
 from dbcli.diffusion.formats.diffusers_folder import write_base
 from tests.diffusion import tiny_models
@@ -35,7 +35,7 @@ imported = time.perf_counter()
 base = load_base(sys.argv[1], offline=True)
 loaded = time.perf_counter()
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-parts = (base.unet, base.vae, base.text_encoder)
+parts = base.networks.values()
 print(json.dumps({
     "hash": base.hash,
     "import_s": round(imported - start, 1),
@@ -52,8 +52,8 @@ def random_networks() -> dict:
     configs = shipped_configs("sd-v1")
     generator = torch.Generator().manual_seed(0)
     networks = {}
-    for name in COMPONENTS:
-        network = empty_network(name, configs[name])
+    for name, part in SD.parts.items():
+        network = empty_network(name, part, configs[name])
         state = {
             key: torch.empty(tensor.shape, dtype=torch.float16).normal_(0, 0.02, generator=generator)
             for key, tensor in network.state_dict().items()
@@ -68,11 +68,10 @@ def files(tmp_path_factory) -> dict[str, Path]:
     """A folder, a `.safetensors` and a `.ckpt` of one random model, half precision, 2.1 GB each."""
     root, configs = tmp_path_factory.mktemp("full"), shipped_configs("sd-v1")
     networks = random_networks()
-    settings = {"scheduler_config": configs["scheduler"], "max_tokens": 77}
-    model = SimpleNamespace(**networks, tokenizer=tiny_models.tokenizer(), **settings)
+    model = tiny_models.base_of(networks, scheduler_config=configs["scheduler"])
     write_base(root / "folder", model)
     write_checkpoint(root / "model.safetensors", model)
-    torch.save({"state_dict": original_tensors(**networks), "global_step": 470000}, root / "model.ckpt")
+    torch.save({"state_dict": original_tensors(model), "global_step": 470000}, root / "model.ckpt")
     del networks, model
     gc.collect()
     return {"folder": root / "folder", "safetensors": root / "model.safetensors", "ckpt": root / "model.ckpt"}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.bases import hub
 from dbcli.diffusion.bases.base import judge_base, load_base, resolve_base
-from dbcli.diffusion.files.weight_choice import chosen_weights
+from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS, chosen_weights
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile, UsageError
 from tests.diffusion import tiny_models
 
@@ -133,7 +133,7 @@ def test_whole_comes_before_rounded_trained_before_averaged_and_safetensors_befo
     names = [f"{WEIGHTS}.{one}" for one in ("bin", "ema.safetensors", "bf16.safetensors", "fp16.safetensors")]
     order = []
     names += [f"{WEIGHTS}.non_ema.safetensors", f"{WEIGHTS}.safetensors"]
-    while (choice := chosen_weights("unet", names)) is not None:
+    while (choice := chosen_weights(OF_DIFFUSERS, names)) is not None:
         order.append(choice.variant if choice.files[0].endswith("safetensors") else "bin")
         names = [name for name in names if name not in choice.files]
     assert order == ["", "non_ema", "ema", "fp16", "bf16", "bin"]
@@ -143,7 +143,7 @@ def test_shards_of_a_variant_are_found_however_they_are_spelled() -> None:
     index = f"{WEIGHTS}.safetensors.index.fp16.json"
     for pattern in (WEIGHTS + ".fp16-0000{}-of-00002.safetensors", WEIGHTS + "-0000{}-of-00002.fp16.safetensors"):
         shards = [pattern.format(number) for number in (1, 2)]
-        choice = chosen_weights("unet", [index, *shards, "config.json"])
+        choice = chosen_weights(OF_DIFFUSERS, [index, *shards, "config.json"])
         assert choice is not None
         assert (choice.files, choice.index, choice.variant) == (tuple(shards), index, "fp16")
 

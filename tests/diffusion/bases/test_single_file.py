@@ -23,7 +23,7 @@ def bare(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("single")
     files = {}
     for version in ("sd-v1", "sd-v2"):
-        tensors = original_tensors(**tiny_models.networks(version))
+        tensors = original_tensors(tiny_models.model(version))
         files[version] = folder / f"{version}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, str(files[version]))
     return files

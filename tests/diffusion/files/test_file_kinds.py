@@ -79,13 +79,13 @@ def test_an_adapter_of_peft_is_never_taken_for_an_embedding(tmp_path: Path, name
 )
 def test_the_family_of_an_adapter_is_told_by_its_layers(tmp_path: Path, name: str, family: str) -> None:
     found = kind(tmp_path, name)
-    assert (found.kind, found.adapter, found.family) == ("adapter", "LoRA", family)
+    assert (found.kind, found.adapter, found.made_for) == ("adapter", "LoRA", family)
 
 
 def test_where_layers_are_called_alike_the_metadata_tells_the_family(tmp_path: Path) -> None:
     name = "lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight"
-    assert kind(tmp_path, name, ss_base_model_version="sdxl_base_v1-0").family == "Stable Diffusion XL"
-    assert kind(tmp_path, name, **{"modelspec.architecture": "stable-diffusion-v1/lora"}).family == "Stable Diffusion"
+    assert kind(tmp_path, name, ss_base_model_version="sdxl_base_v1-0").made_for == "Stable Diffusion XL"
+    assert kind(tmp_path, name, **{"modelspec.architecture": "stable-diffusion-v1/lora"}).made_for == "Stable Diffusion"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_where_layers_are_called_alike_the_metadata_tells_the_family(tmp_path: P
 )
 def test_other_files_are_told_apart(tmp_path: Path, names: list[str], expected: tuple[str, str]) -> None:
     found = kind(tmp_path, *names)
-    assert (found.kind, found.family) == expected
+    assert (found.kind, found.made_for) == expected
 
 
 def test_a_boft_has_one_dimension_more_than_an_oft(tmp_path: Path) -> None:

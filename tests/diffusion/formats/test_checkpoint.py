@@ -14,6 +14,7 @@ import torch
 from dbcli.diffusion.bases.assembly import empty_network
 from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.bases.single_file import shipped_configs
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.formats.checkpoint import original_tensors, write_checkpoint
 from tests.diffusion import tiny_models
@@ -43,8 +44,8 @@ def expected(version: str, scheduler_config) -> torch.Tensor:
 
 def test_the_full_architecture_has_exactly_the_published_names_and_shapes() -> None:
     configs = shipped_configs("sd-v1")
-    networks = {name: empty_network(name, configs[name]) for name in ("unet", "vae", "text_encoder")}
-    written = {name: tuple(tensor.shape) for name, tensor in original_tensors(**networks).items()}
+    networks = {name: empty_network(name, part, configs[name]) for name, part in SD.parts.items()}
+    written = {name: tuple(tensor.shape) for name, tensor in original_tensors(tiny_models.base_of(networks)).items()}
     assert written == published()
     assert len(written) == 1131
     # The size the papers give: 859.5 M for the UNet.
@@ -103,7 +104,7 @@ def test_words_added_to_the_vocabulary_are_left_out(tmp_path: Path) -> None:
     networks = dict(tiny_models.networks())
     networks["text_encoder"] = copy.deepcopy(networks["text_encoder"])
     networks["text_encoder"].resize_token_embeddings(49410)
-    tensors = original_tensors(**networks)
+    tensors = original_tensors(tiny_models.base_of(networks))
     name = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
     assert tensors[name].shape == (49408, 64)
 

@@ -86,7 +86,7 @@ def test_a_word_added_by_training_survives(tmp_path: Path) -> None:
 
     model = tiny_models.model()
     model.tokenizer.add_tokens(["<my-dog>"])
-    model.text_encoder = copy.deepcopy(model.text_encoder)
+    model.networks["text_encoder"] = copy.deepcopy(model.text_encoder)
     model.text_encoder.resize_token_embeddings(49409)
     write_base(tmp_path / "out", model, dtype=torch.float32)
     base = load_base(str(tmp_path / "out"))

@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.adapters.mix import layer_change, merge_loras
+from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.formats.adapter_config import OF_TRAINING, READ
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_to_peft
 from dbcli.diffusion.formats.lora_files import read_lora
@@ -29,8 +30,7 @@ KOHYA = f"lora_unet_{QUERY.replace('.', '_')}"
 
 
 def read(path: Path) -> LoraWeights:
-    networks = tiny_models.networks()
-    return read_lora(path, unet=networks["unet"], text_encoder=networks["text_encoder"])
+    return read_lora(path, tiny_models.model())
 
 
 def written(tmp_path: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:
@@ -82,7 +82,7 @@ def fused_by_diffusers(path: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def merged(lora: LoraWeights) -> dict[str, dict[str, torch.Tensor]]:
     networks = {name: copy.deepcopy(tiny_models.networks()[name]) for name in ("unet", "text_encoder")}
-    merge_loras(networks["unet"], networks["text_encoder"], [(lora, 1.0)])
+    merge_loras(networks, [(lora, 1.0)])
     return {part: network.state_dict() for part, network in networks.items()}
 
 
@@ -114,9 +114,9 @@ def test_the_adapters_metadata_counts_as_for_diffusers(tmp_path: Path, fields: d
 
 def test_rank_stabilised_alpha_is_divided_by_the_root_of_the_rank(tmp_path: Path) -> None:
     metadata = json.dumps({"unet.r": 4, "unet.lora_alpha": 2.0, "unet.use_rslora": True})
-    layer = read(written(tmp_path, halves(f"unet.{QUERY}", spelling="peft"), lora_adapter_metadata=metadata)).unet[
-        QUERY
-    ]
+    layer = read(written(tmp_path, halves(f"unet.{QUERY}", spelling="peft"), lora_adapter_metadata=metadata)).part(
+        "unet"
+    )[QUERY]
     assert layer.alpha / layer.rank == 2.0 / 4**0.5
 
 
@@ -124,12 +124,12 @@ def test_a_pattern_that_older_libraries_wrote_with_text_model_is_heard(tmp_path:
     fields = {"r": 4, "lora_alpha": 4, "alpha_pattern": {f"text_model.{TEXT_QUERY}": 2}}
     metadata = json.dumps({f"text_encoder.{name}": value for name, value in fields.items()})
     tensors = halves(f"text_encoder.text_model.{TEXT_QUERY}", 64, 64, spelling="peft")
-    assert read(written(tmp_path, tensors, lora_adapter_metadata=metadata)).text_encoder[TEXT_QUERY].alpha == 2
+    assert read(written(tmp_path, tensors, lora_adapter_metadata=metadata)).part("text_encoder")[TEXT_QUERY].alpha == 2
 
 
 def test_metadata_of_one_network_alone_needs_no_prefix(tmp_path: Path) -> None:
     metadata = json.dumps({"r": 4, "lora_alpha": 12})
-    layers = read(written(tmp_path, halves(QUERY, spelling="peft"), lora_adapter_metadata=metadata)).unet
+    layers = read(written(tmp_path, halves(QUERY, spelling="peft"), lora_adapter_metadata=metadata)).part("unet")
     assert layers[QUERY].alpha == 12
 
 
@@ -138,7 +138,7 @@ def test_what_lies_beside_pefts_own_file_is_read(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": ["q_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert read(tmp_path / "adapter_model.safetensors").text_encoder[TEXT_QUERY].alpha == 6 * 2
+    assert read(tmp_path / "adapter_model.safetensors").part("text_encoder")[TEXT_QUERY].alpha == 6 * 2
 
 
 # Excluded layers are not in the file: PEFT wonders that it finds none to leave out, or that one of its own is missing.
@@ -155,7 +155,7 @@ def test_a_text_layer_that_the_metadata_excludes_is_left_out_and_named(tmp_path:
         tensors |= halves(f"text_encoder.text_model.{layer}", 64, 64, spelling="peft")
     path = written(tmp_path, tensors, lora_adapter_metadata=metadata)
     lora = read(path)
-    assert (list(lora.unet), list(lora.text_encoder)) == ([QUERY], [kept])
+    assert (list(lora.part("unet")), list(lora.part("text_encoder"))) == ([QUERY], [kept])
     assert any(excluded in line for line in lora.left_out)
     assert_as_diffusers(path)
 
@@ -211,14 +211,14 @@ def test_metadata_that_contradicts_the_file_is_told(tmp_path: Path, metadata: st
 
 
 def test_a_scale_stands_for_alpha_by_rank(tmp_path: Path) -> None:
-    layer = read(written(tmp_path, halves(KOHYA) | {f"{KOHYA}.scale": torch.tensor(0.25)})).unet[QUERY]
+    layer = read(written(tmp_path, halves(KOHYA) | {f"{KOHYA}.scale": torch.tensor(0.25)})).part("unet")[QUERY]
     assert layer.alpha / layer.rank == 0.25
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
 def test_eight_bit_floats_are_read_as_their_values(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in halves(KOHYA).items()}
-    layer = read(written(tmp_path, tensors)).unet[QUERY]
+    layer = read(written(tmp_path, tensors)).part("unet")[QUERY]
     assert torch.equal(layer.down, tensors[f"{KOHYA}.lora_down.weight"].float())
     assert layer.down.dtype == torch.float32
 
@@ -246,30 +246,30 @@ def test_lengths_along_the_inputs_of_a_convolution_take_its_kernel_in() -> None:
 def test_the_sides_of_a_dora_scale_tell_which_lengths_they_are(tmp_path: Path, shape: Any, by_input: bool) -> None:
     lengths = torch.rand(shape) + 1
     lora = read(written(tmp_path, halves(KOHYA) | {f"{KOHYA}.dora_scale": lengths}))
-    assert (lora.unet[QUERY].by_input, lora.by_input) == (by_input, by_input)
-    assert torch.equal(lora.unet[QUERY].magnitude, lengths.flatten())
+    assert (lora.part("unet")[QUERY].by_input, lora.by_input) == (by_input, by_input)
+    assert torch.equal(lora.part("unet")[QUERY].magnitude, lengths.flatten())
     weight = tiny_models.networks()["unet"].get_submodule(QUERY).weight
-    turned = weight + lora.unet[QUERY].up @ lora.unet[QUERY].down
+    turned = weight + lora.part("unet")[QUERY].up @ lora.part("unet")[QUERY].down
     expected = turned * lengths / turned.norm(dim=0 if by_input else 1, keepdim=True)
     torch.testing.assert_close(merged(lora)["unet"][f"{QUERY}.weight"], expected.detach(), rtol=0, atol=1e-6)
-    write_kohya_lora(tmp_path / "again.safetensors", lora, dtype=torch.float32)
+    write_kohya_lora(tmp_path / "again.safetensors", lora, SD, dtype=torch.float32)
     assert load_file(tmp_path / "again.safetensors")[f"{KOHYA}.dora_scale"].shape == shape
     if by_input:
         with pytest.raises(UnsupportedFile, match="along the inputs"):
-            lora_to_peft(lora, tiny_models.networks()["unet"], tiny_models.networks()["text_encoder"])
+            lora_to_peft(lora, tiny_models.networks())
 
 
 def test_lengths_along_the_inputs_of_an_oblong_layer_are_read(tmp_path: Path) -> None:
     stem = f"lora_unet_{KEY.replace('.', '_')}"
     lora = read(written(tmp_path, halves(stem, 96, 64) | {f"{stem}.dora_scale": torch.ones(1, 64)}))
-    assert lora.unet[KEY].by_input
+    assert lora.part("unet")[KEY].by_input
 
 
 def test_a_tucker_core_is_multiplied_in(tmp_path: Path) -> None:
     stem, module = "lora_unet_mid_block_resnets_0_conv1", "mid_block.resnets.0.conv1"
     down, up, core = torch.randn(3, 96, 1, 1), torch.randn(96, 2, 1, 1), torch.randn(2, 3, 3, 3)
     tensors = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core, "alpha": torch.tensor(2.0)}
-    layer = read(written(tmp_path, {f"{stem}.{name}": tensor for name, tensor in tensors.items()})).unet[module]
+    layer = read(written(tmp_path, {f"{stem}.{name}": tensor for name, tensor in tensors.items()})).part("unet")[module]
     expected = torch.nn.functional.conv2d(torch.eye(96)[:, :, None, None], down)
     expected = torch.einsum("oa,abkl,bi->oikl", up[:, :, 0, 0], core, down[:, :, 0, 0])
     found = layer_change(layer, tiny_models.networks()["unet"].get_submodule(module).weight)
@@ -329,7 +329,7 @@ def test_beside_good_layers_what_would_be_missed_is_refused_by_name(tmp_path: Pa
 def test_parts_that_are_zero_are_left_out_and_counted(tmp_path: Path) -> None:
     names = [f"{KOHYA}.diff_b", "lora_unet_mid_block_resnets_0_norm1.w_norm"]
     lora = read(written(tmp_path, halves(KOHYA) | {name: torch.zeros(4) for name in names}))
-    assert (list(lora.unet), lora.left_out) == ([QUERY], ["2 differences that are zero"])
+    assert (list(lora.part("unet")), lora.left_out) == ([QUERY], ["2 differences that are zero"])
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def tuned(targets: list[str], *, rank: int, alpha: int, dora: bool = False) -> t
                 parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
             if "magnitude" in name:
                 parameter.data *= 1.2
-    return draw(networks), attached_lora(networks["unet"], networks["text_encoder"])
+    return draw(networks), attached_lora(tiny_models.tunable(networks))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def example() -> tuple[torch.Tensor, LoraWeights]:
 
 def picture_with(lora: LoraWeights) -> torch.Tensor:
     networks = fresh()
-    for part, (config, tensors) in lora_to_peft(lora, networks["unet"], networks["text_encoder"]).items():
+    for part, (config, tensors) in lora_to_peft(lora, tiny_models.tunable(networks)).items():
         inject_adapter_in_model(LoraConfig(**config), networks[part], adapter_name="default")
         outcome = set_peft_model_state_dict(networks[part], tensors, adapter_name="default")
         assert not outcome.unexpected_keys
@@ -63,17 +63,15 @@ def picture_with(lora: LoraWeights) -> torch.Tensor:
 
 
 def read(path: Path) -> LoraWeights:
-    networks = tiny_models.networks()
-    return read_lora(path, unet=networks["unet"], text_encoder=networks["text_encoder"])
+    return read_lora(path, tiny_models.model())
 
 
 def write(kind: str, path: Path, lora: LoraWeights, dtype: torch.dtype = torch.float32) -> Path:
-    networks = tiny_models.networks()
+    model = tiny_models.model()
     if kind == "kohya":
-        write_kohya_lora(path, lora, dtype=dtype, metadata={"ss_network_dim": "4"})
+        write_kohya_lora(path, lora, model.family, dtype=dtype, metadata={"ss_network_dim": "4"})
     else:
-        text_encoder = networks["text_encoder"]
-        write_diffusers_lora(path, lora, unet=networks["unet"], text_encoder=text_encoder, dtype=dtype)
+        write_diffusers_lora(path, lora, model, dtype=dtype)
     return path
 
 
@@ -111,7 +109,7 @@ def test_diffusers_draws_the_same_from_the_file(tmp_path: Path, example, kind: s
 @pytest.mark.parametrize("kind", ["kohya", "diffusers"])
 def test_dora_comes_back(tmp_path: Path, kind: str) -> None:
     image, lora = tuned([*ATTENTION, "proj_in"], rank=4, alpha=2, dora=True)
-    assert any(layer.magnitude is not None for layer in lora.unet.values())
+    assert any(layer.magnitude is not None for layer in lora.part("unet").values())
     path = write(kind, tmp_path / "l.safetensors", lora)
     assert (picture_with(read(path)) - image).abs().max() == 0.0
     if kind == "kohya":
@@ -146,10 +144,10 @@ def test_layers_of_different_rank_and_alpha_keep_theirs(tmp_path: Path) -> None:
         name: LoraLayer(torch.randn(rank, inputs), torch.randn(outputs, rank), alpha)
         for (name, (outputs, inputs)), rank, alpha in zip(shapes.items(), (2, 5), (1.5, 7.0), strict=True)
     }
-    lora = LoraWeights(layers, {})
+    lora = LoraWeights({"unet": layers})
     for kind in ("kohya", "diffusers"):
         back = read(write(kind, tmp_path / f"{kind}.safetensors", lora))
-        assert {name: (layer.rank, layer.alpha) for name, layer in back.unet.items()} == {
+        assert {name: (layer.rank, layer.alpha) for name, layer in back.part("unet").items()} == {
             "mid_block.attentions.0.transformer_blocks.0.attn1.to_q": (2, 1.5),
             "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k": (5, 7.0),
         }
@@ -158,7 +156,7 @@ def test_layers_of_different_rank_and_alpha_keep_theirs(tmp_path: Path) -> None:
 
 def test_half_precision_files_are_read_as_floats(tmp_path: Path, example) -> None:
     back = read(write("kohya", tmp_path / "l.safetensors", example[1], torch.float16))
-    layer = next(iter(back.unet.values()))
+    layer = next(iter(back.part("unet").values()))
     assert (layer.down.dtype, layer.alpha) == (torch.float32, 8.0)
     assert back.metadata["ss_network_dim"] == "4"
 
@@ -191,7 +189,7 @@ QUERY = "mid_block.attentions.0.transformer_blocks.0.attn1"
 def test_every_spelling_of_a_layer_is_found(tmp_path: Path, names: tuple[str, str], layer: str) -> None:
     down, up = (name.format(q=QUERY, k=QUERY.replace(".", "_")) for name in names)
     save_file({down: torch.randn(3, 96), up: torch.randn(96, 3)}, str(tmp_path / "l.safetensors"))
-    found = read(tmp_path / "l.safetensors").unet
+    found = read(tmp_path / "l.safetensors").part("unet")
     assert list(found) == [f"{QUERY}.{layer}"]
     assert found[f"{QUERY}.{layer}"].alpha == 3  # no alpha in the file: as large as the rank
 
@@ -207,7 +205,7 @@ def test_every_spelling_of_a_layer_is_found(tmp_path: Path, names: tuple[str, st
 def test_every_spelling_of_a_text_layer_is_found(tmp_path: Path, name: str) -> None:
     tensors = {name.format(h="down"): torch.randn(2, 64), name.format(h="up"): torch.randn(64, 2)}
     save_file(tensors, str(tmp_path / "l.safetensors"))
-    assert list(read(tmp_path / "l.safetensors").text_encoder) == ["encoder.layers.3.self_attn.q_proj"]
+    assert list(read(tmp_path / "l.safetensors").part("text_encoder")) == ["encoder.layers.3.self_attn.q_proj"]
 
 
 GOOD = {

@@ -69,10 +69,9 @@ def deltas(part: Mapping[str, LoraLayer]) -> dict[str, torch.Tensor]:
 
 def as_diffusers_reads(base: Base, kind: str, path: Path, lora: LoraWeights) -> LoraWeights:
     if kind == "kohya":
-        write_kohya_lora(path, for_kohya(lora), dtype=torch.float32)
+        write_kohya_lora(path, for_kohya(lora), base.family, dtype=torch.float32)
     else:
-        networks = {"unet": base.unet, "text_encoder": base.text_encoder}
-        write_diffusers_lora(path, for_diffusers(lora), **networks, dtype=torch.float32)
+        write_diffusers_lora(path, for_diffusers(lora), base, dtype=torch.float32)
     return lora_as_diffusers_reads_it(base, path)
 
 
@@ -86,17 +85,17 @@ def assert_same_change(found: Mapping[str, LoraLayer], expected: Mapping[str, Lo
 @pytest.mark.parametrize("kind", ["kohya", "diffusers"])
 @pytest.mark.parametrize("targets", SUBSETS, ids="+".join)
 def test_every_choice_of_text_targets_loads_in_diffusers(tmp_path: Path, base: Base, kind: str, targets) -> None:
-    lora = LoraWeights({}, layers(base.text_encoder, targets))
+    lora = LoraWeights({"text_encoder": layers(base.text_encoder, targets)})
     found = as_diffusers_reads(base, kind, tmp_path / "l.safetensors", lora)
-    assert_same_change(found.text_encoder, lora.text_encoder)
+    assert_same_change(found.part("text_encoder"), lora.part("text_encoder"))
 
 
 @pytest.mark.parametrize("kind", ["kohya", "diffusers"])
 @pytest.mark.parametrize("target", UNET)
 def test_every_target_of_the_unet_loads_in_diffusers(tmp_path: Path, base: Base, kind: str, target: str) -> None:
-    lora = LoraWeights(layers(base.unet, [target]), {})
+    lora = LoraWeights({"unet": layers(base.unet, [target])})
     found = as_diffusers_reads(base, kind, tmp_path / "l.safetensors", lora)
-    assert_same_change(found.unet, lora.unet)
+    assert_same_change(found.part("unet"), lora.part("unet"))
 
 
 @pytest.mark.parametrize("kind", ["kohya", "diffusers"])
@@ -104,15 +103,16 @@ def test_every_target_of_the_unet_loads_in_diffusers(tmp_path: Path, base: Base,
 def test_layers_of_differing_rank_and_alpha_load_in_diffusers(tmp_path: Path, base: Base, kind: str, alphas) -> None:
     # (2, 3, 5) is the LoRA without alphas: alpha = rank, whatever the rank of the layer.
     varied = {"ranks": (2, 3, 5), "alphas": alphas, "most": 12}
-    lora = LoraWeights(layers(base.unet, ["to_q", "conv1"], **varied), layers(base.text_encoder, TEXT, **varied))
+    unet, text = layers(base.unet, ["to_q", "conv1"], **varied), layers(base.text_encoder, TEXT, **varied)
+    lora = LoraWeights({"unet": unet, "text_encoder": text})
     found = as_diffusers_reads(base, kind, tmp_path / "l.safetensors", lora)
-    assert_same_change(found.unet, lora.unet)
-    assert_same_change(found.text_encoder, lora.text_encoder)
+    assert_same_change(found.part("unet"), lora.part("unet"))
+    assert_same_change(found.part("text_encoder"), lora.part("text_encoder"))
 
 
 def test_for_diffusers_the_strength_is_in_the_weights_and_alpha_is_the_rank() -> None:
-    lora = LoraWeights({"one": LoraLayer(torch.ones(4, 3), torch.ones(5, 4), 8.0)}, {})
-    layer = for_diffusers(lora).unet["one"]
+    lora = LoraWeights({"unet": {"one": LoraLayer(torch.ones(4, 3), torch.ones(5, 4), 8.0)}})
+    layer = for_diffusers(lora).part("unet")["one"]
     assert (layer.rank, layer.alpha) == (4, 4.0)
     assert torch.equal(layer.up, torch.full((5, 4), 2.0))
     assert torch.equal(layer.down, torch.ones(4, 3))
@@ -120,8 +120,8 @@ def test_for_diffusers_the_strength_is_in_the_weights_and_alpha_is_the_rank() ->
 
 def test_for_diffusers_smaller_ranks_are_filled_up_so_that_any_rule_for_alpha_gives_the_same() -> None:
     ranks = {"one": 2, "two": 5}
-    lora = LoraWeights({name: LoraLayer(torch.ones(r, 3), torch.ones(4, r), 1.0) for name, r in ranks.items()}, {})
-    made = for_diffusers(lora).unet
+    layers = {name: LoraLayer(torch.ones(rank, 3), torch.ones(4, rank), 1.0) for name, rank in ranks.items()}
+    made = for_diffusers(LoraWeights({"unet": layers})).part("unet")
     assert {(layer.rank, layer.alpha) for layer in made.values()} == {(5, 5.0)}
     # alpha 1 at rank 2 of ones: each weight is 1/2 · 2 = 1; at rank 5: 1/5 · 5 = 1.
     for layer in made.values():
@@ -129,22 +129,22 @@ def test_for_diffusers_smaller_ranks_are_filled_up_so_that_any_rule_for_alpha_gi
 
 
 def test_for_kohya_an_alpha_that_layers_agree_on_is_kept_to_the_bit() -> None:
-    lora = LoraWeights({"one": LoraLayer(torch.rand(4, 3), torch.rand(5, 4), 8.0)}, {})
-    assert for_kohya(lora).unet["one"] is lora.unet["one"]
+    lora = LoraWeights({"unet": {"one": LoraLayer(torch.rand(4, 3), torch.rand(5, 4), 8.0)}})
+    assert for_kohya(lora).part("unet")["one"] is lora.part("unet")["one"]
 
 
 def test_for_kohya_layers_of_other_alphas_take_the_commonest() -> None:
     alphas = {"one": 8.0, "two": 8.0, "three": 2.0}
     layer = {name: LoraLayer(torch.ones(4, 3), torch.ones(5, 4), alpha) for name, alpha in alphas.items()}
-    made = for_kohya(LoraWeights(layer, {})).unet
+    made = for_kohya(LoraWeights({"unet": layer})).part("unet")
     assert {one.alpha for one in made.values()} == {8.0}
     assert torch.equal(made["three"].up, torch.full((5, 4), 0.25))
 
 
 def test_magnitudes_stay_as_they_are_where_the_strength_moves_into_the_weights() -> None:
     magnitude = torch.rand(5)
-    lora = LoraWeights({"one": LoraLayer(torch.rand(2, 3), torch.rand(5, 2), 8.0, magnitude)}, {})
-    assert torch.equal(for_diffusers(lora).unet["one"].magnitude, magnitude)
+    lora = LoraWeights({"unet": {"one": LoraLayer(torch.rand(2, 3), torch.rand(5, 2), 8.0, magnitude)}})
+    assert torch.equal(for_diffusers(lora).part("unet")["one"].magnitude, magnitude)
 
 
 def test_a_layer_that_is_left_out_or_has_another_strength_is_named() -> None:

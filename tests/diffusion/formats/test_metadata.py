@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from PIL import Image
 
-from dbcli.diffusion.formats.metadata import architecture, kohya_base, kohya_folders, kohya_metadata, modelspec_metadata
+from dbcli.diffusion.bases.single_file import shipped_configs
+from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.formats.metadata import kohya_folders, kohya_metadata, modelspec_metadata
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -26,12 +28,15 @@ DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ],
 )
 def test_architectures_are_spelled_as_model_spec_lists_them(version, prediction_type, addition, name) -> None:
-    assert architecture(version=version, prediction_type=prediction_type, addition=addition) == name
+    how = {"title": "dog", "resolution_px": 512, "date": DATE, "addition": addition}
+    base = SD.architecture(shipped_configs(version), prediction_type)
+    table = modelspec_metadata(architecture=base, prediction_type=prediction_type, **how)
+    assert table["modelspec.architecture"] == name
 
 
 def test_model_spec_has_what_it_must_have() -> None:
     table = modelspec_metadata(
-        version="sd-v1",
+        architecture="stable-diffusion-v1",
         prediction_type="epsilon",
         title="sks dog",
         resolution_px=512,
@@ -56,7 +61,7 @@ def test_kohyas_table_is_text_and_names_the_trigger() -> None:
         {
             "network_dim": 4,
             "network_alpha": 8,
-            **kohya_base("sd-v2", "v_prediction"),
+            **SD.kohya_base(shipped_configs("sd-v2"), "v_prediction"),
             "text_encoder_lr": None,
             **kohya_folders({"sks dog": 5, "mwf wolf": 3}),
         }
@@ -70,5 +75,5 @@ def test_kohyas_table_is_text_and_names_the_trigger() -> None:
 
 
 def test_kohya_knows_three_kinds_of_bases() -> None:
-    assert kohya_base("sd-v1", "epsilon") == {"base_model_version": "sd_v1", "v2": False}
-    assert kohya_base("sd-v2", "epsilon") == {"base_model_version": "sd_v2", "v2": True}
+    assert SD.kohya_base(shipped_configs("sd-v1"), "epsilon") == {"base_model_version": "sd_v1", "v2": False}
+    assert SD.kohya_base(shipped_configs("sd-v2"), "epsilon") == {"base_model_version": "sd_v2", "v2": True}

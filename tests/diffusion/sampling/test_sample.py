@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,14 +21,7 @@ SETTINGS = SamplingSettings(steps=3, guidance=4.0, width=64, height=64, batch_si
 
 @pytest.fixture(scope="module")
 def base() -> Any:
-    parts = tiny_models.networks()
-    return SimpleNamespace(
-        **parts,
-        tokenizer=tiny_models.tokenizer(),
-        scheduler_config=tiny_models.narrow_configs()["scheduler"],
-        latent_channels=4,
-        vae_factor=8,
-    )
+    return tiny_models.model()
 
 
 def drawn(base: Any, orders: list[SampleRequest], settings: SamplingSettings = SETTINGS) -> torch.Tensor:
@@ -152,7 +144,7 @@ def test_progress_counts_the_steps_that_were_asked_for_whatever_the_sampler_call
 @pytest.fixture
 def own_weights(base: Any) -> Any:
     """The base with a UNet of its own, to be spoilt."""
-    return SimpleNamespace(**{**vars(base), "unet": copy.deepcopy(base.unet)})
+    return replace(base, networks=base.networks | {"unet": copy.deepcopy(base.unet)})
 
 
 def test_an_image_that_half_precision_cannot_hold_is_sampled_once_more_in_fp32(own_weights: Any) -> None:
@@ -200,7 +192,7 @@ def test_guidance_keeps_the_deviation_of_the_conditioned_prediction_in_part() ->
 
 def test_zero_terminal_snr_rescales_guidance_and_other_bases_do_not(base: Any, monkeypatch) -> None:
     config = {**base.scheduler_config, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-    zero_snr = SimpleNamespace(**{**vars(base), "scheduler_config": config})
+    zero_snr = replace(base, scheduler_config=config)
     order = [SampleRequest("a dog", 1)]
     rescaled, plain = drawn(zero_snr, order), drawn(base, order)
     monkeypatch.setattr("dbcli.diffusion.sampling.sample.GUIDANCE_RESCALE", 0.0)

@@ -14,7 +14,7 @@ from tests.diffusion import tiny_models
 @torch.no_grad()
 def test_not_one_bit_changes_and_the_network_is_as_before() -> None:
     parts = {name: copy.deepcopy(tiny_models.networks()[name]) for name in ("unet", "text_encoder")}
-    add_lora(**parts, options=LoraOptions(rank=2, alpha=2, targets=["to_k", "to_v"], text_targets=[]))
+    add_lora(parts, LoraOptions(rank=2, alpha=2, targets=["to_k", "to_v"], text_targets=[]))
     unet = parts["unet"].eval()
     latents = [torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(step)) for step in (1, 2)]
     prompts = [torch.randn(2, 77, 64, generator=torch.Generator().manual_seed(one)) for one in (3, 4)]

@@ -21,9 +21,7 @@ MARK = torch.tensor([])
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, dict[str, torch.Tensor]]:
     return {
-        version: {
-            name: tensor.contiguous() for name, tensor in original_tensors(**tiny_models.networks(version)).items()
-        }
+        version: {name: tensor.contiguous() for name, tensor in original_tensors(tiny_models.model(version)).items()}
         for version in ("sd-v1", "sd-v2")
     }
 

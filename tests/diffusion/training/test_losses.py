@@ -7,45 +7,12 @@ import math
 import pytest
 import torch
 
+from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.training.losses import (
     dreambooth_loss,
-    epsilon_target,
     masked_squared_error,
-    min_snr_weights,
-    noised,
     squared_error,
-    velocity_target,
 )
-
-# a = 0.64: sqrt(a) = 0.8, sqrt(1 - a) = 0.6, SNR = 0.64 / 0.36 = 16/9. a = 0.2: SNR = 1/4.
-ALPHAS = torch.tensor([0.64, 0.2])
-
-
-def rows(*values: float) -> torch.Tensor:
-    return torch.tensor(values).view(-1, 1, 1, 1)
-
-
-def test_noise_is_mixed_in_by_the_square_roots_of_alpha() -> None:
-    # 0.8 * 2 + 0.6 * 1 = 2.2
-    mixed = noised(rows(2.0), rows(1.0), torch.tensor([0]), ALPHAS)
-    assert mixed.item() == pytest.approx(2.2)
-
-
-def test_the_epsilon_target_is_the_noise() -> None:
-    assert epsilon_target(rows(2.0), rows(1.0), torch.tensor([0]), ALPHAS).item() == 1.0
-
-
-def test_the_velocity_target_turns_noise_against_signal() -> None:
-    # 0.8 * 1 - 0.6 * 2 = -0.4
-    assert velocity_target(rows(2.0), rows(1.0), torch.tensor([0]), ALPHAS).item() == pytest.approx(-0.4)
-
-
-def test_signal_can_be_recovered_from_velocity() -> None:
-    latents, noise, step = rows(2.0), rows(1.0), torch.tensor([0])
-    mixed = noised(latents, noise, step, ALPHAS)
-    velocity = velocity_target(latents, noise, step, ALPHAS)
-    # x0 = sqrt(a) x_t - sqrt(1 - a) v
-    assert (0.8 * mixed - 0.6 * velocity).item() == pytest.approx(2.0)
 
 
 def test_squared_error_is_a_mean_for_every_row() -> None:
@@ -85,23 +52,6 @@ def test_row_weights_belong_to_their_own_rows() -> None:
     assert parts.total.item() == 7.0
 
 
-def test_min_snr_for_epsilon_is_the_clipped_over_the_whole_ratio() -> None:
-    weights = min_snr_weights(torch.tensor([0, 1]), ALPHAS, gamma=1.0, prediction_type="epsilon")
-    # min(16/9, 1) / (16/9) = 9/16; min(1/4, 1) / (1/4) = 1
-    assert weights.tolist() == pytest.approx([9 / 16, 1.0])
-
-
-def test_min_snr_for_velocity_divides_by_one_more() -> None:
-    weights = min_snr_weights(torch.tensor([0, 1]), ALPHAS, gamma=1.0, prediction_type="v_prediction")
-    # 1 / (16/9 + 1) = 9/25; (1/4) / (1/4 + 1) = 1/5
-    assert weights.tolist() == pytest.approx([9 / 25, 1 / 5])
-
-
-def test_min_snr_is_finite_where_no_signal_is_left() -> None:
-    weights = min_snr_weights(torch.tensor([0]), torch.tensor([0.0]), gamma=5.0, prediction_type="epsilon")
-    assert weights.tolist() == [1.0]
-
-
 def test_the_gradient_of_one_row_is_worked_out_by_hand() -> None:
     prediction = torch.tensor([[[[3.0, 1.0]]], [[[2.0, 0.0]]]], requires_grad=True)
     errors = squared_error(prediction, torch.zeros_like(prediction))
@@ -117,18 +67,12 @@ def test_the_gradient_of_one_row_is_worked_out_by_hand() -> None:
 def test_the_whole_loss_equals_a_computation_number_by_number(
     subject_rows: int, prediction_type: str, gamma: float | None
 ) -> None:
-    from dbcli.diffusion.training.losses import TARGETS, uniform_weights
-
     generator = torch.Generator().manual_seed(subject_rows)
     count, alphas = 2 * subject_rows, torch.linspace(0.999, 0.005, 1000).double()
     latents, noise, prediction = (torch.randn(count, 2, 3, 3, generator=generator).double() for _ in range(3))
     steps = torch.randint(0, 1000, (count,), generator=generator)
-    target = TARGETS[prediction_type](latents, noise, steps, alphas)
-    weights = (
-        uniform_weights(steps, alphas)
-        if gamma is None
-        else min_snr_weights(steps, alphas, gamma=gamma, prediction_type=prediction_type)
-    )
+    process = Diffusion(alphas, prediction_type)
+    target, weights = process.target(latents, noise, steps), process.weight(steps, gamma)
     found = dreambooth_loss(squared_error(prediction, target), weights, subject_rows, 0.7).total.item()
 
     terms = []

@@ -11,9 +11,9 @@ import torch
 
 from dbcli.diffusion.adapters.attach import LoraOptions, Trainable, add_lora, make_full
 from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
+from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
@@ -32,7 +32,7 @@ from tests.diffusion import tiny_models
 
 PROMPTS = ["a sks dog", "a dog"]
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
-ALPHAS = alphas_of(SCHEDULER)
+PROCESS = Diffusion.of(SCHEDULER)
 DRAWS, CLASS = 2, (2, 3, 4)
 DEVICE = torch.device("cpu")
 
@@ -48,20 +48,20 @@ def subject_images() -> Posterior:
 
 
 def frozen(parts: dict[str, Any]) -> FrozenPrompts:
-    return FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, DEVICE)
+    return FrozenPrompts(tiny_models.base_of(parts), PROMPTS, DEVICE)
 
 
 def stored(parts: dict[str, Any], batch_size: int = 3) -> Stored:
     images = subject_images()
     own = Posterior(images.mean[list(CLASS)], images.deviation[list(CLASS)])
-    prompt = frozen(parts).rows([1])
-    how = {"seed": 7, "alphas_cumprod": ALPHAS, "batch_size": batch_size}
-    return Stored(torch.stack([predict(parts["unet"], own, prompt, number=k, **how) for k in range(DRAWS)]), 7)
+    denoiser, prompt = tiny_models.base_of(parts).denoiser, frozen(parts).rows([1])
+    how = {"seed": 7, "process": PROCESS, "batch_size": batch_size}
+    return Stored(torch.stack([predict(denoiser, own, prompt, number=k, **how) for k in range(DRAWS)]), 7)
 
 
 def stored_teacher(parts: dict[str, Any]) -> StoredTeacher:
     found = stored(parts)
-    return StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
+    return StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, PROCESS)
 
 
 def trainer_for(
@@ -77,16 +77,16 @@ def trainer_for(
     weights = torch.ones(5, 1, 8, 8)
     weights[:2] = subject_counts
     return Trainer(
-        parts["unet"],
+        tiny_models.base_of(parts).denoiser,
         trainable,
         StepInputs(
             subject_images(),
-            kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, DEVICE),
+            kind(tiny_models.base_of(parts), PROMPTS, DEVICE),
             BatchSampler([SubjectData([[0], [1]], [SentenceData([0, 0], [0, 0], CLASS, 1)])], batch_size=2, seed=0),
             weights,
             teacher,
         ),
-        objective=Objective("epsilon", ALPHAS),
+        objective=Objective(PROCESS),
         optimisation=Optimisation(learning_rate=rate, weight_decay=0.0),
         loop=LoopSettings(steps=9, **settings),
     )
@@ -94,13 +94,13 @@ def trainer_for(
 
 def opened(parts: dict[str, Any], method: str, *, text: bool = True) -> Trainable:
     if method == "full":
-        return make_full(parts["unet"], parts["text_encoder"], train_text=text)
+        return make_full(tiny_models.tunable(parts), train_text=text)
     options = LoraOptions(2, 4.0, ["to_q", "to_v"], ["q_proj"], dropout=0.5, train_text=text)
-    return add_lora(parts["unet"], parts["text_encoder"], options)
+    return add_lora(tiny_models.tunable(parts), options)
 
 
 def teacher_for(parts: dict[str, Any], method: str) -> Teacher:
-    return AdapterOff(parts["unet"], frozen(parts)) if method == "lora" else stored_teacher(parts)
+    return AdapterOff(tiny_models.base_of(parts).denoiser, frozen(parts)) if method == "lora" else stored_teacher(parts)
 
 
 def weights(trainable: Trainable) -> dict[str, torch.Tensor]:
@@ -148,7 +148,7 @@ def test_stored_and_live_predictions_agree(parts: dict[str, Any], tmp_path: Path
     """Of one base, asked through an adapter that is switched off and read back from a file, in other batches."""
     write_predictions(tmp_path / "file", stored(parts).predictions)
     found = Stored(read_predictions(tmp_path / "file"), 7)
-    offline = StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, len(ALPHAS))
+    offline = StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, PROCESS)
     live = teacher_for(parts, "lora")
     trainable = opened(parts, "lora")
     with torch.no_grad():
@@ -157,11 +157,11 @@ def test_stored_and_live_predictions_agree(parts: dict[str, Any], tmp_path: Path
     rows = [Row(image, 1, turn) for turn in range(3) for image in CLASS]
     draws = [offline.draw(row) for row in rows]
     latents = subject_images().draw([row.image for row in rows], torch.stack([draw.spread for draw in draws if draw]))
-    timesteps = torch.tensor([draw.timestep for draw in draws if draw])
-    noisy = losses.noised(latents, torch.stack([draw.noise for draw in draws if draw]), timesteps, ALPHAS)
+    timesteps = torch.stack([draw.level for draw in draws if draw])
+    noisy = PROCESS.noised(latents, torch.stack([draw.noise for draw in draws if draw]), timesteps)
     difference = (live.targets(rows, noisy, timesteps) - offline.targets(rows, noisy, timesteps)).abs().max()
     assert float(difference) <= 1e-5
-    tuned = parts["unet"](noisy, timesteps, frozen(parts).rows([1] * len(rows))).sample
+    tuned = parts["unet"](noisy, timesteps, frozen(parts).rows([1] * len(rows)).states).sample
     assert float((tuned - offline.targets(rows, noisy, timesteps)).detach().abs().max()) > 1e-3
 
 
@@ -169,8 +169,8 @@ def test_a_row_of_a_later_round_has_another_draw_until_they_are_used_up(parts: d
     teacher = stored_teacher(parts)
     draws = [teacher.draw(Row(CLASS[0], 1, turn)) for turn in range(DRAWS + 1)]
     assert not torch.equal(draws[0].noise, draws[1].noise)
-    assert torch.equal(draws[0].noise, draws[DRAWS].noise) and draws[0].timestep == draws[DRAWS].timestep
-    assert draws[0].timestep == draw_of(7, 0, 0, (4, 8, 8), 1000).timestep
+    assert torch.equal(draws[0].noise, draws[DRAWS].noise) and draws[0].level == draws[DRAWS].level
+    assert draws[0].level == draw_of(7, 0, 0, (4, 8, 8), PROCESS).level
 
 
 def test_class_rows_are_trained_at_the_noise_their_prediction_was_stored_for(parts: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ def test_class_rows_are_trained_at_the_noise_their_prediction_was_stored_for(par
     latents, noise, timesteps = trainer._noise_inputs(batch, list(range(len(batch))), 3, 2)
     for place in (2, 3):
         draw = teacher.draw(batch[place])
-        assert torch.equal(noise[place], draw.noise) and int(timesteps[place]) == draw.timestep
+        assert torch.equal(noise[place], draw.noise) and timesteps[place] == draw.level
         assert torch.equal(latents[place], subject_images().draw([batch[place].image], draw.spread[None])[0])
     free = trainer_for(parts, opened(parts, "full"), None)._noise_inputs(batch, list(range(len(batch))), 3, 2)
     assert torch.equal(noise[:2], free[1][:2]) and not torch.equal(noise[2:], free[1][2:])
@@ -213,20 +213,20 @@ def mixed_lora(parts: dict[str, Any]) -> LoraWeights:
         width = parts["unet"].get_submodule(name).weight.shape
         down, up = (torch.randn(*shape, generator=generator) for shape in ((rank, width[1]), (width[0], rank)))
         layers[name] = LoraLayer(down, up, 2.5 * rank)
-    return LoraWeights(layers, {})
+    return LoraWeights({"unet": layers})
 
 
 @pytest.mark.parametrize("text", [False, True])
 def test_a_lora_of_mixed_ranks_is_gone_on_with_layer_for_layer(parts: dict[str, Any], text: bool) -> None:
     lora = mixed_lora(parts)
     options = LoraOptions(2, 4.0, ["to_q"], ["q_proj"], train_text=text)
-    trainable = add_lora(parts["unet"], parts["text_encoder"], options, lora)
+    trainable = add_lora(tiny_models.tunable(parts), options, lora)
     assert any(name.startswith("text_encoder.") for name in trainable.tensors) == text
-    back = attached_lora(parts["unet"], parts["text_encoder"])
-    assert {name: (layer.rank, layer.alpha) for name, layer in back.unet.items()} == {
-        name: (layer.rank, layer.alpha) for name, layer in lora.unet.items()
+    back = attached_lora(tiny_models.tunable(parts))
+    assert {name: (layer.rank, layer.alpha) for name, layer in back.part("unet").items()} == {
+        name: (layer.rank, layer.alpha) for name, layer in lora.part("unet").items()
     }
-    assert all(torch.equal(back.unet[name].up, layer.up) for name, layer in lora.unet.items())
+    assert all(torch.equal(back.part("unet")[name].up, layer.up) for name, layer in lora.part("unet").items())
     trainer_for(parts, trainable, None, rate=1e-2).step()
-    after = attached_lora(parts["unet"], parts["text_encoder"])
-    assert not any(torch.equal(after.unet[name].up, layer.up) for name, layer in lora.unet.items())
+    after = attached_lora(tiny_models.tunable(parts))
+    assert not any(torch.equal(after.part("unet")[name].up, layer.up) for name, layer in lora.part("unet").items())

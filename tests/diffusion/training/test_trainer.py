@@ -17,9 +17,9 @@ from dbcli.diffusion.adapters.attach import (
     make_full,
 )
 from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
+from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.formats.lora import attached_lora
 from dbcli.diffusion.images import Posterior
-from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.state_files import read_state, write_state
@@ -46,9 +46,9 @@ def opened(
     parts: dict[str, Any], method: str = "full", *, text: bool = False, rank: int = 2, alpha: float = 4.0
 ) -> Trainable:
     if method == "full":
-        return make_full(parts["unet"], parts["text_encoder"], train_text=text)
+        return make_full(tiny_models.tunable(parts), train_text=text)
     options = LoraOptions(rank, alpha, ["to_q", "to_v"], ["q_proj", "v_proj"], train_text=text)
-    return add_lora(parts["unet"], parts["text_encoder"], options)
+    return add_lora(tiny_models.tunable(parts), options)
 
 
 def trainer_for(
@@ -64,13 +64,13 @@ def trainer_for(
     **schedule: Any,
 ) -> Trainer:
     kind = LearningPrompts if trainable.trains_text else FrozenPrompts
-    prompts = kind(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, torch.device("cpu"))
+    prompts = kind(tiny_models.base_of(parts), PROMPTS, torch.device("cpu"))
     material = SubjectData([[0], [1], [2]], [SentenceData([0] * 3, [0] * 3, class_images, 1)])
     return Trainer(
-        parts["unet"],
+        tiny_models.base_of(parts).denoiser,
         trainable,
         StepInputs(images or subject_images(), prompts, BatchSampler([material], batch_size=batch_size, seed=0)),
-        objective=Objective("epsilon", alphas_of(SCHEDULER), prior_weight=prior_weight),
+        objective=Objective(Diffusion.of(SCHEDULER), prior_weight=prior_weight),
         optimisation=Optimisation(learning_rate=rate),
         loop=LoopSettings(steps=steps, **schedule),
     )
@@ -144,9 +144,9 @@ def test_a_trained_lora_draws_the_same_after_it_is_taken_out_and_attached(parts:
     fresh = {name: copy.deepcopy(network) for name, network in parts.items()}
     trainable = opened(parts, "lora", text=True, rank=2, alpha=5.0)
     run(trainer_for(parts, trainable, rate=1e-2, steps=2))
-    lora = attached_lora(parts["unet"], parts["text_encoder"])
+    lora = attached_lora(tiny_models.tunable(parts))
     assert {(layer.rank, layer.alpha) for layer in lora.layers} == {(2, 5.0)}
-    attach_lora(fresh["unet"], fresh["text_encoder"], lora)
+    attach_lora(tiny_models.tunable(fresh), lora)
     parts["unet"].eval()
     parts["text_encoder"].eval()
     assert torch.equal(predicted(parts), predicted(fresh))

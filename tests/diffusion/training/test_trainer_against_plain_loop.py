@@ -10,8 +10,9 @@ import torch
 
 from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.conditioning import FrozenPrompts
+from dbcli.diffusion.families.process import Diffusion, level_rows
 from dbcli.diffusion.images import encode
-from dbcli.diffusion.noise import normal_rows, timestep_rows
+from dbcli.diffusion.noise import normal_rows
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
@@ -37,18 +38,18 @@ def photos() -> list[torch.Tensor]:
 
 def fast_losses(parts: dict[str, Any], precision: str) -> list[float]:
     """The program's trainer: everything that does not learn computed once, one pass for both kinds of rows."""
-    trainable = make_full(parts["unet"], parts["text_encoder"], train_text=False)
+    trainable = make_full(tiny_models.tunable(parts), train_text=False)
     trainer = Trainer(
-        parts["unet"],
+        tiny_models.base_of(parts).denoiser,
         trainable,
         StepInputs(
             encode(parts["vae"], photos(), batch_size=4),
-            FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], PROMPTS, torch.device("cpu")),
+            FrozenPrompts(tiny_models.base_of(parts), PROMPTS, torch.device("cpu")),
             BatchSampler(
                 [SubjectData([[0], [1], [2]], [SentenceData([0] * 3, [0] * 3, (3, 4, 5), 1)])], batch_size=1, seed=0
             ),
         ),
-        objective=Objective("epsilon", alphas_of(SCHEDULER)),
+        objective=Objective(Diffusion.of(SCHEDULER)),
         optimisation=Optimisation(learning_rate=RATE),
         loop=LoopSettings(steps=STEPS, precision=precision),
     )
@@ -66,7 +67,7 @@ def plain_losses(parts: dict[str, Any]) -> list[float]:
     losses = []
     for step in range(STEPS):
         total = torch.zeros(())
-        timesteps = timestep_rows(1000, 0, step, [0, 1])
+        timesteps = level_rows(Diffusion.of(SCHEDULER), 0, step, [0, 1])
         for sample, row in enumerate([*rows.subject_rows(step), *rows.prior_rows(step)]):
             with torch.no_grad():
                 posterior = parts["vae"].encode(pixels[row.image][None]).latent_dist

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dbcli.diffusion.adapters.attach import make_full
 from dbcli.diffusion.conditioning import FrozenPrompts
+from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.images import (
     RANDOM_CROPS,
     Box,
@@ -22,7 +23,6 @@ from dbcli.diffusion.images import (
     mask_variants,
     photo_variants,
 )
-from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
@@ -108,15 +108,15 @@ def trainer(weights: torch.Tensor | None) -> Trainer:
     parts: dict[str, Any] = {name: copy.deepcopy(one) for name, one in tiny_models.networks().items()}
     generator = torch.Generator().manual_seed(5)
     return Trainer(
-        parts["unet"],
-        make_full(parts["unet"], parts["text_encoder"], train_text=False),
+        tiny_models.base_of(parts).denoiser,
+        make_full(tiny_models.tunable(parts), train_text=False),
         StepInputs(
             Posterior(torch.randn(2, 4, 8, 8, generator=generator), torch.full((2, 4, 8, 8), 0.1)),
-            FrozenPrompts(tiny_models.tokenizer(), parts["text_encoder"], ["a sks dog", "a dog"], torch.device("cpu")),
+            FrozenPrompts(tiny_models.base_of(parts), ["a sks dog", "a dog"], torch.device("cpu")),
             BatchSampler([SubjectData([[0]], [SentenceData([0], [0], [1], 1)])], batch_size=1, seed=0),
             weights,
         ),
-        objective=Objective("epsilon", alphas_of(SCHEDULER)),
+        objective=Objective(Diffusion.of(SCHEDULER)),
         optimisation=Optimisation(learning_rate=1e-3),
         loop=LoopSettings(steps=1),
     )

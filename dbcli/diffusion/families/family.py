@@ -1,0 +1,111 @@
+"""What a family of models is, in data and functions; see the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from dbcli.diffusion.families.conditioning import Conditioning
+from dbcli.diffusion.families.process import Process
+from dbcli.diffusion.files.weight_choice import Stems
+
+PartKind = Literal["denoiser", "text", "vae"]
+Config = Mapping[str, Any]
+# By a part's name: networks, and the token numbers `[N, L]` that each text encoder reads.
+Networks = Mapping[str, Any]
+Ids = Mapping[str, torch.Tensor]
+# Height and width of an image in px.
+Size = tuple[int, int]
+# By a part's name: the configurations of a model.
+Configs = Mapping[str, Config]
+Denoise = Callable[[Any, torch.Tensor, Any, Conditioning, Size], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A tensor in the original layout: its name, and which third it is of a matrix that stacks three."""
+
+    name: str
+    third: int | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a family: what it does, its class as configurations name it, and how it is built and stored.
+
+    `build` makes it from its configuration, of which only what it needs is taken. `stems` name its weights in a
+    diffusers folder; `kohya` begins the names of its layers in kohya's LoRA files, `tokenizer` is the folder of a text
+    encoder's tokenizer.
+    """
+
+    kind: PartKind
+    class_name: str
+    build: Callable[[Config], nn.Module]
+    stems: Stems
+    kohya: str = ""
+    tokenizer: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models; `parts` are its networks by their folder's name, in the order in which they are hashed.
+
+    `process` reads a scheduler's settings. `encode` turns the token numbers of prompts into their conditioning; its
+    last argument is how many of the last layers are skipped. `denoise` calls the denoiser on noisy latents at their
+    levels and gives what the process says it should predict. Sizes of images are multiples of `step_px`.
+
+    `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
+    what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
+    """
+
+    name: str
+    title: str
+    pipeline: str
+    parts: Mapping[str, Part]
+    process: Callable[[Config], Process]
+    encode: Callable[[Networks, Ids, int], Conditioning]
+    denoise: Denoise
+    original: Callable[[str, str, Configs], Original]
+    architecture: Callable[[Configs, str], str]
+    kohya_base: Callable[[Configs, str], Mapping[str, object]]
+    step_px: int
+    # Of its pipeline in diffusers, as model_index.json has them.
+    pipeline_settings: Config = field(default_factory=dict)
+
+    def of_kind(self, kind: PartKind) -> list[str]:
+        """The names of its parts of a kind."""
+        return [name for name, part in self.parts.items() if part.kind == kind]
+
+    @property
+    def denoiser(self) -> str:
+        """The name of the one part that predicts noise."""
+        (name,) = self.of_kind("denoiser")
+        return name
+
+    @property
+    def encoders(self) -> list[str]:
+        """The names of its text encoders."""
+        return self.of_kind("text")
+
+    @property
+    def tunable(self) -> list[str]:
+        """The names of the parts that a run may change: the denoiser, then the text encoders."""
+        return [self.denoiser, *self.encoders]
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A network with the way its family calls it; `factor` is how many px a latent is wide."""
+
+    network: Any
+    denoise: Denoise
+    factor: int
+
+    def __call__(self, latents: torch.Tensor, levels: Any, conditioning: Conditioning) -> torch.Tensor:
+        """What is predicted of latents `[B, C, h, w]` at levels `[B]`, or one for all, of the same shape."""
+        size = latents.shape[-2] * self.factor, latents.shape[-1] * self.factor
+        return self.denoise(self.network, latents, levels, conditioning, size)

@@ -1,0 +1,140 @@
+"""How noise is added and taken away: the level of a row, the row at that level, its target, its weight, the samplers.
+
+Notation: clean latents x0 `[B, C, H, W]`, noise e of the same shape. A level is what the denoiser is told of the noise:
+a whole timestep t of an alpha table a `[T]`, with x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+
+from dbcli.diffusion.noise import generator_for
+from dbcli.diffusion.schedulers.prediction import EPSILON, V
+from dbcli.diffusion.schedulers.samplers import (
+    NOISIEST,
+    SAMPLERS,
+    alphas_of,
+    has_zero_snr,
+    make_sampler,
+    visited,
+)
+
+
+class Process(Protocol):
+    """What training and sampling need of a noise process, in one convention for every family."""
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing of an image is left at the last level."""
+
+    def to(self, device: torch.device) -> Process:
+        """The same on a device."""
+
+    def level(self, generator: torch.Generator) -> torch.Tensor:
+        """One level of training, drawn at random, `[1]`."""
+
+    def level_at(self, share: float) -> torch.Tensor:
+        """The level that lies at a share of the way from an image, 0, to noise, 1; a scalar."""
+
+    def noised(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """Latents at levels `[B]`."""
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """What the denoiser should say of them."""
+
+    def weight(self, levels: torch.Tensor, gamma: float | None) -> torch.Tensor:
+        """How much the rows' errors count, float32 `[B]`: min-SNR with `gamma`, all alike with None."""
+
+    def samplers(self) -> Sequence[str]:
+        """The names of the samplers that fit."""
+
+    def sampler(self, name: str, timesteps: str = NOISIEST) -> Any:
+        """A sampler of diffusers; see `make_sampler`."""
+
+    def visited(self, sampler: str, steps: int, wanted: str) -> str:
+        """Which list of timesteps an image is sampled on; see `samplers.visited`."""
+
+
+def level_rows(process: Process, run_seed: int, step: int, samples: Sequence[int]) -> torch.Tensor:
+    """A level for every row, `[len(samples)]`, one generator a row."""
+    return torch.cat([process.level(generator_for(run_seed, "timestep", step, sample)) for sample in samples])
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Diffusion on an alpha table, float32 `[T]`, of a denoiser that predicts the noise or v.
+
+    `scheduler` are the base's scheduler settings, which samplers are made from.
+    """
+
+    alphas: torch.Tensor
+    prediction: str = EPSILON
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scheduler: Mapping[str, Any]) -> Diffusion:
+        """The process that a base's scheduler settings describe."""
+        return cls(alphas_of(scheduler), scheduler.get("prediction_type") or EPSILON, scheduler)
+
+    @property
+    def ends_in_noise(self) -> bool:
+        return has_zero_snr(self.scheduler)
+
+    def to(self, device: torch.device) -> Diffusion:
+        return replace(self, alphas=self.alphas.to(device))
+
+    def level(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(0, len(self.alphas), (1,), generator=generator)
+
+    def level_at(self, share: float) -> torch.Tensor:
+        return torch.tensor(round(share * len(self.alphas)))
+
+    def noised(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e (Ho et al. 2020, equation 4)."""
+        return self._signal(levels, clean) * clean + self._spread(levels, clean) * noise
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """The noise itself, or v = sqrt(a_t) e - sqrt(1 - a_t) x0 (Salimans and Ho 2022, section 4)."""
+        if self.prediction != V:
+            return noise
+        return self._signal(levels, clean) * noise - self._spread(levels, clean) * clean
+
+    def weight(self, levels: torch.Tensor, gamma: float | None) -> torch.Tensor:
+        """Min-SNR weights (Hang et al. 2023, section 3.4).
+
+        SNR = a / (1 - a). The weight on the error of x0 is min(SNR, gamma); an error of epsilon is SNR times
+        that of x0's inverse, so it takes min(SNR, gamma) / SNR, and one of v takes min(SNR, gamma) / (SNR + 1).
+        """
+        if gamma is None:
+            return torch.ones(levels.shape[0], device=levels.device)
+        alphas = self.alphas.to(levels.device)[levels].double()
+        snr = alphas / (1 - alphas)
+        clipped = snr.clamp_max(gamma)
+        weights = clipped / (snr + 1) if self.prediction == V else clipped / snr
+        # At zero terminal SNR an epsilon weight is 0 / 0; its limit is 1.
+        return torch.nan_to_num(weights, nan=1.0).float()
+
+    def samplers(self) -> Sequence[str]:
+        return list(SAMPLERS)
+
+    def sampler(self, name: str, timesteps: str = NOISIEST) -> Any:
+        return make_sampler(name, self.scheduler, timesteps)
+
+    def visited(self, sampler: str, steps: int, wanted: str) -> str:
+        return visited(sampler, self.scheduler, steps, wanted)
+
+    def _signal(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return _per_row(self.alphas.sqrt(), levels, like)
+
+    def _spread(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return _per_row((1 - self.alphas).sqrt(), levels, like)
+
+
+def _per_row(values: torch.Tensor, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """values[t] as `[B, 1, 1, 1]` in the dtype of `like`."""
+    rows = values.to(like.device)[levels].to(like.dtype)
+    return rows.view(-1, *([1] * (like.ndim - 1)))
