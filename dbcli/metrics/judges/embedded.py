@@ -3,8 +3,9 @@
 `tiny-clip` sees with a small CLIP vision tower; its text feature is `text_projection @ pooled`, where pooled is the
 embedded base's own text encoder at the first end-of-text token, after the final layer norm.
 
-`tiny-dino` plays the part of DINO: the pooled top features of an ImageNet network of timm's, standardised, as without
-that small soft images are all alike to it. Its first edition was a small ViT; a folder of that form is still read.
+`tiny-dino` plays the part of DINO: what an ImageNet network of timm's finds strongest and weakest near the middle of an
+image, standardised, as without that small soft images are all alike to it. Folders of its former editions, a small ViT
+and the network's pooled top features, are still read.
 """
 
 import json
@@ -32,6 +33,8 @@ from dbcli.metrics.judges.shared_parts import Maps
 KINDS = ("tiny-dino", "tiny-clip")
 # Pixels a side of the photos that `load_maps` looks at, and the stages whose maps it gives: 24 and 12 places a side.
 MAPS_PX, MAP_STAGES = 384, (4, 6)
+# How far from the middle a place still counts, as the deviation of a Gaussian in half sides: scenes lie at the edges.
+MIDDLE_WIDTH = 0.8
 
 
 def locate(kind: str, source: str | None = None) -> JudgeFiles:
@@ -59,7 +62,7 @@ def build(kind: str, files: JudgeFiles, device: str) -> Encoder:
 
 
 def _image_judge(folder: Path, device: str) -> Encoder:
-    """`tiny-dino`: features [N, D] are (pooled - mean) / spread, with both from `features.safetensors`."""
+    """`tiny-dino`: features [N, D] are (values - mean) / spread, with both from `features.safetensors`."""
     import timm
 
     config = _config(folder)
@@ -68,17 +71,50 @@ def _image_judge(folder: Path, device: str) -> Encoder:
         return replace(transformers_vit(folder, config, device), model="tiny-dino", preprocessing=seen)
     network = _image_network(folder, config, device)
     statistics = {name: value.float().to(device) for name, value in read_state(folder / "features.safetensors").items()}
+
+    def values(pixels: torch.Tensor) -> torch.Tensor:
+        if "stage" not in config:  # the second edition
+            pooled: torch.Tensor = network(pixels)
+            return pooled
+        return middle_extremes(stage_maps(network, pixels, int(config["stage"])), statistics["centre"])
+
     return Encoder(
         config["model"],
         f"timm {timm.__version__}",
         read_preprocessing(folder / "preprocess.json"),
-        encode_pixels=lambda pixels: (network(pixels) - statistics["mean"]) / statistics["spread"],
+        encode_pixels=lambda pixels: (values(pixels) - statistics["mean"]) / statistics["spread"],
         notes={
             "edition": int(config["edition"]),
-            "feature": "pooled top features, standardised",
+            "feature": _feature(config),
             "statistics_sha256": sha256_of(folder / "features.safetensors"),
         },
     )
+
+
+def _feature(config: Mapping[str, Any]) -> str:
+    if "stage" not in config:
+        return "pooled top features, standardised"
+    return f"extremes of stage {config['stage']} near the middle, standardised"
+
+
+def stage_maps(network: Any, pixels: torch.Tensor, stage: int) -> torch.Tensor:
+    """Maps [B, C, h, w] of a stage of a timm network of EfficientNet's form, stages counted from 0."""
+    values: torch.Tensor = network.bn1(network.conv_stem(pixels))
+    for block in network.blocks[: stage + 1]:
+        values = block(values)
+    return values
+
+
+def middle_extremes(maps: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    """The largest and the smallest deviation of each channel from `centre` [C], places weighed by how near they are
+    to the middle: maps [B, C, h, w] -> [B, 2 C].
+
+    Means over all places say most about what is large, the background; extremes about what stands out.
+    """
+    rows, columns = (torch.linspace(-1, 1, side, device=maps.device) for side in maps.shape[-2:])
+    near = torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * MIDDLE_WIDTH**2))
+    deviations = (maps - centre[:, None, None]) * near
+    return torch.cat([deviations.amax((2, 3)), deviations.amin((2, 3))], dim=1)
 
 
 def load_maps(device: str = "cpu") -> Maps:

@@ -119,7 +119,7 @@ def judges_key(judges: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _named(judge: Mapping[str, Any]) -> str:
-    """A judge's name, with its edition from the second on: "tiny-dino 2"."""
+    """A judge's name, with its edition from the second on: "tiny-dino 3"."""
     return f"{judge['judge']} {judge['edition']}" if judge.get("edition", 1) > 1 else str(judge["judge"])
 
 

@@ -213,6 +213,7 @@ class _Recognised:
             self.drift.get("moved"),
             self.drift.get("share"),
             share(self.copies),
+            self.drift.get("reach"),
         )
 
 

@@ -74,7 +74,7 @@ def test_a_run_is_shown_with_its_scores_and_its_rate(run: Run, project: Path) ->
     shown = run("runs", "show", 1).out
     assert re.search(r"^learning rate +0\.01$", shown, re.MULTILINE)
     on_one_line = " ".join(shown.split())
-    assert re.search(r"scores DINO \d\.\d{3}, .*\(suite prompts, by tiny-dino 2, tiny-clip\)", on_one_line)
+    assert re.search(r"scores DINO \d\.\d{3}, .*\(suite prompts, by tiny-dino 3, tiny-clip\)", on_one_line)
     assert re.search(r"beyond class -?\d\.\d{3}, identified \d+%, copies \d+%, PRES", on_one_line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dbcli.errors import JudgeMissing, UsageError
+from dbcli.metrics.judges.embedded import middle_extremes
 from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.judges.loading import load_judge, load_judges
 from tests.metrics.judge_makers import EMBEDDED_SD, SHAPE
@@ -136,6 +138,34 @@ def test_embedded_text_feature_is_the_projected_first_end_token(judges: Judges, 
     weight = load_file(embedded / "judges" / "tiny-clip" / "text_projection.safetensors")["weight"]
     expected = torch.nn.functional.normalize(weight @ end, dim=0)
     torch.testing.assert_close(judges.clip.encode_texts([text])[0], expected, atol=1e-5, rtol=0)
+
+
+def test_extremes_are_deviations_weighed_by_how_near_they_are_to_the_middle() -> None:
+    # One channel around 1: places at -1, 0 and 1 of each axis. A corner counts exp(-2 / 1.28), a side exp(-1 / 1.28).
+    maps = torch.tensor([[[[9.0, 1.0, 1.0], [1.0, 2.0, -2.0], [1.0, 1.0, 1.0]]]])
+    corner, side = math.exp(-2 / 1.28), math.exp(-1 / 1.28)
+    expected = torch.tensor([[max(8 * corner, 1.0), -3 * side]])
+    torch.testing.assert_close(middle_extremes(maps, torch.tensor([1.0])), expected)
+    assert 8 * corner > 1
+
+
+def test_the_second_edition_of_the_image_judge_is_still_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=0).eval()
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    save_file({"mean": torch.full((1024,), 0.5), "spread": torch.full((1024,), 2.0)}, tmp_path / "features.safetensors")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "mobilenetv3_small_050", "edition": 2, "model": "small"})
+    )
+    fed = {"size_px": 64, "read_px": 96, "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "preprocess.json").write_text(json.dumps(fed))
+    judge = load_judge("tiny-dino", source=str(tmp_path))
+    with torch.inference_mode():
+        expected = (network(judge.encoder.preprocessing(PICTURES)) - 0.5) / 2
+    torch.testing.assert_close(
+        judge.encode_images(PICTURES), torch.nn.functional.normalize(expected, dim=1), atol=1e-5, rtol=0
+    )
+    assert judge.describe()["edition"] == 2
 
 
 def test_features_do_not_depend_on_the_batch(judges: Judges) -> None:
