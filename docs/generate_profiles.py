@@ -79,6 +79,9 @@ PURPOSES = {
     "tiny": "the embedded base, on a CPU",
     "textual-inversion": "a new word and nothing else; a file of kilobytes",
     "tiny-lora": "adapters on the embedded base",
+    "tiny-xl-textual-inversion": "new vectors on `tiny-xl`, for both text encoders",
+    "sdxl-lora": "adapters on Stable Diffusion XL",
+    "sdxl-full": "every weight of Stable Diffusion XL, in little memory",
     "tiny-textual-inversion": "a new word on the embedded base",
 }
 

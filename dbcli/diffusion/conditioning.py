@@ -34,10 +34,14 @@ def unread_part(tokenizer: Any, prompt: str) -> str:
 
 
 class PromptReader(Protocol):
-    """What encodes prompts: a base, or anything else with a family, its text encoders and their tokenizers."""
+    """What encodes prompts: a base, or anything else with a family, its text encoders and their tokenizers.
+
+    With `zero_negative` no negative prompt is zeros.
+    """
 
     family: Family
     tokenizers: dict[str, Any]
+    zero_negative: bool
 
     @property
     def encoders(self) -> dict[str, Any]: ...
@@ -62,6 +66,19 @@ def embed_prompts(model: PromptReader, prompts: Sequence[str], *, clip_skip: int
     distinct = list(dict.fromkeys(prompts))
     embedded = model.family.encode(model.encoders, ids_of(model, distinct), clip_skip)
     return embedded.rows([distinct.index(prompt) for prompt in prompts])
+
+
+@torch.no_grad()
+def embed_pairs(
+    model: PromptReader, prompts: Sequence[str], negatives: Sequence[str], *, clip_skip: int = 0
+) -> tuple[Conditioning, Conditioning]:
+    """The conditioning of prompts and that of as many negative ones, "" for none; all encoded at once."""
+    both = embed_prompts(model, [*prompts, *negatives], clip_skip=clip_skip)
+    positive, negative = both.rows(slice(len(prompts))), both.rows(slice(len(prompts), None))
+    if model.zero_negative:
+        kept = torch.tensor([bool(one) for one in negatives], device=negative.states.device)
+        negative = negative.each(lambda tensor: tensor * kept.view(-1, *([1] * (tensor.ndim - 1))))
+    return positive, negative
 
 
 class PromptTable(Protocol):

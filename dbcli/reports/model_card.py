@@ -100,7 +100,7 @@ def _front_matter(facts: CardFacts) -> str:
 def _about(facts: CardFacts) -> str:
     kinds = {"full": "A fine-tuned copy of", "lora": "A LoRA for"}
     kind = kinds.get(facts.method, "A word (textual inversion) for")
-    named = "the small base inside dreambooth-cli" if facts.base_name == "tiny" else facts.base_name
+    named = "the small base inside dreambooth-cli" if facts.base_name in ("tiny", "tiny-xl") else facts.base_name
     base = facts.base_model or named
     shown = [(_plain(f"{identifier} {noun}".strip()), _plain(noun)) for identifier, noun in facts.words]
     words = ", ".join(f"**{both}** (a {noun})" if noun else f"**{both}**" for both, noun in shown)

@@ -14,8 +14,10 @@ import torch
 
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.bases.folder import embedded_folder
-from dbcli.diffusion.bases.single_file import shipped_configs
+from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
+from dbcli.diffusion.families.family import Family
 from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.families.sdxl import SDXL
 
 NARROW = {
     "unet": {"block_out_channels": [32, 64, 96, 96], "cross_attention_dim": 64, "sample_size": 8},
@@ -29,10 +31,24 @@ NARROW = {
 }
 
 
+# The second text encoder of XL is the wider one, and its UNet reads both side by side.
+NARROW_XL = {
+    "unet": {
+        "block_out_channels": [32, 64, 96],
+        "cross_attention_dim": 64 + 96,
+        "attention_head_dim": [1, 1, 1],
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 96,
+        "sample_size": 8,
+    },
+    "text_encoder_2": {"hidden_size": 96, "intermediate_size": 96, "num_attention_heads": 1, "projection_dim": 96},
+}
+
+
 def narrow_configs(version: str = "sd-v1") -> dict[str, Any]:
-    """The shipped configuration of `sd-v1` or `sd-v2`, narrowed."""
+    """The shipped configuration of `sd-v1`, `sd-v2` or `sdxl`, narrowed."""
     configs = shipped_configs(version)
-    for component, changes in NARROW.items():
+    for component, changes in (NARROW | (NARROW_XL if version == "sdxl" else {})).items():
         configs[component].update(changes)
     if version == "sd-v2":
         configs["unet"]["attention_head_dim"] = [1, 1, 1, 1]
@@ -41,7 +57,9 @@ def narrow_configs(version: str = "sd-v1") -> dict[str, Any]:
 
 @cache
 def networks(version: str = "sd-v1", seed: int = 0) -> dict[str, Any]:
-    """Text encoder, UNet and VAE with random weights. Shared between tests: do not change them."""
+    """Text encoders, UNet and VAE with random weights. Shared between tests: do not change them."""
+    if version == "sdxl":
+        return _networks_of(SDXL, narrow_configs(version), seed)
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -54,6 +72,22 @@ def networks(version: str = "sd-v1", seed: int = 0) -> dict[str, Any]:
             "unet": UNet2DConditionModel.from_config(configs["unet"]).eval(),
             "vae": AutoencoderKL.from_config(configs["vae"]).eval(),
         }
+
+
+def _networks_of(family: Family, configs: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return {name: part.build(configs[name]).eval() for name, part in family.parts.items()}
+
+
+def family_of(version: str) -> Family:
+    return SDXL if version == "sdxl" else SD
+
+
+def tokenizers(version: str) -> dict[str, Any]:
+    """By text encoder; the second of XL pads with another word."""
+    keys = zip(family_of(version).encoders, ("pad_token", "pad_token_2"), strict=False)
+    return {name: shipped_tokenizer(shipped_configs(version)[key], 77) for name, key in keys}
 
 
 def tokenizer(version: str = "sd-v1") -> Any:
@@ -77,22 +111,23 @@ def base_of(parts: Mapping[str, Any], version: str = "sd-v1", **facts: Any) -> B
         "revision": None,
         "kind": "folder",
         "hash": "",
-        "family": SD,
+        "family": family_of(version),
         "networks": dict(parts),
-        "tokenizers": {"text_encoder": tokenizer(version)},
+        "tokenizers": {"text_encoder": tokenizer(version)} if version != "sdxl" else tokenizers(version),
         "scheduler_config": scheduler,
         "prediction_type": scheduler["prediction_type"],
         "resolution": 64,
         "vae_factor": 8,
         "latent_channels": 4,
         "max_tokens": 77,
+        "zero_negative": version == "sdxl",
     }
     return Base(**(usual | facts))
 
 
 def tunable(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Of networks those that a run may change, the denoiser first."""
-    return {name: parts[name] for name in SD.tunable}
+    return {name: parts[name] for name in SDXL.tunable if name in parts}
 
 
 def write_folder(folder: Path, version: str = "sd-v1", seed: int = 0, **scheduler: Any) -> Path:

@@ -70,7 +70,7 @@ def chosen_profile(call: Invocation, base: str, gpu: bool | None) -> str | None:
     seen = seen_gpu()
     has_gpu = seen is not None if gpu is None else gpu
     proposal = proposed_profile(base, has_gpu=has_gpu, memory_mib=seen.memory_mib if seen else None)
-    if base != "tiny" and gpu is None:
+    if proposal.profile != "tiny" and gpu is None:
         no_gpu = "This machine has no GPU; add --gpu to train on another machine that has one."
         call.screen.note(f"GPU of this machine: {seen.name}" if seen else no_gpu)
     call.screen.note(f"Profile {proposal.profile}: {proposal.reason}. --profile chooses another.")

@@ -19,9 +19,9 @@ from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.weights_hash import WeightsDigest
 from dbcli.errors import BaseMissing, UnsafeFile
 
-# Upper bounds of what a configuration may ask for; Stable Diffusion 1 and 2 stay far below each.
+# Upper bounds of what a configuration may ask for; Stable Diffusion 1, 2 and XL stay below each.
 CONFIG_LIMITS = {
-    **dict.fromkeys(("layers_per_block", "transformer_layers_per_block"), 8),
+    **dict.fromkeys(("layers_per_block", "transformer_layers_per_block"), 16),
     **dict.fromkeys(("num_hidden_layers", "in_channels", "out_channels", "latent_channels"), 64),
     "norm_num_groups": 512,
     "max_position_embeddings": 4096,
@@ -143,7 +143,7 @@ def match_names(network: nn.Module, entries: Mapping[str, Entry], where: str) ->
     if missing:
         raise BaseMissing(
             f"{where} lacks {len(missing)} of {len(expected)} tensors, starting with {missing[0]}.",
-            hint="Only complete Stable Diffusion 1.x and 2.x models can be a base.",
+            hint="Only complete Stable Diffusion 1.x, 2.x and XL models can be a base.",
         )
     known = {name.removeprefix("text_model.") for name in expected}
     strange = [name for name in entries if name not in known and not IGNORED_NAME.search(name)]

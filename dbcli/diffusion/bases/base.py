@@ -11,13 +11,13 @@ from torch import nn
 
 from dbcli.diffusion.bases import hub
 from dbcli.diffusion.bases.assembly import Parts, build_networks, empty_networks, match_all
-from dbcli.diffusion.bases.folder import configs_of, embedded_folder, parts_of_folder, require_part
+from dbcli.diffusion.bases.folder import configs_of, embedded_folder, family_in, parts_of_folder, require_part
+from dbcli.diffusion.bases.lifted import lifted
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
 from dbcli.diffusion.bases.unsupported import check_folder, check_settings, sample_size
 from dbcli.diffusion.families.family import Denoiser, Family
 from dbcli.diffusion.families.process import Process
-from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
 from dbcli.diffusion.schedulers.prediction import checked_prediction, settle
 from dbcli.diffusion.schedulers.samplers import has_zero_snr
@@ -28,10 +28,12 @@ Kind = Literal["hub", "folder", "single-file", "embedded"]
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 
+EMBEDDED_BASES = ("tiny", "tiny-xl")
 # Short names and the commits they mean for good; docs/bases.md says where each commit was confirmed.
 KNOWN_BASES = {
     "sd-v1-4": ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b"),
     "sd-v1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
+    "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),
 }
 
 
@@ -70,6 +72,8 @@ class Base:
     vae_factor: int
     latent_channels: int
     max_tokens: int
+    # Whether no negative prompt is zeros rather than an empty prompt.
+    zero_negative: bool = False
     notes: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
@@ -129,8 +133,8 @@ def resolve_base(source: str, revision: str | None = None, *, offline: bool = Fa
     """
     if not source.strip():
         raise UsageError("--base is empty.", hint=_bases_like(""))
-    if source == "tiny":
-        return BaseReference("tiny", str(embedded_folder()), None, "embedded")
+    if source in EMBEDDED_BASES:
+        return BaseReference(source, str(embedded_folder()), None, "embedded")
     if source in KNOWN_BASES:
         repository, pinned = KNOWN_BASES[source]
         pinned = pinned if revision is None else hub.resolve_revision(repository, revision, offline=offline)
@@ -165,7 +169,7 @@ def _looks_like_a_path(source: str) -> bool:
 
 def _bases_like(source: str) -> str:
     """The base or the folder whose name is near a word, else what there is to choose from."""
-    known = ["tiny", *KNOWN_BASES]
+    known = [*EMBEDDED_BASES, *KNOWN_BASES]
     word, here = source.strip().strip("'\""), [one.name for one in Path().iterdir() if one.is_dir()]
     found = word if word in here else nearest(word, [*known, *here])
     if found is not None:
@@ -246,6 +250,7 @@ def parts_of(
         parts = parts_of_folder(folder, needs_vae=needs_vae)
     else:
         parts = parts_of_folder(Path(reference.source), needs_vae=needs_vae)
+        parts = lifted(parts) if reference.name == "tiny-xl" and reference.kind == "embedded" else parts
     if vae is not None:
         with_vae(parts, Path(vae).expanduser())
     settle(parts.configs["scheduler"], prediction_type, parts.source)
@@ -271,10 +276,11 @@ def judge_base(
         if hub.complete_folder(reference.source, reference.revision, offline=offline) is None:
             folder = hub.download_configs(reference.source, reference.revision)
             check_folder(folder)
-            for name, part in SD.parts.items():
+            family = family_in(folder)
+            for name, part in family.parts.items():
                 if vae is None or part.kind != "vae":
                     require_part(folder, f"{name}/config.json")
-            check_settings(configs_of(folder, SD), reference.source)
+            check_settings(configs_of(folder, family), reference.source)
             return []
     parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     match_all(empty_networks(parts), parts)
@@ -293,11 +299,13 @@ def joined(reference: BaseReference, parts: Parts, networks: Mapping[str, nn.Mod
     lengths = [int(one.model_max_length) for one in tokenizers.values()]
     text_configs: list[Any] = [networks[name].config for name in family.encoders]
     max_tokens = min(*lengths, *(int(config.max_position_embeddings) for config in text_configs))
+    zero_negative = family.zero_negative(parts.configs.get("index", {}))
     facts = {
         "prediction_type": prediction_type,
         "latent_scale": float(vae_config.scaling_factor),
         "max_tokens": max_tokens,
         **({"zero_snr": True} if has_zero_snr(scheduler) else {}),
+        **({"zero_negative": True} if zero_negative else {}),
     }
     return Base(
         name=reference.name,
@@ -314,6 +322,7 @@ def joined(reference: BaseReference, parts: Parts, networks: Mapping[str, nn.Mod
         latent_channels=int(vae_config.latent_channels),
         prediction_type=prediction_type,
         max_tokens=max_tokens,
+        zero_negative=zero_negative,
         notes=parts.notes,
         files=[*parts.files, *parts.small_files],
     )

@@ -11,14 +11,12 @@ from typing import Any
 from dbcli.diffusion.bases.assembly import IGNORED_NAME, Entry, Parts, quiet_libraries
 from dbcli.diffusion.bases.unsupported import ONLY, check_folder
 from dbcli.diffusion.families.family import Family
+from dbcli.diffusion.families.known import family_of_folder
 from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files.model_files import open_weights, read_json
 from dbcli.diffusion.files.weight_choice import Stems, chosen_weights, files_of
 from dbcli.diffusion.files.weight_file import how_to_get_again, require_float
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
-
-# For a folder without a VAE, where one is given beside it.
-VAE_OF_V1 = {"scaling_factor": 0.18215, "latent_channels": 4}
 
 # diffusers renamed the layers of the autoencoder's attention in 2023; older repositories keep the old names.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -31,7 +29,8 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
     what it says.
     """
     check_folder(folder)
-    family = SD
+    stated = folder / "unet" / "config.json"
+    family = family_of_folder(read_json(stated)) if stated.is_file() else SD
     configs: dict[str, dict[str, Any]] = {}
     entries: dict[str, dict[str, Entry]] = {}
     files: list[Path] = []
@@ -39,7 +38,7 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
     for component, part in family.parts.items():
         is_replaced = part.kind == "vae" and not needs_vae
         if is_replaced and not (folder / "vae" / "config.json").is_file():
-            configs[component] = dict(VAE_OF_V1)
+            configs[component] = {"scaling_factor": family.latent_scale, "latent_channels": 4}
         else:
             configs[component] = read_json(require_part(folder, f"{component}/config.json"))
             _check_class(configs[component], component, part.class_name, folder)
@@ -51,6 +50,8 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
         notes += remarks
         entries[component] = entries_of(found)
     configs["scheduler"] = read_json(require_part(folder, "scheduler/scheduler_config.json"))
+    index = folder / "model_index.json"
+    configs["index"] = read_json(index) if index.is_file() else {}
     small = [folder / name / "config.json" for name in family.parts if entries[name]]
     small.append(folder / "scheduler/scheduler_config.json")
     tokenizers: dict[str, Callable[[], Any]] = {}
@@ -60,6 +61,11 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
         small += sorted(path for path in tokenizer.iterdir() if path.is_file())
         tokenizers[encoder] = partial(read_tokenizer, tokenizer)
     return Parts(family, configs, entries, files, tokenizers, str(folder), notes, small)
+
+
+def family_in(folder: Path) -> Family:
+    """The family of a folder with configurations."""
+    return family_of_folder(read_json(require_part(folder, "unet/config.json")))
 
 
 def configs_of(folder: Path, family: Family) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.deadline import within
-from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.families.known import FAMILIES, family_of_folder
+from dbcli.diffusion.files.model_files import read_json
 from dbcli.diffusion.files.weight_choice import chosen_weights, files_of
 from dbcli.errors import BaseMissing, DreamboothError, Unreachable
 
@@ -19,20 +20,20 @@ REPOSITORY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-
 QUESTION_TIMEOUT_SECONDS = 3.0
 DEADLINE_SECONDS = 4.0  # looking up a name has no timeout of its own where the name server is silent
 
-NEEDED_FILES = (
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "unet/config.json",
-    "vae/config.json",
+# The parts of all families: what a repository does not have is not asked for.
+PARTS = {name: part for family in FAMILIES for name, part in family.parts.items()}
+_TOKENIZER_FILES = (
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
 )
 CONFIG_FILES = (
     "model_index.json",
-    *NEEDED_FILES,
-    "tokenizer/merges.txt",
-    "tokenizer/special_tokens_map.json",
-    "tokenizer/tokenizer.json",
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/vocab.json",
+    "scheduler/scheduler_config.json",
+    *(f"{name}/config.json" for name in PARTS),
+    *(f"{part.tokenizer}/{file}" for part in PARTS.values() if part.tokenizer for file in _TOKENIZER_FILES),
 )
 WAYS_OUT = "Use --base tiny (it is part of this program), or give a local path: a diffusers folder or one model file."
 
@@ -80,7 +81,7 @@ def wanted_files(available: Iterable[str]) -> list[str]:
     """Of a repository's files the configurations and, for each network, its preferred weights, in shards or not."""
     present = set(available)
     wanted = [name for name in CONFIG_FILES if name in present]
-    for component, part in SD.parts.items():
+    for component, part in PARTS.items():
         inside = (name.removeprefix(f"{component}/") for name in present if name.startswith(f"{component}/"))
         choice = chosen_weights(part.stems, inside)
         if choice is not None:
@@ -119,12 +120,17 @@ def download_configs(repository: str, revision: str) -> Path:
 
 def _lacking(folder: Path, *, half_precision_counts: bool) -> str | None:
     """The first part of a base that a folder does not have, None where it has all."""
-    for name in NEEDED_FILES:
+    if not (folder / "unet" / "config.json").is_file():
+        return "unet/config.json"
+    family = family_of_folder(read_json(folder / "unet" / "config.json"))
+    for name in ("scheduler/scheduler_config.json", *(f"{part}/config.json" for part in family.parts)):
         if not (folder / name).is_file():
             return name
-    if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        return "tokenizer/vocab.json"
-    for component, part in SD.parts.items():
+    for encoder in family.encoders:
+        tokenizer = family.parts[encoder].tokenizer
+        if not any((folder / tokenizer / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            return f"{tokenizer}/vocab.json"
+    for component, part in family.parts.items():
         names = [path.name for path in (folder / component).iterdir() if path.is_file()]
         choice = chosen_weights(part.stems, names)
         if choice is None or (choice.is_rounded and not half_precision_counts):

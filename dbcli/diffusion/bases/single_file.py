@@ -19,8 +19,9 @@ import torch
 from dbcli.diffusion.bases.assembly import Entry, Parts, check_config, empty_network
 from dbcli.diffusion.bases.folder import embedded_folder, read_tokenizer
 from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single_file
-from dbcli.diffusion.families.family import Family
-from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.families.family import Family, Original
+from dbcli.diffusion.families.known import family_of_file
+from dbcli.diffusion.families.sdxl import FIRST_PREFIX, SECOND_PREFIX
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
@@ -48,26 +49,26 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
     for name in weights.names():
         if name.endswith((".weight", ".bias")):
             require_float(weights, name)
-    own = _own_configs(weights)
-    version = _version(stored)
+    family = family_of_file(weights.names())
+    own = _own_configs(weights, family)
+    version = _version(stored, weights)
     configs = own or fitted_configs(weights, version, with_vae=needs_vae)
     facts = shipped_configs(version)
-    pad_token = configs.pop("pad_token", facts["pad_token"])
     max_tokens = int(configs.pop("max_tokens", 77))
-    for component in ("unet", "vae", "text_encoder"):
+    tokenizers: dict[str, Callable[[], Any]] = {}
+    for encoder, key in zip(family.encoders, ("pad_token", "pad_token_2"), strict=False):
+        pad_token = configs.pop(key, facts[key])
+        tokenizers[encoder] = partial(shipped_tokenizer, pad_token=pad_token, max_tokens=max_tokens)
+    for component in family.parts:
         check_config(configs[component], f"{path} ({component})")
-    parts = Parts(
-        family=SD,
-        configs=configs,
-        entries={
-            "unet": _all_entries(weights, "unet", configs["unet"]),
-            "vae": _all_entries(weights, "vae", configs["vae"]) if needs_vae else {},
-            "text_encoder": _text_entries(weights, configs["text_encoder"]),
-        },
-        files=[path],
-        tokenizers={"text_encoder": partial(shipped_tokenizer, pad_token=pad_token, max_tokens=max_tokens)},
-        source=str(path),
-    )
+    entries = {}
+    for component, part in family.parts.items():
+        if part.kind == "text":
+            entries[component] = _text_entries(weights, family, component, configs)
+        else:
+            is_read = part.kind != "vae" or needs_vae
+            entries[component] = _all_entries(weights, family, component, configs[component]) if is_read else {}
+    parts = Parts(family, configs, entries, [path], tokenizers, str(path))
     if own is None:
         _settle_prediction(parts, weights, version, prediction_type)
     if any(name.startswith("model_ema.") and name not in EMA_COUNTERS for name in weights.names()):
@@ -76,7 +77,7 @@ def parts_of_file(path: Path, *, prediction_type: str | None = None, needs_vae: 
 
 
 def shipped_configs(version: str) -> dict[str, Any]:
-    """Our own configuration of `sd-v1` or `sd-v2`."""
+    """Our own configuration of `sd-v1`, `sd-v2` or `sdxl`."""
     text = resources.files("dbcli.diffusion").joinpath("configs", f"{version}.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
@@ -90,19 +91,21 @@ def shipped_tokenizer(pad_token: str, max_tokens: int) -> Any:
     return read_tokenizer(embedded_folder() / "tokenizer", pad_token=pad_token, model_max_length=max_tokens)
 
 
-def _version(stored: WeightFile) -> str:
+def _version(stored: WeightFile, weights: WeightFile) -> str:
+    if any(name.startswith(FIRST_PREFIX) for name in weights.names()):
+        return "sdxl"
     marks = (names.OPEN_CLIP_PREFIX, "text_encoders.clip_h.", "cond_stage_model.clip_h.")
     return "sd-v2" if any(name.startswith(marks) for name in stored.names()) else "sd-v1"
 
 
-def _own_configs(weights: WeightFile) -> dict[str, Any] | None:
+def _own_configs(weights: WeightFile, family: Family) -> dict[str, Any] | None:
     """The configuration that this program's own export wrote into the file, if it did."""
     text = weights.metadata.get(METADATA_KEY)
     if text is None:
         return None
     try:
         configs = json.loads(text)
-        if all(isinstance(configs[key], dict) for key in ("unet", "vae", "text_encoder", "scheduler")):
+        if all(isinstance(configs[key], dict) for key in (*family.parts, "scheduler")):
             return dict(configs)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
@@ -112,7 +115,7 @@ def _own_configs(weights: WeightFile) -> dict[str, Any] | None:
 def fitted_configs(weights: WeightFile, version: str, *, with_vae: bool = True) -> dict[str, Any]:
     """The shipped configuration with the widths that the file's shapes show (fine-tunes never change them)."""
     configs = shipped_configs(version)
-    unet, vae, text = configs["unet"], configs["vae"], configs["text_encoder"]
+    unet, vae = configs["unet"], configs["vae"]
     stride = unet["layers_per_block"] + 1
     blocks = range(len(unet["block_out_channels"]))
     unet["in_channels"] = _size(weights, f"{names.UNET_PREFIX}input_blocks.0.0.weight", 1)
@@ -122,24 +125,34 @@ def fitted_configs(weights: WeightFile, version: str, *, with_vae: bool = True) 
         _size(weights, f"{names.UNET_PREFIX}input_blocks.{1 + stride * block}.0.in_layers.2.weight", 0)
         for block in blocks
     ]
-    context = f"{names.UNET_PREFIX}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    # The first block with attention: XL has none in its first.
+    place = 1 if "CrossAttn" in unet["down_block_types"][0] else 1 + stride
+    context = f"{names.UNET_PREFIX}input_blocks.{place}.1.transformer_blocks.0.attn2.to_k.weight"
     unet["cross_attention_dim"] = _size(weights, context, 1)
-    if version == "sd-v2":
+    if unet.get("addition_embed_type") is not None:
+        told = _size(weights, f"{names.UNET_PREFIX}label_emb.0.0.weight", 1)
+        pooled = _size(weights, f"{SECOND_PREFIX}text_projection", 1)
+        unet["projection_class_embeddings_input_dim"] = told
+        unet["addition_time_embed_dim"] = max(1, (told - pooled) // 6)
+        configs["text_encoder_2"]["projection_dim"] = pooled
+    if version != "sd-v1":
         unet["attention_head_dim"] = [max(1, width // 64) for width in unet["block_out_channels"]]
     if with_vae:
         vae["latent_channels"] = _size(weights, f"{names.VAE_PREFIX}post_quant_conv.weight", 0)
         vae["block_out_channels"] = [
-            _size(weights, f"{names.VAE_PREFIX}encoder.down.{block}.block.0.conv1.weight", 0) for block in blocks
+            _size(weights, f"{names.VAE_PREFIX}encoder.down.{block}.block.0.conv1.weight", 0)
+            for block in range(len(vae["block_out_channels"]))
         ]
-    _fit_text(text, weights)
+    family = family_of_file(weights.names())
+    for encoder in family.encoders:
+        _fit_text(configs[encoder], weights, _text_naming(weights, family, encoder, configs))
     return configs
 
 
-def _fit_text(text: dict[str, Any], weights: WeightFile) -> None:
-    original = _text_naming(weights)
-    table = original("embeddings.token_embedding.weight")[0]
+def _fit_text(text: dict[str, Any], weights: WeightFile, original: Callable[[str], Original]) -> None:
+    table = original("embeddings.token_embedding.weight").name
     text["vocab_size"], text["hidden_size"] = _size(weights, table, 0), _size(weights, table, 1)
-    text["intermediate_size"] = _size(weights, original("encoder.layers.0.mlp.fc1.weight")[0], 0)
+    text["intermediate_size"] = _size(weights, original("encoder.layers.0.mlp.fc1.weight").name, 0)
     text["num_attention_heads"] = max(1, text["hidden_size"] // 64)
 
 
@@ -152,14 +165,26 @@ def _size(weights: WeightFile, name: str, axis: int) -> int:
     return shape[axis]
 
 
-def _text_naming(weights: WeightFile) -> Callable[[str], tuple[str, int | None]]:
-    """How the file names the text encoder's tensors, and which third of a stacked matrix each is."""
-    if any(name.startswith(names.OPEN_CLIP_PREFIX) for name in weights.names()):
-        return names.open_clip_name
+def _text_naming(
+    weights: WeightFile, family: Family, encoder: str, configs: Mapping[str, Any]
+) -> Callable[[str], Original]:
+    """How the file names a text encoder's tensors."""
+    present = weights.names()
+    has_stacks = any(name.startswith(names.OPEN_CLIP_PREFIX) for name in present)
     # A few merging tools drop `text_model.` from the text encoder's names.
-    full = any(name.startswith(names.CLIP_PREFIX) for name in weights.names())
-    prefix = names.CLIP_PREFIX if full else names.CLIP_PREFIX.removesuffix("text_model.")
-    return lambda name: (prefix + name, None)
+    is_whole = any(name.startswith(names.CLIP_PREFIX) for name in present)
+    prefix = names.CLIP_PREFIX if is_whole else names.CLIP_PREFIX.removesuffix("text_model.")
+
+    def naming(name: str) -> Original:
+        original = family.original(encoder, name, configs)
+        # ComfyUI names the text encoder of Stable Diffusion 2 as that of 1 is named.
+        if original.name.startswith(names.CLIP_PREFIX) or (
+            original.name.startswith(names.OPEN_CLIP_PREFIX) and not has_stacks
+        ):
+            return Original(prefix + name)
+        return original
+
+    return naming
 
 
 def original_names_of(family: Family, component: str, config: dict[str, Any]) -> dict[str, str]:
@@ -168,11 +193,11 @@ def original_names_of(family: Family, component: str, config: dict[str, Any]) ->
     return {name: family.original(component, name, {component: config}).name for name in network.state_dict()}
 
 
-def _all_entries(weights: WeightFile, component: str, config: dict[str, Any]) -> dict[str, Entry]:
+def _all_entries(weights: WeightFile, family: Family, component: str, config: dict[str, Any]) -> dict[str, Entry]:
     prefix = names.UNET_PREFIX if component == "unet" else names.VAE_PREFIX
     present = {name for name in weights.names() if name.startswith(prefix)}
     originals = {
-        name: original for name, original in original_names_of(SD, component, config).items() if original in present
+        name: original for name, original in original_names_of(family, component, config).items() if original in present
     }
     # What is left has no place in the network; it is passed on so that the comparison of names can say so. Training
     # leftovers of the autoencoder (its loss, its discriminator) are no part of the model.
@@ -181,21 +206,27 @@ def _all_entries(weights: WeightFile, component: str, config: dict[str, Any]) ->
     return {name: Entry.of(weights, original) for name, original in (originals | strange).items()}
 
 
-def _text_entries(weights: WeightFile, config: dict[str, Any]) -> dict[str, Entry]:
-    present, original_name = set(weights.names()), _text_naming(weights)
+def _text_entries(weights: WeightFile, family: Family, encoder: str, configs: Mapping[str, Any]) -> dict[str, Entry]:
+    present, original_name = set(weights.names()), _text_naming(weights, family, encoder, configs)
     entries = {}
-    for name in empty_network("text_encoder", SD.parts["text_encoder"], config).state_dict():
+    for name in empty_network(encoder, family.parts[encoder], configs[encoder]).state_dict():
         bare = name.removeprefix("text_model.")
-        original, third = original_name(bare)
-        if original not in present:
-            continue
-        entry = Entry.of(weights, original)
-        if third is not None:
-            if entry.shape[0] % 3:
-                raise UnsafeFile(f"{weights.path}: {original} has the shape {list(entry.shape)}.")
-            entry = Entry((entry.shape[0] // 3, *entry.shape[1:]), partial(_read_third, weights, original, third))
-        entries[bare] = entry
+        original = original_name(bare)
+        if original.name in present:
+            entries[bare] = _entry(weights, original)
     return entries
+
+
+def _entry(weights: WeightFile, original: Original) -> Entry:
+    """A tensor of the file as the network has it: a third of a stacked matrix, or one turned back."""
+    entry = Entry.of(weights, original.name)
+    if original.transposed:
+        return Entry(entry.shape[::-1], lambda: weights.read(original.name).T.contiguous())
+    if original.third is None:
+        return entry
+    if entry.shape[0] % 3:
+        raise UnsafeFile(f"{weights.path}: {original.name} has the shape {list(entry.shape)}.")
+    return Entry((entry.shape[0] // 3, *entry.shape[1:]), partial(_read_third, weights, original.name, original.third))
 
 
 def _read_third(weights: WeightFile, name: str, third: int) -> torch.Tensor:
@@ -217,7 +248,7 @@ def _settle_prediction(parts: Parts, weights: WeightFile, version: str, override
     if said.zero_snr:
         # diffusers' PNDM knows nothing of it, and only trailing timesteps begin in pure noise.
         parts.configs["scheduler"] |= {"_class_name": "DDIMScheduler"} | ZERO_SNR_SETTINGS
-    if override is None and (said.zero_snr or (version == "sd-v1" and found == V)):
+    if override is None and (said.zero_snr or (version != "sd-v2" and found == V)):
         schedule = " with zero terminal SNR" if said.zero_snr else ""
         parts.notes.append(f"{where} says that it predicts v{schedule}; --prediction-type at init says otherwise.")
 

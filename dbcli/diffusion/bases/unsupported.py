@@ -12,7 +12,11 @@ from dbcli.diffusion.files.original_names import UNET_PREFIX, VAE_PREFIX
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
-ONLY = "Only Stable Diffusion 1.x and 2.x text-to-image models can be a base."
+ONLY = "Only text-to-image models of Stable Diffusion 1.x, 2.x and XL can be a base."
+# What files can be a base of, and where those of XL have their text encoders.
+SUPPORTED = (SD, SDXL)
+CONDITIONERS = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
+REFINER_WIDTH = 1280
 # What UNets with more input channels than latents have are made for.
 CHANNELS = {
     5: "a depth-to-image model",
@@ -37,7 +41,6 @@ _OTHERS = (
     (re.compile(r"^(vision_model|visual_projection)\."), "an image encoder or a safety checker"),
 )
 _FAMILIES = (
-    ("StableDiffusionXL", SDXL),
     ("StableDiffusion3", "Stable Diffusion 3"),
     ("SD3", "Stable Diffusion 3"),
     ("Flux", "Flux"),
@@ -56,7 +59,7 @@ _ALONE = {
     "MotionAdapter": "a motion module of AnimateDiff",
 }
 
-# Pipelines of Stable Diffusion 1 and 2 that are not for text to image, by a part of their class.
+# Pipelines of these families that are not for text to image, by a part of their class.
 _TASKS = (
     ("Inpaint", "an inpainting model"),
     ("InstructPix2Pix", "an InstructPix2Pix model"),
@@ -109,8 +112,10 @@ def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: boo
     lacking = []
     if needs_vae and not any(name.startswith(VAE_PREFIX) for name in names):
         lacking.append("no autoencoder (VAE)")
-    if not any(name.startswith("cond_stage_model.") for name in names):
-        lacking.append("no text encoder")
+    encoders = CONDITIONERS if kind.made_for == SDXL else ("cond_stage_model.",)
+    missing = [start for start in encoders if not any(name.startswith(start) for name in names)]
+    if missing:
+        lacking.append("no text encoder" if len(missing) == len(encoders) else "only one of two text encoders")
     if lacking:
         only_vae = lacking == ["no autoencoder (VAE)"]
         raise BaseMissing(
@@ -120,7 +125,7 @@ def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: boo
 
 
 def _family_of(kind: FileKind, names: set[str]) -> str:
-    """What to call a model of another family, "" for Stable Diffusion 1 and 2."""
+    """What to call a model of another family, "" for those that can be a base."""
     if kind.kind == "embedding":
         return f"{kind.title}, not a checkpoint in the original layout"
     if kind.kind in ("controlnet", "motion-module"):
@@ -132,7 +137,7 @@ def _family_of(kind: FileKind, names: set[str]) -> str:
         name.startswith("conditioner.embedders.1.") for name in names
     ):
         return f"the refiner of {SDXL}"
-    return f"a {kind.made_for} model" if kind.made_for not in ("", SD) else ""
+    return f"a {kind.made_for} model" if kind.made_for not in ("", *SUPPORTED) else ""
 
 
 def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseMissing:
@@ -184,11 +189,10 @@ def _task_of(pipeline: str) -> str | None:
 def check_unet_config(config: Mapping[str, Any], where: str) -> None:
     """Raises UnsupportedFile for the configuration of a UNet that asks for more than a prompt."""
     added = config.get("addition_embed_type")
-    if added == "text_time":
-        # The refiner alone reads the larger of the two text encoders and nothing else.
-        what = f"the refiner of {SDXL}" if config.get("cross_attention_dim") == 1280 else f"a {SDXL} model"
-        raise UnsupportedFile(f"{where} is {what} (addition_embed_type text_time).", hint=ONLY)
-    if added is not None:
+    # The refiner alone reads the larger of the two text encoders and nothing else.
+    if added == "text_time" and config.get("cross_attention_dim") == REFINER_WIDTH:
+        raise UnsupportedFile(f"{where} is the refiner of {SDXL} (cross_attention_dim {REFINER_WIDTH}).", hint=ONLY)
+    if added not in (None, "text_time"):
         raise UnsupportedFile(f"{where} has a UNet with addition_embed_type {added}.", hint=ONLY)
     for key, what in _UNET_SETTINGS:
         if config.get(key) is not None:

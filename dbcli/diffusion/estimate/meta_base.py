@@ -9,11 +9,13 @@ from torch import nn
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.assembly import Parts, empty_networks
 from dbcli.diffusion.bases.base import KNOWN_BASES, Base, joined, parts_of, resolve_base
-from dbcli.diffusion.bases.folder import embedded_folder, read_tokenizer
 from dbcli.diffusion.bases.quantized import Packed
-from dbcli.diffusion.bases.single_file import shipped_configs
-from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
+from dbcli.diffusion.families.known import family_of_folder
 from dbcli.errors import Unreachable
+
+# Known bases that are not of Stable Diffusion 1: which of our own configurations is theirs.
+SHIPPED = {"sdxl": "sdxl"}
 
 
 def load_meta_base(
@@ -31,8 +33,9 @@ def load_meta_base(
     except Unreachable:
         if reference.name not in KNOWN_BASES:
             raise
-        tokenizer = partial(read_tokenizer, embedded_folder() / "tokenizer")
-        parts = Parts(SD, shipped_configs("sd-v1"), {}, [], {"text_encoder": tokenizer}, reference.source)
+        configs = shipped_configs(SHIPPED.get(reference.name, "sd-v1"))
+        family, tokenizer = family_of_folder(configs["unet"]), partial(shipped_tokenizer, configs["pad_token"], 77)
+        parts = Parts(family, configs, {}, [], dict.fromkeys(family.encoders, tokenizer), reference.source)
     networks = empty_networks(parts)
     for network in networks.values():
         network.eval().requires_grad_(False)

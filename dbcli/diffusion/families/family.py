@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -27,10 +27,11 @@ Denoise = Callable[[Any, torch.Tensor, Any, Conditioning, Size], torch.Tensor]
 
 @dataclass(frozen=True)
 class Original:
-    """A tensor in the original layout: its name, and which third it is of a matrix that stacks three."""
+    """A tensor in the original layout: its name, which third of a stacked matrix it is, or that it is turned."""
 
     name: str
     third: int | None = None
+    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,18 @@ class Part:
 class Family:
     """A family of models; `parts` are its networks by their folder's name, in the order in which they are hashed.
 
-    `process` reads a scheduler's settings. `encode` turns the token numbers of prompts into their conditioning; its
-    last argument is how many of the last layers are skipped. `denoise` calls the denoiser on noisy latents at their
-    levels and gives what the process says it should predict. Sizes of images are multiples of `step_px`.
+    `title` is what files are called that are for it (`file_kinds`). `process` reads a scheduler's settings. `encode`
+    turns the token numbers of prompts into their conditioning; its last argument is how many of the last layers are
+    skipped. `denoise` calls the denoiser on noisy latents at their levels and gives what the process says it should
+    predict. Sizes of images are multiples of `step_px`; `latent_scale` is what its VAEs' latents are multiplied by, and
+    `vae_in_fp32` whether they overflow in half precision.
 
     `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
     what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
+
+    `recognise_file` goes by the names of tensors in the original layout, `recognise_folder` by the denoiser's
+    configuration; `zero_negative` says by model_index.json whether no negative prompt is zeros; of such
+    a base, or another, `pipeline_settings` are what that file holds beside its parts.
     """
 
     name: str
@@ -72,9 +79,13 @@ class Family:
     original: Callable[[str, str, Configs], Original]
     architecture: Callable[[Configs, str], str]
     kohya_base: Callable[[Configs, str], Mapping[str, object]]
+    recognise_file: Callable[[Collection[str]], bool]
+    recognise_folder: Callable[[Config], bool]
+    zero_negative: Callable[[Config], bool]
     step_px: int
-    # Of its pipeline in diffusers, as model_index.json has them.
-    pipeline_settings: Config = field(default_factory=dict)
+    latent_scale: float
+    vae_in_fp32: bool
+    pipeline_settings: Callable[[bool], Mapping[str, Any]]
 
     def of_kind(self, kind: PartKind) -> list[str]:
         """The names of its parts of a kind."""

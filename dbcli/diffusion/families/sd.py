@@ -11,6 +11,7 @@ from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Config, Configs, Family, Ids, Networks, Original, Part, Size
 from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.files import original_names as names
+from dbcli.diffusion.files.file_kinds import SD as TITLE
 from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS, OF_TRANSFORMERS
 from dbcli.diffusion.schedulers.prediction import V
 
@@ -108,7 +109,7 @@ def kohya_base(configs: Configs, prediction: str) -> dict[str, object]:
 
 SD = Family(
     name="sd",
-    title="Stable Diffusion 1.x or 2.x",
+    title=TITLE,
     pipeline="StableDiffusionPipeline",
     parts={
         "text_encoder": Part(
@@ -123,6 +124,11 @@ SD = Family(
     original=original,
     architecture=architecture,
     kohya_base=kohya_base,
+    recognise_file=lambda names: True,
+    recognise_folder=lambda unet: True,
+    zero_negative=lambda index: False,
     step_px=8,
-    pipeline_settings={"requires_safety_checker": False, "safety_checker": [None, None]},
+    latent_scale=0.18215,
+    vae_in_fp32=False,
+    pipeline_settings=lambda zero_negative: {"requires_safety_checker": False, "safety_checker": [None, None]},
 )

@@ -33,8 +33,11 @@ def write_checkpoint(
         **{name: _config(part, model.networks[name]) for name, part in model.family.parts.items()},
         "scheduler": dict(model.scheduler_config),
         "max_tokens": model.max_tokens,
-        "pad_token": str(model.tokenizers[model.family.encoders[0]].pad_token),
     }
+    for key, tokenizer in zip(("pad_token", "pad_token_2"), model.tokenizers.values(), strict=False):
+        configs[key] = str(tokenizer.pad_token)
+    if model.family.encoders[1:]:
+        configs["index"] = {"force_zeros_for_empty_prompt": model.zero_negative}
     text = json.dumps(configs, sort_keys=True, default=str)
     save_tensors(path, tensors, {**(metadata or {}), METADATA_KEY: text})
     return sorted(tensors)
@@ -49,7 +52,7 @@ def original_tensors(model: Model) -> dict[str, torch.Tensor]:
         for name, tensor in _stored(model, part).items():
             original = model.family.original(part, name, configs)
             if original.third is None:
-                tensors[original.name] = tensor
+                tensors[original.name] = tensor.T.contiguous() if original.transposed else tensor
             else:
                 thirds.setdefault(original.name, {})[original.third] = tensor
             if original.name.endswith(PLACES):

@@ -5,7 +5,6 @@ then load none of the weights without a word, and look for `vocab.json` and `mer
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ class Model(Protocol):
     tokenizers: dict[str, Any]
     scheduler_config: dict[str, Any]
     max_tokens: int
+    zero_negative: bool
 
 
 def write_base(folder: Path, model: Model, *, dtype: torch.dtype = torch.float16) -> None:
@@ -41,7 +41,7 @@ def write_settings(folder: Path, model: Model) -> None:
         write_tokenizer(folder / model.family.parts[name].tokenizer, tokenizer)
     scheduler = {"_class_name": "DDIMScheduler", **model.scheduler_config}
     save_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    save_json(folder / "model_index.json", _index(model.family, model.scheduler_config))
+    save_json(folder / "model_index.json", _index(model))
 
 
 def _tensors(part: Part, network: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -68,15 +68,16 @@ def _config(part: Part, network: Any) -> dict[str, Any]:
     return {**config, **(as_float32 if text else {})}
 
 
-def _index(family: Family, scheduler_config: Mapping[str, Any]) -> dict[str, Any]:
+def _index(model: Model) -> dict[str, Any]:
     import diffusers
 
+    family, scheduler_config = model.family, model.scheduler_config
     index: dict[str, Any] = {
         "_class_name": family.pipeline,
         "_diffusers_version": diffusers.__version__,
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
-        **family.pipeline_settings,
+        **family.pipeline_settings(model.zero_negative),
         "scheduler": ["diffusers", scheduler_config.get("_class_name", "DDIMScheduler")],
     }
     for name, part in family.parts.items():

@@ -12,6 +12,7 @@ import torch
 from dbcli.diffusion.bases.assembly import quiet_libraries
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.formats.diffusers_folder import write_settings
+from dbcli.diffusion.formats.embedding_files import FIRST_NAME, FURTHER_NAMES, read_embeddings
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
 from dbcli.errors import DreamboothError
 
@@ -77,10 +78,22 @@ def load_embedding(base: Base, path: Path, token: str | None = None) -> None:
 
     Raises DreamboothError where diffusers does not take the file, with what it says.
     """
+    from safetensors.torch import load_file
+
     with _quiet(), _explained(path):
-        _pipeline(base).load_textual_inversion(
-            str(path.parent), token=token, weight_name=path.name, local_files_only=True
-        )
+        pipeline, others = _pipeline(base), list(base.encoders)[1:]
+        if not others:
+            pipeline.load_textual_inversion(str(path.parent), token=token, weight_name=path.name, local_files_only=True)
+            return
+        # Of a file for several text encoders it takes one tensor at a time, and wants to be told the word.
+        tensors, (word,) = load_file(path), read_embeddings(path)
+        for name, encoder in base.encoders.items():
+            pipeline.load_textual_inversion(
+                tensors[FURTHER_NAMES.get(name, FIRST_NAME)],
+                token=token or word.word,
+                text_encoder=encoder,
+                tokenizer=base.tokenizers[name],
+            )
 
 
 def misread_layers(found: Mapping[str, LoraLayer], expected: Mapping[str, LoraLayer]) -> list[str]:
@@ -99,13 +112,14 @@ def _pipeline(base: Base) -> Any:
     import diffusers
 
     family = base.family
-    settings = {name: value for name, value in family.pipeline_settings.items() if not isinstance(value, list)}
+    stated = family.pipeline_settings(base.zero_negative)
+    settings = {name: value for name, value in stated.items() if not isinstance(value, list)}
     return getattr(diffusers, family.pipeline)(
         **base.networks,
         **{family.parts[name].tokenizer: tokenizer for name, tokenizer in base.tokenizers.items()},
         scheduler=diffusers.DDIMScheduler.from_config(base.scheduler_config),
         feature_extractor=None,
-        **{name: None for name, value in family.pipeline_settings.items() if isinstance(value, list)},
+        **{name: None for name, value in stated.items() if isinstance(value, list)},
         **settings,
     )
 

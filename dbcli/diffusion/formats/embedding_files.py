@@ -1,8 +1,9 @@
 """Word vectors in the one file format that diffusers, AUTOMATIC1111 and ComfyUI read: a single tensor `[n, D]`.
 
-diffusers takes the word from the tensor's name, the other two from the name of the file. InvokeAI takes it from the
-file's name as well, and reads a tensor of one name only. Others' files are read too: AUTOMATIC1111's and the first
-trainers' pickles, files of several words, and LoRAs that bring words along.
+Stable Diffusion XL has a table for each text encoder: `clip_l` and `clip_g`, and the word in the file's name and, for
+this program, in its metadata. diffusers takes the word from the tensor's name, the other two from the name of the file.
+InvokeAI takes it from the file's name as well, and reads a tensor of one name only. Others' files are read too:
+AUTOMATIC1111's and the first trainers' pickles, files of several words, and LoRAs that bring words along.
 """
 
 from collections.abc import Mapping
@@ -22,14 +23,22 @@ INVOKEAI_NAME = "emb_params"
 # Names that say nothing: AUTOMATIC1111's and InvokeAI's, kohya's, and that of AUTOMATIC1111's pickled files.
 NAMELESS = (INVOKEAI_NAME, "*", "string_to_param.*", "string_to_param", "clip_l")
 MOST_VECTORS = 75
+# The tensors of further text encoders, and what the first is then called.
+FIRST_NAME, FURTHER_NAMES = "clip_l", {"text_encoder_2": "clip_g"}
+WORD_KEY = "dreambooth.word"
 IMAGES = (".png", ".webp", ".jxl", ".avif")
 
 
 def write_embedding(
     path: Path, words: WordVectors, *, dtype: torch.dtype = torch.float32, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes the vectors of one word under its name."""
-    save_tensors(path, {words.word: words.vectors.to(dtype)}, metadata or {})
+    """Writes the vectors of one word under its name; those for several text encoders under the encoders'."""
+    tensors, said = {words.word: words.vectors.to(dtype)}, dict(metadata or {})
+    if words.more:
+        tensors = {FIRST_NAME: words.vectors.to(dtype)}
+        tensors |= {FURTHER_NAMES[encoder]: vectors.to(dtype) for encoder, vectors in words.more.items()}
+        said[WORD_KEY] = words.word
+    save_tensors(path, tensors, said)
 
 
 def read_embedding(path: Path) -> WordVectors:
@@ -44,7 +53,7 @@ def read_embeddings(path: Path) -> list[WordVectors]:
     """Reads the vectors of every word in a file as float32: alone, or bundled with a LoRA.
 
     A word is its tensor's name, or the file's where that says nothing, which is how AUTOMATIC1111 and ComfyUI take it.
-    Raises UnsupportedFile where it is not an embedding for Stable Diffusion 1 or 2, BaseMissing where vectors are
+    Raises UnsupportedFile where it is not an embedding for Stable Diffusion, BaseMissing where vectors are
     missing, UnsafeFile where it is damaged.
     """
     if path.suffix.lower() in IMAGES:
@@ -57,6 +66,9 @@ def read_embeddings(path: Path) -> list[WordVectors]:
         raise BaseMissing(f"{path} contains no vectors.", hint="Download it again, or look for another file.")
     bundled = {match["word"]: name for name in weights.names() if (match := BUNDLED.fullmatch(name))}
     check_embedding(weights)
+    if {FIRST_NAME, *FURTHER_NAMES.values()} == set(weights.names()):
+        more = {encoder: _vectors(weights, name) for encoder, name in FURTHER_NAMES.items()}
+        return [WordVectors(weights.metadata.get(WORD_KEY, path.stem), _vectors(weights, FIRST_NAME), more)]
     nameless = [name for name in weights.names() if name in NAMELESS]
     if len(nameless) > 1:
         raise UnsupportedFile(f"{path} contains vectors for several text encoders ({', '.join(nameless)}).")

@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from dbcli.diffusion.bases.unsupported import check_folder, check_single_file
-from dbcli.diffusion.files.file_kinds import SD, kind_of
+from dbcli.diffusion.bases.unsupported import SUPPORTED, check_folder, check_single_file
+from dbcli.diffusion.files.file_kinds import SDXL, kind_of
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.original_names import under_original_names
 from dbcli.diffusion.files.weight_file import WeightFile
@@ -28,7 +28,7 @@ def check_base_kind(path: Path, *, needs_vae: bool) -> None:
 
 
 def check_lora(weights: WeightFile) -> None:
-    """Raises UnsupportedFile for what is no LoRA for Stable Diffusion 1 or 2, BaseMissing for a file without layers."""
+    """Raises UnsupportedFile for what is no LoRA for a family that there is, BaseMissing for a file without layers."""
     if not weights.names():
         raise BaseMissing(f"{weights.path} contains no layers.", hint="Download it again, or look for another file.")
     kind = kind_of(weights)
@@ -37,8 +37,10 @@ def check_lora(weights: WeightFile) -> None:
         taker = takers.get(kind.kind)
         hint = f"dreambooth {taker} {shlex.quote(str(weights.path))}" if taker else None
         raise UnsupportedFile(f"{weights.path} is {kind.title}, not a LoRA.", hint=hint)
-    if kind.made_for not in ("", SD):
-        raise UnsupportedFile(f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1 and 2 can be read.")
+    if kind.made_for not in ("", *SUPPORTED):
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1, 2 and XL can be read."
+        )
     if kind.adapter not in READABLE:
         raise UnsupportedFile(
             f"{weights.path} is {kind.title}; only LoRA and DoRA can be read.",
@@ -47,11 +49,24 @@ def check_lora(weights: WeightFile) -> None:
 
 
 def check_embedding(weights: WeightFile) -> None:
-    """Raises UnsupportedFile for what is no embedding for Stable Diffusion 1 or 2 and brings none along."""
+    """Raises UnsupportedFile for what is no embedding for Stable Diffusion and brings none along."""
     kind = kind_of(weights)
     if any(BUNDLED.fullmatch(name) for name in weights.names()):
         return
-    if kind.kind == "embedding" and kind.made_for in ("", SD):
+    if kind.kind == "embedding" and kind.made_for in ("", *SUPPORTED):
         return
     hint = f"dreambooth import-lora {shlex.quote(str(weights.path))}" if kind.kind == "adapter" else None
-    raise UnsupportedFile(f"{weights.path} is {kind.title}, not an embedding for Stable Diffusion 1 or 2.", hint=hint)
+    raise UnsupportedFile(f"{weights.path} is {kind.title}, not an embedding for Stable Diffusion.", hint=hint)
+
+
+def check_family(weights: WeightFile, title: str) -> None:
+    """Raises UnsupportedFile for a file that is for Stable Diffusion XL where the base, of the family `title`, is not.
+
+    The other way round layers and shapes tell: some of XL's are called like those of 1 and 2.
+    """
+    kind = kind_of(weights)
+    if kind.made_for == SDXL and title != SDXL:
+        raise UnsupportedFile(
+            f"{weights.path} is {kind.title}; this project's base is of {title} 1.x or 2.x.",
+            hint="use it in a project on the base that it was trained on",
+        )

@@ -13,7 +13,7 @@ import torch
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
-from dbcli.diffusion.formats.kind_checks import check_lora
+from dbcli.diffusion.formats.kind_checks import check_family, check_lora
 from dbcli.diffusion.formats.lora import Adaptable, LoraLayer, LoraWeights, check_layer, module_shapes
 from dbcli.diffusion.formats.lora_names import (
     BUNDLED,
@@ -41,6 +41,7 @@ def read_lora(path: Path, base: Adaptable) -> LoraWeights:
     """
     weights = open_weights(path)
     check_lora(weights)
+    check_family(weights, base.family.title)
     shapes = {name: module_shapes(network) for name, network in base.tunable.items()}
     lookup = layers_by_name(shapes, base)
     lora = LoraWeights({name: {} for name in shapes}, dict(weights.metadata), words=bundled_words(weights))

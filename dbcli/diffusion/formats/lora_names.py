@@ -43,14 +43,17 @@ DIFFERENCES: dict[Part, str] = {
 _PREFIXES = (
     ("lora_unet_", "unet"),
     ("lora_te1_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"),
     ("lora_te_", "text_encoder"),
     ("lycoris_", "unet"),
     ("model.diffusion_model.", "unet"),
     ("diffusion_model.", "unet"),
     ("text_encoders.clip_l.transformer.", "text_encoder"),
     ("text_encoders.clip_h.transformer.", "text_encoder"),
+    ("text_encoders.clip_g.transformer.", "text_encoder_2"),
     ("unet.", "unet"),
     ("text_encoder.", "text_encoder"),
+    ("text_encoder_2.", "text_encoder_2"),
     ("text_model.", "text_encoder"),
 )
 BUNDLED = re.compile(r"bundle_emb\.(?P<word>.+?)\.(string_to_param\.(?P<key>.+)|emb_params|clip_l)")

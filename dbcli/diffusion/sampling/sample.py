@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.compile import compile_unet
-from dbcli.diffusion.conditioning import embed_prompts
+from dbcli.diffusion.conditioning import embed_pairs
 from dbcli.diffusion.devices import AUTOCAST, autocast, on_device
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import decode
@@ -75,13 +75,12 @@ def sample_images(
     finite is sampled once more in fp32, alone, and `on_note` gets a sentence about it; if it is not finite then either,
     ImageNotFinite is raised.
     """
-    prompts = [one.prompt for one in requests] + [one.negative for one in requests]
+    prompts, negatives = [one.prompt for one in requests], [one.negative for one in requests]
     device = base.unet.device
     if settings.compiled:
         compile_unet(base.unet)
     with on_device(device, *base.encoders.values()):
-        embedded = embed_prompts(base, prompts, clip_skip=settings.clip_skip)
-    positive, negative = embedded.rows(slice(len(requests))), embedded.rows(slice(len(requests), None))
+        positive, negative = embed_pairs(base, prompts, negatives, clip_skip=settings.clip_skip)
     for start in range(0, len(requests), settings.batch_size):
         rows = slice(start, start + settings.batch_size)
         seeds = [one.seed for one in requests[rows]]
@@ -93,10 +92,16 @@ def sample_images(
         # One image at a time: decoding holds the largest tensors of all.
         with on_device(device, base.vae):
             for row, latent in enumerate(latents):
-                image = decode(base.vae, latent[None])[0].float().cpu()
+                with _decoding(base, device):
+                    image = decode(base.vae, latent[None])[0].float().cpu()
                 if not torch.isfinite(image).all():
                     image = _once_more(base, requests[start + row], settings, should_stop, on_note)
                 yield start + row, image
+
+
+def _decoding(base: Base, device: torch.device) -> AbstractContextManager[object]:
+    """Where the caller computes in half precision, which this family's autoencoder overflows in, it does not."""
+    return torch.autocast(device.type, enabled=False) if base.family.vae_in_fp32 else nullcontext()
 
 
 def _once_more(
@@ -112,10 +117,9 @@ def _once_more(
     if reduced in AUTOCAST:
         with torch.autocast(device.type, enabled=False):
             with on_device(device, *base.encoders.values()):
-                prompts = [request.prompt, request.negative]
-                texts = embed_prompts(base, prompts, clip_skip=settings.clip_skip)
+                texts = embed_pairs(base, [request.prompt], [request.negative], clip_skip=settings.clip_skip)
             whole = replace(settings, precision="fp32")
-            latents = _denoise(base, texts.rows([0]), texts.rows([1]), [request.seed], whole, None, should_stop)
+            latents = _denoise(base, *texts, [request.seed], whole, None, should_stop)
             image: torch.Tensor = decode(base.vae, latents)[0].float().cpu()
         if torch.isfinite(image).all():
             on_note(f"In {reduced} the image of seed {request.seed} is not finite; it was generated once more in fp32.")

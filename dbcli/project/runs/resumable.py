@@ -10,7 +10,8 @@ from dbcli.project.settings.profiles import flattened
 MAY_CHANGE = frozenset(
     f"train.{name}"
     for name in (
-        *("steps", "learning_rate", "text_encoder_learning_rate", "schedule", "warmup_steps"),
+        *("steps", "learning_rate", "text_encoder_learning_rate", "text_encoder_2_learning_rate"),
+        *("schedule", "warmup_steps"),
         *("schedule_cycles", "schedule_power", "schedule_end"),
         *("optimizer", "beta1", "beta2", "weight_decay", "epsilon", "gradient_clip"),
         *("batch_size", "accumulation", "gradient_checkpointing", "fused_backward", "stochastic_rounding"),

@@ -87,8 +87,10 @@ def _of_rates(train: TrainSettings) -> Iterator[str]:
         yield f"train.learning_rate is 0: nothing is learnt{rest}."
     elif train.text_encoder and text_rate == 0:
         yield "train.text_encoder_learning_rate is 0: the text encoder learns nothing."
-    if text_rate is not None and not train.text_encoder:
-        yield f"train.text_encoder_learning_rate is {text_rate:g}, but train.text_encoder is off: it is not trained."
+    rates = {"text_encoder": text_rate, "text_encoder_2": train.text_encoder_2_learning_rate}
+    for name, rate in rates.items():
+        if rate is not None and not train.text_encoder:
+            yield f"train.{name}_learning_rate is {rate:g}, but train.text_encoder is off: it is not trained."
 
 
 def _of_warmup(train: TrainSettings) -> Iterator[str]:

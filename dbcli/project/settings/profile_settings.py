@@ -66,6 +66,12 @@ class TrainSettings(Section):
     text_encoder_learning_rate: float | None = Field(
         default=None, ge=0, le=10, description="the text encoder's learning rate; the same as learning_rate if left out"
     )
+    text_encoder_2_learning_rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="that of the second text encoder, on a base with two; the same as the first one's if left out",
+    )
     optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(default="adamw", description="the optimiser")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay")
     beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's second moment decay")

@@ -25,7 +25,7 @@ class UserSettings(Record):
     )
 
 
-EMBEDDED_BASE = "tiny"
+EMBEDDED_BASES = ("tiny", "tiny-xl")
 
 
 class ProjectSettings(Record):
@@ -54,8 +54,8 @@ class ProjectSettings(Record):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the base is the embedded one, which has judges, a suite and profiles of its own."""
-        return self.base == EMBEDDED_BASE
+        """Whether the base is the embedded one or its XL form, which have judges, a suite and profiles of their own."""
+        return self.base in EMBEDDED_BASES
 
     @property
     def base_choices(self) -> dict[str, str | None]:

@@ -133,7 +133,9 @@ def export_words(
 
     with temporary_folder(folder) as temporary:
         for subject, one in zip(subjects, words, strict=True):
-            spelt = replace(one, word=INVOKEAI_NAME if for_invokeai else placeholder_of(tokenizer, one.word))
+            # Tensors for several text encoders are named by these.
+            is_nameless = for_invokeai and not one.more
+            spelt = replace(one, word=INVOKEAI_NAME if is_nameless else placeholder_of(tokenizer, one.word))
             write_embedding(temporary / by_word(subject), spelt, dtype=dtype, metadata=metadata)
         commit_folder(temporary, folder)
 

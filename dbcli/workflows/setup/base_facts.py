@@ -8,7 +8,7 @@ from typing import Any
 
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
-from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings
 
 # CLIP's own, which Stable Diffusion 1.x and 2.x have.
 USUAL_TOKENS = 77
@@ -39,7 +39,9 @@ def facts_of(layout: Layout) -> BaseFacts:
 
 def place_of(source: str) -> Path:
     """Where a base lies that is a folder, a file or the embedded one; for other names a path that does not exist."""
-    return Path(str(resources.files("dbcli"))) / "embedded" / "sd" if source == "tiny" else Path(source).expanduser()
+    if source in EMBEDDED_BASES:
+        return Path(str(resources.files("dbcli"))) / "embedded" / "sd"
+    return Path(source).expanduser()
 
 
 def _of_folder(folder: Path) -> BaseFacts:

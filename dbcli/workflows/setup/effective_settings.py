@@ -14,13 +14,15 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_set, resolve, shipped_profiles
-from dbcli.project.settings.project_settings import EMBEDDED_BASE, load_settings, load_user_settings
+from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings, load_user_settings
 from dbcli.workflows.completions import JUDGES
 
-# What a project on this base takes where nobody chose: (method -> profile).
+# What a project on this base, or else on any other, takes where nobody chose: (method -> profile).
 DEFAULT_PROFILES = {
-    True: {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-textual-inversion"},
-    False: {"full": "full", "lora": "lora", "textual-inversion": "textual-inversion"},
+    "tiny": {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-textual-inversion"},
+    "tiny-xl": {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-xl-textual-inversion"},
+    "sdxl": {"full": "sdxl-full", "lora": "sdxl-lora", "textual-inversion": "textual-inversion"},
+    "": {"full": "full", "lora": "lora", "textual-inversion": "textual-inversion"},
 }
 # No file: the largest recipe that this machine has the memory for.
 AUTO = "auto"
@@ -38,7 +40,7 @@ class Carried:
 
 def default_profile(base: str, method: str | None) -> str:
     """The shipped profile that fits a base and a method."""
-    profiles = DEFAULT_PROFILES[base == EMBEDDED_BASE]
+    profiles = DEFAULT_PROFILES.get(base) or DEFAULT_PROFILES["tiny" if base in EMBEDDED_BASES else ""]
     # A method that does not exist is told with all other faults when the settings are resolved.
     return profiles.get(method or "full", profiles["full"])
 

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from dbcli.project.settings.project_settings import EMBEDDED_BASES
+
 _TIMEOUT_SECONDS = 4.0
 # Weights, gradients and AdamW's two moments at 4 bytes each for the 983 million weights of UNet and text encoder are
 # 15.7 GB; with the activations of one photo and one class image a card of 24 GB is the usual one that holds them.
@@ -49,8 +51,10 @@ def seen_gpu() -> SeenGpu | None:
 
 def proposed_profile(base: str, *, has_gpu: bool, memory_mib: int | None = None) -> Proposal:
     """The shipped profile that suits a base on a machine with or without a GPU."""
-    if base == "tiny":
+    if base in EMBEDDED_BASES:
         return Proposal("tiny", "made for the embedded base: minutes on two CPU cores")
+    if base == "sdxl":
+        return Proposal("sdxl-lora", "small adapters: all weights of this base take more than 40 GB to train")
     if not has_gpu:
         return Proposal("lora", "the least work per step, but many hours without a GPU; --base tiny takes minutes")
     if memory_mib is not None and memory_mib >= FULL_NEEDS_MIB:

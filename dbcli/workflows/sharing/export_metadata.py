@@ -30,6 +30,7 @@ LICENCES = {
     "stable-diffusion-v1-5/": "creativeml-openrail-m",
     "runwayml/stable-diffusion": "creativeml-openrail-m",
     "stabilityai/stable-diffusion-2": "openrail++",
+    "stabilityai/stable-diffusion-xl": "openrail++",
 }
 
 

@@ -17,7 +17,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_paths import require_file
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, text_width
+from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, table_width
 from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, known_subjects, words_of_file
 
 if TYPE_CHECKING:
@@ -120,13 +120,15 @@ def _check_word(layout: Layout, allow_collision: bool) -> Callable[[str, Trigger
 
 
 def _check_base(words: Sequence[WordVectors], base: Base, source: Path, progress: Progress) -> None:
-    width = text_width(base)
+    widths = {name: table_width(encoder) for name, encoder in base.encoders.items()}
     room = base.max_tokens - 2
     for one in words:
-        count, found = one.vectors.shape
-        if found != width:
+        count = len(one.vectors)
+        found = {name: one.of(name).shape[1] for name in widths}
+        if found != widths or len(one.more) != len(widths) - 1:
+            its, ours = (" and ".join(map(str, dict.fromkeys(values.values()))) for values in (found, widths))
             raise UnsupportedFile(
-                f"{source} is an embedding for another base: its vectors have {found} values, this base's {width}.",
+                f"{source} is an embedding for another base: its vectors have {its} values, this base's {ours}.",
                 hint="make a project on the base that it was trained on",
             )
         if count >= room:

@@ -17,7 +17,7 @@ from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_paths import require_file
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.sharing.export_metadata import usual_rank_and_alpha
-from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, text_width, title_of
+from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, table_width, title_of
 from dbcli.workflows.sharing.imported_words import (
     Trigger,
     asked_words,
@@ -139,7 +139,7 @@ def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progr
 
 def _check_words(lora: LoraWeights, base: Base) -> None:
     """Leaves out embeddings that the base has no place for; the LoRA's layers are good without them."""
-    width = text_width(base)
+    width = table_width(base.text_encoder)
     for one in list(lora.words):
         if one.vectors.shape[-1] != width or not bool(one.vectors.isfinite().all()):
             lora.words.remove(one)

@@ -63,9 +63,8 @@ def title_of(metadata: Mapping[str, str]) -> str | None:
     return slug(text, "") or None
 
 
-def text_width(base: Base) -> int:
-    """How many values a vector of the base's text encoder has."""
-    encoder: Any = base.text_encoder
+def table_width(encoder: Any) -> int:
+    """How many values a vector of a text encoder has."""
     return int(encoder.get_input_embeddings().weight.shape[1])
 
 

@@ -27,7 +27,7 @@ FULL_STRENGTH = 1.0
 # Layers of the UNet outside its blocks, which kohya's own tools have no adapters for.
 OUTSIDE_BLOCKS = ("conv_in", "conv_out", "time_embedding")
 # The first and last width of the UNet's blocks and the width of its prompts, as programs look for them.
-KNOWN_SIZES = {(320, 1280, 768), (320, 1280, 1024)}
+KNOWN_SIZES = {(320, 1280, 768), (320, 1280, 1024), (320, 1280, 2048)}
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,9 @@ def build_trainer(
 
 
 def _text_rates(run: RunContext, base: Base) -> dict[str, float]:
-    """The text encoders' own rate, where the profile has one."""
-    rate = run.profile.train.text_encoder_learning_rate
-    return {} if rate is None else dict.fromkeys(base.encoders, rate)
+    """The text encoders' own rates, where the profile has some; another than the first may have one of its own."""
+    train = run.profile.train
+    rate, other = train.text_encoder_learning_rate, train.text_encoder_2_learning_rate
+    first, *others = base.encoders
+    rates = {first: rate} | dict.fromkeys(others, rate if other is None else other)
+    return {name: found for name, found in rates.items() if found is not None}

@@ -41,7 +41,6 @@ def change_json(path: Path, **changes) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"addition_embed_type": "text_time"}, "a Stable Diffusion XL model"),
         ({"addition_embed_type": "text_time", "cross_attention_dim": 1280}, "refiner"),
         ({"addition_embed_type": "image"}, "addition_embed_type image"),
         ({"class_embed_type": "projection"}, "class_embed_type projection"),
@@ -67,7 +66,7 @@ def test_a_unet_of_another_kind_is_refused_by_name_before_its_weights_are_read(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"model_index.json": {"_class_name": "StableDiffusionXLPipeline"}}, "Stable Diffusion XL"),
+        ({"model_index.json": {"_class_name": "StableDiffusionXLInpaintPipeline"}}, "an inpainting model"),
         ({"model_index.json": {"_class_name": "FluxPipeline"}}, "a Flux model"),
         ({"model_index.json": {"_class_name": "ZImagePipeline"}}, "a Z-Image model"),
         ({"model_index.json": {"_class_name": "StableDiffusionInpaintPipeline"}}, "an inpainting model"),
@@ -258,7 +257,7 @@ def test_a_folder_whose_tokenizer_has_no_words_is_told_before_it_is_loaded(folde
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("", "tiny, sd-v1-4, sd-v1-5"),
+        ("", "tiny, tiny-xl, sd-v1-4, sd-v1-5, sdxl"),
         ("Tiny", "--base tiny"),
         ("modle", "--base model"),
         ("'model'", "--base model"),

@@ -152,7 +152,12 @@ def test_an_unknown_repository_and_a_gated_one_are_told_apart(monkeypatch) -> No
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"unet/config.json": {"addition_embed_type": "text_time"}}, UnsupportedFile, "Stable Diffusion XL"),
+        (
+            {"unet/config.json": {"addition_embed_type": "text_time", "cross_attention_dim": 1280}},
+            UnsupportedFile,
+            "the refiner of Stable Diffusion XL",
+        ),
+        ({"unet/config.json": {"addition_embed_type": "text_time"}}, BaseMissing, "text_encoder_2/config.json"),
         ({"model_index.json": {"_class_name": "FluxPipeline"}}, UnsupportedFile, "Flux"),
         ({"vae/config.json": None}, BaseMissing, "vae/config.json"),
         ({}, None, ""),

@@ -1,0 +1,20 @@
+"""The families that there are, and which of them a file or a folder is of."""
+
+from collections.abc import Collection
+
+from dbcli.diffusion.families.family import Config, Family
+from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.families.sdxl import SDXL
+
+# The most particular first; the last one takes what no other does.
+FAMILIES = (SDXL, SD)
+
+
+def family_of_file(names: Collection[str]) -> Family:
+    """That of a file whose tensors have these names, in the original layout."""
+    return next(family for family in FAMILIES if family.recognise_file(names))
+
+
+def family_of_folder(unet: Config) -> Family:
+    """That of a folder with a UNet of this configuration."""
+    return next(family for family in FAMILIES if family.recognise_folder(unet))
