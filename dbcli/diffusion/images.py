@@ -14,8 +14,9 @@ from dbcli.errors import PhotoError
 
 # A random crop is drawn this often for every photo before training, so that latents can still be computed once.
 RANDOM_CROPS = 8
-# A crop around the subject: the share of its side that the subject takes, and how far its centre may move, in sides.
-SUBJECT_SHARE, SUBJECT_SHIFT = (0.6, 0.9), 0.07
+# The share of a square's side that the subject takes. One square a photo: several squares of different size and place
+# left a small base with the subject's colours, where one taught its face in the same steps.
+SUBJECT_SHARE = 0.76
 # Where masks are looked at to find the subject's box: their side, the least value that counts, the share cut each side.
 BOX_PX, BOX_LEAST, BOX_CUT = 64, 0.45, 0.03
 # Images that the autoencoder encodes together.
@@ -50,16 +51,15 @@ def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5) ->
 
 
 def crop_boxes(crop: str, width: int, height: int, *, seed: int, number: int, mask: Path | None = None) -> list[Box]:
-    """The squares of photo `number` that training sees: its centre, random ones, or squares around the subject.
+    """The squares of photo `number` that training sees: its centre, random ones, or the one around the subject.
 
     Without a mask `subject` is the centre. Raises PhotoError for a mask that cannot be read or shows no subject.
     """
-    if crop == "random" or (crop == "subject" and mask is not None):
+    if crop == "random":
         generators = [generator_for(seed, "crop", number, view) for view in range(RANDOM_CROPS)]
-        if mask is None or crop == "random":
-            return [crop_box(width, height, *torch.rand(2, generator=one).tolist()) for one in generators]
-        found = _subject_box(mask_in_photo(mask, (width, height)))
-        return [_around(found, width, height, torch.rand(3, generator=one).tolist()) for one in generators]
+        return [crop_box(width, height, *torch.rand(2, generator=one).tolist()) for one in generators]
+    if crop == "subject" and mask is not None:
+        return [_around(_subject_box(mask_in_photo(mask, (width, height))), width, height)]
     return [crop_box(width, height)]
 
 
@@ -76,16 +76,15 @@ def _subject_box(grey: Image.Image) -> Box:
     return left, top, right, bottom
 
 
-def _around(subject: Box, width: int, height: int, chance: Sequence[float]) -> Box:
-    """A square inside the image around a box; `chance`, three numbers in [0, 1), sets its size and where it lies."""
+def _around(subject: Box, width: int, height: int) -> Box:
+    """The square around a box, moved where it would reach out of the image, and no larger than it."""
     left, top, right, bottom = subject
-    least, most = SUBJECT_SHARE
-    side = min(max(right - left, bottom - top) / (least + (most - least) * chance[0]), width, height)
-    corner = []
-    for low, high, length, moved in ((left, right, width, chance[1]), (top, bottom, height, chance[2])):
-        start = (low + high - side) / 2 + (2 * moved - 1) * SUBJECT_SHIFT * side
-        corner.append(min(max(start, 0.0), length - side))
-    return corner[0], corner[1], corner[0] + side, corner[1] + side
+    side = min(max(right - left, bottom - top) / SUBJECT_SHARE, width, height)
+    x, y = (
+        min(max((low + high - side) / 2, 0.0), length - side)
+        for low, high, length in ((left, right, width), (top, bottom, height))
+    )
+    return x, y, x + side, y + side
 
 
 def to_tensor(image: Image.Image, resolution: int, box: Box | None = None) -> torch.Tensor:

@@ -71,20 +71,20 @@ def masked_photo(folder: Path, subject: tuple[int, int, int, int]) -> Path:
 def test_a_crop_around_the_subject_holds_it_and_little_else(tmp_path: Path) -> None:
     # 32 x 32 fields of 6.25 x 3.125 px: the rectangle lies on their edges.
     mask = masked_photo(tmp_path, (150, 25, 175, 50))
-    boxes = crop_boxes("subject", 200, 100, seed=0, number=0, mask=mask)
-    assert len(boxes) == RANDOM_CROPS and len(set(boxes)) == RANDOM_CROPS
-    for left, top, right, bottom in boxes:
-        # The subject's 25 px take 60 to 90 % of the side.
-        assert 25 / 0.9 - 1e-6 <= right - left <= 25 / 0.6 + 1e-6
-        assert right - left == pytest.approx(bottom - top)
-        assert 0 <= left <= 150 + 1.4 and 175 - 1.4 <= right <= 200 and 0 <= top <= 25 + 1.4 and bottom >= 50 - 1.4
+    (box,) = crop_boxes("subject", 200, 100, seed=0, number=0, mask=mask)
+    # Its 25 px take 76 % of a side of 32.895 px, whose middle is the subject's own: 162.5, 37.5.
+    assert box == pytest.approx((146.0526, 21.0526, 178.9474, 53.9474), abs=1e-3)
+
+
+def test_a_crop_around_a_subject_at_the_edge_stays_in_the_photo(tmp_path: Path) -> None:
+    (box,) = crop_boxes("subject", 200, 100, seed=0, number=0, mask=masked_photo(tmp_path, (175, 75, 200, 100)))
+    # A side of 32.895 px, moved until its right and lower edges are the photo's.
+    assert box == pytest.approx((167.1053, 67.1053, 200, 100), abs=1e-3)
 
 
 def test_a_subject_as_large_as_the_photo_is_cropped_to_the_largest_square(tmp_path: Path) -> None:
-    for left, top, right, bottom in crop_boxes(
-        "subject", 200, 100, seed=0, number=0, mask=masked_photo(tmp_path, (0, 0, 200, 100))
-    ):
-        assert (top, bottom, right - left) == (0, 100, 100)
+    mask = masked_photo(tmp_path, (0, 0, 200, 100))
+    assert crop_boxes("subject", 200, 100, seed=0, number=0, mask=mask) == [(50, 0, 150, 100)]
 
 
 def test_without_a_mask_the_crop_around_the_subject_is_the_centre() -> None:

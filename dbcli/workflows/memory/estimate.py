@@ -184,17 +184,29 @@ class _Before:
     encode: PassCost
 
 
+def images_to_encode(profile: Profile, photos: int) -> int:
+    """How many images a run encodes, where every photo has a mask: each view of each photo, and the class images.
+
+    Photos without a mask have no cut-outs.
+    """
+    from dbcli.diffusion.images import RANDOM_CROPS
+
+    images = profile.images
+    squares = RANDOM_CROPS if images.crop == "random" else 1
+    views = squares * (1 + images.cutouts) * (2 if images.flip else 1)
+    return photos * views + (profile.prior.images if profile.prior.enabled else 0)
+
+
 def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) -> RecipeEstimate:
     import torch
 
     from dbcli.diffusion.devices import AUTOCAST
     from dbcli.diffusion.estimate.cost import measured_speed
-    from dbcli.diffusion.images import ENCODE_BATCH, RANDOM_CROPS
+    from dbcli.diffusion.images import ENCODE_BATCH
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
     count = prior.images if prior.enabled and prior.folder is None else 0
-    views = (RANDOM_CROPS if profile.images.crop == "random" else 1) * (2 if profile.images.flip else 1)
-    images = photos * views + (prior.images if prior.enabled else 0)
+    images = images_to_encode(profile, photos)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
     done = _training(model, neutral.model_dump_json())
     at_once = (min(prior.batch_size, count or 1), min(ENCODE_BATCH, images))

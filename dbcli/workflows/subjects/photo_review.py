@@ -165,7 +165,7 @@ def photo_faults(
 
 
 def _square(photo: Image.Image, images: ImageSettings, mask: Path | None, number: int) -> Box:
-    """The square of a photo that training sees, or the first one of several around the subject; else the centre."""
+    """The square of a photo that training sees: around the subject, or the centre."""
     if images.crop != "subject" or mask is None:
         side = min(photo.size)
         left, top = (photo.width - side) / 2, (photo.height - side) / 2

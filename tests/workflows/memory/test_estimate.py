@@ -1,0 +1,24 @@
+"""What an estimate counts, before anything is run."""
+
+from __future__ import annotations
+
+import pytest
+
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.memory.estimate import images_to_encode
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        ({"crop": "center"}, 5),
+        ({"crop": "random"}, 5 * 8),
+        ({"crop": "subject", "cutouts": 2}, 5 * 3),
+        ({"crop": "random", "cutouts": 1, "flip": True}, 5 * 8 * 2 * 2),
+    ],
+)
+def test_every_view_of_a_photo_and_of_its_cut_outs_is_encoded(images: dict[str, object], expected: int) -> None:
+    profile = Profile.model_validate({"method": "full", "images": images, "prior": {"enabled": False}})
+    assert images_to_encode(profile, photos=5) == expected
+    with_class = Profile.model_validate({"method": "full", "images": images, "prior": {"enabled": True, "images": 200}})
+    assert images_to_encode(with_class, photos=5) == expected + 200
