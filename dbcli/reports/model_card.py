@@ -39,7 +39,8 @@ class CardScore:
 class CardFacts:
     """What a card says. `base_model` is a hub id, None for a base that is not on the hub.
 
-    `embeddings` are the files of a textual inversion.
+    `embeddings` are the files of a textual inversion, and `tables` the names of a word's tensors in them where there is
+    one for each text encoder. `pipeline` is the class in diffusers that loads the model, `tag` what the hub calls it.
     """
 
     title: str
@@ -57,6 +58,9 @@ class CardFacts:
     repository: str
     is_trained_here: bool = True
     embeddings: Sequence[str] = ()
+    tables: Sequence[tuple[str, str]] = ()
+    pipeline: str = "StableDiffusionPipeline"
+    tag: str = "stable-diffusion"
 
 
 def model_card(facts: CardFacts) -> str:
@@ -78,7 +82,7 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    tags = ["text-to-image", "diffusers", "dreambooth", "stable-diffusion", "stable-diffusion-diffusers"]
+    tags = ["text-to-image", "diffusers", "dreambooth", facts.tag, f"{facts.tag}-diffusers"]
     if facts.method == "lora":
         tags += ["lora", "template:sd-lora"]
     if facts.embeddings:

@@ -92,3 +92,25 @@ def test_nothing_is_said_of_what_is_not_there() -> None:
     front = yaml.safe_load(text.split("---\n")[1])
     assert "base_model" not in front and "widget" not in front
     assert "## Scores" not in text
+
+
+def test_a_word_for_xl_is_loaded_into_both_text_encoders_by_its_own_pipeline() -> None:
+    tables = [("text_encoder", "clip_l"), ("text_encoder_2", "clip_g")]
+    facts = replace(
+        FACTS,
+        method="textual-inversion",
+        embeddings=["sks.safetensors"],
+        tables=tables,
+        pipeline="StableDiffusionXLPipeline",
+        tag="stable-diffusion-xl",
+    )
+    card = model_card(facts)
+    code = card.split("```python")[1].split("```")[0]
+    compile(code, "card", "exec")
+    assert "from diffusers import StableDiffusionXLPipeline" in code
+    word = facts.words[0][0]
+    for encoder, table in tables:
+        number = encoder.removeprefix("text_encoder")
+        how = f'token="{word}", text_encoder=pipeline.{encoder}, tokenizer=pipeline.tokenizer{number})'
+        assert f'pipeline.load_textual_inversion(word["{table}"], {how}' in code
+    assert "- stable-diffusion-xl\n" in card

@@ -55,7 +55,9 @@ class Part:
 class Family:
     """A family of models; `parts` are its networks by their folder's name, in the order in which they are hashed.
 
-    `title` is what files are called that are for it (`file_kinds`). `process` reads a scheduler's settings. `encode`
+    `title` is what files are called that are for it (`file_kinds`), `tag` what the hub calls it. The state that prompts
+    are conditioned with is the `usual_state`th from the last. `tables` are the names of a word's tensors in embedding
+    files where there are several, by text encoder. `process` reads a scheduler's settings. `encode`
     turns the token numbers of prompts into their conditioning; its last argument is how many of the last layers are
     skipped. `denoise` calls the denoiser on noisy latents at their levels and gives what the process says it should
     predict. Sizes of images are multiples of `step_px`; `latent_scale` is what its VAEs' latents are multiplied by, and
@@ -71,7 +73,10 @@ class Family:
 
     name: str
     title: str
+    tag: str
     pipeline: str
+    usual_state: int
+    tables: Mapping[str, str]
     parts: Mapping[str, Part]
     process: Callable[[Config], Process]
     encode: Callable[[Networks, Ids, int], Conditioning]

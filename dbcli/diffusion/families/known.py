@@ -15,6 +15,12 @@ def family_of_file(names: Collection[str]) -> Family:
     return next(family for family in FAMILIES if family.recognise_file(names))
 
 
+def family_of_export(pipeline: str, architecture: str) -> Family:
+    """That of a model of diffusers' class `pipeline`, or of a file that ModelSpec calls `architecture`."""
+    told = (one for one in FAMILIES if pipeline == one.pipeline or architecture.startswith(one.tag))
+    return next(told, FAMILIES[-1])
+
+
 def family_of_folder(unet: Config) -> Family:
     """That of a folder with a UNet of this configuration."""
     return next(family for family in FAMILIES if family.recognise_folder(unet))

@@ -110,7 +110,10 @@ def kohya_base(configs: Configs, prediction: str) -> dict[str, object]:
 SD = Family(
     name="sd",
     title=TITLE,
+    tag="stable-diffusion",
     pipeline="StableDiffusionPipeline",
+    usual_state=1,
+    tables={},
     parts={
         "text_encoder": Part(
             "text", "CLIPTextModel", text_encoder, OF_TRANSFORMERS, kohya="lora_te_text_model_", tokenizer="tokenizer"

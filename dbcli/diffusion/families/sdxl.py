@@ -112,7 +112,10 @@ def zero_negative(index: Config) -> bool:
 SDXL = Family(
     name="sdxl",
     title=TITLE,
+    tag="stable-diffusion-xl",
     pipeline="StableDiffusionXLPipeline",
+    usual_state=2,
+    tables={"text_encoder": "clip_l", "text_encoder_2": "clip_g"},
     parts={
         "text_encoder": Part(
             "text", "CLIPTextModel", text_encoder, OF_TRANSFORMERS, kohya="lora_te1_text_model_", tokenizer="tokenizer"

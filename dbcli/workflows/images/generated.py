@@ -280,9 +280,9 @@ def check_clip_skip(settings: DrawSettings, layers: int | None) -> None:
 
 
 def text_layers(base: Base) -> int:
-    """How many layers the text encoder of a base has."""
-    config: Any = base.text_encoder.config
-    return int(config.num_hidden_layers)
+    """How many layers of a base's text encoders can condition images; of two encoders, those that both have."""
+    configs: list[Any] = [encoder.config for encoder in base.encoders.values()]
+    return min(int(config.num_hidden_layers) for config in configs) + 1 - base.family.usual_state
 
 
 def preview(

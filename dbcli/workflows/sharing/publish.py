@@ -30,6 +30,7 @@ from dbcli.workflows.sharing.export import ExportRequest, export_run, exported_r
 from dbcli.workflows.sharing.export_metadata import Origin, settled_origin
 
 if TYPE_CHECKING:
+    from dbcli.diffusion.families.family import Family
     from dbcli.reports.model_card import CardFacts, CardScore, Shown
 
 MOST_IMAGES = 6
@@ -110,6 +111,10 @@ def bundled(
             progress.warn("The run has generated no images yet, so the card shows none.")
         size_px = own[0][1].width if own else USUAL_SIZE_PX
         facts = _facts(layout, record, target, images, request.origin.licence, size_px)
+        family = _family_of(folder)
+        facts = replace(facts, pipeline=family.pipeline, tag=family.tag)
+        if facts.embeddings:
+            facts = replace(facts, tables=list(family.tables.items()))
         write_text(folder / "README.md", model_card(facts))
         yield Bundle(
             record.name,
@@ -156,6 +161,18 @@ def _own_images(layout: Layout, record: RunRecord) -> list[tuple[Path, Recipe]]:
                 by_prompt.setdefault(recipe.prompt, []).append((path, recipe))
     turns = range(max((len(found) for found in by_prompt.values()), default=0))
     return [found[turn] for turn in turns for found in by_prompt.values() if turn < len(found)][:MOST_IMAGES]
+
+
+def _family_of(folder: Path) -> Family:
+    """The family of what was laid out: as its folder names its class, or its files their architecture."""
+    from dbcli.diffusion.families.known import family_of_export
+    from dbcli.diffusion.files.model_files import open_weights
+
+    index = folder / "model_index.json"
+    if index.is_file():
+        return family_of_export(json.loads(index.read_text(encoding="utf-8"))["_class_name"], "")
+    metadata = open_weights(next(iter(sorted(folder.glob("*.safetensors"))))).metadata
+    return family_of_export("", metadata.get("modelspec.architecture", ""))
 
 
 def _copied(images: list[tuple[Path, Recipe]], folder: Path) -> list[Shown]:

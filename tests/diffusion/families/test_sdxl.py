@@ -318,3 +318,11 @@ def test_the_autoencoder_stays_out_of_half_precision(base: Base) -> None:
         list(sample_images(base, [SampleRequest("a dog", 1)], SamplingSettings("ddim", 1, 1.0, 0.0, 64, 64)))
     handle.remove()
     assert seen == [False]
+
+
+def test_as_many_layers_can_be_skipped_as_both_text_encoders_have(base: Base) -> None:
+    from dbcli.workflows.images.generated import text_layers
+
+    # Twelve layers and thirty-two; the last of each conditions nothing.
+    assert text_layers(base) == 11
+    assert text_layers(tiny_models.model()) == 12
