@@ -1,11 +1,15 @@
 """How the parts of LoRA files are named by the programs that write them, and which layer of a base each is for."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dbcli.diffusion.files import original_names
-from dbcli.diffusion.formats.lora import Adaptable
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.formats.lora import Adaptable
 
 Part = Literal[
     "down", "up", "mid", "magnitude", "dora_scale", "alpha", "scale", "diff", "diff_b", "w_norm", "b_norm", "bias"

@@ -18,6 +18,7 @@ from dbcli.project.settings.profiles import (
 )
 
 ONE, OTHER = "a sketch of a {identifier} {class}", "a {identifier} {class}"
+TINY_XL_WORDS = "tiny-xl-textual-inversion"
 PROFILES = Path(__file__).resolve().parents[3] / "profiles"
 
 
@@ -26,11 +27,27 @@ def test_the_shipped_profiles() -> None:
         "full",
         "lora",
         "paper",
+        "sdxl-full",
+        "sdxl-lora",
         "textual-inversion",
         "tiny",
         "tiny-lora",
         "tiny-textual-inversion",
+        "tiny-xl-textual-inversion",
     ]
+
+
+def test_tiny_xls_words_learn_as_tinys_at_a_rate_for_vectors_of_a_sixteenth() -> None:
+    one, other = (resolve([(name, load_profile(name))]) for name in ("tiny-textual-inversion", TINY_XL_WORDS))
+    assert other.train.learning_rate == one.train.learning_rate / 16
+    same = other.train.model_copy(update={"learning_rate": one.train.learning_rate})
+    assert other.model_copy(update={"train": same}) == one
+
+
+def test_sdxl_in_little_memory_holds_together() -> None:
+    full, lora = (resolve([(name, load_profile(name))]) for name in ("sdxl-full", "sdxl-lora"))
+    assert (full.train.fused_backward, full.train.gradient_clip, full.train.stochastic_rounding) == (True, 0.0, True)
+    assert (lora.lora.base, lora.train.precision, lora.train.text_encoder) == ("bf16", "bf16", False)
 
 
 def test_full_is_what_the_study_found_best() -> None:
