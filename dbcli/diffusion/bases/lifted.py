@@ -11,7 +11,8 @@ As in XL the second encoder is the wider one, by which diffusers tells them apar
 side by side: a norm of [x | x] is that of x, twice.
 
 x is some sixteen times as large as Y, and what learns from it would learn so much faster. Norms do not see how large
-their input is: everything that adds to x is divided by sixteen, and their epsilon by its square.
+their input is: everything that adds to x is divided by 32, and their epsilon by its square. Then the states are as
+large as Y alone, and adapters of keys and values learn as fast as on the embedded base.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dbcli.diffusion.families.sdxl import SDXL
 
 # The MLP's activation is the identity far above zero; so far that nothing of it is left, and exact in binary.
 SHIFT = 32.0
-SCALE = 1 / 16
+SCALE = 1 / 32
 # What adds to the states: tables of tokens and places, and the ends of layers.
 ENDS = ("self_attn.out_proj.weight", "self_attn.out_proj.bias", "mlp.fc2.weight", "mlp.fc2.bias")
 ADDING = ("token_embedding.weight", "position_embedding.weight", *ENDS)
