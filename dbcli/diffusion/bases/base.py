@@ -88,6 +88,11 @@ class Base:
         return Denoiser(self.unet, self.family.denoise, self.vae_factor)
 
     @property
+    def step_px(self) -> int:
+        """What the sides of an image are multiples of, in px."""
+        return self.vae_factor * self.family.patch
+
+    @property
     def unet(self) -> Any:
         """The denoiser's network."""
         return self.networks[self.family.denoiser]
@@ -222,9 +227,11 @@ def latent_shape(
     reference = resolve_base(source, revision, offline=True)
     if reference.kind == "single-file" and not reference.source.endswith(".safetensors"):
         raise BaseMissing(f"{reference.source} has to be loaded before its shape is known.")
-    configs = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae).configs
-    factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
-    return int(configs["vae"]["latent_channels"]), factor, sample_size(configs["unet"]) * factor
+    parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
+    (vae_name,) = parts.family.of_kind("vae")
+    autoencoder, denoiser = parts.configs[vae_name], parts.configs[parts.family.denoiser]
+    factor = 2 ** (len(autoencoder["block_out_channels"]) - 1)
+    return int(autoencoder["latent_channels"]), factor, sample_size(denoiser) * factor
 
 
 def parts_of(

@@ -57,11 +57,11 @@ class Family:
 
     `title` is what files are called that are for it (`file_kinds`), `tag` what the hub calls it. The state that prompts
     are conditioned with is the `usual_state`th from the last. `tables` are the names of a word's tensors in embedding
-    files where there are several, by text encoder. `process` reads a scheduler's settings. `encode`
-    turns the token numbers of prompts into their conditioning; its last argument is how many of the last layers are
-    skipped. `denoise` calls the denoiser on noisy latents at their levels and gives what the process says it should
-    predict. Sizes of images are multiples of `step_px`; `latent_scale` is what its VAEs' latents are multiplied by, and
-    `vae_in_fp32` whether they overflow in half precision.
+    files where there are several, by text encoder. `process` reads a scheduler's settings. `encode` turns the token
+    numbers of prompts into their conditioning; its last argument is how many of the last layers are skipped. `denoise`
+    calls the denoiser on noisy latents at their levels and gives what the process says it should predict. `patch` is
+    how many latents wide the denoiser's smallest unit is, `latent_scale` is what its VAEs' latents are multiplied by,
+    and `vae_in_fp32` whether they overflow in half precision.
 
     `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
     what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
@@ -87,7 +87,7 @@ class Family:
     recognise_file: Callable[[Collection[str]], bool]
     recognise_folder: Callable[[Config], bool]
     zero_negative: Callable[[Config], bool]
-    step_px: int
+    patch: int
     latent_scale: float
     vae_in_fp32: bool
     pipeline_settings: Callable[[bool], Mapping[str, Any]]

@@ -107,9 +107,9 @@ def size_for(base: Base, request: GenerateRequest, profile: Profile, progress: P
         return image_size(base, width, height, profile.images.resolution)
     own_width, own_height = request.recipe.size
     wanted = (own_width if width is None else width, own_height if height is None else height)
-    fitting = nearest_size(base.vae_factor, wanted)
+    fitting = nearest_size(base.step_px, wanted)
     fitting = (width or fitting[0], height or fitting[1])
-    check_size(fitting, typed, base.vae_factor)
+    check_size(fitting, typed, base.step_px)
     if fitting != wanted:
         progress.warn(
             f"{request.recipe.name} is {wanted[0]} x {wanted[1]} px, which this base cannot generate: "

@@ -246,7 +246,7 @@ def image_size(base: Base, width: int | None, height: int | None, resolution: in
     """The size to generate in px. Raises UsageError where the autoencoder cannot make it."""
     usual = resolution or base.resolution
     size = (usual if width is None else width, usual if height is None else height)
-    check_size(size, (width, height), base.vae_factor)
+    check_size(size, (width, height), base.step_px)
     return size
 
 

@@ -326,3 +326,30 @@ def test_as_many_layers_can_be_skipped_as_both_text_encoders_have(base: Base) ->
     # Twelve layers and thirty-two; the last of each conditions nothing.
     assert text_layers(base) == 11
     assert text_layers(tiny_models.model()) == 12
+
+
+def test_the_full_architecture_has_the_published_size_and_names_that_diffusers_turns_back() -> None:
+    from diffusers.loaders import single_file_utils as theirs
+
+    from dbcli.diffusion.bases.assembly import empty_network
+    from dbcli.diffusion.bases.single_file import shipped_configs
+
+    configs = shipped_configs("sdxl")
+    networks = {name: empty_network(name, part, configs[name]) for name, part in SDXL.parts.items()}
+    counts = {name: sum(one.numel() for one in network.parameters()) for name, network in networks.items()}
+    assert counts == {
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+        "unet": 2_567_463_684,
+        "vae": 83_653_863,
+    }
+    unet = {name: torch.tensor(float(place)) for place, name in enumerate(networks["unet"].state_dict())}
+    assert len(unet) == 1680
+    file = {SDXL.original("unet", name, configs).name: value for name, value in unet.items()}
+    back = theirs.convert_ldm_unet_checkpoint(dict(file), dict(networks["unet"].config))
+    assert {name: value.item() for name, value in back.items()} == {name: one.item() for name, one in unet.items()}
+    text = [name.removeprefix("text_model.") for name in networks["text_encoder"].state_dict()]
+    names = [SDXL.original("text_encoder", name, configs).name for name in text if "position_ids" not in name]
+    assert {
+        name.removeprefix("text_model.") for name in theirs.convert_ldm_clip_checkpoint(dict.fromkeys(names, 0))
+    } == {name for name in text if "position_ids" not in name}
