@@ -105,6 +105,7 @@ def _as_base(model: Mapping[str, Any]) -> SimpleNamespace:
         tokenizers={"text_encoder": shipped_tokenizer("<|endoftext|>", 77)},
         scheduler_config=model["scheduler_config"],
         max_tokens=77,
+        zero_negative=False,
     )
 
 

@@ -95,6 +95,7 @@ def write_base(folder: Path, size: str = "small", *, seed: int = 0) -> Path:
         tokenizers={"text_encoder": shipped_tokenizer(shipped["pad_token"], 77)},
         scheduler_config=SCHEDULER if is_small else shipped["scheduler"],
         max_tokens=77,
+        zero_negative=False,
     )
     diffusers_folder.write_base(folder, model, dtype=torch.float32 if is_small else torch.float16)
     return folder

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 
 from dbcli.diffusion.bases import hub
 from dbcli.diffusion.bases.base import KNOWN_BASES, judge_base, load_base, resolve_base
+from dbcli.diffusion.formats.diffusers_folder import write_base
 from dbcli.errors import BaseMissing, Unreachable, UnsupportedFile
 from tests.diffusion import tiny_models
 
@@ -67,6 +68,30 @@ def test_only_configurations_and_one_weights_file_each_are_fetched() -> None:
     ]
     assert {"tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"} <= set(wanted)
     assert not any("safety_checker" in name for name in wanted)
+
+
+def test_of_xl_both_text_encoders_and_both_tokenizers_are_fetched() -> None:
+    present = [name for name in V1_5_FILES if not name.startswith("safety_checker")]
+    second = [
+        name.replace("text_encoder/", "text_encoder_2/").replace("tokenizer/", "tokenizer_2/") for name in present
+    ]
+    wanted = hub.wanted_files([*present, *second, "vae_1_0/config.json"])
+    assert {"text_encoder_2/config.json", "text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"} <= set(wanted)
+    assert "vae_1_0/config.json" not in wanted
+    assert sum(name.endswith(".safetensors") for name in wanted) == 4
+
+
+def test_a_copy_of_xl_in_the_cache_without_its_second_tokenizer_is_not_complete(tmp_path, monkeypatch) -> None:
+    store = tmp_path / "hub" / "models--someone--xl"
+    (store / "refs").mkdir(parents=True)
+    (store / "refs" / "main").write_text(COMMIT)
+    write_base(store / "snapshots" / COMMIT, tiny_models.model("sdxl"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: pytest.fail("asked the hub"))
+    assert list(load_base("someone/xl", offline=True).tokenizers) == ["text_encoder", "text_encoder_2"]
+    for file in (store / "snapshots" / COMMIT / "tokenizer_2").iterdir():
+        file.unlink()
+    with pytest.raises(Unreachable, match=r"lacks tokenizer_2/vocab\.json"):
+        load_base("someone/xl", offline=True)
 
 
 def test_pickled_weights_are_fetched_only_where_there_is_nothing_else() -> None:
