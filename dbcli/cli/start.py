@@ -10,6 +10,9 @@ def main() -> None:
     # Importing takes a good part of a second, in which Python would answer Ctrl-C with a traceback.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end_at_once)
+    from dbcli.garbage import collect_rarely
+
+    collect_rarely()
     from dbcli.cli.app import main as run
 
     run()

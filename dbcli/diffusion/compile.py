@@ -5,6 +5,7 @@ import shutil
 from importlib.util import find_spec
 from typing import Any
 
+from dbcli.diffusion.lean_imports import settle_compiler
 from dbcli.errors import MachineError
 from dbcli.hints import installing
 
@@ -30,4 +31,5 @@ def compile_unet(unet: Any) -> None:
             "Compiling for a GPU needs the package triton.",
             hint=f"{installing('triton')}, or {WITHOUT}",
         )
+    settle_compiler()
     unet.compile()

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.weight_file import WeightFile
@@ -32,6 +33,7 @@ CONFIG_LIMITS = {
     "vocab_size": 1_000_000,
 }
 MAX_BLOCKS = 8
+RANDOM_FILLS = ("normal_", "uniform_")
 
 # Names that some writers store beside the weights and no network has as a parameter.
 IGNORED_NAME = re.compile(r"(^|\.)(position_ids|logit_scale)$|^text_projection(\.weight)?$")
@@ -114,12 +116,22 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
 def empty_network(component: str, part: Part, config: Mapping[str, Any]) -> nn.Module:
     """A network whose parameters have shapes but no memory. Raises UnsafeFile where the configuration is nonsense."""
     try:
-        with quiet_libraries(), torch.device("meta"):
+        with quiet_libraries(), torch.device("meta"), _Unfilled():
             network = part.build(config)
     except Exception as error:  # a configuration from a stranger can fail anywhere inside the constructors
         raise UnsafeFile(f"The configuration of the {component} does not describe a network ({error}).") from error
     _give_buffers(network)
     return network
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills a tensor with random numbers, for which torch's compiler is imported on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in RANDOM_FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _give_buffers(network: nn.Module) -> None:

@@ -16,6 +16,7 @@ from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.files.model_files import open_weights, read_json
 from dbcli.diffusion.files.weight_choice import Stems, chosen_weights, files_of
 from dbcli.diffusion.files.weight_file import how_to_get_again, require_float
+from dbcli.diffusion.lean_imports import lean_imports
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 # diffusers renamed the layers of the autoencoder's attention in 2023; older repositories keep the old names.
@@ -85,7 +86,8 @@ def read_tokenizer(folder: Path, **settings: Any) -> Any:
 
     Raises UnsafeFile when its files are damaged.
     """
-    from transformers.models.clip.tokenization_clip import CLIPTokenizer
+    with lean_imports():
+        from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     _require_tokenizer(folder)
     try:

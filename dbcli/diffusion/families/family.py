@@ -12,6 +12,7 @@ from torch import nn
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.process import Process
 from dbcli.diffusion.files.weight_choice import Stems
+from dbcli.diffusion.lean_imports import without_peft
 
 PartKind = Literal["denoiser", "text", "vae"]
 Config = Mapping[str, Any]
@@ -124,4 +125,5 @@ class Denoiser:
     def __call__(self, latents: torch.Tensor, levels: Any, conditioning: Conditioning) -> torch.Tensor:
         """What is predicted of latents `[B, C, h, w]` at levels `[B]`, or one for all, of the same shape."""
         size = latents.shape[-2] * self.factor, latents.shape[-1] * self.factor
-        return self.denoise(self.network, latents, levels, conditioning, size)
+        with without_peft():
+            return self.denoise(self.network, latents, levels, conditioning, size)

@@ -13,6 +13,7 @@ from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.file_kinds import SD as TITLE
 from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS, OF_TRANSFORMERS
+from dbcli.diffusion.lean_imports import lean_imports
 from dbcli.diffusion.schedulers.prediction import V
 
 # Settings that are only about a CLIP text tower's shape and tokens. The others that transformers knows can name
@@ -38,15 +39,17 @@ TEXT_SETTINGS = (
 
 def text_encoder(config: Config) -> nn.Module:
     """CLIP's text tower without its projection."""
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel
+    with lean_imports():
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModel
 
     return CLIPTextModel(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
 
 
 def unet(config: Config) -> nn.Module:
     """diffusers' UNet for text to image."""
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    with lean_imports():
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     network: nn.Module = UNet2DConditionModel.from_config(dict(config))
     return network
@@ -54,7 +57,8 @@ def unet(config: Config) -> nn.Module:
 
 def vae(config: Config) -> nn.Module:
     """diffusers' autoencoder of Stable Diffusion."""
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    with lean_imports():
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     network: nn.Module = AutoencoderKL.from_config(dict(config))
     return network

@@ -18,6 +18,7 @@ from dbcli.diffusion.families.sd import TEXT_SETTINGS, text_encoder, unet, vae
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.file_kinds import SDXL as TITLE
 from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS, OF_TRANSFORMERS
+from dbcli.diffusion.lean_imports import lean_imports
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 FIRST_PREFIX, SECOND_PREFIX = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
@@ -28,8 +29,9 @@ END_OF_TEXT, UNTOLD_END = 49407, 2
 
 def projected_text_encoder(config: Config) -> nn.Module:
     """CLIP's text tower with the projection of its pooled state."""
-    from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
+    with lean_imports():
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+        from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
 
     return CLIPTextModelWithProjection(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
 

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from dbcli.diffusion.lean_imports import lean_imports
 from dbcli.errors import ConfigError
 
 # name -> (diffusers class, settings on top of the base's)
@@ -59,11 +60,12 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str 
     With `timesteps` "noisiest" every number of steps begins at the noisiest timestep; "published" leaves the list of
     timesteps as diffusers has it. Raises ConfigError naming the samplers there are.
     """
-    import diffusers
-
     check_sampler(name)
     class_name, extra = SAMPLERS[name]
-    kind = getattr(diffusers, class_name)
+    with lean_imports():
+        import diffusers
+
+        kind = getattr(diffusers, class_name)
     accepted = set(inspect.signature(kind.__init__).parameters)
     shared = {key: scheduler_config[key] for key in SHARED if scheduler_config.get(key) is not None}
     if class_name in ("DDIMScheduler", "PNDMScheduler"):
