@@ -182,9 +182,9 @@ def fail_at_step(step: int, error: str, **recipe: Any) -> None:
     def failing(self: Any) -> Any:
         found = {
             "method": self.trainable.method,
-            "recomputing": self.unet.is_gradient_checkpointing,
+            "recomputing": self.denoiser.network.is_gradient_checkpointing,
             "fused": self.optimisation.fused_backward,
-            "packed": any(isinstance(one, SmallConvolution) for one in self.unet.modules()),
+            "packed": any(isinstance(one, SmallConvolution) for one in self.denoiser.network.modules()),
         }
         if self.done + 1 == step and recipe.items() <= found.items():
             raise MemoryError if error == "memory" else RuntimeError("CUDA error: device lost")
