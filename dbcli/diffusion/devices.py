@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from dbcli.diffusion.machine import free_ram_bytes, own_status
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory taken so far: the GPU's allocations, or this process's resident size on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _own_status("VmHWM") or _peak_of_usage()
+    return own_status("VmHWM") or _peak_of_usage()
 
 
 def keep_freed_memory() -> None:
@@ -123,50 +123,12 @@ def hand_back_freed_memory() -> None:
     _set_allocator(mapped_from=128 << 10, kept=128 << 10)
 
 
-def resident_bytes() -> int:
-    """The RAM that this process holds now."""
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
-
-
 def free_memory_bytes(device: torch.device) -> int:
     """What a run could take beyond what is taken: of GPU memory, or of RAM as far as its container allows."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free) + torch.cuda.memory_reserved(device)
-    import psutil
-
-    return max(0, min([int(psutil.virtual_memory().available), *_container_room(), *_allowed_room()]))
-
-
-def _container_room() -> list[int]:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return []
-    return [int(limit) - int(used)] if limit.isdecimal() and used.isdecimal() else []
-
-
-def _allowed_room() -> list[int]:
-    """What limits set for this process, as by `ulimit -d` and `ulimit -v`, leave of address space."""
-    try:
-        import resource
-    except ImportError:
-        return []  # Windows has none
-    kinds = {"VmData": resource.RLIMIT_DATA, "VmSize": resource.RLIMIT_AS}
-    limits = {field: resource.getrlimit(kind)[0] for field, kind in kinds.items()}
-    return [most - _own_status(field) for field, most in limits.items() if most != resource.RLIM_INFINITY]
-
-
-def _own_status(field: str) -> int:
-    """A size from the kernel's own account of this process; 0 where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
+    return free_ram_bytes()
 
 
 def _peak_of_usage() -> int:

@@ -33,7 +33,8 @@ def show_plan(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setti
     """Memory and time, what to know of the run, the settings that are not the profile's; all of them if wanted."""
     from dbcli.workflows.training.teacher import stored_bytes
 
-    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in plan.shown])
+    shape = None if plan.estimate is None else plan.estimate.latent_shape
+    taken = stored_bytes(layout, plan.profile, [one.class_noun for one in plan.shown], shape)
     screen.document(_document(plan, taken))
     _show_needs(screen, plan)
     screen.note(*plan.notes)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.machine import free_ram_bytes, has_surely_no_gpu, resident_bytes
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
+from dbcli.workflows.memory.known_costs import Cost, key_of, known_cost, remember_cost
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
@@ -45,11 +48,12 @@ class RecipeEstimate:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """The chosen recipe's estimate, and those below it down to the first that fits."""
+    """The chosen recipe's estimate, and those below it down to the first that fits; for `latent_shape` see `Cost`."""
 
     recipes: list[RecipeEstimate]
     free_bytes: int
     device: str
+    latent_shape: tuple[int, int, int] | None = None
 
     @property
     def fitting(self) -> RecipeEstimate | None:
@@ -135,20 +139,52 @@ def choose_recipe(
 
 def _estimate(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Profile]) -> MemoryEstimate:
     """Estimates recipes one by one until one fits."""
-    from dbcli.diffusion.devices import device_name, free_memory_bytes, pick_device
-
     settings = load_settings(layout)
     photos = sum(len(subject.photos) for subject in subjects)
     estimates: list[RecipeEstimate] = []
-    device, free = pick_device("cpu"), 0
+    name, free, shape = "", 0, None
     for profile in recipes:
-        device = pick_device(profile.train.device)
-        free = free_memory_bytes(device)
-        model = _Model(settings.base, settings.revision, tuple(settings.base_choices.items()), str(device))
-        estimates.append(_recipe_estimate(model, profile, photos, free))
+        device = _device(profile.train.device)
+        key = key_of(settings, profile, photos, device)
+        cost, loaded = known_cost(key), resident_bytes()
+        # What was imported to find a cost out will be once more to train: it is not free.
+        free = _free_bytes(device) - (0 if cost is None else max(0, cost.loaded_bytes - loaded))
+        if cost is None:
+            model = _Model(settings.base, settings.revision, tuple(settings.base_choices.items()), device)
+            cost = replace(_cost(model, profile, photos), loaded_bytes=loaded)
+            remember_cost(key, cost)
+        name, shape = cost.device, cost.latent_shape
+        estimates.append(_judged(cost, profile, free, is_cpu=not device.startswith("cuda")))
         if estimates[-1].fits:
             break
-    return MemoryEstimate(estimates, free, device_name(device))
+    return MemoryEstimate(estimates, free, name, shape)
+
+
+def _device(wanted: str) -> str:
+    """The device that a setting means, by torch only where it may be another one than the CPU."""
+    if wanted in ("auto", "cpu") and has_surely_no_gpu():
+        return "cpu"
+    from dbcli.diffusion.devices import pick_device
+
+    return str(pick_device(wanted))
+
+
+def _free_bytes(device: str) -> int:
+    if device == "cpu":
+        return free_ram_bytes()
+    import torch
+
+    from dbcli.diffusion.devices import free_memory_bytes
+
+    return free_memory_bytes(torch.device(device))
+
+
+def _judged(cost: Cost, profile: Profile, free: int, *, is_cpu: bool) -> RecipeEstimate:
+    peak, rung = max(cost.phases.values()), rung_of(profile)
+    name = rung.name if rung is not None else profile.method
+    fits = (peak + (WORKING_BYTES if is_cpu else 0)) * (1 + SPARE) <= free
+    whole = cost.own_bytes + peak
+    return RecipeEstimate(name, profile, whole, cost.phases, cost.step_seconds, cost.seconds, fits)
 
 
 @dataclass(frozen=True)
@@ -178,6 +214,7 @@ class _Before:
     size_px: int
     channels: int
     latent_size: int
+    latent_shape: tuple[int, int, int]
     plain_bytes: int
     denoise: PassCost
     decode: PassCost
@@ -197,10 +234,10 @@ def images_to_encode(profile: Profile, photos: int) -> int:
     return photos * views + (profile.prior.images if profile.prior.enabled else 0)
 
 
-def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) -> RecipeEstimate:
+def _cost(model: _Model, profile: Profile, photos: int) -> Cost:
     import torch
 
-    from dbcli.diffusion.devices import AUTOCAST
+    from dbcli.diffusion.devices import AUTOCAST, device_name
     from dbcli.diffusion.estimate.cost import measured_speed
     from dbcli.diffusion.images import ENCODE_BATCH
 
@@ -226,10 +263,7 @@ def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) ->
     seconds = step_seconds * train.steps + -(-images // ENCODE_BATCH) * speed.seconds(before.encode)
     seconds += -(-count // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
     seconds += count * speed.seconds(before.decode)
-    peak, rung = max(phases.values()), rung_of(profile)
-    name = rung.name if rung is not None else profile.method
-    fits = (peak + (WORKING_BYTES if is_cpu else 0)) * (1 + SPARE) <= free
-    return RecipeEstimate(name, profile, done.own_bytes + peak, phases, step_seconds, seconds, fits)
+    return Cost(device_name(device), 0, done.own_bytes, phases, step_seconds, seconds, before.latent_shape)
 
 
 # Rungs that differ in their optimiser alone share their steps.
@@ -237,13 +271,15 @@ def _recipe_estimate(model: _Model, profile: Profile, photos: int, free: int) ->
 def _training(model: _Model, recipe: str) -> _Training:
     import torch
 
-    from dbcli.diffusion.devices import resident_bytes
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place, placed
     from dbcli.workflows.models.trainable import make_trainable
 
     profile, device = Profile.model_validate_json(recipe, context=FROZEN), torch.device(model.device)
     base = load_meta_base(model.source, model.revision, **dict(model.choices))
-    # As much as a run has loaded of the program itself; what a fake run needs comes after it.
+    # As much as a run has loaded of the program itself; what a fake run needs comes after it. Optimisers import torch's
+    # compiler at their first step.
+    for library in ("torch._dynamo", *(["peft"] if profile.method == "lora" else [])):
+        import_module(library)
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion.devices import idle_in_training
     from dbcli.diffusion.estimate import footprint
@@ -283,6 +319,7 @@ def _before(model: _Model, resolution: int | None, precision: str, at_once: tupl
             size_px=size,
             channels=int(unet.config.block_out_channels[0]),
             latent_size=size // base.vae_factor,
+            latent_shape=(base.latent_channels, base.vae_factor, base.resolution),
             plain_bytes=plain,
             denoise=footprint.denoising_pass(base, Batch(at_once[0], size, sampling_precision(precision, device))),
             decode=footprint.decoding_pass(base, Batch(1, size)),

@@ -56,6 +56,10 @@ def rungs() -> list[Rung]:
 
 def has_gpu() -> bool:
     """Whether there is memory here beside the machine's own."""
+    from dbcli.diffusion.machine import has_surely_no_gpu
+
+    if has_surely_no_gpu():
+        return False
     import torch
 
     return torch.cuda.is_available()

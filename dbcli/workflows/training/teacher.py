@@ -10,7 +10,7 @@ from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.class_images.teacher_store import TeacherStore
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.settings.project_settings import ProjectSettings, load_settings
 from dbcli.workflows.class_images.generate import ClassImages
 from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.training.data import TrainingData, class_pixels
@@ -122,25 +122,29 @@ def _raise_if_stopped(run: RunContext) -> None:
         )
 
 
-def stored_bytes(layout: Layout, profile: Profile, class_nouns: Collection[str]) -> int | None:
+def stored_bytes(
+    layout: Layout, profile: Profile, class_nouns: Collection[str], shape: tuple[int, int, int] | None = None
+) -> int | None:
     """What the predictions of a run's teacher take on the disk at most; None for a run that stores none.
 
-    The base is asked for its size where it is on this machine, else it is taken to be Stable Diffusion at 512 px.
+    `shape` is the base's as `latent_shape` gives it, if it is known.
     """
-    from dbcli.diffusion.bases.base import latent_shape
-
     train, prior = profile.train, profile.prior
     if prior.source != "teacher" or profile.method != "full" or not prior.enabled:
         return None
-    settings = load_settings(layout)
-    try:
-        channels, factor, resolution = latent_shape(
-            settings.base, settings.revision, prediction_type=settings.prediction_type, vae=settings.vae
-        )
-    except DreamboothError:
-        channels, factor, resolution = USUAL_SHAPE
+    channels, factor, resolution = shape or _latent_shape(load_settings(layout))
     side: int = (profile.images.resolution or resolution) // factor
     rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
     draws = min(rounds, prior.teacher_draws)
     values: int = prior.images * draws * channels * side * side
     return len(set(class_nouns)) * values * 4
+
+
+def _latent_shape(settings: ProjectSettings) -> tuple[int, int, int]:
+    """The base's where it is on this machine, else Stable Diffusion's at 512 px."""
+    from dbcli.diffusion.bases.base import latent_shape
+
+    try:
+        return latent_shape(settings.base, settings.revision, **settings.base_choices)
+    except DreamboothError:
+        return USUAL_SHAPE
