@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,19 +42,32 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained_project(tmp_path_factory.mktemp("imports"), "--method", "full")
 
 
-def imported(project: Path, names: tuple[str, ...], *words: str) -> list[str]:
-    """Those of `names` that a command has imported in the end."""
+def imported(project: Path, names: tuple[str, ...], *words: str) -> tuple[list[str], str]:
+    """Those of `names` that a command has imported in the end, and what it printed."""
     code = ENDS.format(names=names)
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=project, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("IMPORTED")]
-    return line.split()[1:]
+    return line.split()[1:], done.stdout
 
 
 @pytest.mark.parametrize(
     "words", [("generate", "-n", "1", "a {dog}"), ("tokens", "check", "zxq")], ids=["generate", "tokens check"]
 )
 def test_drawing_imports_nothing_that_it_does_not_use(trained: Path, words: tuple[str, ...]) -> None:
-    assert imported(trained, ("diffusers", "transformers", *NOT_TO_DRAW), *words) == ["diffusers", "transformers"]
+    found, _ = imported(trained, ("diffusers", "transformers", *NOT_TO_DRAW), *words)
+    assert found == ["diffusers", "transformers"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_dry_run_whose_recipe_is_known_imports_no_torch(trained: Path, method: str) -> None:
+    words = ("train", "--dry-run", "--subject", "dog", "--method", method, "--json")
+    _, first = imported(trained, (), *words)
+    found, second = imported(trained, ("torch", "numpy", "diffusers", "transformers", "httpx", "requests"), *words)
+    assert found == []
+    documents = [json.loads(text) for text in (first, second)]
+    for document in documents:
+        assert document["outlook"].pop("free_bytes") > 0
+    assert documents[0] == documents[1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from dbcli import __version__
 from dbcli.errors import Collision, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_class_noun, check_identifier
@@ -234,7 +237,7 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
 
     with listening() as stop:
         base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))
-        images = _class_images(base, noun)
+        images = _class_images(layout, base, noun)
         stop.raise_if_stopped("Stopped before any word was measured.")
         looks = itertools.count(1)
         with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(LEVELS)) as stage:
@@ -249,13 +252,19 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
     return [Proposal(one.word, tokens_of(one.word), one.text, one.picture) for one in found]
 
 
-def _class_images(base: Base, noun: str) -> Posterior:
-    """A few pictures of the class by the base itself, encoded."""
-    from dbcli.diffusion.images import encode
+def _class_images(layout: Layout, base: Base, noun: str) -> Posterior:
+    """A few pictures of the class by the base itself, encoded; kept for the next word."""
+    from dbcli.diffusion.images import encode, keep_posterior, kept_posterior
     from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 
     size = base.resolution
     how = SamplingSettings("dpm++", 12, 3.0, 0.0, size, size, CLASS_IMAGES)
     orders = [SampleRequest(f"a photo of a {noun}", seed) for seed in range(CLASS_IMAGES)]
-    pixels = [picture.clamp(-1, 1) for _, picture in sample_images(base, orders, how)]
-    return encode(base.vae, pixels, batch_size=CLASS_IMAGES)
+    facts = [__version__, base.hash, str(base.unet.device), repr(how), repr(orders)]
+    kept = layout.measuring_dir / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"
+    found = kept_posterior(kept)
+    if found is None:
+        pixels = [picture.clamp(-1, 1) for _, picture in sample_images(base, orders, how)]
+        found = encode(base.vae, pixels, batch_size=CLASS_IMAGES)
+        keep_posterior(kept, found)
+    return found
