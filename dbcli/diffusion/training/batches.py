@@ -12,13 +12,15 @@ class SentenceData:
     """One sentence that a subject is taught with, as indices into the run's prompt and posterior lists.
 
     photo_prompts[i] is the sentence as photo i has it, captioned_prompts[i] as it goes on with the photo's caption.
-    class_images may be empty (no prior); they share class_prompt, the sentence without the identifier.
+    class_images may be empty (no prior); they share class_prompt, the sentence without the identifier, and, where a
+    teacher says what it sees in them without any, empty_prompt.
     """
 
     photo_prompts: Sequence[int]
     captioned_prompts: Sequence[int]
     class_images: Sequence[int] = ()
     class_prompt: int | None = None
+    empty_prompt: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class BatchSampler:
     """Photos and class images step by step: subjects in turn, each shuffled anew in every epoch of its own.
 
     Each photo row has one of its subject's sentences, all of them equally often, and in the share `caption_share` of
-    rows the photo's caption behind it; the class row beside it has the same sentence.
+    rows the photo's caption behind it; the class row beside it has the same sentence, or in the share `empty_share` of
+    rows the empty prompt.
 
     The last `rehearsed` subjects were learnt earlier: of all photo rows they get the share `rehearsal_share` in [0, 1),
     spread evenly, and the others the rest.
@@ -57,6 +60,7 @@ class BatchSampler:
         rehearsed: int = 0,
         rehearsal_share: float = 0.0,
         caption_share: float = 1.0,
+        empty_share: float = 0.0,
     ) -> None:
         if not subjects or any(not subject.photos or not subject.sentences for subject in subjects):
             raise ValueError("every subject needs at least one photo and one sentence")
@@ -67,7 +71,7 @@ class BatchSampler:
         self.seed = seed
         self.taught = len(subjects) - rehearsed
         self.rehearsal_share = rehearsal_share if rehearsed else 0.0
-        self.caption_share = caption_share
+        self.caption_share, self.empty_share = caption_share, empty_share
         self._orders: dict[tuple[str, int, int], list[int]] = {}
 
     def subject_of(self, row: int) -> tuple[int, int]:
@@ -123,7 +127,10 @@ class BatchSampler:
             if count and sentence.class_prompt is not None:
                 purpose = f"class {place}" if place else "class"
                 image = sentence.class_images[self._shuffled(purpose, number, turn, count)]
-                rows.append(Row(image, sentence.class_prompt, turn // count))
+                prompt = sentence.class_prompt
+                if sentence.empty_prompt is not None and self._is_chosen("empty", number, ordinal, self.empty_share):
+                    prompt = sentence.empty_prompt
+                rows.append(Row(image, prompt, turn // count))
         return rows
 
     def _sentence(self, subject: int, ordinal: int) -> int:
@@ -131,7 +138,11 @@ class BatchSampler:
         return self._shuffled("sentence", subject, ordinal, len(self.subjects[subject].sentences))
 
     def _captioned(self, subject: int, ordinal: int) -> bool:
-        return seed_for(self.seed, "caption", ordinal, subject) < self.caption_share * SEED_RANGE
+        return self._is_chosen("caption", subject, ordinal, self.caption_share)
+
+    def _is_chosen(self, purpose: str, subject: int, ordinal: int, share: float) -> bool:
+        """Whether a subject's row `ordinal` is of the share in [0, 1] of rows that a purpose is given."""
+        return seed_for(self.seed, purpose, ordinal, subject) < share * SEED_RANGE
 
     def _shuffled(self, purpose: str, subject: int, ordinal: int, count: int) -> int:
         """Which of `count` images or sentences comes at an ordinal: every one once an epoch."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dbcli.project.settings.profile_settings import Profile, TrainSettings
+    from dbcli.project.settings.profile_settings import PriorSettings, Profile, TrainSettings
 
 
 def contradictions(profile: Profile) -> list[str]:
@@ -75,6 +75,7 @@ def cautions(profile: Profile) -> list[str]:
         *_of_rates(profile.train),
         *_of_warmup(profile.train),
         *_of_schedule(profile.train),
+        *_of_prior(profile.prior),
         *_of_previews(profile),
         *_of_adapter(profile),
     ]
@@ -91,6 +92,11 @@ def _of_rates(train: TrainSettings) -> Iterator[str]:
     for name, rate in rates.items():
         if rate is not None and not train.text_encoder:
             yield f"train.{name}_learning_rate is {rate:g}, but train.text_encoder is off: it is not trained."
+
+
+def _of_prior(prior: PriorSettings) -> Iterator[str]:
+    if prior.empty_share and prior.source != "teacher":
+        yield f"prior.empty_share is {prior.empty_share:g}; it is for prior.source=teacher, not {prior.source}."
 
 
 def _of_warmup(train: TrainSettings) -> Iterator[str]:

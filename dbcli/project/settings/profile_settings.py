@@ -138,6 +138,13 @@ class PriorSettings(Section):
     teacher_draws: Positive = Field(
         default=16, le=10_000, description="stored predictions per class image, for a teacher in full fine-tuning"
     )
+    empty_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="with source=teacher: in which share of class rows the empty prompt is taught instead of the "
+        "class's; guidance leads away from what the base draws there, so it should stay as it was",
+    )
     weight: float = Field(default=1.0, ge=0, description="lambda in the paper's equation (1)")
     images: Positive = Field(
         default=100, le=1_000_000, description="class images in all, shared among the sentences they are drawn under"

@@ -29,6 +29,7 @@ def batch_sampler(run: RunContext, data: TrainingData) -> BatchSampler:
         rehearsed=sum(one.rehearsed for one in run.record.subjects),
         rehearsal_share=train.rehearsal_share,
         caption_share=run.profile.images.caption_share,
+        empty_share=run.profile.prior.empty_share,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Interrupted
 from dbcli.project.prompts.identifiers import render_with
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import verify_photos
@@ -72,7 +73,8 @@ def encode_data(run: RunContext, base: Base, class_images: Sequence[Sequence[Cla
         sentences = read.sentences(subject, shown)
         for place, own in enumerate(of_class):
             files, prompt = [read.class_image(one) for one in own.files], read.prompt(own.prompt)
-            sentences[place] = replace(sentences[place], class_images=files, class_prompt=prompt)
+            empty = read.prompt("") if teaches_empty_prompt(run.profile) else None
+            sentences[place] = replace(sentences[place], class_images=files, class_prompt=prompt, empty_prompt=empty)
         subjects.append(SubjectData([one.views for one in shown], sentences))
     with run.progress.stage("Encoding images", len(read.pixels)) as stage:
 
@@ -88,6 +90,11 @@ def encode_data(run: RunContext, base: Base, class_images: Sequence[Sequence[Cla
         note = f"masks of {read.masked} of {photos} photos; outside them the loss weight is {background:g}"
         run.progress.note(note)
     return TrainingData(images, read.prompts, subjects, loss_weights(read.masks, images, background))
+
+
+def teaches_empty_prompt(profile: Profile) -> bool:
+    """Whether class rows are taught with the empty prompt, too: only a teacher knows what is right there."""
+    return profile.prior.enabled and profile.prior.source == "teacher" and profile.prior.empty_share > 0
 
 
 def loss_weights(masks: Mapping[int, torch.Tensor], images: Posterior, background: float) -> torch.Tensor | None:

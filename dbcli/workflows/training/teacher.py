@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import ProjectSettings, load_settings
 from dbcli.workflows.class_images.generate import ClassImages
 from dbcli.workflows.run_context import RunContext
-from dbcli.workflows.training.data import TrainingData, class_pixels
+from dbcli.workflows.training.data import TrainingData, class_pixels, teaches_empty_prompt
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -48,18 +49,21 @@ def teacher_of(
     # A folder of own photos is one set under every sentence, and the base says something else of it under each.
     sets: dict[tuple[str, str], ClassImages] = {}
     draws: dict[tuple[str, str], int] = {}
+    prompts = [""] if teaches_empty_prompt(run.profile) else []
     for of_sentences, counts in zip(class_images, epochs, strict=True):
         for images, count in zip(of_sentences, counts, strict=False):
-            key = images.key, images.prompt
-            sets[key], draws[key] = images, max(count, draws.get(key, 1))
+            for prompt in (images.prompt, *prompts):
+                key = images.key, prompt
+                sets[key], draws[key] = replace(images, prompt=prompt), max(count, draws.get(key, 1))
     stored = {
         key: stored_predictions(run, base, images, min(draws[key], prior.teacher_draws)) for key, images in sets.items()
     }
     places: dict[tuple[int, int], tuple[Stored, int]] = {}
     for subject, of_sentences in zip(data.subjects, class_images, strict=True):
         for sentence, own in zip(subject.sentences, of_sentences, strict=False):
-            predictions, prompt = stored[own.key, own.prompt], data.prompts.index(own.prompt)
-            places |= {(image, prompt): (predictions, index) for index, image in enumerate(sentence.class_images)}
+            for prompt in (own.prompt, *prompts):
+                predictions, number = stored[own.key, prompt], data.prompts.index(prompt)
+                places |= {(image, number): (predictions, index) for index, image in enumerate(sentence.class_images)}
     return StoredTeacher(places, base.process)
 
 
@@ -92,7 +96,9 @@ def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: Cla
     pixels = [class_pixels(file, run.resolution(base)) for file in images.files]
     posterior = encode(base.vae, pixels, on_batch=lambda count: _raise_if_stopped(run))
     prompt = embed_prompts(base, [images.prompt])
-    with run.progress.stage(f"Teacher predictions: {images.prompt}", len(missing) * len(pixels)) as stage:
+    with run.progress.stage(
+        f"Teacher predictions: {images.prompt or 'no prompt'}", len(missing) * len(pixels)
+    ) as stage:
 
         def on_batch(count: int) -> None:
             stage.advance(count)
@@ -137,7 +143,7 @@ def stored_bytes(
     rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
     draws = min(rounds, prior.teacher_draws)
     values: int = prior.images * draws * channels * side * side
-    return len(set(class_nouns)) * values * 4
+    return len(set(class_nouns)) * values * 4 * (2 if teaches_empty_prompt(profile) else 1)
 
 
 def _latent_shape(settings: ProjectSettings) -> tuple[int, int, int]:

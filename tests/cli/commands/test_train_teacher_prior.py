@@ -29,6 +29,9 @@ TEACHER = [
 ]
 
 
+EMPTY = "--set=prior.empty_share=0.5"
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained_project(tmp_path_factory.mktemp("teacher"))
@@ -73,6 +76,24 @@ def test_predictions_are_stored_once_and_take_what_was_said(run: Run, project: P
     assert sum(one["size_bytes"] for one in listed) > said
 
 
+def test_the_teacher_is_asked_with_the_empty_prompt_too(run: Run, project: Path) -> None:
+    own = [*TEACHER, EMPTY]
+    said = run("train", *own, "--dry-run").document["teacher_bytes"]
+    done = run("train", *own)
+    assert done.code == 0, done.err
+    assert "Teacher predictions: no prompt" in done.err
+    stored = draws(project)
+    assert len(stored) == 8
+    assert said == sum(load_file(project / file)["predictions"].nbytes for file in stored) == 2 * 2 * 2 * 4 * 8 * 8 * 4
+    # The same images and noise, and another answer.
+    sets = {Path(file).parents[2] for file in stored}
+    for one in sets:
+        first = [load_file(project / file)["predictions"] for file in stored if Path(file).parents[2] == one]
+        assert not torch.equal(first[0], first[2])
+    assert run("train", *TEACHER).code == 0
+    assert not same(weights(project, "0002-dog"), weights(project, "0003-dog"))
+
+
 @pytest.mark.parametrize("broken", ["byte", "file", "manifest"])
 def test_a_damaged_draw_is_made_anew_and_the_others_are_kept(run: Run, project: Path, broken: str) -> None:
     assert run("train", *TEACHER).code == 0
@@ -92,7 +113,7 @@ def test_a_damaged_draw_is_made_anew_and_the_others_are_kept(run: Run, project: 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_run_with_a_teacher_resumes_bit_for_bit(run: Run, project: Path, method: str) -> None:
-    assert run("train", *TEACHER, "--method", method, "--set=train.text_encoder=true").code == 0
+    assert run("train", *TEACHER, "--method", method, "--set=train.text_encoder=true", EMPTY).code == 0
     assert bool(draws(project)) == (method == "full")
     whole, folder = weights(project, "0002-dog"), project / "runs" / "0002-dog"
     shutil.rmtree(folder / "weights")

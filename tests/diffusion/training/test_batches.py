@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,21 @@ def test_captions_come_in_their_share_of_the_rows_and_are_the_photo_s_own(share:
     captioned = [row for row in rows if row.prompt not in (0, 3)]
     assert fewest <= len(captioned) <= most
     assert {(row.image, row.prompt) for row in captioned} <= {(0, 1), (1, 2), (0, 4), (1, 5)}
+
+
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.25, 75, 125)])
+def test_the_empty_prompt_takes_its_share_of_the_class_rows_and_changes_no_image(
+    share: float, fewest: int, most: int
+) -> None:
+    (sentence,) = CAT.sentences
+    cat = replace(CAT, sentences=[replace(sentence, empty_prompt=9)])
+    plan = BatchSampler([cat], batch_size=2, seed=0, empty_share=share)
+    without = BatchSampler([CAT], batch_size=2, seed=0)
+    rows, usual = ([row for step in range(200) for row in one.prior_rows(step)] for one in (plan, without))
+    assert fewest <= sum(row.prompt == 9 for row in rows) <= most
+    assert {row.prompt for row in rows} <= {4, 9}
+    assert [replace(row, prompt=4) for row in rows] == usual
+    assert [plan.subject_rows(step) for step in range(9)] == [without.subject_rows(step) for step in range(9)]
 
 
 def test_sentences_and_captions_of_a_step_do_not_depend_on_the_batch_or_the_steps_before() -> None:

@@ -10,7 +10,10 @@ FOR_GOOD = {
     "method",
     *("train.text_encoder", "train.ema", "train.min_snr_gamma", "train.offset_noise", "train.rehearsal_share"),
     "train.seed",
-    *(f"prior.{key}" for key in ("enabled", "source", "teacher_draws", "weight", "images", "template", "steps")),
+    *(
+        f"prior.{key}"
+        for key in ("enabled", "source", "teacher_draws", "empty_share", "weight", "images", "template", "steps")
+    ),
     *(f"prior.{key}" for key in ("guidance", "sampler", "timesteps", "seed", "precision", "folder")),
     *(f"lora.{key}" for key in ("rank", "alpha", "targets", "text_targets", "dropout", "dora")),
     *("inversion.vectors", "inversion.initializer"),

@@ -30,6 +30,8 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         ({"method": "lora", "train.text_encoder": False, "lora.text_targets": ["q_proj"]}, ["lora.text_targets"]),
         ({"method": "lora", "lora.text_targets": ["q_proj"], "train.text_encoder": True}, []),
         ({"method": "full", "lora.targets": ["to_q"]}, ["lora.targets is given, but the method is full"]),
+        ({"prior.empty_share": 0.25}, ["prior.empty_share is 0.25; it is for prior.source=teacher, not images"]),
+        ({"prior.empty_share": 0.25, "prior.source": "teacher"}, []),
         ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
         ({"train.preview_every": 900}, ["train.preview_every is 900, but the run has 800 steps"]),
         ({"train.warmup_steps": 799}, []),
