@@ -7,7 +7,7 @@ from pathlib import Path
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
-from dbcli.project.runs.run_store import RunRecord, damaged_runs, list_runs
+from dbcli.project.runs.run_store import RunRecord, read_runs
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import UNFINISHED
 from dbcli.project.subjects.subject_record import Subject
@@ -57,7 +57,7 @@ def where_one_stands(folder: Path | None) -> ProjectStatus:
             raise
         return ProjectStatus(None, [Step("try it all on the embedded base, in minutes", "dreambooth demo"), BEGIN])
     settings = load_settings(layout)
-    subjects, runs = list_subjects(layout), list_runs(layout)
+    subjects, (runs, damaged) = list_subjects(layout), read_runs(layout)
     newest = next((run for run in reversed(runs) if run.state == "finished"), None)
     images, suites = 0, []
     if newest is not None:
@@ -79,7 +79,7 @@ def where_one_stands(folder: Path | None) -> ProjectStatus:
         None if newest is None else newest.name,
         images,
         suites,
-        damaged_subjects(layout) + damaged_runs(layout),
+        damaged_subjects(layout) + damaged,
     )
 
 

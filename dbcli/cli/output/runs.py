@@ -48,11 +48,12 @@ COLUMNS = (
 
 def show_runs(screen: Screen, runs: Sequence[RunOverview], damaged: Sequence[str]) -> None:
     """All runs, a line each: what was learnt, how, what sets it apart from the others, and how well it scored."""
-    documents = [
-        one.record.to_plain() | {"differs": one.differs, "scores": one.scores and _scores_document(one.scores)}
-        for one in runs
-    ]
-    screen.document({"runs": documents, "damaged": list(damaged)})
+    if screen.as_json:
+        documents = [
+            one.record.to_plain() | {"differs": one.differs, "scores": one.scores and _scores_document(one.scores)}
+            for one in runs
+        ]
+        screen.document({"runs": documents, "damaged": list(damaged)})
     measured = [one.scores for one in runs if one.scores is not None]
     with_suite = len({one.protocol for one in measured}) > 1
     twins = {one.judges for one in measured if len({two.judged_by for two in measured if two.judges == one.judges}) > 1}

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dbcli.cli.terminal.bars import Bar, Bars
-from dbcli.cli.terminal.tables import Cell, Column, lay_out, set_out, unpadded
+from dbcli.cli.terminal.tables import Cell, Column, lay_out, plain_lines, set_out, unpadded
 from dbcli.hints import elsewhere, for_project
 
 # What a terminal would obey instead of show: control characters but tab and line end, marks that turn the writing
@@ -115,9 +115,12 @@ class Screen:
         layout = lay_out(wanted, cells, self.out.width)
         if title:
             self.out.print(Text(visible(title), style="bold"), soft_wrap=not self.out.is_terminal)
-        lines = self.out.render_lines(set_out(wanted, cells, layout), pad=False)
+        plain = plain_lines(cells, wanted, layout) if layout.total <= self.out.width else None
+        lines = self.out.render_lines(set_out(wanted, cells if plain is None else [], layout), pad=False)
         for line in unpadded(lines):
             self.out.print(line)
+        if plain:
+            self.out.print(Text("\n".join(plain)), no_wrap=True, crop=False)
         if layout.left_out:
             text = f"No room for {', '.join(layout.left_out)}: a wider terminal or --json shows all."
             self.out.print(Text(text, style="dim"), soft_wrap=False)

@@ -168,15 +168,19 @@ def save_run(layout: Layout, record: RunRecord) -> None:
     write_json(layout.run_file(record.name), record.to_plain())
 
 
-def list_runs(layout: Layout) -> list[RunRecord]:
-    """Return all runs whose record can be read, oldest first; see `damaged_runs` for the rest."""
-    return [one for name in _folders(layout) if isinstance(one := _try_load(layout, name), RunRecord)]
+def read_runs(layout: Layout) -> tuple[list[RunRecord], list[str]]:
+    """Return all runs whose record can be read, oldest first, and a line for each whose record is damaged.
 
-
-def damaged_runs(layout: Layout) -> list[str]:
-    """Return one line per run folder whose record is damaged; folders without a record are not counted."""
+    Folders without a record are not counted.
+    """
     results = [_try_load(layout, name) for name in _folders(layout)]
-    return [result for result in results if isinstance(result, str)]
+    records = [result for result in results if isinstance(result, RunRecord)]
+    return records, [result for result in results if isinstance(result, str)]
+
+
+def list_runs(layout: Layout) -> list[RunRecord]:
+    """Return all runs whose record can be read, oldest first; see `read_runs` for the rest."""
+    return read_runs(layout)[0]
 
 
 def newest_run(layout: Layout, states: Collection[str] = ("finished",)) -> RunRecord:

@@ -18,10 +18,10 @@ def names_of(layout: Layout, name: str) -> frozenset[str]:
     return next((one.names for one in list_subjects(layout) if name in one.names), frozenset({name}))
 
 
-def known_names(layout: Layout) -> list[str]:
-    """The subjects of the project, and those that runs alone remember."""
+def known_names(layout: Layout, runs: Sequence[RunRecord] | None = None) -> list[str]:
+    """The subjects of the project, and those that runs alone remember; `runs` are all runs, where they are read."""
     here = list_subjects(layout)
-    learnt = [subject.name for run in list_runs(layout) for subject in run.subjects]
+    learnt = [subject.name for run in (list_runs(layout) if runs is None else runs) for subject in run.subjects]
     former = {name for one in here for name in one.formerly}
     return list(dict.fromkeys([*(one.name for one in here), *(name for name in learnt if name not in former)]))
 

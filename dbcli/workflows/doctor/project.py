@@ -9,7 +9,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.files.manifests import first_fault
 from dbcli.project.runs.checkpoints import newest_checkpoint
-from dbcli.project.runs.run_store import RunRecord, damaged_runs, list_runs
+from dbcli.project.runs.run_store import RunRecord, list_runs, read_runs
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_store import damaged_subjects, list_subjects, verify_photos
 from dbcli.workflows.doctor.check import Check, Look, checks_of, fault, good, note
@@ -94,7 +94,7 @@ def _recipe(layout: Layout) -> Iterator[Check]:
 
 
 def _runs(layout: Layout) -> Iterator[Check]:
-    for line in damaged_runs(layout):
+    for line in read_runs(layout)[1]:
         yield fault("run", line, "dreambooth runs rm RUN, or restore its run.json")
     for record in list_runs(layout):
         yield _run(layout, record)

@@ -11,6 +11,7 @@ from dbcli.project.prompts.identifiers import render_with, subject_fields
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.subjects.known_runs import known_names, listed, names_of, runs_knowing
 from dbcli.project.subjects.renaming import in_words_of
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.progress import Progress
 
@@ -63,11 +64,16 @@ def rendered(layout: Layout, record: RunRecord | None, prompts: Sequence[str]) -
     return [render_with(text, words) for text in texts]
 
 
-def check_subjects(layout: Layout, names: Sequence[str], prompts: Sequence[str]) -> None:
-    """Raises PromptError for a name in braces that neither the project nor any run knows."""
-    known = known_names(layout)
+def check_subjects(
+    layout: Layout, names: Sequence[str], prompts: Sequence[str], runs: Sequence[RunRecord] | None = None
+) -> None:
+    """Raises PromptError for a name in braces that neither the project nor any of its runs knows."""
+    here = {name for subject in list_subjects(layout) for name in subject.names} if names else set()
     for name in names:
-        if name in known or any(name in names_of(layout, one) for one in known):
+        if name in here:
+            continue
+        known = known_names(layout, runs)
+        if name in known:
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         listing = ", ".join(f"{{{one}}}" for one in known) or "none yet"

@@ -43,12 +43,14 @@ def require_weights(record: RunRecord) -> None:
 
 
 def _newest(layout: Layout, prompts: Sequence[str]) -> RunRecord:
-    finished = newest_first(run for run in list_runs(layout) if run.state in FINISHED)
+    runs = list_runs(layout)
+    finished = newest_first(run for run in runs if run.state in FINISHED)
     if not finished:
         return newest_run(layout)  # which says that there is none
     named = subject_fields(prompts)
-    check_subjects(layout, named, prompts)
-    fitting = [run for run in finished if all(learnt(run, names_of(layout, name)) for name in named)]
+    check_subjects(layout, named, prompts, runs)
+    called_before = [names_of(layout, name) for name in named]
+    fitting = [run for run in finished if all(learnt(run, names) for names in called_before)]
     if not fitting:
         raise _none_knows(layout, named, prompts)
     learnt_words = [(one.identifier, one.name) for run in finished for one in run.subjects]

@@ -67,6 +67,9 @@ def _add(found: list[list[str]], places: Sequence[int], words: Sequence[str]) ->
 def _add_settings(found: list[list[str]], places: Sequence[int], tables: Sequence[dict[str, Any]]) -> None:
     keys = dict.fromkeys([*ALWAYS_TOLD, *(key for table in tables for key in table if key != "name")])
     for key in keys:
+        first = tables[0].get(key)
+        if all(type(one := table.get(key)) is type(first) and one == first for table in tables):
+            continue
         values = [shown(table[key]) if table.get(key) is not None else "none" for table in tables]
         counts = Counter(values)
         (usual, most), *others = counts.most_common()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dbcli.errors import Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import checkpoint_steps
-from dbcli.project.runs.run_store import RunRecord, damaged_runs, find_run, list_runs, newest_run, remove_run
+from dbcli.project.runs.run_store import RunRecord, find_run, list_runs, newest_run, read_runs, remove_run
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
 from dbcli.project.runs.score_files import bleeding as bleeding
 from dbcli.project.subjects.known_runs import FINISHED, UNFINISHED, run_meant
@@ -15,7 +15,7 @@ from dbcli.workflows.runs.differences import distinguishing
 
 def all_runs(layout: Layout) -> tuple[list[RunRecord], list[str]]:
     """Every run whose record can be read, oldest first, and a line for each that is damaged."""
-    return list_runs(layout), damaged_runs(layout)
+    return read_runs(layout)
 
 
 @dataclass(frozen=True)

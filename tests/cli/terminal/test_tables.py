@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dbcli.cli.terminal.tables import Column, lay_out, set_out
+from dbcli.cli.terminal.tables import Column, lay_out, plain_lines, set_out
 
 # Natural widths 8, 12, 6, 5 with two spaces between: 37 in all.
 COLUMNS = [Column("run"), Column("differs", wraps=True, least=7), Column("score", drop=1), Column("made", drop=2)]
@@ -57,3 +57,28 @@ def test_a_column_without_a_value_is_not_shown_and_not_missed() -> None:
 
 def test_wide_characters_count_as_two() -> None:
     assert lay_out([Column("name")], [["子犬"]], 80).widths == (4,)
+
+
+RIGHT = [Column("run"), Column("differs", wraps=True, least=7), Column("score", right=True), Column("made", drop=2)]
+
+
+@pytest.mark.parametrize("width", [17, 24, 31, 32, 37, 90])
+@pytest.mark.parametrize(
+    "rows", [ROWS, [["0001-dog", "北京 猫", "1", ""], ["0002", "é ü", "10.25", "now"]], [["a", "", "", ""]]]
+)
+@pytest.mark.parametrize("columns", [COLUMNS, RIGHT])
+def test_plain_lines_are_what_rich_prints_or_are_left_to_it(
+    columns: list[Column], rows: list[list[str]], width: int
+) -> None:
+    layout = lay_out(columns, rows, width)
+    plain = plain_lines(rows, columns, layout)
+    if layout.total <= width and plain is not None:
+        assert printed(columns, rows, width)[1:] == plain
+    else:
+        assert width < 37
+
+
+@pytest.mark.parametrize("cell", ["two\nlines", "a\ttab"])
+def test_a_cell_that_is_more_than_one_line_of_text_is_left_to_rich(cell: str) -> None:
+    rows = [["0001-dog", cell, "1", "now"]]
+    assert plain_lines(rows, COLUMNS, lay_out(COLUMNS, rows, 90)) is None

@@ -17,12 +17,12 @@ from dbcli.project.runs.run_store import (
     RunSubject,
     append_event,
     create_run,
-    damaged_runs,
     find_run,
     list_runs,
     load_run,
     newest_run,
     read_events,
+    read_runs,
     remove_run,
     save_run,
 )
@@ -152,7 +152,7 @@ def test_a_damaged_record_is_named_and_the_rest_goes_on(layout: Layout, text: st
     with pytest.raises(DataError, match=r"run\.json|0001-dog"):
         load_run(layout, "0001-dog")
     assert [one.number for one in list_runs(layout)] == [2]
-    assert len(damaged_runs(layout)) == 1
+    assert len(read_runs(layout)[1]) == 1
 
 
 def test_a_copied_record_is_not_taken_for_the_run(layout: Layout) -> None:
