@@ -142,8 +142,8 @@ def _unet(entries: Mapping[str, Entry], config: Mapping[str, Any], pooled: int) 
     for name, tensor in tensors.items():
         if ".attn2.to_k." in name or ".attn2.to_v." in name:
             tensors[name] = torch.cat([-tensor, tensor / 2, tensor / 2], dim=1)
-    told, inner = TIME_IDS * TIME_WIDTH + pooled, 4 * config["block_out_channels"][0]
-    tensors["add_embedding.linear_1.weight"] = _scattered(inner, told)
+    added, inner = TIME_IDS * TIME_WIDTH + pooled, 4 * config["block_out_channels"][0]
+    tensors["add_embedding.linear_1.weight"] = _scattered(inner, added)
     tensors["add_embedding.linear_2.weight"] = torch.zeros(inner, inner)
     for layer in ("linear_1", "linear_2"):
         tensors[f"add_embedding.{layer}.bias"] = torch.zeros(inner)

@@ -130,10 +130,10 @@ def fitted_configs(weights: WeightFile, version: str, *, with_vae: bool = True) 
     context = f"{names.UNET_PREFIX}input_blocks.{place}.1.transformer_blocks.0.attn2.to_k.weight"
     unet["cross_attention_dim"] = _size(weights, context, 1)
     if unet.get("addition_embed_type") is not None:
-        told = _size(weights, f"{names.UNET_PREFIX}label_emb.0.0.weight", 1)
+        added = _size(weights, f"{names.UNET_PREFIX}label_emb.0.0.weight", 1)
         pooled = _size(weights, f"{SECOND_PREFIX}text_projection", 1)
-        unet["projection_class_embeddings_input_dim"] = told
-        unet["addition_time_embed_dim"] = max(1, (told - pooled) // 6)
+        unet["projection_class_embeddings_input_dim"] = added
+        unet["addition_time_embed_dim"] = max(1, (added - pooled) // 6)
         configs["text_encoder_2"]["projection_dim"] = pooled
     if version != "sd-v1":
         unet["attention_head_dim"] = [max(1, width // 64) for width in unet["block_out_channels"]]

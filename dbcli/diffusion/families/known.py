@@ -17,8 +17,8 @@ def family_of_file(names: Collection[str]) -> Family:
 
 def family_of_export(pipeline: str, architecture: str) -> Family:
     """That of a model of diffusers' class `pipeline`, or of a file that ModelSpec calls `architecture`."""
-    told = (one for one in FAMILIES if pipeline == one.pipeline or architecture.startswith(one.tag))
-    return next(told, FAMILIES[-1])
+    matching = (one for one in FAMILIES if pipeline == one.pipeline or architecture.startswith(one.tag))
+    return next(matching, FAMILIES[-1])
 
 
 def family_of_folder(unet: Config) -> Family:

@@ -63,10 +63,18 @@ def test_nothing_in_a_pickle_runs(tmp_path: Path, content: Any, monkeypatch: pyt
     assert not (tmp_path / "it-ran").exists()
 
 
+def test_an_embedding_for_two_text_encoders_is_one_word_with_vectors_for_both(tmp_path: Path) -> None:
+    save_file({"clip_l": torch.ones(2, 768), "clip_g": torch.full((2, 1280), 2.0)}, tmp_path / "a.safetensors")
+    (word,) = read_embeddings(tmp_path / "a.safetensors")
+    assert (word.word, word.vectors.shape, float(word.vectors.mean())) == ("a", (2, 768), 1.0)
+    assert {name: (tuple(one.shape), float(one.mean())) for name, one in word.more.items()} == {
+        "text_encoder_2": ((2, 1280), 2.0)
+    }
+
+
 @pytest.mark.parametrize(
     ("file", "content", "kind", "words"),
     [
-        ("a.safetensors", {"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}, UnsupportedFile, "XL"),
         ("a.safetensors", {"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, UnsupportedFile, "LoRA"),
         ("a.safetensors", {"model.diffusion_model.out.2.bias": torch.ones(4)}, UnsupportedFile, "a model"),
         ("a.safetensors", {}, BaseMissing, "no vectors"),
