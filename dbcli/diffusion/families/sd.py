@@ -40,10 +40,17 @@ TEXT_SETTINGS = (
 def text_encoder(config: Config) -> nn.Module:
     """CLIP's text tower without its projection."""
     with lean_imports():
-        from transformers.models.clip.configuration_clip import CLIPTextConfig
         from transformers.models.clip.modeling_clip import CLIPTextModel
 
-    return CLIPTextModel(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
+    return CLIPTextModel(text_config(config))
+
+
+def text_config(config: Config) -> Any:
+    """A CLIP text tower's configuration, of the settings that are only about its shape and tokens."""
+    with lean_imports():
+        from transformers.models.clip.configuration_clip import CLIPTextConfig
+
+    return CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config})
 
 
 def unet(config: Config) -> nn.Module:

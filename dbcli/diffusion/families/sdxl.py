@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from dbcli.diffusion.families import sd
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Config, Configs, Family, Ids, Networks, Original, Part, Size
 from dbcli.diffusion.families.process import Diffusion
-from dbcli.diffusion.families.sd import TEXT_SETTINGS, text_encoder, unet, vae
+from dbcli.diffusion.families.sd import text_config, text_encoder, unet, vae
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.file_kinds import SDXL as TITLE
 from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS, OF_TRANSFORMERS
@@ -30,10 +31,9 @@ END_OF_TEXT, UNTOLD_END = 49407, 2
 def projected_text_encoder(config: Config) -> nn.Module:
     """CLIP's text tower with the projection of its pooled state."""
     with lean_imports():
-        from transformers.models.clip.configuration_clip import CLIPTextConfig
         from transformers.models.clip.modeling_clip import CLIPTextModelWithProjection
 
-    return CLIPTextModelWithProjection(CLIPTextConfig(**{key: config[key] for key in TEXT_SETTINGS if key in config}))
+    return CLIPTextModelWithProjection(text_config(config))
 
 
 def encode(encoders: Networks, ids: Ids, skipped: int) -> Conditioning:
@@ -71,11 +71,9 @@ def denoise(network: Any, latents: torch.Tensor, levels: Any, conditioning: Cond
 
 
 def original(part: str, name: str, configs: Configs) -> Original:
-    """As Stability AI wrote it: the first text encoder is CLIP's, the second OpenCLIP's."""
-    if part == "unet":
-        return Original(names.unet_name(name, configs["unet"]))
-    if part == "vae":
-        return Original(names.vae_name(name, configs["vae"]))
+    """As Stability AI wrote it: the first text encoder is CLIP's, the second OpenCLIP's, the rest as in version 1."""
+    if part not in ENCODERS:
+        return sd.original(part, name, configs)
     if part == "text_encoder":
         return Original(FIRST_PREFIX + name)
     if name == "text_projection.weight":

@@ -224,13 +224,14 @@ class _Before:
 def images_to_encode(profile: Profile, photos: int) -> int:
     """How many images a run encodes, where every photo has a mask: each view of each photo, and the class images.
 
-    Photos without a mask have no cut-outs.
+    Photos without a mask, or whose masks are not used, have no cut-outs.
     """
     from dbcli.diffusion.images import RANDOM_CROPS
 
     images = profile.images
     squares = RANDOM_CROPS if images.crop == "random" else 1
-    views = squares * (1 + images.cutouts) * (2 if images.flip else 1)
+    cutouts = images.cutouts if images.mask_loss < 1 else 0
+    views = squares * (1 + cutouts) * (2 if images.flip else 1)
     return photos * views + (profile.prior.images if profile.prior.enabled else 0)
 
 

@@ -14,6 +14,7 @@ from dbcli.workflows.memory.estimate import images_to_encode
         ({"crop": "center"}, 5),
         ({"crop": "random"}, 5 * 8),
         ({"crop": "subject", "cutouts": 2}, 5 * 3),
+        ({"crop": "subject", "cutouts": 2, "mask_loss": 1}, 5),
         ({"crop": "random", "cutouts": 1, "flip": True}, 5 * 8 * 2 * 2),
     ],
 )
