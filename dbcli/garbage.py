@@ -4,7 +4,7 @@ import gc
 
 USUAL = gc.get_threshold()
 # Of new objects between two looks. Importing torch makes some hundred thousand that stay.
-WHILE_IMPORTING = 100_000
+WHILE_IMPORTING = 500_000
 
 
 def collect_rarely() -> None:

@@ -1,6 +1,5 @@
 """Photos and class images as tensors: cropped without squashing, encoded once by the autoencoder."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dbcli.diffusion.files.model_files import open_weights
-from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.noise import generator_for
-from dbcli.errors import DreamboothError, PhotoError
+from dbcli.errors import PhotoError
 
 # A random crop is drawn this often for every photo before training, so that latents can still be computed once.
 RANDOM_CROPS = 8
@@ -193,21 +190,6 @@ def encode(
         if on_batch is not None:
             on_batch(len(batch))
     return Posterior(torch.cat(means), torch.cat(deviations))
-
-
-def keep_posterior(path: Path, posterior: Posterior) -> None:
-    """Writes a posterior for `kept_posterior`; a cache that cannot be written is no fault."""
-    with contextlib.suppress(OSError):
-        save_tensors(path, {"mean": posterior.mean, "deviation": posterior.deviation}, {})
-
-
-def kept_posterior(path: Path) -> Posterior | None:
-    """What `keep_posterior` wrote, bit for bit; None where nothing is kept or the file is damaged."""
-    try:
-        weights = open_weights(path)
-        return Posterior(weights.read("mean"), weights.read("deviation"))
-    except (OSError, KeyError, DreamboothError):
-        return None
 
 
 @torch.no_grad()

@@ -40,16 +40,40 @@ class Strength:
         return (self.text + self.picture) / 2
 
 
+@dataclass(frozen=True)
+class ClassSide:
+    """What every word beside a class noun is compared with: class images, and the predictions for the noun alone.
+
+    `plain` is d(x_t, "a c"), `[levels, N, C, h, w]`; `moved` the mean |d(x_t, "a c") - d(x_t, "")|^2 of each level.
+    """
+
+    images: Posterior
+    plain: torch.Tensor
+    moved: torch.Tensor
+
+
+@torch.no_grad()
+def class_side(base: Base, class_noun: str, class_images: Posterior) -> ClassSide:
+    """The side of a comparison that is the same for all words beside a class noun."""
+    conditioning = encode_ids(base, ids_of(base, ["", f"a {class_noun}"]))
+    plain, moved = [], []
+    for number in LEVELS:
+        empty, noun = (_predicted(base, class_images, number, conditioning.rows([row])) for row in (0, 1))
+        plain.append(noun.cpu())
+        moved.append(_distance(empty, noun))
+    return ClassSide(class_images, torch.stack(plain), torch.tensor(moved, dtype=torch.float64))
+
+
 @torch.no_grad()
 def prior_strengths(
     base: Base,
     words: Sequence[str],
     class_noun: str,
-    class_images: Posterior,
+    side: ClassSide,
     *,
     on_word: Callable[[int], None] = lambda count: None,
 ) -> list[Strength]:
-    """The strength of every word, in the order given."""
+    """The strength of every word, in the order given; `side` is that of the class noun."""
     prompts = ["", f"a {class_noun}", *[f"a {word} {class_noun}" for word in words]]
     ids = ids_of(base, prompts)
     starts = range(0, len(prompts), 64)
@@ -58,25 +82,23 @@ def prior_strengths(
     first = next(iter(ids))
     ends = _at_end(conditioning.states, ids[first], int(base.tokenizers[first].eos_token_id))
     text = (ends[2:] - ends[1]).norm(dim=1) / (ends[1] - ends[0]).norm()
-    squared = torch.zeros(len(prompts), dtype=torch.float64)
-    process, device = base.process, base.unet.device
-    for number in LEVELS:
-        rows = list(range(len(class_images)))
-        noise = normal_rows(class_images.mean.shape[1:], SEED, "prior strength", number, rows)
-        levels = process.level_at(number / 1000).expand(len(rows))
-        noisy = process.noised(class_images.mean, noise, levels).to(device)
-        there = levels.to(device)
-
-        def predicted(row: int, noisy: torch.Tensor = noisy, levels: torch.Tensor = there) -> torch.Tensor:
-            return base.denoiser(noisy, levels, conditioning.rows([row]).expand(len(noisy)).to(device))
-
-        plain = predicted(1)
-        squared[0] += _distance(predicted(0), plain)
-        for row in range(2, len(prompts)):
-            squared[row] += _distance(predicted(row), plain)
+    squared = torch.zeros(len(words), dtype=torch.float64)
+    for number, plain in zip(LEVELS, side.plain, strict=True):
+        for row in range(len(words)):
+            found = _predicted(base, side.images, number, conditioning.rows([row + 2]))
+            squared[row] += _distance(found, plain.to(found.device))
             on_word(1)
-    picture = (squared[2:] / squared[0]).sqrt()
+    picture = (squared / side.moved.sum()).sqrt()
     return [Strength(word, float(one), float(other)) for word, one, other in zip(words, text, picture, strict=True)]
+
+
+def _predicted(base: Base, images: Posterior, number: int, prompt: Conditioning) -> torch.Tensor:
+    """What is predicted of all class images at a level with one prompt, with the same noise for every prompt."""
+    rows, process, device = list(range(len(images))), base.process, base.unet.device
+    noise = normal_rows(images.mean.shape[1:], SEED, "prior strength", number, rows)
+    levels = process.level_at(number / 1000).expand(len(rows))
+    noisy = process.noised(images.mean, noise, levels).to(device)
+    return base.denoiser(noisy, levels.to(device), prompt.expand(len(rows)).to(device))
 
 
 def _at_end(states: torch.Tensor, ids: torch.Tensor, end_token: int) -> torch.Tensor:

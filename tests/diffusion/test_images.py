@@ -13,8 +13,6 @@ from dbcli.diffusion.images import (
     Posterior,
     crop_box,
     crop_boxes,
-    keep_posterior,
-    kept_posterior,
     photo_variants,
     to_image,
     to_tensor,
@@ -99,15 +97,3 @@ def test_a_subject_as_large_as_the_photo_is_cropped_to_the_largest_square(tmp_pa
 
 def test_without_a_mask_the_crop_around_the_subject_is_the_centre() -> None:
     assert crop_boxes("subject", 200, 100, seed=0, number=0) == [(50, 0, 150, 100)]
-
-
-def test_a_kept_posterior_is_the_same_bit_for_bit(tmp_path: Path) -> None:
-    posterior = Posterior(torch.randn(2, 4, 3, 3), torch.rand(2, 4, 3, 3))
-    file = tmp_path / "cache" / "one.safetensors"
-    assert kept_posterior(file) is None
-    keep_posterior(file, posterior)
-    found = kept_posterior(file)
-    assert found is not None
-    assert torch.equal(found.mean, posterior.mean) and torch.equal(found.deviation, posterior.deviation)
-    file.write_bytes(file.read_bytes()[:40])
-    assert kept_posterior(file) is None

@@ -110,7 +110,7 @@ class Layout:
     base_files_file = _ProjectPath(".cache/base-files.json")
     # What rare words were measured to mean to the base.
     word_strengths = _ProjectPath(".cache/word-strengths.json")
-    # Images of a class by the base itself, as latents, beside which words are measured.
+    # Images of a class by the base itself, and its predictions, beside which words are measured.
     measuring_dir = _ProjectPath(".cache/measuring")
     # The prompts typed in `generate --interactive`.
     prompt_history = _ProjectPath(".cache/prompts.history")

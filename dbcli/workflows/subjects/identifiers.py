@@ -28,8 +28,7 @@ from dbcli.workflows.subjects.proposed_words import free_words, proposed_words
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.images import Posterior
-    from dbcli.diffusion.word_strength import Strength
+    from dbcli.diffusion.word_strength import ClassSide, Strength
 
 # Words measured before the best are shown: more would take longer than a minute on two cores.
 CANDIDATES = 50
@@ -237,7 +236,7 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
 
     with listening() as stop:
         base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))
-        images = _class_images(layout, base, noun)
+        side = _class_side(layout, base, noun)
         stop.raise_if_stopped("Stopped before any word was measured.")
         looks = itertools.count(1)
         with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(LEVELS)) as stage:
@@ -248,23 +247,28 @@ def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progres
                 if next(looks) > len(words) * (len(LEVELS) - 1):
                     stage.complete()
 
-            found: list[Strength] = prior_strengths(base, words, noun, images, on_word=on_word)
+            found: list[Strength] = prior_strengths(base, words, noun, side, on_word=on_word)
     return [Proposal(one.word, tokens_of(one.word), one.text, one.picture) for one in found]
 
 
-def _class_images(layout: Layout, base: Base, noun: str) -> Posterior:
-    """A few pictures of the class by the base itself, encoded; kept for the next word."""
-    from dbcli.diffusion.images import encode, keep_posterior, kept_posterior
+def _class_side(layout: Layout, base: Base, noun: str) -> ClassSide:
+    """A few pictures of the class by the base itself, and what it predicts of them; kept for the next word."""
+    from dbcli.diffusion.files.kept_tensors import keep_tensors, kept_tensors
+    from dbcli.diffusion.images import Posterior, encode
     from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
+    from dbcli.diffusion.word_strength import ClassSide, class_side
 
     size = base.resolution
     how = SamplingSettings("dpm++", 12, 3.0, 0.0, size, size, CLASS_IMAGES)
     orders = [SampleRequest(f"a photo of a {noun}", seed) for seed in range(CLASS_IMAGES)]
     facts = [__version__, base.hash, str(base.unet.device), repr(how), repr(orders)]
-    kept = layout.measuring_dir / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"
-    found = kept_posterior(kept)
-    if found is None:
-        pixels = [picture.clamp(-1, 1) for _, picture in sample_images(base, orders, how)]
-        found = encode(base.vae, pixels, batch_size=CLASS_IMAGES)
-        keep_posterior(kept, found)
+    file = layout.measuring_dir / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"
+    kept = kept_tensors(file, ("mean", "deviation", "plain", "moved"))
+    if kept is not None:
+        mean, deviation, plain, moved = kept
+        return ClassSide(Posterior(mean, deviation), plain, moved)
+    pixels = [picture.clamp(-1, 1) for _, picture in sample_images(base, orders, how)]
+    found = class_side(base, noun, encode(base.vae, pixels, batch_size=CLASS_IMAGES))
+    tensors = {"mean": found.images.mean, "deviation": found.images.deviation}
+    keep_tensors(file, {**tensors, "plain": found.plain, "moved": found.moved})
     return found
