@@ -145,6 +145,9 @@ def cases(root: Path, before: Path | None, few: int, many: int) -> list[Case]:
     ]
     if before is not None:
         theirs = {"PYTHONPATH": str(before), **caches}
+        told = subprocess.run([*PROGRAM, "--version"], cwd=project, env={**os.environ, **theirs}, capture_output=True)
+        if not told.stdout:
+            raise SystemExit(f"{before} has no program that is started as {' '.join(PROGRAM)}: take a newer checkout.")
         found.append(
             Case("tokens check, beside an older checkout", ours(check), Side(ours(check).words, project, theirs), 0.5)
         )
