@@ -19,8 +19,7 @@ from dbcli.diffusion.bases.unsupported import check_folder, check_settings, samp
 from dbcli.diffusion.families.family import Denoiser, Family
 from dbcli.diffusion.families.process import Process
 from dbcli.diffusion.files.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
-from dbcli.diffusion.schedulers.prediction import checked_prediction, settle
-from dbcli.diffusion.schedulers.samplers import has_zero_snr
+from dbcli.diffusion.schedulers.prediction import checked_prediction
 from dbcli.errors import BaseMissing, UsageError
 from dbcli.hints import nearest, quoted
 
@@ -80,7 +79,7 @@ class Base:
     @property
     def process(self) -> Process:
         """How noise is added and taken away."""
-        return self.family.process(self.scheduler_config)
+        return self.family.process.of(self.scheduler_config)
 
     @property
     def denoiser(self) -> Denoiser:
@@ -260,8 +259,8 @@ def parts_of(
         parts = lifted(parts) if reference.name == "tiny-xl" and reference.kind == "embedded" else parts
     if vae is not None:
         with_vae(parts, Path(vae).expanduser())
-    settle(parts.configs["scheduler"], prediction_type, parts.source)
-    check_settings(parts.configs, parts.source)
+    parts.family.process.settle(parts.configs["scheduler"], prediction_type, parts.source)
+    check_settings(parts.configs, parts.family, parts.source)
     return parts
 
 
@@ -287,7 +286,7 @@ def judge_base(
             for name, part in family.parts.items():
                 if vae is None or part.kind != "vae":
                     require_part(folder, f"{name}/config.json")
-            check_settings(configs_of(folder, family), reference.source)
+            check_settings(configs_of(folder, family), family, reference.source)
             return []
     parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     match_all(empty_networks(parts), parts)
@@ -308,10 +307,9 @@ def joined(reference: BaseReference, parts: Parts, networks: Mapping[str, nn.Mod
     max_tokens = min(*lengths, *(int(config.max_position_embeddings) for config in text_configs))
     zero_negative = family.zero_negative(parts.configs.get("index", {}))
     facts = {
-        "prediction_type": prediction_type,
+        **family.process.of(scheduler).facts,
         "latent_scale": float(vae_config.scaling_factor),
         "max_tokens": max_tokens,
-        **({"zero_snr": True} if has_zero_snr(scheduler) else {}),
         **({"zero_negative": True} if zero_negative else {}),
     }
     return Base(

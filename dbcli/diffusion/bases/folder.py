@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.diffusion.bases.assembly import IGNORED_NAME, Entry, Parts, quiet_libraries
-from dbcli.diffusion.bases.unsupported import ONLY, check_folder
+from dbcli.diffusion.bases.unsupported import check_folder
 from dbcli.diffusion.families.family import Family
 from dbcli.diffusion.families.known import family_of_folder
 from dbcli.diffusion.families.sd import SD
@@ -18,6 +18,7 @@ from dbcli.diffusion.files.weight_choice import Stems, chosen_weights, files_of
 from dbcli.diffusion.files.weight_file import how_to_get_again, require_float
 from dbcli.diffusion.lean_imports import lean_imports
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
+from dbcli.hints import ONLY_BASES
 
 # diffusers renamed the layers of the autoencoder's attention in 2023; older repositories keep the old names.
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -135,7 +136,7 @@ def _instead_of(folder: Path) -> str:
 def _check_class(config: dict[str, Any], component: str, wanted: str, folder: Path) -> None:
     found = config.get("_class_name") or (config.get("architectures") or [wanted])[0]
     if found != wanted:
-        raise UnsupportedFile(f"{folder} has a {component} of the class {found}, not {wanted}.", hint=ONLY)
+        raise UnsupportedFile(f"{folder} has a {component} of the class {found}, not {wanted}.", hint=ONLY_BASES)
 
 
 def weight_files(folder: Path, component: str, stems: Stems) -> tuple[list[Path], list[str]]:

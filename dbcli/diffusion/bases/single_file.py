@@ -18,7 +18,7 @@ import torch
 
 from dbcli.diffusion.bases.assembly import Entry, Parts, check_config, empty_network
 from dbcli.diffusion.bases.folder import embedded_folder, read_tokenizer
-from dbcli.diffusion.bases.unsupported import ONLY, check_channels, check_single_file
+from dbcli.diffusion.bases.unsupported import check_channels, check_single_file
 from dbcli.diffusion.families.family import Family, Original
 from dbcli.diffusion.families.known import family_of_file
 from dbcli.diffusion.families.sdxl import FIRST_PREFIX, SECOND_PREFIX
@@ -27,6 +27,7 @@ from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.schedulers.prediction import EPSILON, ZERO_SNR_MARK, Said, V, said_by
 from dbcli.errors import BaseMissing, UnsafeFile
+from dbcli.hints import ONLY_BASES
 
 METADATA_KEY = "dreambooth.configs"
 V2_BASE_GLOBAL_STEP = "875000"  # what 512-base-ema.ckpt (Stable Diffusion 2.0 base, epsilon) says of itself
@@ -158,7 +159,7 @@ def _fit_text(text: dict[str, Any], weights: WeightFile, original: Callable[[str
 
 def _size(weights: WeightFile, name: str, axis: int) -> int:
     if name not in set(weights.names()):
-        raise BaseMissing(f"{weights.path} lacks {name}.", hint=ONLY)
+        raise BaseMissing(f"{weights.path} lacks {name}.", hint=ONLY_BASES)
     shape = weights.shape(name)
     if len(shape) <= axis:
         raise UnsafeFile(f"{weights.path}: {name} has the shape {list(shape)}.")

@@ -1,18 +1,19 @@
 """Kinds of models and settings that no base here has, told from headers and configurations and refused by name."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dbcli.diffusion.families.family import Family
 from dbcli.diffusion.files.file_kinds import SD, SDXL, FileKind, kind_of
 from dbcli.diffusion.files.model_files import read_json
 from dbcli.diffusion.files.original_names import UNET_PREFIX, VAE_PREFIX
 from dbcli.diffusion.files.weight_file import WeightFile
+from dbcli.diffusion.schedulers.checks import is_number
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
+from dbcli.hints import ONLY_BASES
 
-ONLY = "Only text-to-image models of Stable Diffusion 1.x, 2.x and XL can be a base."
 # What files can be a base of, and where those of XL have their text encoders.
 SUPPORTED = (SD, SDXL)
 CONDITIONERS = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
@@ -71,22 +72,14 @@ _TASKS = (
     ("AltDiffusion", "an AltDiffusion model"),
 )
 
-TRAIN_TIMESTEPS = 1000
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 USUAL_SAMPLE_SIZE = 64
-# Schedulers by the start of their class, and what a UNet under them predicts instead of noise or v.
-_OTHER_PREDICTIONS = (
-    ("FlowMatch", "a flow-matching model"),
-    ("EDM", "an EDM model"),
-    ("CosineDPM", "an EDM model"),
-)
 
 
 def check_channels(taken: int, given: int, where: str) -> None:
     """Raises UnsupportedFile for a UNet that takes more channels than it gives."""
     if taken != given:
         what = CHANNELS.get(taken, "made for editing")
-        raise UnsupportedFile(f"{where} takes {taken} input channels, not {given}: {what}.", hint=ONLY)
+        raise UnsupportedFile(f"{where} takes {taken} input channels, not {given}: {what}.", hint=ONLY_BASES)
 
 
 def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: bool) -> None:
@@ -106,7 +99,7 @@ def check_single_file(weights: WeightFile, stored: WeightFile, *, needs_vae: boo
         )
     family = _family_of(kind, names)
     if family:
-        raise UnsupportedFile(f"{path} is {family}.", hint=ONLY)
+        raise UnsupportedFile(f"{path} is {family}.", hint=ONLY_BASES)
     if f"{UNET_PREFIX}input_blocks.0.0.weight" not in names:
         raise _without_unet(stored, kind)
     lacking = []
@@ -148,7 +141,7 @@ def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseM
         )
     other = next((what for mark, what in _OTHERS if any(mark.search(name) for name in stored.names())), None)
     if other is not None:
-        return UnsupportedFile(f"{path} is {other}, not a base model.", hint=ONLY)
+        return UnsupportedFile(f"{path} is {other}, not a base model.", hint=ONLY_BASES)
     if kind.kind in ("unet", "checkpoint"):
         what = "a UNet alone" if kind.kind == "unet" else "not a complete checkpoint"
         return BaseMissing(
@@ -156,8 +149,8 @@ def _without_unet(stored: WeightFile, kind: FileKind) -> UnsupportedFile | BaseM
             hint="Give the complete checkpoint, or the diffusers folder that the file belongs to.",
         )
     if kind.kind == "unknown":
-        return UnsupportedFile(f"{path} is not a Stable Diffusion checkpoint in the original layout.", hint=ONLY)
-    return UnsupportedFile(f"{path} is {kind.title}, not a base model.", hint=ONLY)
+        return UnsupportedFile(f"{path} is not a Stable Diffusion checkpoint in the original layout.", hint=ONLY_BASES)
+    return UnsupportedFile(f"{path} is {kind.title}, not a base model.", hint=ONLY_BASES)
 
 
 def check_folder(folder: Path) -> None:
@@ -179,7 +172,7 @@ def _check_class(folder: Path, file: str, otherwise: Callable[[str], str | None]
         family = next((family for start, family in _FAMILIES if found.startswith(start)), None)
         what = f"a {family} model" if family else otherwise(found)
         if what is not None:
-            raise UnsupportedFile(f"{folder} is {what} ({found}).", hint=ONLY)
+            raise UnsupportedFile(f"{folder} is {what} ({found}).", hint=ONLY_BASES)
 
 
 def _task_of(pipeline: str) -> str | None:
@@ -191,23 +184,24 @@ def check_unet_config(config: Mapping[str, Any], where: str) -> None:
     added = config.get("addition_embed_type")
     # The refiner alone reads the larger of the two text encoders and nothing else.
     if added == "text_time" and config.get("cross_attention_dim") == REFINER_WIDTH:
-        raise UnsupportedFile(f"{where} is the refiner of {SDXL} (cross_attention_dim {REFINER_WIDTH}).", hint=ONLY)
+        what = f"the refiner of {SDXL} (cross_attention_dim {REFINER_WIDTH})"
+        raise UnsupportedFile(f"{where} is {what}.", hint=ONLY_BASES)
     if added not in (None, "text_time"):
-        raise UnsupportedFile(f"{where} has a UNet with addition_embed_type {added}.", hint=ONLY)
+        raise UnsupportedFile(f"{where} has a UNet with addition_embed_type {added}.", hint=ONLY_BASES)
     for key, what in _UNET_SETTINGS:
         if config.get(key) is not None:
-            raise UnsupportedFile(f"{where} has {what} ({key} {config[key]}).", hint=ONLY)
+            raise UnsupportedFile(f"{where} has {what} ({key} {config[key]}).", hint=ONLY_BASES)
     taken, given = config.get("in_channels", 4), config.get("out_channels", 4)
     if isinstance(taken, int) and isinstance(given, int):
         check_channels(taken, given, where)
 
 
-def check_settings(configs: Mapping[str, Mapping[str, Any]], where: str) -> None:
+def check_settings(configs: Mapping[str, Mapping[str, Any]], family: Family, where: str) -> None:
     """Raises UnsupportedFile for another kind of model, UnsafeFile for a setting that means nothing.
 
-    `configs` are those of the scheduler, the VAE and the UNet; what is left out is as usual.
+    `configs` are those of the scheduler, the VAE and the denoiser; what is left out is as usual.
     """
-    _check_scheduler(configs.get("scheduler", {}), where)
+    family.process.check(configs.get("scheduler", {}), where)
     check_scale(configs.get("vae", {}), f"{where} (vae)")
     sample_size(configs.get("unet", {}), where)
 
@@ -215,7 +209,7 @@ def check_settings(configs: Mapping[str, Mapping[str, Any]], where: str) -> None
 def check_scale(vae: Mapping[str, Any], where: str) -> None:
     """Raises UnsafeFile for a VAE whose latents are scaled by nothing that is a number."""
     scale = vae.get("scaling_factor", 0.18215)
-    if not _is_number(scale) or not scale > 0:
+    if not is_number(scale) or not scale > 0:
         raise UnsafeFile(f"{where}: scaling_factor is {scale!r}, not a number above 0.")
 
 
@@ -228,35 +222,3 @@ def sample_size(unet: Mapping[str, Any], where: str = "unet/config.json") -> int
     if any(side != sides[0] for side in sides) or type(sides[0]) is not int or sides[0] < 1:
         raise UnsafeFile(f"{where} (unet): sample_size is {found!r}, not a whole number above 0.")
     return sides[0]
-
-
-def _check_scheduler(config: Mapping[str, Any], where: str) -> None:
-    name = str(config.get("_class_name") or "")
-    what = next((what for start, what in _OTHER_PREDICTIONS if name.startswith(start)), None)
-    if what is not None:
-        raise UnsupportedFile(f"{where} is {what} ({name}).", hint=ONLY)
-    steps = config.get("num_train_timesteps", TRAIN_TIMESTEPS)
-    if steps != TRAIN_TIMESTEPS:
-        raise UnsupportedFile(
-            f"{where} (scheduler): num_train_timesteps is {steps!r}, not {TRAIN_TIMESTEPS}.", hint=ONLY
-        )
-    schedule = config.get("beta_schedule", "linear")
-    if schedule not in BETA_SCHEDULES:
-        raise UnsupportedFile(
-            f"{where} (scheduler): beta_schedule is {schedule!r}, none of {', '.join(BETA_SCHEDULES)}.", hint=ONLY
-        )
-    betas = config.get("trained_betas")
-    are_betas = isinstance(betas, list) and len(betas) == TRAIN_TIMESTEPS and all(map(_is_beta, betas))
-    if betas is not None and not are_betas:
-        raise UnsafeFile(f"{where} (scheduler): trained_betas are not {TRAIN_TIMESTEPS} numbers between 0 and 1.")
-    for key in ("beta_start", "beta_end"):
-        if key in config and not _is_beta(config[key]):
-            raise UnsafeFile(f"{where} (scheduler): {key} is {config[key]!r}, not a number between 0 and 1.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_beta(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= 1

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.families.conditioning import Conditioning
-from dbcli.diffusion.families.process import Process
+from dbcli.diffusion.families.process import Diffusion, Flow
 from dbcli.diffusion.files.weight_choice import Stems
 from dbcli.diffusion.lean_imports import without_peft
 
@@ -58,11 +58,11 @@ class Family:
 
     `title` is what files are called that are for it (`file_kinds`), `tag` what the hub calls it. The state that prompts
     are conditioned with is the `usual_state`th from the last. `tables` are the names of a word's tensors in embedding
-    files where there are several, by text encoder. `process` reads a scheduler's settings. `encode` turns the token
-    numbers of prompts into their conditioning; its last argument is how many of the last layers are skipped. `denoise`
-    calls the denoiser on noisy latents at their levels and gives what the process says it should predict. `patch` is
-    how many latents wide the denoiser's smallest unit is, `latent_scale` is what its VAEs' latents are multiplied by,
-    and `vae_in_fp32` whether they overflow in half precision.
+    files where there are several, by text encoder. `process` is made of a scheduler's settings. `encode` turns the
+    token numbers of prompts into their conditioning; its last argument is how many of the last layers are skipped.
+    `denoise` calls the denoiser on noisy latents at their levels and gives what the process says it should predict.
+    `patch` is how many latents wide the denoiser's smallest unit is, `latent_scale` is what its VAEs' latents are
+    multiplied by, and `vae_in_fp32` whether they overflow in half precision.
 
     `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
     what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
@@ -79,7 +79,7 @@ class Family:
     usual_state: int
     tables: Mapping[str, str]
     parts: Mapping[str, Part]
-    process: Callable[[Config], Process]
+    process: type[Diffusion] | type[Flow]
     encode: Callable[[Networks, Ids, int], Conditioning]
     denoise: Denoise
     original: Callable[[str, str, Configs], Original]

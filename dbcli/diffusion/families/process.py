@@ -1,7 +1,8 @@
 """How noise is added and taken away: the level of a row, the row at that level, its target, its weight, the samplers.
 
-Notation: clean latents x0 `[B, C, H, W]`, noise e of the same shape. A level is what the denoiser is told of the noise:
-a whole timestep t of an alpha table a `[T]`, with x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e.
+Notation: clean latents x0 `[B, C, H, W]`, noise e of the same shape. A level is what the denoiser is told of the noise.
+In diffusion it is a whole timestep t of an alpha table a `[T]`, with x_t = sqrt(a_t) x0 + sqrt(1 - a_t) e; in flow
+matching it is the share s of noise in [0, 1], with x_s = (1 - s) x0 + s e.
 """
 
 from __future__ import annotations
@@ -13,23 +14,33 @@ from typing import Any, Protocol
 import torch
 
 from dbcli.diffusion.noise import generator_for
-from dbcli.diffusion.schedulers.prediction import EPSILON, V
+from dbcli.diffusion.schedulers.checks import check_diffusion, check_flow
+from dbcli.diffusion.schedulers.prediction import EPSILON, FLOW, V, settle, settle_flow
 from dbcli.diffusion.schedulers.samplers import (
+    FLOW_SAMPLERS,
     NOISIEST,
+    PUBLISHED,
     SAMPLERS,
     alphas_of,
+    check_flow_sampler,
     has_zero_snr,
+    make_flow_scheduler,
     make_sampler,
     visited,
 )
+from dbcli.diffusion.schedulers.steps import DiffusionSteps, FlowSteps, Sampler
 
 
 class Process(Protocol):
     """What training and sampling need of a noise process, in one convention for every family."""
 
     @property
-    def ends_in_noise(self) -> bool:
-        """Whether nothing of an image is left at the last level."""
+    def rescales_guidance(self) -> bool:
+        """Whether guidance has to be rescaled, as nothing else bounds what is predicted from pure noise."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What of it decides which images weights make, as plain values; part of a base's hash."""
 
     def to(self, device: torch.device) -> Process:
         """The same on a device."""
@@ -52,8 +63,20 @@ class Process(Protocol):
     def samplers(self) -> Sequence[str]:
         """The names of the samplers that fit."""
 
-    def sampler(self, name: str, timesteps: str = NOISIEST) -> Any:
-        """A sampler of diffusers; see `make_sampler`."""
+    def sampler(
+        self,
+        name: str,
+        steps: int,
+        timesteps: str,
+        *,
+        device: Any,
+        generators: list[torch.Generator],
+        eta: float = 0.0,
+    ) -> Sampler:
+        """A sampler set to a number of steps; `generators`, one an image, and `eta` are for those that add noise.
+
+        For `timesteps` see `make_sampler`. Raises ConfigError naming the samplers there are.
+        """
 
     def visited(self, sampler: str, steps: int, wanted: str) -> str:
         """Which list of timesteps an image is sampled on; see `samplers.visited`."""
@@ -80,9 +103,24 @@ class Diffusion:
         """The process that a base's scheduler settings describe."""
         return cls(alphas_of(scheduler), scheduler.get("prediction_type") or EPSILON, scheduler)
 
+    @staticmethod
+    def settle(scheduler: dict[str, Any], override: str | None, where: str) -> None:
+        """See `prediction.settle`."""
+        settle(scheduler, override, where)
+
+    @staticmethod
+    def check(scheduler: Mapping[str, Any], where: str) -> None:
+        """See `checks.check_diffusion`."""
+        check_diffusion(scheduler, where)
+
     @property
-    def ends_in_noise(self) -> bool:
+    def rescales_guidance(self) -> bool:
         return has_zero_snr(self.scheduler)
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        zero_snr = {"zero_snr": True} if has_zero_snr(self.scheduler) else {}
+        return {"prediction_type": self.prediction, **zero_snr}
 
     def to(self, device: torch.device) -> Diffusion:
         return replace(self, alphas=self.alphas.to(device))
@@ -121,8 +159,17 @@ class Diffusion:
     def samplers(self) -> Sequence[str]:
         return list(SAMPLERS)
 
-    def sampler(self, name: str, timesteps: str = NOISIEST) -> Any:
-        return make_sampler(name, self.scheduler, timesteps)
+    def sampler(
+        self,
+        name: str,
+        steps: int,
+        timesteps: str = NOISIEST,
+        *,
+        device: Any,
+        generators: list[torch.Generator],
+        eta: float = 0.0,
+    ) -> Sampler:
+        return DiffusionSteps(make_sampler(name, self.scheduler, timesteps), steps, device, generators, eta)
 
     def visited(self, sampler: str, steps: int, wanted: str) -> str:
         return visited(sampler, self.scheduler, steps, wanted)
@@ -132,6 +179,98 @@ class Diffusion:
 
     def _spread(self, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         return _per_row((1 - self.alphas).sqrt(), levels, like)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Flow matching on straight lines, of a denoiser that predicts the velocity e - x0 (Liu et al. 2023, equation 1).
+
+    `shift` moves levels towards noise, s = shift u / (1 + (shift - 1) u), of which larger images need more (Esser et
+    al. 2024, equation 23): those of training, where u is uniform, and those of a sampler's steps alike.
+    """
+
+    shift: float = 1.0
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scheduler: Mapping[str, Any]) -> Flow:
+        """The process that a base's scheduler settings describe."""
+        return cls(float(scheduler.get("shift", 1.0)), scheduler)
+
+    @staticmethod
+    def settle(scheduler: dict[str, Any], override: str | None, where: str) -> None:
+        """See `prediction.settle_flow`."""
+        settle_flow(scheduler, override, where)
+
+    @staticmethod
+    def check(scheduler: Mapping[str, Any], where: str) -> None:
+        """See `checks.check_flow`."""
+        check_flow(scheduler, where)
+
+    @property
+    def rescales_guidance(self) -> bool:
+        return False
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"prediction_type": FLOW, "shift": self.shift}
+
+    def to(self, device: torch.device) -> Flow:
+        return self
+
+    def level(self, generator: torch.Generator) -> torch.Tensor:
+        return self.shifted(torch.rand(1, generator=generator))
+
+    def level_at(self, share: float) -> torch.Tensor:
+        return torch.tensor(share, dtype=torch.float32)
+
+    def shifted(self, shares: torch.Tensor) -> torch.Tensor:
+        """Shares in [0, 1] moved towards 1."""
+        return self.shift * shares / (1 + (self.shift - 1) * shares)
+
+    def noised(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """x_s = (1 - s) x0 + s e."""
+        shares = _as_rows(levels, clean)
+        return (1 - shares) * clean + shares * noise
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """The velocity dx_s / ds = e - x0, the same at all levels."""
+        return noise - clean
+
+    def weight(self, levels: torch.Tensor, gamma: float | None) -> torch.Tensor:
+        """Min-SNR weights, with SNR = ((1 - s) / s)^2.
+
+        x0 = x_s - s v, so that an error of x0 is s^2 that of v: it takes min(SNR, gamma) s^2, as diffusion's does.
+        """
+        if gamma is None:
+            return torch.ones(levels.shape[0], device=levels.device)
+        shares = levels.double()
+        return torch.minimum((1 - shares).square(), gamma * shares.square()).float()
+
+    def samplers(self) -> Sequence[str]:
+        return list(FLOW_SAMPLERS)
+
+    def sampler(
+        self,
+        name: str,
+        steps: int,
+        timesteps: str = NOISIEST,
+        *,
+        device: Any,
+        generators: list[torch.Generator],
+        eta: float = 0.0,
+    ) -> Sampler:
+        return FlowSteps(make_flow_scheduler(name, self.shift), steps, device)
+
+    def visited(self, sampler: str, steps: int, wanted: str) -> str:
+        """There is one list of levels: that which the scheduler file means."""
+        check_flow_sampler(sampler)
+        return PUBLISHED
+
+
+def _as_rows(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Numbers `[B]` as `[B, 1, 1, 1]` in the dtype and on the device of `like`."""
+    return values.to(like.device, like.dtype).view(-1, *([1] * (like.ndim - 1)))
 
 
 def _per_row(values: torch.Tensor, levels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

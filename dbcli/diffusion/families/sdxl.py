@@ -131,7 +131,7 @@ SDXL = Family(
         "unet": Part("denoiser", "UNet2DConditionModel", unet, OF_DIFFUSERS, kohya="lora_unet_"),
         "vae": Part("vae", "AutoencoderKL", vae, OF_DIFFUSERS),
     },
-    process=Diffusion.of,
+    process=Diffusion,
     encode=encode,
     denoise=denoise,
     original=original,

@@ -1,6 +1,5 @@
 """From prompts to images: classifier-free guidance with any sampler, many images at a time."""
 
-import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -157,30 +156,29 @@ def _denoise(
     """Latents `[B, C, h, w]` of one batch; guidance is Ho and Salimans 2022, equation 6, in one forward pass."""
     device, dtype = base.unet.device, base.unet.dtype
     process = base.process
-    sampler = process.sampler(settings.sampler, settings.timesteps)
-    sampler.set_timesteps(settings.steps, device=device)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    how = settings.sampler, settings.steps, settings.timesteps
+    sampler = process.sampler(*how, device=device, generators=generators, eta=settings.eta)
     shape = (base.latent_channels, settings.height // base.vae_factor, settings.width // base.vae_factor)
     latents: torch.Tensor = torch.cat([torch.randn(1, *shape, generator=generator) for generator in generators])
-    latents = latents.to(device) * sampler.init_noise_sigma
+    latents = sampler.begin(latents.to(device))
     guided = settings.guidance != 1.0
     conditioning = (Conditioning.cat([negative, positive]) if guided else positive).to(device, dtype)
-    extra = _step_arguments(sampler, generators, settings.eta)
     # Heun calls the UNet twice per step, PNDM once more in all: reported are the steps that were asked for.
-    calls, reported = len(sampler.timesteps), 0
-    for call, timestep in enumerate(sampler.timesteps, 1):
+    calls, reported = len(sampler.levels), 0
+    for call, level in enumerate(sampler.levels, 1):
         if should_stop():
             raise Interrupted("Stopped while generating.")
-        scaled = sampler.scale_model_input(latents, timestep).to(dtype)
+        scaled = sampler.shown(latents, level).to(dtype)
         rows = torch.cat([scaled, scaled]) if guided else scaled
         with autocast(settings.precision, latents.device):
-            output = base.denoiser(rows, timestep, conditioning).float()
+            output = base.denoiser(rows, level, conditioning).float()
         if guided:
             plain, conditioned = output.chunk(2)
             output = plain + settings.guidance * (conditioned - plain)
-            if process.ends_in_noise:
+            if process.rescales_guidance:
                 output = rescaled_guidance(output, conditioned)
-        latents = sampler.step(output, timestep, latents, **extra).prev_sample
+        latents = sampler.after(output, level, latents)
         done = call * settings.steps // calls
         if on_denoise is not None and done > reported:
             on_denoise(len(seeds) * (done - reported))
@@ -227,9 +225,3 @@ def rescaled_guidance(guided: torch.Tensor, conditioned: torch.Tensor) -> torch.
     over = tuple(range(1, guided.ndim))
     scale = conditioned.std(dim=over, keepdim=True) / guided.std(dim=over, keepdim=True)
     return GUIDANCE_RESCALE * guided * scale + (1 - GUIDANCE_RESCALE) * guided
-
-
-def _step_arguments(sampler: Any, generators: list[torch.Generator], eta: float) -> dict[str, Any]:
-    """What this sampler's step takes beside the prediction: eta for DDIM, generators for those that add noise."""
-    accepted = inspect.signature(sampler.step).parameters
-    return {name: value for name, value in {"eta": eta, "generator": generators}.items() if name in accepted}

@@ -1,4 +1,4 @@
-"""What a base's UNet predicts, and whether its noise schedule ends in pure noise, as a file says it of itself."""
+"""What a base's denoiser predicts, and whether its noise schedule ends in pure noise, as a file says it of itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from dbcli.errors import ConfigError, UnsupportedFile
 
 EPSILON, V = "epsilon", "v_prediction"
 PREDICTION_TYPES = (EPSILON, V)
+# What a denoiser of flow matching predicts: the velocity from the image to the noise. Nobody chooses it.
+FLOW = "flow"
 
 # Where programs write it, the first that is there counts: ModelSpec, ComfyUI, then trainers' own keys.
 _KEYS = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type", "ss_prediction_type")
@@ -92,3 +94,13 @@ def settle(scheduler: dict[str, Any], override: str | None, where: str) -> None:
                 hint="init --prediction-type v_prediction; with epsilon, zero terminal SNR is not used",
             )
         scheduler["rescale_betas_zero_snr"] = False
+
+
+def settle_flow(scheduler: dict[str, Any], override: str | None, where: str) -> None:
+    """Writes into a flow-matching scheduler's settings what its base predicts; a choice of it raises ConfigError."""
+    if override is not None:
+        raise ConfigError(
+            f"--prediction-type {override}: {where} is a flow-matching model, which predicts a velocity.",
+            hint="Leave --prediction-type out.",
+        )
+    scheduler["prediction_type"] = FLOW

@@ -25,6 +25,9 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unipc": ("UniPCMultistepScheduler", {}),
 }
 
+# Of flow matching: name -> diffusers class.
+FLOW_SAMPLERS = {"euler": "FlowMatchEulerDiscreteScheduler"}
+
 # Settings of a base's scheduler that mean the same to every sampler; others belong to one class.
 SHARED = (
     "num_train_timesteps",
@@ -79,6 +82,27 @@ def make_sampler(name: str, scheduler_config: Mapping[str, Any], timesteps: str 
     if has_zero_snr(scheduler_config) and "rescale_betas_zero_snr" not in accepted:
         _end_in_noise(sampler, scheduler_config)
     return sampler
+
+
+def make_flow_scheduler(name: str, shift: float) -> Any:
+    """A diffusers scheduler of flow matching. Raises ConfigError naming the samplers there are."""
+    check_flow_sampler(name)
+    with lean_imports():
+        import diffusers
+
+        kind = getattr(diffusers, FLOW_SAMPLERS[name])
+    return kind(num_train_timesteps=1000, shift=shift)
+
+
+def check_flow_sampler(name: str) -> None:
+    """Raises ConfigError for a sampler that flow matching has not."""
+    if name not in FLOW_SAMPLERS:
+        first, *_ = FLOW_SAMPLERS
+        raise ConfigError(
+            f'The sampler "{name}" is one of diffusion; the base is a flow-matching model, which has '
+            f"{', '.join(FLOW_SAMPLERS)}.",
+            hint=f"--sampler {first}; for class images and probes --set prior.sampler={first}, probe.sampler={first}",
+        )
 
 
 def has_zero_snr(scheduler_config: Mapping[str, Any]) -> bool:
