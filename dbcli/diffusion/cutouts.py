@@ -1,4 +1,4 @@
-"""Subjects cut out along their masks and laid on plain colours, so that they are learnt apart from where they stood."""
+"""Subjects cut out along their masks and shown elsewhere, so that they are learnt apart from where they stood."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ def colours_of(seed: int, number: int, count: int) -> list[str]:
     """The names of `count` colours that photo `number` is shown on, each before one comes twice."""
     names = list(COLOURS)
     return [names[permutation_of(len(names), seed, "cutout", number)[place % len(names)]] for place in range(count)]
+
+
+def scenes_of(seed: int, subject: int, place: int, count: int, scenes: Sequence[str]) -> list[str]:
+    """The scenes that a subject's photo at `place` is shown in, at most `count`, none twice.
+
+    They go on from photo to photo, so that a subject meets each scene before it meets one again.
+    """
+    count, order = min(count, len(scenes)), permutation_of(len(scenes), seed, "scene", 0, subject)
+    return [scenes[order[(place * count + one) % len(scenes)]] for one in range(count)]
 
 
 def opacity_variants(

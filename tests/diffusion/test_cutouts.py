@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dbcli.diffusion.cutouts import COLOURS, colours_of, ground, opacity_variants
+from dbcli.diffusion.cutouts import COLOURS, colours_of, ground, opacity_variants, scenes_of
 
 
 def test_every_colour_comes_before_one_comes_twice() -> None:
@@ -45,3 +45,16 @@ def test_a_cutout_is_mirrored_with_its_photo(tmp_path: Path) -> None:
     plain, mirrored = opacity_variants(tmp_path / "mask.png", (20, 20), [(0, 0, 20, 20)], 20, flip=True)
     assert torch.equal(plain.flip(-1), mirrored)
     assert float(plain[0, :, :9].min()) == 1 and float(plain[0, :, 11:].max()) == 0
+
+
+def test_photos_go_on_through_the_scenes_before_one_comes_again() -> None:
+    scenes = [f"in place {number}" for number in range(6)]
+    shown = [one for place in range(3) for one in scenes_of(7, 0, place, 2, scenes)]
+    assert sorted(shown) == scenes
+    assert scenes_of(7, 0, 3, 2, scenes) == scenes_of(7, 0, 0, 2, scenes)
+    assert scenes_of(7, 1, 0, 6, scenes) != scenes_of(7, 0, 0, 6, scenes)
+
+
+def test_no_photo_is_shown_in_a_scene_twice() -> None:
+    assert sorted(scenes_of(0, 0, 1, 9, ["a", "b", "c"])) == ["a", "b", "c"]
+    assert scenes_of(0, 0, 0, 0, ["a", "b"]) == []

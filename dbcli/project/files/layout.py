@@ -112,6 +112,8 @@ class Layout:
     word_strengths = _ProjectPath(".cache/word-strengths.json")
     # Images of a class by the base itself, and its predictions, beside which words are measured.
     measuring_dir = _ProjectPath(".cache/measuring")
+    # Scenes by the base itself, in front of which cut-out subjects are shown.
+    scenes_dir = _ProjectPath(".cache/scenes")
     # The prompts typed in `generate --interactive`.
     prompt_history = _ProjectPath(".cache/prompts.history")
 

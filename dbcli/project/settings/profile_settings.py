@@ -238,6 +238,27 @@ class ImageSettings(Section):
         description="on how many plain colours a photo with a mask is shown, too, its subject cut out; each counts as "
         "one more photo",
     )
+    scene_cutouts: Whole = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="in how many of images.scenes a photo with a mask is shown, too, its subject cut out in front of "
+        "what the base draws there; each counts as one more photo",
+    )
+    scenes: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_as_one)] = Field(
+        default=[
+            "in the snow",
+            "on the beach",
+            "in the jungle",
+            "on a cobblestone street",
+            "with a city in the background",
+            "on a wooden floor",
+        ],
+        min_length=1,
+        max_length=64,
+        description="the scenes of images.scene_cutouts, in turn, as prompts say them; the base draws them as it draws "
+        "class images (prior.sampler, prior.steps, prior.guidance)",
+    )
 
     @model_validator(mode="before")
     @classmethod

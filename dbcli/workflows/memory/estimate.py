@@ -230,9 +230,15 @@ def images_to_encode(profile: Profile, photos: int) -> int:
 
     images = profile.images
     squares = RANDOM_CROPS if images.crop == "random" else 1
-    cutouts = images.cutouts if images.mask_loss < 1 else 0
+    cutouts = images.cutouts + scenes_a_photo(profile) if images.mask_loss < 1 else 0
     views = squares * (1 + cutouts) * (2 if images.flip else 1)
     return photos * views + (profile.prior.images if profile.prior.enabled else 0)
+
+
+def scenes_a_photo(profile: Profile) -> int:
+    """How many scenes a run draws for each photo that has a mask."""
+    images = profile.images
+    return min(images.scene_cutouts, len(images.scenes)) if images.mask_loss < 1 else 0
 
 
 def _cost(model: _Model, profile: Profile, photos: int) -> Cost:
@@ -244,6 +250,7 @@ def _cost(model: _Model, profile: Profile, photos: int) -> Cost:
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
     count = prior.images if prior.enabled and prior.folder is None else 0
+    count += photos * scenes_a_photo(profile)
     images = images_to_encode(profile, photos)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
     done = _training(model, neutral.model_dump_json())

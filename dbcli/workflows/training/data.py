@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from dbcli.project.subjects.subject_store import verify_photos
 from dbcli.prompt_text import with_article
 from dbcli.workflows.class_images.generate import ClassImages
 from dbcli.workflows.run_context import RunContext
+from dbcli.workflows.training.scenes import Scenes
 
 if TYPE_CHECKING:
     import torch
@@ -58,15 +59,18 @@ def instance_prompt(subject: Subject, caption: str | None, template: str, templa
     return text if subject.words.identifier in text.split() else f"{sentence}, {text}"
 
 
-def encode_data(run: RunContext, base: Base, class_images: Sequence[Sequence[ClassImages]]) -> TrainingData:
+def encode_data(
+    run: RunContext, base: Base, class_images: Sequence[Sequence[ClassImages]], scenes: Scenes | None = None
+) -> TrainingData:
     """Reads and encodes every image of a run. class_images[i] are those of its i-th subject, a set a sentence, or none.
 
-    Raises SubjectError where photos have changed since they were added, Interrupted between two batches.
+    `scenes` are what photos' subjects are shown in front of, cut out, beside plain colours. Raises SubjectError where
+    photos have changed since they were added, Interrupted between two batches.
     """
     from dbcli.diffusion.images import encode
     from dbcli.diffusion.training.batches import SubjectData
 
-    read = _Images(run, run.resolution(base), base.vae_factor)
+    read = _Images(run, run.resolution(base), base.vae_factor, scenes or {})
     subjects = []
     for number, (subject, of_class) in enumerate(zip(run.subjects, class_images, strict=True)):
         shown = read.photos(subject, number)
@@ -114,12 +118,18 @@ def loss_weights(masks: Mapping[int, torch.Tensor], images: Posterior, backgroun
 
 @dataclass(frozen=True)
 class _Photo:
-    """A photo, its size (width, height), its mask, and its number among those of all subjects."""
+    """A photo, its size (width, height), its mask, and its subject's and its own place in the run."""
 
     path: Path
     size: tuple[int, int]
     mask: Path | None
-    number: int
+    subject: int
+    place: int
+
+    @property
+    def number(self) -> int:
+        """Its number among the photos of all subjects."""
+        return self.subject * 100_000 + self.place
 
 
 @dataclass(frozen=True)
@@ -141,6 +151,7 @@ class _Images:
     run: RunContext
     resolution: int
     vae_factor: int
+    scenes: Scenes
     pixels: list[torch.Tensor] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     masks: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -154,28 +165,27 @@ class _Images:
         files = zip(verify_photos(layout, subject), subject.photos, masks, strict=True)
         shown, cut_out = [], []
         for place, (path, entry, mask) in enumerate(files):
-            photo = _Photo(path, (entry.width, entry.height), mask, number * 100_000 + place)
+            photo = _Photo(path, (entry.width, entry.height), mask, number, place)
             shown.append(_Shown(self._views(photo), entry.caption))
             if mask is not None:
                 self.masked += 1
                 cut_out += [
-                    _Shown(self._views(photo, one), f"a {{{subject.name}}} on {with_article(one)} background", True)
-                    for one in self._colours(photo)
+                    _Shown(self._views(photo, behind), f"a {{{subject.name}}} {where}", True)
+                    for where, behind in self._grounds(photo)
                 ]
         return shown + cut_out
 
-    def _views(self, photo: _Photo, colour: str | None = None) -> list[int]:
-        """Reads every view of a photo, or of its subject on a colour, with its mask; their indices."""
-        from dbcli.diffusion.cutouts import ground, opacity_variants
+    def _views(self, photo: _Photo, behind: torch.Tensor | None = None) -> list[int]:
+        """Reads every view of a photo, or of its subject in front of an image, with its mask; their indices."""
+        from dbcli.diffusion.cutouts import opacity_variants
         from dbcli.diffusion.images import crop_boxes, mask_variants, photo_variants
 
         images, seed = self.run.profile.images, self.run.profile.train.seed
         # The same for a photo and its mask, so that both are cropped and mirrored alike.
         boxes = crop_boxes(images.crop, *photo.size, seed=seed, number=photo.number, mask=photo.mask)
         views = photo_variants(photo.path, self.resolution, boxes, flip=images.flip)
-        if colour is not None and photo.mask is not None:
+        if behind is not None and photo.mask is not None:
             opacities = opacity_variants(photo.mask, photo.size, boxes, self.resolution, flip=images.flip)
-            behind = ground(self.resolution, colour, seed=seed, number=photo.number)
             views = [view * shown + behind * (1 - shown) for view, shown in zip(views, opacities, strict=True)]
         indices = list(range(len(self.pixels), len(self.pixels) + len(views)))
         if photo.mask is not None:
@@ -185,10 +195,15 @@ class _Images:
         self.pixels.extend(views)
         return indices
 
-    def _colours(self, photo: _Photo) -> list[str]:
-        from dbcli.diffusion.cutouts import colours_of
+    def _grounds(self, photo: _Photo) -> Iterator[tuple[str, torch.Tensor]]:
+        """What a photo's subject is shown in front of, cut out: where that is, as a caption says it, and its pixels."""
+        from dbcli.diffusion.cutouts import colours_of, ground
 
-        return colours_of(self.run.profile.train.seed, photo.number, self.run.profile.images.cutouts)
+        seed = self.run.profile.train.seed
+        for colour in colours_of(seed, photo.number, self.run.profile.images.cutouts):
+            pixels = ground(self.resolution, colour, seed=seed, number=photo.number)
+            yield f"on {with_article(colour)} background", pixels
+        yield from self.scenes.get((photo.subject, photo.place), [])
 
     def sentences(self, subject: Subject, shown: Sequence[_Shown]) -> list[SentenceData]:
         """The sentences of a subject, as they stand for each of its photos with its caption and without."""

@@ -8,7 +8,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import Words, render_for
 from dbcli.project.runs.run_store import RunSubject
-from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profile_settings import ImageSettings, Profile
 from dbcli.project.subjects.photo_notes import caption_places, captions_of
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.prompt_text import cleaned
@@ -67,10 +67,7 @@ def prompts_of_run(
         name, own = subject.name, {subject.name: subject.words}
         for sentence in sentences:
             yield RunPrompt("images.templates", sentence, name, own)
-        for entry, place in zip(subject.photos, caption_places(layout, subject), strict=True):
-            for sentence in sentences if images.caption_share else ():
-                if entry.caption is not None:
-                    yield RunPrompt(place, entry.caption, name, own, subject, sentence, sentences)
+        yield from _captions(layout, subject, images)
         for one in class_sentences(profile.prior, images) if has_prior(profile) else ():
             yield RunPrompt("prior.template", one.template, name, own)
         for template in profile.probe.prompts if profile.probe.judge != "off" else []:
@@ -79,6 +76,18 @@ def prompts_of_run(
         yield RunPrompt("draw.negative", profile.draw.negative, name, everyone)
         if profile.train.preview_every:
             yield RunPrompt("train.preview_prompt", profile.train.preview_prompt or sentences[0], name, everyone)
+
+
+def _captions(layout: Layout, subject: Subject, images: ImageSettings) -> Iterator[RunPrompt]:
+    """What follows the sentences of a subject: its photos' captions, and the scenes it is shown in, cut out."""
+    captions = zip(caption_places(layout, subject), (entry.caption for entry in subject.photos), strict=True)
+    found = [(place, one) for place, one in captions if one is not None and images.caption_share]
+    if images.scene_cutouts:
+        found += [("images.scenes", f"a {{{subject.name}}} {scene}") for scene in images.scenes]
+    sentences = tuple(images.templates)
+    for place, caption in found:
+        for sentence in sentences:
+            yield RunPrompt(place, caption, subject.name, {subject.name: subject.words}, subject, sentence, sentences)
 
 
 def check_training_prompts(

@@ -35,6 +35,7 @@ from dbcli.workflows.training.loop import run_loop
 from dbcli.workflows.training.plan import TrainingPlan, check_plan
 from dbcli.workflows.training.resuming import anew
 from dbcli.workflows.training.run_record import new_run, recorded
+from dbcli.workflows.training.scenes import draw_scenes
 from dbcli.workflows.training.teacher import teacher_of
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def train_once(run: RunContext, rate_scale: float) -> None:
     probing = open_probing(run, base)
     with run.timed("class_images"):
         class_images = run_class_images(run, base)
+        scenes = draw_scenes(run, base)
     with run.timed("encode"):
-        data = encode_data(run, base, class_images)
+        data = encode_data(run, base, class_images, scenes)
         batches = batch_sampler(run, data)
         teacher = teacher_of(run, base, data, batches, class_images)
     stop.raise_if_stopped("Stopped before training began.")

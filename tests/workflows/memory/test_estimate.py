@@ -15,6 +15,9 @@ from dbcli.workflows.memory.estimate import images_to_encode
         ({"crop": "random"}, 5 * 8),
         ({"crop": "subject", "cutouts": 2}, 5 * 3),
         ({"crop": "subject", "cutouts": 2, "mask_loss": 1}, 5),
+        ({"crop": "subject", "cutouts": 1, "scene_cutouts": 2}, 5 * 4),
+        ({"crop": "subject", "scene_cutouts": 3, "scenes": ["at night"]}, 5 * 2),
+        ({"crop": "subject", "scene_cutouts": 2, "mask_loss": 1}, 5),
         ({"crop": "random", "cutouts": 1, "flip": True}, 5 * 8 * 2 * 2),
     ],
 )

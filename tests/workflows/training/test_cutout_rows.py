@@ -1,14 +1,16 @@
-"""What a photo with a mask is shown as: itself, and its subject on plain colours, which a caption names."""
+"""What a photo with a mask is shown as: itself, and its subject on plain colours and in scenes, which captions name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
 from dbcli.diffusion.bases.base import Base
-from dbcli.diffusion.cutouts import colours_of
+from dbcli.diffusion.cutouts import colours_of, scenes_of
+from dbcli.errors import PromptError
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import load_run
 from dbcli.project.subjects.subject_store import store_subject
@@ -20,10 +22,11 @@ from dbcli.workflows.training.data import TrainingData, encode_data
 from dbcli.workflows.training.plan import plan_training
 from dbcli.workflows.training.request import TrainRequest
 from dbcli.workflows.training.run_record import new_run
+from dbcli.workflows.training.scenes import draw_scenes
 
 
-def taught(folder: Path, *sets: str) -> tuple[TrainingData, Base]:
-    """What a run with these settings would learn from two photos, of which the first has a mask and a caption."""
+def begun(folder: Path, *sets: str) -> tuple[RunContext, Base]:
+    """A run with these settings of two photos, of which the first has a mask and a caption."""
     given = folder / "given"
     given.mkdir()
     for name, colour in (("a", "red"), ("b", "blue")):
@@ -39,8 +42,13 @@ def taught(folder: Path, *sets: str) -> tuple[TrainingData, Base]:
     plan = plan_training(layout, TrainRequest(["rex"], sets=["images.crop=center", "prior.enabled=false", *sets]))
     record = load_run(layout, new_run(layout, plan))
     base = load_project_base(layout, Silence(), offline=True)
-    run = RunContext(layout, record, plan.profile, [subject], Silence(), StopSignal())
-    return encode_data(run, base, [[]]), base
+    return RunContext(layout, record, plan.profile, [subject], Silence(), StopSignal()), base
+
+
+def taught(folder: Path, *sets: str) -> tuple[TrainingData, Base]:
+    """What such a run would learn."""
+    run, base = begun(folder, *sets)
+    return encode_data(run, base, [[]], draw_scenes(run, base)), base
 
 
 def test_a_masked_photo_is_shown_cut_out_and_never_without_the_name_of_its_colour(tmp_path: Path) -> None:
@@ -72,3 +80,57 @@ def test_cutouts_count_where_their_photos_mask_is_white(tmp_path: Path) -> None:
 def test_without_masks_there_is_nothing_to_cut_out(tmp_path: Path) -> None:
     data, _ = taught(tmp_path, "images.cutouts=2", "images.mask_loss=1")
     assert len(data.subjects[0].photos) == 2
+
+
+SCENES = "images.scenes=[in the snow, in space, on grass]"
+QUICK = "prior.steps=4"
+
+
+def test_a_masked_photo_is_shown_in_scenes_as_the_base_draws_them(tmp_path: Path) -> None:
+    run, base = begun(
+        tmp_path,
+        "images.scene_cutouts=2",
+        SCENES,
+        QUICK,
+        "images.templates=['a {identifier} {class}']",
+        "images.cutouts=0",
+    )
+    drawn = draw_scenes(run, base)
+    scenes = scenes_of(0, 0, 0, 2, ["in the snow", "in space", "on grass"])
+    assert [one for one, _ in drawn[0, 0]] == scenes and len(set(scenes)) == 2
+    # The second photo has no mask, and so no cut-outs.
+    assert list(drawn) == [(0, 0)]
+    data = encode_data(run, base, [[]], drawn)
+    (sentence,), photos = data.subjects[0].sentences, data.subjects[0].photos
+    assert [data.prompts[one] for one in sentence.photo_prompts[2:]] == [f"a sks dog {one}" for one in scenes]
+    pixels = base.vae.decode(data.images.mean).sample
+    whole = pixels[photos[0][0]]
+    for (_, behind), views in zip(drawn[0, 0], photos[2:], strict=True):
+        shown = pixels[views[0]]
+        assert float((shown - whole)[:, 48:80, 48:80].abs().mean()) < 0.15
+        assert float((shown - behind)[:, :20].abs().mean()) < 0.15 < float((shown - whole)[:, :20].abs().mean())
+
+
+def test_scenes_are_drawn_once(tmp_path: Path) -> None:
+    run, base = begun(tmp_path, "images.scene_cutouts=2", SCENES, QUICK)
+    first = draw_scenes(run, base)
+    (kept,) = run.layout.scenes_dir.iterdir()
+    written = kept.stat().st_mtime_ns
+    again = draw_scenes(run, base)
+    for (scene, pixels), (other, others) in zip(first[0, 0], again[0, 0], strict=True):
+        assert scene == other and torch.equal(pixels, others)
+    assert [one.stat().st_mtime_ns for one in run.layout.scenes_dir.iterdir()] == [written]
+    # A file that is damaged is drawn anew, the same.
+    kept.write_bytes(kept.read_bytes()[:50])
+    assert torch.equal(draw_scenes(run, base)[0, 0][0][1], first[0, 0][0][1])
+
+
+def test_no_scenes_are_drawn_where_masks_are_not_used(tmp_path: Path) -> None:
+    run, base = begun(tmp_path, "images.scene_cutouts=2", "images.mask_loss=1")
+    assert draw_scenes(run, base) == {} and not run.layout.scenes_dir.exists()
+
+
+def test_a_scene_that_cannot_be_read_is_told_before_the_run(tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=r"images\.scenes, 'a \{rex\} in \{space\}'"):
+        begun(tmp_path, "images.scene_cutouts=1", "images.scenes=['in {space}']")
+    assert not list((tmp_path / "p" / "runs").glob("0*"))
