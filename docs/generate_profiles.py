@@ -80,6 +80,7 @@ PURPOSES = {
     "textual-inversion": "a new word and nothing else; a file of kilobytes",
     "tiny-lora": "adapters on the embedded base",
     "tiny-xl-textual-inversion": "new vectors on `tiny-xl`, for both text encoders",
+    "tiny-flow-lora": "adapters on `tiny-flow`, the embedded base under flow matching",
     "sdxl-lora": "adapters on Stable Diffusion XL",
     "sdxl-full": "every weight of Stable Diffusion XL, in little memory",
     "tiny-textual-inversion": "a new word on the embedded base",

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from dbcli.project.settings.project_settings import EMBEDDED_BASES
+
 # What turns into markup in Markdown or HTML; a person's words stay words.
 _MARKUP = re.compile(r"([\\`*_\[\]<>|#~])")
 
@@ -104,7 +106,7 @@ def _front_matter(facts: CardFacts) -> str:
 def _about(facts: CardFacts) -> str:
     kinds = {"full": "A fine-tuned copy of", "lora": "A LoRA for"}
     kind = kinds.get(facts.method, "A word (textual inversion) for")
-    named = "the small base inside dreambooth-cli" if facts.base_name in ("tiny", "tiny-xl") else facts.base_name
+    named = "the small base inside dreambooth-cli" if facts.base_name in EMBEDDED_BASES else facts.base_name
     base = facts.base_model or named
     shown = [(_plain(f"{identifier} {noun}".strip()), _plain(noun)) for identifier, noun in facts.words]
     words = ", ".join(f"**{both}** (a {noun})" if noun else f"**{both}**" for both, noun in shown)

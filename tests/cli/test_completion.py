@@ -99,6 +99,6 @@ def test_completed_bases_are_those_that_exist() -> None:
     from dbcli.metrics.judges.loading import JUDGE_SETS
     from dbcli.workflows.completions import BASES, JUDGES
 
-    assert set(BASES) == {*KNOWN_BASES, "tiny", "tiny-xl"}
+    assert set(BASES) == {*KNOWN_BASES, "tiny", "tiny-xl", "tiny-flow"}
     assert set(JUDGES) == set(JUDGE_SETS)
-    assert completion.bases(typer.Context(typer.main.get_command(app)), "t") == ["tiny", "tiny-xl"]
+    assert completion.bases(typer.Context(typer.main.get_command(app)), "t") == ["tiny", "tiny-xl", "tiny-flow"]

@@ -11,6 +11,7 @@ from torch import nn
 
 from dbcli.diffusion.bases import hub
 from dbcli.diffusion.bases.assembly import Parts, build_networks, empty_networks, match_all
+from dbcli.diffusion.bases.flowing import flowing
 from dbcli.diffusion.bases.folder import configs_of, embedded_folder, family_in, parts_of_folder, require_part
 from dbcli.diffusion.bases.lifted import lifted
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
@@ -27,7 +28,9 @@ Kind = Literal["hub", "folder", "single-file", "embedded"]
 SINGLE_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)")
 
-EMBEDDED_BASES = ("tiny", "tiny-xl")
+# The embedded base and the forms it takes, worked out while it is loaded.
+FORMS: dict[str, Callable[[Parts], Parts]] = {"tiny": lambda parts: parts, "tiny-xl": lifted, "tiny-flow": flowing}
+EMBEDDED_BASES = tuple(FORMS)
 # Short names and the commits they mean for good; docs/bases.md says where each commit was confirmed.
 KNOWN_BASES = {
     "sd-v1-4": ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b"),
@@ -256,7 +259,7 @@ def parts_of(
         parts = parts_of_folder(folder, needs_vae=needs_vae)
     else:
         parts = parts_of_folder(Path(reference.source), needs_vae=needs_vae)
-        parts = lifted(parts) if reference.name == "tiny-xl" and reference.kind == "embedded" else parts
+        parts = FORMS[reference.name](parts) if reference.kind == "embedded" else parts
     if vae is not None:
         with_vae(parts, Path(vae).expanduser())
     parts.family.process.settle(parts.configs["scheduler"], prediction_type, parts.source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,7 +69,8 @@ class Family:
 
     `recognise_file` goes by the names of tensors in the original layout, `recognise_folder` by the denoiser's
     configuration; `zero_negative` says by model_index.json whether no negative prompt is zeros; of such
-    a base, or another, `pipeline_settings` are what that file holds beside its parts.
+    a base, or another, `pipeline_settings` are what that file holds beside its parts. `exports` are the formats that
+    its runs can be written in.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Family:
     latent_scale: float
     vae_in_fp32: bool
     pipeline_settings: Callable[[bool], Mapping[str, Any]]
+    exports: Sequence[str] = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai")
 
     def of_kind(self, kind: PartKind) -> list[str]:
         """The names of its parts of a kind."""

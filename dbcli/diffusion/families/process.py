@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -33,6 +33,9 @@ from dbcli.diffusion.schedulers.steps import DiffusionSteps, FlowSteps, Sampler
 
 class Process(Protocol):
     """What training and sampling need of a noise process, in one convention for every family."""
+
+    # The class of diffusers that takes the base's scheduler settings whole.
+    scheduler_class: ClassVar[str]
 
     @property
     def rescales_guidance(self) -> bool:
@@ -93,6 +96,8 @@ class Diffusion:
 
     `scheduler` are the base's scheduler settings, which samplers are made from.
     """
+
+    scheduler_class: ClassVar[str] = "DDIMScheduler"
 
     alphas: torch.Tensor
     prediction: str = EPSILON
@@ -188,6 +193,8 @@ class Flow:
     `shift` moves levels towards noise, s = shift u / (1 + (shift - 1) u), of which larger images need more (Esser et
     al. 2024, equation 23): those of training, where u is uniform, and those of a sampler's steps alike.
     """
+
+    scheduler_class: ClassVar[str] = FLOW_SAMPLERS["euler"]
 
     shift: float = 1.0
     scheduler: Mapping[str, Any] = field(default_factory=dict)

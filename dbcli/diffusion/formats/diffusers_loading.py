@@ -117,7 +117,7 @@ def _pipeline(base: Base) -> Any:
     return getattr(diffusers, family.pipeline)(
         **base.networks,
         **{family.parts[name].tokenizer: tokenizer for name, tokenizer in base.tokenizers.items()},
-        scheduler=diffusers.DDIMScheduler.from_config(base.scheduler_config),
+        scheduler=getattr(diffusers, base.process.scheduler_class).from_config(base.scheduler_config),
         feature_extractor=None,
         **{name: None for name, value in stated.items() if isinstance(value, list)},
         **settings,

@@ -48,7 +48,7 @@ def modelspec_metadata(
         "title": title,
         "resolution": f"{resolution_px}x{resolution_px}",
         "date": date.isoformat(timespec="seconds"),
-        "prediction_type": "v" if prediction_type == "v_prediction" else "epsilon",
+        "prediction_type": {"v_prediction": "v", "epsilon": "epsilon"}.get(prediction_type),
         "trigger_phrase": trigger_phrase,
         "usage_hint": f"Trigger: {trigger_phrase}" if trigger_phrase else None,
         "description": description,

@@ -25,7 +25,7 @@ class UserSettings(Record):
     )
 
 
-EMBEDDED_BASES = ("tiny", "tiny-xl")
+EMBEDDED_BASES = ("tiny", "tiny-xl", "tiny-flow")
 
 
 class ProjectSettings(Record):
@@ -54,7 +54,7 @@ class ProjectSettings(Record):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the base is the embedded one or its XL form, which have judges, a suite and profiles of their own."""
+        """Whether the base is the embedded one or a form of it, which have judges and a suite of their own."""
         return self.base in EMBEDDED_BASES
 
     @property

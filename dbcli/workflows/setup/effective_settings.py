@@ -17,10 +17,12 @@ from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_
 from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings, load_user_settings
 from dbcli.workflows.completions import JUDGES
 
-# What a project on this base, or else on any other, takes where nobody chose: (method -> profile).
+# What a project on this base, or else on any other, takes where nobody chose: (method -> profile). A method that is not
+# there cannot train the base; the first is the usual one.
 DEFAULT_PROFILES = {
     "tiny": {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-textual-inversion"},
     "tiny-xl": {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-xl-textual-inversion"},
+    "tiny-flow": {"lora": "tiny-flow-lora"},
     "sdxl": {"full": "sdxl-full", "lora": "sdxl-lora", "textual-inversion": "textual-inversion"},
     "": {"full": "full", "lora": "lora", "textual-inversion": "textual-inversion"},
 }
@@ -40,9 +42,24 @@ class Carried:
 
 def default_profile(base: str, method: str | None) -> str:
     """The shipped profile that fits a base and a method."""
-    profiles = DEFAULT_PROFILES.get(base) or DEFAULT_PROFILES["tiny" if base in EMBEDDED_BASES else ""]
+    profiles = _profiles_of(base)
     # A method that does not exist is told with all other faults when the settings are resolved.
-    return profiles.get(method or "full", profiles["full"])
+    return profiles.get(method or "", next(iter(profiles.values())))
+
+
+def check_method(base: str, method: str) -> None:
+    """Raises ConfigError for a method that the base cannot be trained with."""
+    profiles = _profiles_of(base)
+    if method not in profiles:
+        usual, profile = next(iter(profiles.items()))
+        raise ConfigError(
+            f"method {method}: {base} is a flow-matching model, which is trained with {' or '.join(profiles)} only.",
+            hint=f"dreambooth train --method {usual}, or --profile {profile}",
+        )
+
+
+def _profiles_of(base: str) -> Mapping[str, str]:
+    return DEFAULT_PROFILES.get(base) or DEFAULT_PROFILES["tiny" if base in EMBEDDED_BASES else ""]
 
 
 def default_judge(layout: Layout) -> str:
@@ -108,7 +125,9 @@ def resolve_profile(
         *([] if carried is None else [(carried.origin, carried.adapter)]),
         *typed,
     ]
-    return chosen, _settled(resolve(layers))
+    found = resolve(layers)
+    check_method(settings.base, found.method)
+    return chosen, _settled(found)
 
 
 def sampling_settings(profile: Profile, options: Mapping[str, Any]) -> DrawSettings:

@@ -51,6 +51,8 @@ def seen_gpu() -> SeenGpu | None:
 
 def proposed_profile(base: str, *, has_gpu: bool, memory_mib: int | None = None) -> Proposal:
     """The shipped profile that suits a base on a machine with or without a GPU."""
+    if base == "tiny-flow":
+        return Proposal("tiny-flow-lora", "made for this form of the embedded base: minutes on two CPU cores")
     if base in EMBEDDED_BASES:
         return Proposal("tiny", "made for the embedded base: minutes on two CPU cores")
     if base == "sdxl":

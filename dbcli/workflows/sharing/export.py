@@ -173,6 +173,11 @@ def _write(export: Export) -> Written:
     from dbcli.diffusion.word_vectors import fold_words
 
     model = export.load_run()
+    if export.target not in model.family.exports:
+        raise UsageError(
+            f"On {export.record.base.name} a run is a LoRA and nothing else; {export.target} is no format of one.",
+            hint=" or ".join(f"--to {one}" for one in model.family.exports),
+        )
     if export.record.method == "lora":
         for network in model.tunable.values():
             merge_lora(network)

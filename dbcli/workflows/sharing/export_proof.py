@@ -152,7 +152,7 @@ def check_image(model: Base, export: Export) -> torch.Tensor:
     # An imported LoRA may not say which words it answers to.
     words = next(iter(words_of(export.record).values()), Words("", "photo"))
     size = image_size(model, None, None, export.profile.images.resolution)
-    how = SamplingSettings("ddim", CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
+    how = SamplingSettings(model.process.samplers()[0], CHECK_STEPS, CHECK_GUIDANCE, 0.0, *size)
     return next(image for _, image in sample_images(model, [SampleRequest(f"a {words.text}", 0)], how)).clamp(-1, 1)
 
 

@@ -31,6 +31,7 @@ def test_the_shipped_profiles() -> None:
         "sdxl-lora",
         "textual-inversion",
         "tiny",
+        "tiny-flow-lora",
         "tiny-lora",
         "tiny-textual-inversion",
         "tiny-xl-textual-inversion",
