@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dbcli.diffusion.buckets import Size
 from dbcli.diffusion.images import Box, mask_in_photo, with_mirrored
 from dbcli.diffusion.noise import generator_for, permutation_of
 
@@ -48,25 +49,25 @@ def scenes_of(seed: int, subject: int, place: int, count: int, scenes: Sequence[
 
 
 def opacity_variants(
-    mask: Path, photo_size: tuple[int, int], boxes: Sequence[Box], resolution: int, *, flip: bool
+    mask: Path, photo_size: Size, boxes: Sequence[Box], size: Size, *, flip: bool
 ) -> list[torch.Tensor]:
-    """How much of the photo shows in each of its views, `[1, resolution, resolution]` in [0, 1].
+    """How much of the photo shows in each of its views, `[1, height, width]` in [0, 1].
 
     Raises PhotoError for a mask that cannot be read.
     """
     grey = mask_in_photo(mask, photo_size)
     views = []
     for box in boxes:
-        small = grey.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
+        small = grey.resize(size, Image.Resampling.BILINEAR, box=box)
         values = torch.from_numpy(np.asarray(small, dtype=np.float32).copy())[None] / 255
         views.append(((values - CLEAR) / (OPAQUE - CLEAR)).clamp(0, 1))
     return with_mirrored(views, flip)
 
 
-def ground(resolution: int, colour: str, *, seed: int, number: int) -> torch.Tensor:
-    """A colour with a slight slope of light from top to bottom, `[3, resolution, resolution]` in [-1, 1]."""
+def ground(size: Size, colour: str, *, seed: int, number: int) -> torch.Tensor:
+    """A colour with a slight slope of light from top to bottom, `[3, height, width]` in [-1, 1]."""
     chance = torch.rand(2, generator=generator_for(seed, "ground", number)).tolist()
     top, bottom = (1 + SHADE * (2 * one - 1) for one in chance)
-    light = torch.linspace(top, bottom, resolution)[None, :, None]
+    light = torch.linspace(top, bottom, size[1])[None, :, None]
     rgb = torch.tensor(COLOURS[colour], dtype=torch.float32)[:, None, None]
-    return ((rgb * light).clamp(0, 255) / 127.5 - 1).expand(3, resolution, resolution)
+    return ((rgb * light).clamp(0, 255) / 127.5 - 1).expand(3, size[1], size[0])

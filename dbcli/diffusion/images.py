@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dbcli.diffusion.buckets import Size
 from dbcli.diffusion.noise import generator_for
 from dbcli.errors import PhotoError
 
@@ -23,7 +24,7 @@ BOX_PX, BOX_LEAST, BOX_CUT = 64, 0.45, 0.03
 ENCODE_BATCH = 4
 
 
-# The corners of a square of an image, in px: left, top, right, bottom.
+# The corners of a part of an image, in px: left, top, right, bottom.
 Box = tuple[float, float, float, float]
 
 
@@ -37,30 +38,60 @@ class Posterior:
     def __len__(self) -> int:
         return len(self.mean)
 
+    def shape_of(self, index: int) -> torch.Size:
+        """`[C, h, w]` of an image's latent."""
+        return self.mean.shape[1:]
+
     def draw(self, indices: Sequence[int], noise: torch.Tensor) -> torch.Tensor:
         """Latents `[len(indices), C, h, w]`: mean + deviation x noise."""
         rows = torch.as_tensor(list(indices))
         return self.mean[rows] + self.deviation[rows] * noise
 
 
-def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5) -> Box:
-    """The largest square of an image; 0.5, 0.5 is its centre."""
-    side = min(width, height)
-    left, top = (width - side) * across, (height - side) * down
-    return left, top, left + side, top + side
+@dataclass(frozen=True)
+class Mixed:
+    """Images of several sizes: image i is the `places[i][1]`th of `parts[places[i][0]]`."""
+
+    parts: Sequence[Posterior]
+    places: Sequence[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def shape_of(self, index: int) -> torch.Size:
+        """`[C, h, w]` of an image's latent."""
+        return self.parts[self.places[index][0]].mean.shape[1:]
+
+    def draw(self, indices: Sequence[int], noise: torch.Tensor) -> torch.Tensor:
+        """As that of `Posterior`, for images that are all of one size."""
+        (part,) = {self.places[index][0] for index in indices}
+        return self.parts[part].draw([self.places[index][1] for index in indices], noise)
 
 
-def crop_boxes(crop: str, width: int, height: int, *, seed: int, number: int, mask: Path | None = None) -> list[Box]:
-    """The squares of photo `number` that training sees: its centre, random ones, or the one around the subject.
+Latents = Posterior | Mixed
 
-    Without a mask `subject` is the centre. Raises PhotoError for a mask that cannot be read or shows no subject.
+
+def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5, *, aspect: float = 1.0) -> Box:
+    """The largest part of an image whose width is `aspect` times its height; 0.5, 0.5 is its centre."""
+    across_px, down_px = min(width, height * aspect), min(height, width / aspect)
+    left, top = (width - across_px) * across, (height - down_px) * down
+    return left, top, left + across_px, top + down_px
+
+
+def crop_boxes(
+    crop: str, width: int, height: int, *, seed: int, number: int, mask: Path | None = None, aspect: float = 1.0
+) -> list[Box]:
+    """The parts of photo `number` that training sees: its centre, random ones, or the one around the subject.
+
+    Each is `aspect` times as wide as it is high, and as large as the photo has room for or the subject needs. Without
+    a mask `subject` is the centre. Raises PhotoError for a mask that cannot be read or shows no subject.
     """
     if crop == "random":
         generators = [generator_for(seed, "crop", number, view) for view in range(RANDOM_CROPS)]
-        return [crop_box(width, height, *torch.rand(2, generator=one).tolist()) for one in generators]
+        return [crop_box(width, height, *torch.rand(2, generator=one).tolist(), aspect=aspect) for one in generators]
     if crop == "subject" and mask is not None:
-        return [_around(_subject_box(mask_in_photo(mask, (width, height))), width, height)]
-    return [crop_box(width, height)]
+        return [_around(_subject_box(mask_in_photo(mask, (width, height))), width, height, aspect)]
+    return [crop_box(width, height, aspect=aspect)]
 
 
 def _subject_box(grey: Image.Image) -> Box:
@@ -76,22 +107,26 @@ def _subject_box(grey: Image.Image) -> Box:
     return left, top, right, bottom
 
 
-def _around(subject: Box, width: int, height: int) -> Box:
-    """The square around a box, moved where it would reach out of the image, and no larger than it."""
+def _around(subject: Box, width: int, height: int, aspect: float) -> Box:
+    """What is around a box, moved where it would reach out of the image, and no larger than it."""
     left, top, right, bottom = subject
-    side = min(max(right - left, bottom - top) / SUBJECT_SHARE, width, height)
+    down_px = min(max((right - left) / aspect, bottom - top) / SUBJECT_SHARE, width / aspect, height)
+    across_px = down_px * aspect
     x, y = (
         min(max((low + high - side) / 2, 0.0), length - side)
-        for low, high, length in ((left, right, width), (top, bottom, height))
+        for low, high, side, length in ((left, right, across_px, width), (top, bottom, down_px, height))
     )
-    return x, y, x + side, y + side
+    return x, y, x + across_px, y + down_px
 
 
-def to_tensor(image: Image.Image, resolution: int, box: Box | None = None) -> torch.Tensor:
-    """A square of an image, or its centre, as float32 `[3, resolution, resolution]` in [-1, 1], never squashed."""
+def to_tensor(image: Image.Image, size: Size, box: Box | None = None) -> torch.Tensor:
+    """A part of an image, or its centre, at a size in px, as float32 `[3, height, width]` in [-1, 1].
+
+    Not squashed where the part has the size's proportions.
+    """
     rgb = image.convert("RGB")
-    square = box or crop_box(rgb.width, rgb.height)
-    small = rgb.resize((resolution, resolution), Image.Resampling.LANCZOS, box=square)
+    part = box or crop_box(rgb.width, rgb.height, aspect=size[0] / size[1])
+    small = rgb.resize(size, Image.Resampling.LANCZOS, box=part)
     return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
@@ -101,29 +136,29 @@ def to_image(tensor: torch.Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
-def photo_variants(path: Path, resolution: int, boxes: Sequence[Box] = (), *, flip: bool = False) -> list[torch.Tensor]:
-    """Squares of one photo, else its centre, and their mirror images, `[3, resolution, resolution]` in [-1, 1] each.
+def photo_variants(path: Path, size: Size, boxes: Sequence[Box] = (), *, flip: bool = False) -> list[torch.Tensor]:
+    """Parts of one photo, else its centre, and their mirror images, `[3, height, width]` in [-1, 1] each.
 
     Raises PhotoError naming a file that is no sound PNG, which is what a project keeps its images as.
     """
     with _opened(path) as image:
-        views = [to_tensor(image, resolution, box) for box in boxes or [crop_box(*image.size)]]
+        views = [to_tensor(image, size, box) for box in boxes] or [to_tensor(image, size)]
     return with_mirrored(views, flip)
 
 
 def mask_variants(
-    path: Path, photo_size: tuple[int, int], latent_size: int, boxes: Sequence[Box], *, flip: bool = False
+    path: Path, photo_size: Size, latent_size: Size, boxes: Sequence[Box], *, flip: bool = False
 ) -> list[torch.Tensor]:
     """The mask of every view that `photo_variants` gives of the same boxes, cropped and mirrored as it is.
 
-    Each is float32 `[1, latent_size, latent_size]` in [0, 1], 1 where the subject is. photo_size is width and height.
+    Each is float32 `[1, h, w]` in [0, 1], 1 where the subject is, as wide and high as a latent.
     Raises PhotoError for a file that is no sound PNG, does not have its photo's proportions, or shows no subject.
     """
     grey = mask_in_photo(path, photo_size)
     return with_mirrored([_mask_tensor(grey, latent_size, box) for box in boxes], flip)
 
 
-def mask_in_photo(path: Path, photo_size: tuple[int, int]) -> Image.Image:
+def mask_in_photo(path: Path, photo_size: Size) -> Image.Image:
     """A mask at its photo's size, 0 to 255; raises PhotoError as `mask_variants` does."""
     with _opened(path) as image:
         # A person may have painted it at another size, but not over another crop of the photo.
@@ -156,9 +191,9 @@ def grey_mask(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _mask_tensor(grey: Image.Image, latent_size: int, box: Box) -> torch.Tensor:
+def _mask_tensor(grey: Image.Image, latent_size: Size, box: Box) -> torch.Tensor:
     # The mean over the pixels beneath each latent: a latent at the edge counts as much as it shows of the subject.
-    small = grey.resize((latent_size, latent_size), Image.Resampling.BOX, box=box)
+    small = grey.resize(latent_size, Image.Resampling.BOX, box=box)
     return torch.from_numpy(np.asarray(small).copy()).unsqueeze(0).float() / 255
 
 
@@ -179,7 +214,7 @@ def encode(
     batch_size: int = ENCODE_BATCH,
     on_batch: Callable[[int], None] | None = None,
 ) -> Posterior:
-    """The autoencoder's posterior of images `[3, H, W]` in [-1, 1], scaled as the denoiser expects it."""
+    """The autoencoder's posterior of images `[3, H, W]` in [-1, 1] of one size, scaled as the denoiser expects it."""
     scale, shift = vae.config.scaling_factor, _shift(vae)
     means, deviations = [], []
     for start in range(0, len(pixels), batch_size):
@@ -190,6 +225,18 @@ def encode(
         if on_batch is not None:
             on_batch(len(batch))
     return Posterior(torch.cat(means), torch.cat(deviations))
+
+
+def encode_sizes(vae: Any, pixels: Sequence[torch.Tensor], *, on_batch: Callable[[int], None] | None = None) -> Latents:
+    """The posterior of images of any sizes, those of one size together."""
+    by_size: dict[torch.Size, list[int]] = {}
+    for index, one in enumerate(pixels):
+        by_size.setdefault(one.shape, []).append(index)
+    parts = [encode(vae, [pixels[index] for index in own], on_batch=on_batch) for own in by_size.values()]
+    if len(parts) == 1:
+        return parts[0]
+    places = {index: (part, row) for part, own in enumerate(by_size.values()) for row, index in enumerate(own)}
+    return Mixed(parts, [places[index] for index in range(len(pixels))])
 
 
 @torch.no_grad()

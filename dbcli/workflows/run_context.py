@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.buckets import Size, training_sizes
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord, append_event, save_run
@@ -44,6 +45,12 @@ class RunContext:
     def resolution(self, base: Base) -> int:
         """The side in px of what the run sees: its own setting, else what the base was trained at."""
         return self.profile.images.resolution or base.resolution
+
+    def sizes(self, base: Base) -> list[Size]:
+        """Width and height in px of what the run sees: a square, or the sizes that fit its photos."""
+        shapes = [shape for subject in self.subjects for shape in subject.shapes]
+        buckets, resolution = self.profile.images.buckets, self.resolution(base)
+        return training_sizes(buckets, shapes, resolution, grid_px=base.grid_px, step_px=base.step_px)
 
     def save(self) -> None:
         """Writes the run's record."""

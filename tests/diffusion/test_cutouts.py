@@ -19,13 +19,13 @@ def test_every_colour_comes_before_one_comes_twice() -> None:
 
 
 def test_a_ground_has_its_colour_and_a_slight_slope_of_light() -> None:
-    found = ground(64, "gray", seed=1, number=0)
+    found = ground((64, 64), "gray", seed=1, number=0)
     assert found.shape == (3, 64, 64)
     # 140 of 255, at most 15 % lighter or darker, the same from left to right.
     values = (found + 1) * 127.5
     assert float(values.min()) >= 140 * 0.85 and float(values.max()) <= 140 * 1.15
     assert torch.equal(found, found[:, :, :1].expand_as(found))
-    assert not torch.equal(found, ground(64, "gray", seed=1, number=1))
+    assert not torch.equal(found, ground((64, 64), "gray", seed=1, number=1))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_ground_has_its_colour_and_a_slight_slope_of_light() -> None:
 )
 def test_the_faint_edge_of_a_mask_shows_nothing_and_its_middle_all(tmp_path: Path, grey: int, opacity: float) -> None:
     Image.new("L", (40, 20), grey or 1).save(tmp_path / "mask.png")
-    (view,) = opacity_variants(tmp_path / "mask.png", (40, 20), [(10, 0, 30, 20)], 8, flip=False)
+    (view,) = opacity_variants(tmp_path / "mask.png", (40, 20), [(10, 0, 30, 20)], (8, 8), flip=False)
     assert view.shape == (1, 8, 8)
     assert torch.allclose(view, torch.tensor(opacity), atol=1e-3)
 
@@ -42,7 +42,7 @@ def test_a_cutout_is_mirrored_with_its_photo(tmp_path: Path) -> None:
     mask = Image.new("L", (20, 20))
     mask.paste(255, (0, 0, 10, 20))
     mask.save(tmp_path / "mask.png")
-    plain, mirrored = opacity_variants(tmp_path / "mask.png", (20, 20), [(0, 0, 20, 20)], 20, flip=True)
+    plain, mirrored = opacity_variants(tmp_path / "mask.png", (20, 20), [(0, 0, 20, 20)], (20, 20), flip=True)
     assert torch.equal(plain.flip(-1), mirrored)
     assert float(plain[0, :, :9].min()) == 1 and float(plain[0, :, 11:].max()) == 0
 

@@ -22,7 +22,7 @@ from dbcli.diffusion.images import (
 def test_a_wide_picture_loses_its_sides_and_is_not_squashed() -> None:
     image = Image.new("RGB", (30, 10), "red")
     image.paste((0, 255, 0), (10, 0, 20, 10))
-    tensor = to_tensor(image, 10)
+    tensor = to_tensor(image, (10, 10))
     assert tensor.shape == (3, 10, 10)
     # only the green middle is left: red -1, green +1, blue -1
     assert tensor.mean((1, 2)).tolist() == [-1.0, 1.0, -1.0]
@@ -37,7 +37,7 @@ def test_the_crop_slides_along_the_longer_side(across: float, expected: tuple[in
 
 def test_pixels_survive_the_way_there_and_back() -> None:
     image = Image.frombytes("RGB", (8, 8), bytes(range(192)))
-    assert to_image(to_tensor(image, 8)).tobytes() == image.tobytes()
+    assert to_image(to_tensor(image, (8, 8))).tobytes() == image.tobytes()
 
 
 def test_values_outside_the_range_are_clipped() -> None:
@@ -47,7 +47,7 @@ def test_values_outside_the_range_are_clipped() -> None:
 def test_flips_double_the_views_and_mirror_them(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     Image.frombytes("RGB", (8, 8), bytes(range(192))).save(path)
-    plain, mirrored = photo_variants(path, 8, flip=True)
+    plain, mirrored = photo_variants(path, (8, 8), flip=True)
     assert torch.equal(plain.flip(-1), mirrored)
 
 
@@ -56,7 +56,7 @@ def test_random_crops_follow_the_seed(tmp_path: Path) -> None:
     Image.linear_gradient("L").resize((16, 64)).convert("RGB").save(path)
     one, same, other = (crop_boxes("random", 16, 64, seed=seed, number=0) for seed in (1, 1, 2))
     assert one == same != other
-    views = photo_variants(path, 8, one)
+    views = photo_variants(path, (8, 8), one)
     assert len(views) == RANDOM_CROPS
     assert not any(torch.equal(views[0], view) for view in views[1:])
 

@@ -95,6 +95,12 @@ class Base:
         return self.vae_factor * self.family.patch
 
     @property
+    def grid_px(self) -> int:
+        """What they are multiples of where the denoiser halves latents without a remainder, in px."""
+        levels = len(getattr(self.unet.config, "block_out_channels", (1,)))
+        return self.step_px << (levels - 1)
+
+    @property
     def unet(self) -> Any:
         """The denoiser's network."""
         return self.networks[self.family.denoiser]

@@ -8,6 +8,7 @@ import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.base import Base
+from dbcli.diffusion.buckets import Size
 from dbcli.diffusion.conditioning import encode_ids
 from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.estimate.cost import PassCost, fake_run
@@ -17,10 +18,10 @@ from dbcli.diffusion.images import decode
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass holds: rows, pixels per side, and its precision."""
+    """What one forward pass holds: rows, their width and height in px, and its precision."""
 
     rows: int
-    size_px: int
+    size: Size
     precision: str = "fp32"
 
 
@@ -114,7 +115,7 @@ def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
 @torch.no_grad()
 def denoising_pass(base: Base, batch: Batch) -> PassCost:
     """One sampling step: the UNet on conditional and unconditional rows together."""
-    latents = _latents(base, Batch(2 * batch.rows, batch.size_px))
+    latents = _latents(base, Batch(2 * batch.rows, batch.size))
     conditioning = _conditioning(base, len(latents))
     level = torch.zeros((), dtype=torch.int64, device=latents.device)
 
@@ -135,11 +136,12 @@ def decoding_pass(base: Base, batch: Batch) -> PassCost:
 @torch.no_grad()
 def encoding_pass(base: Base, batch: Batch) -> PassCost:
     """From images to the autoencoder's posterior."""
-    pixels = torch.empty(batch.rows, 3, batch.size_px, batch.size_px, device=base.unet.device)
+    width, height = batch.size
+    pixels = torch.empty(batch.rows, 3, height, width, device=base.unet.device)
     vae: Any = base.vae
     return fake_run(lambda: vae.encode(pixels).latent_dist.mean)
 
 
 def _latents(base: Base, batch: Batch) -> torch.Tensor:
-    size = batch.size_px // base.vae_factor
-    return torch.empty(batch.rows, base.latent_channels, size, size, device=base.unet.device)
+    width, height = (side // base.vae_factor for side in batch.size)
+    return torch.empty(batch.rows, base.latent_channels, height, width, device=base.unet.device)

@@ -61,10 +61,12 @@ def _pooled(encoder: Any, ids: torch.Tensor, found: Any) -> torch.Tensor | None:
 
 
 def denoise(network: Any, latents: torch.Tensor, levels: Any, conditioning: Conditioning, size: Size) -> torch.Tensor:
-    """The UNet is told the pooled text and the size: never cropped, and of the size that is drawn or taught."""
+    """The UNet is told the pooled text and the frames: without any, never cropped, and never of another size."""
     states, pooled = conditioning.states, conditioning.pooled
     assert pooled is not None
     time_ids = torch.tensor([*size, 0, 0, *size], dtype=states.dtype, device=states.device).expand(len(states), -1)
+    if conditioning.frames is not None:
+        time_ids = conditioning.frames.float()
     added = {"text_embeds": pooled, "time_ids": time_ids}
     prediction: torch.Tensor = network(latents, levels, states, added_cond_kwargs=added).sample
     return prediction

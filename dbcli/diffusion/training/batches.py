@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import floor
 
 from dbcli.diffusion.noise import SEED_RANGE, permutation_of, seed_for
+from dbcli.diffusion.training.row_groups import RowGroups
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class Row:
     epoch: int = 0
 
 
+@dataclass(frozen=True)
+class _Dealt:
+    """What a row shows: whose photo, which of the subject's rows it is, and which of those of the photo's size."""
+
+    subject: int
+    ordinal: int
+    photo: int
+    size: int
+    turn: int
+
+    def purpose(self, what: str) -> str:
+        """What is drawn for the rows of one size; the first one's are named as where there is no other."""
+        return f"{what} of size {self.size}" if self.size else what
+
+
 class BatchSampler:
     """Photos and class images step by step: subjects in turn, each shuffled anew in every epoch of its own.
 
@@ -49,6 +65,9 @@ class BatchSampler:
 
     The last `rehearsed` subjects were learnt earlier: of all photo rows they get the share `rehearsal_share` in [0, 1),
     spread evenly, and the others the rest.
+
+    `sizes` are the numbers, from 0, of the images' sizes, by index; all alike if there are none. A micro-batch has one
+    size, class rows included; sentences and class images of each size come in an order of their own.
     """
 
     def __init__(
@@ -61,6 +80,7 @@ class BatchSampler:
         rehearsal_share: float = 0.0,
         caption_share: float = 1.0,
         empty_share: float = 0.0,
+        sizes: Sequence[int] = (),
     ) -> None:
         if not subjects or any(not subject.photos or not subject.sentences for subject in subjects):
             raise ValueError("every subject needs at least one photo and one sentence")
@@ -72,6 +92,8 @@ class BatchSampler:
         self.taught = len(subjects) - rehearsed
         self.rehearsal_share = rehearsal_share if rehearsed else 0.0
         self.caption_share, self.empty_share = caption_share, empty_share
+        self._sizes = sizes
+        self._groups = RowGroups(lambda row: self._dealt(row).size, batch_size, len({0, *sizes}))
         self._orders: dict[tuple[str, int, int], list[int]] = {}
 
     def subject_of(self, row: int) -> tuple[int, int]:
@@ -85,10 +107,11 @@ class BatchSampler:
         return own % self.taught, own // self.taught
 
     def class_epochs(self, rows: int) -> list[list[int]]:
-        """How many epochs of its class images each sentence of each subject begins in the first `rows` photo rows.
+        """How many epochs of its class images each sentence of each subject begins in `rows` photo rows of a run.
 
-        At most: which of the sentences a last round of them leaves out is not looked at.
+        At most, over all sizes: which of the sentences a last round of them leaves out is not looked at.
         """
+        rows += self._groups.most_waiting
         counts = [0] * len(self.subjects)
         rehearsed = floor(rows * self.rehearsal_share)
         for first, group, count in (
@@ -98,59 +121,84 @@ class BatchSampler:
             for index in range(group):
                 counts[first + index] = (count - index + group - 1) // group
         return [
-            [_rounds(_rounds(count, len(subject.sentences)), len(one.class_images)) for one in subject.sentences]
+            [self._epochs(subject, sentence, count) for sentence in subject.sentences]
             for count, subject in zip(counts, self.subjects, strict=True)
         ]
+
+    def _epochs(self, subject: SubjectData, sentence: SentenceData, rows: int) -> int:
+        found, sizes = 0, [self._size(views[0]) for views in subject.photos]
+        for size in set(sizes):
+            own = min(rows, _rounds(rows, len(sizes)) * sizes.count(size))
+            images = self._of_size(sentence.class_images, size)
+            found = max(found, _rounds(_rounds(own, len(subject.sentences)), len(images)))
+        return found
 
     def subject_rows(self, step: int) -> list[Row]:
         """The `batch_size` photo rows of a (micro) step."""
         rows = []
-        for row in range(step * self.batch_size, (step + 1) * self.batch_size):
-            number, ordinal = self.subject_of(row)
-            subject = self.subjects[number]
-            photo = self._shuffled("photos", number, ordinal, len(subject.photos))
-            views = subject.photos[photo]
-            view = views[seed_for(self.seed, "view", ordinal, number) % len(views)]
-            sentence = subject.sentences[self._sentence(number, ordinal)]
-            prompts = sentence.captioned_prompts if self._captioned(number, ordinal) else sentence.photo_prompts
-            rows.append(Row(view, prompts[photo]))
+        for one in map(self._dealt, self._groups.rows(step)):
+            subject = self.subjects[one.subject]
+            views = subject.photos[one.photo]
+            view = views[seed_for(self.seed, "view", one.ordinal, one.subject) % len(views)]
+            sentence = subject.sentences[self._sentence(one)]
+            captioned = self._is_chosen("caption", one, self.caption_share)
+            prompts = sentence.captioned_prompts if captioned else sentence.photo_prompts
+            rows.append(Row(view, prompts[one.photo]))
         return rows
 
     def prior_rows(self, step: int) -> list[Row]:
         """One class row beside every photo row whose subject has class images."""
         rows = []
-        for row in range(step * self.batch_size, (step + 1) * self.batch_size):
-            number, ordinal = self.subject_of(row)
-            place = self._sentence(number, ordinal)
-            sentence = self.subjects[number].sentences[place]
-            count, turn = len(sentence.class_images), ordinal // len(self.subjects[number].sentences)
-            if count and sentence.class_prompt is not None:
-                purpose = f"class {place}" if place else "class"
-                image = sentence.class_images[self._shuffled(purpose, number, turn, count)]
+        for one in map(self._dealt, self._groups.rows(step)):
+            place = self._sentence(one)
+            sentences = self.subjects[one.subject].sentences
+            sentence, turn = sentences[place], one.turn // len(sentences)
+            images = self._of_size(sentence.class_images, one.size)
+            if images and sentence.class_prompt is not None:
+                purpose = one.purpose(f"class {place}" if place else "class")
+                image = images[self._shuffled(purpose, one.subject, turn, len(images))]
                 prompt = sentence.class_prompt
-                if sentence.empty_prompt is not None and self._is_chosen("empty", number, ordinal, self.empty_share):
+                if sentence.empty_prompt is not None and self._is_chosen("empty", one, self.empty_share):
                     prompt = sentence.empty_prompt
-                rows.append(Row(image, prompt, turn // count))
+                rows.append(Row(image, prompt, turn // len(images)))
         return rows
 
-    def _sentence(self, subject: int, ordinal: int) -> int:
-        """Which of a subject's sentences its row `ordinal` has: each once before any comes again."""
-        return self._shuffled("sentence", subject, ordinal, len(self.subjects[subject].sentences))
+    def _dealt(self, row: int) -> _Dealt:
+        """What row `row` of a run shows."""
+        number, ordinal = self.subject_of(row)
+        photos = self.subjects[number].photos
+        epoch, place = divmod(ordinal, len(photos))
+        order = self._order("photos", number, epoch, len(photos))
+        size = self._size(photos[order[place]][0])
+        # Every epoch has each photo once, so as many of this size as there are.
+        alike = [photo for photo in order if self._size(photos[photo][0]) == size]
+        turn = epoch * len(alike) + alike.index(order[place])
+        return _Dealt(number, ordinal, order[place], size, turn)
 
-    def _captioned(self, subject: int, ordinal: int) -> bool:
-        return self._is_chosen("caption", subject, ordinal, self.caption_share)
+    def _size(self, image: int) -> int:
+        return self._sizes[image] if self._sizes else 0
 
-    def _is_chosen(self, purpose: str, subject: int, ordinal: int, share: float) -> bool:
-        """Whether a subject's row `ordinal` is of the share in [0, 1] of rows that a purpose is given."""
-        return seed_for(self.seed, purpose, ordinal, subject) < share * SEED_RANGE
+    def _of_size(self, images: Sequence[int], size: int) -> Sequence[int]:
+        return [image for image in images if self._size(image) == size] if self._sizes else images
+
+    def _sentence(self, row: _Dealt) -> int:
+        """Which of its subject's sentences a row has: each once before any comes again."""
+        return self._shuffled(row.purpose("sentence"), row.subject, row.turn, len(self.subjects[row.subject].sentences))
+
+    def _is_chosen(self, purpose: str, row: _Dealt, share: float) -> bool:
+        """Whether a row is of the share in [0, 1] of its subject's rows that a purpose is given."""
+        return seed_for(self.seed, purpose, row.ordinal, row.subject) < share * SEED_RANGE
 
     def _shuffled(self, purpose: str, subject: int, ordinal: int, count: int) -> int:
         """Which of `count` images or sentences comes at an ordinal: every one once an epoch."""
-        key = (purpose, subject, ordinal // count)
+        return self._order(purpose, subject, ordinal // count, count)[ordinal % count]
+
+    def _order(self, purpose: str, subject: int, epoch: int, count: int) -> list[int]:
+        key = (purpose, subject, epoch)
         if key not in self._orders:
             self._orders = {known: order for known, order in self._orders.items() if known[:2] != key[:2]}
-            self._orders[key] = permutation_of(count, self.seed, purpose, key[2], subject)
-        return self._orders[key][ordinal % count]
+            self._orders[key] = permutation_of(count, self.seed, purpose, epoch, subject)
+        return self._orders[key]
 
 
 def _rounds(count: int, of: int) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,9 +12,10 @@ from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
+from dbcli.diffusion.families.conditioning import Conditioning, Frame
 from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.process import Process, level_rows
-from dbcli.diffusion.images import Posterior
+from dbcli.diffusion.images import Latents
 from dbcli.diffusion.noise import normal_rows, seed_for
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
@@ -44,15 +45,17 @@ class Objective:
 class StepInputs:
     """What steps read: latents, prompts, and which rows of both each one takes.
 
-    loss_weights `[N, 1, h, w]` says how much each latent of each image counts; everything alike if None. A teacher's
-    predictions are the targets of the class rows; without one they are the noise's (or velocity's).
+    loss_weights[i] `[1, h, w]` says how much each latent of image i counts; everything alike if None. A teacher's
+    predictions are the targets of the class rows; without one they are the noise's (or velocity's). frames[i] is how
+    image i came to its size, where the denoiser is to be told of it.
     """
 
-    images: Posterior
+    images: Latents
     prompts: PromptTable
     batches: BatchSampler
-    loss_weights: torch.Tensor | None = None
+    loss_weights: Sequence[torch.Tensor] | torch.Tensor | None = None
     teacher: Teacher | None = None
+    frames: Sequence[Frame] = ()
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ class Trainer:
             noisy = process.noised(latents, noise, levels)
             own_prior = batch[first:]
             taught = teacher.targets(own_prior, noisy[first:], levels[first:]) if teacher and own_prior else None
-            conditioning = self.shard.conditioning(self.inputs.prompts, [row.prompt for row in whole])
+            conditioning = self._conditioning(whole, batch)
             prediction = self.denoiser(noisy, levels, conditioning)
         target = process.target(latents, noise, levels)
         if taught is not None:
@@ -233,7 +236,7 @@ class Trainer:
 
         samples are the rows' places in the whole micro-batch, which their noise follows from.
         """
-        seed, shape, teacher = self.loop.seed, self.inputs.images.mean.shape[1:], self.inputs.teacher
+        seed, shape, teacher = self.loop.seed, self.inputs.images.shape_of(batch[0].image), self.inputs.teacher
         spread = normal_rows(shape, seed, "posterior", micro_step, samples)
         noise = normal_rows(shape, seed, "noise", micro_step, samples)
         if self.objective.offset_noise:
@@ -250,11 +253,18 @@ class Trainer:
         latents, noise, levels = (tensor.to(self.device, non_blocking=True) for tensor in values)
         return latents, noise, levels
 
+    def _conditioning(self, whole: list[Row], batch: list[Row]) -> Conditioning:
+        """That of the rows `batch` that this process takes of a whole micro-batch."""
+        found = self.shard.conditioning(self.inputs.prompts, [row.prompt for row in whole])
+        frames = self.inputs.frames
+        return found.framed([frames[row.image] for row in batch]) if frames else found
+
     def _errors(self, prediction: torch.Tensor, target: torch.Tensor, images: list[int]) -> torch.Tensor:
         weights = self.inputs.loss_weights
         if weights is None:
             return losses.squared_error(prediction, target)
-        return losses.masked_squared_error(prediction, target, weights[images].to(self.device))
+        of_rows = torch.stack([weights[image] for image in images]).to(self.device)
+        return losses.masked_squared_error(prediction, target, of_rows)
 
     def _apply_gradients(self) -> None:
         if self.optimisation.gradient_clip > 0:

@@ -27,15 +27,27 @@ class TeacherStore:
 
     @classmethod
     def of(
-        cls, layout: Layout, set_key: str, images: Sequence[Path], *, base_hash: str, prompt: str, size: int, seed: int
+        cls,
+        layout: Layout,
+        set_key: str,
+        images: Sequence[Path],
+        *,
+        base_hash: str,
+        prompt: str,
+        size: tuple[int, int],
+        seed: int,
     ) -> TeacherStore:
-        """Return the store of these class images in this order; its name is a hash over all of it."""
+        """Return the store of these class images in this order; its name is a hash over all of it.
+
+        `size` is their width and height in px as they are shown.
+        """
         facts = {
             "version": _VERSION,
             "base": base_hash,
             "prompt": prompt,
             "images": [sha256_of(path) for path in images],
-            "size": size,
+            # A square was named by its side when there was nothing else.
+            "size": size[0] if size[0] == size[1] else list(size),
             "seed": seed,
         }
         return cls(layout, set_key, hashlib.sha256(json_text(facts).encode("utf-8")).hexdigest()[:12])

@@ -207,9 +207,14 @@ class ImageSettings(Section):
     resolution: Whole | None = Field(
         default=None, ge=32, le=4096, multiple_of=8, description="pixels per side; the base's own if left out"
     )
+    buckets: Literal["off", "auto"] = Field(
+        default="off",
+        description="off: photos are cut to squares; auto: each is trained at one of a few sizes of about that area, "
+        "chosen from the photos' shapes so that at most 12 % of any is cut away; class images get the same sizes",
+    )
     crop: Literal["center", "random", "subject"] = Field(
         default="center",
-        description="which square of a photo is used; subject: the one around its mask, the centre where it has none",
+        description="which part of a photo is used; subject: the one around its mask, the centre where it has none",
     )
     flip: bool = Field(default=False, description="mirror half of the photos; not for things with writing on them")
     templates: Annotated[list[SubjectTemplate], BeforeValidator(_as_one)] = Field(

@@ -53,6 +53,11 @@ class Subject(Record):
         return frozenset({self.name, *self.formerly})
 
     @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Width and height of its photos, in px."""
+        return [(photo.width, photo.height) for photo in self.photos]
+
+    @property
     def words(self) -> Words:
         """The words of the subject in a prompt; without an identifier only the class noun is left."""
         return Words(self.identifier or "", self.class_noun)

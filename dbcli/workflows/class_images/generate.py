@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.buckets import Size
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted
 from dbcli.project.class_images.class_image_sets import ClassImageRecipe, ClassImageSet
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassImages:
-    """The class images of one class noun under one prompt: the files, how many are wanted, the line that says so."""
+    """The class images of one class noun under one prompt: the files, how many are wanted, the line that says so.
+
+    They are shown at a `size` in px beside the photos' `sentence`th sentence.
+    """
 
     class_noun: str
     prompt: str
@@ -32,6 +36,8 @@ class ClassImages:
     key: str
     line: str
     wanted: int
+    size: Size
+    sentence: int = 0
 
 
 def class_prompt(template: str, class_noun: str) -> str:
@@ -45,7 +51,7 @@ def ensure_class_images(
     class_noun: str,
     template: str,
     settings: PriorSettings,
-    resolution: int,
+    size: Size,
     progress: Progress,
     should_stop: Callable[[], bool],
     group: ProcessGroup = SINGLE,
@@ -63,7 +69,7 @@ def ensure_class_images(
         folder = Path(settings.folder)
         own = group.on_main(lambda: ClassImageSet.from_folder(layout, class_noun, folder))
         files = own.images(settings.images)
-        return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images), len(files))
+        return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images), len(files), size)
     recipe = ClassImageRecipe(
         base_hash=base.hash,
         prompt=prompt,
@@ -71,8 +77,8 @@ def ensure_class_images(
         eta=0.0,
         steps=settings.steps,
         guidance=settings.guidance,
-        width=resolution,
-        height=resolution,
+        width=size[0],
+        height=size[1],
         seed=settings.seed,
         precision=sampling_precision(settings.precision, device),
         timesteps=base.process.visited(settings.sampler, settings.steps, settings.timesteps),
@@ -82,7 +88,7 @@ def ensure_class_images(
         with image_set.lock() if group.is_main else nullcontext():
             _generate_missing(base, image_set, settings, progress, should_stop, group)
     files, line = image_set.images(settings.images), image_set.line(settings.images)
-    return ClassImages(class_noun, prompt, files, image_set.key, line, settings.images)
+    return ClassImages(class_noun, prompt, files, image_set.key, line, settings.images, size)
 
 
 def _generate_missing(

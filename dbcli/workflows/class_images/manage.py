@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dbcli.diffusion.buckets import Size, training_sizes
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Refused
 from dbcli.project.class_images.class_image_sets import ClassImageSet, list_class_image_sets, remove_class_image_set
@@ -10,8 +11,10 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.class_images.generate import ClassImages, class_prompt, ensure_class_images
 from dbcli.workflows.class_images.sentences import class_sentences
+from dbcli.workflows.class_images.shares import shared
 from dbcli.workflows.launch import take_devices
 from dbcli.workflows.machine_use import computing
 from dbcli.workflows.progress import Progress
@@ -60,11 +63,21 @@ def make_class_images(
         with group.main_first():
             device = pick_device(settings.train.device)
             base = load_project_base(layout, progress, offline=offline or not group.is_main, device=device)
-        resolution = settings.images.resolution or base.resolution
-        return [
-            ensure_class_images(layout, base, noun, one.template, one.settings, resolution, progress, stop, group)
+        images, shapes = settings.images, photo_shapes(layout, noun)
+        square, steps = images.resolution or base.resolution, {"grid_px": base.grid_px, "step_px": base.step_px}
+        sizes = training_sizes(images.buckets, shapes, square, **steps)
+        made = [
+            ensure_class_images(layout, base, noun, one.template, own, size, progress, stop, group)
             for one in sentences.values()
+            for size, own in shared(one.settings, shapes, sizes).items()
         ]
+        return list({one.key: one for one in made}.values())
+
+
+def photo_shapes(layout: Layout, class_noun: str) -> list[Size]:
+    """Width and height of the photos of all subjects of a class, in px."""
+    subjects = [one for one in list_subjects(layout) if one.class_noun == class_noun]
+    return [shape for subject in subjects for shape in subject.shapes]
 
 
 def summaries(layout: Layout) -> list[SetSummary]:

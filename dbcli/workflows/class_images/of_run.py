@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.buckets import Size, size_for
 from dbcli.project.runs.run_store import RunSubject
 from dbcli.project.settings.profile_settings import PriorSettings, Profile
 from dbcli.workflows.class_images.generate import ClassImages, ensure_class_images
 from dbcli.workflows.class_images.sentences import class_sentences
+from dbcli.workflows.class_images.shares import own_photos, shared
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.run_context import RunContext
 
@@ -28,35 +31,48 @@ def prior_settings(subject: RunSubject, profile: Profile) -> PriorSettings:
 def run_class_images(run: RunContext, base: Base) -> list[list[ClassImages]]:
     """The class images of each subject shown, those of each sentence it is taught with; none with the prior off.
 
-    Subjects of one class share their sets.
+    Where photos have several sizes, a sentence has class images of each size that its subject's photos have. Subjects
+    of one class share their sets.
     """
     found: list[list[ClassImages]] = [[] for _ in run.record.shown]
     sets: dict[str, ClassImages] = {}
-    for place, subject in enumerate(run.record.shown if has_prior(run.profile) else ()):
+    sizes, shown = run.sizes(base), list(zip(run.record.shown, run.subjects, strict=True))
+    for place, (subject, own) in enumerate(shown if has_prior(run.profile) else ()):
         noun, prior = subject.class_noun, prior_settings(subject, run.profile)
-        for one in class_sentences(prior, run.profile.images):
-            known = "\n".join([noun, one.template, one.settings.model_dump_json()])
-            if known not in sets:
-                sets[known] = ensure_class_images(
-                    run.layout,
-                    base,
-                    noun,
-                    one.template,
-                    one.settings,
-                    run.resolution(base),
-                    run.progress,
-                    run.stop,
-                    run.group,
-                )
-            found[place].append(sets[known])
+        # Of all subjects of the class, so that each counts on as many of a set.
+        shapes = [shape for other, of in shown if other.class_noun == noun for shape in of.shapes]
+        needed = {size_for(shape, sizes) for shape in own.shapes}
+        for number, one in enumerate(class_sentences(prior, run.profile.images)):
+            for size, settings in shared(one.settings, shapes, sizes).items():
+                if size not in needed:
+                    continue
+                known = "\n".join([noun, one.template, settings.model_dump_json(), str(size)])
+                if known not in sets:
+                    sets[known] = _class_images(run, base, noun, one.template, settings, size, sizes)
+                found[place].append(replace(sets[known], sentence=number))
     if run.group.is_main:
         _tell(run, found)
     return found
 
 
+def _class_images(
+    run: RunContext,
+    base: Base,
+    class_noun: str,
+    template: str,
+    settings: PriorSettings,
+    size: Size,
+    sizes: Sequence[Size],
+) -> ClassImages:
+    images = ensure_class_images(
+        run.layout, base, class_noun, template, settings, size, run.progress, run.stop, run.group
+    )
+    return images if settings.folder is None else replace(images, files=own_photos(images.files, size, sizes))
+
+
 def _tell(run: RunContext, class_images: Sequence[Sequence[ClassImages]]) -> None:
     """One line per run, printed and recorded: whether the prior is on, with which images."""
-    prior, sets = run.profile.prior, {images.key: images for own in class_images for images in own}
+    prior, sets = run.profile.prior, _by_key(class_images)
     by_noun: dict[str, list[ClassImages]] = {}
     for one in sets.values():
         by_noun.setdefault(one.class_noun, []).append(one)
@@ -73,6 +89,15 @@ def _tell(run: RunContext, class_images: Sequence[Sequence[ClassImages]]) -> Non
     }
     run.event("prior", {"line": line})
     run.save()
+
+
+def _by_key(class_images: Sequence[Sequence[ClassImages]]) -> dict[str, ClassImages]:
+    """Every set once; of one whose images have several sizes all that are shown."""
+    sets: dict[str, ClassImages] = {}
+    for one in (images for own in class_images for images in own):
+        known = sets.get(one.key, one)
+        sets[one.key] = replace(one, files=list(dict.fromkeys([*known.files, *one.files])))
+    return sets
 
 
 def _line(run: RunContext, sets: Sequence[ClassImages]) -> str:

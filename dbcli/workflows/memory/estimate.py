@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.buckets import Size, training_sizes
 from dbcli.diffusion.machine import free_ram_bytes, has_surely_no_gpu, resident_bytes
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.files.layout import Layout
@@ -20,6 +21,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
 if TYPE_CHECKING:
+    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.estimate.cost import PassCost
 
 # Textual inversion stands on no rung.
@@ -140,12 +142,12 @@ def choose_recipe(
 def _estimate(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Profile]) -> MemoryEstimate:
     """Estimates recipes one by one until one fits."""
     settings = load_settings(layout)
-    photos = sum(len(subject.photos) for subject in subjects)
+    photos = [shape for subject in subjects for shape in subject.shapes]
     estimates: list[RecipeEstimate] = []
     name, free, shape = "", 0, None
     for profile in recipes:
         device = _device(profile.train.device)
-        key = key_of(settings, profile, photos, device)
+        key = key_of(settings, profile, len(photos) if profile.images.buckets == "off" else sorted(photos), device)
         cost, loaded = known_cost(key), resident_bytes()
         # What was imported to find a cost out will be once more to train: it is not free.
         free = _free_bytes(device) - (0 if cost is None else max(0, cost.loaded_bytes - loaded))
@@ -198,6 +200,21 @@ class _Model:
 
 
 @dataclass(frozen=True)
+class _Shapes:
+    """What decides in which sizes a run sees images: two settings, and width and height of its photos."""
+
+    resolution: int | None
+    buckets: str
+    photos: tuple[Size, ...]
+
+    def largest(self, base: Base) -> Size:
+        """The size that takes most."""
+        square, how = self.resolution or base.resolution, {"grid_px": base.grid_px, "step_px": base.step_px}
+        sizes = training_sizes(self.buckets, self.photos, square, **how)
+        return max(sizes, key=lambda size: size[0] * size[1])
+
+
+@dataclass(frozen=True)
 class _Training:
     """What a step of a recipe takes, what stays for it, by optimiser, and what the program itself holds."""
 
@@ -211,9 +228,9 @@ class _Training:
 class _Before:
     """What comes before the steps takes, on the base as it is, and the sizes of its fake run."""
 
-    size_px: int
+    size: Size
     channels: int
-    latent_size: int
+    latent_px: int
     latent_shape: tuple[int, int, int]
     plain_bytes: int
     denoise: PassCost
@@ -241,7 +258,7 @@ def scenes_a_photo(profile: Profile) -> int:
     return min(images.scene_cutouts, len(images.scenes)) if images.mask_loss < 1 else 0
 
 
-def _cost(model: _Model, profile: Profile, photos: int) -> Cost:
+def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     import torch
 
     from dbcli.diffusion.devices import AUTOCAST, device_name
@@ -250,14 +267,15 @@ def _cost(model: _Model, profile: Profile, photos: int) -> Cost:
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
     count = prior.images if prior.enabled and prior.folder is None else 0
-    count += photos * scenes_a_photo(profile)
-    images = images_to_encode(profile, photos)
+    count += len(photos) * scenes_a_photo(profile)
+    images = images_to_encode(profile, len(photos))
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
-    done = _training(model, neutral.model_dump_json())
+    shapes = _Shapes(profile.images.resolution, profile.images.buckets, tuple(photos))
+    done = _training(model, neutral.model_dump_json(), shapes)
     at_once = (min(prior.batch_size, count or 1), min(ENCODE_BATCH, images))
-    before = _before(model, profile.images.resolution, prior.precision, at_once)
+    before = _before(model, shapes, prior.precision, at_once)
     is_cpu = device.type != "cuda"
-    pixels = images * 3 * before.size_px**2 * 4 if is_cpu else 0
+    pixels = images * 3 * before.size[0] * before.size[1] * 4 if is_cpu else 0
     held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
     phases = {
         "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if count else 0,
@@ -266,7 +284,7 @@ def _cost(model: _Model, profile: Profile, photos: int) -> Cost:
         "train": held + done.step.peak_bytes + (before.encode.peak_bytes // 2 if is_cpu else 0),
     }
     rows, dtype = train.batch_size * (2 if prior.enabled else 1), AUTOCAST.get(train.precision, torch.float32)
-    speed = measured_speed(device, channels=before.channels, rows=rows, size=before.latent_size, dtype=dtype)
+    speed = measured_speed(device, channels=before.channels, rows=rows, size=before.latent_px, dtype=dtype)
     step_seconds = train.accumulation * speed.seconds(done.step)
     seconds = step_seconds * train.steps + -(-images // ENCODE_BATCH) * speed.seconds(before.encode)
     seconds += -(-count // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
@@ -276,7 +294,7 @@ def _cost(model: _Model, profile: Profile, photos: int) -> Cost:
 
 # Rungs that differ in their optimiser alone share their steps.
 @lru_cache(maxsize=16)
-def _training(model: _Model, recipe: str) -> _Training:
+def _training(model: _Model, recipe: str, shapes: _Shapes) -> _Training:
     import torch
 
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place, placed
@@ -294,7 +312,7 @@ def _training(model: _Model, recipe: str) -> _Training:
     from dbcli.diffusion.estimate.cost import fake_tensors
 
     trainable = make_trainable(base, profile, ())
-    size, train = profile.images.resolution or base.resolution, profile.train
+    size, train = shapes.largest(base), profile.train
     batch = footprint.Batch(train.batch_size * (2 if profile.prior.enabled else 1), size, train.precision)
     with fake_tensors():
         place(base, device)
@@ -309,7 +327,7 @@ def _training(model: _Model, recipe: str) -> _Training:
 
 # Class images come and photos are encoded before a rung changes anything of a base: it is the same for all of them.
 @lru_cache(maxsize=4)
-def _before(model: _Model, resolution: int | None, precision: str, at_once: tuple[int, int]) -> _Before:
+def _before(model: _Model, shapes: _Shapes, precision: str, at_once: tuple[int, int]) -> _Before:
     import torch
 
     from dbcli.diffusion.devices import sampling_precision
@@ -319,14 +337,14 @@ def _before(model: _Model, resolution: int | None, precision: str, at_once: tupl
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place
 
     base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
-    plain, size = footprint.weights_bytes(base), resolution or base.resolution
+    plain, size = footprint.weights_bytes(base), shapes.largest(base)
     unet: Any = base.unet
     with fake_tensors():
         place(base, device)
         return _Before(
-            size_px=size,
+            size=size,
             channels=int(unet.config.block_out_channels[0]),
-            latent_size=size // base.vae_factor,
+            latent_px=round((size[0] * size[1]) ** 0.5) // base.vae_factor,
             latent_shape=(base.latent_channels, base.vae_factor, base.resolution),
             plain_bytes=plain,
             denoise=footprint.denoising_pass(base, Batch(at_once[0], size, sampling_precision(precision, device))),

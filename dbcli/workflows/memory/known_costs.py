@@ -41,8 +41,11 @@ class Cost:
     latent_shape: tuple[int, int, int]
 
 
-def key_of(settings: ProjectSettings, profile: Profile, photos: int, device: str) -> str | None:
-    """Under what a cost is kept; None for a base whose hash is not known yet, which another may take the place of."""
+def key_of(settings: ProjectSettings, profile: Profile, photos: object, device: str) -> str | None:
+    """Under what a cost is kept; None for a base whose hash is not known yet, which another may take the place of.
+
+    `photos` is what of them decides it: their number, or their shapes.
+    """
     base = settings.base_hash or (settings.base if settings.is_embedded else None)
     if base is None:
         return None

@@ -30,6 +30,7 @@ def batch_sampler(run: RunContext, data: TrainingData) -> BatchSampler:
         rehearsal_share=train.rehearsal_share,
         caption_share=run.profile.images.caption_share,
         empty_share=run.profile.prior.empty_share,
+        sizes=data.sizes,
     )
 
 
@@ -57,7 +58,7 @@ def build_trainer(
     return Trainer(
         base.denoiser,
         trainable,
-        StepInputs(data.images, prompts, batches, data.loss_weights, teacher),
+        StepInputs(data.images, prompts, batches, data.loss_weights, teacher, data.frames),
         objective=Objective(
             process=base.process.to(device),
             prior_weight=run.profile.prior.weight,

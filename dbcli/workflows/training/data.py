@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.buckets import Size, frame_of, size_for
 from dbcli.errors import Interrupted
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.settings.profile_settings import Profile
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.images import Posterior
+    from dbcli.diffusion.families.conditioning import Frame
+    from dbcli.diffusion.images import Box, Latents
     from dbcli.diffusion.training.batches import SentenceData, SubjectData
 
 
@@ -31,13 +33,18 @@ if TYPE_CHECKING:
 class TrainingData:
     """Everything a run learns from: encoded images, distinct prompts, and each subject's share of both.
 
-    loss_weights `[N, 1, h, w]` says how much each latent of each image counts; None if no photo has a mask.
+    loss_weights[i] `[1, h, w]` says how much each latent of image i counts; None if no photo has a mask. `sizes` are
+    the numbers of the images' sizes, `frames` how they came to them, where photos are not cut to squares, and
+    `class_images` the indices of files by the size they are shown at.
     """
 
-    images: Posterior
+    images: Latents
     prompts: list[str]
     subjects: list[SubjectData]
-    loss_weights: torch.Tensor | None = None
+    loss_weights: list[torch.Tensor] | None = None
+    sizes: list[int] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    class_images: dict[tuple[Path, Size], int] = field(default_factory=dict)
 
 
 def instance_prompt(subject: Subject, caption: str | None, template: str, templates: Sequence[str] = ()) -> str:
@@ -62,23 +69,25 @@ def instance_prompt(subject: Subject, caption: str | None, template: str, templa
 def encode_data(
     run: RunContext, base: Base, class_images: Sequence[Sequence[ClassImages]], scenes: Scenes | None = None
 ) -> TrainingData:
-    """Reads and encodes every image of a run. class_images[i] are those of its i-th subject, a set a sentence, or none.
+    """Reads and encodes every image of a run. class_images[i] are those of its i-th subject, each with its sentence.
 
     `scenes` are what photos' subjects are shown in front of, cut out, beside plain colours. Raises SubjectError where
     photos have changed since they were added, Interrupted between two batches.
     """
-    from dbcli.diffusion.images import encode
+    from dbcli.diffusion.images import encode_sizes
     from dbcli.diffusion.training.batches import SubjectData
 
-    read = _Images(run, run.resolution(base), base.vae_factor, scenes or {})
+    read = _Images(run, run.sizes(base), base.vae_factor, scenes or {})
     subjects = []
     for number, (subject, of_class) in enumerate(zip(run.subjects, class_images, strict=True)):
         shown = read.photos(subject, number)
         sentences = read.sentences(subject, shown)
-        for place, own in enumerate(of_class):
-            files, prompt = [read.class_image(one) for one in own.files], read.prompt(own.prompt)
+        for own in of_class:
+            files, prompt = [read.class_image(one, own.size) for one in own.files], read.prompt(own.prompt)
             empty = read.prompt("") if teaches_empty_prompt(run.profile) else None
-            sentences[place] = replace(sentences[place], class_images=files, class_prompt=prompt, empty_prompt=empty)
+            sentence = sentences[own.sentence]
+            files = [*sentence.class_images, *files]
+            sentences[own.sentence] = replace(sentence, class_images=files, class_prompt=prompt, empty_prompt=empty)
         subjects.append(SubjectData([one.views for one in shown], sentences))
     with run.progress.stage("Encoding images", len(read.pixels)) as stage:
 
@@ -87,13 +96,14 @@ def encode_data(
             if run.stop():
                 raise Interrupted("Stopped while encoding images.")
 
-        images = encode(base.vae, read.pixels, on_batch=on_batch)
+        images = encode_sizes(base.vae, read.pixels, on_batch=on_batch)
     background = run.profile.images.mask_loss
     if read.masks:
         photos = sum(len(subject.photos) for subject in run.subjects)
         note = f"masks of {read.masked} of {photos} photos; outside them the loss weight is {background:g}"
         run.progress.note(note)
-    return TrainingData(images, read.prompts, subjects, loss_weights(read.masks, images, background))
+    weights = loss_weights(read.masks, images, background)
+    return TrainingData(images, read.prompts, subjects, weights, read.numbers, read.frames, read.class_images)
 
 
 def teaches_empty_prompt(profile: Profile) -> bool:
@@ -101,8 +111,8 @@ def teaches_empty_prompt(profile: Profile) -> bool:
     return profile.prior.enabled and profile.prior.source == "teacher" and profile.prior.empty_share > 0
 
 
-def loss_weights(masks: Mapping[int, torch.Tensor], images: Posterior, background: float) -> torch.Tensor | None:
-    """How much each latent of N images counts, float32 `[N, 1, h, w]`: 1, and `background` where a mask is 0.
+def loss_weights(masks: Mapping[int, torch.Tensor], images: Latents, background: float) -> list[torch.Tensor] | None:
+    """How much each latent of every image counts, float32 `[1, h, w]`: 1, and `background` where a mask is 0.
 
     Images without a mask, class images above all, count everywhere. None without any mask.
     """
@@ -110,7 +120,7 @@ def loss_weights(masks: Mapping[int, torch.Tensor], images: Posterior, backgroun
 
     if not masks:
         return None
-    weights = torch.ones(len(images), 1, *images.mean.shape[-2:])
+    weights = [torch.ones(1, *images.shape_of(index)[1:]) for index in range(len(images))]
     for index, mask in masks.items():
         weights[index] = background + (1 - background) * mask
     return weights
@@ -149,14 +159,16 @@ class _Images:
     """What is read so far: views of images, prompts, masks of views that have one, and how many photos have one."""
 
     run: RunContext
-    resolution: int
+    sizes: list[Size]
     vae_factor: int
     scenes: Scenes
     pixels: list[torch.Tensor] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     masks: dict[int, torch.Tensor] = field(default_factory=dict)
     masked: int = 0
-    _class_images: dict[Path, int] = field(default_factory=dict)
+    class_images: dict[tuple[Path, Size], int] = field(default_factory=dict)
 
     def photos(self, subject: Subject, number: int) -> list[_Shown]:
         """Reads a subject's photos, and those with a mask cut out, too."""
@@ -180,28 +192,42 @@ class _Images:
         from dbcli.diffusion.cutouts import opacity_variants
         from dbcli.diffusion.images import crop_boxes, mask_variants, photo_variants
 
-        images, seed = self.run.profile.images, self.run.profile.train.seed
+        images, seed, size = self.run.profile.images, self.run.profile.train.seed, size_for(photo.size, self.sizes)
         # The same for a photo and its mask, so that both are cropped and mirrored alike.
-        boxes = crop_boxes(images.crop, *photo.size, seed=seed, number=photo.number, mask=photo.mask)
-        views = photo_variants(photo.path, self.resolution, boxes, flip=images.flip)
+        boxes = crop_boxes(
+            images.crop, *photo.size, seed=seed, number=photo.number, mask=photo.mask, aspect=size[0] / size[1]
+        )
+        views = photo_variants(photo.path, size, boxes, flip=images.flip)
         if behind is not None and photo.mask is not None:
-            opacities = opacity_variants(photo.mask, photo.size, boxes, self.resolution, flip=images.flip)
+            opacities = opacity_variants(photo.mask, photo.size, boxes, size, flip=images.flip)
             views = [view * shown + behind * (1 - shown) for view, shown in zip(views, opacities, strict=True)]
-        indices = list(range(len(self.pixels), len(self.pixels) + len(views)))
+        indices = self._add(views, size, photo.size, boxes)
         if photo.mask is not None:
-            latents = self.resolution // self.vae_factor
+            latents = size[0] // self.vae_factor, size[1] // self.vae_factor
             found = mask_variants(photo.mask, photo.size, latents, boxes, flip=images.flip)
             self.masks.update(zip(indices, found, strict=True))
+        return indices
+
+    def _add(self, views: Sequence[torch.Tensor], size: Size, before: Size, boxes: Sequence[Box]) -> list[int]:
+        """Takes in views of an image that was cut along boxes out of another size; mirrored ones come last."""
+        indices = list(range(len(self.pixels), len(self.pixels) + len(views)))
         self.pixels.extend(views)
+        self.numbers.extend([self.sizes.index(size)] * len(views))
+        if self.run.profile.images.buckets == "auto":
+            is_whole = self.run.profile.images.crop == "subject"
+            frames = [
+                frame_of(before, box, size, is_whole=is_whole, mirrored=one) for one in (False, True) for box in boxes
+            ]
+            self.frames.extend(frames[: len(views)])
         return indices
 
     def _grounds(self, photo: _Photo) -> Iterator[tuple[str, torch.Tensor]]:
         """What a photo's subject is shown in front of, cut out: where that is, as a caption says it, and its pixels."""
         from dbcli.diffusion.cutouts import colours_of, ground
 
-        seed = self.run.profile.train.seed
+        seed, size = self.run.profile.train.seed, size_for(photo.size, self.sizes)
         for colour in colours_of(seed, photo.number, self.run.profile.images.cutouts):
-            pixels = ground(self.resolution, colour, seed=seed, number=photo.number)
+            pixels = ground(size, colour, seed=seed, number=photo.number)
             yield f"on {with_article(colour)} background", pixels
         yield from self.scenes.get((photo.subject, photo.place), [])
 
@@ -229,17 +255,18 @@ class _Images:
             self.prompts.append(text)
         return self.prompts.index(text)
 
-    def class_image(self, file: Path) -> int:
-        """The index of a class image, read once however many subjects share it."""
-        if file not in self._class_images:
-            self._class_images[file] = len(self.pixels)
-            self.pixels.append(class_pixels(file, self.resolution))
-        return self._class_images[file]
+    def class_image(self, file: Path, size: Size) -> int:
+        """The index of a class image at a size, read once however many subjects share it."""
+        if (file, size) not in self.class_images:
+            # Told of as drawn at its size, which it was unless it is somebody's photo.
+            (index,) = self._add([class_pixels(file, size)], size, size, [(0, 0, *size)])
+            self.class_images[file, size] = index
+        return self.class_images[file, size]
 
 
-def class_pixels(file: Path, resolution: int) -> torch.Tensor:
-    """A class image as float32 `[3, resolution, resolution]` in [-1, 1]."""
+def class_pixels(file: Path, size: Size) -> torch.Tensor:
+    """A class image as float32 `[3, height, width]` in [-1, 1]."""
     from dbcli.diffusion.images import photo_variants
 
-    views: list[torch.Tensor] = photo_variants(file, resolution)
+    views: list[torch.Tensor] = photo_variants(file, size)
     return views[0]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dbcli import __version__
+from dbcli.diffusion.buckets import Size, size_for
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.workflows.images.generated import sampled
 from dbcli.workflows.run_context import RunContext
@@ -41,17 +42,29 @@ def wanted_scenes(run: RunContext) -> dict[tuple[int, int], list[str]]:
 
 
 def draw_scenes(run: RunContext, base: Base) -> Scenes:
-    """Draws each photo's scenes, every one with a seed of its own, float32 `[3, H, W]` in [-1, 1].
+    """Draws each photo's scenes, every one with a seed of its own, float32 `[3, H, W]` in [-1, 1], at its size.
 
     They are kept in the project and drawn once. The base must still be untuned. Raises Interrupted between two steps.
     """
+    wanted, found = wanted_scenes(run), Scenes()
+    for size in (sizes := run.sizes(base)):
+        own = {photo: one for photo, one in wanted.items() if size_for(_shape(run, *photo), sizes) == size}
+        found |= _scenes_of_size(run, base, own, size)
+    return found
+
+
+def _shape(run: RunContext, subject: int, photo: int) -> Size:
+    return run.subjects[subject].shapes[photo]
+
+
+def _scenes_of_size(run: RunContext, base: Base, wanted: Mapping[tuple[int, int], list[str]], size: Size) -> Scenes:
+    """The scenes of photos that are trained at one size."""
     from dbcli.diffusion.files.kept_tensors import keep_tensors, kept_tensors
 
-    wanted = wanted_scenes(run)
     prompts = [PROMPT.format(scene=one) for scenes in wanted.values() for one in scenes]
     if not prompts:
         return {}
-    how, seed = _sampling(run, base), run.profile.prior.seed
+    how, seed = _sampling(run, base, size), run.profile.prior.seed
     facts = [__version__, base.hash, str(base.unet.device), repr(how), seed, prompts]
     file = run.layout.scenes_dir / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"
     with run.group.main_first():
@@ -63,18 +76,18 @@ def draw_scenes(run: RunContext, base: Base) -> Scenes:
     return {photo: [(one, next(pixels)) for one in scenes] for photo, scenes in wanted.items()}
 
 
-def _sampling(run: RunContext, base: Base) -> SamplingSettings:
+def _sampling(run: RunContext, base: Base, size: Size) -> SamplingSettings:
     """How scenes are drawn: as class images are."""
     from dbcli.diffusion.devices import sampling_precision
     from dbcli.diffusion.sampling.sample import SamplingSettings
 
-    prior, size, device = run.profile.prior, run.resolution(base), base.unet.device
+    prior, device = run.profile.prior, base.unet.device
     return SamplingSettings(
         prior.sampler,
         prior.steps,
         prior.guidance,
-        width=size,
-        height=size,
+        width=size[0],
+        height=size[1],
         batch_size=prior.batch_size,
         precision=sampling_precision(prior.precision, device),
         timesteps=base.process.visited(prior.sampler, prior.steps, prior.timesteps),
@@ -92,4 +105,6 @@ def _drawn(run: RunContext, base: Base, prompts: Sequence[str], how: SamplingSet
     seed = run.profile.prior.seed
     requests = [SampleRequest(one, seed_for(seed, "scene image", 0, place)) for place, one in enumerate(prompts)]
     drawn = sampled(base, requests, how, range(len(requests)), "Scenes behind the subject", run.progress, run.stop)
-    return torch.stack([((to_tensor(image, how.width) + 1) * 127.5).round().to(torch.uint8) for _, image in drawn])
+    return torch.stack(
+        [((to_tensor(image, (how.width, how.height)) + 1) * 127.5).round().to(torch.uint8) for _, image in drawn]
+    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.buckets import Size
 from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.class_images.teacher_store import TeacherStore
 from dbcli.project.files.layout import Layout
@@ -47,23 +48,24 @@ def teacher_of(
         return AdapterOff(base.denoiser, FrozenPrompts(base, data.prompts, device))
     epochs = batches.class_epochs(train.steps * train.accumulation * train.batch_size)
     # A folder of own photos is one set under every sentence, and the base says something else of it under each.
-    sets: dict[tuple[str, str], ClassImages] = {}
-    draws: dict[tuple[str, str], int] = {}
+    sets: dict[tuple[str, Size, str], ClassImages] = {}
+    draws: dict[tuple[str, Size, str], int] = {}
     prompts = [""] if teaches_empty_prompt(run.profile) else []
-    for of_sentences, counts in zip(class_images, epochs, strict=True):
-        for images, count in zip(of_sentences, counts, strict=False):
+    for of_subject, counts in zip(class_images, epochs, strict=True):
+        for images in of_subject:
             for prompt in (images.prompt, *prompts):
-                key = images.key, prompt
-                sets[key], draws[key] = replace(images, prompt=prompt), max(count, draws.get(key, 1))
+                key = images.key, images.size, prompt
+                sets[key] = replace(images, prompt=prompt)
+                draws[key] = max(counts[images.sentence], draws.get(key, 1))
     stored = {
         key: stored_predictions(run, base, images, min(draws[key], prior.teacher_draws)) for key, images in sets.items()
     }
     places: dict[tuple[int, int], tuple[Stored, int]] = {}
-    for subject, of_sentences in zip(data.subjects, class_images, strict=True):
-        for sentence, own in zip(subject.sentences, of_sentences, strict=False):
-            for prompt in (own.prompt, *prompts):
-                predictions, number = stored[own.key, prompt], data.prompts.index(prompt)
-                places |= {(image, number): (predictions, index) for index, image in enumerate(sentence.class_images)}
+    for own in (images for of_subject in class_images for images in of_subject):
+        shown = [data.class_images[file, own.size] for file in own.files]
+        for prompt in (own.prompt, *prompts):
+            predictions, number = stored[own.key, own.size, prompt], data.prompts.index(prompt)
+            places |= {(image, number): (predictions, index) for index, image in enumerate(shown)}
     return StoredTeacher(places, base.process)
 
 
@@ -76,9 +78,9 @@ def stored_predictions(run: RunContext, base: Base, images: ClassImages, draws: 
 
     from dbcli.diffusion.training.teacher import Stored, read_predictions
 
-    size, seed = run.resolution(base), run.profile.prior.seed
+    seed = run.profile.prior.seed
     store = TeacherStore.of(
-        run.layout, images.key, images.files, base_hash=base.hash, prompt=images.prompt, size=size, seed=seed
+        run.layout, images.key, images.files, base_hash=base.hash, prompt=images.prompt, size=images.size, seed=seed
     )
     run.group.on_main(lambda: _store_missing(store, run, base, images, draws))
     return Stored(torch.stack([read_predictions(store.file(number)) for number in range(draws)]), seed)
@@ -93,7 +95,7 @@ def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: Cla
     if not missing:
         return
     # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
-    pixels = [class_pixels(file, run.resolution(base)) for file in images.files]
+    pixels = [class_pixels(file, images.size) for file in images.files]
     posterior = encode(base.vae, pixels, on_batch=lambda count: _raise_if_stopped(run))
     prompt = embed_prompts(base, [images.prompt])
     with run.progress.stage(

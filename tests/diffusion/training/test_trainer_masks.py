@@ -43,7 +43,7 @@ def mask_file(path: Path, rows: list[list[int]]) -> Path:
 def test_a_latent_counts_as_much_as_it_shows_of_the_subject(tmp_path: Path) -> None:
     # 4 x 4 pixels on 2 x 2 latents: 4, 2, 1 and 0 of their four pixels are white.
     rows = [[255, 255, 255, 255], [255, 255, 0, 0], [255, 0, 0, 0], [0, 0, 0, 0]]
-    (mask,) = mask_variants(mask_file(tmp_path / "m.png", rows), (4, 4), 2, whole(4, 4))
+    (mask,) = mask_variants(mask_file(tmp_path / "m.png", rows), (4, 4), (2, 2), whole(4, 4))
     assert mask.shape == (1, 2, 2)
     assert torch.allclose(mask[0], torch.tensor([[1.0, 0.5], [0.25, 0.0]]), atol=1 / 255)
 
@@ -56,8 +56,8 @@ def test_a_mask_is_cropped_and_mirrored_as_its_photo(tmp_path: Path, crop: str) 
     image.convert("RGB").save(tmp_path / "photo.png")
     image.save(tmp_path / "mask.png")
     boxes = crop_boxes(crop, 64, 32, seed=3, number=7, mask=tmp_path / "mask.png")
-    views = photo_variants(tmp_path / "photo.png", 32, boxes, flip=True)
-    masks = mask_variants(tmp_path / "mask.png", (64, 32), 8, boxes, flip=True)
+    views = photo_variants(tmp_path / "photo.png", (32, 32), boxes, flip=True)
+    masks = mask_variants(tmp_path / "mask.png", (64, 32), (8, 8), boxes, flip=True)
     assert len(views) == len(masks) == 2 * (RANDOM_CROPS if crop == "random" else 1)
     for view, mask in zip(views, masks, strict=True):
         seen = torch.nn.functional.avg_pool2d((view[:1] + 1) / 2, 4)
@@ -67,7 +67,7 @@ def test_a_mask_is_cropped_and_mirrored_as_its_photo(tmp_path: Path, crop: str) 
 
 def test_a_mask_may_be_painted_at_another_size(tmp_path: Path) -> None:
     path = mask_file(tmp_path / "m.png", [[255, 0], [255, 0]])
-    (mask,) = mask_variants(path, (40, 40), 2, whole(40, 40))
+    (mask,) = mask_variants(path, (40, 40), (2, 2), whole(40, 40))
     assert mask[0, :, 0].min() > 0.8 and mask[0, :, 1].max() < 0.2
 
 
@@ -86,7 +86,7 @@ def test_a_background_of_nearly_black_in_sixteen_bits_counts_nearly_nothing(tmp_
     values = np.full((4, 4), 300, dtype=np.uint16)
     values[:, :2] = 65_535
     Image.fromarray(values).save(tmp_path / "m.png")
-    (mask,) = mask_variants(tmp_path / "m.png", (4, 4), 2, whole(4, 4))
+    (mask,) = mask_variants(tmp_path / "m.png", (4, 4), (2, 2), whole(4, 4))
     assert torch.allclose(mask[0], torch.tensor([[1.0, 300 / 65_535]] * 2), atol=1e-6)
 
 
@@ -98,7 +98,7 @@ def test_a_mask_that_cannot_be_meant_is_named(
     tmp_path: Path, rows: list[list[int]], size: tuple[int, int], message: str
 ) -> None:
     with pytest.raises(PhotoError, match=message):
-        mask_variants(mask_file(tmp_path / "m.png", rows), size, 2, whole(*size))
+        mask_variants(mask_file(tmp_path / "m.png", rows), size, (2, 2), whole(*size))
 
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
