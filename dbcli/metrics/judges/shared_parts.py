@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from dbcli.metrics.judges.mask_colours import sharpened, small
+
 # Maps [C, h, w] of an image, one tensor a stage of a network.
 Maps = Callable[[Image.Image], list[torch.Tensor]]
 
@@ -33,11 +35,13 @@ def draft_masks(maps: Maps, photos: Iterable[Image.Image], wanted: Sequence[int]
 
     Raises ValueError for fewer than FEWEST photos, which have nothing to be compared with.
     """
-    sizes, found = [], []
+    sizes, found, seen = [], [], []
     for photo in photos:
         sizes.append(photo.size)
         found.append(maps(photo))
-    for place, mask in zip(wanted, shared_parts(found, wanted), strict=True):
+        seen.append(small(photo))
+    drafts = list(shared_parts(found, wanted))
+    for place, mask in zip(wanted, sharpened([seen[place] for place in wanted], drafts), strict=True):
         values = (mask * 255).round().byte().numpy()
         yield Image.fromarray(values).resize(sizes[place], Image.Resampling.BICUBIC)
 
