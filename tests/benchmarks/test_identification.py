@@ -47,11 +47,12 @@ def test_the_summary_is_of_means_and_says_how_far_the_class_came_along(study: Mo
     photos = {"one": [of(1, 1), of(2, 2)], "two": [of(9, 1), of(8, 2)]}
     judges = {kind: study.Judge(colours, kind, photos) for kind in ("maps", "top")}
     rows = [
-        study.Row("one", "dog", 1.0, 0.5, 0.9, 0.4, 0.8, 0.0, 0.5, 0.4, 0.1, 0.2, 10.0),
-        study.Row("two", "cat", 0.5, 0.0, 0.1, 0.2, 0.6, 0.25, 0.3, 0.2, 0.1, 0.2, 20.0),
+        study.Row("one", "dog", 1.0, 0.5, 0.9, 0.4, 0.8, 0.4, 0.0, 0.5, 0.4, 0.1, 0.2, 10.0),
+        study.Row("two", "cat", 0.5, 0.0, 0.1, 0.2, 0.6, 0.0, 0.25, 0.3, 0.2, 0.1, 0.2, 20.0),
     ]
     found = study.summary(rows, judges)
     assert (found["plain"], found["scenes"], found["as_asked"]) == (0.75, 0.25, pytest.approx(0.7))
+    assert found["scenes_as_asked"] == pytest.approx(0.2)
     assert (found["plain_top"], found["left_out_photos_top"]) == (0.5, found["left_out_photos"])
     # 0.4 - 0.1 is the subject's gain, 0.2 - 0.1 the class's rise.
     assert found["class_rise"] == pytest.approx(1 / 3)
@@ -82,6 +83,8 @@ def test_the_study_runs_goes_on_where_it_was_and_refuses_other_settings(
     table = json.loads((tmp_path / "found.json").read_text())
     assert [(row["subject"], row["class_noun"]) for row in table["rows"]] == [("duck_toy", "duck")]
     assert all(0 <= table["rows"][0][key] <= 1 for key in ("plain", "scenes_top", "as_asked", "class_taken"))
+    (row,) = table["rows"]
+    assert row["scenes"] + row["as_asked"] - 1 <= row["scenes_as_asked"] <= min(row["scenes"], row["as_asked"])
     assert Image.open(tmp_path / "work" / "duck_toy.png").width > 500
     assert "| **mean** |" in first.out and "among 3 subjects (chance 33%)" in first.out
     study.main(words)
