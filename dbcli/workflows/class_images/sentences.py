@@ -40,3 +40,20 @@ def without_identifier_field(template: str) -> str:
     if "{class}" not in template:
         return template.replace("{identifier}", "{class}") if "{identifier}" in template else "a photo of a {class}"
     return re.sub(r"\{identifier\} ?", "", template).strip()
+
+
+def teaches_empty_prompt(profile: Profile) -> bool:
+    """Whether class rows are taught with the empty prompt, too: only a teacher knows what is right there."""
+    return profile.prior.enabled and profile.prior.source == "teacher" and profile.prior.empty_share > 0
+
+
+def stored_draws(profile: Profile) -> int:
+    """How many predictions of its teacher a run stores for each class image at most; 0 where it stores none.
+
+    An adapter has its base at hand, a full fine-tuning has not. A draw is used once in every round of the class images.
+    """
+    train, prior = profile.train, profile.prior
+    if prior.source != "teacher" or profile.method != "full" or not prior.enabled:
+        return 0
+    rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
+    return min(rounds, prior.teacher_draws) * (2 if teaches_empty_prompt(profile) else 1)

@@ -15,6 +15,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
+from dbcli.workflows.class_images.sentences import stored_draws
 from dbcli.workflows.memory.known_costs import Cost, key_of, known_cost, remember_cost
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
@@ -289,6 +290,9 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     seconds = step_seconds * train.steps + -(-images // ENCODE_BATCH) * speed.seconds(before.encode)
     seconds += -(-count // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
     seconds += count * speed.seconds(before.decode)
+    # A teacher is asked with one prompt, where a step of drawing asks with two.
+    taught = prior.images * stored_draws(profile)
+    seconds += -(-taught // at_once[0]) * speed.seconds(before.denoise) / 2
     return Cost(device_name(device), 0, done.own_bytes, phases, step_seconds, seconds, before.latent_shape)
 
 

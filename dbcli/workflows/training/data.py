@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from dbcli.diffusion.buckets import Size, frame_of, size_for
 from dbcli.errors import Interrupted
 from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import verify_photos
 from dbcli.prompt_text import with_article
 from dbcli.workflows.class_images.generate import ClassImages
+from dbcli.workflows.class_images.sentences import teaches_empty_prompt
 from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.training.scenes import Scenes
 
@@ -104,11 +104,6 @@ def encode_data(
         run.progress.note(note)
     weights = loss_weights(read.masks, images, background)
     return TrainingData(images, read.prompts, subjects, weights, read.numbers, read.frames, read.class_images)
-
-
-def teaches_empty_prompt(profile: Profile) -> bool:
-    """Whether class rows are taught with the empty prompt, too: only a teacher knows what is right there."""
-    return profile.prior.enabled and profile.prior.source == "teacher" and profile.prior.empty_share > 0
 
 
 def loss_weights(masks: Mapping[int, torch.Tensor], images: Latents, background: float) -> list[torch.Tensor] | None:

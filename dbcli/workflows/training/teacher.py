@@ -14,8 +14,9 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import ProjectSettings, load_settings
 from dbcli.workflows.class_images.generate import ClassImages
+from dbcli.workflows.class_images.sentences import stored_draws, teaches_empty_prompt
 from dbcli.workflows.run_context import RunContext
-from dbcli.workflows.training.data import TrainingData, class_pixels, teaches_empty_prompt
+from dbcli.workflows.training.data import TrainingData, class_pixels
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -137,15 +138,12 @@ def stored_bytes(
 
     `shape` is the base's as `latent_shape` gives it, if it is known.
     """
-    train, prior = profile.train, profile.prior
-    if prior.source != "teacher" or profile.method != "full" or not prior.enabled:
+    draws = stored_draws(profile)
+    if not draws:
         return None
     channels, factor, resolution = shape or _latent_shape(load_settings(layout))
     side: int = (profile.images.resolution or resolution) // factor
-    rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
-    draws = min(rounds, prior.teacher_draws)
-    values: int = prior.images * draws * channels * side * side
-    return len(set(class_nouns)) * values * 4 * (2 if teaches_empty_prompt(profile) else 1)
+    return len(set(class_nouns)) * profile.prior.images * draws * channels * side * side * 4
 
 
 def _latent_shape(settings: ProjectSettings) -> tuple[int, int, int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dbcli.project.settings.profile_settings import ImageSettings, PriorSettings
+from dbcli.project.settings.profile_settings import ImageSettings, PriorSettings, Profile
 from dbcli.project.subjects.subject_record import Subject
-from dbcli.workflows.class_images.sentences import class_sentences
+from dbcli.workflows.class_images.sentences import class_sentences, stored_draws
 from dbcli.workflows.training.data import instance_prompt
 
 PHOTO, BARE = "a photo of a {identifier} {class}", "a {identifier} {class}"
@@ -68,3 +68,23 @@ def test_a_prompt_of_its_own_stands_for_the_class_beside_every_sentence() -> Non
 )
 def test_a_sentence_without_the_identifier_still_names_the_class(template: str, of_class: str) -> None:
     assert beside(PriorSettings(images=5), [template]) == [(of_class, 5)]
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "prior", "expected"),
+    [
+        # 600 steps of 4 rows show 32 class images 75 times.
+        ("full", 600, {"source": "teacher", "images": 32}, 16),
+        ("full", 600, {"source": "teacher", "images": 32, "teacher_draws": 100}, 75),
+        ("full", 600, {"source": "teacher", "images": 32, "empty_share": 0.25}, 32),
+        ("full", 10, {"source": "teacher", "images": 32}, 2),
+        ("full", 600, {"source": "images", "images": 32}, 0),
+        ("full", 600, {"source": "teacher", "images": 32, "enabled": False}, 0),
+        ("lora", 600, {"source": "teacher", "images": 32}, 0),
+    ],
+)
+def test_a_teacher_is_asked_once_in_every_round_of_the_class_images(
+    method: str, steps: int, prior: dict[str, object], expected: int
+) -> None:
+    settings = {"method": method, "train": {"steps": steps, "batch_size": 4, "accumulation": 1}, "prior": prior}
+    assert stored_draws(Profile.model_validate(settings)) == expected
