@@ -1,4 +1,4 @@
-"""Random models and photos to measure on: Stable Diffusion v1 at full size, or at a width that two cores can train."""
+"""Random models and photos to measure on: Stable Diffusion v1 or XL at full size, or v1 as two cores can train it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-SIZES = ("small", "sd-v1")
+SIZES = ("small", "sd-v1", "sdxl")
 
 # A UNet of 18 M values and an autoencoder of v1's kind at 128 px; v1's own text encoder, narrow.
 UNET = {
@@ -51,7 +51,9 @@ def add_base_options(options: argparse.ArgumentParser) -> None:
 
 def add_size_option(options: argparse.ArgumentParser) -> None:
     """`--size` of the random base."""
-    options.add_argument("--size", choices=SIZES, default="small", help="of the random base; sd-v1 is all of v1")
+    options.add_argument(
+        "--size", choices=SIZES, default="small", help="of the random base; sd-v1 and sdxl are all of them"
+    )
 
 
 def chosen_base(arguments: argparse.Namespace, folder: Path) -> str:
@@ -80,25 +82,36 @@ def own_resolution(base: str) -> int:
 def write_base(folder: Path, size: str = "small", *, seed: int = 0) -> Path:
     """Writes a random base as a diffusers folder that every trainer can load; returns the folder.
 
-    `sd-v1` has the shapes of Stable Diffusion v1 in half precision: 2.1 GB on disk, and no more of memory.
+    `sd-v1` and `sdxl` have the shapes of Stable Diffusion v1 and XL in half precision: 2.1 and 6.9 GB on disk, and no
+    more of memory.
     """
     import torch
 
-    from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
-    from dbcli.diffusion.families.sd import SD
     from dbcli.diffusion.formats import diffusers_folder
 
-    shipped, is_small = shipped_configs("sd-v1"), size == "small"
-    model = SimpleNamespace(
-        family=SD,
+    diffusers_folder.write_base(
+        folder, random_model(size, seed=seed), dtype=torch.float32 if size == "small" else torch.float16
+    )
+    return folder
+
+
+def random_model(size: str, *, seed: int = 0) -> Any:
+    """A random base in memory, as the formats write one."""
+    from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
+    from dbcli.diffusion.families.known import family_of_folder
+
+    is_small = size == "small"
+    shipped = shipped_configs("sd-v1" if is_small else size)
+    family = family_of_folder(shipped["unet"])
+    padding = zip(family.encoders, ("pad_token", "pad_token_2"), strict=False)
+    return SimpleNamespace(
+        family=family,
         networks=small_networks(seed) if is_small else random_networks(shipped, seed),
-        tokenizers={"text_encoder": shipped_tokenizer(shipped["pad_token"], 77)},
+        tokenizers={name: shipped_tokenizer(shipped[key], 77) for name, key in padding},
         scheduler_config=SCHEDULER if is_small else shipped["scheduler"],
         max_tokens=77,
-        zero_negative=False,
+        zero_negative=family.zero_negative({}),
     )
-    diffusers_folder.write_base(folder, model, dtype=torch.float32 if is_small else torch.float16)
-    return folder
 
 
 def small_networks(seed: int) -> dict[str, Any]:
@@ -117,15 +130,15 @@ def small_networks(seed: int) -> dict[str, Any]:
 
 
 def random_networks(configs: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """UNet, autoencoder and text encoder of these configurations, in half precision from the first value on."""
+    """The networks of these configurations, in half precision from the first value on."""
     import torch
 
     from dbcli.diffusion.bases.assembly import empty_network
-    from dbcli.diffusion.families.sd import SD
+    from dbcli.diffusion.families.known import family_of_folder
 
     generator = torch.Generator().manual_seed(seed)
     networks = {}
-    for component, part in SD.parts.items():
+    for component, part in family_of_folder(configs["unet"]).parts.items():
         network = empty_network(component, part, configs[component])
         shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         state = {name: _random_values(name, shape, generator) for name, shape in shapes.items()}

@@ -66,8 +66,8 @@ class WidenedEmbedding(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """All rows as one table `[height, D]`."""
-        return torch.cat([self.table.weight[: self.known], *(one.to(self.table.weight.dtype) for one in self.added)])
+        """All rows as one table `[height, D]`, float32."""
+        return torch.cat([self.table.weight[: self.known].float(), *(one.float() for one in self.added)])
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """`[…]` token numbers to `[…, D]`. Gradients reach the added rows alone: no table of their size is made."""

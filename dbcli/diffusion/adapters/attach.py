@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dbcli.diffusion.adapters.layer_names import expanded
+from dbcli.diffusion.bases.stored_layers import shown_as_float32
 from dbcli.diffusion.families.family import Networks
 from dbcli.diffusion.formats.lora import LoraWeights, lora_to_peft
 from dbcli.diffusion.word_vectors import WordVectors, add_words
@@ -118,7 +119,9 @@ def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora:
         lora_dropout=options.dropout,
         use_dora=dora,
     )
-    inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
+    # A DoRA's lengths begin as those of the weights.
+    with shown_as_float32([network], with_values=dora):
+        inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
 
 
 def _trainable(method: str, networks: Networks, mark: str, dtype: torch.dtype) -> Trainable:
@@ -140,7 +143,8 @@ def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) 
 
     for part, (config, tensors) in lora_to_peft(lora, networks).items():
         network = networks[part]
-        inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
+        with shown_as_float32([network]):
+            inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
         set_peft_model_state_dict(network, tensors, adapter_name=LORA_NAME)
         network.to(network.device)
         freeze(network)
@@ -152,9 +156,12 @@ def merge_lora(network: Any) -> None:
 
     layers = {name: module for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)}
     for name, layer in layers.items():
+        beneath = layer.get_base_layer()
+        # Half precision, in which a weight may be kept, would round most of a change away.
+        beneath.weight.data = beneath.weight.data.float()
         layer.merge()
         parent, _, child = name.rpartition(".")
-        setattr(network.get_submodule(parent), child, layer.get_base_layer())
+        setattr(network.get_submodule(parent), child, beneath)
 
 
 def make_inversion(base: Base, words: Mapping[str, WordVectors]) -> Trainable:

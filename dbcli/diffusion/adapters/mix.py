@@ -45,5 +45,6 @@ def merge_loras(networks: Networks, loras: Sequence[tuple[LoraWeights, float]]) 
                 for lora, share in loras
                 if name in lora.part(part)
             ]
-            module.weight.data = (module.weight.float() + sum(changes[1:], changes[0])).to(module.weight.dtype)
+            # Half precision, in which a weight may be kept, would round most of a change away.
+            module.weight.data = module.weight.float() + sum(changes[1:], changes[0])
         freeze(network)

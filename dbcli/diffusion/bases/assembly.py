@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from dbcli.diffusion.bases.stored_layers import is_kept, keep_as_stored, kept_dtype
 from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.weights_hash import WeightsDigest
@@ -41,14 +42,15 @@ IGNORED_NAME = re.compile(r"(^|\.)(position_ids|logit_scale)$|^text_projection(\
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: its shape from the header, and how to read it (as stored, own memory)."""
+    """One tensor of a file: its shape and type from the header, and how to read it (as stored, own memory)."""
 
     shape: tuple[int, ...]
     read: Callable[[], torch.Tensor]
+    dtype: torch.dtype
 
     @classmethod
     def of(cls, weights: WeightFile, name: str) -> Entry:
-        return cls(weights.shape(name), partial(weights.read, name))
+        return cls(weights.shape(name), partial(weights.read, name), weights.dtype(name))
 
 
 @dataclass
@@ -71,19 +73,30 @@ class Parts:
 
 
 def build_networks(
-    parts: Parts, *, dtype: torch.dtype, device: str | torch.device, digest: WeightsDigest | None
+    parts: Parts, *, dtype: torch.dtype | None, device: str | torch.device, digest: WeightsDigest | None
 ) -> dict[str, nn.Module]:
     """Builds the networks of a base and fills them, in evaluation mode and without gradients.
 
-    Shapes of all are compared with the networks' before the first tensor is read. `digest`, if given, is fed
-    every tensor. Raises UnsafeFile (a configuration out of bounds, a shape that does not fit) or BaseMissing
-    (a tensor that is not there).
+    Without a `dtype` the weights of large networks are kept as they are stored, all others in float32. Shapes of all
+    are compared with the networks' before the first tensor is read. `digest`, if given, is fed every tensor. Raises
+    UnsafeFile (a configuration out of bounds, a shape that does not fit) or BaseMissing (a tensor that is not there).
     """
     networks = empty_networks(parts)
     plans = match_all(networks, parts)
-    for component in networks:
-        _fill(networks[component], plans[component], component, dtype=dtype, device=device, digest=digest)
+    for component, network in networks.items():
+        plan = plans[component]
+        kept = dict.fromkeys(plan, dtype) if dtype is not None else kept_dtypes(network, plan)
+        _fill(network, plan, component, dtypes=kept, device=device, digest=digest)
+        if dtype is None:
+            keep_as_stored(network)
     return networks
+
+
+def kept_dtypes(network: nn.Module, plan: Mapping[str, Entry]) -> dict[str, torch.dtype]:
+    """For each parameter of a network the type in which it is kept in memory."""
+    if not is_kept(network):
+        return dict.fromkeys(plan, torch.float32)
+    return {name: kept_dtype(network, name, entry.dtype) for name, entry in plan.items()}
 
 
 def empty_networks(parts: Parts) -> dict[str, nn.Module]:
@@ -178,7 +191,7 @@ def _fill(
     plan: Mapping[str, Entry],
     component: str,
     *,
-    dtype: torch.dtype,
+    dtypes: Mapping[str, torch.dtype],
     device: str | torch.device,
     digest: WeightsDigest | None,
 ) -> None:
@@ -188,7 +201,7 @@ def _fill(
         tensor = plan[name].read().reshape(shapes[name])
         if digest is not None:
             digest.add(f"{component}.{name.removeprefix('text_model.')}", tensor)
-        state[name] = tensor.to(device=device, dtype=dtype)
+        state[name] = tensor.to(device=device, dtype=dtypes[name])
     network.load_state_dict(state, strict=True, assign=True)
     network.to(device)  # the buffers
     network.eval()

@@ -201,7 +201,7 @@ def load_base(
     source: str | BaseReference,
     revision: str | None = None,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     offline: bool = False,
     prediction_type: str | None = None,
@@ -212,6 +212,8 @@ def load_base(
 
     `prediction_type` overrules what the model says of itself (some Stable Diffusion 2 files say nothing: then it is
     told from their weights, and `notes` says so); `vae` is a file or a folder that takes the place of the model's own.
+    Without a `dtype`, in which all weights are then, those of large networks stay as the files store them and compute
+    as if they were float32 (`stored_layers`).
     Raises BaseMissing, Unreachable, UnsupportedFile, UnsafeFile, UsageError.
     """
     reference = source if isinstance(source, BaseReference) else resolve_base(source, revision, offline=offline)

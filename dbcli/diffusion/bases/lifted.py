@@ -163,4 +163,4 @@ def _scattered(outputs: int, inputs: int) -> torch.Tensor:
 
 
 def _entry(tensor: torch.Tensor) -> Entry:
-    return Entry(tuple(tensor.shape), lambda: tensor)
+    return Entry(tuple(tensor.shape), lambda: tensor, tensor.dtype)

@@ -6,7 +6,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.grad import conv2d_input
+
+from dbcli.diffusion.bases.stored_layers import (
+    LEFT_ALONE,
+    ConvolutionMaths,
+    LinearMaths,
+    StoredConvolution,
+    StoredLinear,
+    computed,
+)
 
 # So many neighbouring weights share one scale, the largest magnitude among them.
 BLOCK = 64
@@ -17,8 +25,7 @@ NF4_LEVELS = (
     *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
     *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
-# The first and last layers are small, and what they lose nothing after or before them makes good.
-LEFT_ALONE = ("conv_in", "conv_out")
+PACKABLE = (nn.Linear, nn.Conv2d, StoredLinear, StoredConvolution)
 
 
 def shrink(unet: Any, kept: str, *, offload: bool = False) -> None:
@@ -36,7 +43,7 @@ def shrink(unet: Any, kept: str, *, offload: bool = False) -> None:
     layers = {
         name: module
         for name, module in unet.named_modules()
-        if type(module) in (nn.Linear, nn.Conv2d) and name not in LEFT_ALONE and module.weight.numel() > BLOCK
+        if type(module) in PACKABLE and name not in LEFT_ALONE and module.weight.numel() > BLOCK
     }
     for name, layer in layers.items():
         parent, _, child = name.rpartition(".")
@@ -103,20 +110,6 @@ def _in_ram(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cpu().pin_memory() if torch.cuda.is_available() else tensor.cpu()
 
 
-class _Unpacking(torch.autograd.Function):
-    """A layer's output, remembering for the backward pass the layer and not its unpacked weight."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, layer: SmallLinear | SmallConvolution) -> torch.Tensor:
-        ctx.layer, ctx.shape = layer, rows.shape
-        return layer.output(rows, layer.packed.unpacked(rows.dtype, rows.device))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        weight = ctx.layer.packed.unpacked(gradient.dtype, gradient.device)
-        return ctx.layer.back(ctx.shape, weight, gradient), None
-
-
 class _SmallLayer(nn.Module):
     """What both kinds of layers share. `weight` is unpacked anew whenever somebody looks at it."""
 
@@ -126,16 +119,11 @@ class _SmallLayer(nn.Module):
     def weight(self) -> torch.Tensor:
         return self.packed.unpacked(torch.float32)
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        device = rows.device.type
-        if torch.is_autocast_enabled(device):
-            rows = rows.to(torch.get_autocast_dtype(device))
-        with torch.autocast(device, enabled=False):
-            output: torch.Tensor = _Unpacking.apply(rows, self)
-        return output
+    def current_weight(self, like: torch.Tensor) -> torch.Tensor:
+        return self.packed.unpacked(like.dtype, like.device)
 
 
-class SmallLinear(_SmallLayer, nn.Linear):  # type: ignore[override]  # its weight is computed, not stored
+class SmallLinear(_SmallLayer, LinearMaths):  # type: ignore[override]  # its weight is computed, not stored
     """A linear layer with a packed weight, which cannot learn."""
 
     def __init__(self, layer: nn.Linear, packed: Packed) -> None:
@@ -143,16 +131,11 @@ class SmallLinear(_SmallLayer, nn.Linear):  # type: ignore[override]  # its weig
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.bias, self.packed = layer.bias, packed
 
-    def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        bias = None if self.bias is None else self.bias.to(rows.dtype)
-        return nn.functional.linear(rows, weight, bias)
-
-    def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient of the input, of this shape, from that of the output."""
-        return gradient @ weight
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return computed(self, rows)
 
 
-class SmallConvolution(_SmallLayer, nn.Conv2d):  # type: ignore[override]  # its weight is computed, not stored
+class SmallConvolution(_SmallLayer, ConvolutionMaths):  # type: ignore[override]  # its weight is computed, not stored
     """A convolution with a packed weight, which cannot learn."""
 
     def __init__(self, layer: nn.Conv2d, packed: Packed) -> None:
@@ -162,13 +145,5 @@ class SmallConvolution(_SmallLayer, nn.Conv2d):  # type: ignore[override]  # its
         self.padding_mode, self.transposed = layer.padding_mode, layer.transposed
         self.bias, self.packed = layer.bias, packed
 
-    def output(self, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        bias = None if self.bias is None else self.bias.to(rows.dtype)
-        return nn.functional.conv2d(rows, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def back(self, shape: torch.Size, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The gradient of the input, of this shape, from that of the output."""
-        found: torch.Tensor = conv2d_input(
-            shape, weight, gradient, self.stride, self.padding, self.dilation, self.groups
-        )
-        return found
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return computed(self, rows)

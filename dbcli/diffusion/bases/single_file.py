@@ -222,16 +222,18 @@ def _entry(weights: WeightFile, original: Original) -> Entry:
     """A tensor of the file as the network has it: a third of a stacked matrix, or one turned back."""
     entry = Entry.of(weights, original.name)
     if original.transposed:
-        return Entry(entry.shape[::-1], lambda: weights.read(original.name).T.contiguous())
+        return Entry(entry.shape[::-1], lambda: weights.read(original.name).T.contiguous(), entry.dtype)
     if original.third is None:
         return entry
     if entry.shape[0] % 3:
         raise UnsafeFile(f"{weights.path}: {original.name} has the shape {list(entry.shape)}.")
-    return Entry((entry.shape[0] // 3, *entry.shape[1:]), partial(_read_third, weights, original.name, original.third))
+    third = partial(_read_third, weights, original.name, original.third)
+    return Entry((entry.shape[0] // 3, *entry.shape[1:]), third, entry.dtype)
 
 
 def _read_third(weights: WeightFile, name: str, third: int) -> torch.Tensor:
-    return weights.read(name).chunk(3)[third]
+    # In memory of its own: a view would keep the other two thirds as well.
+    return weights.read(name).chunk(3)[third].clone()
 
 
 def _settle_prediction(parts: Parts, weights: WeightFile, version: str, override: str | None) -> None:

@@ -1,5 +1,6 @@
 """A base on the meta device: every weight has its shape, and takes no memory. See `cost`."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -7,10 +8,11 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
-from dbcli.diffusion.bases.assembly import Parts, empty_networks
+from dbcli.diffusion.bases.assembly import Parts, empty_networks, kept_dtypes, match_all
 from dbcli.diffusion.bases.base import KNOWN_BASES, Base, joined, parts_of, resolve_base
 from dbcli.diffusion.bases.quantized import Packed
 from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
+from dbcli.diffusion.bases.stored_layers import keep_as_stored
 from dbcli.diffusion.families.known import family_of_folder
 from dbcli.errors import Unreachable
 
@@ -21,7 +23,7 @@ SHIPPED = {"sdxl": "sdxl"}
 def load_meta_base(
     source: str, revision: str | None, *, prediction_type: str | None = None, vae: str | None = None
 ) -> Base:
-    """A base on the meta device, float32: adapters can be added to it; `place` makes it able to run.
+    """A base on the meta device, its weights in the types that `load_base` keeps; `place` makes it able to run.
 
     For `prediction_type` and `vae` see `load_base`. Nothing is fetched: of a known base that is not here yet the
     shipped configuration is taken. Raises Unreachable for any other that is not on this machine, BaseMissing and
@@ -37,9 +39,18 @@ def load_meta_base(
         family, tokenizer = family_of_folder(configs["unet"]), partial(shipped_tokenizer, configs["pad_token"], 77)
         parts = Parts(family, configs, {}, [], dict.fromkeys(family.encoders, tokenizer), reference.source)
     networks = empty_networks(parts)
-    for network in networks.values():
+    plans = match_all(networks, parts) if parts.files else {}
+    for name, network in networks.items():
+        if name in plans:
+            _keep(network, kept_dtypes(network, plans[name]))
         network.eval().requires_grad_(False)
     return joined(reference, parts, networks, "")
+
+
+def _keep(network: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
+    for name, parameter in network.named_parameters():
+        parameter.data = parameter.data.to(dtypes[name])
+    keep_as_stored(network)
 
 
 def place(base: Base, device: torch.device) -> None:

@@ -170,6 +170,7 @@ def _write(export: Export) -> Written:
     if export.target in EMBEDDINGS:
         return _write_embedding(export)
     from dbcli.diffusion.adapters.attach import merge_lora
+    from dbcli.diffusion.bases.stored_layers import round_to
     from dbcli.diffusion.word_vectors import fold_words
 
     model = export.load_run()
@@ -183,8 +184,7 @@ def _write(export: Export) -> Written:
             merge_lora(network)
     fold_words(model)
     for network in model.networks.values():
-        for parameter in network.parameters():
-            parameter.data = parameter.data.to(export.dtype).float()
+        round_to(network, export.dtype)
     image = check_image(model, export)
     if export.target == "diffusers":
         _write_folder(export, model)

@@ -96,10 +96,12 @@ def test_every_container_loads_to_the_same_model_within_memory(files, tmp_path: 
         print(f"\n{kind}: {figure}")
     assert len({figure["hash"] for figure in figures.values()}) == 1
     assert {figure["resolution"] for figure in figures.values()} == {512}
-    for figure in figures.values():
-        assert figure["weights_gb"] == pytest.approx(4.26, abs=0.01)
+    for kind, figure in figures.items():
+        # 1.07 billion values, two bytes each, as they are stored.
+        assert figure["weights_gb"] == pytest.approx(2.13, abs=0.01)
         # No second copy of the weights is ever held; the file of a checkpoint is mapped and may be counted.
-        assert figure["peak_gb"] < 2 * figure["weights_gb"]
+        copies = 2 if "ckpt" in kind else 1
+        assert figure["peak_gb"] < copies * figure["weights_gb"] + 1.3
 
 
 def dreambooth(*words: object, cwd: Path) -> dict:
