@@ -6,6 +6,8 @@ Sizes and shapes are width and height in px.
 from collections.abc import Sequence
 
 Size = tuple[int, int]
+# The corners of a part of an image, in px: left, top, right, bottom.
+Box = tuple[float, float, float, float]
 
 # What of a photo may lie outside of its size, and how much smaller than the square a size may be.
 MOST_CUT, LEAST_AREA = 0.12, 0.75
@@ -45,10 +47,17 @@ def cut_away(shape: Size, size: Size) -> float:
     return 1 - min(one, other) / max(one, other)
 
 
+def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5, *, aspect: float = 1.0) -> Box:
+    """The largest part of an image whose width is `aspect` times its height; 0.5, 0.5 is its centre."""
+    across_px, down_px = min(width, height * aspect), min(height, width / aspect)
+    left, top = (width - across_px) * across, (height - down_px) * down
+    return left, top, left + across_px, top + down_px
+
+
 def frame_of(
-    shape: Size, box: tuple[float, float, float, float], size: Size, *, mirrored: bool = False, is_whole: bool = False
+    shape: Size, box: Box, size: Size, *, mirrored: bool = False, is_whole: bool = False
 ) -> tuple[int, int, int, int, int, int]:
-    """How a part of a photo came to its size, as `Conditioning.frames` has it; `box` is the part, left edge first.
+    """How a part of a photo came to its size, as `Conditioning.frames` has it; `box` is the part.
 
     Height and width of the photo; how far, once scaled, the part is from its top and left edge; height and width.
     With `is_whole` the part is told of as if there were no more of the photo: so small a part, so far from an edge, as

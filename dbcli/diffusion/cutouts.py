@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dbcli.diffusion.buckets import Size
-from dbcli.diffusion.images import Box, mask_in_photo, with_mirrored
+from dbcli.diffusion.buckets import Box, Size
+from dbcli.diffusion.images import mask_in_photo, with_mirrored
 from dbcli.diffusion.noise import generator_for, permutation_of
 
 # RGB, 0 to 255.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dbcli.diffusion.buckets import Size
+from dbcli.diffusion.buckets import Box, Size, crop_box
 from dbcli.diffusion.noise import generator_for
 from dbcli.errors import PhotoError
 
@@ -22,10 +22,6 @@ SUBJECT_SHARE = 0.76
 BOX_PX, BOX_LEAST, BOX_CUT = 64, 0.45, 0.03
 # Images that the autoencoder encodes together.
 ENCODE_BATCH = 4
-
-
-# The corners of a part of an image, in px: left, top, right, bottom.
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -69,13 +65,6 @@ class Mixed:
 
 
 Latents = Posterior | Mixed
-
-
-def crop_box(width: int, height: int, across: float = 0.5, down: float = 0.5, *, aspect: float = 1.0) -> Box:
-    """The largest part of an image whose width is `aspect` times its height; 0.5, 0.5 is its centre."""
-    across_px, down_px = min(width, height * aspect), min(height, width / aspect)
-    left, top = (width - across_px) * across, (height - down_px) * down
-    return left, top, left + across_px, top + down_px
 
 
 def crop_boxes(

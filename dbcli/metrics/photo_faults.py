@@ -40,7 +40,7 @@ class Look:
     """What one photo looks like: softness 0 (sharp) to 1, a small copy and its mirror image, its frame's colours.
 
     `darkest` and `brightest` (0 to 255) hold nine tenths of the pixels between them. Softness, bars and the subject's
-    share are those of the middle square; the share is None where nothing can be said of it.
+    share are those of the part that training sees; the share is None where nothing can be said of it.
     """
 
     width: int
@@ -59,9 +59,12 @@ class Look:
         return min(self.width, self.height)
 
 
-def look_at(photo: Image.Image, resolution: int = 512) -> Look:
-    """Measures one RGB photo of any size, its softness at the pixels a side that it is trained with; about 100 ms."""
-    square = middle_square(photo)
+def look_at(photo: Image.Image, resolution: int = 512, part: Image.Image | None = None) -> Look:
+    """Measures one RGB photo of any size, its softness at the pixels that its short side is trained with; about 100 ms.
+
+    `part` is what training sees of it, the middle square if nothing else.
+    """
+    square = middle_square(photo) if part is None else part
     small = _unit(np.asarray(photo.resize((24, 24), Image.Resampling.BOX), dtype=np.float32))
     mirrored = _unit(np.asarray(photo.resize((24, 24), Image.Resampling.BOX), dtype=np.float32)[:, ::-1])
     grey = _grey(photo, 512)

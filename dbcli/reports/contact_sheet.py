@@ -1,4 +1,4 @@
-"""A subject's photos as training will see them: numbered square crops, each with what is wrong with it."""
+"""A subject's photos as training will see them: their crops, each with what is wrong with it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _FAULT_LINES, _COLUMNS = 2, 4
 
 @dataclass(frozen=True)
 class Crop:
-    """One photo of the sheet: the whole image, its name, and a few words per fault."""
+    """One photo of the sheet: what training sees of it, its name, and a few words per fault."""
 
     image: Image.Image
     name: str
@@ -22,7 +22,10 @@ class Crop:
 
 
 def draw_contact_sheet(crops: Sequence[Crop], *, title: str, tile_px: int = 192) -> Image.Image:
-    """The middle squares of the photos, four side by side, as an RGB image. Raises ValueError without any."""
+    """The crops of the photos, four side by side, as an RGB image. Raises ValueError without any.
+
+    Each is as large as a square of `tile_px` has room for, and keeps its shape.
+    """
     if not crops:
         raise ValueError("a contact sheet needs at least one photo")
     across = min(_COLUMNS, len(crops))
@@ -43,9 +46,11 @@ def draw_contact_sheet(crops: Sequence[Crop], *, title: str, tile_px: int = 192)
 
 def _draw_crop(sheet: Image.Image, pen: ImageDraw.ImageDraw, crop: Crop, place: tuple[int, int], tile_px: int) -> None:
     left, top = place
-    sheet.paste(ImageOps.fit(crop.image.convert("RGB"), (tile_px, tile_px), Image.Resampling.LANCZOS), place)
+    shown = ImageOps.contain(crop.image.convert("RGB"), (tile_px, tile_px), Image.Resampling.LANCZOS)
+    x, y = left + (tile_px - shown.width) // 2, top + (tile_px - shown.height) // 2
+    sheet.paste(shown, (x, y))
     if crop.faults:
-        pen.rectangle((left, top, left + tile_px - 1, top + tile_px - 1), outline=WARNING_INK, width=3)
+        pen.rectangle((x, y, x + shown.width - 1, y + shown.height - 1), outline=WARNING_INK, width=3)
     font = load_font(_TEXT)
     lines = [(line, FAINT_INK) for line in wrapped(crop.name, font, tile_px, 1)]
     lines += [(line, WARNING_INK) for line in wrapped(", ".join(crop.faults), font, tile_px, _FAULT_LINES)]

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from dbcli.diffusion.buckets import Size, size_for
 from dbcli.diffusion.images import (
     RANDOM_CROPS,
     Posterior,
     crop_box,
     crop_boxes,
+    encode,
+    encode_sizes,
     photo_variants,
     to_image,
     to_tensor,
 )
+from tests.diffusion import tiny_models
 
 
 def test_a_wide_picture_loses_its_sides_and_is_not_squashed() -> None:
@@ -26,6 +30,42 @@ def test_a_wide_picture_loses_its_sides_and_is_not_squashed() -> None:
     assert tensor.shape == (3, 10, 10)
     # only the green middle is left: red -1, green +1, blue -1
     assert tensor.mean((1, 2)).tolist() == [-1.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("shape", [(400, 300), (300, 400), (300, 300), (480, 270), (240, 360)])
+def test_a_circle_stays_a_circle_in_every_shape(shape: Size) -> None:
+    image = Image.new("RGB", shape)
+    x, y = shape[0] / 2, shape[1] / 2
+    ImageDraw.Draw(image).ellipse((x - 60, y - 60, x + 60, y + 60), fill="white")
+    size = size_for(shape, [(208, 304), (256, 256), (288, 224), (336, 192)])
+    white = to_tensor(image, size)[0] > 0
+    assert white.shape == (size[1], size[0])
+    assert abs(int(white.any(0).sum()) - int(white.any(1).sum())) <= 1
+
+
+def test_a_crop_of_another_shape_is_the_largest_there_is_and_slides_with_the_rest() -> None:
+    # 3:2 of 300 x 100 is 150 x 100; of 100 x 300 it is 100 x 66.7.
+    assert crop_box(300, 100, 0.0, 0.5, aspect=1.5) == (0, 0, 150, 100)
+    assert crop_box(100, 300, 0.5, 1.0, aspect=1.5) == pytest.approx((0, 233.333, 100, 300), abs=1e-3)
+
+
+def test_a_wide_crop_around_the_subject_is_as_high_as_the_subject_needs(tmp_path: Path) -> None:
+    mask = masked_photo(tmp_path, (150, 25, 175, 50))
+    (box,) = crop_boxes("subject", 200, 100, seed=0, number=0, mask=mask, aspect=1.5)
+    # 25 px are 76 % of a height of 32.895; the width is 49.342, moved to the left as far as 200 px need: not at all.
+    assert box == pytest.approx((162.5 - 24.671, 21.0526, 162.5 + 24.671, 53.9474), abs=1e-3)
+
+
+def test_images_of_several_sizes_are_encoded_as_each_would_be_alone() -> None:
+    vae = tiny_models.model().vae
+    pixels = [torch.rand(3, *side) for side in ((64, 64), (32, 96), (64, 64), (96, 32), (32, 96))]
+    found, alone = encode_sizes(vae, pixels), [encode(vae, [one]) for one in pixels]
+    assert [found.shape_of(index)[1:] for index in range(5)] == [(8, 8), (4, 12), (8, 8), (12, 4), (4, 12)]
+    noise = torch.rand(2, 4, 4, 12)
+    expected = [alone[index].draw([0], noise[row : row + 1])[0] for row, index in enumerate((4, 1))]
+    torch.testing.assert_close(found.draw([4, 1], noise), torch.stack(expected), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="unpack"):
+        found.draw([0, 1], noise)
 
 
 @pytest.mark.parametrize(

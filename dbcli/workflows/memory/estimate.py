@@ -201,7 +201,7 @@ class _Model:
 
 
 @dataclass(frozen=True)
-class _Shapes:
+class Shapes:
     """What decides in which sizes a run sees images: two settings, and width and height of its photos."""
 
     resolution: int | None
@@ -271,7 +271,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     count += len(photos) * scenes_a_photo(profile)
     images = images_to_encode(profile, len(photos))
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
-    shapes = _Shapes(profile.images.resolution, profile.images.buckets, tuple(photos))
+    shapes = Shapes(profile.images.resolution, profile.images.buckets, tuple(photos))
     done = _training(model, neutral.model_dump_json(), shapes)
     at_once = (min(prior.batch_size, count or 1), min(ENCODE_BATCH, images))
     before = _before(model, shapes, prior.precision, at_once)
@@ -298,7 +298,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
 
 # Rungs that differ in their optimiser alone share their steps.
 @lru_cache(maxsize=16)
-def _training(model: _Model, recipe: str, shapes: _Shapes) -> _Training:
+def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
     import torch
 
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place, placed
@@ -331,7 +331,7 @@ def _training(model: _Model, recipe: str, shapes: _Shapes) -> _Training:
 
 # Class images come and photos are encoded before a rung changes anything of a base: it is the same for all of them.
 @lru_cache(maxsize=4)
-def _before(model: _Model, shapes: _Shapes, precision: str, at_once: tuple[int, int]) -> _Before:
+def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, int]) -> _Before:
     import torch
 
     from dbcli.diffusion.devices import sampling_precision

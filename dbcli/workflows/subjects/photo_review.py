@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.buckets import Box, Size, crop_box, size_for, training_sizes
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import photo_paths
@@ -20,12 +21,13 @@ from dbcli.workflows.setup.effective_settings import resolve_profile
 if TYPE_CHECKING:
     from PIL import Image
 
-    from dbcli.diffusion.images import Box
     from dbcli.metrics.photo_faults import Look
-    from dbcli.project.settings.profile_settings import ImageSettings
 
-# Every 1.x base and the embedded one; a 2.x base at 768 px is set by `resolution` in dreambooth.yaml.
-USUAL_RESOLUTION, EMBEDDED_RESOLUTION = 512, 128
+# Every 1.x base, those of other sizes and the embedded ones; a 2.x base at 768 px is set by `resolution` in
+# dreambooth.yaml.
+USUAL_RESOLUTION, RESOLUTIONS = 512, {"sdxl": 1024, **dict.fromkeys(EMBEDDED_BASES, 128)}
+# What the sides of an image are multiples of, as far as possible and at least, where the base is not loaded.
+USUAL_GRID_PX, EMBEDDED_GRID_PX, STEP_PX = 64, 32, 8
 # Every photo is compared with every other; a set this large is better looked through in a picture viewer.
 MOST_PHOTOS = 100
 # A crop that keeps less than this share of a photo may well lose the subject at an edge.
@@ -57,7 +59,8 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
     """Looks at the first photos of a subject and writes `contact-sheet.png` beside its record.
 
     `names` are what a person knows the photos by, one a photo. Where a photo has a mask, that says how large its
-    subject is, and with images.crop: subject the sheet shows the first square around it.
+    subject is, and with images.crop: subject the sheet shows the first part around it. With images.buckets: auto the
+    sizes are those of a run with this subject alone.
     """
     from PIL import Image
 
@@ -66,54 +69,67 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
 
     paths = photo_paths(layout, subject)[:MOST_PHOTOS]
     looks: list[Look] = []
-    squares = []
-    resolution, images = training_resolution(layout), resolve_profile(layout)[1].images
+    parts = []
+    sizes, images = sizes_in_training(layout, subject), resolve_profile(layout)[1].images
     masks = mask_paths(layout, subject) if images.mask_loss < 1 else [None for _ in subject.photos]
     with progress.stage("Checking the photos", len(paths)) as stage:
         for path, mask in zip(paths, masks, strict=False):
             with Image.open(path, formats=("PNG",)) as opened:
                 photo = opened.convert("RGB")
-            look = look_at(photo, resolution)
-            box = _square(photo, images, mask, len(looks))
+            size = size_for(photo.size, sizes)
+            whole = crop_box(*photo.size, aspect=size[0] / size[1])
+            cut = None if images.buckets == "off" else photo.crop(whole)
+            look = look_at(photo, min(size), cut)
+            box = whole if images.crop != "subject" or mask is None else _around(photo, mask, size)
             looks.append(look if mask is None else replace(look, subject_share=_masked_share(mask, photo.size, box)))
-            square = photo.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
-            square.thumbnail((LARGEST_TILE_PX, LARGEST_TILE_PX))
-            squares.append(square)
+            part = photo.resize(size, Image.Resampling.LANCZOS, box=box)
+            part.thumbnail((LARGEST_TILE_PX, LARGEST_TILE_PX))
+            parts.append((part, f", {_in_px([size])}" if len(sizes) > 1 else ""))
             stage.advance()
     # Folders of two cameras may both hold an IMG_0001.JPG.
     shown = list(names)[: len(paths)] if len(set(names)) == len(names) else [path.name for path in paths]
-    fitted = zip(shown, masks, strict=False) if images.crop == "subject" else ()
-    around = [name for name, mask in fitted if mask is not None]
-    faults = photo_faults(shown, looks, resolution, around_subject=around)
+    kept = zip(shown, masks, strict=False) if images.crop == "subject" else ()
+    not_centred = shown if images.buckets != "off" else [name for name, mask in kept if mask is not None]
+    faults = photo_faults(shown, looks, sizes, not_centred=not_centred)
     crops = [
-        Crop(square, name, [fault.label for fault in faults if name in fault.photos])
-        for name, square in zip(shown, squares, strict=True)
+        Crop(part, name + said, [fault.label for fault in faults if name in fault.photos])
+        for name, (part, said) in zip(shown, parts, strict=True)
     ]
     sheet = layout.contact_sheet(subject.name)
-    title = f"{subject.name}: photos as training sees them, {resolution} px"
+    in_sizes = _in_px(sizes) if len(sizes) == 1 else f"in {len(sizes)} sizes"
+    title = f"{subject.name}: photos as training sees them, {in_sizes}"
     write_bytes(sheet, png_bytes(draw_contact_sheet(crops, title=title)))
     return PhotoReview(faults, len(paths), sheet)
 
 
-def training_resolution(layout: Layout) -> int:
-    """The pixels a side that photos are cropped to, as far as is known without loading the base."""
-    settings = load_settings(layout)
-    chosen: int | None = resolve_profile(layout)[1].images.resolution
-    return chosen or (EMBEDDED_RESOLUTION if settings.is_embedded else USUAL_RESOLUTION)
+def sizes_in_training(layout: Layout, subject: Subject) -> list[Size]:
+    """The sizes in px that photos are cropped to, as far as is known without loading the base."""
+    settings, images = load_settings(layout), resolve_profile(layout)[1].images
+    resolution = images.resolution or RESOLUTIONS.get(settings.base, USUAL_RESOLUTION)
+    grid = EMBEDDED_GRID_PX if settings.is_embedded else USUAL_GRID_PX
+    sizes: list[Size] = training_sizes(images.buckets, subject.shapes, resolution, grid_px=grid, step_px=STEP_PX)
+    return sizes
 
 
 def photo_faults(
-    names: Sequence[str], looks: Sequence[Look], resolution: int, *, around_subject: Sequence[str] = ()
+    names: Sequence[str], looks: Sequence[Look], sizes: Sequence[Size], *, not_centred: Sequence[str] = ()
 ) -> list[PhotoFault]:
-    """Every fault of a set of photos, the worst kinds first; those `around_subject` are not cropped to their centre."""
+    """Every fault of a set of photos, the worst kinds first; those `not_centred` are not cut to their middle square.
+
+    `sizes` are those that the photos are trained at, in px.
+    """
     from dbcli.metrics.photo_faults import BLURRED, BRIGHT, DARK, SMALL_SUBJECT, near_duplicates, same_background
 
+    short_sides = [min(size_for((look.width, look.height), sizes)) for look in looks]
+    at, square = _in_px([(side, side) for side in short_sides]), f"{_in_px(sizes)} square"
+    if not all(width == height for width, height in sizes):
+        square = "part that training sees"
     alone = [
         (
             "blurry",
             [look.softness > BLURRED for look in looks],
             "blurry",
-            f"no part of it is sharp at the {resolution} px of training",
+            f"no part of it is sharp at the {at} of training",
         ),
         (
             "black-bars",
@@ -125,20 +141,20 @@ def photo_faults(
             "small-subject",
             [look.subject_share is not None and look.subject_share < SMALL_SUBJECT for look in looks],
             "small subject",
-            f"the subject fills less than an eighth of the {resolution} px square; cut the photo closer",
+            f"the subject fills less than an eighth of the {square}; cut the photo closer",
         ),
         (
             "too-small",
-            [look.short_side_px < resolution for look in looks],
+            [look.short_side_px < side for look, side in zip(looks, short_sides, strict=True)],
             "too small",
-            f"its short side is under the {resolution} px of training and is enlarged",
+            f"its short side is under the {at} of training and is enlarged",
         ),
         ("too-dark", [look.brightest < DARK for look in looks], "too dark", "almost everything is black"),
         ("too-light", [look.darkest > BRIGHT for look in looks], "too light", "almost everything is white"),
         (
             "much-cropped",
             [
-                name not in around_subject and look.short_side_px / max(look.width, look.height) < KEPT_BY_CROP
+                name not in not_centred and look.short_side_px / max(look.width, look.height) < KEPT_BY_CROP
                 for name, look in zip(names, looks, strict=True)
             ],
             "much is cropped",
@@ -164,20 +180,24 @@ def photo_faults(
     return faults
 
 
-def _square(photo: Image.Image, images: ImageSettings, mask: Path | None, number: int) -> Box:
-    """The square of a photo that training sees: around the subject, or the centre."""
-    if images.crop != "subject" or mask is None:
-        side = min(photo.size)
-        left, top = (photo.width - side) / 2, (photo.height - side) / 2
-        return left, top, left + side, top + side
+def _in_px(sizes: Sequence[Size]) -> str:
+    """Sizes in words: "512 px", "832 to 1024 px" for squares, else "832 × 1216, 1152 × 896 px"."""
+    if all(width == height for width, height in sizes) and len(sizes) > 1:
+        least, most = min(sizes)[0], max(sizes)[0]
+        return f"{least} px" if least == most else f"{least} to {most} px"
+    return ", ".join(f"{width}" if width == height else f"{width} × {height}" for width, height in sizes) + " px"
+
+
+def _around(photo: Image.Image, mask: Path, size: Size) -> Box:
+    """The part of a photo around its subject."""
     from dbcli.diffusion.images import crop_boxes
 
-    boxes: list[Box] = crop_boxes("subject", photo.width, photo.height, seed=0, number=number, mask=mask)
+    boxes: list[Box] = crop_boxes("subject", *photo.size, seed=0, number=0, mask=mask, aspect=size[0] / size[1])
     return boxes[0]
 
 
 def _masked_share(path: Path, photo_size: tuple[int, int], box: Box) -> float:
-    """The share of a square of a photo that is white in its mask, 0 to 1."""
+    """The share of a part of a photo that is white in its mask, 0 to 1."""
     from PIL import Image, ImageStat
 
     from dbcli.diffusion.images import mask_in_photo

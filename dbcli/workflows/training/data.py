@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.diffusion.buckets import Size, frame_of, size_for
+from dbcli.diffusion.buckets import Box, Size, frame_of, size_for
 from dbcli.errors import Interrupted
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.subjects.photo_notes import mask_paths
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.families.conditioning import Frame
-    from dbcli.diffusion.images import Box, Latents
+    from dbcli.diffusion.images import Latents
     from dbcli.diffusion.training.batches import SentenceData, SubjectData
 
 

@@ -37,3 +37,11 @@ def test_another_type_is_not_for_a_mask() -> None:
     other = WHOLE.to(torch.device("cpu"), DOUBLE)
     assert other.pooled is not None and other.mask is not None
     assert (other.states.dtype, other.pooled.dtype, other.mask.dtype) == (DOUBLE, DOUBLE, torch.bool)
+
+
+def test_frames_go_with_their_rows_and_keep_their_type() -> None:
+    framed = WHOLE.framed([(number, 2, 0, 0, 4, 6) for number in range(3)])
+    assert WHOLE.frames is None and WHOLE.rows([0]).frames is None
+    again = Conditioning.cat([framed.rows([2]), framed.rows([0])]).to(torch.device("cpu"), DOUBLE)
+    assert again.frames is not None and again.frames.dtype == torch.int64
+    assert again.frames.tolist() == [[2, 2, 0, 0, 4, 6], [0, 2, 0, 0, 4, 6]]

@@ -99,6 +99,23 @@ def test_the_unet_is_told_the_size_uncropped_as_diffusers_tells_it(base: Base) -
     assert told[0]["time_ids"][0].tolist() == [32, 48, 0, 0, 32, 48]
 
 
+def test_the_unet_is_told_how_each_row_was_framed_as_diffusers_tells_it(base: Base) -> None:
+    told: list[dict[str, torch.Tensor]] = []
+    handle = base.unet.register_forward_pre_hook(
+        lambda _, args, kwargs: told.append(kwargs["added_cond_kwargs"]), with_kwargs=True
+    )
+    rows = embed_prompts(base, ["a dog", "a cat"]).framed([(300, 400, 3, 16, 32, 48), (32, 48, 0, 0, 32, 48)])
+    with torch.no_grad():
+        found = base.denoiser(torch.ones(2, 4, 4, 6), torch.tensor(500), rows)
+        plain = base.denoiser(torch.ones(2, 4, 4, 6), torch.tensor(500), embed_prompts(base, ["a dog", "a cat"]))
+    handle.remove()
+    theirs = pipeline(base)._get_add_time_ids((300, 400), (3, 16), (32, 48), torch.float32, 96)
+    assert torch.equal(told[0]["time_ids"][:1], theirs)
+    assert told[0]["time_ids"].tolist() == [[300, 400, 3, 16, 32, 48], [32, 48, 0, 0, 32, 48]]
+    # A row that was neither cut nor scaled is told of as one without a frame.
+    assert torch.equal(found[1], plain[1]) and not torch.equal(found[0], plain[0])
+
+
 def test_images_equal_those_of_the_plain_pipeline(base: Base) -> None:
     how = {"num_inference_steps": 2, "guidance_scale": 4.0, "height": 64, "width": 64, "output_type": "pt"}
     expected = pipeline(base)("a sks dog", generator=torch.Generator().manual_seed(7), **how).images[0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.memory.estimate import images_to_encode
+from dbcli.workflows.memory.estimate import Shapes, images_to_encode
+from tests.diffusion import tiny_models
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,11 @@ def test_every_view_of_a_photo_and_of_its_cut_outs_is_encoded(images: dict[str, 
     assert images_to_encode(profile, photos=5) == expected
     with_class = Profile.model_validate({"method": "full", "images": images, "prior": {"enabled": True, "images": 200}})
     assert images_to_encode(with_class, photos=5) == expected + 200
+
+
+def test_the_largest_size_of_the_photos_is_what_is_estimated() -> None:
+    base = tiny_models.model()
+    # 4:3 and 16:9 at 64 px: 64 x 48 and 80 x 48; with squares alone 64 x 64.
+    of_photos = Shapes(None, "auto", ((400, 300), (480, 270)))
+    assert of_photos.largest(base) == (80, 48)
+    assert replace(of_photos, buckets="off").largest(base) == (64, 64)
