@@ -56,4 +56,7 @@ def stored_draws(profile: Profile) -> int:
     if prior.source != "teacher" or profile.method != "full" or not prior.enabled:
         return 0
     rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
+    if profile.images.buckets != "off":
+        # Shared among sizes, few images may be rounded to half as many as a size's rows call for.
+        rounds = 2 * rounds + 1
     return min(rounds, prior.teacher_draws) * (2 if teaches_empty_prompt(profile) else 1)

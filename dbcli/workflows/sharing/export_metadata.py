@@ -114,6 +114,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "steps": record.result_step,
         "total_batch_size": train.batch_size * train.accumulation,
         "resolution": f"({size}, {size})",
+        **({"enable_bucket": True} if profile.images.buckets == "auto" else {}),
         "learning_rate": train.learning_rate,
         "unet_lr": train.learning_rate,
         "text_encoder_lr": (train.text_encoder_learning_rate or train.learning_rate) if train.text_encoder else None,
