@@ -42,6 +42,7 @@ def init(
 ) -> None:
     """Create a project folder for a base model."""
     from dbcli.cli.interactive.questions import chosen_base, chosen_folder, chosen_profile
+    from dbcli.workflows.setup.effective_settings import default_profiles
     from dbcli.workflows.setup.open import init_project
 
     call = of(context)
@@ -58,7 +59,8 @@ def init(
     call.screen.warn(*made.notes)
     call.screen.document(asdict(made))
     call.screen.line(f"Project {made.folder} on {made.base}" + (f" at {made.revision}" if made.revision else ""))
-    call.screen.line(f"Profile {made.profile}" if made.profile else "Profile: by base and method")
+    by_method = ", ".join(f"{name} for {method}" for method, name in default_profiles(made.base).items())
+    call.screen.line(f"Profile {made.profile}" if made.profile else f"Profile by method: {by_method}")
     call.screen.next(inside(target, "dreambooth add-subject"))
 
 

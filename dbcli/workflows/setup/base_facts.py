@@ -1,17 +1,23 @@
 """What a base's small files say of it without its being loaded: how much text it reads, and what it can generate."""
 
 import json
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dbcli.diffusion.files.file_kinds import SDXL, kind_of
+from dbcli.diffusion.files.model_files import open_weights
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings
 
 # CLIP's own, which Stable Diffusion 1.x and 2.x have.
 USUAL_TOKENS = 77
+# The known base that others of its family are trained like, by the family's name.
+LIKE = {SDXL: "sdxl"}
 _PLACES = ("position_embedding.weight", "positional_embedding")
 
 
@@ -44,6 +50,39 @@ def place_of(source: str) -> Path:
     return Path(source).expanduser()
 
 
+def base_like(source: str) -> str:
+    """The known base that another is trained like: "sdxl" for a folder, a file or a hub id of its family.
+
+    The word itself where nothing tells: of what is not here yet, of pickles, and of Stable Diffusion 1 and 2.
+    """
+    path = place_of(source)
+    if not path.exists():
+        # A hub's repository, of whichever commit: none changes its family.
+        found = sorted((_hub_cache() / f"models--{source.replace('/', '--')}" / "snapshots").glob("*/unet/config.json"))
+        path = found[0].parent.parent if found else path
+    file = path / "unet" / "config.json" if path.is_dir() else path
+    try:
+        return _like(path, file.stat().st_mtime_ns) or source
+    except (OSError, ValueError, DreamboothError):
+        return source
+
+
+@lru_cache(maxsize=16)
+def _like(path: Path, changed_ns: int) -> str | None:
+    """`changed_ns` lets a base that is another one now be looked at again."""
+    if path.is_dir():
+        # What every UNet of XL says, and none of Stable Diffusion 1 and 2.
+        is_told_sizes = _read(path / "unet" / "config.json").get("addition_embed_type") == "text_time"
+        return LIKE[SDXL] if is_told_sizes else None
+    return LIKE.get(kind_of(open_weights(path)).made_for) if path.suffix == ".safetensors" else None
+
+
+def _hub_cache() -> Path:
+    """Where the hub's library keeps what it downloaded, without importing it."""
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+
+
 def _of_folder(folder: Path) -> BaseFacts:
     text, vae = _read(folder / "text_encoder" / "config.json"), _read(folder / "vae" / "config.json")
     limits = [_read(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")]
@@ -65,8 +104,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _of_file(path: Path) -> int:
     """Tokens, from the shape of the text encoder's table of places in the header of a safetensors file."""
-    from dbcli.diffusion.files.model_files import open_weights
-
     weights = open_weights(path)
     shapes = [weights.shape(name) for name in weights.names() if name.endswith(_PLACES)]
     return int(shapes[0][0]) if shapes else USUAL_TOKENS

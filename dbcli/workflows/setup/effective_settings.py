@@ -16,6 +16,7 @@ from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_set, resolve, shipped_profiles
 from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings, load_user_settings
 from dbcli.workflows.completions import JUDGES
+from dbcli.workflows.setup.base_facts import base_like
 
 # What a project on this base, or else on any other, takes where nobody chose: (method -> profile). A method that is not
 # there cannot train the base; the first is the usual one.
@@ -40,26 +41,28 @@ class Carried:
     adapter: Mapping[str, Any]
 
 
+def default_profiles(base: str) -> Mapping[str, str]:
+    """The shipped profiles that fit a base, by method, the usual one first."""
+    named = "tiny" if base in EMBEDDED_BASES else ""
+    return DEFAULT_PROFILES.get(base) or DEFAULT_PROFILES.get(base_like(base)) or DEFAULT_PROFILES[named]
+
+
 def default_profile(base: str, method: str | None) -> str:
     """The shipped profile that fits a base and a method."""
-    profiles = _profiles_of(base)
+    profiles = default_profiles(base)
     # A method that does not exist is told with all other faults when the settings are resolved.
     return profiles.get(method or "", next(iter(profiles.values())))
 
 
 def check_method(base: str, method: str) -> None:
     """Raises ConfigError for a method that the base cannot be trained with."""
-    profiles = _profiles_of(base)
+    profiles = default_profiles(base)
     if method not in profiles:
         usual, profile = next(iter(profiles.items()))
         raise ConfigError(
             f"method {method}: {base} is a flow-matching model, which is trained with {' or '.join(profiles)} only.",
             hint=f"dreambooth train --method {usual}, or --profile {profile}",
         )
-
-
-def _profiles_of(base: str) -> Mapping[str, str]:
-    return DEFAULT_PROFILES.get(base) or DEFAULT_PROFILES["tiny" if base in EMBEDDED_BASES else ""]
 
 
 def default_judge(layout: Layout) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dbcli.project.settings.project_settings import EMBEDDED_BASES
+from dbcli.workflows.setup.base_facts import base_like
 
 _TIMEOUT_SECONDS = 4.0
 # Weights, gradients and AdamW's two moments at 4 bytes each for the 983 million weights of UNet and text encoder are
@@ -55,7 +56,7 @@ def proposed_profile(base: str, *, has_gpu: bool, memory_mib: int | None = None)
         return Proposal("tiny-flow-lora", "made for this form of the embedded base: minutes on two CPU cores")
     if base in EMBEDDED_BASES:
         return Proposal("tiny", "made for the embedded base: minutes on two CPU cores")
-    if base == "sdxl":
+    if base_like(base) == "sdxl":
         return Proposal("sdxl-lora", "small adapters: all weights of this base take more than 40 GB to train")
     if not has_gpu:
         return Proposal("lora", "the least work per step, but many hours without a GPU; --base tiny takes minutes")

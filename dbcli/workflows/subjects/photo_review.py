@@ -16,6 +16,7 @@ from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import photo_paths
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.setup.base_facts import base_like
 from dbcli.workflows.setup.effective_settings import resolve_profile
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def review_photos(layout: Layout, subject: Subject, names: Sequence[str], progre
 def sizes_in_training(layout: Layout, subject: Subject) -> list[Size]:
     """The sizes in px that photos are cropped to, as far as is known without loading the base."""
     settings, images = load_settings(layout), resolve_profile(layout)[1].images
-    resolution = images.resolution or RESOLUTIONS.get(settings.base, USUAL_RESOLUTION)
+    resolution = images.resolution or RESOLUTIONS.get(base_like(settings.base), USUAL_RESOLUTION)
     grid = EMBEDDED_GRID_PX if settings.is_embedded else USUAL_GRID_PX
     sizes: list[Size] = training_sizes(images.buckets, subject.shapes, resolution, grid_px=grid, step_px=STEP_PX)
     return sizes
