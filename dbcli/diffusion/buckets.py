@@ -94,9 +94,10 @@ def _fewest(shapes: Sequence[Size], sizes: Sequence[Size]) -> list[Size]:
     while left and sizes:
         fitting = {size: [one for one in left if cut_away(one, size) <= MOST_CUT] for size in sizes}
 
-        def worth(size: Size, fitting: dict[Size, list[Size]] = fitting) -> tuple[int, float, Size]:
+        def worth(size: Size, fitting: dict[Size, list[Size]] = fitting) -> tuple[int, float, float, Size]:
             shown = sum(count[one] * (1 - cut_away(one, size)) for one in fitting[size])
-            return sum(count[one] for one in fitting[size]), shown * size[0] * size[1], size
+            # Of those that show as many pixels the one that cuts less.
+            return sum(count[one] for one in fitting[size]), round(shown * size[0] * size[1]), shown, size
 
         best = max(sizes, key=worth)
         if not fitting[best]:  # so long a photo that no size fits: as much of it as one can show

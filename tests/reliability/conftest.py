@@ -24,6 +24,8 @@ JOB = [
 ]
 RUN = "0001-dog"
 ON_CPU = "--set=train.device=cpu"
+# Photos of three shapes in sizes of their own, which a batch never mixes.
+IN_SIZES = "--set=images.buckets=auto"
 
 
 def start_or_resume(server: ForkServer, project: Path) -> Process:
@@ -41,8 +43,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def template(server: ForkServer, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a subject and nothing else; only ever copied."""
     folder = tmp_path_factory.mktemp("template")
-    colours = [(200, 100, 50), (60, 120, 200), (90, 200, 90)]
-    photos = [photo_makers.save(folder / f"{index}.png", photo_makers.plain(one)) for index, one in enumerate(colours)]
+    looks = [((200, 100, 50), (80, 96)), ((60, 120, 200), (96, 80)), ((90, 200, 90), (88, 88))]
+    photos = [photo_makers.save(folder / f"{index}.png", photo_makers.plain(*one)) for index, one in enumerate(looks)]
     server.run(folder, "init", "project", "--base", base).check(0)
     project = folder / "project"
     server.run(project, "add-subject", "dog", "--class", "dog", *photos, "--token", "sks").check(0)

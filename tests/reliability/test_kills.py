@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import JOB, RUN, start_or_resume
+from tests.reliability.conftest import IN_SIZES, JOB, RUN, start_or_resume
 from tests.reliability.processes import ForkServer, Process, events, record, weights_hash
 from tests.reliability.sabotage import KILLED
 
@@ -79,12 +79,18 @@ def test_runs_killed_at_random_moments_end_bit_equal(
 @pytest.mark.parametrize(
     "places", [(0, 1, 7, 13, 19), pytest.param(tuple(range(20)), marks=pytest.mark.slow)], ids=["some", "all"]
 )
+@pytest.mark.parametrize("sets", [(), (IN_SIZES,)], ids=["squares", "sizes"])
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_resumed_at_any_step_of_twenty_not_one_bit_differs(
-    server: ForkServer, new_project: NewProject, figures: Figures, places: tuple[int, ...], method: str
+    server: ForkServer,
+    new_project: NewProject,
+    figures: Figures,
+    places: tuple[int, ...],
+    method: str,
+    sets: tuple[str, ...],
 ) -> None:
     project = new_project()
-    job = [word if word != "lora" else method for word in JOB]
+    job = [*(word if word != "lora" else method for word in JOB), *sets]
     kept = [
         "--steps",
         20,

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.reliability import conftest
-from tests.reliability.conftest import ON_CPU, RUN
+from tests.reliability.conftest import IN_SIZES, ON_CPU, RUN
 from tests.reliability.processes import Ended, ForkServer, Process, events, record
 
 pytestmark = pytest.mark.timeout(600)
@@ -134,13 +134,14 @@ def test_two_processes_draw_train_and_score_as_one_does(
     assert shared == {file.name: file.read_bytes() for file in (project / "runs" / RUN / "eval").rglob("images/*.png")}
 
 
+@pytest.mark.parametrize("sets", [(), (IN_SIZES,)], ids=["squares", "sizes"])
 def test_three_processes_share_two_rows_as_one_takes_them(
-    server: ForkServer, new_project: NewProject, figures: Callable[[str], None]
+    server: ForkServer, new_project: NewProject, figures: Callable[[str], None], sets: tuple[str, ...]
 ) -> None:
     # One of three has nothing to do at each step, and all weights learn.
-    one, several = new_project(), new_project()
-    server.run(one, *FULL, ON_CPU).check(0)
-    assert [process.check(0).code for process in ended(launched(server, several, [*FULL, ON_CPU], 3))] == [0, 0, 0]
+    one, several, job = new_project(), new_project(), [*FULL, ON_CPU, *sets]
+    server.run(one, *job).check(0)
+    assert [process.check(0).code for process in ended(launched(server, several, job, 3))] == [0, 0, 0]
     apart = max(abs(left - right) for left, right in zip(losses(one), losses(several), strict=True))
     farthest = farthest_weights(one, several)
     figures(f"full, three processes: losses {apart:.1e} apart, weights {farthest:.1e}")
