@@ -12,7 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # What is said beside a model that cannot be a base.
-ONLY_BASES = "Only text-to-image models of Stable Diffusion 1.x, 2.x and XL can be a base."
+ONLY_BASES = (
+    "Only text-to-image models of Stable Diffusion 1.x, 2.x and XL can be a base, and folders of Z-Image; "
+    "by name: --base sd-v1-4, sdxl, zimage or tiny."
+)
 # A command on a project, as it begins in a sentence; not one that makes or needs none.
 _COMMAND = re.compile(r"\bdreambooth (?=[a-z])(?!init\b|demo\b|doctor\b|alone\b)")
 

@@ -49,7 +49,8 @@ class PromptReader(Protocol):
 
 def ids_of(model: PromptReader, prompts: Sequence[str]) -> Ids:
     """The token numbers of prompts for every text encoder."""
-    return {name: token_ids(tokenizer, prompts) for name, tokenizer in model.tokenizers.items()}
+    read = model.family.token_ids or token_ids
+    return {name: read(tokenizer, prompts) for name, tokenizer in model.tokenizers.items()}
 
 
 def encode_ids(model: PromptReader, ids: Ids) -> Conditioning:

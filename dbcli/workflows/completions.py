@@ -7,7 +7,7 @@ from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout, find_project
 
 # The bases with a short name; dbcli.diffusion.bases.base, which loads torch, knows their commits.
-BASES = ("sd-v1-4", "sd-v1-5", "sdxl", "tiny", "tiny-xl", "tiny-flow")
+BASES = ("sd-v1-4", "sd-v1-5", "sdxl", "zimage", "tiny", "tiny-xl", "tiny-flow")
 JUDGES = ("paper", "paper-l", "tiny")
 ENGINES = ("local", "ray")
 LOGS = ("tensorboard", "wandb")

@@ -19,7 +19,7 @@ def init(
         str | None,
         typer.Option(
             "--base",
-            help="Base model: sd-v1-4, sd-v1-5, sdxl, tiny, tiny-xl, tiny-flow, a Hub id, a folder or a model file.",
+            help="Base model: sd-v1-4, sd-v1-5, sdxl, zimage, tiny, tiny-xl, tiny-flow, a Hub id, a folder or a file.",
             autocompletion=completion.bases,
         ),
     ] = None,

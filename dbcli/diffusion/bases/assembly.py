@@ -26,7 +26,13 @@ CONFIG_LIMITS = {
     **dict.fromkeys(("layers_per_block", "transformer_layers_per_block"), 16),
     **dict.fromkeys(("num_hidden_layers", "in_channels", "out_channels", "latent_channels"), 64),
     "norm_num_groups": 512,
-    "max_position_embeddings": 4096,
+    "max_position_embeddings": 262_144,
+    "axes_lens": 65_536,
+    "head_dim": 4096,
+    "n_layers": 128,
+    "n_refiner_layers": 16,
+    **dict.fromkeys(("n_heads", "num_key_value_heads"), 1024),
+    **dict.fromkeys(("dim", "cap_feat_dim"), 16_384),
     **dict.fromkeys(("hidden_size", "cross_attention_dim", "block_out_channels"), 8192),
     **dict.fromkeys(("attention_head_dim", "num_attention_heads"), 8192),
     "intermediate_size": 32768,
@@ -37,7 +43,7 @@ MAX_BLOCKS = 8
 RANDOM_FILLS = ("normal_", "uniform_")
 
 # Names that some writers store beside the weights and no network has as a parameter.
-IGNORED_NAME = re.compile(r"(^|\.)(position_ids|logit_scale)$|^text_projection(\.weight)?$")
+IGNORED_NAME = re.compile(r"(^|\.)(position_ids|logit_scale)$|^(text_projection|lm_head)(\.weight)?$")
 
 
 @dataclass(frozen=True)
@@ -148,13 +154,20 @@ class _Unfilled(TorchFunctionMode):
 
 
 def _give_buffers(network: nn.Module) -> None:
-    """Buffers that no file stores: CLIP's position numbers are the only ones in these networks."""
+    """Buffers that no file stores: CLIP's position numbers, and the frequencies of rotary embeddings."""
     for module in network.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
-            if name != "position_ids":
-                raise UnsafeFile(f"The network keeps a buffer {name!r} that no model file has.")
-            values = torch.arange(buffer.shape[-1], device="cpu").expand(buffer.shape).clone()
-            module.register_buffer(name, values, persistent=False)
+            module.register_buffer(name, _computed(module, name, buffer), persistent=False)
+
+
+def _computed(module: Any, name: str, buffer: torch.Tensor) -> torch.Tensor:
+    with torch.device("cpu"):
+        if name == "position_ids":
+            return torch.arange(buffer.shape[-1]).expand(buffer.shape).clone()
+        if name in ("inv_freq", "original_inv_freq") and getattr(module, "rope_type", None) == "default":
+            frequencies: torch.Tensor = module.compute_default_rope_parameters(module.config)[0]
+            return frequencies
+    raise UnsafeFile(f"The network keeps a buffer {name!r} that no model file has.")
 
 
 def match_names(network: nn.Module, entries: Mapping[str, Entry], where: str) -> dict[str, Entry]:
@@ -168,7 +181,7 @@ def match_names(network: nn.Module, entries: Mapping[str, Entry], where: str) ->
     if missing:
         raise BaseMissing(
             f"{where} lacks {len(missing)} of {len(expected)} tensors, starting with {missing[0]}.",
-            hint="Only complete Stable Diffusion 1.x, 2.x and XL models can be a base.",
+            hint="Only complete models of Stable Diffusion 1.x, 2.x and XL, and of Z-Image, can be a base.",
         )
     known = {name.removeprefix("text_model.") for name in expected}
     strange = [name for name in entries if name not in known and not IGNORED_NAME.search(name)]

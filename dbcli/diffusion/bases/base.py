@@ -16,7 +16,7 @@ from dbcli.diffusion.bases.folder import configs_of, embedded_folder, family_in,
 from dbcli.diffusion.bases.lifted import lifted
 from dbcli.diffusion.bases.separate_vae import vae_parts, with_vae
 from dbcli.diffusion.bases.single_file import parts_of_file, shipped_configs
-from dbcli.diffusion.bases.unsupported import check_folder, check_settings, sample_size
+from dbcli.diffusion.bases.unsupported import check_folder, check_settings, resolution_px
 from dbcli.diffusion.families.family import Denoiser, Family
 from dbcli.diffusion.families.process import Process
 from dbcli.diffusion.files.weights_hash import WeightsDigest, base_hash, remember_digest, remembered_digest
@@ -36,6 +36,7 @@ KNOWN_BASES = {
     "sd-v1-4": ("CompVis/stable-diffusion-v1-4", "133a221b8aa7292a167afc5127cb63fb5005638b"),
     "sd-v1-5": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"),
     "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),
+    "zimage": ("Tongyi-MAI/Z-Image", "04cc4abb7c5069926f75c9bfde9ef43d49423021"),
 }
 
 
@@ -239,9 +240,9 @@ def latent_shape(
         raise BaseMissing(f"{reference.source} has to be loaded before its shape is known.")
     parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     (vae_name,) = parts.family.of_kind("vae")
-    autoencoder, denoiser = parts.configs[vae_name], parts.configs[parts.family.denoiser]
+    autoencoder = parts.configs[vae_name]
     factor = 2 ** (len(autoencoder["block_out_channels"]) - 1)
-    return int(autoencoder["latent_channels"]), factor, sample_size(denoiser) * factor
+    return int(autoencoder["latent_channels"]), factor, resolution_px(parts.configs, parts.family, factor)
 
 
 def parts_of(
@@ -315,7 +316,8 @@ def joined(reference: BaseReference, parts: Parts, networks: Mapping[str, nn.Mod
     prediction_type = scheduler["prediction_type"]
     lengths = [int(one.model_max_length) for one in tokenizers.values()]
     text_configs: list[Any] = [networks[name].config for name in family.encoders]
-    max_tokens = min(*lengths, *(int(config.max_position_embeddings) for config in text_configs))
+    lengths += [int(config.max_position_embeddings) for config in text_configs]
+    max_tokens = family.max_tokens or min(lengths)
     zero_negative = family.zero_negative(parts.configs.get("index", {}))
     facts = {
         **family.process.of(scheduler).facts,
@@ -333,7 +335,7 @@ def joined(reference: BaseReference, parts: Parts, networks: Mapping[str, nn.Mod
         tokenizers=tokenizers,
         networks=dict(networks),
         scheduler_config=scheduler,
-        resolution=sample_size(parts.configs[family.denoiser]) * vae_factor,
+        resolution=resolution_px(parts.configs, family, vae_factor),
         vae_factor=vae_factor,
         latent_channels=int(vae_config.latent_channels),
         prediction_type=prediction_type,

@@ -10,9 +10,8 @@ from typing import Any
 
 from dbcli.diffusion.bases.assembly import IGNORED_NAME, Entry, Parts, quiet_libraries
 from dbcli.diffusion.bases.unsupported import check_folder
-from dbcli.diffusion.families.family import Family
-from dbcli.diffusion.families.known import family_of_folder
-from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.families.family import Family, Part
+from dbcli.diffusion.families.known import DENOISERS, family_of_folder
 from dbcli.diffusion.files.model_files import open_weights, read_json
 from dbcli.diffusion.files.weight_choice import Stems, chosen_weights, files_of
 from dbcli.diffusion.files.weight_file import how_to_get_again, require_float
@@ -31,8 +30,7 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
     what it says.
     """
     check_folder(folder)
-    stated = folder / "unet" / "config.json"
-    family = family_of_folder(read_json(stated)) if stated.is_file() else SD
+    family = family_in(folder)
     configs: dict[str, dict[str, Any]] = {}
     entries: dict[str, dict[str, Entry]] = {}
     files: list[Path] = []
@@ -43,7 +41,7 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
             configs[component] = {"scaling_factor": family.latent_scale, "latent_channels": 4}
         else:
             configs[component] = read_json(require_part(folder, f"{component}/config.json"))
-            _check_class(configs[component], component, part.class_name, folder)
+            _check_class(configs[component], component, part, folder)
         entries[component] = {}
         if is_replaced:
             continue
@@ -61,13 +59,20 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
         tokenizer = require_part(folder, family.parts[encoder].tokenizer)
         _require_tokenizer(tokenizer)
         small += sorted(path for path in tokenizer.iterdir() if path.is_file())
-        tokenizers[encoder] = partial(read_tokenizer, tokenizer)
+        tokenizers[encoder] = partial(read_tokenizer, tokenizer, family.parts[encoder].tokenizer_class)
     return Parts(family, configs, entries, files, tokenizers, str(folder), notes, small)
 
 
 def family_in(folder: Path) -> Family:
-    """The family of a folder with configurations."""
-    return family_of_folder(read_json(require_part(folder, "unet/config.json")))
+    """The family of a folder with configurations. Raises BaseMissing where there is no denoiser's."""
+    stated = denoiser_config(folder)
+    return family_of_folder(read_json(stated if stated is not None else require_part(folder, "unet/config.json")))
+
+
+def denoiser_config(folder: Path) -> Path | None:
+    """The configuration of a folder's denoiser, if there is one."""
+    found = (folder / name / "config.json" for name in DENOISERS)
+    return next((path for path in found if path.is_file()), None)
 
 
 def configs_of(folder: Path, family: Family) -> dict[str, dict[str, Any]]:
@@ -82,23 +87,31 @@ def embedded_folder() -> Path:
     return Path(str(resources.files("dbcli"))) / "embedded" / "sd"
 
 
-def read_tokenizer(folder: Path, **settings: Any) -> Any:
-    """The CLIP tokenizer of a folder, without a look at the hub; `settings` overrule its own.
+def read_tokenizer(folder: Path, kind: str = "CLIPTokenizer", **settings: Any) -> Any:
+    """The tokenizer of a folder, of this class, without a look at the hub; `settings` overrule its own.
 
     Raises UnsafeFile when its files are damaged.
     """
-    with lean_imports():
-        from transformers.models.clip.tokenization_clip import CLIPTokenizer
-
     _require_tokenizer(folder)
     try:
         with quiet_libraries():
-            return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **settings)
+            return _tokenizer_class(kind).from_pretrained(str(folder), local_files_only=True, **settings)
     except Exception as error:  # the tokenizer library raises bare Exceptions for a damaged file
         damaged = next((path for path in sorted(folder.glob("*.json")) if not _is_json(path)), folder)
         raise UnsafeFile(
             f"The tokenizer in {folder} cannot be read ({str(error)[:200]}).", hint=how_to_get_again(damaged)
         ) from error
+
+
+def _tokenizer_class(kind: str) -> Any:
+    with lean_imports():
+        if kind == "Qwen2Tokenizer":
+            from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
+
+            return Qwen2Tokenizer
+        from transformers.models.clip.tokenization_clip import CLIPTokenizer
+
+    return CLIPTokenizer
 
 
 def _require_tokenizer(folder: Path) -> None:
@@ -133,9 +146,10 @@ def _instead_of(folder: Path) -> str:
     return "Give the folder that contains unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
 
 
-def _check_class(config: dict[str, Any], component: str, wanted: str, folder: Path) -> None:
+def _check_class(config: dict[str, Any], component: str, part: Part, folder: Path) -> None:
+    wanted = part.class_name
     found = config.get("_class_name") or (config.get("architectures") or [wanted])[0]
-    if found != wanted:
+    if found not in (wanted, *part.also):
         raise UnsupportedFile(f"{folder} has a {component} of the class {found}, not {wanted}.", hint=ONLY_BASES)
 
 
@@ -168,7 +182,8 @@ def entries_of(files: list[Path]) -> dict[str, Entry]:
 
 
 def _today_name(name: str) -> str:
-    name = name.removeprefix("text_model.")
+    # Where a file holds a language model with its last layer, the others lie in `model`.
+    name = name.removeprefix("text_model.").removeprefix("model.")
     if ".attentions." not in name:
         return name
     head, _, last = name.rpartition(".")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.deadline import within
-from dbcli.diffusion.families.known import FAMILIES, family_of_folder
+from dbcli.diffusion.bases.folder import denoiser_config
+from dbcli.diffusion.families.known import DENOISERS, FAMILIES, family_of_folder
 from dbcli.diffusion.files.model_files import read_json
 from dbcli.diffusion.files.weight_choice import chosen_weights, files_of
 from dbcli.errors import BaseMissing, DreamboothError, Unreachable
@@ -24,6 +25,8 @@ DEADLINE_SECONDS = 4.0  # looking up a name has no timeout of its own where the 
 PARTS = {name: part for family in FAMILIES for name, part in family.parts.items()}
 _TOKENIZER_FILES = (
     "merges.txt",
+    "added_tokens.json",
+    "chat_template.jinja",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -120,9 +123,10 @@ def download_configs(repository: str, revision: str) -> Path:
 
 def _lacking(folder: Path, *, half_precision_counts: bool) -> str | None:
     """The first part of a base that a folder does not have, None where it has all."""
-    if not (folder / "unet" / "config.json").is_file():
-        return "unet/config.json"
-    family = family_of_folder(read_json(folder / "unet" / "config.json"))
+    stated = denoiser_config(folder)
+    if stated is None:
+        return f"{DENOISERS[0]}/config.json"
+    family = family_of_folder(read_json(stated))
     for name in ("scheduler/scheduler_config.json", *(f"{part}/config.json" for part in family.parts)):
         if not (folder / name).is_file():
             return name

@@ -37,7 +37,7 @@ def with_vae(parts: Parts, path: Path) -> None:
     Raises BaseMissing where there is none, UnsupportedFile for one whose latents the base's UNet cannot read.
     """
     found = vae_parts(path, parts.configs["vae"])
-    wanted = int(parts.configs["unet"].get("in_channels", 4))
+    wanted = int(parts.configs[parts.family.denoiser].get("in_channels", 4))
     latents = int(found.config.get("latent_channels", 4))
     if latents != wanted:
         raise UnsupportedFile(

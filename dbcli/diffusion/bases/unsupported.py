@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.diffusion.families.family import Family
-from dbcli.diffusion.files.file_kinds import SD, SDXL, FileKind, kind_of
+from dbcli.diffusion.families.known import FAMILIES
+from dbcli.diffusion.files.file_kinds import SD, SDXL, Z_IMAGE, FileKind, kind_of
 from dbcli.diffusion.files.model_files import read_json
 from dbcli.diffusion.files.original_names import UNET_PREFIX, VAE_PREFIX
 from dbcli.diffusion.files.weight_file import WeightFile
@@ -44,8 +45,8 @@ _OTHERS = (
 _FAMILIES = (
     ("StableDiffusion3", "Stable Diffusion 3"),
     ("SD3", "Stable Diffusion 3"),
+    ("Flux2", "FLUX.2"),
     ("Flux", "Flux"),
-    ("ZImage", "Z-Image"),
     ("StableCascade", "Stable Cascade"),
     ("Wuerstchen", "Würstchen"),
     ("Kandinsky", "Kandinsky"),
@@ -161,7 +162,10 @@ def check_folder(folder: Path) -> None:
         return
     if (folder / "adapter_config.json").is_file() or (folder / "pytorch_lora_weights.safetensors").is_file():
         raise UnsupportedFile(f"{folder} is a LoRA, not a base model.", hint=_OF_AN_ADAPTER)
-    _check_class(folder, "transformer/config.json", lambda _: "a transformer instead of a UNet")
+    _check_class(folder, "transformer/config.json", _transformer_of)
+    transformer = folder / "transformer" / "config.json"
+    if transformer.is_file() and read_json(transformer).get("siglip_feat_dim") is not None:
+        raise UnsupportedFile(f"{folder} is a {Z_IMAGE} model that edits images (siglip_feat_dim).", hint=ONLY_BASES)
     _check_class(folder, "config.json", _ALONE.get)
 
 
@@ -173,6 +177,11 @@ def _check_class(folder: Path, file: str, otherwise: Callable[[str], str | None]
         what = f"a {family} model" if family else otherwise(found)
         if what is not None:
             raise UnsupportedFile(f"{folder} is {what} ({found}).", hint=ONLY_BASES)
+
+
+def _transformer_of(kind: str) -> str | None:
+    known = {family.parts[family.denoiser].class_name for family in FAMILIES}
+    return None if kind in known else "a transformer instead of a UNet"
 
 
 def _task_of(pipeline: str) -> str | None:
@@ -203,7 +212,8 @@ def check_settings(configs: Mapping[str, Mapping[str, Any]], family: Family, whe
     """
     family.process.check(configs.get("scheduler", {}), where)
     check_scale(configs.get("vae", {}), f"{where} (vae)")
-    sample_size(configs.get("unet", {}), where)
+    part = family.sized_by or family.denoiser
+    sample_size(configs.get(part, {}), f"{where} ({part})")
 
 
 def check_scale(vae: Mapping[str, Any], where: str) -> None:
@@ -213,12 +223,19 @@ def check_scale(vae: Mapping[str, Any], where: str) -> None:
         raise UnsafeFile(f"{where}: scaling_factor is {scale!r}, not a number above 0.")
 
 
-def sample_size(unet: Mapping[str, Any], where: str = "unet/config.json") -> int:
+def resolution_px(configs: Mapping[str, Mapping[str, Any]], family: Family, factor: int) -> int:
+    """How many px a base's images are wide and high; a latent covers `factor`. Raises UnsafeFile for no square."""
+    if family.sized_by:
+        return sample_size(configs[family.sized_by])
+    return sample_size(configs[family.denoiser]) * factor
+
+
+def sample_size(config: Mapping[str, Any], where: str = "config.json") -> int:
     """How many latents a UNet's images are wide and high. Raises UnsafeFile where that makes no square."""
-    found = unet.get("sample_size")
+    found = config.get("sample_size")
     sides = found if isinstance(found, list | tuple) and found else [found]
     if sides[0] is None:
         return USUAL_SAMPLE_SIZE
     if any(side != sides[0] for side in sides) or type(sides[0]) is not int or sides[0] < 1:
-        raise UnsafeFile(f"{where} (unet): sample_size is {found!r}, not a whole number above 0.")
+        raise UnsafeFile(f"{where}: sample_size is {found!r}, not a whole number above 0.")
     return sides[0]

@@ -1,7 +1,7 @@
 """What a recipe takes of a device, phase by phase: fake runs on a meta base, not guesses."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ def training_pass(base: Base, trainable: Trainable, batch: Batch, *, fused: bool
     for module in trainable.modules:
         module.train()
     denoiser, latents = base.denoiser, _latents(base, batch)
-    levels = torch.zeros(batch.rows, dtype=torch.int64, device=latents.device)
+    levels = _level(base, latents.device).expand(batch.rows)
     frozen = _conditioning(base, batch.rows)
 
     def work() -> None:
@@ -82,8 +82,21 @@ def _ids(base: Base, prompts: int) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def _conditioning(base: Base, rows: int) -> Conditioning:
-    """Of as many prompts, each with its own memory."""
-    return encode_ids(base, _ids(base, 1)).expand(rows).each(torch.clone)
+    """Of as many prompts, each with its own memory and as long as any can be."""
+    # No mask: how much of a prompt counts is no shape, and fake tensors have nothing else.
+    found = replace(encode_ids(base, _ids(base, 1)), mask=None)
+    return found.expand(rows).each(torch.clone)
+
+
+def _level(base: Base, device: torch.device) -> torch.Tensor:
+    """Any level of the base's process, a scalar."""
+    return torch.zeros((), dtype=base.process.level_at(0).dtype, device=device)
+
+
+def width(base: Base) -> int:
+    """How many channels the denoiser's first layer gives."""
+    tables = (parameter for parameter in base.unet.parameters() if parameter.ndim > 1 and parameter.shape[0] > 1)
+    return int(next(tables).shape[0])
 
 
 def _adamw_8bit_bytes(parameter: torch.Tensor) -> int:
@@ -117,7 +130,7 @@ def denoising_pass(base: Base, batch: Batch) -> PassCost:
     """One sampling step: the UNet on conditional and unconditional rows together."""
     latents = _latents(base, Batch(2 * batch.rows, batch.size))
     conditioning = _conditioning(base, len(latents))
-    level = torch.zeros((), dtype=torch.int64, device=latents.device)
+    level = _level(base, latents.device)
 
     def work() -> torch.Tensor:
         with autocast(batch.precision, latents.device):

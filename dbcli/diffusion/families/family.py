@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -40,8 +40,9 @@ class Part:
     """One network of a family: what it does, its class as configurations name it, and how it is built and stored.
 
     `build` makes it from its configuration, of which only what it needs is taken. `stems` name its weights in a
-    diffusers folder; `kohya` begins the names of its layers in kohya's LoRA files, `tokenizer` is the folder of a text
-    encoder's tokenizer.
+    diffusers folder; `kohya` begins the names of its layers in kohya's LoRA files, where a dot at its end keeps theirs.
+    `tokenizer` is the folder of a text encoder's tokenizer, `tokenizer_class` its class in transformers, and `also` are
+    other classes by which configurations name the same layers.
     """
 
     kind: PartKind
@@ -50,6 +51,8 @@ class Part:
     stems: Stems
     kohya: str = ""
     tokenizer: str = ""
+    tokenizer_class: str = "CLIPTokenizer"
+    also: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,12 @@ class Family:
     `recognise_file` goes by the names of tensors in the original layout, `recognise_folder` by the denoiser's
     configuration; `zero_negative` says by model_index.json whether no negative prompt is zeros; of such
     a base, or another, `pipeline_settings` are what that file holds beside its parts. `exports` are the formats that
-    its runs can be written in.
+    its runs can be written in, `readers` the programs that read them where these are others than usual, and
+    `alpha_in_weights` says that no LoRA file of it may leave alpha to them.
+
+    `token_ids` reads prompts otherwise than CLIP's tokenizers do, and `max_tokens` is how much of them; `trains_text`
+    is whether its text encoders can learn. `sized_by` names the part whose configuration says the size of its images
+    where that is not the denoiser.
     """
 
     name: str
@@ -93,6 +101,12 @@ class Family:
     latent_scale: float
     vae_in_fp32: bool
     pipeline_settings: Callable[[bool], Mapping[str, Any]]
+    token_ids: Callable[[Any, Sequence[str]], torch.Tensor] | None = None
+    max_tokens: int | None = None
+    trains_text: bool = True
+    sized_by: str = ""
+    readers: Mapping[str, str] = field(default_factory=dict)
+    alpha_in_weights: bool = False
     exports: Sequence[str] = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai")
 
     def of_kind(self, kind: PartKind) -> list[str]:
@@ -112,8 +126,8 @@ class Family:
 
     @property
     def tunable(self) -> list[str]:
-        """The names of the parts that a run may change: the denoiser, then the text encoders."""
-        return [self.denoiser, *self.encoders]
+        """The names of the parts that a run may change: the denoiser, then the text encoders where they can learn."""
+        return [self.denoiser, *(self.encoders if self.trains_text else [])]
 
 
 @dataclass(frozen=True)

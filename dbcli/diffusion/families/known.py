@@ -5,9 +5,12 @@ from collections.abc import Collection
 from dbcli.diffusion.families.family import Config, Family
 from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.families.sdxl import SDXL
+from dbcli.diffusion.families.z_image import Z_IMAGE
 
 # The most particular first; the last one takes what no other does.
-FAMILIES = (SDXL, SD)
+FAMILIES = (Z_IMAGE, SDXL, SD)
+# The folders that a denoiser may lie in.
+DENOISERS = tuple(dict.fromkeys(family.denoiser for family in reversed(FAMILIES)))
 
 
 def family_of_file(names: Collection[str]) -> Family:
@@ -21,6 +24,6 @@ def family_of_export(pipeline: str, architecture: str) -> Family:
     return next(matching, FAMILIES[-1])
 
 
-def family_of_folder(unet: Config) -> Family:
-    """That of a folder with a UNet of this configuration."""
-    return next(family for family in FAMILIES if family.recognise_folder(unet))
+def family_of_folder(denoiser: Config) -> Family:
+    """That of a folder with a denoiser of this configuration."""
+    return next(family for family in FAMILIES if family.recognise_folder(denoiser))

@@ -17,7 +17,7 @@ from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
 from dbcli.errors import UnsafeFile, UnsupportedFile
 
 CONFIG_FILE = "adapter_config.json"
-NETWORKS = ("unet", "text_encoder", "text_encoder_2")
+NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 
 READ = frozenset(
     {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "peft_type", "bias"}

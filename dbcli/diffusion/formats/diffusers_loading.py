@@ -1,5 +1,6 @@
 """Exports read by diffusers' own pipeline, as somebody who receives one would load it."""
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -114,11 +115,13 @@ def _pipeline(base: Base) -> Any:
     family = base.family
     stated = family.pipeline_settings(base.zero_negative)
     settings = {name: value for name, value in stated.items() if not isinstance(value, list)}
-    return getattr(diffusers, family.pipeline)(
+    kind = getattr(diffusers, family.pipeline)
+    if "feature_extractor" in inspect.signature(kind.__init__).parameters:
+        settings["feature_extractor"] = None
+    return kind(
         **base.networks,
         **{family.parts[name].tokenizer: tokenizer for name, tokenizer in base.tokenizers.items()},
         scheduler=getattr(diffusers, base.process.scheduler_class).from_config(base.scheduler_config),
-        feature_extractor=None,
         **{name: None for name, value in stated.items() if isinstance(value, list)},
         **settings,
     )

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from dbcli.diffusion.bases.unsupported import SUPPORTED, check_folder, check_single_file
-from dbcli.diffusion.files.file_kinds import SDXL, kind_of
+from dbcli.diffusion.files.file_kinds import SDXL, Z_IMAGE, kind_of
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.original_names import under_original_names
 from dbcli.diffusion.files.weight_file import WeightFile
@@ -12,6 +12,8 @@ from dbcli.diffusion.formats.lora_names import BUNDLED
 from dbcli.errors import BaseMissing, UnsupportedFile
 
 READABLE = ("LoRA", "DoRA")
+# What there are bases of, be it from folders alone.
+FAMILIES = (*SUPPORTED, Z_IMAGE)
 
 
 def check_base_kind(path: Path, *, needs_vae: bool) -> None:
@@ -37,9 +39,9 @@ def check_lora(weights: WeightFile) -> None:
         taker = takers.get(kind.kind)
         hint = f"dreambooth {taker} {shlex.quote(str(weights.path))}" if taker else None
         raise UnsupportedFile(f"{weights.path} is {kind.title}, not a LoRA.", hint=hint)
-    if kind.made_for not in ("", *SUPPORTED):
+    if kind.made_for not in ("", *FAMILIES):
         raise UnsupportedFile(
-            f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1, 2 and XL can be read."
+            f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1, 2 and XL and for Z-Image can be read."
         )
     if kind.adapter not in READABLE:
         raise UnsupportedFile(
@@ -60,13 +62,14 @@ def check_embedding(weights: WeightFile) -> None:
 
 
 def check_family(weights: WeightFile, title: str) -> None:
-    """Raises UnsupportedFile for a file that is for Stable Diffusion XL where the base, of the family `title`, is not.
+    """Raises UnsupportedFile for a file that is for another family than that of the base, `title`.
 
-    The other way round layers and shapes tell: some of XL's are called like those of 1 and 2.
+    A file for Stable Diffusion 1 or 2 can be one for XL, some of whose layers are called alike: there shapes tell.
     """
     kind = kind_of(weights)
-    if kind.made_for == SDXL and title != SDXL:
+    if kind.made_for not in ("", title) and (kind.made_for in (SDXL, Z_IMAGE) or title == Z_IMAGE):
+        versions = "" if title in (SDXL, Z_IMAGE) else " 1.x or 2.x"
         raise UnsupportedFile(
-            f"{weights.path} is {kind.title}; this project's base is of {title} 1.x or 2.x.",
+            f"{weights.path} is {kind.title}; this project's base is of {title}{versions}.",
             hint="use it in a project on the base that it was trained on",
         )

@@ -43,7 +43,8 @@ DIFFERENCES: dict[Part, str] = {
     "w_norm": "norms",
     "b_norm": "norms",
 }
-# How the networks are called: a prefix for each, to be taken off, before ours. The longest first.
+# How the networks are called: a prefix for each, to be taken off, before ours. The longest first. Every denoiser is
+# `unet` here, whatever its family calls it.
 _PREFIXES = (
     ("lora_unet_", "unet"),
     ("lora_te1_", "text_encoder"),
@@ -56,6 +57,7 @@ _PREFIXES = (
     ("text_encoders.clip_h.transformer.", "text_encoder"),
     ("text_encoders.clip_g.transformer.", "text_encoder_2"),
     ("unet.", "unet"),
+    ("transformer.", "unet"),
     ("text_encoder.", "text_encoder"),
     ("text_encoder_2.", "text_encoder_2"),
     ("text_model.", "text_encoder"),
@@ -92,12 +94,12 @@ def layers_by_name(shapes: Mapping[str, Iterable[str]], base: Adaptable) -> dict
     table, family = {}, base.family
     denoiser, configs = family.denoiser, {name: network.config for name, network in base.tunable.items()}
     for module in shapes[denoiser]:
-        table[spelled(f"{denoiser}.{module}")] = (denoiser, module)
+        table[spelled(f"unet.{module}")] = (denoiser, module)
         # Some trainers, and ComfyUI, kept the block numbers of the original layout.
         original = family.original(denoiser, f"{module}.weight", configs).name
         original = original.removeprefix(original_names.UNET_PREFIX).removesuffix(".weight")
-        table.setdefault(spelled(f"{denoiser}.{original}"), (denoiser, module))
-    for encoder in family.encoders:
+        table.setdefault(spelled(f"unet.{original}"), (denoiser, module))
+    for encoder in family.tunable[1:]:
         for module in shapes[encoder]:
             for prefix in (f"{encoder}.", f"{encoder}.text_model."):
                 table[spelled(prefix + module)] = (encoder, module)

@@ -34,7 +34,8 @@ def write_kohya_lora(
     tensors: dict[str, torch.Tensor] = {}
     for part in family.tunable:
         for name, layer in lora.part(part).items():
-            stem = family.parts[part].kohya + name.replace(".", "_")
+            start = family.parts[part].kohya
+            stem = start + (name if start.endswith(".") else name.replace(".", "_"))
             tensors[f"{stem}.lora_down.weight"] = layer.down.to(dtype)
             tensors[f"{stem}.lora_up.weight"] = layer.up.to(dtype)
             tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)

@@ -342,12 +342,11 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
 
     base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
     plain, size = footprint.weights_bytes(base), shapes.largest(base)
-    unet: Any = base.unet
     with fake_tensors():
         place(base, device)
         return _Before(
             size=size,
-            channels=int(unet.config.block_out_channels[0]),
+            channels=footprint.width(base),
             latent_px=round((size[0] * size[1]) ** 0.5) // base.vae_factor,
             latent_shape=(base.latent_channels, base.vae_factor, base.resolution),
             plain_bytes=plain,

@@ -46,7 +46,7 @@ def require_layers(base: Base, lora: LoraSettings) -> None:
     """Raises ConfigError for names of layers that are not there, with those that are."""
     from dbcli.diffusion.adapters.layer_names import layers_of
 
-    _require(layers_of(base.unet), [layers_of(one) for one in base.encoders.values()], lora)
+    _require(layers_of(base.unet), [layers_of(one) for one in list(base.tunable.values())[1:]], lora)
 
 
 def _require(unet: Layers, texts: Sequence[Layers], lora: LoraSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dbcli.errors import ConfigError
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord, RunSubject
@@ -55,6 +56,11 @@ def make_trainable(
     from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, make_full
     from dbcli.diffusion.bases.quantized import shrink
 
+    if profile.train.text_encoder and not base.family.trains_text:
+        raise ConfigError(
+            f"train.text_encoder: the text encoder of {base.name} is not trained.",
+            hint="--set train.text_encoder=false",
+        )
     if profile.train.gradient_checkpointing:
         unet: Any = base.unet
         unet.enable_gradient_checkpointing()

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dbcli.diffusion.files.file_kinds import SDXL, kind_of
+from dbcli.diffusion.files.file_kinds import SDXL, Z_IMAGE, kind_of
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
@@ -16,8 +16,12 @@ from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_setting
 
 # CLIP's own, which Stable Diffusion 1.x and 2.x have.
 USUAL_TOKENS = 77
+# What is read of a prompt where a language model is the text encoder.
+CHAT_TOKENS = 512
 # The known base that others of its family are trained like, by the family's name.
-LIKE = {SDXL: "sdxl"}
+LIKE = {SDXL: "sdxl", Z_IMAGE: "zimage"}
+# Where denoisers lie in a folder.
+_DENOISERS = ("unet/config.json", "transformer/config.json")
 _PLACES = ("position_embedding.weight", "positional_embedding")
 
 
@@ -51,16 +55,18 @@ def place_of(source: str) -> Path:
 
 
 def base_like(source: str) -> str:
-    """The known base that another is trained like: "sdxl" for a folder, a file or a hub id of its family.
+    """The known base that another is trained like: "sdxl" or "zimage" for a folder, a file or a hub id of its family.
 
     The word itself where nothing tells: of what is not here yet, of pickles, and of Stable Diffusion 1 and 2.
     """
     path = place_of(source)
     if not path.exists():
         # A hub's repository, of whichever commit: none changes its family.
-        found = sorted((_hub_cache() / f"models--{source.replace('/', '--')}" / "snapshots").glob("*/unet/config.json"))
+        cached = _hub_cache() / f"models--{source.replace('/', '--')}" / "snapshots"
+        found = sorted(one for name in _DENOISERS for one in cached.glob(f"*/{name}"))
         path = found[0].parent.parent if found else path
-    file = path / "unet" / "config.json" if path.is_dir() else path
+    stated = [path / name for name in _DENOISERS if (path / name).is_file()]
+    file = stated[0] if stated else path
     try:
         return _like(path, file.stat().st_mtime_ns) or source
     except (OSError, ValueError, DreamboothError):
@@ -71,6 +77,8 @@ def base_like(source: str) -> str:
 def _like(path: Path, changed_ns: int) -> str | None:
     """`changed_ns` lets a base that is another one now be looked at again."""
     if path.is_dir():
+        if str(_read(path / "transformer" / "config.json").get("_class_name", "")).startswith("ZImage"):
+            return LIKE[Z_IMAGE]
         # What every UNet of XL says, and none of Stable Diffusion 1 and 2.
         is_told_sizes = _read(path / "unet" / "config.json").get("addition_embed_type") == "text_time"
         return LIKE[SDXL] if is_told_sizes else None
@@ -88,7 +96,8 @@ def _of_folder(folder: Path) -> BaseFacts:
     limits = [_read(folder / "tokenizer" / "tokenizer_config.json").get("model_max_length")]
     limits.append(text.get("max_position_embeddings"))
     # Some tokenizers write 10^30 where they have no limit.
-    tokens = min((one for one in limits if isinstance(one, int) and 2 < one < 10_000), default=USUAL_TOKENS)
+    usual = CHAT_TOKENS if text.get("model_type") == "qwen3" else USUAL_TOKENS
+    tokens = min((one for one in limits if isinstance(one, int) and 2 < one < 10_000), default=usual)
     layers, channels = text.get("num_hidden_layers"), vae.get("block_out_channels")
     return BaseFacts(
         tokens,

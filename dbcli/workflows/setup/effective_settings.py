@@ -23,6 +23,7 @@ from dbcli.workflows.setup.base_facts import base_like
 DEFAULT_PROFILES = {
     "tiny": {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-textual-inversion"},
     "tiny-xl": {"full": "tiny", "lora": "tiny-lora", "textual-inversion": "tiny-xl-textual-inversion"},
+    "zimage": {"lora": "zimage-lora"},
     "tiny-flow": {"lora": "tiny-flow-lora"},
     "sdxl": {"full": "sdxl-full", "lora": "sdxl-lora", "textual-inversion": "textual-inversion"},
     "": {"full": "full", "lora": "lora", "textual-inversion": "textual-inversion"},
@@ -116,6 +117,8 @@ def resolve_profile(
         # They were resolved from profile and files when that run began.
         return carried.profile_name, _settled(resolve([(carried.origin, carried.settings), *typed]))
     method = given.get("method")
+    if method in DEFAULT_PROFILES[""]:
+        check_method(settings.base, method)
     # A method named on the command line asks for the profile made for it, unless a profile is named too.
     chosen = profile or (None if method else settings.profile or user.profile) or default_profile(settings.base, method)
     own_resolution = {} if settings.resolution is None else {"images.resolution": settings.resolution}

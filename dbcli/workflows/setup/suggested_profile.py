@@ -56,6 +56,8 @@ def proposed_profile(base: str, *, has_gpu: bool, memory_mib: int | None = None)
         return Proposal("tiny-flow-lora", "made for this form of the embedded base: minutes on two CPU cores")
     if base in EMBEDDED_BASES:
         return Proposal("tiny", "made for the embedded base: minutes on two CPU cores")
+    if base_like(base) == "zimage":
+        return Proposal("zimage-lora", "small adapters, which are the one method for a flow-matching model")
     if base_like(base) == "sdxl":
         return Proposal("sdxl-lora", "small adapters: all weights of this base take more than 40 GB to train")
     if not has_gpu:

@@ -224,7 +224,8 @@ def _write_lora(export: Export) -> Written:
             f"{record.name} is a DoRA with magnitudes along the inputs, which PEFT and diffusers do not know.",
             hint=f"dreambooth export {record.name} --to checkpoint",
         )
-    lora = _rounded(for_kohya(learnt) if is_kohya else for_diffusers(learnt), export.dtype)
+    keeps_alpha = is_kohya and not model.family.alpha_in_weights
+    lora = _rounded(for_kohya(learnt) if keeps_alpha else for_diffusers(learnt), export.dtype)
     attach_lora(model.tunable, lora)
     image = check_image(model, export)
     metadata = _metadata(export, model, image, addition="lora")

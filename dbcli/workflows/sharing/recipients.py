@@ -73,9 +73,8 @@ def recipient_of(
         for word, spelling in spelt.items()
         if spelling != word
     ]
-    return Recipient(
-        READERS[target], subjects_of(record), _base(record), FULL_STRENGTH if target in ADAPTERS else None, notes
-    )
+    readers = model.family.readers.get(target, READERS[target])
+    return Recipient(readers, subjects_of(record), _base(record), FULL_STRENGTH if target in ADAPTERS else None, notes)
 
 
 def _base(record: RunRecord) -> str:
@@ -87,8 +86,8 @@ def _base(record: RunRecord) -> str:
 
 def _size_notes(record: RunRecord, target: str, model: Base) -> list[str]:
     config: Any = model.unet.config
-    widths, prompts = config.block_out_channels, config.cross_attention_dim
-    if (widths[0], widths[-1], prompts) in KNOWN_SIZES or target == "diffusers":
+    widths, prompts = config.get("block_out_channels"), config.get("cross_attention_dim")
+    if widths is None or (widths[0], widths[-1], prompts) in KNOWN_SIZES or target == "diffusers":
         return []
     return [
         f"The base {record.base.name} has a non-standard size: no other program loads this file "

@@ -257,7 +257,7 @@ def test_a_folder_whose_tokenizer_has_no_words_is_told_before_it_is_loaded(folde
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("", "tiny, tiny-xl, tiny-flow, sd-v1-4, sd-v1-5, sdxl"),
+        ("", "tiny, tiny-xl, tiny-flow, sd-v1-4, sd-v1-5, sdxl, zimage"),
         ("Tiny", "--base tiny"),
         ("modle", "--base model"),
         ("'model'", "--base model"),
