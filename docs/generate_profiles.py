@@ -81,6 +81,7 @@ PURPOSES = {
     "tiny-lora": "adapters on the embedded base",
     "tiny-xl-textual-inversion": "new vectors on `tiny-xl`, for both text encoders",
     "tiny-flow-lora": "adapters on `tiny-flow`, the embedded base under flow matching",
+    "zimage-lora": "adapters on Z-Image, a flow-matching transformer",
     "sdxl-lora": "adapters on Stable Diffusion XL",
     "sdxl-full": "every weight of Stable Diffusion XL, in little memory",
     "tiny-textual-inversion": "a new word on the embedded base",

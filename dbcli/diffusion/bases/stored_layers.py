@@ -24,8 +24,9 @@ KEPT = {
 }
 # A quarter of a gigabyte in float32. To widen the weights of a smaller network once takes less time than at every step.
 WIDENED_BELOW = 2**26
-# The first and last layers of a network are small; the type of the first is the one it is given its latents in.
-LEFT_ALONE = ("conv_in", "conv_out")
+# The first and last layers of a network are small; the type of the first is the one it is given its latents in, or,
+# where it reads levels of noise, that in which these are written out.
+LEFT_ALONE = ("conv_in", "conv_out", "t_embedder.mlp.0")
 
 
 def kept_dtype(network: nn.Module, name: str, stored: torch.dtype) -> torch.dtype:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Every 1.x base, those of other sizes and the embedded ones; a 2.x base at 768 px is set by `resolution` in
 # dreambooth.yaml.
-USUAL_RESOLUTION, RESOLUTIONS = 512, {"sdxl": 1024, **dict.fromkeys(EMBEDDED_BASES, 128)}
+USUAL_RESOLUTION, RESOLUTIONS = 512, {"sdxl": 1024, "zimage": 1024, **dict.fromkeys(EMBEDDED_BASES, 128)}
 # What the sides of an image are multiples of, as far as possible and at least, where the base is not loaded.
 USUAL_GRID_PX, EMBEDDED_GRID_PX, STEP_PX = 64, 32, 8
 # Every photo is compared with every other; a set this large is better looked through in a picture viewer.

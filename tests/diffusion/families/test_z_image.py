@@ -255,6 +255,25 @@ def test_what_is_another_model_is_refused_by_name_before_weights_are_read(
         assert "zimage" in str(refused.value.hint)
 
 
+def test_weights_in_half_precision_stay_as_stored_and_give_what_float32_gives(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    copied = Path(shutil.copytree(folder, tmp_path / "half"))
+    for name in ("text_encoder", "transformer"):
+        for file in (copied / name).glob("*.safetensors"):
+            save_file({key: tensor.to(torch.bfloat16) for key, tensor in load_file(file).items()}, file)
+    order, settings = [SampleRequest("a dog", 1)], SamplingSettings("euler", 2, 3.0, 0.0, 64, 64)
+    wide = load_base(str(copied))
+    expected = next(image for _, image in sample_images(wide, order, settings))
+    monkeypatch.setattr("dbcli.diffusion.bases.stored_layers.WIDENED_BELOW", 0)
+    kept = load_base(str(copied))
+    assert kept.unet.layers[0].attention.to_q.weight.dtype == torch.bfloat16
+    assert kept.text_encoder.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+    assert torch.equal(next(image for _, image in sample_images(kept, order, settings)), expected)
+
+
 def test_a_lora_changes_the_image(base: Base, own: Base) -> None:
     lora = random_lora(own)
     other = copy.copy(base)

@@ -35,6 +35,7 @@ def test_the_shipped_profiles() -> None:
         "tiny-lora",
         "tiny-textual-inversion",
         "tiny-xl-textual-inversion",
+        "zimage-lora",
     ]
 
 

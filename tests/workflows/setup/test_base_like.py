@@ -10,10 +10,11 @@ import pytest
 
 from dbcli.diffusion.formats.checkpoint import write_checkpoint
 from dbcli.diffusion.formats.diffusers_folder import write_settings
+from dbcli.errors import ConfigError
 from dbcli.workflows.setup.base_facts import base_like
-from dbcli.workflows.setup.effective_settings import default_profile
+from dbcli.workflows.setup.effective_settings import check_method, default_profile
 from dbcli.workflows.setup.suggested_profile import proposed_profile
-from tests.diffusion import tiny_models
+from tests.diffusion import tiny_models, tiny_z_image
 
 
 def written(place: Path, version: str) -> Path:
@@ -30,6 +31,17 @@ def test_a_model_of_xl_takes_the_profiles_of_xl(name: str, tmp_path: Path) -> No
     assert base_like(base) == "sdxl"
     assert [default_profile(base, method) for method in ("full", "lora")] == ["sdxl-full", "sdxl-lora"]
     assert proposed_profile(base, has_gpu=True, memory_mib=80_000).profile == "sdxl-lora"
+
+
+def test_a_folder_of_z_image_takes_its_one_profile(tmp_path: Path) -> None:
+    base = str(tiny_z_image.write_folder(tmp_path / "model"))
+    assert base_like(base) == "zimage"
+    assert [default_profile(base, method) for method in (None, "lora", "full")] == ["zimage-lora"] * 3
+    assert proposed_profile(base, has_gpu=False).profile == "zimage-lora"
+    for method in ("full", "textual-inversion"):
+        with pytest.raises(ConfigError, match="flow-matching"):
+            check_method(base, method)
+    check_method(base, "lora")
 
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])

@@ -1,0 +1,96 @@
+"""The commands on a small random Z-Image, from `init` to exports."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dbcli.diffusion.training.trainer import Trainer
+from dbcli.project.runs.checkpoints import LORA_FILE
+from tests.cli.made_projects import command
+from tests.diffusion import tiny_z_image
+from tests.project import photo_makers
+
+Run = Callable[..., Any]
+SMALL = ("--set=train.precision=fp32", "--set=lora.base=full", "--set=prior.images=2", "--set=prior.steps=2")
+SHORT = ("--subject", "dog", "--steps", 3, *SMALL, "--set=probe.judge=off", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a finished run of three steps."""
+    folder = tmp_path_factory.mktemp("z")
+    project = folder / "myproj"
+    command("init", project, "--base", tiny_z_image.write_folder(folder / "model"), "--quiet")
+    for number in range(2):
+        photo_makers.save(folder / "in" / f"{number}.png", photo_makers.plain((40, 90 * number, 50)))
+    words = ("--class", "dog", "--token", "sks", "--no-caption", "--no-mask", "--quiet")
+    command("-C", project, "add-subject", "dog", folder / "in", *words)
+    command("-C", project, "train", *SHORT)
+    return project
+
+
+@pytest.fixture
+def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.mark.parametrize("target", ["lora", "kohya"])
+def test_an_export_gives_in_diffusers_what_the_run_gives(run: Run, project: Path, target: str) -> None:
+    made = run("export", 1, "--to", target, "--precision", "fp32", "--json")
+    assert made.code == 0, made.err
+    assert made.document["difference"] == 0.0
+    again = run("import-lora", made.document["path"], "--token", "ohwx", "--class", "dog", "--json")
+    assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize("method", ["full", "textual-inversion"])
+def test_other_methods_are_refused_in_words(run: Run, project: Path, method: str) -> None:
+    refused = run("train", "--method", method, *SHORT)
+    assert refused.code == 2
+    assert "is a flow-matching model" in refused.err and "--profile zimage-lora" in refused.err
+
+
+def test_its_text_encoder_is_not_trained(run: Run, project: Path) -> None:
+    refused = run("train", *SHORT, "--set", "train.text_encoder=true")
+    assert refused.code == 2 and "train.text_encoder" in refused.err
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bytes(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "p"))
+    monkeypatch.chdir(copy)
+    number, step = len(list((copy / "runs").glob("0*"))) + 1, Trainer.step
+
+    def stopped(trainer: Trainer) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopped)
+        assert run("train", *SHORT).code == 143
+    more = run("train", "--resume", number, "--quiet")
+    assert more.code == 0, more.err
+    (again,) = (copy / "runs").glob(f"{number:04d}-*/weights/{LORA_FILE}")
+    first = project / "runs" / "0001-dog" / "weights" / LORA_FILE
+    assert hashlib.sha256(again.read_bytes()).hexdigest() == hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+def test_a_dry_run_estimates_it(run: Run, project: Path) -> None:
+    planned = run("train", *SHORT, "--dry-run", "--json")
+    assert planned.code == 0, planned.err
+
+
+def test_a_project_keeps_nothing_of_its_kind_but_the_folder(project: Path) -> None:
+    settings = yaml.safe_load((project / "dreambooth.yaml").read_text(encoding="utf-8"))
+    assert settings["base"].endswith("model")
