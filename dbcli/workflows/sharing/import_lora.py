@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.errors import UnsafeFile, UnsupportedFile
+from dbcli.errors import BaseMissing, Unreachable, UnsafeFile, UnsupportedFile
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.models.weights import write_imported_lora
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
@@ -55,9 +56,12 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
     from dbcli.diffusion.formats.lora_files import read_lora
 
     with progress.stage(f"Reading {printable(source.name)}", 2) as stage:
+        shapes = _without_weights(layout)
+        # One for another base is told by its layers, before gigabytes are read.
+        lora = None if shapes is None else read_lora(source, shapes)
         base = load_project_base(layout, progress, offline=offline, device="cpu")
         stage.advance()
-        lora = read_lora(source, base)
+        lora = lora or read_lora(source, base)
         _check_values(lora, source)
         _check_words(lora, base)
         stage.advance()
@@ -79,6 +83,17 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
         metadata=lora.metadata,
         write=lambda folder: write_imported_lora(folder, lora, base),
     )
+
+
+def _without_weights(layout: Layout) -> Base | None:
+    """The project's base as shapes alone; None of one that is not here."""
+    from dbcli.diffusion.estimate.meta_base import load_meta_base
+
+    settings = load_settings(layout)
+    try:
+        return load_meta_base(settings.base, settings.revision, **settings.base_choices)
+    except (Unreachable, BaseMissing):
+        return None
 
 
 def _file_of(source: Path) -> Path:

@@ -11,7 +11,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings, save_settings
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.setup.open import EARLIER_EDITIONS, init_project, load_project_base
-from dbcli.workflows.subjects.photo_review import EMBEDDED_RESOLUTION
+from dbcli.workflows.subjects.photo_review import RESOLUTIONS
 
 
 def new_project(folder: Path) -> Layout:
@@ -36,4 +36,4 @@ def test_a_project_of_an_earlier_edition_is_told_which_release_opens_it(
 def test_the_embedded_base_is_of_another_edition_and_of_the_size_photos_are_looked_at(tmp_path: Path) -> None:
     base = load_project_base(new_project(tmp_path / "new"), Silence(), offline=True)
     assert base.hash not in EARLIER_EDITIONS
-    assert base.resolution == EMBEDDED_RESOLUTION
+    assert base.resolution == RESOLUTIONS["tiny"]
