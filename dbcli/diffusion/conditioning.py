@@ -7,6 +7,7 @@ import torch
 
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Family, Ids
+from dbcli.diffusion.resting import awake
 from dbcli.diffusion.word_vectors import written_out
 from dbcli.prompt_text import cleaned, from_word
 
@@ -55,7 +56,8 @@ def ids_of(model: PromptReader, prompts: Sequence[str]) -> Ids:
 
 def encode_ids(model: PromptReader, ids: Ids) -> Conditioning:
     """What token numbers mean, with gradients where a text encoder has them."""
-    return model.family.encode(model.encoders, ids, 0)
+    with awake(*model.encoders.values()):
+        return model.family.encode(model.encoders, ids, 0)
 
 
 @torch.no_grad()
@@ -65,7 +67,8 @@ def embed_prompts(model: PromptReader, prompts: Sequence[str], *, clip_skip: int
     clip_skip n takes the n-th hidden state before the usual one.
     """
     distinct = list(dict.fromkeys(prompts))
-    embedded = model.family.encode(model.encoders, ids_of(model, distinct), clip_skip)
+    with awake(*model.encoders.values()):
+        embedded = model.family.encode(model.encoders, ids_of(model, distinct), clip_skip)
     return embedded.rows([distinct.index(prompt) for prompt in prompts])
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.machine import free_ram_bytes, own_status
+from dbcli.diffusion.resting import awake, is_resting
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def sampling_precision(wanted: str, device: torch.device) -> str:
 
 
 def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
-    """What no step needs: the autoencoder, and text encoders that do not learn."""
-    return [base.vae] if trains_text else [base.vae, *base.encoders.values()]
+    """What is in memory and no step needs: the autoencoder, and text encoders that do not learn."""
+    texts = [encoder for name, encoder in base.encoders.items() if not base.family.parts[name].rests]
+    return [base.vae] if trains_text else [base.vae, *texts]
 
 
 def offload(*networks: nn.Module) -> None:
@@ -71,14 +73,16 @@ def offload(*networks: nn.Module) -> None:
 
 @contextmanager
 def on_device(device: torch.device, *networks: nn.Module) -> Iterator[None]:
-    """Inside it the networks are on a device; after it each is where it was before."""
-    homes = [next(network.parameters()).device for network in networks]
-    for network in networks:
+    """Inside it the networks are on a device; after it each is where it was before, or rests once more."""
+    moved = [network for network in networks if not is_resting(network)]
+    homes = [next(network.parameters()).device for network in moved]
+    for network in moved:
         network.to(device)
     try:
-        yield
+        with awake(*networks, device=device):
+            yield
     finally:
-        for network, home in zip(networks, homes, strict=True):
+        for network, home in zip(moved, homes, strict=True):
             network.to(home)
 
 

@@ -53,6 +53,12 @@ def test_where_there_is_no_gpu_not_one_weight_is_copied() -> None:
 
 
 def test_what_rests_is_what_no_step_needs() -> None:
-    base: Any = SimpleNamespace(vae=nn.Linear(9, 1), encoders={"one": nn.Linear(5, 1), "two": nn.Linear(4, 1)})
+    parts = {name: SimpleNamespace(rests=name == "three") for name in ("one", "two", "three")}
+    encoders = {"one": nn.Linear(5, 1), "two": nn.Linear(4, 1)}
+    family = SimpleNamespace(parts=parts)
+    base: Any = SimpleNamespace(vae=nn.Linear(9, 1), encoders=encoders, family=family)
     assert idle_in_training(base, trains_text=True) == [base.vae]
     assert idle_in_training(base, trains_text=False) == [base.vae, *base.encoders.values()]
+    # One that rests is not in memory at all.
+    base.encoders = {**encoders, "three": nn.Linear(3, 1)}
+    assert idle_in_training(base, trains_text=False) == [base.vae, *encoders.values()]

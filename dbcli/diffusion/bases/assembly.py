@@ -19,6 +19,7 @@ from dbcli.diffusion.bases.stored_layers import is_kept, keep_as_stored, kept_dt
 from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.weights_hash import WeightsDigest
+from dbcli.diffusion.resting import put_to_rest
 from dbcli.errors import BaseMissing, UnsafeFile
 
 # Upper bounds of what a configuration may ask for; Stable Diffusion 1, 2 and XL stay below each.
@@ -84,18 +85,35 @@ def build_networks(
     """Builds the networks of a base and fills them, in evaluation mode and without gradients.
 
     Without a `dtype` the weights of large networks are kept as they are stored, all others in float32. Shapes of all
-    are compared with the networks' before the first tensor is read. `digest`, if given, is fed every tensor. Raises
-    UnsafeFile (a configuration out of bounds, a shape that does not fit) or BaseMissing (a tensor that is not there).
+    are compared with the networks' before the first tensor is read. `digest`, if given, is fed every tensor. Parts that
+    rest are left without their weights. Raises UnsafeFile (a configuration out of bounds, a shape that does not fit) or
+    BaseMissing (a tensor that is not there).
     """
     networks = empty_networks(parts)
     plans = match_all(networks, parts)
     for component, network in networks.items():
         plan = plans[component]
         kept = dict.fromkeys(plan, dtype) if dtype is not None else kept_dtypes(network, plan)
-        _fill(network, plan, component, dtypes=kept, device=device, digest=digest)
+        rests = parts.family.parts[component].rests
+        if not rests or digest is not None:
+            _fill(network, plan, component, dtypes=kept, device=device, digest=digest)
+        network.eval().requires_grad_(False)
         if dtype is None:
-            keep_as_stored(network)
+            keep_as_stored(network, kept)
+        if rests:
+            put_to_rest(network, partial(_refill, network, plan, component, kept, device))
     return networks
+
+
+def _refill(
+    network: nn.Module,
+    plan: Mapping[str, Entry],
+    component: str,
+    dtypes: Mapping[str, torch.dtype],
+    usual: str | torch.device,
+    device: torch.device | None,
+) -> None:
+    _fill(network, plan, component, dtypes=dtypes, device=usual if device is None else device, digest=None)
 
 
 def kept_dtypes(network: nn.Module, plan: Mapping[str, Entry]) -> dict[str, torch.dtype]:

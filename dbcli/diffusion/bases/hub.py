@@ -22,7 +22,7 @@ QUESTION_TIMEOUT_SECONDS = 3.0
 DEADLINE_SECONDS = 4.0  # looking up a name has no timeout of its own where the name server is silent
 
 # The parts of all families: what a repository does not have is not asked for.
-PARTS = {name: part for family in FAMILIES for name, part in family.parts.items()}
+PARTS = {name: part for family in reversed(FAMILIES) for name, part in family.parts.items()}
 _TOKENIZER_FILES = (
     "merges.txt",
     "added_tokens.json",

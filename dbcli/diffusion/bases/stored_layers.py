@@ -7,7 +7,7 @@ what it gives: results are to the last bit those of the same file read into floa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -42,11 +42,14 @@ def is_kept(network: nn.Module) -> bool:
     return sum(parameter.numel() for parameter in network.parameters()) >= WIDENED_BELOW
 
 
-def keep_as_stored(network: nn.Module) -> None:
-    """Lets the layers with weights in half precision compute as if these were float32."""
-    for module in network.modules():
+def keep_as_stored(network: nn.Module, dtypes: Mapping[str, torch.dtype] | None = None) -> None:
+    """Lets the layers with weights in half precision compute as if these were float32.
+
+    `dtypes` are those of a network by name whose weights are not in memory yet.
+    """
+    for name, module in network.named_modules():
         kind = LAYERS.get(type(module))
-        if kind is not None and module.weight.dtype in KEPT:
+        if kind is not None and (dtypes or {}).get(f"{name}.weight", module.weight.dtype) in KEPT:
             module.__class__ = kind
 
 

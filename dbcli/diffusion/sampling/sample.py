@@ -138,7 +138,7 @@ def _cause(base: Base) -> str:
     """Why images are not finite, as far as the weights show it, as the end of a sentence."""
     for part, network in base.networks.items():
         for name, parameter in network.named_parameters():
-            count = int((~torch.isfinite(parameter)).sum())
+            count = 0 if parameter.is_meta else int((~torch.isfinite(parameter)).sum())
             if count:
                 return f"{part}.{name} contains {count} infinite or NaN weight{'' if count == 1 else 's'}"
     return "every weight is finite, but the result is not"

@@ -20,6 +20,7 @@ USUAL_TOKENS = 77
 CHAT_TOKENS = 512
 # The known base that others of its family are trained like, by the family's name.
 LIKE = {SDXL: "sdxl", Z_IMAGE: "zimage"}
+Z_IMAGE_REPOSITORY = "Tongyi-MAI/Z-Image"
 # Where denoisers lie in a folder.
 _DENOISERS = ("unet/config.json", "transformer/config.json")
 _PLACES = ("position_embedding.weight", "positional_embedding")
@@ -83,6 +84,23 @@ def _like(path: Path, changed_ns: int) -> str | None:
         is_told_sizes = _read(path / "unet" / "config.json").get("addition_embed_type") == "text_time"
         return LIKE[SDXL] if is_told_sizes else None
     return LIKE.get(kind_of(open_weights(path)).made_for) if path.suffix == ".safetensors" else None
+
+
+def vocabulary_of(layout: Layout) -> Path | None:
+    """The tokenizer.json of a project's base whose text encoder is a language model; None where it is CLIP's."""
+    try:
+        settings = load_settings(layout)
+    except DreamboothError:
+        return None
+    base = settings.base
+    if base in EMBEDDED_BASES or base_like(base) != LIKE[Z_IMAGE]:
+        return None
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return folder / "tokenizer" / "tokenizer.json"
+    repository = Z_IMAGE_REPOSITORY if base == LIKE[Z_IMAGE] else base
+    cached = _hub_cache() / f"models--{repository.replace('/', '--')}" / "snapshots"
+    return cached / str(settings.revision) / "tokenizer" / "tokenizer.json"
 
 
 def _hub_cache() -> Path:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.diffusion.vocabulary import read_with
 from dbcli.errors import Refused, UsageError
 from dbcli.hints import command, inside
 from dbcli.project.files.atomic import sha256_of
@@ -14,6 +15,7 @@ from dbcli.project.files.layout import Layout, find_project
 from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.project.settings.project_settings import ProjectSettings, load_settings, load_user_settings, save_settings
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.setup.base_facts import vocabulary_of
 from dbcli.workflows.setup.base_guard import check_base_files, remember_base_files
 from dbcli.workflows.setup.effective_settings import AUTO
 
@@ -45,12 +47,17 @@ class NewProject:
 
 
 def open_project(folder: Path | None) -> Layout:
-    """The project in `folder` or above it; in or above the current folder if None is given."""
+    """The project in `folder` or above it; in or above the current folder if None is given.
+
+    From here on prompts are read with the vocabulary of its base.
+    """
     if folder is not None and not folder.expanduser().is_dir():
         raise UsageError(
             f"-C {folder}: there is no such folder.", hint=f"{command('dreambooth', 'init', folder)} makes one"
         )
-    return find_project(folder if folder is not None else Path.cwd())
+    layout = find_project(folder if folder is not None else Path.cwd())
+    read_with(vocabulary_of(layout))
+    return layout
 
 
 def proposed_base(*, has_gpu: bool = True) -> str:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Words measured before the best are shown: more would take longer than a minute on two cores.
 CANDIDATES = 50
 CLASS_IMAGES = 4
+# How these are drawn, where the base can be: it needs few steps.
+QUICK_SAMPLER = "dpm++"
 DEFAULT_CLASS = "dog"
 
 
@@ -190,9 +192,9 @@ def _usual_noun(subjects: Sequence[Subject]) -> str:
 
 def rarity(tokens: Sequence[int]) -> float:
     """The share of the vocabulary that is commoner than the commonest token of a word, 0 to 1."""
-    from dbcli.diffusion.vocabulary import FIRST_CONTROL_TOKEN
+    from dbcli.diffusion.vocabulary import known_tokens
 
-    share: float = min(tokens, default=0) / FIRST_CONTROL_TOKEN
+    share: float = min(tokens, default=0) / known_tokens()
     return share
 
 
@@ -259,7 +261,9 @@ def _class_side(layout: Layout, base: Base, noun: str) -> ClassSide:
     from dbcli.diffusion.word_strength import ClassSide, class_side
 
     size = base.resolution
-    how = SamplingSettings("dpm++", 12, 3.0, 0.0, size, size, CLASS_IMAGES)
+    known = base.process.samplers()
+    sampler = QUICK_SAMPLER if QUICK_SAMPLER in known else known[0]
+    how = SamplingSettings(sampler, 12, 3.0, 0.0, size, size, CLASS_IMAGES)
     orders = [SampleRequest(f"a photo of a {noun}", seed) for seed in range(CLASS_IMAGES)]
     facts = [__version__, base.hash, str(base.unet.device), repr(how), repr(orders)]
     file = layout.measuring_dir / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"

@@ -66,8 +66,10 @@ def free_words(layout: Layout, claims: Sequence[Claim], class_noun: str, count: 
 
 
 def _candidates(layout: Layout, class_noun: str) -> Iterator[str]:
-    from dbcli.diffusion.vocabulary import rare_words
+    from dbcli.diffusion.vocabulary import rare_words, tokens_of
 
     base = load_settings(layout).base
-    yield from ranked_words(base, class_noun, measured_strengths(layout, class_noun))
+    ranked = ranked_words(base, class_noun, measured_strengths(layout, class_noun))
+    # They were ranked in CLIP's vocabulary, of which another one may lack some.
+    yield from (word for word in ranked if len(tokens_of(word)) == 1)
     yield from rare_words()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from dbcli.diffusion.training.trainer import Trainer
 from dbcli.project.runs.checkpoints import LORA_FILE
@@ -91,6 +90,10 @@ def test_a_dry_run_estimates_it(run: Run, project: Path) -> None:
     assert planned.code == 0, planned.err
 
 
-def test_a_project_keeps_nothing_of_its_kind_but_the_folder(project: Path) -> None:
-    settings = yaml.safe_load((project / "dreambooth.yaml").read_text(encoding="utf-8"))
-    assert settings["base"].endswith("model")
+def test_words_are_proposed_and_checked_in_the_vocabulary_of_its_language_model(run: Run, project: Path) -> None:
+    suggested = run("tokens", "suggest", "--class", "dog", "-n", 2, "--json")
+    assert suggested.code == 0, suggested.err
+    assert all(len(one["tokens"]) == 1 for one in suggested.document["words"])
+    checked = run("tokens", "check", "vqw", "--class", "dog", "--json")
+    assert checked.code == 0, checked.err
+    assert len(checked.document["proposal"]["tokens"]) == 1

@@ -68,7 +68,9 @@ def test_a_unet_of_another_kind_is_refused_by_name_before_its_weights_are_read(
     [
         ({"model_index.json": {"_class_name": "StableDiffusionXLInpaintPipeline"}}, "an inpainting model"),
         ({"model_index.json": {"_class_name": "FluxPipeline"}}, "a Flux model"),
-        ({"model_index.json": {"_class_name": "ZImagePipeline"}}, "a Z-Image model"),
+        ({"model_index.json": {"_class_name": "Flux2KleinPipeline"}}, "a FLUX.2 model"),
+        ({"model_index.json": {"_class_name": "ZImageInpaintPipeline"}}, "an inpainting model"),
+        ({"transformer/config.json": {"_class_name": "Flux2Transformer2DModel"}}, "a FLUX.2 model"),
         ({"model_index.json": {"_class_name": "StableDiffusionInpaintPipeline"}}, "an inpainting model"),
         ({"transformer/config.json": {"_class_name": "SD3Transformer2DModel"}}, "Stable Diffusion 3"),
         ({"config.json": {"_class_name": "ControlNetModel"}}, "a ControlNet"),
