@@ -22,6 +22,8 @@ SUBJECT_SHARE = 0.76
 BOX_PX, BOX_LEAST, BOX_CUT = 64, 0.45, 0.03
 # Images that the autoencoder encodes together.
 ENCODE_BATCH = 4
+# Larger ones one by one: four of 1024 px take 11 GB in float32, more than the weights of the model that they are for.
+LARGE_PX = 768 * 768
 
 
 @dataclass(frozen=True)
@@ -195,16 +197,22 @@ def _opened(path: Path) -> Image.Image:
     return image
 
 
+def encoded_at_once(width: int, height: int) -> int:
+    """How many images of a size in px the autoencoder encodes together."""
+    return ENCODE_BATCH if width * height <= LARGE_PX else 1
+
+
 @torch.no_grad()
 def encode(
     vae: Any,
     pixels: Sequence[torch.Tensor],
     *,
-    batch_size: int = ENCODE_BATCH,
+    batch_size: int | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Posterior:
     """The autoencoder's posterior of images `[3, H, W]` in [-1, 1] of one size, scaled as the denoiser expects it."""
     scale, shift = vae.config.scaling_factor, _shift(vae)
+    batch_size = batch_size or encoded_at_once(pixels[0].shape[-1], pixels[0].shape[-2])
     means, deviations = [], []
     for start in range(0, len(pixels), batch_size):
         batch = torch.stack(list(pixels[start : start + batch_size])).to(vae.device, vae.dtype)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from dbcli.diffusion import images
 from dbcli.diffusion.buckets import Size, size_for
 from dbcli.diffusion.images import (
     RANDOM_CROPS,
@@ -16,6 +17,7 @@ from dbcli.diffusion.images import (
     crop_boxes,
     encode,
     encode_sizes,
+    encoded_at_once,
     photo_variants,
     to_image,
     to_tensor,
@@ -137,3 +139,15 @@ def test_a_subject_as_large_as_the_photo_is_cropped_to_the_largest_square(tmp_pa
 
 def test_without_a_mask_the_crop_around_the_subject_is_the_centre() -> None:
     assert crop_boxes("subject", 200, 100, seed=0, number=0) == [(50, 0, 150, 100)]
+
+
+def test_images_of_1024_px_are_encoded_one_by_one_and_those_up_to_768_px_by_fours() -> None:
+    assert [encoded_at_once(*size) for size in ((512, 512), (768, 768), (1024, 1024), (1216, 832))] == [4, 4, 1, 1]
+
+
+def test_large_images_are_encoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "LARGE_PX", 32 * 32)
+    counts: list[int] = []
+    pixels = [torch.zeros(3, 32, 40)] * 3
+    found = encode(tiny_models.model().vae, pixels, on_batch=counts.append)
+    assert counts == [1, 1, 1] and len(found) == 3

@@ -265,7 +265,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
 
     from dbcli.diffusion.devices import AUTOCAST, device_name
     from dbcli.diffusion.estimate.cost import measured_speed
-    from dbcli.diffusion.images import ENCODE_BATCH
+    from dbcli.diffusion.images import ENCODE_BATCH, encoded_at_once
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
     count = prior.images if prior.enabled and prior.folder is None else 0
@@ -289,7 +289,8 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     rows, dtype = train.batch_size * (2 if prior.enabled else 1), AUTOCAST.get(train.precision, torch.float32)
     speed = measured_speed(device, channels=before.channels, rows=rows, size=before.latent_px, dtype=dtype)
     step_seconds = train.accumulation * speed.seconds(done.step)
-    seconds = step_seconds * train.steps + -(-images // ENCODE_BATCH) * speed.seconds(before.encode)
+    batches = -(-images // min(images, encoded_at_once(*before.size)))
+    seconds = step_seconds * train.steps + batches * speed.seconds(before.encode)
     seconds += -(-count // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
     seconds += count * speed.seconds(before.decode)
     # A teacher is asked with one prompt, where a step of drawing asks with two.
@@ -341,6 +342,7 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
     from dbcli.diffusion.estimate.cost import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place
+    from dbcli.diffusion.images import encoded_at_once
 
     base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
     plain, resting, size = footprint.weights_bytes(base), footprint.resting_bytes(base), shapes.largest(base)
@@ -355,5 +357,5 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
             resting_bytes=resting,
             denoise=footprint.denoising_pass(base, Batch(at_once[0], size, sampling_precision(precision, device))),
             decode=footprint.decoding_pass(base, Batch(1, size)),
-            encode=footprint.encoding_pass(base, Batch(at_once[1], size)),
+            encode=footprint.encoding_pass(base, Batch(min(at_once[1], encoded_at_once(*size)), size)),
         )
