@@ -45,7 +45,7 @@ def write_loras(root: Path) -> tuple[dict[str, Path], int]:
             if path.endswith(targets) and len(shape) == 2
         }
     lora, files = LoraWeights(parts), {name: root / f"{name}.safetensors" for name in ("kohya", "lora")}
-    write_kohya_lora(files["kohya"], for_kohya(lora), base.family)
+    write_kohya_lora(files["kohya"], for_kohya(lora), base.family, configs=base.configs)
     write_diffusers_lora(files["lora"], for_diffusers(lora), base)
     return files, len(lora.layers)
 

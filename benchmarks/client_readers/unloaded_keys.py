@@ -71,11 +71,11 @@ def sd_scripts() -> Told:
     te1, te2, vae, unet, *_ = sdxl_model_util.load_models_from_sdxl_checkpoint(kind, JOB["base"], "cpu", torch.float16)
     told: Told = {"version": "sd-scripts", "seen as": type(unet).__name__, "base": heard()}
     for file in JOB["loras"]:
-        network, _ = lora.create_network_from_weights(1.0, file, vae, [te1, te2], unet, for_inference=True)
+        encoders = [te1, te2]
+        network, tensors = lora.create_network_from_weights(1.0, file, vae, encoders, unet, for_inference=True)
+        network.apply_to(encoders, unet)
+        left = network.load_state_dict(tensors, False)
         layers = [*network.text_encoder_loras, *network.unet_loras]
-        for one in layers:
-            network.add_module(one.lora_name, one)
-        left = network.load_weights(file)
         told[file] = {"layers": len(layers), "not loaded": [*left.missing_keys, *left.unexpected_keys, *heard()]}
     return told
 

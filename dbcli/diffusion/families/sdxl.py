@@ -26,6 +26,8 @@ FIRST_PREFIX, SECOND_PREFIX = "conditioner.embedders.0.transformer.text_model.",
 # CLIP's end of text. Published configurations say 2, by which transformers takes the highest token number instead: a
 # word that training added has a higher one.
 END_OF_TEXT, UNTOLD_END = 49407, 2
+# The structure that every XL has.
+DOWN_BLOCKS = ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]
 
 
 def projected_text_encoder(config: Config) -> nn.Module:
@@ -84,6 +86,17 @@ def original(part: str, name: str, configs: Configs) -> Original:
     return Original(SECOND_PREFIX + stated.removeprefix(names.OPEN_CLIP_PREFIX), third)
 
 
+def kohya_name(part: str, layer: str, configs: Configs) -> str:
+    """UNet layers by the block numbers of the original layout: kohya's merging and training take no others.
+
+    Those of a UNet of another structure, which no other program can load, keep their own names.
+    """
+    unet = configs.get("unet", {})
+    if part != "unet" or list(unet.get("down_block_types", ())) != DOWN_BLOCKS or unet["layers_per_block"] != 2:
+        return layer
+    return names.unet_name(f"{layer}.weight", unet).removeprefix(names.UNET_PREFIX).removesuffix(".weight")
+
+
 def architecture(configs: Configs, prediction: str) -> str:
     """ModelSpec has one name for all of them."""
     return "stable-diffusion-xl-v1-base"
@@ -139,6 +152,7 @@ SDXL = Family(
     original=original,
     architecture=architecture,
     kohya_base=kohya_base,
+    kohya_name=kohya_name,
     recognise_file=recognise_file,
     recognise_folder=recognise_folder,
     zero_negative=zero_negative,

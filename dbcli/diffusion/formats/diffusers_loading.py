@@ -12,6 +12,7 @@ import torch
 
 from dbcli.diffusion.bases.assembly import quiet_libraries
 from dbcli.diffusion.bases.base import Base
+from dbcli.diffusion.bases.stored_layers import shown_as_float32
 from dbcli.diffusion.formats.diffusers_folder import write_settings
 from dbcli.diffusion.formats.embedding_files import FIRST_NAME, FURTHER_NAMES, read_embeddings
 from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
@@ -66,7 +67,7 @@ def lora_as_diffusers_reads_it(base: Base, path: Path) -> LoraWeights:
 
     Raises DreamboothError where diffusers does not take the file, with what it says.
     """
-    with _quiet(), _explained(path):
+    with _quiet(), _explained(path), shown_as_float32(base.tunable.values()):
         pipeline = _pipeline(base)
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, local_files_only=True)
         read = attached_lora(base.tunable)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dbcli.diffusion.families.family import Family
+from dbcli.diffusion.families.family import Configs, Family
 from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.formats.lora import Adaptable, LoraLayer, LoraWeights, lora_to_peft
 
@@ -27,15 +27,19 @@ def write_kohya_lora(
     lora: LoraWeights,
     family: Family,
     *,
+    configs: Configs | None = None,
     dtype: torch.dtype = torch.float16,
     metadata: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Writes a LoRA under kohya's names with each layer's own alpha; returns the names."""
+    """Writes a LoRA under kohya's names with each layer's own alpha; returns the names.
+
+    `configs` are the base's: without them the layers of a UNet have diffusers' block numbers in every family.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for part in family.tunable:
         for name, layer in lora.part(part).items():
-            start = family.parts[part].kohya
-            stem = start + (name if start.endswith(".") else name.replace(".", "_"))
+            start, own = family.parts[part].kohya, family.kohya_name(part, name, configs or {})
+            stem = start + (own if start.endswith(".") else own.replace(".", "_"))
             tensors[f"{stem}.lora_down.weight"] = layer.down.to(dtype)
             tensors[f"{stem}.lora_up.weight"] = layer.up.to(dtype)
             tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)

@@ -231,7 +231,7 @@ def _write_lora(export: Export) -> Written:
     metadata = _metadata(export, model, image, addition="lora")
     if is_kohya:
         metadata |= kohya_of(record, export.profile, model, lora)
-        write_kohya_lora(export.path, lora, model.family, dtype=export.dtype, metadata=metadata)
+        write_kohya_lora(export.path, lora, model.family, configs=model.configs, dtype=export.dtype, metadata=metadata)
     else:
         write_diffusers_lora(
             export.path,

@@ -194,9 +194,13 @@ def test_a_lora_of_both_text_encoders_comes_back_to_the_bit_here_and_in_diffuser
     lora, path = random_lora(own), tmp_path / "l.safetensors"
     if kind == "kohya":
         lora = for_kohya(lora)
-        write_kohya_lora(path, lora, SDXL, dtype=torch.float32)
+        write_kohya_lora(path, lora, SDXL, configs=base.configs, dtype=torch.float32)
         starts = {name.partition("_text_model_")[0] for name in load_file(path) if "_te" in name}
         assert starts == {"lora_te1", "lora_te2"}
+        # As kohya's own trainer writes them: its merging looks for nothing else, and leaves out the rest unsaid.
+        places = {name.split("_blocks_")[0] for name in load_file(path) if "_te" not in name}
+        assert places == {"lora_unet_input", "lora_unet_output", "lora_unet_middle_block_1_transformer"}
+        assert "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_out_0.alpha" in load_file(path)
     else:
         lora = for_diffusers(lora)
         write_diffusers_lora(path, lora, base, dtype=torch.float32)
