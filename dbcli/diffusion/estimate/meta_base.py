@@ -9,15 +9,15 @@ from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.assembly import Parts, empty_networks, kept_dtypes, match_all
-from dbcli.diffusion.bases.base import KNOWN_BASES, Base, joined, parts_of, resolve_base
+from dbcli.diffusion.bases.base import Base, joined, parts_of, resolve_base
 from dbcli.diffusion.bases.quantized import Packed
 from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
 from dbcli.diffusion.bases.stored_layers import keep_as_stored
 from dbcli.diffusion.families.known import family_of_folder
 from dbcli.errors import Unreachable
 
-# Known bases that are not of Stable Diffusion 1: which of our own configurations is theirs.
-SHIPPED = {"sdxl": "sdxl"}
+# Known bases whose configuration is one of our own.
+SHIPPED = {"sd-v1-4": "sd-v1", "sd-v1-5": "sd-v1", "sdxl": "sdxl"}
 
 
 def load_meta_base(
@@ -26,16 +26,16 @@ def load_meta_base(
     """A base on the meta device, its weights in the types that `load_base` keeps; `place` makes it able to run.
 
     For `prediction_type` and `vae` see `load_base`. Nothing is fetched: of a known base that is not here yet the
-    shipped configuration is taken. Raises Unreachable for any other that is not on this machine, BaseMissing and
-    UnsafeFile as `load_base` does.
+    shipped configuration is taken, if there is one. Raises Unreachable for any other that is not on this machine,
+    BaseMissing and UnsafeFile as `load_base` does.
     """
     reference = resolve_base(source, revision, offline=True)
     try:
         parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     except Unreachable:
-        if reference.name not in KNOWN_BASES:
+        if reference.name not in SHIPPED:
             raise
-        configs = shipped_configs(SHIPPED.get(reference.name, "sd-v1"))
+        configs = shipped_configs(SHIPPED[reference.name])
         family, tokenizer = family_of_folder(configs["unet"]), partial(shipped_tokenizer, configs["pad_token"], 77)
         parts = Parts(family, configs, {}, [], dict.fromkeys(family.encoders, tokenizer), reference.source)
     networks = empty_networks(parts)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, attach_lora
 from dbcli.diffusion.bases.base import Base, judge_base, load_base, resolve_base
 from dbcli.diffusion.conditioning import FrozenPrompts, embed_pairs, embed_prompts
+from dbcli.diffusion.estimate.meta_base import load_meta_base
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.z_image import Z_IMAGE, denoise
@@ -29,7 +30,7 @@ from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sam
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
-from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
+from dbcli.errors import BaseMissing, Unreachable, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_z_image
 
 PROMPTS = ["a photo of a sks dog in the snow", "", "a dog"]
@@ -275,6 +276,15 @@ def test_weights_in_half_precision_stay_as_stored_and_give_what_float32_gives(
     with awake(kept.text_encoder):
         assert kept.text_encoder.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
     assert torch.equal(next(image for _, image in sample_images(kept, order, settings)), expected)
+
+
+def test_a_known_base_that_is_not_here_is_not_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dbcli.diffusion.bases.hub.cached_folder", lambda *_: None)
+    with pytest.raises(Unreachable, match="Tongyi-MAI/Z-Image"):
+        load_meta_base("zimage", None)
+    assert load_meta_base("sdxl", None).family.name == "sdxl"
 
 
 def test_a_lora_changes_the_image(base: Base, own: Base) -> None:
