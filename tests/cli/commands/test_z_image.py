@@ -29,8 +29,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("z")
     project = folder / "myproj"
     command("init", project, "--base", tiny_z_image.write_folder(folder / "model"), "--quiet")
-    for number in range(2):
-        photo_makers.save(folder / "in" / f"{number}.png", photo_makers.plain((40, 90 * number, 50)))
+    # Two shapes, which the profile trains in two sizes.
+    for number, size in enumerate([(80, 96), (96, 64)]):
+        photo_makers.save(folder / "in" / f"{number}.png", photo_makers.plain((40, 90 * number, 50), size))
     words = ("--class", "dog", "--token", "sks", "--no-caption", "--no-mask", "--quiet")
     command("-C", project, "add-subject", "dog", folder / "in", *words)
     command("-C", project, "train", *SHORT)
