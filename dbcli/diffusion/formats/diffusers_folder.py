@@ -45,9 +45,9 @@ def write_settings(folder: Path, model: Model) -> None:
 
 
 def _tensors(part: Part, network: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    state = {
-        key: value.to(dtype) if value.is_floating_point() else value for key, value in network.state_dict().items()
-    }
+    # Widened in RAM: a GPU that a model in half precision just fits has no room for another in float32.
+    there = {key: value.cpu() for key, value in network.state_dict().items()}
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in there.items()}
     if part.kind != "text":
         return state
     return {
