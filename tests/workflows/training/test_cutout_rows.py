@@ -39,7 +39,8 @@ def begun(folder: Path, *sets: str) -> tuple[RunContext, Base]:
     mask.paste(255, (32, 32, 96, 96))
     layout.masks_dir("rex").mkdir()
     mask.save(layout.masks_dir("rex") / "0001.png")
-    plan = plan_training(layout, TrainRequest(["rex"], sets=["images.crop=center", "prior.enabled=false", *sets]))
+    usual = ["images.crop=center", "images.scene_cutouts=0", "prior.enabled=false"]
+    plan = plan_training(layout, TrainRequest(["rex"], sets=[*usual, *sets]))
     record = load_run(layout, new_run(layout, plan))
     base = load_project_base(layout, Silence(), offline=True)
     return RunContext(layout, record, plan.profile, [subject], Silence(), StopSignal()), base
