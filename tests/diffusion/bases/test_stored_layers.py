@@ -20,6 +20,7 @@ from dbcli.diffusion.estimate.meta_base import load_meta_base
 from dbcli.diffusion.formats.diffusers_folder import write_base
 from dbcli.diffusion.images import decode, encode
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
+from dbcli.diffusion.word_vectors import add_words, start_vectors
 from tests.diffusion import tiny_models
 
 HALF = torch.float16
@@ -123,6 +124,16 @@ def test_what_learns_in_full_is_in_the_type_that_was_asked_for(bases: tuple[Base
 
 def conditioning(base: Base) -> object:
     return encode_ids(base, ids_of(base, ["a dog"]))
+
+
+def test_a_word_that_was_added_is_read_in_float32_beside_the_table(bases: tuple[Base, Base]) -> None:
+    found = []
+    for base in bases:
+        words = start_vectors(base, "zxq", "dog", 1)
+        # Between two values of half precision.
+        add_words(base, [words.each(lambda vectors: vectors + 2**-14)])
+        found.append(encode_ids(base, ids_of(base, ["a zxq in the snow"])).states)
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("kept", ["int8", "nf4"])
