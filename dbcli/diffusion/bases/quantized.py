@@ -38,7 +38,9 @@ def shrink(unet: Any, kept: str, *, offload: bool = False) -> None:
     """
     if kept == "bf16":
         for parameter in unet.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+            stored, rounded = parameter.data, parameter.data.to(torch.bfloat16)
+            # In the memory that it has, where that is as large: gigabytes freed piece by piece leave gaps.
+            parameter.data = stored.view(torch.bfloat16).copy_(rounded) if stored.dtype == torch.float16 else rounded
         return
     layers = {
         name: module

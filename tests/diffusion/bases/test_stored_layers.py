@@ -144,6 +144,15 @@ def test_packed_weights_are_those_of_float32(bases: tuple[Base, Base], kept: str
     assert torch.equal(found[0].codes, found[1].codes) and torch.equal(found[0].scales, found[1].scales)
 
 
+def test_weights_in_half_precision_become_bfloat16_in_the_memory_that_they_have(bases: tuple[Base, Base]) -> None:
+    layers = [base.unet.down_blocks[1].resnets[0].conv1 for base in bases]
+    place = layers[0].weight.data_ptr()
+    for base in bases:
+        shrink(base.unet, "bf16")
+    assert layers[0].weight.data_ptr() == place and layers[0].weight.dtype == torch.bfloat16
+    assert torch.equal(layers[0].weight, layers[1].weight)
+
+
 def test_eight_bit_floats_are_kept_in_sixteen_and_other_layers_in_float32() -> None:
     network = nn.ModuleDict({"to_q": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "conv_in": nn.Conv2d(1, 1, 1)})
     stored = torch.float8_e4m3fn
