@@ -65,7 +65,8 @@ def _scenes_of_size(run: RunContext, base: Base, wanted: Mapping[tuple[int, int]
     if not prompts:
         return {}
     how, seed = _sampling(run, base, size), run.profile.prior.seed
-    facts = [__version__, base.hash, str(base.unet.device), repr(how), seed, prompts]
+    # By the kind of device: a run's ranks have one each, and what the first draws all of them show.
+    facts = [__version__, base.hash, base.unet.device.type, repr(how), seed, prompts]
     file = run.layout.scenes_dir / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"
     with run.group.main_first():
         kept = kept_tensors(file, ["images"])
