@@ -53,9 +53,7 @@ def taught(folder: Path, *sets: str) -> tuple[TrainingData, Base]:
 
 
 def test_a_masked_photo_is_shown_cut_out_and_never_without_the_name_of_its_colour(tmp_path: Path) -> None:
-    data, base = taught(
-        tmp_path, "images.cutouts=2", "images.scene_cutouts=0", "images.templates=['a {identifier} {class}']"
-    )
+    data, base = taught(tmp_path, "images.cutouts=2", "images.templates=['a {identifier} {class}']")
     (subject,), colours = data.subjects, colours_of(0, 0, 2)
     assert len(subject.photos) == len(data.images) == 4
     (sentence,) = subject.sentences
@@ -71,7 +69,7 @@ def test_a_masked_photo_is_shown_cut_out_and_never_without_the_name_of_its_colou
 
 
 def test_cutouts_count_where_their_photos_mask_is_white(tmp_path: Path) -> None:
-    data, _ = taught(tmp_path, "images.cutouts=1", "images.scene_cutouts=0", "images.mask_loss=0.2")
+    data, _ = taught(tmp_path, "images.cutouts=1", "images.mask_loss=0.2")
     weights = data.loss_weights
     assert weights is not None and len(weights) == 3
     masked, whole, cut_out = (weights[views[0]] for views in data.subjects[0].photos)
