@@ -1,12 +1,12 @@
 """Kinds of models and settings that no base here has, told from headers and configurations and refused by name."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbcli.diffusion.families.family import Family
-from dbcli.diffusion.families.known import FAMILIES
 from dbcli.diffusion.files.file_kinds import SD, SDXL, Z_IMAGE, FileKind, kind_of
 from dbcli.diffusion.files.model_files import read_json
 from dbcli.diffusion.files.original_names import UNET_PREFIX, VAE_PREFIX
@@ -14,6 +14,9 @@ from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.schedulers.checks import is_number
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 from dbcli.hints import ONLY_BASES
+
+if TYPE_CHECKING:
+    from dbcli.diffusion.families.family import Family
 
 # What files can be a base of, and where those of XL have their text encoders.
 SUPPORTED = (SD, SDXL)
@@ -180,6 +183,9 @@ def _check_class(folder: Path, file: str, otherwise: Callable[[str], str | None]
 
 
 def _transformer_of(kind: str) -> str | None:
+    # Most files and folders are refused without torch, which a family needs.
+    from dbcli.diffusion.families.known import FAMILIES
+
     known = {family.parts[family.denoiser].class_name for family in FAMILIES}
     return None if kind in known else "a transformer instead of a UNet"
 
