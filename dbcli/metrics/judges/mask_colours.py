@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from dbcli.metrics.judges.plain_grounds import standing_out
+
 # The longer side that photos are looked at with, in px.
 SIDE_PX = 192
 BINS = 16
@@ -37,10 +39,7 @@ def small(photo: Image.Image) -> torch.Tensor:
 
 def sharpened(photos: Sequence[torch.Tensor], drafts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
     """Masks of photos of one subject, float32 `[h, w]` in [0, 1], from what `small` gives and drafts in [0, 1]."""
-    priors = [
-        F.interpolate(draft[None, None], photo.shape[1:], mode="bicubic", align_corners=False).clamp(0, 1)[0, 0]
-        for photo, draft in zip(photos, drafts, strict=True)
-    ]
+    priors = [_prior(photo, draft) for photo, draft in zip(photos, drafts, strict=True)]
     masks = priors
     for _ in range(ROUNDS):
         on = [_histogram(photo, mask) for photo, mask in zip(photos, masks, strict=True)]
@@ -51,6 +50,13 @@ def sharpened(photos: Sequence[torch.Tensor], drafts: Sequence[torch.Tensor]) ->
             for photo, prior, own, ground in zip(photos, priors, on, off, strict=True)
         ]
     yield from masks
+
+
+def _prior(photo: torch.Tensor, draft: torch.Tensor) -> torch.Tensor:
+    """The draft at the photo's size `[h, w]`; before a plain ground, what stands out from it, more where both agree."""
+    large = F.interpolate(draft[None, None], photo.shape[1:], mode="bicubic", align_corners=False).clamp(0, 1)[0, 0]
+    out = standing_out(photo)
+    return large if out is None else out * (1 + large) / 2
 
 
 def _posterior(photo: torch.Tensor, prior: torch.Tensor, on: torch.Tensor, off: torch.Tensor) -> torch.Tensor:
