@@ -7,7 +7,7 @@ import torch
 
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Family, Ids
-from dbcli.diffusion.resting import awake
+from dbcli.diffusion.unloading import reloaded
 from dbcli.diffusion.word_vectors import written_out
 from dbcli.prompt_text import cleaned, from_word
 
@@ -56,7 +56,7 @@ def ids_of(model: PromptReader, prompts: Sequence[str]) -> Ids:
 
 def encode_ids(model: PromptReader, ids: Ids) -> Conditioning:
     """What token numbers mean, with gradients where a text encoder has them."""
-    with awake(*model.encoders.values()):
+    with reloaded(*model.encoders.values()):
         return model.family.encode(model.encoders, ids, 0)
 
 
@@ -67,7 +67,7 @@ def embed_prompts(model: PromptReader, prompts: Sequence[str], *, clip_skip: int
     clip_skip n takes the n-th hidden state before the usual one.
     """
     distinct = list(dict.fromkeys(prompts))
-    with awake(*model.encoders.values()):
+    with reloaded(*model.encoders.values()):
         embedded = model.family.encode(model.encoders, ids_of(model, distinct), clip_skip)
     return embedded.rows([distinct.index(prompt) for prompt in prompts])
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.machine import free_ram_bytes, own_status
-from dbcli.diffusion.resting import awake, is_resting
+from dbcli.diffusion.unloading import is_unloaded, reloaded
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def sampling_precision(wanted: str, device: torch.device) -> str:
 
 def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
     """What is in memory and no step needs: the autoencoder, and text encoders that do not learn."""
-    texts = [encoder for name, encoder in base.encoders.items() if not base.family.parts[name].rests]
+    texts = [encoder for name, encoder in base.encoders.items() if not base.family.parts[name].is_unloaded]
     return [base.vae] if trains_text else [base.vae, *texts]
 
 
@@ -73,13 +73,13 @@ def offload(*networks: nn.Module) -> None:
 
 @contextmanager
 def on_device(device: torch.device, *networks: nn.Module) -> Iterator[None]:
-    """Inside it the networks are on a device; after it each is where it was before, or rests once more."""
-    moved = [network for network in networks if not is_resting(network)]
+    """Inside it the networks are on a device; after it each is where it was before, or unloaded once more."""
+    moved = [network for network in networks if not is_unloaded(network)]
     homes = [next(network.parameters()).device for network in moved]
     for network in moved:
         network.to(device)
     try:
-        with awake(*networks, device=device):
+        with reloaded(*networks, device=device):
             yield
     finally:
         for network, home in zip(moved, homes, strict=True):

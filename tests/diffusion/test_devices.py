@@ -53,7 +53,7 @@ def test_where_there_is_no_gpu_not_one_weight_is_copied() -> None:
 
 
 def test_what_rests_is_what_no_step_needs() -> None:
-    parts = {name: SimpleNamespace(rests=name == "three") for name in ("one", "two", "three")}
+    parts = {name: SimpleNamespace(is_unloaded=name == "three") for name in ("one", "two", "three")}
     encoders = {"one": nn.Linear(5, 1), "two": nn.Linear(4, 1)}
     family = SimpleNamespace(parts=parts)
     base: Any = SimpleNamespace(vae=nn.Linear(9, 1), encoders=encoders, family=family)

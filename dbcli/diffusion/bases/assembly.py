@@ -19,7 +19,7 @@ from dbcli.diffusion.bases.stored_layers import is_kept, keep_as_stored, kept_dt
 from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.weights_hash import WeightsDigest
-from dbcli.diffusion.resting import put_to_rest
+from dbcli.diffusion.unloading import unload
 from dbcli.errors import BaseMissing, UnsafeFile
 
 # Upper bounds of what a configuration may ask for; Stable Diffusion 1, 2 and XL stay below each.
@@ -94,18 +94,18 @@ def build_networks(
     for component, network in networks.items():
         plan = plans[component]
         kept = dict.fromkeys(plan, dtype) if dtype is not None else kept_dtypes(network, plan)
-        rests = parts.family.parts[component].rests
-        if not rests or digest is not None:
+        is_unloaded = parts.family.parts[component].is_unloaded
+        if not is_unloaded or digest is not None:
             _fill(network, plan, component, dtypes=kept, device=device, digest=digest)
         network.eval().requires_grad_(False)
         if dtype is None:
             keep_as_stored(network, kept)
-        if rests:
-            put_to_rest(network, partial(_refill, network, plan, component, kept, device))
+        if is_unloaded:
+            unload(network, partial(_reload, network, plan, component, kept, device))
     return networks
 
 
-def _refill(
+def _reload(
     network: nn.Module,
     plan: Mapping[str, Entry],
     component: str,

@@ -33,12 +33,12 @@ def held_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 def weights_bytes(base: Base) -> int:
     """Bytes of the networks as they are now, but for those that rest."""
-    return network_bytes(network for name, network in base.networks.items() if not base.family.parts[name].rests)
+    return network_bytes(network for name, network in base.networks.items() if not base.family.parts[name].is_unloaded)
 
 
-def resting_bytes(base: Base) -> int:
+def unloaded_bytes(base: Base) -> int:
     """Bytes of the networks that are in memory for moments only."""
-    return network_bytes(network for name, network in base.networks.items() if base.family.parts[name].rests)
+    return network_bytes(network for name, network in base.networks.items() if base.family.parts[name].is_unloaded)
 
 
 def network_bytes(networks: Iterable[Any]) -> int:

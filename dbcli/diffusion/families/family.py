@@ -42,8 +42,8 @@ class Part:
     `build` makes it from its configuration, of which only what it needs is taken. `stems` name its weights in a
     diffusers folder; `kohya` begins the names of its layers in kohya's LoRA files, where a dot at its end keeps theirs.
     `tokenizer` is the folder of a text encoder's tokenizer, `tokenizer_class` its class in transformers, and `also` are
-    other classes by which configurations name the same layers. What `rests` is out of memory but for the moments in
-    which it is called (`resting`).
+    other classes by which configurations name the same layers. What `is_unloaded` is out of memory but for
+    the moments in which it is called (see `unloading`).
     """
 
     kind: PartKind
@@ -54,7 +54,7 @@ class Part:
     tokenizer: str = ""
     tokenizer_class: str = "CLIPTokenizer"
     also: Sequence[str] = ()
-    rests: bool = False
+    is_unloaded: bool = False
 
 
 @dataclass(frozen=True)

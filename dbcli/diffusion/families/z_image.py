@@ -129,7 +129,7 @@ Z_IMAGE = Family(
             tokenizer="tokenizer",
             tokenizer_class="Qwen2Tokenizer",
             also=("Qwen3ForCausalLM",),
-            rests=True,
+            is_unloaded=True,
         ),
         "transformer": Part(
             "denoiser", "ZImageTransformer2DModel", transformer, OF_DIFFUSERS, kohya="diffusion_model."

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from dbcli.metrics.judges.plain_grounds import standing_out
+from dbcli.metrics.judges.plain_grounds import foreground
 
 # The longer side that photos are looked at with, in px.
 SIDE_PX = 192
@@ -55,7 +55,7 @@ def sharpened(photos: Sequence[torch.Tensor], drafts: Sequence[torch.Tensor]) ->
 def _prior(photo: torch.Tensor, draft: torch.Tensor) -> torch.Tensor:
     """The draft at the photo's size `[h, w]`; before a plain ground, what stands out from it, more where both agree."""
     large = F.interpolate(draft[None, None], photo.shape[1:], mode="bicubic", align_corners=False).clamp(0, 1)[0, 0]
-    out = standing_out(photo)
+    out = foreground(photo)
     return large if out is None else out * (1 + large) / 2
 
 

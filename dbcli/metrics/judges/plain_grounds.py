@@ -20,7 +20,7 @@ NEAR, FAR = 10.0, 30.0
 LEAST = 0.005
 
 
-def standing_out(photo: torch.Tensor) -> torch.Tensor | None:
+def foreground(photo: torch.Tensor) -> torch.Tensor | None:
     """How much each place of a photo, uint8 `[3, h, w]`, differs from its plain ground, `[h, w]` in [0, 1].
 
     None where the ground is not plain, or nothing stands out from it.

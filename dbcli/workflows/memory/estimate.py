@@ -234,7 +234,7 @@ class _Before:
     latent_px: int
     latent_shape: tuple[int, int, int]
     plain_bytes: int
-    resting_bytes: int
+    unloaded_bytes: int
     denoise: PassCost
     decode: PassCost
     encode: PassCost
@@ -281,7 +281,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
     phases = {
         "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if count else 0,
-        **({"prompts": before.plain_bytes + before.resting_bytes} if before.resting_bytes else {}),
+        **({"prompts": before.plain_bytes + before.unloaded_bytes} if before.unloaded_bytes else {}),
         "encode": before.plain_bytes + pixels + before.encode.peak_bytes,
         # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
         "train": held + done.step.peak_bytes + (before.encode.peak_bytes // 2 if is_cpu else 0),
@@ -345,7 +345,7 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
     from dbcli.diffusion.images import encoded_at_once
 
     base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
-    plain, resting, size = footprint.weights_bytes(base), footprint.resting_bytes(base), shapes.largest(base)
+    plain, unloaded, size = footprint.weights_bytes(base), footprint.unloaded_bytes(base), shapes.largest(base)
     with fake_tensors():
         place(base, device)
         return _Before(
@@ -354,7 +354,7 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
             latent_px=round((size[0] * size[1]) ** 0.5) // base.vae_factor,
             latent_shape=(base.latent_channels, base.vae_factor, base.resolution),
             plain_bytes=plain,
-            resting_bytes=resting,
+            unloaded_bytes=unloaded,
             denoise=footprint.denoising_pass(base, Batch(at_once[0], size, sampling_precision(precision, device))),
             decode=footprint.decoding_pass(base, Batch(1, size)),
             encode=footprint.encoding_pass(base, Batch(min(at_once[1], encoded_at_once(*size)), size)),

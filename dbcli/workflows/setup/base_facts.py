@@ -81,8 +81,8 @@ def _like(path: Path, changed_ns: int) -> str | None:
         if str(_read(path / "transformer" / "config.json").get("_class_name", "")).startswith("ZImage"):
             return LIKE[Z_IMAGE]
         # What every UNet of XL says, and none of Stable Diffusion 1 and 2.
-        is_told_sizes = _read(path / "unet" / "config.json").get("addition_embed_type") == "text_time"
-        return LIKE[SDXL] if is_told_sizes else None
+        has_size_conditioning = _read(path / "unet" / "config.json").get("addition_embed_type") == "text_time"
+        return LIKE[SDXL] if has_size_conditioning else None
     return LIKE.get(kind_of(open_weights(path)).made_for) if path.suffix == ".safetensors" else None
 
 

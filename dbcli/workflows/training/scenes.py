@@ -70,7 +70,7 @@ def _scenes_of_size(run: RunContext, base: Base, wanted: Mapping[tuple[int, int]
     file = run.layout.scenes_dir / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]}.safetensors"
     with run.group.main_first():
         kept = kept_tensors(file, ["images"])
-        images = _drawn(run, base, prompts, how) if kept is None else kept[0]
+        images = _sample(run, base, prompts, how) if kept is None else kept[0]
         if kept is None:
             keep_tensors(file, {"images": images})
     pixels = iter(images.float() / 127.5 - 1)
@@ -95,7 +95,7 @@ def _sampling(run: RunContext, base: Base, size: Size) -> SamplingSettings:
     )
 
 
-def _drawn(run: RunContext, base: Base, prompts: Sequence[str], how: SamplingSettings) -> torch.Tensor:
+def _sample(run: RunContext, base: Base, prompts: Sequence[str], how: SamplingSettings) -> torch.Tensor:
     """An image of each prompt, uint8 `[N, 3, H, W]`."""
     import torch
 
@@ -105,7 +105,7 @@ def _drawn(run: RunContext, base: Base, prompts: Sequence[str], how: SamplingSet
 
     seed = run.profile.prior.seed
     requests = [SampleRequest(one, seed_for(seed, "scene image", 0, place)) for place, one in enumerate(prompts)]
-    drawn = sampled(base, requests, how, range(len(requests)), "Scenes behind the subject", run.progress, run.stop)
+    images = sampled(base, requests, how, range(len(requests)), "Scenes behind the subject", run.progress, run.stop)
     return torch.stack(
-        [((to_tensor(image, (how.width, how.height)) + 1) * 127.5).round().to(torch.uint8) for _, image in drawn]
+        [((to_tensor(image, (how.width, how.height)) + 1) * 127.5).round().to(torch.uint8) for _, image in images]
     )

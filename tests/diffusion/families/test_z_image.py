@@ -25,11 +25,11 @@ from dbcli.diffusion.formats.lora_files import read_lora
 from dbcli.diffusion.formats.lora_writing import for_diffusers, write_diffusers_lora, write_kohya_lora
 from dbcli.diffusion.images import Posterior, decode, encode
 from dbcli.diffusion.noise import normal_rows
-from dbcli.diffusion.resting import awake
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.unloading import reloaded
 from dbcli.errors import BaseMissing, Unreachable, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_z_image
 
@@ -62,7 +62,7 @@ def test_a_folder_is_a_base_of_its_family_with_what_its_files_say(base: Base) ->
         16,
         512,
     )
-    with awake(base.text_encoder):
+    with reloaded(base.text_encoder):
         for name, network in tiny_z_image.networks().items():
             stored = network.state_dict()
             assert all(torch.equal(base.networks[name].state_dict()[key], tensor) for key, tensor in stored.items())
@@ -273,7 +273,7 @@ def test_weights_in_half_precision_stay_as_stored_and_give_what_float32_gives(
     monkeypatch.setattr("dbcli.diffusion.bases.stored_layers.WIDENED_BELOW", 0)
     kept = load_base(str(copied))
     assert kept.unet.layers[0].attention.to_q.weight.dtype == torch.bfloat16
-    with awake(kept.text_encoder):
+    with reloaded(kept.text_encoder):
         assert kept.text_encoder.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
     assert torch.equal(next(image for _, image in sample_images(kept, order, settings)), expected)
 

@@ -17,7 +17,8 @@ FOR_GOOD = {
     *(f"prior.{key}" for key in ("guidance", "sampler", "timesteps", "seed", "precision", "folder")),
     *(f"lora.{key}" for key in ("rank", "alpha", "targets", "text_targets", "dropout", "dora")),
     *("inversion.vectors", "inversion.initializer"),
-    *(f"images.{key}" for key in ("resolution", "crop", "flip", "templates", "caption_share", "mask_loss", "cutouts")),
+    *(f"images.{key}" for key in ("resolution", "buckets", "crop", "flip", "templates", "caption_share", "mask_loss")),
+    *(f"images.{key}" for key in ("cutouts", "scene_cutouts", "scenes")),
 }
 
 
