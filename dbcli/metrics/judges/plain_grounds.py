@@ -12,6 +12,8 @@ FRAME = 0.06
 # Colours that a frame of a plain ground has at most, each as often as any other (exponential of the entropy over bins
 # of 32 levels): 1.0 to 3.2 for studio grounds and painted walls, 3.6 to 6 for asphalt, more for all else.
 MOST_COLOURS = 3.5
+# In the dark all colours are alike: a frame darker than this, of 255, says nothing.
+LEAST_LIGHT = 40.0
 # A colour of the frame, in bins of 16 levels, that is seldomer is the subject's, reaching in.
 RAREST = 0.01
 # Distance in levels, 0 to 255, to the nearest colour of the frame, at which a place begins to stand out, and does.
@@ -23,10 +25,10 @@ LEAST = 0.005
 def foreground(photo: torch.Tensor) -> torch.Tensor | None:
     """How much each place of a photo, uint8 `[3, h, w]`, differs from its plain ground, `[h, w]` in [0, 1].
 
-    None where the ground is not plain, or nothing stands out from it.
+    None where the ground is not plain or dark, or nothing stands out from it.
     """
     frame = photo[:, _frame(photo)].T
-    if _colours(frame // 32) > MOST_COLOURS:
+    if _colours(frame // 32) > MOST_COLOURS or float(frame.float().mean()) < LEAST_LIGHT:
         return None
     _, bins, counts = (frame // 16).unique(dim=0, return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), 3).index_add_(0, bins, frame.float())

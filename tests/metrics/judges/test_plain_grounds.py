@@ -45,3 +45,7 @@ def test_a_draft_of_the_ground_that_photos_share_is_turned_round(ground: tuple[i
     (found,) = sharpened([photo_of(true, RED, ground)], [1 - draft_of(true)])
     assert overlap(found, true) > 0.95
     assert float(found[~true.bool()].mean()) < 0.05
+
+
+def test_a_dark_frame_says_nothing() -> None:
+    assert foreground(photo_of(disc(40, 52, 22), RED, (12, 10, 14))) is None
