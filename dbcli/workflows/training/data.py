@@ -138,6 +138,26 @@ class _Photo:
 
 
 @dataclass(frozen=True)
+class _Views:
+    """A photo at its size, cut along boxes, mirrored views last: pixels, and of its mask, if it has one, as much.
+
+    masks are of the latents' size, opacities of the pixels'.
+    """
+
+    photo: _Photo
+    size: Size
+    boxes: Sequence[Box]
+    pixels: Sequence[torch.Tensor]
+    masks: Sequence[torch.Tensor] = ()
+    opacities: Sequence[torch.Tensor] = ()
+
+    def in_front_of(self, ground: torch.Tensor) -> _Views:
+        """Its subject, cut out, in front of an image of its size."""
+        cut = zip(self.pixels, self.opacities, strict=True)
+        return replace(self, pixels=[view * shown + ground * (1 - shown) for view, shown in cut])
+
+
+@dataclass(frozen=True)
 class _Shown:
     """What a row may show: a photo, or its subject cut out; its views, by index, and what is said of it.
 
@@ -173,17 +193,18 @@ class _Images:
         shown, cut_out = [], []
         for place, (path, entry, mask) in enumerate(files):
             photo = _Photo(path, (entry.width, entry.height), mask, number, place)
-            shown.append(_Shown(self._views(photo), entry.caption))
+            views = self._read(photo)
+            shown.append(_Shown(self._take(views), entry.caption))
             if mask is not None:
                 self.masked += 1
                 cut_out += [
-                    _Shown(self._views(photo, behind), f"a {{{subject.name}}} {where}", True)
+                    _Shown(self._take(views.in_front_of(behind)), f"a {{{subject.name}}} {where}", True)
                     for where, behind in self._grounds(photo)
                 ]
         return shown + cut_out
 
-    def _views(self, photo: _Photo, behind: torch.Tensor | None = None) -> list[int]:
-        """Reads every view of a photo, or of its subject in front of an image, with its mask; their indices."""
+    def _read(self, photo: _Photo) -> _Views:
+        """Reads a photo and its mask, once for all that its subject is shown in front of."""
         from dbcli.diffusion.cutouts import opacity_variants
         from dbcli.diffusion.images import crop_boxes, mask_variants, photo_variants
 
@@ -192,15 +213,19 @@ class _Images:
         boxes = crop_boxes(
             images.crop, *photo.size, seed=seed, number=photo.number, mask=photo.mask, aspect=size[0] / size[1]
         )
-        views = photo_variants(photo.path, size, boxes, flip=images.flip)
-        if behind is not None and photo.mask is not None:
-            opacities = opacity_variants(photo.mask, photo.size, boxes, size, flip=images.flip)
-            views = [view * shown + behind * (1 - shown) for view, shown in zip(views, opacities, strict=True)]
-        indices = self._add(views, size, photo.size, boxes)
-        if photo.mask is not None:
-            latents = size[0] // self.vae_factor, size[1] // self.vae_factor
-            found = mask_variants(photo.mask, photo.size, latents, boxes, flip=images.flip)
-            self.masks.update(zip(indices, found, strict=True))
+        pixels = photo_variants(photo.path, size, boxes, flip=images.flip)
+        if photo.mask is None:
+            return _Views(photo, size, boxes, pixels)
+        latents = size[0] // self.vae_factor, size[1] // self.vae_factor
+        masks = mask_variants(photo.mask, photo.size, latents, boxes, flip=images.flip)
+        opacities = opacity_variants(photo.mask, photo.size, boxes, size, flip=images.flip)
+        return _Views(photo, size, boxes, pixels, masks, opacities)
+
+    def _take(self, views: _Views) -> list[int]:
+        """Takes in the views of a photo with their masks; their indices."""
+        indices = self._add(views.pixels, views.size, views.photo.size, views.boxes)
+        if views.masks:
+            self.masks.update(zip(indices, views.masks, strict=True))
         return indices
 
     def _add(self, views: Sequence[torch.Tensor], size: Size, before: Size, boxes: Sequence[Box]) -> list[int]:
