@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import has_gpu, machine  # noqa: E402
 from models import add_size_option, load_once, own_resolution, write_base, write_pictures  # noqa: E402
 from pairs import table  # noqa: E402
-from program import Project, Timing, Trained, timed  # noqa: E402
-
-PHOTOS, CLASS_IMAGES = 4, 8
-PROMPT, CLASS_PROMPT = "a photo of a sks dog", "a photo of a dog"
-
-
-@dataclass(frozen=True)
-class Work:
-    """What both sides do."""
-
-    base: Path
-    photos: Path
-    class_images: Path
-    resolution: int
-    method: str
-    trains_text: bool
-    precision: str
+from peer import CLASS_IMAGES, PHOTOS, Peer, Work  # noqa: E402
+from program import Project, Timing, Trained  # noqa: E402
 
 
 class Ours:
@@ -51,42 +34,6 @@ class Ours:
             "probe.judge": "off",
         }
         return self.project.trained(settings, "--method", self.work.method, "--steps", str(steps))
-
-
-class Peer:
-    """diffusers' script with the same base, pictures, batch, precision and rate."""
-
-    def __init__(self, root: Path, work: Work, script: Path) -> None:
-        self.work, self.script, self.folder = work, script, root / "peer"
-        self.folder.mkdir()
-
-    def timed(self, steps: int) -> Timing:
-        timing = timed(self.command(steps), self.folder)
-        shutil.rmtree(self.folder / "out", ignore_errors=True)
-        return timing
-
-    def command(self, steps: int) -> list[str]:
-        options = {
-            "pretrained_model_name_or_path": self.work.base,
-            "instance_data_dir": self.work.photos,
-            "class_data_dir": self.work.class_images,
-            "instance_prompt": PROMPT,
-            "class_prompt": CLASS_PROMPT,
-            "num_class_images": CLASS_IMAGES,
-            "resolution": self.work.resolution,
-            "train_batch_size": 1,
-            "learning_rate": "1e-6",
-            "lr_scheduler": "constant",
-            "lr_warmup_steps": 0,
-            "max_train_steps": steps,
-            "checkpointing_steps": 1_000_000,
-            "mixed_precision": "no" if self.work.precision == "fp32" else self.work.precision,
-            "seed": 0,
-            "output_dir": self.folder / "out",
-        }
-        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        flags = ["--with_prior_preservation", *(["--train_text_encoder"] if self.work.trains_text else [])]
-        return [sys.executable, str(self.script), *words, *flags]
 
 
 def steps_alone(short: Timing, long: Timing, steps: int) -> Timing:
