@@ -3,10 +3,11 @@
     python benchmarks/blind_pairs.py lay PROJECT... --out pairs --count 200
     python benchmarks/blind_pairs.py score pairs --judge tiny-dino=folder/of/another
 
-`lay` takes the images of every evaluation in the projects and draws pairs at random, both images of one subject but of
-any of its runs, checkpoints and prompts. Its sheets show the subject's photos and numbered pairs, and nothing of what
-made them. Whoever looks writes into answers.txt which image shows the photos' subject more: `A`, `B`, or `=` where the
-eye cannot say. `score` then holds each measure against the answers; `=` is counted, and left out.
+`lay` takes the images of every evaluation in the projects and draws pairs at random: one subject in two states of
+learning, which are runs or checkpoints of them, each drawn by the same prompt. Its sheets show the subject's photos and
+numbered pairs, and nothing of what made them. Whoever looks writes into answers.txt which image shows the photos'
+subject more: `A`, `B`, or `=` where the eye cannot say; `A!` and `B!` where it is plain at once. `score` then holds
+each measure against the answers; `=` is counted, and left out.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,19 @@ from PIL import Image, ImageDraw
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import machine  # noqa: E402
 
-TILE_PX, GAP_PX, HEAD_PX = 144, 10, 22
-PAIRS_A_ROW, PAIRS_A_SHEET, MOST_PHOTOS = 3, 21, 7
+TILE_PX, GAP_PX, HEAD_PX = 240, 14, 22
+PAIRS_A_ROW, PAIRS_A_SHEET, MOST_PHOTOS = 3, 12, 6
 PAIRS_FILE, ANSWERS_FILE = "pairs.json", "answers.txt"
-ANSWERS = ("A", "B", "=")
+ANSWERS = ("A!", "A", "=", "B", "B!")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image of a subject; `of_class` is the likeness of its run's class images to the photos (PRES)."""
+    """An image of a subject: the evaluation that it lies in, and its prompt as the suite words it."""
 
     file: str
-    of_class: float
+    state: str
+    asked: str
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,25 @@ class Pair:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the pairs in which the eye saw a difference, how many a measure orders as the eye does."""
+    """Of the pairs in which the eye saw a difference, how many a measure orders as the eye does; and of plain ones."""
 
     measure: str
     agreed: int
     pairs: int
+    agreed_plain: int
+    plain: int
 
 
-def pictures_of(projects: Sequence[Path]) -> dict[tuple[str, ...], list[Picture]]:
-    """Every evaluated image by its subject's photos; prompts that ask for another look are left out.
+@dataclass(frozen=True)
+class Found:
+    """Every evaluated image by its subject's photos, and the images of the subject's class that each state drew."""
+
+    pictures: Mapping[tuple[str, ...], Sequence[Picture]]
+    class_images: Mapping[str, Sequence[str]]
+
+
+def pictures_of(projects: Sequence[Path]) -> Found:
+    """Every evaluated image of the projects; prompts that ask for another look are left out.
 
     A subject that several projects have is known by what its photo files contain.
     """
@@ -66,36 +79,70 @@ def pictures_of(projects: Sequence[Path]) -> dict[tuple[str, ...], list[Picture]
     from dbcli.project.files.layout import Layout
     from dbcli.project.runs.run_store import load_run
     from dbcli.workflows.images.grids import photos_of
+    from dbcli.workflows.setup.effective_settings import profile_of
 
     found: dict[frozenset[str], tuple[tuple[str, ...], list[Picture]]] = {}
+    class_images: dict[str, list[str]] = {}
     for file in sorted(file for one in projects for file in one.resolve().glob("runs/*/eval/*/scores.json")):
         layout, scores = Layout(file.parents[4]), json.loads(file.read_text(encoding="utf-8"))
-        photos = photos_of(layout, load_run(layout, file.parents[2].name))
+        record = load_run(layout, file.parents[2].name)
+        photos, profile = photos_of(layout, record), profile_of(layout, record)
         for subject in scores["subjects"]:
-            files, of_class = photos.get(subject["name"]), subject["scores"]["pres"]
-            if not files or of_class is None:
+            files = photos.get(subject["name"])
+            members = _members(file.parent / "images", subject["class_noun"], profile)
+            if not files or not members:
                 continue
-            key = frozenset(map(sha256_of, files))
+            key, state = frozenset(map(sha256_of, files)), f"{file.parent} {subject['name']}"
+            class_images[state] = members
             _, pool = found.setdefault(key, (tuple(map(str, files)), []))
-            kept = [prompt for prompt in subject["prompts"] if prompt["keeps_look"]]
-            images = [file.parent / "images" / name for prompt in kept for name in prompt["images"]]
-            # An evaluation of a checkpoint, or a masked one, may lie beside the images that it scored.
-            pool += [Picture(str(path), of_class["value"]) for path in images if path.is_file()]
-    return dict(found.values())
+            for prompt in subject["prompts"]:
+                images = [file.parent / "images" / name for name in prompt["images"] if prompt["keeps_look"]]
+                # A masked evaluation lies beside the images that it scored.
+                pool += [Picture(str(path), state, prompt["template"]) for path in images if path.is_file()]
+    return Found(dict(found.values()), class_images)
+
+
+def _members(folder: Path, class_noun: str, profile: Any) -> list[str]:
+    """The images of a class that an evaluation drew, by the prompts in the files; none if it is a masked one."""
+    from dbcli.project.images.recipes import read_recipe
+    from dbcli.workflows.class_images.generate import class_prompt
+    from dbcli.workflows.class_images.sentences import first_class_template
+
+    wanted = class_prompt(first_class_template(profile), class_noun)
+    return [str(file) for file in sorted(folder.glob("*.png")) if read_recipe(file).prompt == wanted]
 
 
 def drawn_pairs(pictures: Mapping[tuple[str, ...], Sequence[Picture]], count: int, seed: int) -> list[Pair]:
-    """`count` pairs at random, as many of each subject as of any other to within one, subject by subject."""
-    draw, subjects = random.Random(seed), [photos for photos, pool in pictures.items() if len(pool) > 1]
+    """`count` pairs at random, as many of each subject as of any other to within one, subject by subject.
+
+    Two states that share a prompt are drawn first, each as likely as any other, then a prompt and an image of each.
+    """
+    draw = random.Random(seed)
+    comparable = {photos: _comparable(pool) for photos, pool in pictures.items()}
+    subjects = [photos for photos, choices in comparable.items() if choices]
     if not subjects:
-        raise SystemExit("No subject has two evaluated images: dreambooth eval makes them.")
+        raise SystemExit("No subject has images of one prompt by two runs or checkpoints: dreambooth eval makes them.")
     pairs = []
     for place, photos in enumerate(subjects):
         share = count // len(subjects) + (place < count % len(subjects))
         for _ in range(share):
-            a, b = draw.sample(list(pictures[photos]), 2)
+            states, prompts = draw.choice(comparable[photos])
+            asked = draw.choice(prompts)
+            a, b = (
+                draw.choice([one for one in pictures[photos] if (one.state, one.asked) == (state, asked)])
+                for state in draw.sample(states, 2)
+            )
             pairs.append(Pair(photos, a, b))
     return pairs
+
+
+def _comparable(pool: Sequence[Picture]) -> list[tuple[tuple[str, str], list[str]]]:
+    """Every two states that share prompts, and these prompts."""
+    asked: dict[str, set[str]] = {}
+    for one in pool:
+        asked.setdefault(one.state, set()).add(one.asked)
+    two = [(states, sorted(asked[states[0]] & asked[states[1]])) for states in combinations(sorted(asked), 2)]
+    return [(states, prompts) for states, prompts in two if prompts]
 
 
 def sheet(photos: Sequence[str], numbered: Sequence[tuple[int, Pair]]) -> Image.Image:
@@ -130,9 +177,12 @@ def lay(projects: Sequence[Path], out: Path, count: int, seed: int) -> list[Path
     """Writes the pairs, the sheets, each of one subject, and a file for the answers; one that is there is kept."""
     if (out / ANSWERS_FILE).exists():
         raise SystemExit(f"{out / ANSWERS_FILE} is there already: pairs laid anew would not be those it speaks of.")
-    pairs = drawn_pairs(pictures_of(projects), count, seed)
+    found = pictures_of(projects)
+    pairs = drawn_pairs(found.pictures, count, seed)
     out.mkdir(parents=True, exist_ok=True)
-    plain = {"seed": seed, "pairs": [asdict(pair) for pair in pairs]}
+    used = sorted({one.state for pair in pairs for one in (pair.a, pair.b)})
+    class_images = {state: found.class_images[state] for state in used}
+    plain = {"seed": seed, "class_images": class_images, "pairs": [asdict(pair) for pair in pairs]}
     (out / PAIRS_FILE).write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     sheets = []
     for photos in dict.fromkeys(pair.photos for pair in pairs):
@@ -154,54 +204,70 @@ def read_answers(file: Path, count: int) -> dict[int, str]:
         if not line.strip() or (number.isdigit() and not said):
             continue
         if not number.isdigit() or not 1 <= int(number) <= count or said not in ANSWERS:
-            raise SystemExit(f"{file}, line {place}: {line!r}; wanted a number from 1 to {count}, then A, B or =.")
+            raise SystemExit(f"{file}, line {place}: {line!r}; wanted a number up to {count}, then A, A!, B, B! or =.")
         answers[int(number)] = said
     return answers
 
 
 def agreement(measure: str, scores: Sequence[tuple[float, float]], answers: Mapping[int, str]) -> Agreement:
     """How often the image that the eye preferred scores higher; `scores` are those of A and B, pair by pair."""
-    told = [(number, said) for number, said in answers.items() if said != "="]
-    agreed = sum(scores[number - 1][said == "B"] > scores[number - 1][said == "A"] for number, said in told)
-    return Agreement(measure, agreed, len(told))
+    told = [(said, scores[number - 1]) for number, said in answers.items() if said != "="]
+    agreed = [(said, (b > a) if said[0] == "B" else (a > b)) for said, (a, b) in told]
+    plain = [flag for said, flag in agreed if said.endswith("!")]
+    return Agreement(measure, sum(flag for _, flag in agreed), len(told), sum(plain), len(plain))
 
 
-def likenesses(pairs: Sequence[Pair], judge: str) -> list[tuple[float, float]]:
-    """Mean cosine of A and of B with the photos, by a judge: its kind, or KIND=SOURCE."""
+Likenesses = list[tuple[float, float]]
+
+
+def features_by(judge: str) -> Callable[[Sequence[str]], Any]:
+    """Features of files, float64 [N, D], by a judge: its kind, or KIND=SOURCE."""
     from dbcli.metrics.judges.features_cache import FeatureStore
     from dbcli.metrics.judges.loading import load_judge
 
     kind, _, source = judge.partition("=")
     encoder, store = load_judge(kind, source or None), FeatureStore()
+    return lambda files: store.features([Path(file) for file in files], [encoder])[0].double()
 
-    def features(files: Sequence[str]) -> Any:
-        return store.features([Path(file) for file in files], [encoder])[0].double()
 
+def likenesses(
+    pairs: Sequence[Pair], class_images: Mapping[str, Sequence[str]], features: Callable[[Sequence[str]], Any]
+) -> tuple[Likenesses, Likenesses]:
+    """Of A and of B the mean cosine with the photos: alone, and less that of the class images their states drew."""
     images = list(dict.fromkeys(one.file for pair in pairs for one in (pair.a, pair.b)))
     rows = dict(zip(images, features(images), strict=True))
     centres = {photos: features(photos).mean(dim=0) for photos in dict.fromkeys(pair.photos for pair in pairs)}
-    return [
-        (float(rows[pair.a.file] @ centres[pair.photos]), float(rows[pair.b.file] @ centres[pair.photos]))
-        for pair in pairs
-    ]
+    classes = {state: features(files).mean(dim=0) for state, files in class_images.items()}
+    alone, beyond = [], []
+    for pair in pairs:
+        centre, two = centres[pair.photos], (pair.a, pair.b)
+        near = [float(rows[one.file] @ centre) for one in two]
+        of_class = [float(classes[one.state] @ centre) for one in two]
+        alone.append((near[0], near[1]))
+        beyond.append((near[0] - of_class[0], near[1] - of_class[1]))
+    return alone, beyond
 
 
 def score(folder: Path, judges: Sequence[str]) -> tuple[list[Agreement], dict[str, int]]:
     """Each measure's agreement with the answers, and how many of these there are of each kind."""
-    found = json.loads((folder / PAIRS_FILE).read_text(encoding="utf-8"))["pairs"]
-    pairs = [Pair(tuple(one["photos"]), Picture(**one["a"]), Picture(**one["b"])) for one in found]
-    answers = read_answers(folder / ANSWERS_FILE, len(pairs))
-    near = likenesses(pairs, "tiny-dino")
-    beyond = [(a - pair.a.of_class, b - pair.b.of_class) for (a, b), pair in zip(near, pairs, strict=True)]
-    rows = [agreement("likeness beyond the class", beyond, answers), agreement("likeness alone", near, answers)]
-    rows += [agreement(f"likeness alone, {judge}", likenesses(pairs, judge), answers) for judge in judges]
+    found = json.loads((folder / PAIRS_FILE).read_text(encoding="utf-8"))
+    pairs = [Pair(tuple(one["photos"]), Picture(**one["a"]), Picture(**one["b"])) for one in found["pairs"]]
+    answers, rows = read_answers(folder / ANSWERS_FILE, len(pairs)), []
+    for judge in ("tiny-dino", *judges):
+        alone, beyond = likenesses(pairs, found["class_images"], features_by(judge))
+        rows.append(agreement(f"likeness beyond the class, {judge}", beyond, answers))
+        rows.append(agreement(f"likeness alone, {judge}", alone, answers))
     return rows, {said: list(answers.values()).count(said) for said in ANSWERS}
 
 
 def markdown(rows: Sequence[Agreement]) -> str:
     """The rows as a table."""
-    lines = ["| measure | agrees with the eye | pairs |", "|:--|--:|--:|"]
-    lines += [f"| {row.measure} | {row.agreed / max(row.pairs, 1):.1%} | {row.agreed} of {row.pairs} |" for row in rows]
+    lines = ["| measure | agrees with the eye | pairs | where it is plain | pairs |", "|:--|--:|--:|--:|--:|"]
+    lines += [
+        f"| {row.measure} | {row.agreed / max(row.pairs, 1):.1%} | {row.agreed} of {row.pairs} "
+        f"| {row.agreed_plain / max(row.plain, 1):.1%} | {row.agreed_plain} of {row.plain} |"
+        for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 
