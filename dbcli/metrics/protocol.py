@@ -17,6 +17,7 @@ from dbcli.metrics.pooling import mean_real, score_cells, score_intervals
 from dbcli.metrics.recognition import (
     LEAST_SCENES,
     class_drift,
+    class_to_tell_from,
     copied,
     identified,
     likeness_beyond_class,
@@ -142,8 +143,8 @@ class _Beside:
 
     @property
     def of_class(self) -> torch.Tensor:
-        """The class as the base drew it and as the run draws it."""
-        return torch.cat([rows for rows in (self.before, self.members) if len(rows)] or [self.members])
+        """The class that the subject is to be told from."""
+        return class_to_tell_from(self.before, self.members)
 
 
 def _beside(subject: SubjectImages, photos: Mapping[str, torch.Tensor], eyes: _Eyes) -> _Beside:

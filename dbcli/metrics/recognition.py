@@ -29,6 +29,15 @@ def likeness_beyond_class(images: torch.Tensor, class_images: torch.Tensor, phot
     return None if likeness is None or of_class is None else likeness - of_class
 
 
+def class_to_tell_from(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """The images of a class that a subject's are to be told from: the base's, or the run's where there are none.
+
+    A class that training has drawn towards the subject would hide what was learnt: the nearer it came, the fewer of
+    the subject's images would be nearer still. How far it came is `class_drift`.
+    """
+    return before if len(before) else after
+
+
 def class_drift(
     images: torch.Tensor, after: torch.Tensor, before: torch.Tensor, photos: torch.Tensor
 ) -> dict[str, float | None] | None:

@@ -15,7 +15,7 @@ _OF_CLASS = "every image of a random member of the class, drawn by the tuned mod
 _BEYOND_CLASS = "DINO of the prompts that keep the subject's look, less PRES"
 _IDENTIFIED = (
     "the share of images, of the prompts that keep the subject's look, nearer to its photos than the images of its "
-    "class are (nine in ten), and than to the photos of any other subject of the project"
+    "class are (four in five), and than to the photos of any other subject of the project"
 )
 _SCENE = "the share of images nearest to the text of their own scene among all of the suite's, three or more"
 _COPIES = "the share of images nearer to one photo than any two photos are to each other"

@@ -18,10 +18,9 @@ LEARNT_SHARE, PARTLY_SHARE = 1 / 2, 1 / 3
 LEAST_GAIN = 0.1
 # So many images have to be nearer to the photos than the base's class: before, it means nothing that it went along.
 LEAST_MOVED = 2 / 3
-# Fewer scenes than these, in images that show the subject, and the photos have grown stronger than the prompt.
+# Fewer scenes than these are left: in images that show the subject the photos have grown stronger than the prompt, in
+# images that do not training has spoilt the base, which drew them.
 LEAST_SCENE_SHARE = 2 / 3
-# Fewer than these in images that do not, and training has spoilt the base. Lower, as a base may not draw all of them.
-SPOILT_SCENE_SHARE = 1 / 2
 # Fewer than these, and what is learnt comes with a word on how to have the prompt followed.
 WANTED_SCENE_SHARE = 0.8
 # From this share of copies on a prompt, a subject or a checkpoint is said to copy its photos.
@@ -40,9 +39,9 @@ State = Literal["learnt", "partly learnt", "not learnt yet", "overtrained"]
 class Counts:
     """What was counted of one subject: images that show it, images where the prompt says, and how its class fared.
 
-    `gain` is likeness beyond the class as a share of the photos' own, `moved` the share of images that are nearer to
-    the photos than the class was as the base drew it; `reach` is how far all have come from there, as a share of the
-    whole way to the photos, `drift` the share of that way which the class has gone too; `copies` a share of all images.
+    `gain` is likeness beyond the run's class as a share of the photos' own; `moved` is the share of images that are
+    nearer to the photos than the class was as the base drew it, `reach` how far all have come from there, as a share of
+    the whole way to the photos, `drift` the share of that way which the class has gone too; `copies` a share of all.
     None where it is not known; `places` 0 where no prompt names any.
     """
 
@@ -121,12 +120,15 @@ def _state(counts: Counts) -> State:
     if _has_lost_class(counts):
         return "overtrained"
     share = counts.identified / counts.images
-    if counts.gain is not None and counts.gain < LEAST_GAIN:
+    # What the class has done since is judged by itself: the base's is where both began.
+    gain = counts.gain if counts.reach is None else counts.reach
+    if gain is not None and gain < LEAST_GAIN:
         share = min(share, PARTLY_SHARE if share >= LEARNT_SHARE else 0.0)
-    is_copying = counts.copies is not None and counts.copies >= COPYING_SHARE
+    if _in_fewer_places(counts, LEAST_SCENE_SHARE):
+        return "overtrained"
     if share < PARTLY_SHARE:
-        return "overtrained" if _in_fewer_places(counts, SPOILT_SCENE_SHARE) else "not learnt yet"
-    if _in_fewer_places(counts, LEAST_SCENE_SHARE) or is_copying:
+        return "not learnt yet"
+    if counts.copies is not None and counts.copies >= COPYING_SHARE:
         return "overtrained"
     return "learnt" if share >= LEARNT_SHARE else "partly learnt"
 
@@ -136,7 +138,7 @@ def _in_fewer_places(counts: Counts, share: float) -> bool:
 
 
 def _has_lost_class(counts: Counts) -> bool:
-    """The class has become the subject: it is then nobody's class any longer that images could be told from."""
+    """The class has become the subject, however well that is learnt."""
     return _has_moved(counts) and counts.drift is not None and counts.drift > CLASS_LOST
 
 
@@ -161,8 +163,6 @@ def _advice(state: State, counts: Counts, steps: int | None) -> str:
         if counts.identified < PARTLY_SHARE * counts.images and not _has_lost_class(counts):
             return f"The base is spoilt: try a lower rate, or fewer steps{fewer}."
         return f"Try fewer steps{fewer} or an earlier checkpoint."
-    if state == "not learnt yet" and _in_fewer_places(counts, LEAST_SCENE_SHARE):
-        return f"More steps do not bring lost scenes back: try fewer{fewer}, or a lower rate."
     if state in ("not learnt yet", "partly learnt"):
         return f"Try more steps{more}, or a class noun that the base draws well."
     if _in_fewer_places(counts, WANTED_SCENE_SHARE):

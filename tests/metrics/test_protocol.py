@@ -98,7 +98,7 @@ class Naive:
         shown = [path for prompt in subject.prompts if prompt.keeps_look for path in prompt.images]
         own = [self.likeness(path, subject.photos) for path in shown]
         of_class = max(self.likeness(path, subject.photos) for path in subject.class_images)
-        best = [max(of_class, *(self.likeness(path, rival) for rival in others)) for path in shown]
+        best = [max([of_class, *(self.likeness(path, rival) for rival in others)]) for path in shown]
         nearest_pair = max(
             dot(self.image("dino", one), self.image("dino", two))
             for one in subject.photos for two in subject.photos if one != two
@@ -157,6 +157,19 @@ def test_recognition_equals_the_naive_one(subjects: tuple[SubjectImages, ...], j
     assert record["real"]["beyond_class"] == pytest.approx(
         record["real"]["dino"] - record["scores"]["pres"]["value"], abs=1e-9
     )
+
+
+def test_a_class_that_became_the_subject_does_not_hide_that_it_is_learnt(
+    subjects: tuple[SubjectImages, ...], judges: Judges
+) -> None:
+    dog = subjects[0]
+    become = replace(dog, class_images=dog.photos)
+    (hidden,) = score_images([become], judges)["subjects"]
+    assert hidden["scores"]["identified"]["value"] == 0
+    (record,) = score_images([replace(become, class_before=dog.class_images)], judges)["subjects"]
+    expected = Naive(judges).recognition(dog, [])["identified"]
+    assert record["scores"]["identified"]["value"] == pytest.approx(expected, abs=1e-9)
+    assert expected > 0
 
 
 def test_a_prompt_that_changes_the_look_is_not_asked_for_likeness(scores: dict) -> None:

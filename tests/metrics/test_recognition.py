@@ -7,6 +7,7 @@ import torch
 
 from dbcli.metrics.recognition import (
     class_drift,
+    class_to_tell_from,
     copied,
     identified,
     likeness_beyond_class,
@@ -79,6 +80,16 @@ def test_of_many_images_of_the_class_one_in_five_may_be_nearer() -> None:
     odd = [0.28, 0.96]
     assert identified(rows(SLANTED), rows(UP), rows(*[ACROSS] * 5, odd), []) == [True]
     assert identified(rows(SLANTED), rows(UP), rows(*[ACROSS] * 4, odd), []) == [False]
+
+
+def test_the_class_is_the_bases_and_the_runs_only_where_there_is_none_of_the_base() -> None:
+    base, run = rows([0.0, 1.0]), rows([1.0, 0.0])
+    assert class_to_tell_from(base, run) is base
+    assert class_to_tell_from(torch.zeros(0, 2), run) is run
+    # the run's class is as near to the photo as anything can be; the base's is not
+    image, photo = rows([0.8, 0.6]), rows([1.0, 0.0])
+    assert identified(image, photo, class_to_tell_from(base, run), []) == [True]
+    assert identified(image, photo, run, []) == [False]
 
 
 def test_and_nearer_to_them_than_to_another_subjects_photos() -> None:

@@ -156,20 +156,23 @@ class Panel:
     def _recognised(
         self, name: str, items: Sequence[Item], seen: torch.Tensor, in_place: Sequence[bool]
     ) -> _Recognised:
-        import torch
-
-        from dbcli.metrics.recognition import class_drift, copied, identified, likeness_beyond_class
+        from dbcli.metrics.recognition import (
+            class_drift,
+            class_to_tell_from,
+            copied,
+            identified,
+            likeness_beyond_class,
+        )
         from dbcli.metrics.scores import mean_pairwise_cosine
 
         photos, own = self._photos[name], seen[_rows(items, name, "plain", "scene")]
         members, real = seen[_rows(items, name, "class")], self.real[name]
         noun = next(subject.class_noun for subject in self._record.shown if subject.name == name)
         before = self._features(class_images_before(self._layout, self._record, noun))
-        of_class = torch.cat([before, members]) if len(before) else members
         pres = mean_pairwise_cosine(members, photos)
         return _Recognised(
             likeness_beyond_class(own, members, photos),
-            identified(own, photos, of_class, self._others[name]) or [],
+            identified(own, photos, class_to_tell_from(before, members), self._others[name]) or [],
             list(in_place),
             copied(own, photos) or [],
             class_drift(own, members, before, photos) or {},
