@@ -7,6 +7,7 @@ Each subject is taught alone with the settings the program has, and drawn with s
 five scenes. A picture is identified where the photos it is nearest to, among those of all subjects of the dataset, are
 its subject's own. The judge, EfficientNet-Lite0, is not shipped, and sees photos and pictures at the base's resolution;
 it looks twice, by the maps of its last block and by its top features, which mind more that small pictures are soft.
+Likeness is what `eval` calls DINO, by the embedded `tiny-dino`. With --method another of the base's recipes trains.
 Settings are to be chosen on one half of the subjects and reported on the other. A subject that is finished is not done
 again: the same command goes on where it was.
 
@@ -51,7 +52,8 @@ class Row:
 
     `*_top` are by the judge's top features, all else by its maps. `scenes` are identified in scenes, `as_asked` are
     where the prompt says, `scenes_as_asked` both. Nearness is a mean cosine; `class_*` are pictures of
-    the bare noun, by the base and by the run.
+    the bare noun, by the base and by the run. `likeness_*` is the mean cosine of all pictures with all photos by
+    `tiny-dino`.
     """
 
     subject: str
@@ -67,6 +69,8 @@ class Row:
     near_scenes: float
     near_class_before: float
     near_class_after: float
+    likeness_plain: float
+    likeness_scenes: float
     train_seconds: float
 
 
@@ -176,8 +180,9 @@ def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, J
     files = trained.draw([trained.plain, *(f"{trained.plain} {scene}" for scene in SCENES)])
     noun = f"a {subject.class_noun}"
     members, before = trained.draw([noun])[noun], trained.draw_before([noun])[noun]
-    photos = {subject.name: list(subject.photos)}
-    write_sheet(work / f"{subject.name}.png", {}, _squares(photos, work) | files | {f"{noun}, after": members})
+    squares = _squares({subject.name: list(subject.photos)}, work)
+    write_sheet(work / f"{subject.name}.png", {}, squares | files | {f"{noun}, after": members})
+    alike = partial(likeness, [file for row in squares.values() for file in row])
     near, by_top = (partial(_near, judges[kind], subject.name) for kind in (MAPS, TOP))
     identified = partial(_identified, judges[MAPS], subject.name)
     plain, *scenes = files.values()
@@ -198,6 +203,8 @@ def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, J
         near_scenes=near(in_scenes)[1],
         near_class_before=near(before)[1],
         near_class_after=near(members)[1],
+        likeness_plain=alike(plain),
+        likeness_scenes=alike(in_scenes),
         train_seconds=round(trained.seconds, 1),
     )
 
@@ -215,6 +222,16 @@ def _identified(judge: Judge, name: str, files: Sequence[Path]) -> list[bool]:
     from dbcli.workflows.images.grids import opened
 
     return [one == name for one in nearest(judge.nearness(opened(files)))]
+
+
+def likeness(photos: Sequence[Path], files: Sequence[Path]) -> float:
+    """The mean cosine of all pictures with all photos by the embedded DINO, as `eval` has it."""
+    from dbcli.metrics.judges.loading import load_judge
+    from dbcli.workflows.images.grids import opened
+
+    judge = load_judge("tiny-dino")
+    rows, others = (judge.encode_images(opened(group)) for group in (files, photos))
+    return float((rows @ others.T).mean())
 
 
 def _squares(photos: Mapping[str, Sequence[Path]], work: Path) -> dict[str, list[Path]]:
@@ -275,21 +292,23 @@ def summary(rows: Sequence[Row], judges: Mapping[str, Judge]) -> dict[str, float
 def markdown(rows: Sequence[Row], total: Mapping[str, float], subjects: int) -> str:
     """The table and what it says."""
     lines = [
-        "| subject | plain (top) | scenes (top) | as asked | both | class taken | class before, after, plain |",
-        "|:--|--:|--:|--:|--:|--:|--:|",
+        "| subject | plain (top) | scenes (top) | as asked | both | class taken | class before, after, plain "
+        "| likeness |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in [*((f"{one.subject} ({one.class_noun})", asdict(one)) for one in rows), ("**mean**", total)]:
         lines.append(
             f"| {name} | {row['plain']:.0%} ({row['plain_top']:.0%}) | {row['scenes']:.0%} ({row['scenes_top']:.0%}) | "
             f"{row['as_asked']:.0%} | {row['scenes_as_asked']:.0%} | {row['class_taken']:.0%} | "
-            f"{row['near_class_before']:.2f}, {row['near_class_after']:.2f}, {row['near_plain']:.2f} |"
+            f"{row['near_class_before']:.2f}, {row['near_class_after']:.2f}, {row['near_plain']:.2f} | "
+            f"{row['likeness_plain']:.3f}, {row['likeness_scenes']:.3f} |"
         )
     left_out = f"{total['left_out_photos']:.0%} ({total['left_out_photos_top']:.0%})"
     lines += [
         "",
         f"Identified among {subjects} subjects (chance {1 / subjects:.0%}) by the judge's maps, in brackets by its top "
-        f"features; of the photos themselves, each left out, {left_out}. The last column is nearness. The class "
-        f"came nearer to the photos by "
+        f"features; of the photos themselves, each left out, {left_out}. Then come nearness, and "
+        f"likeness plain and in scenes by tiny-dino. The class came nearer to the photos by "
         f"{total['class_rise']:.0%} of what the subject gained. Training took {total['train_seconds']:.0f} s each.",
     ]
     return "\n".join(lines) + "\n"
@@ -301,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--half", choices=("first", "second", "all"), default="all", help="of the subjects by name")
     parser.add_argument("--names", nargs="*", default=[], help="some of them")
     parser.add_argument("--base", default="tiny")
+    parser.add_argument("--method", help="another of the base's methods than its usual one, with the profile of that")
     parser.add_argument("--judge", type=Path, help="weights of EfficientNet-Lite0; else those of its package")
     parser.add_argument("--set", action="append", default=[], dest="sets", help="further settings, key=value")
     parser.add_argument(
@@ -319,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     side_px, features = resolution_of(options.base), judge_features(options.judge or weights_of_package())
     photos = {one.name: [square(file, side_px) for file in one.photos] for one in every}
     judges = {kind: Judge(features, kind, photos) for kind in (MAPS, TOP)}
-    settings = Settings(options.base, tuple(options.sets), options.script)
+    settings = Settings(options.base, tuple(options.sets), options.script, options.method)
     rows = run(chosen, settings, judges, options.work)
     total = summary(rows, judges)
     print(markdown(rows, total, len(every)), end="")

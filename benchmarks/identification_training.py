@@ -25,11 +25,12 @@ IDENTIFIER = "sks"
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides a row: the base, settings beside the profile's, the script that trains in the program's place."""
+    """What decides a row: base, settings beside the profile's, the script in the program's place, another method."""
 
     base: str
     sets: tuple[str, ...]
     script: str | None = None
+    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def trained_by_program(subject: DatasetSubject, settings: Settings, work: Path) 
     # Probes change nothing of what the embedded base's profiles end with, and take their time.
     sets = ["probe.judge=off", *settings.sets]
     began = time.perf_counter()
-    plan = plan_training(layout, TrainRequest([subject.name], sets=sets, allow_collision=True))
+    plan = plan_training(layout, TrainRequest([subject.name], sets=sets, method=settings.method, allow_collision=True))
     run = train_run(layout, plan, quiet, offline=True).name
     seconds = time.perf_counter() - began
     return Trained(partial(_drawn, layout, run), partial(_drawn, layout, "base"), PLAIN, seconds)

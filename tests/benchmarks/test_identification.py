@@ -47,13 +47,14 @@ def test_the_summary_is_of_means_and_says_how_far_the_class_came_along(study: Mo
     photos = {"one": [of(1, 1), of(2, 2)], "two": [of(9, 1), of(8, 2)]}
     judges = {kind: study.Judge(colours, kind, photos) for kind in ("maps", "top")}
     rows = [
-        study.Row("one", "dog", 1.0, 0.5, 0.9, 0.4, 0.8, 0.4, 0.0, 0.5, 0.4, 0.1, 0.2, 10.0),
-        study.Row("two", "cat", 0.5, 0.0, 0.1, 0.2, 0.6, 0.0, 0.25, 0.3, 0.2, 0.1, 0.2, 20.0),
+        study.Row("one", "dog", 1.0, 0.5, 0.9, 0.4, 0.8, 0.4, 0.0, 0.5, 0.4, 0.1, 0.2, 0.8, 0.6, 10.0),
+        study.Row("two", "cat", 0.5, 0.0, 0.1, 0.2, 0.6, 0.0, 0.25, 0.3, 0.2, 0.1, 0.2, 0.6, 0.5, 20.0),
     ]
     found = study.summary(rows, judges)
     assert (found["plain"], found["scenes"], found["as_asked"]) == (0.75, 0.25, pytest.approx(0.7))
     assert found["scenes_as_asked"] == pytest.approx(0.2)
     assert (found["plain_top"], found["left_out_photos_top"]) == (0.5, found["left_out_photos"])
+    assert (found["likeness_plain"], found["likeness_scenes"]) == (pytest.approx(0.7), pytest.approx(0.55))
     # 0.4 - 0.1 is the subject's gain, 0.2 - 0.1 the class's rise.
     assert found["class_rise"] == pytest.approx(1 / 3)
 
