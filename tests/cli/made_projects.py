@@ -24,7 +24,7 @@ def command(*words: object) -> None:
             signal.signal(number, handler)
 
 
-def untrained_project(folder: Path, base: Path | None = None) -> Path:
+def untrained_project(folder: Path, base: Path | str | None = None) -> Path:
     """A project on a base, the smallest unless it is given, with the subject dog."""
     project = folder / "myproj"
     command("init", project, "--base", base or write_small_base(folder / "base"), "--quiet")
@@ -34,7 +34,7 @@ def untrained_project(folder: Path, base: Path | None = None) -> Path:
     return project
 
 
-def trained_project(folder: Path, *words: str, base: Path | None = None) -> Path:
+def trained_project(folder: Path, *words: str, base: Path | str | None = None) -> Path:
     """The same with one run, trained with `words`."""
     project = untrained_project(folder, base)
     command("-C", project, "train", "--subject", "dog", *TRAIN, *words, "--quiet")
