@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,10 @@ ON_CPU = "--set=train.device=cpu"
 IN_SIZES = "--set=images.buckets=auto"
 
 
-def start_or_resume(server: ForkServer, project: Path) -> Process:
+def start_or_resume(server: ForkServer, project: Path, job: Sequence[object] = JOB) -> Process:
     """What a person types: the job, or --resume where there is a run to resume."""
     begun = (project / "runs" / RUN / "run.json").exists()
-    return server.start(project, *(["train", "--resume", "1"] if begun else JOB))
+    return server.start(project, *(["train", "--resume", "1"] if begun else job))
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def template(server: ForkServer, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a subject and nothing else; only ever copied."""
-    folder = tmp_path_factory.mktemp("template")
+    return project_on(base, server, tmp_path_factory.mktemp("template"))
+
+
+def project_on(base: Path | str, server: ForkServer, folder: Path) -> Path:
+    """A project on a base, with the subject dog of three photos."""
     looks = [((200, 100, 50), (80, 96)), ((60, 120, 200), (96, 80)), ((90, 200, 90), (88, 88))]
     photos = [photo_makers.save(folder / f"{index}.png", photo_makers.plain(*one)) for index, one in enumerate(looks)]
     server.run(folder, "init", "project", "--base", base).check(0)

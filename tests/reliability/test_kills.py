@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -43,15 +43,17 @@ def strike(process: Process, chance: random.Random, seconds: float) -> bool:
     return process.wait().code == -signal.SIGKILL
 
 
-def one_story(server: ForkServer, project: Path, seed: int, seconds: float, kills: int) -> tuple[int, str]:
+def one_story(
+    server: ForkServer, project: Path, seed: int, seconds: float, kills: int, job: Sequence[object] = JOB
+) -> tuple[int, str]:
     """A run killed up to `kills` times and then left alone: kills that hit, and the hash of its weights."""
     chance, hits = random.Random(seed), 0
     for _ in range(kills):
-        hits += strike(start_or_resume(server, project), chance, seconds)
+        hits += strike(start_or_resume(server, project, job), chance, seconds)
         if (project / "runs" / RUN / "run.json").exists() and record(project / "runs" / RUN)["state"] == "finished":
             break
     else:
-        start_or_resume(server, project).wait().check(0)
+        start_or_resume(server, project, job).wait().check(0)
     assert record(project / "runs" / RUN)["state"] == "finished"
     return hits, weights_hash(project / "runs" / RUN)
 
@@ -171,8 +173,8 @@ def test_killed_at_the_file_boundaries_of_a_save(
     assert sound == len(deaths)
 
 
-def stop_at(server: ForkServer, project: Path, step: int) -> None:
+def stop_at(server: ForkServer, project: Path, step: int, job: Sequence[object] = JOB) -> None:
     """Runs the job until a step is recorded and asks it to stop; the test goes on from its checkpoint."""
-    process = server.start(project, *JOB, "--set=train.checkpoint_every=1", stop_after={"step": step})
+    process = server.start(project, *job, "--set=train.checkpoint_every=1", stop_after={"step": step})
     process.wait().check(143)
     assert record(project / "runs" / RUN)["step"] == step
