@@ -18,13 +18,8 @@ from tests.reliability.test_kills import SAVES, one_story
 pytestmark = pytest.mark.timeout(1800)
 Figures = Callable[[str], None]
 FEW = ("--steps", 5, "--set=train.checkpoint_every=2", "--set=train.batch_size=1", "--set=train.ema=0.9")
-SHORT = (
-    "--set=probe.judge=off",
-    "--set=prior.images=2",
-    "--set=prior.steps=1",
-    "--set=images.scene_cutouts=0",
-    "--set=prior.teacher_draws=1",
-)
+SHORT = ("--set=probe.judge=off", "--set=images.scene_cutouts=0")
+PRIOR = ("--set=prior.images=2", "--set=prior.steps=1", "--set=prior.teacher_draws=1")
 TEXT = ("--set=train.text_encoder=true", "--set=train.text_encoder_2_learning_rate=2e-4", "--set=lora.dropout=0.1")
 
 

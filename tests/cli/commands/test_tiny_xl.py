@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from dbcli.diffusion.bases.base import Base, load_base
+from dbcli.diffusion.conditioning import embed_prompts
 from dbcli.diffusion.training.trainer import Trainer
+from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import LORA_FILE
+from dbcli.project.runs.run_store import load_run
+from dbcli.workflows.models.weights import load_model
+from dbcli.workflows.progress import Silence
 from tests.cli.made_projects import command
 from tests.project import photo_makers
 
@@ -63,6 +70,14 @@ def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+@pytest.fixture
+def copied(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """For what adds runs to it."""
+    copy = Path(shutil.copytree(made, tmp_path / "copy"))
+    monkeypatch.chdir(copy)
+    return copy
+
+
 def sha_of(project: Path, run: str) -> dict[str, str]:
     folder = project / "runs" / run / "weights"
     files = sorted(folder.rglob("*.safetensors"))
@@ -99,10 +114,9 @@ def test_both_text_encoders_are_trained(project: Path) -> None:
 
 @pytest.mark.parametrize("method", list(RUNS))
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(
-    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    run: Run, copied: Path, project: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    copy = Path(shutil.copytree(project, tmp_path / "p"))
-    monkeypatch.chdir(copy)
+    monkeypatch.chdir(copied)
     step = Trainer.step
 
     def stopped(trainer: Trainer) -> Any:
@@ -115,25 +129,64 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
         assert run("train", "--method", method, "--steps", 3, *SHORT, *text).code == 143
     more = run("train", "--resume", 4, "--quiet")
     assert more.code == 0, more.err
-    assert json.loads((copy / "runs" / "0004-dog" / "run.json").read_text())["step"] == 3
-    assert sha_of(copy, "0004-dog") == sha_of(project, f"{RUNS[method]:04d}-dog")
+    assert json.loads((copied / "runs" / "0004-dog" / "run.json").read_text())["step"] == 3
+    assert sha_of(copied, "0004-dog") == sha_of(project, f"{RUNS[method]:04d}-dog")
 
 
-def test_its_exports_come_back_as_runs_and_as_a_base(run: Run, project: Path, tmp_path: Path) -> None:
-    for target, words in (("kohya", "lora"), ("embedding", "textual-inversion")):
-        out = tmp_path / (f"{target}.safetensors" if target == "kohya" else target)
-        assert run("export", RUNS[words], "--to", target, "--out", out).code == 0
-    lora = run("import-lora", tmp_path / "kohya.safetensors", "--token", "ohwx", "--class", "cat")
-    assert lora.code == 0, lora.err
-    (embedding,) = (tmp_path / "embedding").glob("*.safetensors")
-    word = run("import-embedding", embedding, "--token", "xuv", "--class", "cat")
-    assert word.code == 0, word.err
-    drawn = run("generate", "a ohwx cat", "-n", 1, "--steps", 2, "--json")
-    assert drawn.code == 0, drawn.err
-    assert run("export", RUNS["full"], "--to", "checkpoint", "--out", tmp_path / "whole.safetensors").code == 0
-    made = run("init", tmp_path / "again", "--base", tmp_path / "whole.safetensors", "--profile", "tiny")
+def predicted(base: Base) -> torch.Tensor:
+    """What a model predicts of one noisy image for a prompt that says a subject's word, with a negative prompt."""
+    noisy = torch.randn(2, 24, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found: torch.Tensor = base.denoiser(noisy, torch.tensor(400), embed_prompts(base, ["a sks dog on grass", ""]))
+    return found
+
+
+def predicted_by_run(project: Path, name: str) -> torch.Tensor:
+    layout = Layout(project)
+    return predicted(load_model(layout, load_run(layout, name), Silence(), offline=True, device="cpu"))
+
+
+@pytest.mark.parametrize("target", ["lora", "kohya"])
+def test_a_lora_comes_back_from_each_of_its_files_as_the_same_one(
+    run: Run, copied: Path, tmp_path: Path, target: str
+) -> None:
+    file = tmp_path / f"{target}.safetensors"
+    assert run("export", RUNS["lora"], "--to", target, "--precision", "fp32", "--out", file).code == 0
+    back = run("import-lora", file, "--token", "sks", "--class", "dog", "--json")
+    assert back.code == 0, back.err
+    expected = load_file(copied / "runs" / "0001-dog" / "weights" / LORA_FILE)
+    found = load_file(copied / "runs" / back.document["name"] / "weights" / LORA_FILE)
+    assert found.keys() == expected.keys()
+    assert max(float((found[name] - expected[name]).abs().max()) for name in expected) == 0.0
+    ours, theirs = (predicted_by_run(copied, name) for name in ("0001-dog", back.document["name"]))
+    assert float((ours - theirs).abs().max()) == 0.0
+    assert float((ours - predicted(load_base("tiny-xl"))).abs().max()) > 1e-4
+
+
+def test_a_whole_model_comes_back_from_one_file_as_the_same_base(run: Run, copied: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.safetensors"
+    assert run("export", RUNS["full"], "--to", "checkpoint", "--precision", "fp32", "--out", whole).code == 0
+    made = run("init", tmp_path / "again", "--base", whole, "--profile", "tiny")
     assert made.code == 0, made.err
+    assert float((predicted(load_base(str(whole))) - predicted_by_run(copied, "0002-dog")).abs().max()) == 0.0
     drawn = run("-C", tmp_path / "again", "generate", "a dog", "--run", "base", "-n", 1, "--steps", 2, "--json")
+    assert drawn.code == 0, drawn.err
+
+
+def test_an_embedding_comes_back_as_the_same_vectors_of_both_text_encoders(
+    run: Run, copied: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "embedding"
+    words = ("--to", "embedding", "--precision", "fp32", "--out", out)
+    assert run("export", RUNS["textual-inversion"], *words).code == 0
+    (file,) = out.glob("*.safetensors")
+    back = run("import-embedding", file, "--token", "xuv", "--class", "cat", "--json")
+    assert back.code == 0, back.err
+    (kept,) = (copied / "runs" / back.document["name"] / "weights").glob("*.safetensors")
+    expected, found = load_file(copied / "runs" / "0003-dog" / "weights" / "dog.safetensors"), load_file(kept)
+    assert {name: tensor.shape for name, tensor in found.items()} == {"clip_l": (2, 128), "clip_g": (2, 256)}
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    drawn = run("generate", "a xuv cat", "-n", 1, "--steps", 2, "--json")
     assert drawn.code == 0, drawn.err
 
 
