@@ -56,7 +56,9 @@ def generate(
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images generated at once.")] = None,
     precision: Annotated[
         str | None,
-        typer.Option("--precision", help="auto, fp32, bf16 or fp16; auto: bf16 if a CUDA GPU supports it, else fp32."),
+        typer.Option(
+            "--precision", help="auto, fp32, bf16 or fp16; auto: bf16 where the GPU or CPU computes in it, else fp32."
+        ),
     ] = None,
     compile_first: Annotated[
         bool | None,

@@ -130,7 +130,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         *(("scores" if number == 0 else "", _score_line(one)) for number, one in enumerate(scores)),
         ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),
         ("peak memory", None if record.peak_memory_bytes is None else f"{record.peak_memory_bytes / 1e9:.2f} GB"),
-        ("device", record.device),
+        ("device", ", ".join(filter(None, (record.device, record.precision))) or None),
         ("checkpoints", _checkpoints_line(layout, record)),
         ("folder", layout.shown(layout.run_dir(record.name))),
     ]

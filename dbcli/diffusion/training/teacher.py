@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from dbcli.diffusion.conditioning import PromptTable
+from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.process import Process
@@ -127,11 +128,12 @@ def predict(
     number: int,
     process: Process,
     batch_size: int,
+    precision: str = "fp32",
     on_batch: Callable[[int], None] | None = None,
 ) -> torch.Tensor:
     """A base's predictions for one draw of every class image, float32 `[N, C, h, w]` on the CPU.
 
-    prompt is the class prompt's conditioning, one row. The precision is the denoiser's own, without autocast.
+    prompt is the class prompt's conditioning, one row; `precision` that of the passes, as `autocast` takes it.
     """
     device, found = next(denoiser.network.parameters()).device, []
     there = process.to(device)
@@ -142,7 +144,8 @@ def predict(
         noise = torch.stack([draw.noise for draw in draws]).to(device)
         levels = torch.stack([draw.level for draw in draws]).to(device)
         noisy = there.noised(latents, noise, levels)
-        found.append(denoiser(noisy, levels, prompt.expand(len(indices))).float().cpu())
+        with autocast(precision, device):
+            found.append(denoiser(noisy, levels, prompt.expand(len(indices))).float().cpu())
         if on_batch is not None:
             on_batch(len(indices))
     return torch.cat(found)

@@ -36,6 +36,7 @@ class TeacherStore:
         prompt: str,
         size: tuple[int, int],
         seed: int,
+        precision: str = "fp32",
     ) -> TeacherStore:
         """Return the store of these class images in this order; its name is a hash over all of it.
 
@@ -49,6 +50,8 @@ class TeacherStore:
             # A square was named by its side when there was nothing else.
             "size": size[0] if size[0] == size[1] else list(size),
             "seed": seed,
+            # Not named while there was but one.
+            **({} if precision == "fp32" else {"precision": precision}),
         }
         return cls(layout, set_key, hashlib.sha256(json_text(facts).encode("utf-8")).hexdigest()[:12])
 

@@ -96,6 +96,7 @@ class RunRecord(Record):
     base: RunBase
     versions: dict[str, str] = Field(default_factory=dict)
     device: str | None = None
+    precision: str | None = Field(default=None, description="of the forward pass, as train.precision came out here")
     prior: dict[str, Any] = Field(default_factory=dict)
     probing: dict[str, Any] = Field(default_factory=dict, description="what was measured during training, and chosen")
     timings: dict[str, float] = Field(default_factory=dict, description="seconds a phase")

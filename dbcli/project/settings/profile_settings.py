@@ -30,7 +30,7 @@ def _checked_seed(seed: int, info: ValidationInfo) -> int:
 
 Seed = Annotated[Whole, AfterValidator(_checked_seed)]
 Sampler = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9+_-]{0,31}$")]
-DrawPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Timesteps = Literal["noisiest", "published"]
 Positive = Annotated[Whole, Field(ge=1)]
 
@@ -100,7 +100,9 @@ class TrainSettings(Section):
     stochastic_rounding: bool = Field(
         default=False, description="weights in bf16, rounded stochastically; method full with precision=bf16"
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="precision of the forward pass")
+    precision: Precision = Field(
+        default="fp32", description="precision of the forward pass; auto: as for draw.precision, recorded"
+    )
     compile: bool = Field(
         default=False, description="compile the UNet first: takes minutes, pays off in long runs on a GPU"
     )
@@ -163,7 +165,7 @@ class PriorSettings(Section):
         description="random seed of the class images; separate from train.seed, so that runs share them; "
         "-1: a random one, recorded",
     )
-    precision: DrawPrecision = Field(
+    precision: Precision = Field(
         default="auto", description="precision of the UNet for class images; auto: as for draw.precision"
     )
     timesteps: Timesteps = Field(
@@ -283,8 +285,10 @@ class DrawSettings(Section):
     count: Positive = Field(default=8, le=1_000_000, description="images per prompt")
     batch_size: Positive = Field(default=4, le=4096, description="images generated at once")
     negative: str = Field(default="", description="negative prompt")
-    precision: DrawPrecision = Field(
-        default="auto", description="the UNet's precision for images; auto: bf16 if a CUDA GPU supports it, else fp32"
+    precision: Precision = Field(
+        default="auto",
+        description="the UNet's precision for images; auto: bf16 where the GPU, or the CPU (AVX512-BF16, AMX), "
+        "computes in it, else fp32",
     )
     timesteps: Timesteps = Field(
         default="noisiest",

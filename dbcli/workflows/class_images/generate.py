@@ -61,7 +61,7 @@ def ensure_class_images(
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
     in any other way is another set. Raises Interrupted between two images; what was generated stays.
     """
-    from dbcli.diffusion.devices import sampling_precision
+    from dbcli.diffusion.devices import precision_on
 
     device: Any = base.unet.device
     prompt = class_prompt(template, class_noun)
@@ -80,7 +80,7 @@ def ensure_class_images(
         width=size[0],
         height=size[1],
         seed=settings.seed,
-        precision=sampling_precision(settings.precision, device),
+        precision=precision_on(settings.precision, device),
         timesteps=base.process.visited(settings.sampler, settings.steps, settings.timesteps),
     )
     image_set = group.on_main(lambda: ClassImageSet.open_or_create(layout, class_noun, recipe))

@@ -73,11 +73,11 @@ def recipes_for(
     Prompts and negative prompt are rendered already: braces that are left in them are text. After the last seed comes
     0. `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
-    from dbcli.diffusion.devices import sampling_precision
+    from dbcli.diffusion.devices import precision_on
 
     words, kept = words_of(record), dict(extras or {})
     device: Any = base.unet.device
-    precision = sampling_precision(settings.precision, device)
+    precision = precision_on(settings.precision, device)
     if precision != FULL_PRECISION:
         kept[PRECISION_KEY] = precision
     if settings.compile:

@@ -263,7 +263,7 @@ def scenes_a_photo(profile: Profile) -> int:
 def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     import torch
 
-    from dbcli.diffusion.devices import AUTOCAST, device_name
+    from dbcli.diffusion.devices import AUTOCAST, device_name, precision_on
     from dbcli.diffusion.estimate.cost import measured_speed
     from dbcli.diffusion.images import ENCODE_BATCH, encoded_at_once
 
@@ -286,7 +286,8 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
         # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
         "train": held + done.step.peak_bytes + (before.encode.peak_bytes // 2 if is_cpu else 0),
     }
-    rows, dtype = train.batch_size * (2 if prior.enabled else 1), AUTOCAST.get(train.precision, torch.float32)
+    rows = train.batch_size * (2 if prior.enabled else 1)
+    dtype = AUTOCAST.get(precision_on(train.precision, device), torch.float32)
     speed = measured_speed(device, channels=before.channels, rows=rows, size=before.latent_px, dtype=dtype)
     step_seconds = train.accumulation * speed.seconds(done.step)
     batches = -(-images // min(images, encoded_at_once(*before.size)))
@@ -314,13 +315,14 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
     for library in ("torch._dynamo", *(["peft"] if profile.method == "lora" else [])):
         import_module(library)
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
-    from dbcli.diffusion.devices import idle_in_training
+    from dbcli.diffusion.devices import idle_in_training, precision_on
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.cost import fake_tensors
 
     trainable = make_trainable(base, profile, ())
     size, train = shapes.largest(base), profile.train
-    batch = footprint.Batch(train.batch_size * (2 if profile.prior.enabled else 1), size, train.precision)
+    rows, precision = train.batch_size * (2 if profile.prior.enabled else 1), precision_on(train.precision, device)
+    batch = footprint.Batch(rows, size, precision)
     with fake_tensors():
         place(base, device)
         trainable = placed(base, trainable)
@@ -337,7 +339,7 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
 def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, int]) -> _Before:
     import torch
 
-    from dbcli.diffusion.devices import sampling_precision
+    from dbcli.diffusion.devices import precision_on
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.cost import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
@@ -355,7 +357,7 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
             latent_shape=(base.latent_channels, base.vae_factor, base.resolution),
             plain_bytes=plain,
             unloaded_bytes=unloaded,
-            denoise=footprint.denoising_pass(base, Batch(at_once[0], size, sampling_precision(precision, device))),
+            denoise=footprint.denoising_pass(base, Batch(at_once[0], size, precision_on(precision, device))),
             decode=footprint.decoding_pass(base, Batch(1, size)),
             encode=footprint.encoding_pass(base, Batch(min(at_once[1], encoded_at_once(*size)), size)),
         )

@@ -121,7 +121,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "optimizer": train.optimizer,
         "lr_scheduler": train.schedule,
         "seed": train.seed,
-        "mixed_precision": train.precision,
+        "mixed_precision": record.precision or train.precision,
         "prior_loss_weight": profile.prior.weight,
         "min_snr_gamma": train.min_snr_gamma,
         "clip_skip": None,

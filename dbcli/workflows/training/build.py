@@ -45,7 +45,7 @@ def build_trainer(
     """Joins a base, what of it learns, the data and a profile's numbers into a trainer, of one rank of a group."""
     from dbcli.diffusion.compile import compile_unet
     from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
-    from dbcli.diffusion.devices import idle_in_training, offload
+    from dbcli.diffusion.devices import idle_in_training, offload, precision_on
     from dbcli.diffusion.training.optimisers import Optimisation
     from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 
@@ -83,7 +83,9 @@ def build_trainer(
             stochastic_rounding=train.stochastic_rounding,
             seed=train.seed,
         ),
-        loop=LoopSettings(train.steps, train.accumulation, train.precision, train.ema, batches.seed),
+        loop=LoopSettings(
+            train.steps, train.accumulation, precision_on(train.precision, device), train.ema, batches.seed
+        ),
         group=run.group,
     )
 

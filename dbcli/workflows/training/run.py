@@ -126,7 +126,7 @@ def train_once(run: RunContext, rate_scale: float) -> None:
 
 def _load_base(run: RunContext) -> Base:
     """The project's base, and into the record what the run is trained on."""
-    from dbcli.diffusion.devices import device_name, pick_device
+    from dbcli.diffusion.devices import device_name, pick_device, precision_on
 
     record, group, device = run.record, run.group, pick_device(run.profile.train.device)
     with run.timed("load"), run.progress.stage("Loading the base", 1) as stage, group.main_first():
@@ -141,6 +141,7 @@ def _load_base(run: RunContext) -> Base:
         raise Refused(f"The base {base.name} has different weights on another machine of the launch.")
     record.base = RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash)
     record.device = ("" if group.size == 1 else f"{group.size} × ") + device_name(device)
+    record.precision = precision_on(run.profile.train.precision, device)
     record.versions = {"python": sys.version.split()[0], **{package: version(package) for package in PACKAGES}}
     run.save()
     return base

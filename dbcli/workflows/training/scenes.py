@@ -79,7 +79,7 @@ def _scenes_of_size(run: RunContext, base: Base, wanted: Mapping[tuple[int, int]
 
 def _sampling(run: RunContext, base: Base, size: Size) -> SamplingSettings:
     """How scenes are drawn: as class images are."""
-    from dbcli.diffusion.devices import sampling_precision
+    from dbcli.diffusion.devices import precision_on
     from dbcli.diffusion.sampling.sample import SamplingSettings
 
     prior, device = run.profile.prior, base.unet.device
@@ -90,7 +90,7 @@ def _sampling(run: RunContext, base: Base, size: Size) -> SamplingSettings:
         width=size[0],
         height=size[1],
         batch_size=prior.batch_size,
-        precision=sampling_precision(prior.precision, device),
+        precision=precision_on(prior.precision, device),
         timesteps=base.process.visited(prior.sampler, prior.steps, prior.timesteps),
     )
 

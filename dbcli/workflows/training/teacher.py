@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from dbcli.workflows.training.data import TrainingData, class_pixels
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
+    from dbcli.diffusion.images import Posterior
     from dbcli.diffusion.training.batches import BatchSampler
     from dbcli.diffusion.training.teacher import Stored, Teacher
 
@@ -58,8 +60,11 @@ def teacher_of(
                 key = images.key, images.size, prompt
                 sets[key] = replace(images, prompt=prompt)
                 draws[key] = max(counts[images.sentence], draws.get(key, 1))
+    # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
+    encoded = cache(partial(_encoded, run, base))
     stored = {
-        key: stored_predictions(run, base, images, min(draws[key], prior.teacher_draws)) for key, images in sets.items()
+        key: stored_predictions(run, base, images, min(draws[key], prior.teacher_draws), encoded)
+        for key, images in sets.items()
     }
     places: dict[tuple[int, int], tuple[Stored, int]] = {}
     for own in (images for of_subject in class_images for images in of_subject):
@@ -70,10 +75,12 @@ def teacher_of(
     return StoredTeacher(places, base.process)
 
 
-def stored_predictions(run: RunContext, base: Base, images: ClassImages, draws: int) -> Stored:
+def stored_predictions(
+    run: RunContext, base: Base, images: ClassImages, draws: int, encoded: Callable[..., Posterior]
+) -> Stored:
     """The base's predictions for `draws` draws of each class image, computed where they are not stored yet.
 
-    The main rank stores them, and all read them.
+    `encoded` gives the latents of files at a size. The main rank stores the predictions, and all read them.
     """
     import torch
 
@@ -81,26 +88,51 @@ def stored_predictions(run: RunContext, base: Base, images: ClassImages, draws: 
 
     seed = run.profile.prior.seed
     store = TeacherStore.of(
-        run.layout, images.key, images.files, base_hash=base.hash, prompt=images.prompt, size=images.size, seed=seed
+        run.layout,
+        images.key,
+        images.files,
+        base_hash=base.hash,
+        prompt=images.prompt,
+        size=images.size,
+        seed=seed,
+        precision=_precision(run, base),
     )
-    run.group.on_main(lambda: _store_missing(store, run, base, images, draws))
+    run.group.on_main(lambda: _store_missing(store, run, base, images, draws, encoded))
     return Stored(torch.stack([read_predictions(store.file(number)) for number in range(draws)]), seed)
 
 
-def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: ClassImages, draws: int) -> None:
-    from dbcli.diffusion.conditioning import embed_prompts
+def _encoded(run: RunContext, base: Base, files: Sequence[Path], size: Size) -> Posterior:
+    """The latents of class images at a size."""
     from dbcli.diffusion.images import encode
+
+    pixels = [class_pixels(file, size) for file in files]
+    return encode(base.vae, pixels, on_batch=lambda count: _raise_if_stopped(run))
+
+
+def _precision(run: RunContext, base: Base) -> str:
+    """The teacher's: that in which its class images are drawn."""
+    from dbcli.diffusion.devices import precision_on
+
+    return precision_on(run.profile.prior.precision, base.unet.device)
+
+
+def _store_missing(
+    store: TeacherStore,
+    run: RunContext,
+    base: Base,
+    images: ClassImages,
+    draws: int,
+    encoded: Callable[..., Posterior],
+) -> None:
+    from dbcli.diffusion.conditioning import embed_prompts
     from dbcli.diffusion.training.teacher import predict, write_predictions
 
     missing, settings = store.missing(draws), run.profile.prior
     if not missing:
         return
-    # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
-    pixels = [class_pixels(file, images.size) for file in images.files]
-    posterior = encode(base.vae, pixels, on_batch=lambda count: _raise_if_stopped(run))
-    prompt = embed_prompts(base, [images.prompt])
+    posterior, prompt = encoded(tuple(images.files), images.size), embed_prompts(base, [images.prompt])
     with run.progress.stage(
-        f"Teacher predictions: {images.prompt or 'no prompt'}", len(missing) * len(pixels)
+        f"Teacher predictions: {images.prompt or 'no prompt'}", len(missing) * len(images.files)
     ) as stage:
 
         def on_batch(count: int) -> None:
@@ -116,6 +148,7 @@ def _store_missing(store: TeacherStore, run: RunContext, base: Base, images: Cla
                 number=number,
                 process=base.process,
                 batch_size=settings.batch_size,
+                precision=_precision(run, base),
                 on_batch=on_batch,
             )
             write_predictions(file, made)

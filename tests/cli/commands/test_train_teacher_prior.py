@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dbcli.diffusion.devices import precision_on
 from tests.cli.made_projects import trained_project
 
 Run = Callable[..., Any]
@@ -92,6 +93,28 @@ def test_the_teacher_is_asked_with_the_empty_prompt_too(run: Run, project: Path)
         assert not torch.equal(first[0], first[2])
     assert run("train", *TEACHER).code == 0
     assert not same(weights(project, "0002-dog"), weights(project, "0003-dog"))
+
+
+def test_predictions_in_another_precision_are_another_store(run: Run, project: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(project / "subjects" / "dog" / "photos", tmp_path / "class"))
+    words = [*TEACHER, f"--set=prior.folder={own}", "--steps", 1]
+    assert run("train", *words, "--set=prior.precision=fp32").code == 0
+    whole = draws(project)
+    assert run("train", *words, "--set=prior.precision=bf16").code == 0
+    assert whole.items() < draws(project).items()
+    halves = sorted(set(draws(project)) - set(whole))
+    for one, other in zip(sorted(whole), halves, strict=True):
+        first, second = (load_file(project / file)["predictions"] for file in (one, other))
+        # Eight bits of each number instead of 24.
+        assert 0 < float((first - second).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("wanted", ["auto", "fp32", "bf16"])
+def test_the_precision_that_a_run_had_is_recorded(run: Run, project: Path, wanted: str) -> None:
+    done = run("train", *TEACHER, "--steps", 1, f"--set=train.precision={wanted}")
+    assert done.code == 0, done.err
+    assert done.document["profile"]["train"]["precision"] == wanted
+    assert done.document["precision"] == precision_on(wanted, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("broken", ["byte", "file", "manifest"])

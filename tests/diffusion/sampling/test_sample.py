@@ -10,7 +10,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-from dbcli.diffusion.devices import sampling_precision
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, rescaled_guidance, sample_images
 from dbcli.diffusion.schedulers.samplers import SAMPLERS, make_sampler
 from dbcli.errors import ConfigError, ImageNotFinite, Interrupted
@@ -78,12 +77,6 @@ def test_in_half_precision_the_unet_alone_is_coarser_and_the_picture_nearly_the_
     assert (half.dtype, base.unet.dtype) == (torch.float32, torch.float32)
     # Eight bits of each number instead of 24: apart, by less than two neighbouring seeds are by far.
     assert 0 < float((whole - half).abs().mean()) < 0.02
-
-
-def test_a_processor_draws_in_whole_numbers_unless_told_otherwise() -> None:
-    processor = torch.device("cpu")
-    found = [sampling_precision(wanted, processor) for wanted in ("auto", "fp32", "bf16", "fp16")]
-    assert found == ["fp32", "fp32", "bf16", "fp16"]
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
