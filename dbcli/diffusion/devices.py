@@ -97,7 +97,7 @@ def _computes_in_bf16(device: torch.device) -> bool:
     """Whether a device multiplies in bf16 itself; a CPU that only imitates it is slower than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Older releases of torch do not say what a processor can do.
+    # Older releases of torch do not say what a CPU can do.
     ask = getattr(torch.cpu, "get_capabilities", dict)
     found: dict[str, object] = ask() if device.type == "cpu" else {}
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
