@@ -28,7 +28,7 @@ def recipes(base: str) -> Iterator[tuple[str, Profile]]:
 
     seen: list[Profile] = []
     for rung in LADDER:
-        if rung.needs is None:
+        if rung.needs is None and not rung.for_its_method:
             name = default_profile(base, rung.method)
             profile = resolve([("", load_profile(name)), ("", dict(rung.settings))])
             values = profile.model_dump() | {"method": rung.method}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,14 @@ class Work:
     precision: str
 
 
+@dataclass(frozen=True)
+class Peaks:
+    """Bytes at the peak of a whole process, and of it until its steps were over, looked at ten times a second."""
+
+    whole: int
+    in_steps: int
+
+
 class Peer:
     """diffusers' script with the same base, pictures, batch, precision and rate."""
 
@@ -38,6 +48,24 @@ class Peer:
         timing = timed(self.command(steps), self.folder)
         shutil.rmtree(self.folder / "out", ignore_errors=True)
         return timing
+
+    def peaks(self, steps: int) -> Peaks:
+        """The most memory of the whole script, and until its steps are over: at its end it may load the model again."""
+        is_over, most = threading.Event(), 0
+
+        def watch() -> None:
+            nonlocal most
+            while not is_over.wait(0.1) and not any((self.folder / "out").rglob("*.safetensors")):
+                most = max(most, _children_bytes())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            whole = self.timed(steps).peak_bytes
+        finally:
+            is_over.set()
+            watcher.join()
+        return Peaks(whole, most)
 
     def command(self, steps: int) -> list[str]:
         options = {
@@ -61,3 +89,14 @@ class Peer:
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
         flags = ["--with_prior_preservation", *(["--train_text_encoder"] if self.work.trains_text else [])]
         return [sys.executable, str(self.script), *words, *flags]
+
+
+def _children_bytes() -> int:
+    """The memory of the largest process that this one started, itself or by another."""
+    import psutil
+
+    found = [0]
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found.append(int(process.memory_info().rss))
+    return max(found)

@@ -52,11 +52,12 @@ def as_options(settings: Mapping[str, object]) -> list[str]:
 
 @dataclass(frozen=True)
 class Trained:
-    """One `dreambooth train`: the process, the run's record, and the seconds of each step."""
+    """One `dreambooth train`: the process, the run's record, and seconds and loss of each step."""
 
     process: Timing
     record: Mapping[str, Any]
     step_seconds: Sequence[float]
+    losses: Sequence[float]
 
 
 def phases(trained: Trained) -> dict[str, float]:
@@ -108,7 +109,8 @@ class Project:
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
         self.emptied()
-        return Trained(process, record, [event["seconds"] for event in events if "loss" in event])
+        steps = [event for event in events if "loss" in event]
+        return Trained(process, record, [step["seconds"] for step in steps], [step["loss"] for step in steps])
 
     def emptied(self) -> None:
         """Removes class images, and runs, which are large: the next run begins as the first did."""

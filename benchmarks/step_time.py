@@ -23,8 +23,8 @@ class Ours:
     def __init__(self, root: Path, work: Work) -> None:
         self.work, self.project = work, Project(root / "ours", str(work.base), sorted(work.photos.iterdir()))
 
-    def trained(self, steps: int) -> Trained:
-        settings = {
+    def settings(self) -> dict[str, object]:
+        return {
             "images.resolution": self.work.resolution,
             "train.precision": self.work.precision,
             "train.text_encoder": self.work.trains_text,
@@ -33,7 +33,9 @@ class Ours:
             "prior.folder": self.work.class_images,
             "probe.judge": "off",
         }
-        return self.project.trained(settings, "--method", self.work.method, "--steps", str(steps))
+
+    def trained(self, steps: int, *words: str) -> Trained:
+        return self.project.trained(self.settings(), "--method", self.work.method, "--steps", str(steps), *words)
 
 
 def steps_alone(short: Timing, long: Timing, steps: int) -> Timing:

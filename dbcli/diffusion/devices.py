@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from dbcli.diffusion.bases.stored_layers import is_kept
 from dbcli.diffusion.machine import free_ram_bytes, own_status
-from dbcli.diffusion.unloading import is_unloaded, reloaded
+from dbcli.diffusion.unloading import can_be_unloaded, is_unloaded, reloaded, unload
 from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,9 +111,20 @@ def idle_in_training(base: Base, *, trains_text: bool) -> list[Any]:
 
 
 def offload(*networks: nn.Module) -> None:
-    """Moves networks to RAM; where there is no GPU nothing moves."""
+    """Moves networks from a GPU to RAM; large ones that are there already leave it, and are read again when needed.
+
+    A small one stays: to read it at every preview would take longer than its memory is worth.
+    """
     for network in networks:
-        network.to("cpu")
+        if leaves_memory(network):
+            unload(network)
+        else:
+            network.to("cpu")
+
+
+def leaves_memory(network: Any) -> bool:
+    """Whether a network that is offloaded leaves RAM too: a large one on the CPU that is as its files have it."""
+    return next(network.parameters()).device.type == "cpu" and is_kept(network) and can_be_unloaded(network)
 
 
 @contextmanager

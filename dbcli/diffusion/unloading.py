@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,18 +12,39 @@ from torch import nn
 
 # Reads a network's weights, on a device; None: on that which it was loaded for.
 Reload = Callable[[torch.device | None], None]
-_RELOAD = "_reload"
+_FILES = "_files"
 
 
-def unload(network: nn.Module, reload: Reload) -> None:
-    """Takes a network's weights out of memory, which `reload` brings back; its buffers stay."""
-    setattr(network, _RELOAD, reload)
+@dataclass(frozen=True)
+class _Files:
+    """What brings a network's weights back, and where in memory they were when they had been read."""
+
+    reload: Reload
+    places: dict[str, int]
+
+
+def remember_files(network: nn.Module, reload: Reload) -> None:
+    """Says how a network's weights, which are as its files have them now, are read from these once more."""
+    setattr(network, _FILES, _Files(reload, _places(network)))
+
+
+def can_be_unloaded(network: Any) -> bool:
+    """Whether a network is as its files have it: no weight was replaced, and no layer added or taken out.
+
+    Weights that were changed in the memory that they have are not seen.
+    """
+    files = getattr(network, _FILES, None)
+    return files is not None and files.places == _places(network)
+
+
+def unload(network: Any) -> None:
+    """Takes the weights of a network whose files are remembered out of memory; its buffers stay."""
     _empty(network)
 
 
 def is_unloaded(network: Any) -> bool:
     """Whether a network is without its weights now."""
-    return hasattr(network, _RELOAD) and next(network.parameters()).is_meta
+    return hasattr(network, _FILES) and next(network.parameters()).is_meta
 
 
 @contextmanager
@@ -31,11 +53,15 @@ def reloaded(*networks: Any, device: torch.device | None = None) -> Iterator[Non
     loading = [network for network in networks if is_unloaded(network)]
     try:
         for network in loading:
-            getattr(network, _RELOAD)(device)
+            getattr(network, _FILES).reload(device)
         yield
     finally:
         for network in loading:
             _empty(network)
+
+
+def _places(network: nn.Module) -> dict[str, int]:
+    return {name: parameter.data_ptr() for name, parameter in network.named_parameters()}
 
 
 def _empty(network: nn.Module) -> None:

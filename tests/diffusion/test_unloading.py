@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from dbcli.diffusion.bases import stored_layers
 from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.conditioning import embed_prompts
-from dbcli.diffusion.devices import idle_in_training, on_device
-from dbcli.diffusion.unloading import is_unloaded, reloaded, unload
-from tests.diffusion import tiny_z_image
+from dbcli.diffusion.devices import idle_in_training, offload, on_device
+from dbcli.diffusion.formats.diffusers_folder import write_base
+from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
+from dbcli.diffusion.unloading import can_be_unloaded, is_unloaded, reloaded, remember_files, unload
+from tests.diffusion import tiny_models, tiny_z_image
 
 
 def resting_layer() -> nn.Linear:
@@ -21,7 +24,8 @@ def resting_layer() -> nn.Linear:
     def reload(device: torch.device | None) -> None:
         layer.load_state_dict({"weight": torch.eye(2), "bias": torch.ones(2)}, assign=True)
 
-    unload(layer, reload)
+    remember_files(layer, reload)
+    unload(layer)
     return layer
 
 
@@ -52,3 +56,43 @@ def test_a_language_model_is_in_memory_only_while_prompts_are_encoded(tmp_path: 
     first, again = (embed_prompts(base, ["a dog"]).states for _ in range(2))
     assert torch.equal(first, again) and is_unloaded(base.text_encoder)
     assert idle_in_training(base, trains_text=False) == [base.vae]
+
+
+def test_only_a_network_that_is_as_its_files_have_it_can_be_unloaded() -> None:
+    networks = [nn.Sequential(nn.Linear(2, 2)) for _ in range(4)]
+    for network in networks[1:]:
+        remember_files(network, lambda device: None)
+    unknown, same, replaced, longer = networks
+    replaced[0].weight.data = replaced[0].weight.data.clone()
+    longer.append(nn.Linear(2, 2))
+    assert [can_be_unloaded(network) for network in networks] == [False, True, False, False]
+    assert not is_unloaded(unknown) and not is_unloaded(same)
+
+
+def test_what_no_step_needs_leaves_memory_and_nothing_that_comes_of_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_base(tmp_path / "model", tiny_models.model(), dtype=torch.float16)
+    # Below this size networks stay in memory, as those of a tiny model would.
+    monkeypatch.setattr(stored_layers, "WIDENED_BELOW", 0)
+    base = load_base(str(tmp_path / "model"))
+    request, settings = SampleRequest("a dog", seed=1), SamplingSettings(steps=1, width=64, height=64)
+
+    def result(name: str) -> tuple[torch.Tensor, list[bytes]]:
+        ((_, image),) = sample_images(base, [request], settings)
+        write_base(tmp_path / name, base, dtype=torch.float32)
+        return image, [file.read_bytes() for file in sorted((tmp_path / name).rglob("*.safetensors"))]
+
+    before = result("before")
+    offload(*idle_in_training(base, trains_text=False))
+    assert is_unloaded(base.vae) and is_unloaded(base.text_encoder) and not is_unloaded(base.unet)
+    after = result("after")
+    assert torch.equal(before[0], after[0]) and before[1] == after[1] and len(after[1]) == 3
+    assert is_unloaded(base.vae) and is_unloaded(base.text_encoder)
+
+
+def test_small_networks_stay_in_memory(tmp_path: Path) -> None:
+    write_base(tmp_path / "model", tiny_models.model(), dtype=torch.float16)
+    base = load_base(str(tmp_path / "model"))
+    offload(*idle_in_training(base, trains_text=False))
+    assert not is_unloaded(base.vae) and not is_unloaded(base.text_encoder)

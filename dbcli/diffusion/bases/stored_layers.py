@@ -7,6 +7,7 @@ what it gives: results are to the last bit those of the same file read into floa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -61,6 +62,32 @@ def round_to(network: nn.Module, dtype: torch.dtype) -> None:
         kept = kept_dtype(network, name, dtype) if is_large else torch.float32
         parameter.data = rounded.to(kept)
     keep_as_stored(network)
+
+
+class _Widened(threading.local):
+    """Memory of each thread for one weight in another type than it is kept in, for the moment in which it is used.
+
+    On the CPU: memory that is taken anew for every weight is cleared page by page, and what lives longer than the
+    weight, an output, settles in the gaps, so that the next one finds no room in them.
+    """
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def of(self, weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The weight in a type; what this gave before is no longer valid."""
+        # A fake tensor, by which memory is estimated, must not meet a real one.
+        if weight.device.type != "cpu" or weight.dtype == dtype or type(weight.data) is not torch.Tensor:
+            return weight.to(dtype)
+        size = weight.numel() * dtype.itemsize
+        if len(self._memory) < size:
+            # The old one first, so that there are never two.
+            self._memory = torch.empty(0, dtype=torch.uint8)
+            self._memory = torch.empty(size, dtype=torch.uint8)
+        return self._memory[:size].view(dtype).view(weight.shape).copy_(weight.detach())
+
+
+widened = _Widened()
 
 
 class WeightLayer(Protocol):
@@ -131,7 +158,7 @@ class StoredLinear(LinearMaths):
     """A linear layer whose frozen weight may be in half precision."""
 
     def current_weight(self, like: torch.Tensor) -> torch.Tensor:
-        return self.weight.to(like.dtype)
+        return widened.of(self.weight, like.dtype)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return super().forward(rows) if _is_plain(self.weight, rows) else computed(self, rows)
@@ -141,7 +168,7 @@ class StoredConvolution(ConvolutionMaths):
     """A convolution whose frozen weight may be in half precision."""
 
     def current_weight(self, like: torch.Tensor) -> torch.Tensor:
-        return self.weight.to(like.dtype)
+        return widened.of(self.weight, like.dtype)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return super().forward(rows) if _is_plain(self.weight, rows) else computed(self, rows)

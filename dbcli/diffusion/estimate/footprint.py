@@ -120,6 +120,7 @@ def _adafactor_bytes(parameter: torch.Tensor) -> int:
 
 OPTIMISER_BYTES: dict[str, Callable[[torch.Tensor], int]] = {
     "adamw": lambda parameter: 8 * parameter.numel(),
+    "adamw16bit": lambda parameter: 4 * parameter.numel(),
     "adamw8bit": _adamw_8bit_bytes,
     "adafactor": _adafactor_bytes,
 }

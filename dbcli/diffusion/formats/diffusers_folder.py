@@ -12,6 +12,7 @@ import torch
 
 from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.writing import save_json, save_tensors, save_text
+from dbcli.diffusion.unloading import reloaded
 
 
 class Model(Protocol):
@@ -29,7 +30,8 @@ def write_base(folder: Path, model: Model, *, dtype: torch.dtype = torch.float16
     """Writes a model's networks, tokenizer and scheduler under `folder`; `model_index.json` is written last."""
     for name, part in model.family.parts.items():
         file = folder / name / f"{part.stems['safetensors']}.safetensors"
-        save_tensors(file, _tensors(part, model.networks[name], dtype), {})
+        with reloaded(model.networks[name]):
+            save_tensors(file, _tensors(part, model.networks[name], dtype), {})
     write_settings(folder, model)
 
 

@@ -24,6 +24,10 @@ SCHEDULES = {
 # Beside the inner optimiser's own slots: how often a weight was rounded, which tells the noise of the next time.
 ROUNDINGS = "roundings"
 DROPPED_BITS = 16  # a float32 has sixteen more bits behind a bfloat16's last
+# AdamW with moments in bfloat16, and its moments' names.
+HALVED, MOMENTS = "adamw16bit", ("exp_avg", "exp_avg_sq")
+# So many values are rounded at once, as it takes several times their memory.
+ROUNDED_AT_ONCE = 1 << 20
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
@@ -89,6 +93,7 @@ def _adafactor(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.
 
 OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Optimisation], torch.optim.Optimizer]] = {
     "adamw": _adamw,
+    HALVED: _adamw,
     "adamw8bit": _adamw_8bit,
     "adafactor": _adafactor,
 }
@@ -102,14 +107,21 @@ class OptimizerInBackward(torch.optim.Optimizer):
     could be taken, or at which gradients of two backward passes could be summed.
 
     rounding_seed: weights in bfloat16 are updated in float32, one at a time, and rounded stochastically; None leaves
-    the dtype to the inner optimiser.
+    the dtype to the inner optimiser. halves_moments: AdamW's moments are kept in bfloat16 and rounded likewise, without
+    which the second, of which a step changes a thousandth, would stand still.
     """
 
     def __init__(
-        self, groups: list[dict[str, Any]], make: Make, *, in_backward: bool, rounding_seed: int | None
+        self,
+        groups: list[dict[str, Any]],
+        make: Make,
+        *,
+        in_backward: bool,
+        rounding_seed: int | None,
+        halves_moments: bool = False,
     ) -> None:
         super().__init__(groups, {})
-        self.in_backward, self.rounding_seed = in_backward, rounding_seed
+        self.in_backward, self.rounding_seed, self.halves_moments = in_backward, rounding_seed, halves_moments
         self._places: dict[torch.Tensor, tuple[int, dict[str, Any], torch.optim.Optimizer]] = {}
         for group in self.param_groups:
             for weight in group["params"]:
@@ -130,7 +142,7 @@ class OptimizerInBackward(torch.optim.Optimizer):
     def _update(self, weight: torch.Tensor) -> None:
         number, group, inner = self._places[weight]
         inner.param_groups[0]["lr"] = group["lr"]
-        if self.rounding_seed is None or weight.dtype != torch.bfloat16:
+        if self.rounding_seed is None or not (self.halves_moments or weight.dtype == torch.bfloat16):
             inner.step()
         else:
             self._rounded_step(weight, number, inner)
@@ -139,17 +151,39 @@ class OptimizerInBackward(torch.optim.Optimizer):
     def _rounded_step(self, weight: torch.Tensor, number: int, inner: torch.optim.Optimizer) -> None:
         assert weight.grad is not None and self.rounding_seed is not None
         kept, gradient = weight.data, weight.grad.float()
-        times = int(self.state[weight].get(ROUNDINGS, 0)) if weight in self.state else 0
+        slots = self.state.get(weight, {})
+        times = int(slots.get(ROUNDINGS, 0))
+        # Kept to be rounded into again: memory given back and taken anew for every weight is soon full of gaps.
+        halves = {name: slots[name] for name in MOMENTS if self.halves_moments and name in slots}
+        for name, half in halves.items():
+            slots[name] = half.float()
         weight.grad = None
         weight.data = kept.float()
         weight.grad = gradient
         inner.step()
         generator = torch.Generator(kept.device)
         generator.manual_seed(seed_for(self.rounding_seed, "rounding", times, number))
-        kept.copy_(stochastically_rounded(weight.data, generator))
+        if kept.dtype == torch.bfloat16:
+            _round_into(kept, weight.data, generator)
         weight.grad = None
         weight.data = kept
-        self.state[weight][ROUNDINGS] = times + 1
+        slots = self.state[weight]
+        for name in MOMENTS if self.halves_moments else ():
+            half = halves[name] if name in halves else torch.empty_like(slots[name], dtype=torch.bfloat16)
+            _round_into(half, slots[name], generator)
+            slots[name] = half
+        slots[ROUNDINGS] = times + 1
+
+
+def _round_into(kept: torch.Tensor, values: torch.Tensor, generator: torch.Generator) -> None:
+    """Rounds float32 values stochastically into a bfloat16 tensor of their shape."""
+    if kept.device.type != "cpu" or not kept.is_contiguous():
+        # A GPU's generator would give other numbers piece by piece.
+        kept.copy_(stochastically_rounded(values, generator))
+        return
+    pieces = (one.reshape(-1).split(ROUNDED_AT_ONCE) for one in (kept, values))
+    for into, piece in zip(*pieces, strict=True):
+        into.copy_(stochastically_rounded(piece, generator))
 
 
 def stochastically_rounded(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -177,13 +211,15 @@ def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisatio
         {"params": members, "lr": rates[part], "base_rate": rates[part]} for part, members in parts.items()
     ]
     make = OPTIMISERS[plan.optimizer]
-    if not (plan.fused_backward or plan.stochastic_rounding):
+    halves = plan.optimizer == HALVED
+    if not (plan.fused_backward or plan.stochastic_rounding or halves):
         return make(groups, plan)
     return OptimizerInBackward(
         groups,
         lambda one: make(one, plan),
         in_backward=plan.fused_backward,
-        rounding_seed=plan.seed if plan.stochastic_rounding else None,
+        rounding_seed=plan.seed if plan.stochastic_rounding or halves else None,
+        halves_moments=halves,
     )
 
 

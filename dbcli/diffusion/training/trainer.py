@@ -229,6 +229,11 @@ class Trainer:
             for name, average in self.averages.items():
                 self.trainable.tensors[name].copy_(average)
 
+    def forget_optimiser(self) -> None:
+        """Lets go of what only further steps need: gradients and the optimiser's state, with AdamW twice them."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.state.clear()
+
     def _noise_inputs(
         self, batch: list[Row], samples: list[int], micro_step: int, first_class: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

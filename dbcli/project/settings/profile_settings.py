@@ -72,7 +72,10 @@ class TrainSettings(Section):
         le=10,
         description="that of the second text encoder, on a base with two; the same as the first one's if left out",
     )
-    optimizer: Literal["adamw", "adamw8bit", "adafactor"] = Field(default="adamw", description="the optimiser")
+    optimizer: Literal["adamw", "adamw16bit", "adamw8bit", "adafactor"] = Field(
+        default="adamw",
+        description="the optimiser; adamw16bit: AdamW with moments in bfloat16, stochastically rounded",
+    )
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay")
     beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's second moment decay")
     weight_decay: float = Field(default=1e-2, ge=0, le=1, description="AdamW's weight decay")

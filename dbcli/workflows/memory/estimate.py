@@ -111,7 +111,8 @@ def choose_recipe(
     def recipes() -> Iterator[Profile]:
         for rung in rungs():
             own = [f"{key}={value}".lower() for key, value in rung.settings.items()]
-            if (flags or {}).get("method") not in (None, rung.method):
+            wanted = (flags or {}).get("method")
+            if wanted not in (None, rung.method) or (wanted is None and rung.for_its_method):
                 continue
             named, count = default_profile(base, rung.method), max(1, len(subjects))
             try:
@@ -315,6 +316,7 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
     for library in ("torch._dynamo", *(["peft"] if profile.method == "lora" else [])):
         import_module(library)
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
+    from dbcli.diffusion.bases.stored_layers import is_kept
     from dbcli.diffusion.devices import idle_in_training, precision_on
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.cost import fake_tensors
@@ -328,8 +330,8 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
         trainable = placed(base, trainable)
         step = footprint.training_pass(base, trainable, batch, fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
-        if device.type != "cpu":
-            weights -= footprint.network_bytes(idle_in_training(base, trains_text=trainable.trains_text))
+        idle = idle_in_training(base, trains_text=trainable.trains_text)
+        weights -= footprint.network_bytes(one for one in idle if device.type != "cpu" or is_kept(one))
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
     return _Training(own, held, trainable.count, step)
 

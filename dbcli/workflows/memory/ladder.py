@@ -16,7 +16,8 @@ class Rung:
     """A way to train: what it is called, its method, and the settings that make it smaller than the one above.
 
     `needs` names the package without which it cannot be stood on, `instead_of` the one that offers a better rung;
-    one that is `for_gpus` is no smaller anywhere else.
+    one that is `for_gpus` is no smaller anywhere else. One `for_its_method` is taken only where the method is to stay:
+    otherwise the next method's first rung is the better way to be as small.
     """
 
     name: str
@@ -25,12 +26,15 @@ class Rung:
     needs: str | None = None
     instead_of: str | None = None
     for_gpus: bool = False
+    for_its_method: bool = False
 
 
 RECOMPUTED = {"train.gradient_checkpointing": True}
 EIGHT_BIT = RECOMPUTED | {"train.optimizer": "adamw8bit"}
 # A weight that moves in the backward pass leaves no moment for a norm of all gradients.
 FUSED = {"train.fused_backward": True, "train.gradient_clip": 0.0}
+# Half of each weight and of each moment.
+HALVED = {"train.optimizer": "adamw16bit", "train.precision": "bf16", "train.stochastic_rounding": True}
 # What a method's own profile has no say in.
 OF_NO_METHOD = ("seed", "device", "precision", "checkpoint_every", "keep_checkpoints", "preview_every")
 LADDER = (
@@ -40,6 +44,7 @@ LADDER = (
     # Below an 8-bit optimiser only another 8-bit one is smaller: AdamW's moments take more than all gradients.
     Rung("full, fused backward", "full", EIGHT_BIT | FUSED, needs="bitsandbytes"),
     Rung("full, fused backward", "full", RECOMPUTED | FUSED, instead_of="bitsandbytes"),
+    Rung("full, weights in bf16", "full", RECOMPUTED | FUSED | HALVED, for_its_method=True),
     Rung("LoRA", "lora", {}),
     Rung("LoRA, activations recomputed", "lora", RECOMPUTED),
     Rung("LoRA, 8-bit base", "lora", RECOMPUTED | {"lora.base": "int8"}),
@@ -79,7 +84,8 @@ def rung_of(profile: Profile) -> Rung | None:
 def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Profile] | None:
     """The next smaller rung and the same recipe on it; one of another method only where `other_method` allows it.
 
-    A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out.
+    A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out, and where
+    another method is allowed so is one that is for its method.
     """
     here, ladder = rung_of(profile), rungs()
     if here is None:
@@ -87,6 +93,8 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
     for rung in ladder[ladder.index(here) + 1 :]:
         if rung.method != profile.method and not other_method:
             return None
+        if rung.for_its_method and other_method:
+            continue
         smaller = on_rung(profile, rung, base)
         if not contradictions(smaller):
             return rung, smaller

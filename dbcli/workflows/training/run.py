@@ -152,6 +152,7 @@ def _save_result(run: RunContext, base: Base, trainer: Trainer, probing: Probing
 
     with run.timed("save"):
         trainer.use_averages()
+        trainer.forget_optimiser()  # it is in the last checkpoint
         if probing is not None:
             attempted("Choosing among the probes", run.progress, partial(probing.settle, trainer))
         save_tuned(run.layout, run.record, base, trainer.trainable)

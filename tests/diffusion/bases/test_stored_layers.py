@@ -12,7 +12,7 @@ from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, make_full, me
 from dbcli.diffusion.bases import stored_layers
 from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.bases.quantized import shrink
-from dbcli.diffusion.bases.stored_layers import StoredLinear, keep_as_stored, kept_dtype, round_to
+from dbcli.diffusion.bases.stored_layers import StoredLinear, keep_as_stored, kept_dtype, round_to, widened
 from dbcli.diffusion.conditioning import encode_ids, ids_of
 from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.estimate.footprint import weights_bytes
@@ -189,3 +189,14 @@ def test_nothing_widened_is_remembered_for_the_backward_pass() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda one: remembered.append(one) or one, lambda one: one):
         output = layer(torch.ones(1, 8, requires_grad=True))
     assert output.requires_grad and not remembered
+
+
+def test_every_weight_is_widened_into_the_same_memory() -> None:
+    small, large = torch.tensor([1.5, -2.25], dtype=HALF), torch.arange(6, dtype=HALF).view(2, 3)
+    first = widened.of(large, torch.float32)
+    assert first.dtype == torch.float32 and first.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    second = widened.of(small, torch.float32)
+    assert second.tolist() == [1.5, -2.25] and second.data_ptr() == first.data_ptr()
+    assert first.flatten().tolist()[:3] == [1.5, -2.25, 2.0]
+    # One that is in its type already is itself.
+    assert widened.of(first, torch.float32) is first

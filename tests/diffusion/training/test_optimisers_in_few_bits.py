@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
+from dbcli.diffusion.training import optimisers
 from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, stochastically_rounded
 from dbcli.diffusion.training.state_files import read_state, write_state
 from dbcli.errors import ConfigError
@@ -92,6 +93,48 @@ def test_adafactor_keeps_far_less_than_adamw_and_learns() -> None:
     assert learnt(plain("adafactor"))
 
 
+def test_adamw_with_halved_moments_follows_adamw_in_half_its_memory() -> None:
+    states = {}
+    for optimizer in ("adamw", "adamw16bit"):
+        trainer = trainer_for(full(), optimizer=optimizer)
+        curve = run(trainer)
+        states[optimizer] = {key: one for key, one in trainer.state().optimiser.items() if "|exp_avg" in key}
+    assert apart(plain(), curve) < 0.005 and learnt(curve)
+    assert {one.dtype for one in states["adamw16bit"].values()} == {torch.bfloat16}
+    assert states["adamw16bit"].keys() == states["adamw"].keys()
+    assert 2 * sum(one.nbytes for one in states["adamw16bit"].values()) == sum(
+        one.nbytes for one in states["adamw"].values()
+    )
+
+
+def test_a_second_moment_in_bfloat16_does_not_stand_still() -> None:
+    # From 0 towards 1 in steps of a thousandth of what is left: after 1,000 of them 1 - 0.999^1000 = 0.632.
+    weight = nn.Parameter(torch.zeros(4096))
+    optimiser = build_optimiser({"unet.w": weight}, Optimisation(learning_rate=0.0, optimizer="adamw16bit"))
+    for _ in range(1000):
+        weight.grad = torch.ones_like(weight)
+        optimiser.step()
+    assert optimiser.state[weight]["exp_avg_sq"].float().mean().item() == pytest.approx(0.632, abs=0.005)
+    plain = torch.tensor(0.0, dtype=torch.bfloat16)
+    for _ in range(1000):
+        plain = (0.999 * plain.float() + 0.001).to(torch.bfloat16)
+    assert plain.item() < 0.5
+
+
+def test_what_is_rounded_piece_by_piece_is_as_if_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for at_once in (7, 1 << 20):
+        monkeypatch.setattr(optimisers, "ROUNDED_AT_ONCE", at_once)
+        weight = nn.Parameter(torch.linspace(0.1, 1, 1000).view(10, 100).to(torch.bfloat16))
+        plan = Optimisation(learning_rate=1e-4, stochastic_rounding=True)
+        optimiser = build_optimiser({"unet.w": weight}, plan)
+        for _ in range(3):
+            weight.grad = torch.ones_like(weight)
+            optimiser.step()
+        results.append(weight.detach().clone())
+    assert torch.equal(*results)
+
+
 def test_eight_bit_adamw_follows_adamw() -> None:
     pytest.importorskip("bitsandbytes")
     trainer = trainer_for(full(), optimizer="adamw8bit")
@@ -112,6 +155,11 @@ SMALL_RUNS: dict[str, tuple[Callable[[], tuple[Any, Trainable]], dict[str, Any]]
     "rounded adafactor, fused": (
         lambda: full(torch.bfloat16),
         {"precision": "bf16", "stochastic_rounding": True, "fused_backward": True, "optimizer": "adafactor"},
+    ),
+    "adamw16bit": (full, {"optimizer": "adamw16bit"}),
+    "rounded adamw16bit, fused": (
+        lambda: full(torch.bfloat16),
+        {"precision": "bf16", "stochastic_rounding": True, "fused_backward": True, "optimizer": "adamw16bit"},
     ),
     "adamw8bit": (full, {"optimizer": "adamw8bit"}),
     "nf4": (lambda: lora("nf4"), {}),

@@ -33,7 +33,7 @@ def names_below(other_method: bool = True, **settings: object) -> list[str]:
 
 def test_every_rung_is_reached_and_known_again() -> None:
     reached = list(way_down(Profile()))
-    assert ["full", *(name for name, _ in reached)] == [rung.name for rung in rungs()]
+    assert ["full", *(name for name, _ in reached)] == [rung.name for rung in rungs() if not rung.for_its_method]
     for name, profile in reached:
         on = rung_of(profile)
         assert on is not None
@@ -44,6 +44,16 @@ def test_whatever_is_installed_each_name_is_on_the_ladder_once() -> None:
     for names in ([rung.name for rung in rungs()], [one.name for one in LADDER if one.instead_of is None]):
         assert len(names) == len(set(names))
         assert "full, fused backward" in names
+
+
+def test_a_full_run_that_has_to_stay_one_goes_down_to_weights_in_bfloat16() -> None:
+    *_, (name, profile) = way_down(Profile(), other_method=False)
+    on = rung_of(profile)
+    assert on is not None and on.name == name == "full, weights in bf16"
+    assert profile.train.stochastic_rounding and profile.train.precision == "bf16" and contradictions(profile) == []
+    assert name not in names_below(other_method=True) and "LoRA" in names_below(other_method=True)
+    # An average of weights has no room for its small steps in bfloat16.
+    assert name not in names_below(other_method=False, train__ema=0.999)
 
 
 def test_a_recipe_of_adapters_goes_down_to_a_base_in_four_bits() -> None:
