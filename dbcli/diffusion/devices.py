@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,22 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
     if device.type == "cpu":
         stack.enter_context(_ShortAttentionInFloat32())
     return stack
+
+
+def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function gives, whose activations are computed once more in the backward pass, as in the first.
+
+    Of what `autocast` does, torch by itself brings back its own part alone.
+    """
+    from torch.overrides import _get_current_function_mode_stack
+    from torch.utils.checkpoint import checkpoint
+
+    is_wide = any(isinstance(mode, _ShortAttentionInFloat32) for mode in _get_current_function_mode_stack())
+
+    def contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+        return nullcontext(), _ShortAttentionInFloat32() if is_wide else nullcontext()
+
+    return checkpoint(function, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 class _ShortAttentionInFloat32(TorchFunctionMode):

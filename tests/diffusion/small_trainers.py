@@ -12,6 +12,7 @@ from torch import nn
 
 from dbcli.diffusion.adapters.attach import LoraOptions, Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
+from dbcli.diffusion.devices import recomputed
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.process import Diffusion
@@ -55,7 +56,7 @@ class FixedPrompts:
 def full(dtype: torch.dtype = torch.float32, checkpointing: bool = False) -> tuple[Any, Trainable]:
     unet = copy.deepcopy(small_unet())
     if checkpointing:
-        unet.enable_gradient_checkpointing()
+        unet.enable_gradient_checkpointing(recomputed)
     return unet, make_full({"unet": unet, "text_encoder": nn.Identity()}, train_text=False, dtype=dtype)
 
 

@@ -55,6 +55,7 @@ def make_trainable(
 
     from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, make_full
     from dbcli.diffusion.bases.quantized import shrink
+    from dbcli.diffusion.devices import recomputed
 
     if profile.train.text_encoder and not base.family.trains_text:
         raise ConfigError(
@@ -63,7 +64,7 @@ def make_trainable(
         )
     if profile.train.gradient_checkpointing:
         unet: Any = base.unet
-        unet.enable_gradient_checkpointing()
+        unet.enable_gradient_checkpointing(recomputed)
     if profile.method == "full":
         dtype = torch.bfloat16 if profile.train.stochastic_rounding else torch.float32
         return make_full(base.tunable, train_text=profile.train.text_encoder, dtype=dtype)

@@ -44,6 +44,11 @@ def test_recomputed_activations_and_the_fused_step_go_together() -> None:
     assert apart(plain(), curve) < 1e-4
 
 
+def test_activations_are_recomputed_in_the_precision_that_they_were_computed_in() -> None:
+    plain_bf16 = run(trainer_for(full(), precision="bf16", steps=2))
+    assert run(trainer_for(full(checkpointing=True), precision="bf16", steps=2)) == plain_bf16
+
+
 def saved_bytes(trainer: Trainer) -> int:
     """What one forward pass keeps for the backward pass."""
     kept = 0
