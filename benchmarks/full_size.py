@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import machine  # noqa: E402
-from models import SIZES, random_model, write_pictures  # noqa: E402
+from models import RANDOM, random_model, write_pictures  # noqa: E402
 from program import PROGRAM, Project, as_options, said, timed  # noqa: E402
 
 LOAD = "import sys; from dbcli.diffusion.bases.base import load_base; load_base(sys.argv[1], offline=True)"
@@ -72,7 +72,7 @@ def table(found: list[dict[str, object]]) -> str:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--size", choices=SIZES[1:], default="sdxl", help="of the random base")
+    options.add_argument("--size", choices=RANDOM[1:], default="sdxl", help="of the random base")
     options.add_argument("--work", type=Path, help="where the base is, or is written to stay; else it is removed again")
     options.add_argument("--write", type=Path, metavar="FOLDER", help="only write the base")
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of dreambooth train")

@@ -1,4 +1,4 @@
-"""Random models and photos to measure on: Stable Diffusion v1 or XL at full size, or v1 as two cores can train it."""
+"""Models and photos to measure on: random Stable Diffusion v1 or XL at full size, v1 as two cores can train it, `tiny`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-SIZES = ("small", "sd-v1", "sdxl")
+RANDOM = ("small", "sd-v1", "sdxl")
+# The trained bases that come with the program.
+EMBEDDED = ("tiny", "tiny-xl")
 
 # A UNet of 18 M values and an autoencoder of v1's kind at 128 px; v1's own text encoder, narrow.
 UNET = {
@@ -50,9 +52,12 @@ def add_base_options(options: argparse.ArgumentParser) -> None:
 
 
 def add_size_option(options: argparse.ArgumentParser) -> None:
-    """`--size` of the random base."""
+    """`--size` of the random base, or an embedded one by its name."""
     options.add_argument(
-        "--size", choices=SIZES, default="small", help="of the random base; sd-v1 and sdxl are all of them"
+        "--size",
+        choices=(*RANDOM, *EMBEDDED),
+        default="small",
+        help="of the random base; sd-v1 and sdxl are all of them, tiny and tiny-xl the trained ones that come with it",
     )
 
 
@@ -80,15 +85,19 @@ def own_resolution(base: str) -> int:
 
 
 def write_base(folder: Path, size: str = "small", *, seed: int = 0) -> Path:
-    """Writes a random base as a diffusers folder that every trainer can load; returns the folder.
+    """Writes a base as a diffusers folder that every trainer can load; returns the folder.
 
     `sd-v1` and `sdxl` have the shapes of Stable Diffusion v1 and XL in half precision: 2.1 and 6.9 GB on disk, and no
     more of memory.
     """
     import torch
 
+    from dbcli.diffusion.bases.base import load_base
     from dbcli.diffusion.formats import diffusers_folder
 
+    if size in EMBEDDED:
+        diffusers_folder.write_base(folder, load_base(size, offline=True))
+        return folder
     diffusers_folder.write_base(
         folder, random_model(size, seed=seed), dtype=torch.float32 if size == "small" else torch.float16
     )

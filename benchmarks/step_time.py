@@ -24,7 +24,12 @@ class Ours:
         self.work, self.project = work, Project(root / "ours", str(work.base), sorted(work.photos.iterdir()))
 
     def settings(self) -> dict[str, object]:
+        """What the script does: squares, weights and activations as they are, and its adapters' rank."""
+        adapters = {"lora.rank": 4, "lora.base": "full"} if self.work.method == "lora" else {}
         return {
+            **adapters,
+            "images.buckets": "off",
+            "train.gradient_checkpointing": False,
             "images.resolution": self.work.resolution,
             "train.precision": self.work.precision,
             "train.text_encoder": self.work.trains_text,
