@@ -1,4 +1,4 @@
-"""Models and photos to measure on: random Stable Diffusion v1 or XL at full size, v1 as two cores can train it, `tiny`."""
+"""Models and photos to measure on: random ones at full size, one as two cores can train it, and the embedded."""
 
 from __future__ import annotations
 
