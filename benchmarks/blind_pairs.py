@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import machine  # noqa: E402
 
 TILE_PX, GAP_PX, HEAD_PX = 240, 14, 22
-PAIRS_A_ROW, PAIRS_A_SHEET, MOST_PHOTOS = 3, 12, 6
+PAIRS_A_ROW, PAIRS_A_SHEET, MOST_PHOTOS = 3, 18, 6
 PAIRS_FILE, ANSWERS_FILE = "pairs.json", "answers.txt"
 ANSWERS = ("A!", "A", "=", "B", "B!")
 

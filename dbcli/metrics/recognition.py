@@ -44,10 +44,11 @@ def class_drift(
     """How far the subject has come towards its photos from where the base drew its class, and the class with it.
 
     `moved` is the share of the subject's images that are nearer to the photos than the base's class was (`before`, as
-    `identified` has it); `reach` their way as a share of the whole way from there to the photos among themselves;
-    `share` is the part of it that the class's images (`after`) have gone too: 0 where they are no nearer to the photos
-    than before, 1 where they are as near as the subject's, None where the subject came no nearer. None where images
-    of the class before or after lack, or the photos are no nearer to each other than the class was.
+    `identified` has it), `class_moved` that of the class's images (`after`); `reach` is the subject's way as a share of
+    the whole way from there to the photos among themselves; `share` is the part of it that the class's images have
+    gone too: 0 where they are no nearer to the photos than before, 1 where they are as near as the subject's, None
+    where the subject came no nearer. None where images of the class before or after lack, or the photos are no nearer
+    to each other than the class was.
     """
     began, of_class, of_subject = (mean_pairwise_cosine(rows, photos) for rows in (before, after, images))
     real = mean_pairwise_within(photos)
@@ -56,6 +57,7 @@ def class_drift(
     way = of_subject - began
     return {
         "moved": share(identified(images, photos, before, [])),
+        "class_moved": share(identified(after, photos, before, [])),
         "reach": way / (real - began),
         "share": (of_class - began) / way if way > 0 else None,
     }

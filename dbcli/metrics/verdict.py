@@ -27,6 +27,8 @@ WANTED_SCENE_SHARE = 0.8
 COPYING_SHARE = 0.5
 # How far the class may follow the subject: of the way that the subject has gone from where the base's class was.
 CLASS_KEPT, CLASS_LOST = 1 / 3, 2 / 3
+# A tenth ahead of it, as the class is early, the word has not been told from its noun yet; overtrained, both end alike.
+CLASS_AHEAD = 1.1
 # A verdict on fewer images would be one on chance.
 LEAST_IMAGES = 8
 # How many more steps to try, and how many fewer.
@@ -41,7 +43,8 @@ class Counts:
 
     `gain` is likeness beyond the run's class as a share of the photos' own; `moved` is the share of images that are
     nearer to the photos than the class was as the base drew it, `reach` how far all have come from there, as a share of
-    the whole way to the photos, `drift` the share of that way which the class has gone too; `copies` a share of all.
+    the whole way to the photos, `drift` the share of that way which the class has gone too and `class_moved` the share
+    of the class's images that pass for the subject; `copies` a share of all.
     None where it is not known; `places` 0 where no prompt names any.
     """
 
@@ -54,6 +57,7 @@ class Counts:
     drift: float | None = None
     copies: float | None = None
     reach: float | None = None
+    class_moved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def counts_of(subject: Mapping[str, Any]) -> Counts | None:
         of_class.get("share"),
         found["copies"],
         of_class.get("reach"),
+        of_class.get("class_moved"),
     )
 
 
@@ -119,18 +124,25 @@ def _counted(subject: Mapping[str, Any], metric: str) -> tuple[int, int]:
 def _state(counts: Counts) -> State:
     if _has_lost_class(counts):
         return "overtrained"
-    share = counts.identified / counts.images
-    # What the class has done since is judged by itself: the base's is where both began.
-    gain = counts.gain if counts.reach is None else counts.reach
-    if gain is not None and gain < LEAST_GAIN:
-        share = min(share, PARTLY_SHARE if share >= LEARNT_SHARE else 0.0)
+    share = _share_that_counts(counts)
     if _in_fewer_places(counts, LEAST_SCENE_SHARE):
         return "overtrained"
     if share < PARTLY_SHARE:
         return "not learnt yet"
-    if counts.copies is not None and counts.copies >= COPYING_SHARE:
+    # In the place that the prompt asks for it is the pose that is copied, and not the photo.
+    if not counts.places and counts.copies is not None and counts.copies >= COPYING_SHARE:
         return "overtrained"
     return "learnt" if share >= LEARNT_SHARE else "partly learnt"
+
+
+def _share_that_counts(counts: Counts) -> float:
+    """The share of images that show the subject; less where these are hardly nearer to the photos, or the class is."""
+    share = counts.identified / counts.images
+    # What the class has done since is judged by itself: the base's is where both began.
+    gain = counts.gain if counts.reach is None else counts.reach
+    if gain is not None and gain < LEAST_GAIN:
+        return min(share, PARTLY_SHARE if share >= LEARNT_SHARE else 0.0)
+    return min(share, PARTLY_SHARE) if _has_become(counts) and (counts.drift or 0.0) >= CLASS_AHEAD else share
 
 
 def _in_fewer_places(counts: Counts, share: float) -> bool:
@@ -138,8 +150,14 @@ def _in_fewer_places(counts: Counts, share: float) -> bool:
 
 
 def _has_lost_class(counts: Counts) -> bool:
-    """The class has become the subject, however well that is learnt."""
-    return _has_moved(counts) and counts.drift is not None and counts.drift > CLASS_LOST
+    """The class has become the subject, however well that is learnt, and is not ahead of it."""
+    return _has_become(counts) and (counts.drift or 0.0) < CLASS_AHEAD
+
+
+def _has_become(counts: Counts) -> bool:
+    """The class has gone along, and its images pass for the subject: a mean of eight may be that of two."""
+    pass_for_it = counts.class_moved is None or counts.class_moved >= LEAST_MOVED
+    return _has_moved(counts) and (counts.drift or 0.0) > CLASS_LOST and pass_for_it
 
 
 def _has_moved(counts: Counts) -> bool:
@@ -154,7 +172,7 @@ def _of_class(name: str, class_noun: str, counts: Counts) -> str | None:
     bare = with_article(class_noun)
     if counts.drift <= CLASS_KEPT:
         return f"'{bare}' still draws others"
-    return f"'{bare}' {'has become' if counts.drift > CLASS_LOST else 'leans towards'} {name}"
+    return f"'{bare}' {'has become' if _has_become(counts) else 'leans towards'} {name}"
 
 
 def _advice(state: State, counts: Counts, steps: int | None) -> str:

@@ -42,21 +42,27 @@ def test_the_class_has_gone_a_part_of_the_subjects_way() -> None:
     # to the photos ACROSS and STEEP, .8 to each other: the base's UP 0 and .6, mean .3; the run's SLANTED .6 and .96,
     # mean .78; the subject's STEEP .8 and 1, mean .9. The way is .6 of .5, and .48 of it the class has gone too.
     found = class_drift(rows(STEEP), rows(SLANTED), rows(UP), rows(ACROSS, STEEP))
-    assert found == {"moved": 1, "reach": pytest.approx(0.6 / 0.5), "share": pytest.approx(0.48 / 0.6)}
+    assert found == {
+        "moved": 1,
+        "class_moved": 1,
+        "reach": pytest.approx(0.6 / 0.5),
+        "share": pytest.approx(0.48 / 0.6),
+    }
     kept = class_drift(rows(STEEP), rows(UP), rows(UP), rows(ACROSS, STEEP))
-    assert kept == {"moved": 1, "reach": pytest.approx(1.2), "share": 0}
+    assert kept == {"moved": 1, "class_moved": 0, "reach": pytest.approx(1.2), "share": 0}
 
 
 def test_images_that_moved_are_nearer_to_the_photos_than_the_bases_class_was() -> None:
     # to ACROSS and STEEP in the mean: STEEP .9, SLANTED .78, UP .3; the base's class SLANTED
     found = class_drift(rows(STEEP, UP), rows(SLANTED), rows(SLANTED), rows(ACROSS, STEEP))
     # the subject's mean of .6 is below the class's .78: one image in two is nearer, the way leads away
-    assert found == {"moved": 0.5, "reach": pytest.approx(-0.18 / 0.02, rel=1e-4), "share": None}
+    assert found == {"moved": 0.5, "class_moved": 0, "reach": pytest.approx(-0.18 / 0.02, rel=1e-4), "share": None}
 
 
 def test_a_subject_that_came_no_nearer_has_no_way_to_go_along() -> None:
     assert class_drift(rows(UP), rows(SLANTED), rows(UP), rows(ACROSS, STEEP)) == {
         "moved": 0,
+        "class_moved": 1,
         "reach": 0,
         "share": None,
     }

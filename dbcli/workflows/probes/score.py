@@ -217,6 +217,7 @@ class _Recognised:
             self.drift.get("share"),
             share(self.copies),
             self.drift.get("reach"),
+            self.drift.get("class_moved"),
         )
 
 
