@@ -12,12 +12,12 @@ from torch import nn
 
 from dbcli.diffusion.adapters.attach import LoraOptions, Trainable, add_lora, make_full
 from dbcli.diffusion.bases.quantized import shrink
-from dbcli.diffusion.devices import recomputed
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.images import Posterior
+from dbcli.diffusion.precision import recomputed
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer

@@ -10,10 +10,10 @@ from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.buckets import Size
 from dbcli.diffusion.conditioning import encode_ids
-from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.estimate.cost import PassCost, fake_run
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import decode
+from dbcli.diffusion.precision import autocast
 
 
 @dataclass(frozen=True)

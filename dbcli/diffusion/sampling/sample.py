@@ -10,9 +10,10 @@ import torch
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.compile import compile_unet
 from dbcli.diffusion.conditioning import embed_pairs
-from dbcli.diffusion.devices import AUTOCAST, autocast, on_device
+from dbcli.diffusion.devices import on_device
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import decode
+from dbcli.diffusion.precision import AUTOCAST, autocast
 from dbcli.diffusion.schedulers.samplers import NOISIEST
 from dbcli.errors import ImageNotFinite, Interrupted
 

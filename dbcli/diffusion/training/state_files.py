@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.files.writing import write_tensor_file
+from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training.trainer import Trainer, TrainingState
 
 TENSOR_FILES = {"weights": "weights.safetensors", "optimiser": "optimiser.safetensors", "ema": "ema.safetensors"}

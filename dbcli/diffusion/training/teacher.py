@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import torch
 
 from dbcli.diffusion.conditioning import PromptTable
-from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.process import Process
 from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import generator_for, normal_rows
+from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training.batches import Row
 
 PREDICTIONS = "predictions"

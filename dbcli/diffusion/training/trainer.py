@@ -10,13 +10,13 @@ import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.conditioning import PromptTable
-from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.diffusion.families.conditioning import Conditioning, Frame
 from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.process import Process, level_rows
 from dbcli.diffusion.images import Latents
 from dbcli.diffusion.noise import normal_rows, seed_for
+from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
 from dbcli.diffusion.training.optimisers import (

@@ -61,7 +61,7 @@ def ensure_class_images(
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
     in any other way is another set. Raises Interrupted between two images; what was generated stays.
     """
-    from dbcli.diffusion.devices import precision_on
+    from dbcli.diffusion.precision import precision_on
 
     device: Any = base.unet.device
     prompt = class_prompt(template, class_noun)

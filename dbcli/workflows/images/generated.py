@@ -73,7 +73,7 @@ def recipes_for(
     Prompts and negative prompt are rendered already: braces that are left in them are text. After the last seed comes
     0. `extras` is kept in each recipe: which runs were composed, which checkpoint drew.
     """
-    from dbcli.diffusion.devices import precision_on
+    from dbcli.diffusion.precision import precision_on
 
     words, kept = words_of(record), dict(extras or {})
     device: Any = base.unet.device

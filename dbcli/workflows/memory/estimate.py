@@ -264,9 +264,10 @@ def scenes_a_photo(profile: Profile) -> int:
 def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     import torch
 
-    from dbcli.diffusion.devices import AUTOCAST, device_name, precision_on
+    from dbcli.diffusion.devices import device_name
     from dbcli.diffusion.estimate.cost import measured_speed
     from dbcli.diffusion.images import ENCODE_BATCH, encoded_at_once
+    from dbcli.diffusion.precision import AUTOCAST, precision_on
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
     count = prior.images if prior.enabled and prior.folder is None else 0
@@ -317,9 +318,10 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
         import_module(library)
     own = 0 if device.type == "cuda" else resident_bytes() + WORKING_BYTES
     from dbcli.diffusion.bases.stored_layers import is_kept
-    from dbcli.diffusion.devices import idle_in_training, precision_on
+    from dbcli.diffusion.devices import idle_in_training
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.cost import fake_tensors
+    from dbcli.diffusion.precision import precision_on
 
     trainable = make_trainable(base, profile, ())
     size, train = shapes.largest(base), profile.train
@@ -341,12 +343,12 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
 def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, int]) -> _Before:
     import torch
 
-    from dbcli.diffusion.devices import precision_on
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.cost import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place
     from dbcli.diffusion.images import encoded_at_once
+    from dbcli.diffusion.precision import precision_on
 
     base, device = load_meta_base(model.source, model.revision, **dict(model.choices)), torch.device(model.device)
     plain, unloaded, size = footprint.weights_bytes(base), footprint.unloaded_bytes(base), shapes.largest(base)

@@ -55,7 +55,7 @@ def make_trainable(
 
     from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, make_full
     from dbcli.diffusion.bases.quantized import shrink
-    from dbcli.diffusion.devices import recomputed
+    from dbcli.diffusion.precision import recomputed
 
     if profile.train.text_encoder and not base.family.trains_text:
         raise ConfigError(

@@ -45,7 +45,8 @@ def build_trainer(
     """Joins a base, what of it learns, the data and a profile's numbers into a trainer, of one rank of a group."""
     from dbcli.diffusion.compile import compile_unet
     from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
-    from dbcli.diffusion.devices import idle_in_training, offload, precision_on
+    from dbcli.diffusion.devices import idle_in_training, offload
+    from dbcli.diffusion.precision import precision_on
     from dbcli.diffusion.training.optimisers import Optimisation
     from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
 

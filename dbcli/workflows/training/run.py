@@ -126,7 +126,8 @@ def train_once(run: RunContext, rate_scale: float) -> None:
 
 def _load_base(run: RunContext) -> Base:
     """The project's base, and into the record what the run is trained on."""
-    from dbcli.diffusion.devices import device_name, pick_device, precision_on
+    from dbcli.diffusion.devices import device_name, pick_device
+    from dbcli.diffusion.precision import precision_on
 
     record, group, device = run.record, run.group, pick_device(run.profile.train.device)
     with run.timed("load"), run.progress.stage("Loading the base", 1) as stage, group.main_first():

@@ -79,7 +79,7 @@ def _scenes_of_size(run: RunContext, base: Base, wanted: Mapping[tuple[int, int]
 
 def _sampling(run: RunContext, base: Base, size: Size) -> SamplingSettings:
     """How scenes are drawn: as class images are."""
-    from dbcli.diffusion.devices import precision_on
+    from dbcli.diffusion.precision import precision_on
     from dbcli.diffusion.sampling.sample import SamplingSettings
 
     prior, device = run.profile.prior, base.unet.device

@@ -111,7 +111,7 @@ def _encoded(run: RunContext, base: Base, files: Sequence[Path], size: Size) -> 
 
 def _precision(run: RunContext, base: Base) -> str:
     """The teacher's: that in which its class images are drawn."""
-    from dbcli.diffusion.devices import precision_on
+    from dbcli.diffusion.precision import precision_on
 
     return precision_on(run.profile.prior.precision, base.unet.device)
 

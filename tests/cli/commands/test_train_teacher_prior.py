@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dbcli.diffusion.devices import precision_on
+from dbcli.diffusion.precision import precision_on
 from tests.cli.made_projects import trained_project
 
 Run = Callable[..., Any]

@@ -14,11 +14,11 @@ from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.bases.stored_layers import StoredLinear, keep_as_stored, kept_dtype, round_to, widened
 from dbcli.diffusion.conditioning import encode_ids, ids_of
-from dbcli.diffusion.devices import autocast
 from dbcli.diffusion.estimate.footprint import weights_bytes
 from dbcli.diffusion.estimate.meta_base import load_meta_base
 from dbcli.diffusion.formats.diffusers_folder import write_base
 from dbcli.diffusion.images import decode, encode
+from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 from dbcli.diffusion.word_vectors import add_words, start_vectors
 from tests.diffusion import tiny_models
