@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from full_size import LOAD  # noqa: E402
 from machine import machine  # noqa: E402
 from memory import recipes  # noqa: E402
-from models import add_size_option, load_once, write_base, write_pictures  # noqa: E402
+from models import add_size_option, write_base, write_pictures  # noqa: E402
 from peer import CLASS_IMAGES, PHOTOS, Peaks, Peer, Work  # noqa: E402
-from program import as_options, said  # noqa: E402
+from program import as_options, said, timed  # noqa: E402
 from step_time import Ours  # noqa: E402
 
 COLUMNS = ("estimate GB", "GB", "estimate/measured", "of the script's", "of its steps'", "loss differs by", "s/step")
@@ -27,7 +28,8 @@ COLUMNS = ("estimate GB", "GB", "estimate/measured", "of the script's", "of its 
 def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     """One row for the script, where one is given, and one a rung of the method."""
     base = (arguments.base or write_base(root / "base", arguments.size)).resolve()
-    load_once(str(base))
+    # In a process of its own: what this one holds is no longer free for the others.
+    timed([sys.executable, "-c", LOAD, str(base)], root)
     photos = write_pictures(root / "photos", PHOTOS, size_px=2 * arguments.resolution, seed=1)
     class_images = write_pictures(root / "class", CLASS_IMAGES, size_px=arguments.resolution, seed=2)
     work = Work(base, photos, class_images, arguments.resolution, arguments.method, arguments.text, "fp32")

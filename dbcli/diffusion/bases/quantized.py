@@ -42,12 +42,14 @@ def shrink(unet: Any, kept: str, *, offload: bool = False) -> None:
             # In the memory that it has, where that is as large: gigabytes freed piece by piece leave gaps.
             parameter.data = stored.view(torch.bfloat16).copy_(rounded) if stored.dtype == torch.float16 else rounded
         return
-    layers = {
-        name: module
+    # Names alone, so that each layer goes as soon as its packed one is there.
+    names = [
+        name
         for name, module in unet.named_modules()
         if type(module) in PACKABLE and name not in LEFT_ALONE and module.weight.numel() > BLOCK
-    }
-    for name, layer in layers.items():
+    ]
+    for name in names:
+        layer = unet.get_submodule(name)
         parent, _, child = name.rpartition(".")
         packed = Packed.of(layer.weight.detach(), kept, offload=offload)
         small = SmallLinear(layer, packed) if isinstance(layer, nn.Linear) else SmallConvolution(layer, packed)

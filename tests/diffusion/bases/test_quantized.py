@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from dbcli.diffusion.bases.quantized import NF4_LEVELS, Packed, SmallConvolution, SmallLinear
+from dbcli.diffusion.bases.quantized import NF4_LEVELS, Packed, SmallConvolution, SmallLinear, shrink
 from tests.diffusion.small_trainers import (
     apart,
     lora,
@@ -36,6 +37,19 @@ def test_an_empty_weight_stays_empty() -> None:
         assert (Packed.of(torch.zeros(3, 50), kept).unpacked(torch.float32) == 0).all()
     with pytest.raises(ValueError, match="int3"):
         Packed.of(torch.zeros(64), "int3")
+
+
+def test_each_layer_goes_before_the_next_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.ModuleDict({str(number): nn.Linear(64, 64) for number in range(4)})
+    layers, alive, pack = [weakref.ref(layer) for layer in model.values()], [], Packed.of
+
+    def counted(*args: Any, **kwargs: Any) -> Packed:
+        alive.append(sum(layer() is not None for layer in layers))
+        return pack(*args, **kwargs)
+
+    monkeypatch.setattr(Packed, "of", counted)
+    shrink(model, "int8")
+    assert alive == [4, 3, 2, 1] and all(isinstance(layer, SmallLinear) for layer in model.values())
 
 
 def test_a_packed_layer_is_the_layer_with_the_unpacked_weight_forwards_and_backwards() -> None:
