@@ -18,6 +18,8 @@ from dbcli.diffusion.bases.stored_layers import (
 
 # So many neighbouring weights share one scale, the largest magnitude among them.
 BLOCK = 64
+# So many are packed at once, a whole number of blocks: it takes several times their memory.
+PACKED_AT_ONCE = 1 << 20
 # The sixteen levels of NF4: quantiles of a normal distribution, with an exact zero (QLoRA, appendix E).
 NF4_LEVELS = (
     *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
@@ -79,18 +81,10 @@ class Packed(nn.Module):
     @classmethod
     def of(cls, weight: torch.Tensor, kept: str, *, offload: bool = False) -> Packed:
         """Packs a weight. int8: the nearest of 255 even steps; nf4: the nearest of NF4's levels, two in a byte."""
-        flat = weight.float().flatten()
-        blocks = nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
-        scales = blocks.abs().amax(1)
-        relative = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-        if kept == "int8":
-            codes = (relative * 127).round().to(torch.int8)
-        elif kept == "nf4":
-            levels = torch.tensor(NF4_LEVELS, device=weight.device)
-            nearest = torch.bucketize(relative, (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
-            codes = nearest[:, ::2] * 16 + nearest[:, 1::2]
-        else:
+        if kept not in ("int8", "nf4"):
             raise ValueError(f"weights cannot be kept as {kept!r}")
+        parts = [_codes_and_scales(part, kept) for part in weight.flatten().split(PACKED_AT_ONCE)]
+        codes, scales = (torch.cat(found) for found in zip(*parts, strict=True))
         return cls(codes, scales, weight.shape, kept, offload=offload)
 
     def unpacked(self, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
@@ -105,6 +99,18 @@ class Packed(nn.Module):
         else:
             blocks = codes.float() * (scales / 127)[:, None]
         return blocks.flatten()[: self.shape.numel()].view(self.shape).to(dtype)
+
+
+def _codes_and_scales(values: torch.Tensor, kept: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The codes of a row of values, a row a block, and each block's scale, float32."""
+    blocks = nn.functional.pad(values.float(), (0, -len(values) % BLOCK)).view(-1, BLOCK)
+    scales = blocks.abs().amax(1)
+    relative = blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    if kept == "int8":
+        return (relative * 127).round().to(torch.int8), scales
+    levels = torch.tensor(NF4_LEVELS, device=values.device)
+    nearest = torch.bucketize(relative, (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
+    return nearest[:, ::2] * 16 + nearest[:, 1::2], scales
 
 
 def _in_ram(tensor: torch.Tensor) -> torch.Tensor:

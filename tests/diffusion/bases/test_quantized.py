@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from dbcli.diffusion.bases import quantized
 from dbcli.diffusion.bases.quantized import NF4_LEVELS, Packed, SmallConvolution, SmallLinear, shrink
 from tests.diffusion.small_trainers import (
     apart,
@@ -37,6 +38,15 @@ def test_an_empty_weight_stays_empty() -> None:
         assert (Packed.of(torch.zeros(3, 50), kept).unpacked(torch.float32) == 0).all()
     with pytest.raises(ValueError, match="int3"):
         Packed.of(torch.zeros(64), "int3")
+
+
+@pytest.mark.parametrize("kept", ["int8", "nf4"])
+def test_what_is_packed_piece_by_piece_is_as_if_at_once(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(10, 30, generator=torch.Generator().manual_seed(0))
+    whole = Packed.of(weight, kept)
+    monkeypatch.setattr(quantized, "PACKED_AT_ONCE", 128)
+    pieces = Packed.of(weight, kept)
+    assert torch.equal(pieces.codes, whole.codes) and torch.equal(pieces.scales, whole.scales)
 
 
 def test_each_layer_goes_before_the_next_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
