@@ -38,16 +38,28 @@ KNOWN_BASES = {
     "sdxl": ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"),
     "zimage": ("Tongyi-MAI/Z-Image", "04cc4abb7c5069926f75c9bfde9ef43d49423021"),
 }
+# Which of its repository's files a short name means first, where these are not the plain ones: in float32, XL is 14 GB
+# in memory. By its hub id the plain ones are taken.
+KNOWN_VARIANTS = {"sdxl": "fp16"}
 
 
 @dataclass(frozen=True)
 class BaseReference:
-    """Which base is meant: `source` is the hub id or the absolute path, `revision` 40 hex digits for the hub."""
+    """Which base is meant: `source` is the hub id or the absolute path, `revision` 40 hex digits for the hub.
+
+    `variant` are the weight files of a hub base that come first.
+    """
 
     name: str
     source: str
     revision: str | None
     kind: Kind
+    variant: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is one of the short names, which repositories of others may end with, too."""
+        return KNOWN_BASES.get(self.name, ("",))[0] == self.source
 
 
 @dataclass
@@ -152,7 +164,7 @@ def resolve_base(source: str, revision: str | None = None, *, offline: bool = Fa
     if source in KNOWN_BASES:
         repository, pinned = KNOWN_BASES[source]
         pinned = pinned if revision is None else hub.resolve_revision(repository, revision, offline=offline)
-        return BaseReference(source, repository, pinned, "hub")
+        return BaseReference(source, repository, pinned, "hub", KNOWN_VARIANTS.get(source, ""))
     path = Path(source).expanduser()
     if path.is_dir():
         return BaseReference(path.resolve().name, str(path.resolve()), None, "folder")
@@ -264,8 +276,9 @@ def parts_of(
         parts = parts_of_file(Path(reference.source), prediction_type=prediction_type, needs_vae=needs_vae)
     elif reference.kind == "hub":
         commit = hub.resolve_revision(reference.source, reference.revision, offline=offline)
-        folder = hub.download(reference.source, commit, offline=offline, on_download=on_download)
-        parts = parts_of_folder(folder, needs_vae=needs_vae)
+        variant = reference.variant
+        folder = hub.download(reference.source, commit, offline=offline, on_download=on_download, variant=variant)
+        parts = parts_of_folder(folder, needs_vae=needs_vae, variant=variant)
     else:
         parts = parts_of_folder(Path(reference.source), needs_vae=needs_vae)
         parts = FORMS[reference.name](parts) if reference.kind == "embedded" else parts
@@ -289,9 +302,10 @@ def judge_base(
         vae_parts(Path(vae).expanduser(), shipped_configs("sd-v1")["vae"])
     if reference.kind == "hub":
         assert reference.revision is not None
-        if reference.name in KNOWN_BASES and hub.cached_folder(reference.source, reference.revision) is None:
+        place, variant = (reference.source, reference.revision), reference.variant
+        if reference.is_known and hub.cached_folder(*place) is None:
             return []
-        if hub.complete_folder(reference.source, reference.revision, offline=offline) is None:
+        if hub.complete_folder(*place, offline=offline, variant=variant) is None:
             folder = hub.download_configs(reference.source, reference.revision)
             check_folder(folder)
             family = family_in(folder)

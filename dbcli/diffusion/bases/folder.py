@@ -23,8 +23,10 @@ from dbcli.hints import ONLY_BASES
 OLD_ATTENTION_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
+def parts_of_folder(folder: Path, *, needs_vae: bool = True, variant: str = "") -> Parts:
     """Reads the configurations and headers of a diffusers folder; of its VAE only if it is needed.
+
+    Of a network's files those of the `variant` come first, as in `chosen_weights`.
 
     Raises UnsupportedFile for another kind of model, BaseMissing when a part is absent, UnsafeFile when one is not
     what it says.
@@ -45,7 +47,7 @@ def parts_of_folder(folder: Path, *, needs_vae: bool = True) -> Parts:
         entries[component] = {}
         if is_replaced:
             continue
-        found, remarks = weight_files(folder / component, component, part.stems)
+        found, remarks = weight_files(folder / component, component, part.stems, variant)
         files += found
         notes += remarks
         entries[component] = entries_of(found)
@@ -153,12 +155,12 @@ def _check_class(config: dict[str, Any], component: str, part: Part, folder: Pat
         raise UnsupportedFile(f"{folder} has a {component} of the class {found}, not {wanted}.", hint=ONLY_BASES)
 
 
-def weight_files(folder: Path, component: str, stems: Stems) -> tuple[list[Path], list[str]]:
-    """The files with a component's weights, and a sentence where they are not the ones of the plain name.
+def weight_files(folder: Path, component: str, stems: Stems, variant: str = "") -> tuple[list[Path], list[str]]:
+    """The files with a component's weights, and a sentence where they are neither the `variant` nor of the plain name.
 
     Raises BaseMissing where there is none, or where shards are lacking.
     """
-    choice = chosen_weights(stems, (path.name for path in folder.iterdir() if path.is_file()))
+    choice = chosen_weights(stems, (path.name for path in folder.iterdir() if path.is_file()), variant)
     if choice is None:
         stem = stems["safetensors"]
         raise BaseMissing(
@@ -166,7 +168,7 @@ def weight_files(folder: Path, component: str, stems: Stems) -> tuple[list[Path]
             hint="Download or copy the whole folder again.",
         )
     name = choice.index or choice.files[0]
-    notes = [f"{component}: the weights in {name} are used."] if choice.variant else []
+    notes = [f"{component}: the weights in {name} are used."] if choice.variant not in ("", variant) else []
     return files_of(folder, choice), notes
 
 

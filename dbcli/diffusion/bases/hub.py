@@ -65,42 +65,49 @@ def resolve_revision(repository: str, revision: str | None, *, offline: bool) ->
 
 
 def download(
-    repository: str, revision: str, *, offline: bool, on_download: Callable[[str], None] | None = None
+    repository: str,
+    revision: str,
+    *,
+    offline: bool,
+    on_download: Callable[[str], None] | None = None,
+    variant: str = "",
 ) -> Path:
     """The folder of a repository at a 40-hex revision in the hub's cache, fetched if it is not complete there.
 
-    `on_download` hears one sentence before bytes are fetched. Raises Unreachable or BaseMissing.
+    Of a network's files those of the `variant` come first, as in `chosen_weights`. `on_download` hears one sentence
+    before bytes are fetched. Raises Unreachable or BaseMissing.
     """
-    cached = complete_folder(repository, revision, offline=offline)
+    cached = complete_folder(repository, revision, offline=offline, variant=variant)
     if cached is not None:
         return cached
-    wanted = wanted_files(sibling.rfilename for sibling in _ask(repository, revision).siblings)
+    wanted = wanted_files((sibling.rfilename for sibling in _ask(repository, revision).siblings), variant)
     if on_download is not None:
         on_download(f"Downloading {repository} at {revision[:12]} ({len(wanted)} files) …")
     return _fetch(repository, revision, wanted)
 
 
-def wanted_files(available: Iterable[str]) -> list[str]:
+def wanted_files(available: Iterable[str], variant: str = "") -> list[str]:
     """Of a repository's files the configurations and, for each network, its preferred weights, in shards or not."""
     present = set(available)
     wanted = [name for name in CONFIG_FILES if name in present]
     for component, part in PARTS.items():
         inside = (name.removeprefix(f"{component}/") for name in present if name.startswith(f"{component}/"))
-        choice = chosen_weights(part.stems, inside)
+        choice = chosen_weights(part.stems, inside, variant)
         if choice is not None:
             listed = choice.files if choice.index is None else (choice.index, *choice.files)
             wanted += [f"{component}/{name}" for name in listed]
     return wanted
 
 
-def complete_folder(repository: str, revision: str, *, offline: bool) -> Path | None:
+def complete_folder(repository: str, revision: str, *, offline: bool, variant: str = "") -> Path | None:
     """The folder of a repository at a 40-hex revision that is complete in the cache; no question is asked of the hub.
 
-    Offline a cache that only holds the rounded fp16 files is complete too; else it is no substitute for the whole.
+    Offline, and where they are the `variant` that is wanted, rounded files are complete too; else they are no
+    substitute for the whole.
     Raises Unreachable naming what is lacking where it cannot be fetched either.
     """
     folder, is_offline = cached_folder(repository, revision), offline or _library_is_offline()
-    lacking = None if folder is None else _lacking(folder, half_precision_counts=is_offline)
+    lacking = None if folder is None else _lacking(folder, variant, half_precision_counts=is_offline)
     if folder is not None and lacking is None:
         return folder
     if not is_offline:
@@ -121,7 +128,7 @@ def download_configs(repository: str, revision: str) -> Path:
     )
 
 
-def _lacking(folder: Path, *, half_precision_counts: bool) -> str | None:
+def _lacking(folder: Path, variant: str, *, half_precision_counts: bool) -> str | None:
     """The first part of a base that a folder does not have, None where it has all."""
     stated = denoiser_config(folder)
     if stated is None:
@@ -136,8 +143,8 @@ def _lacking(folder: Path, *, half_precision_counts: bool) -> str | None:
             return f"{tokenizer}/vocab.json"
     for component, part in family.parts.items():
         names = [path.name for path in (folder / component).iterdir() if path.is_file()]
-        choice = chosen_weights(part.stems, names)
-        if choice is None or (choice.is_rounded and not half_precision_counts):
+        choice = chosen_weights(part.stems, names, variant)
+        if choice is None or (choice.is_rounded and choice.variant != variant and not half_precision_counts):
             return f"the weights of {component}"
         try:
             files_of(folder / component, choice)

@@ -12,12 +12,14 @@ from dbcli.diffusion.bases.assembly import Parts, empty_networks, kept_dtypes, m
 from dbcli.diffusion.bases.base import Base, joined, parts_of, resolve_base
 from dbcli.diffusion.bases.quantized import Packed
 from dbcli.diffusion.bases.single_file import shipped_configs, shipped_tokenizer
-from dbcli.diffusion.bases.stored_layers import keep_as_stored
+from dbcli.diffusion.bases.stored_layers import keep_as_stored, round_to
 from dbcli.diffusion.families.known import family_of_folder
 from dbcli.errors import Unreachable
 
 # Known bases whose configuration is one of our own.
 SHIPPED = {"sd-v1-4": "sd-v1", "sd-v1-5": "sd-v1", "sdxl": "sdxl"}
+# What the files of a variant are in.
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def load_meta_base(
@@ -33,7 +35,7 @@ def load_meta_base(
     try:
         parts = parts_of(reference, offline=True, prediction_type=prediction_type, vae=vae)
     except Unreachable:
-        if reference.name not in SHIPPED:
+        if not reference.is_known or reference.name not in SHIPPED:
             raise
         configs = shipped_configs(SHIPPED[reference.name])
         family, tokenizer = family_of_folder(configs["unet"]), partial(shipped_tokenizer, configs["pad_token"], 77)
@@ -43,6 +45,8 @@ def load_meta_base(
     for name, network in networks.items():
         if name in plans:
             _keep(network, kept_dtypes(network, plans[name]))
+        elif reference.variant in DTYPES:
+            round_to(network, DTYPES[reference.variant])
         network.eval().requires_grad_(False)
     return joined(reference, parts, networks, "")
 

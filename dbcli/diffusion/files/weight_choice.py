@@ -31,11 +31,12 @@ class WeightChoice:
         return any(word in ROUNDED for word in self.variant.split("."))
 
 
-def chosen_weights(stems: Stems, names: Iterable[str]) -> WeightChoice | None:
+def chosen_weights(stems: Stems, names: Iterable[str], variant: str = "") -> WeightChoice | None:
     """The preferred one among the file names of a network's folder, called by `stems`; None where there is none.
 
-    Safetensors come before pickles, then VARIANTS in their order, then one file before shards.
+    Safetensors come before pickles, then `variant`, then VARIANTS in their order, then one file before shards.
     """
+    variants = (variant, *(one for one in VARIANTS if one != variant))
     present = sorted(names)
     found: list[tuple[tuple[int, int, str, bool], WeightChoice]] = []
     for rank, (ending, stem) in enumerate(stems.items()):
@@ -45,11 +46,11 @@ def chosen_weights(stems: Stems, names: Iterable[str]) -> WeightChoice | None:
             match = whole.fullmatch(name) or index.fullmatch(name)
             if match is None:
                 continue
-            variant, in_shards = match[1] or "", match.re is index
-            shards = tuple(one for one in present if _is_shard(one, stem, ending, variant))
-            choice = WeightChoice(shards, name, variant) if in_shards else WeightChoice((name,), None, variant)
-            order = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
-            found.append(((rank, order, variant, in_shards), choice))
+            which, in_shards = match[1] or "", match.re is index
+            shards = tuple(one for one in present if _is_shard(one, stem, ending, which))
+            choice = WeightChoice(shards, name, which) if in_shards else WeightChoice((name,), None, which)
+            order = variants.index(which) if which in variants else len(variants)
+            found.append(((rank, order, which, in_shards), choice))
     return min(found, key=lambda one: one[0])[1] if found else None
 
 

@@ -94,12 +94,13 @@ def make_flow_scheduler(name: str, shift: float) -> Any:
     return kind(num_train_timesteps=1000, shift=shift)
 
 
-def check_flow_sampler(name: str) -> None:
-    """Raises ConfigError for a sampler that flow matching has not."""
+def check_flow_sampler(name: str, where: str = "") -> None:
+    """Raises ConfigError for a sampler that flow matching has not; `where` are the settings that name it."""
     if name not in FLOW_SAMPLERS:
         first, *_ = FLOW_SAMPLERS
+        the = f"{where}: the" if where else "The"
         raise ConfigError(
-            f'The sampler "{name}" is one of diffusion; the base is a flow-matching model, which has '
+            f'{the} sampler "{name}" is one of diffusion; the base is a flow-matching model, which has '
             f"{', '.join(FLOW_SAMPLERS)}.",
             hint=f"--sampler {first}; for class images and probes --set prior.sampler={first}, probe.sampler={first}",
         )

@@ -47,7 +47,7 @@ def _base(layout: Layout) -> Iterator[Check]:
     try:
         reference = resolve_base(settings.base, settings.revision, offline=True)
         if reference.kind == "hub":
-            hub.download(reference.source, str(reference.revision), offline=True)
+            hub.download(reference.source, str(reference.revision), offline=True, variant=reference.variant)
         if settings.vae is not None and not Path(settings.vae).exists():
             yield fault("base", f"its VAE {settings.vae} is gone", "put it back, or create a new project")
             return

@@ -20,6 +20,8 @@ USUAL_TOKENS = 77
 CHAT_TOKENS = 512
 # The known base that others of its family are trained like, by the family's name.
 LIKE = {SDXL: "sdxl", Z_IMAGE: "zimage"}
+# Those that are flow-matching models, and those whose text encoder does not learn.
+FLOWING, FROZEN_TEXT = {"zimage", "tiny-flow"}, {"zimage"}
 Z_IMAGE_REPOSITORY = "Tongyi-MAI/Z-Image"
 # Where denoisers lie in a folder.
 _DENOISERS = ("unet/config.json", "transformer/config.json")
@@ -72,6 +74,16 @@ def base_like(source: str) -> str:
         return _like(path, file.stat().st_mtime_ns) or source
     except (OSError, ValueError, DreamboothError):
         return source
+
+
+def is_flow(source: str) -> bool:
+    """Whether a base is known to be a flow-matching model."""
+    return base_like(source) in FLOWING
+
+
+def trains_text(source: str) -> bool:
+    """Whether a base's text encoder can learn, as far as its files tell."""
+    return base_like(source) not in FROZEN_TEXT
 
 
 @lru_cache(maxsize=16)

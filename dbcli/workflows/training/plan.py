@@ -1,6 +1,7 @@
 """What a run would do, settled before it begins: subjects, settings, words, and what it takes of this machine."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.resumable import Change
@@ -9,9 +10,12 @@ from dbcli.project.seeds import settled
 from dbcli.project.settings.combinations import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.subjects.photos import list_files
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.memory.estimate import ESTIMATED, MemoryEstimate, choose_recipe, estimate_recipe
+from dbcli.workflows.models.base_demands import check_demands
 from dbcli.workflows.models.layer_targets import check_targets
+from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.effective_settings import AUTO, require_extras, resolve_profile
 from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
@@ -112,13 +116,18 @@ def plan_training(layout: Layout, request: TrainRequest, progress: Progress | No
 def check_plan(layout: Layout, plan: TrainingPlan) -> None:
     """Settles the captions of the photos that a planned run will see; a resumed run has those it began with.
 
-    Raises ConfigError where adapters are asked for in layers that the base does not have.
+    Raises ConfigError where adapters are asked for in layers that the base does not have, or what its kind cannot do,
+    and PhotoError where a folder of class photos is not there.
     """
     if plan.resumed is not None:
         return
     settle_captions(layout, plan.shown)
+    settings, profile = load_settings(layout), plan.profile
+    check_demands(settings.base, profile)
+    if has_prior(profile) and profile.prior.folder is not None:
+        list_files([Path(profile.prior.folder)])
     if plan.continuation is None:  # the adapter of a run that is continued has its layers already
-        check_targets(load_settings(layout), plan.profile)
+        check_targets(settings, profile)
 
 
 def with_estimate(

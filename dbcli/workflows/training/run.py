@@ -53,7 +53,10 @@ def train_run(
     A resumed run goes on as if it had never stopped, whatever number of ranks began it. Where memory is full it falls
     back to a smaller recipe; where no checkpoint is left to go back to, it begins again.
     """
+    from dbcli.diffusion.devices import pick_device
+
     take_devices(group, plan.profile.train.device, progress, fused_backward=plan.profile.train.fused_backward)
+    pick_device(plan.profile.train.device)
     check_plan(layout, plan)
     for line in plan.notes:
         progress.note(line)

@@ -62,6 +62,12 @@ def test_a_setting_that_would_end_the_run_later_is_refused_before_it_is_made(
     assert runs_of(project) == ["0001-dog"]
 
 
+def test_a_device_that_is_not_there_is_told_before_a_run_is_made(run: Run, project: Path) -> None:
+    ended = run("train", "--subject", "dog", *FAST, "--set=train.device=cuda:7")
+    assert (ended.code, "train.device is cuda:7, but this machine has none" in ended.err) == (2, True)
+    assert runs_of(project) == ["0001-dog"]
+
+
 def test_a_caption_that_names_nobody_is_told_when_it_comes_and_refused_by_name(run: Run, project: Path) -> None:
     folder = project.parent / "wolf"
     photo_makers.save(folder / "a.png", photo_makers.plain((10, 20, 30)))

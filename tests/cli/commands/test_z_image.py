@@ -60,9 +60,22 @@ def test_other_methods_are_refused_in_words(run: Run, project: Path, method: str
     assert "is a flow-matching model" in refused.err and "--profile zimage-lora" in refused.err
 
 
-def test_its_text_encoder_is_not_trained(run: Run, project: Path) -> None:
-    refused = run("train", *SHORT, "--set", "train.text_encoder=true")
-    assert refused.code == 2 and "train.text_encoder" in refused.err
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    ("setting", "code", "said"),
+    [
+        ("train.text_encoder=true", 2, "train.text_encoder: the text encoder of"),
+        ("prior.sampler=ddim", 2, 'prior.sampler: the sampler "ddim" is one of diffusion'),
+        ("prior.folder=nowhere", 3, "There is no file or folder nowhere"),
+    ],
+)
+def test_what_a_base_of_its_kind_cannot_do_is_refused_before_a_run_is_made(
+    run: Run, project: Path, setting: str, code: int, said: str, dry: bool
+) -> None:
+    before = sorted((project / "runs").iterdir())
+    refused = run("train", *SHORT, "--set", setting, *(["--dry-run"] if dry else []))
+    assert (refused.code, said in refused.err) == (code, True), refused.err
+    assert sorted((project / "runs").iterdir()) == before
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(

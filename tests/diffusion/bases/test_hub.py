@@ -11,10 +11,13 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 
-from dbcli.diffusion.bases import hub
+from dbcli.diffusion.bases import hub, stored_layers
 from dbcli.diffusion.bases.base import KNOWN_BASES, judge_base, load_base, resolve_base
+from dbcli.diffusion.estimate import meta_base
 from dbcli.diffusion.formats.diffusers_folder import write_base
 from dbcli.errors import BaseMissing, Unreachable, UnsupportedFile
 from tests.diffusion import tiny_models
@@ -92,6 +95,61 @@ def test_a_copy_of_xl_in_the_cache_without_its_second_tokenizer_is_not_complete(
         file.unlink()
     with pytest.raises(Unreachable, match=r"lacks tokenizer_2/vocab\.json"):
         load_base("someone/xl", offline=True)
+
+
+HALF, WHOLE = "unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_the_short_name_of_xl_means_the_files_in_half_precision_and_its_hub_id_the_plain_ones() -> None:
+    short, full = resolve_base("sdxl"), resolve_base("stabilityai/stable-diffusion-xl-base-1.0", COMMIT)
+    assert (short.source, short.variant, full.variant) == (full.source, "fp16", "")
+    files = [HALF, WHOLE, "unet/diffusion_pytorch_model.fp16.bin", "vae/diffusion_pytorch_model.safetensors"]
+    # A network without such files is taken as it is.
+    assert hub.wanted_files(files, short.variant) == [HALF, files[-1]]
+    assert hub.wanted_files(files, full.variant) == [WHOLE, files[-1]]
+    assert resolve_base("sd-v1-4").variant == ""
+    # Somebody else's repository of that name is no base of ours.
+    assert (resolve_base("someone/sdxl", COMMIT).variant, resolve_base("someone/sdxl", COMMIT).is_known) == ("", False)
+
+
+def xl_in_the_cache(tmp_path: Path) -> Path:
+    """A small model of XL in place of the real one, every network in float32 and in float16."""
+    repository, commit = KNOWN_BASES["sdxl"]
+    folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
+    write_base(folder, tiny_models.model("sdxl"), dtype=torch.float32)
+    for file in list(folder.rglob("*.safetensors")):
+        halves = {name: tensor.half() for name, tensor in load_file(file).items()}
+        save_file(halves, file.with_name(f"{file.stem}.fp16.safetensors"))
+    return folder
+
+
+def test_of_both_in_the_cache_each_name_takes_its_own_and_either_alone_is_complete(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *a, **k: pytest.fail("asked the hub"))
+    folder, (repository, commit) = xl_in_the_cache(tmp_path), KNOWN_BASES["sdxl"]
+    short, full = load_base("sdxl"), load_base(repository, commit)
+    assert short.hash != full.hash and not short.notes and not full.notes
+    weight, rounded = (one.unet.conv_in.weight for one in (full, short))
+    assert torch.equal(rounded.float(), weight.half().float()) and not torch.equal(rounded.float(), weight.float())
+    plain = [file for file in folder.rglob("*.safetensors") if ".fp16." not in file.name]
+    for file in plain:
+        file.rename(tmp_path / f"{file.parent.name}.safetensors")
+    assert load_base("sdxl").hash == short.hash
+    assert hub.complete_folder(repository, commit, offline=False) is None
+    # Weights that were fetched before, in float32 alone, stay those of the projects that were begun on them.
+    for file in folder.rglob("*.fp16.safetensors"):
+        file.unlink()
+    for file in plain:
+        (tmp_path / f"{file.parent.name}.safetensors").rename(file)
+    assert load_base("sdxl").hash == full.hash
+
+
+def test_before_xl_is_here_it_is_estimated_in_half_precision(monkeypatch) -> None:
+    monkeypatch.setattr(meta_base, "shipped_configs", lambda version: tiny_models.narrow_configs(version))
+    monkeypatch.setattr(stored_layers, "WIDENED_BELOW", 1)
+    for name, dtype in (("sdxl", torch.float16), ("sd-v1-4", torch.float32)):
+        assert meta_base.load_meta_base(name, None).unet.time_embedding.linear_1.weight.dtype == dtype
+    with pytest.raises(Unreachable):
+        meta_base.load_meta_base("someone/sdxl", COMMIT)
 
 
 def test_pickled_weights_are_fetched_only_where_there_is_nothing_else() -> None:

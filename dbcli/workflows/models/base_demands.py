@@ -1,0 +1,38 @@
+"""Settings that the kind of a project's base does not allow, told before a run is made and the base is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dbcli.errors import ConfigError
+from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.models.textual_inversion import has_prior
+from dbcli.workflows.setup.base_facts import is_flow, trains_text
+
+
+def check_demands(base: str, profile: Profile) -> None:
+    """Raises ConfigError where a run would ask of its base what no base of its kind can do.
+
+    `base` is a word as `init --base` takes it. One that is not on this machine yet is judged once it is loaded.
+    """
+    if profile.train.text_encoder and not trains_text(base):
+        raise ConfigError(
+            f"train.text_encoder: the text encoder of {base} is not trained.", hint="--set train.text_encoder=false"
+        )
+    if not is_flow(base):
+        return
+    from dbcli.diffusion.schedulers.samplers import FLOW_SAMPLERS, check_flow_sampler
+
+    wrong = {key: name for key, name in _samplers(profile) if name not in FLOW_SAMPLERS}
+    for name in wrong.values():
+        check_flow_sampler(name, ", ".join(wrong))
+
+
+def _samplers(profile: Profile) -> Iterator[tuple[str, str]]:
+    """The settings by which a run draws on its way, and what they are."""
+    if has_prior(profile) and profile.prior.folder is None:
+        yield "prior.sampler", profile.prior.sampler
+    if profile.probe.judge != "off":
+        yield "probe.sampler", profile.probe.sampler
+    if profile.train.preview_every:
+        yield "draw.sampler", profile.draw.sampler
