@@ -213,7 +213,7 @@ def test_the_shape_of_an_adapter_cannot_be_changed_on_the_way(run: Run, project:
     ended = run("train", "--from", 2, "--subject", "cat", "--set=lora.rank=8")
     assert (ended.code, "lora.rank is 4" in ended.err) == (2, True)
     done = run("train", "--from", 2, "--subject", "cat", "--profile", "tiny-lora", "--dry-run", "--json")
-    assert done.document["settings"]["lora"]["rank"] == 4  # the profile says 8
+    assert done.document["settings"]["lora"]["rank"] == 4  # the profile says 16
     assert done.document["from"] == LORA and done.document["earlier"] == {"dog": True}
 
 
