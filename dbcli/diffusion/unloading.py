@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 # Reads a network's weights, on a device; None: on that which it was loaded for.
 Reload = Callable[[torch.device | None], None]
 _FILES = "_files"
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class _Files:
 def remember_files(network: nn.Module, reload: Reload) -> None:
     """Says how a network's weights, which are as its files have them now, are read from these once more."""
     setattr(network, _FILES, _Files(reload, _places(network)))
+
+
+def can_be_read_again(files: Iterable[Path]) -> bool:
+    """Whether weights are worth reading from these files once more: a pickle would stay mapped, and count as memory."""
+    return not any(file.suffix in PICKLED for file in files)
 
 
 def can_be_unloaded(network: Any) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from dbcli.diffusion.bases import stored_layers
@@ -89,6 +90,19 @@ def test_what_no_step_needs_leaves_memory_and_nothing_that_comes_of_it_changes(
     after = result("after")
     assert torch.equal(before[0], after[0]) and before[1] == after[1] and len(after[1]) == 3
     assert is_unloaded(base.vae) and is_unloaded(base.text_encoder)
+
+
+def test_a_base_in_a_pickle_stays_in_memory_as_the_pickle_would_stay_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_base(tmp_path / "model", tiny_models.model(), dtype=torch.float16)
+    vae = tmp_path / "model" / "vae"
+    torch.save(load_file(vae / "diffusion_pytorch_model.safetensors"), vae / "diffusion_pytorch_model.bin")
+    (vae / "diffusion_pytorch_model.safetensors").unlink()
+    monkeypatch.setattr(stored_layers, "WIDENED_BELOW", 0)
+    base = load_base(str(tmp_path / "model"))
+    offload(*idle_in_training(base, trains_text=False))
+    assert not is_unloaded(base.vae) and not is_unloaded(base.text_encoder)
 
 
 def test_small_networks_stay_in_memory(tmp_path: Path) -> None:

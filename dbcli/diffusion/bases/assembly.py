@@ -19,7 +19,7 @@ from dbcli.diffusion.bases.stored_layers import is_kept, keep_as_stored, kept_dt
 from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.weights_hash import WeightsDigest
-from dbcli.diffusion.unloading import remember_files, unload
+from dbcli.diffusion.unloading import can_be_read_again, remember_files, unload
 from dbcli.errors import BaseMissing, UnsafeFile
 
 # Upper bounds of what a configuration may ask for; Stable Diffusion 1, 2 and XL stay below each.
@@ -100,7 +100,8 @@ def build_networks(
         network.eval().requires_grad_(False)
         if dtype is None:
             keep_as_stored(network, kept)
-        remember_files(network, partial(_reload, network, plan, component, kept, device))
+        if is_unloaded or can_be_read_again(parts.files):
+            remember_files(network, partial(_reload, network, plan, component, kept, device))
         if is_unloaded:
             unload(network)
     return networks

@@ -131,6 +131,14 @@ def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
     return sum(OPTIMISER_BYTES[optimizer](parameter) for parameter in trainable.tensors.values())
 
 
+def update_bytes(optimizer: str, largest: int, *, rounds: bool) -> int:
+    """Bytes that the update of a weight of `largest` values takes for the moment, where it is made in float32.
+
+    Those are weight and gradient where the weights are rounded, and both moments where these are kept in bfloat16.
+    """
+    return 8 * largest * (rounds + (optimizer == "adamw16bit"))
+
+
 @torch.no_grad()
 def denoising_pass(base: Base, batch: Batch) -> PassCost:
     """One sampling step: the UNet on conditional and unconditional rows together."""

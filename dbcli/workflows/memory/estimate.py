@@ -223,6 +223,7 @@ class _Training:
     own_bytes: int
     held_bytes: dict[str, int]
     learning: int
+    largest: int
     step: PassCost
 
 
@@ -266,6 +267,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
 
     from dbcli.diffusion.devices import device_name
     from dbcli.diffusion.estimate.cost import measured_speed
+    from dbcli.diffusion.estimate.footprint import update_bytes
     from dbcli.diffusion.images import ENCODE_BATCH, encoded_at_once
     from dbcli.diffusion.precision import AUTOCAST, precision_on
 
@@ -280,7 +282,8 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     before = _before(model, shapes, prior.precision, at_once)
     is_cpu = device.type != "cuda"
     pixels = images * 3 * before.size[0] * before.size[1] * 4 if is_cpu else 0
-    held = done.held_bytes[train.optimizer] + (4 * done.learning if train.ema is not None else 0)
+    update = update_bytes(train.optimizer, done.largest, rounds=train.stochastic_rounding)
+    held = done.held_bytes[train.optimizer] + update + (4 * done.learning if train.ema is not None else 0)
     phases = {
         "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if count else 0,
         **({"prompts": before.plain_bytes + before.unloaded_bytes} if before.unloaded_bytes else {}),
@@ -322,6 +325,7 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
     from dbcli.diffusion.estimate import footprint
     from dbcli.diffusion.estimate.cost import fake_tensors
     from dbcli.diffusion.precision import precision_on
+    from dbcli.diffusion.unloading import can_be_read_again
 
     trainable = make_trainable(base, profile, ())
     size, train = shapes.largest(base), profile.train
@@ -333,9 +337,12 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
         step = footprint.training_pass(base, trainable, batch, fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
         idle = idle_in_training(base, trains_text=trainable.trains_text)
-        weights -= footprint.network_bytes(one for one in idle if device.type != "cpu" or is_kept(one))
+        if device.type == "cpu":
+            idle = [one for one in idle if is_kept(one) and can_be_read_again(base.files)]
+        weights -= footprint.network_bytes(idle)
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
-    return _Training(own, held, trainable.count, step)
+    largest = max(parameter.numel() for parameter in trainable.tensors.values())
+    return _Training(own, held, trainable.count, largest, step)
 
 
 # Class images come and photos are encoded before a rung changes anything of a base: it is the same for all of them.

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dbcli.diffusion.estimate.footprint import update_bytes
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.memory.estimate import Shapes, images_to_encode
 from tests.diffusion import tiny_models
@@ -37,3 +38,11 @@ def test_the_largest_size_of_the_photos_is_what_is_estimated() -> None:
     of_photos = Shapes(None, "auto", ((400, 300), (480, 270)))
     assert of_photos.largest(base) == (80, 48)
     assert replace(of_photos, buckets="off").largest(base) == (64, 64)
+
+
+def test_an_update_in_float32_takes_the_memory_of_the_largest_weight_for_the_moment() -> None:
+    # Weight and gradient where weights are rounded, two moments where these are halved; four bytes a value each.
+    assert update_bytes("adamw", 100, rounds=False) == 0
+    assert update_bytes("adafactor", 100, rounds=True) == 800
+    assert update_bytes("adamw16bit", 100, rounds=False) == 800
+    assert update_bytes("adamw16bit", 100, rounds=True) == 1600
