@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dbcli.metrics.dataset import DatasetSubject
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from peer import script_command  # noqa: E402
+
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
 
@@ -95,9 +98,9 @@ def trained_by_script(subject: DatasetSubject, settings: Settings, work: Path) -
         "seed": 0,
         **dict(one.split("=", 1) for one in settings.sets),
     }
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert settings.script is not None  # which is why this is called
+    command = script_command(Path(settings.script), options)
     began = time.perf_counter()
-    command = [sys.executable, settings.script, "--with_prior_preservation", *words]
     with open(work / f"{subject.name}.log", "wb") as log:
         subprocess.run(command, stdout=log, stderr=log, check=True)
     seconds = time.perf_counter() - began

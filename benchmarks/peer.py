@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +87,13 @@ class Peer:
             "seed": 0,
             "output_dir": self.folder / "out",
         }
-        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        flags = ["--with_prior_preservation", *(["--train_text_encoder"] if self.work.trains_text else [])]
-        return [sys.executable, str(self.script), *words, *flags]
+        return script_command(self.script, options, *(["--train_text_encoder"] if self.work.trains_text else []))
+
+
+def script_command(script: Path, options: Mapping[str, object], *flags: str) -> list[str]:
+    """The command that starts a script of diffusers with prior preservation and these options."""
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return [sys.executable, str(script), *words, "--with_prior_preservation", *flags]
 
 
 def _children_bytes() -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import machine  # noqa: E402
 from models import load_once, own_resolution  # noqa: E402
+from peer import script_command  # noqa: E402
 from program import PROGRAM, Project, Timing, as_options, timed  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,8 +123,7 @@ class Theirs:
             "seed": 0,
             "output_dir": out,
         }
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        return [sys.executable, str(self.script), "--with_prior_preservation", *words]
+        return script_command(self.script, options)
 
 
 def together(*parts: Timing) -> Timing:

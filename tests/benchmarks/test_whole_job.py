@@ -15,12 +15,12 @@ from dbcli.diffusion.bases.folder import embedded_folder
 # Stands for diffusers' script: writes down what it was asked; its result is the base as it is.
 SCRIPT = """
 import json, pathlib, shutil, sys
-words = sys.argv[2:]
+words = sys.argv[1:-1]
 options = dict(zip(words[::2], words[1::2]))
 out = pathlib.Path(options["--output_dir"])
 assert not out.exists(), "the result before was not removed"
 shutil.copytree(options["--pretrained_model_name_or_path"], out)
-pathlib.Path(__file__).with_name("asked.json").write_text(json.dumps([sys.argv[1], options]))
+pathlib.Path(__file__).with_name("asked.json").write_text(json.dumps([sys.argv[-1], options]))
 """
 
 
