@@ -24,6 +24,10 @@ class _Files:
     reload: Reload
     places: dict[str, int]
 
+    def __deepcopy__(self, memo: object) -> _Files:
+        """Itself: a copy of a network has the same files, and what is open of them cannot be copied."""
+        return self
+
 
 def remember_files(network: nn.Module, reload: Reload) -> None:
     """Says how a network's weights, which are as its files have them now, are read from these once more."""

@@ -100,7 +100,7 @@ def test_only_auto_turns_a_full_run_into_adapters(
     found = record(project / "runs" / RUN)
     assert found["method"] == ("lora" if profile == "auto" else "full")
     assert found["state"] == ("finished" if profile == "auto" else "failed")
-    way = [RECOMPUTED, FUSED, "LoRA"] if profile == "auto" else [RECOMPUTED, FUSED]
+    way = [RECOMPUTED, FUSED, "LoRA" if profile == "auto" else "full, weights in bf16"]
     assert [one["after"] for one in found["fallbacks"]] == way
 
 

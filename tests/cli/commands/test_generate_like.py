@@ -55,7 +55,7 @@ def test_a_picture_of_ours_is_drawn_again_bit_by_bit(run: Run, project: Path, tm
 
 def test_the_numbers_it_was_drawn_in_are_part_of_a_picture(run: Run, project: Path, tmp_path: Path) -> None:
     how = ["a {dog}", "-n", 1, "--steps", 2, "--out", tmp_path]
-    whole, half = first(run, *how), first(run, *how, "--precision", "bf16")
+    whole, half = (first(run, *how, "--precision", precision) for precision in ("fp32", "bf16"))
     assert half["extras"] == whole["extras"] | {"precision": "bf16"}
     assert "precision" not in whole["extras"]
     again = first(run, "--like", half["path"], "--out", tmp_path / "again")

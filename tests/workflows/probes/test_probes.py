@@ -35,7 +35,7 @@ SETS = [
     *("method=lora", f"train.steps={STEPS}", "train.text_encoder=true", "train.ema=0.9", "lora.dropout=0.1"),
     *("train.accumulation=2", "train.learning_rate=0.01", "prior.enabled=false", "draw.steps=2"),
     *("train.checkpoint_every=2", "train.keep_checkpoints=9", "train.keep_finished=all"),
-    *("probe.judge=tiny", "probe.steps=2", "probe.seeds=1", "probe.every=2"),
+    *("probe.judge=tiny", "probe.steps=2", "probe.seeds=1", "probe.every=2", "draw.precision=fp32"),
 ]
 
 
