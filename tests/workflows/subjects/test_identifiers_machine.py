@@ -114,7 +114,7 @@ class StopsAtOnce(Silence):
 class Identifiers(RuleBasedStateMachine):
     """What a person may do to subjects and runs, and who holds which word after it."""
 
-    base: ClassVar[Path | str]
+    base: ClassVar[Path]
     photo: ClassVar[Path]
     trained: ClassVar[Path]
     lora_file: ClassVar[Path]
@@ -420,7 +420,7 @@ def examples(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     photo_makers.save(folder / "photo.png", photo_makers.plain((90, 60, 30)))
     file = project / "runs" / "0001-dog" / "weights" / "pytorch_lora_weights.safetensors"
     command("-C", project, "export", 1, "--to", "kohya", "--out", folder / "lora.safetensors", "--quiet")
-    Identifiers.base, Identifiers.photo = folder / "base" if is_small else request.param, folder / "photo.png"
+    Identifiers.base, Identifiers.photo = folder / "base" if is_small else Path("tiny-xl"), folder / "photo.png"
     Identifiers.trained, Identifiers.lora_file = file.parent.parent, folder / "lora.safetensors"
     return EXAMPLES[request.param]
 
@@ -443,5 +443,5 @@ def test_no_sequence_of_commands_makes_two_subjects_share_a_token(examples: int)
     assert Identifiers.steps >= 25 * examples
     # Each kind of thing was done, and each was refused: a machine that is always refused looks for nothing.
     for what in ("add", "rename", "remove", "train", "continue", "compose", "import"):
-        assert Identifiers.done.get(f"{what} accepted", 0) >= min(LEAST, examples // 4), what
+        assert Identifiers.done.get(f"{what} accepted", 0) >= min(LEAST, examples // 6), what
         assert Identifiers.done.get(f"{what} refused", 0) >= 1, what
