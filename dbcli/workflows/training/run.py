@@ -53,11 +53,12 @@ def train_run(
     A resumed run goes on as if it had never stopped, whatever number of ranks began it. Where memory is full it falls
     back to a smaller recipe; where no checkpoint is left to go back to, it begins again.
     """
+    take_devices(group, plan.profile.train.device, progress, fused_backward=plan.profile.train.fused_backward)
+    check_plan(layout, plan)
+    # Only now, as it brings torch, which no fault of the settings has to wait for.
     from dbcli.diffusion.devices import pick_device
 
-    take_devices(group, plan.profile.train.device, progress, fused_backward=plan.profile.train.fused_backward)
     pick_device(plan.profile.train.device)
-    check_plan(layout, plan)
     for line in plan.notes:
         progress.note(line)
     for line in plan.cautions:
