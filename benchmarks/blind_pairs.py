@@ -25,7 +25,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import write_figures  # noqa: E402
 
 TILE_PX, GAP_PX, HEAD_PX = 240, 14, 22
 PAIRS_A_ROW, PAIRS_A_SHEET, MOST_PHOTOS = 3, 18, 6
@@ -291,9 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows, said = score(options.folder, options.judge)
     counts = ", ".join(f"{answer} {count}" for answer, count in said.items())
     print(f"Answers: {counts}\n\n{markdown(rows)}", end="")
-    if options.json:
-        document = {"machine": machine(), "answers": said, "rows": [asdict(row) for row in rows]}
-        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_figures(options.json, answers=said, rows=[asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

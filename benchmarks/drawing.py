@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from models import add_size_option, write_base  # noqa: E402
 from pairs import table  # noqa: E402
 
@@ -115,8 +115,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder).resolve())
     print(f"{arguments.count} pictures, {arguments.steps} DDIM steps; {machine()}\n\n{table(rows)}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, rows=rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from models import RANDOM, random_model, write_pictures  # noqa: E402
 from program import PROGRAM, Project, as_options, said, timed  # noqa: E402
 
@@ -92,8 +92,7 @@ def main() -> None:
             found.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     print(f"{machine()}\n\n{table(found)}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "rows": found}, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, rows=found)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from models import add_base_options, chosen_base, load_once, own_resolution, write_pictures  # noqa: E402
 from program import Project, Trained, phases  # noqa: E402
 
@@ -154,10 +154,8 @@ def main() -> None:
     text = "trained" if arguments.text else "frozen"
     what = f"{arguments.method}, text encoder {text}, {arguments.precision}, {small}"
     print(f"{what}; {machine()}\n\n{table(small, rounds)}")
-    if arguments.json:
-        found = {name: {part: asdict(one) for part, one in growths(name, rounds).items()} for name in arguments.double}
-        document = {"machine": machine(), "small": asdict(small), "rounds": rounds, "growth": found}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    found = {name: {part: asdict(one) for part, one in growths(name, rounds).items()} for name in arguments.double}
+    write_figures(arguments.json, small=asdict(small), rounds=rounds, growth=found)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from models import add_base_options, chosen_base, write_pictures  # noqa: E402
 from program import USAGE, CommandFailed, Project, as_options, said  # noqa: E402
 
@@ -77,9 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder).resolve())
     print(f"{machine()}\n\n{table(rows)}")
-    if arguments.json:
-        document = {"machine": machine(), "rows": rows}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, rows=rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from full_size import LOAD  # noqa: E402
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from memory import recipes  # noqa: E402
 from models import add_size_option, write_base, write_pictures  # noqa: E402
 from peer import CLASS_IMAGES, PHOTOS, Peaks, Peer, Work  # noqa: E402
@@ -99,9 +99,7 @@ def main() -> None:
     text = "trained" if arguments.text else "frozen"
     what = f"{arguments.method}, text encoder {text}, {arguments.resolution} px, {arguments.steps} steps"
     print(f"{what}; {machine()}\n\n{table(rows)}")
-    if arguments.json:
-        document = {"machine": machine(), "what": what, "rows": rows}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, what=what, rows=rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ by the nearest of them and by the mean over a subject's.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import write_figures  # noqa: E402
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 HISTOGRAM_BINS = 6
@@ -170,9 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = measure(images, subjects, encoders, options.size or (64, 128), options.through)
     blind = chance(subjects)
     print(f"{len(images)} photos of {len(set(subjects))} subjects, by chance {blind:.1%}\n\n{markdown(rows)}", end="")
-    if options.json:
-        document = {"machine": machine(), "photos": len(images), "subjects": len(set(subjects)), "chance": blind}
-        options.json.write_text(json.dumps(document | {"rows": rows}, indent=2) + "\n", encoding="utf-8")
+    write_figures(options.json, photos=len(images), subjects=len(set(subjects)), chance=blind, rows=rows)
 
 
 if __name__ == "__main__":

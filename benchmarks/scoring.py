@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from models import write_pictures  # noqa: E402
 from pairs import table  # noqa: E402
 
@@ -113,9 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(arguments, Path(folder).resolve())
     print(f"{PROMPTS} prompts x {A_PROMPT} pictures, judge {arguments.judge}; {machine()}\n\n{table(rows)}")
-    if arguments.json:
-        document = {"machine": machine(), "judge": arguments.judge, "rows": rows}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, judge=arguments.judge, rows=rows)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-m", "dbcli.cli.start"]
@@ -206,9 +206,7 @@ def main() -> None:
     print("| what | ours, s | other, s | ratio | ours, CPU s | other, CPU s | CPU ratio | at most |")
     print("|---|" + "---|" * 7)
     print("\n".join(line(case, figures[case.name]) for case in chosen))
-    if arguments.json:
-        document = {"machine": machine(), "figures": figures}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, figures=figures)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import has_gpu, machine  # noqa: E402
+from machine import has_gpu, machine, write_figures  # noqa: E402
 from models import add_size_option, load_once, own_resolution, write_base, write_pictures  # noqa: E402
 from pairs import table  # noqa: E402
 from peer import CLASS_IMAGES, PHOTOS, Peer, Work  # noqa: E402
@@ -104,9 +104,7 @@ def main() -> None:
     text = "trained" if arguments.text else "frozen"
     what = f"{arguments.method}, text encoder {text}, base {arguments.size}, {arguments.precision}"
     print(f"{what}; {machine()}\n\n{table(rows)}")
-    if arguments.json:
-        document = {"machine": machine(), "what": what, "rows": rows}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, what=what, rows=rows)
 
 
 if __name__ == "__main__":

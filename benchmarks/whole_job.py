@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from models import load_once, own_resolution  # noqa: E402
 from peer import script_command  # noqa: E402
 from program import PROGRAM, Project, Timing, as_options, timed  # noqa: E402
@@ -195,8 +195,7 @@ def main() -> None:
     print(f"{arguments.method}, {arguments.steps or 'its own'} steps; {arguments.pairs} pairs; {machine()}\n")
     print("| " + " | ".join(sorted(rows[0])) + " |\n|" + "---|" * len(rows[0]))
     print(line(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, rows=rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import machine  # noqa: E402
+from machine import machine, write_figures  # noqa: E402
 from models import add_base_options, chosen_base, load_once, own_resolution, write_pictures  # noqa: E402
 from program import Project, phases  # noqa: E402
 
@@ -74,9 +74,7 @@ def main() -> None:
     text = "trained" if arguments.text else "frozen"
     what = f"{arguments.method}, text encoder {text}, {arguments.precision}"
     print(f"{what}; {machine()}\n\n{table(runs, counts)}")
-    if arguments.json:
-        document = {"machine": machine(), "what": what, "counts": counts, "runs": runs}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_figures(arguments.json, what=what, counts=counts, runs=runs)
 
 
 if __name__ == "__main__":
