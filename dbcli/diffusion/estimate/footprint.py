@@ -14,6 +14,7 @@ from dbcli.diffusion.estimate.cost import PassCost, fake_run
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import decode
 from dbcli.diffusion.precision import autocast
+from dbcli.diffusion.training.optimisers import takes_muon
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,13 @@ def width(base: Base) -> int:
     return int(next(tables).shape[0])
 
 
-def _adamw_8bit_bytes(parameter: torch.Tensor) -> int:
+def _adamw_8bit_bytes(name: str, parameter: torch.Tensor) -> int:
     # Two moments of a byte with a float32 scale a block of 256; tensors under 4096 values stay whole.
     values = parameter.numel()
     return 8 * values if values < 4096 else 2 * values + 8 * -(-values // 256)
 
 
-def _adafactor_bytes(parameter: torch.Tensor) -> int:
+def _adafactor_bytes(name: str, parameter: torch.Tensor) -> int:
     # Means over rows and over columns instead of a second moment (Shazeer and Stern 2018, section 3).
     values = parameter.numel()
     if parameter.ndim < 2:
@@ -118,25 +119,43 @@ def _adafactor_bytes(parameter: torch.Tensor) -> int:
     return 4 * (values // parameter.shape[-1] + values // parameter.shape[-2])
 
 
-OPTIMISER_BYTES: dict[str, Callable[[torch.Tensor], int]] = {
-    "adamw": lambda parameter: 8 * parameter.numel(),
-    "adamw16bit": lambda parameter: 4 * parameter.numel(),
+def _prodigy_bytes(name: str, parameter: torch.Tensor) -> int:
+    # Two moments, a sum of gradients, and where the weight began, unless that is 0, as it is of a LoRA's second matrix.
+    return (12 if ".lora_B." in name else 16) * parameter.numel()
+
+
+def _muon_bytes(name: str, parameter: torch.Tensor) -> int:
+    return (4 if takes_muon(name, parameter) else 8) * parameter.numel()
+
+
+# Of a weight's name and shape.
+OPTIMISER_BYTES: dict[str, Callable[[str, torch.Tensor], int]] = {
+    "adamw": lambda name, parameter: 8 * parameter.numel(),
+    "adamw16bit": lambda name, parameter: 4 * parameter.numel(),
     "adamw8bit": _adamw_8bit_bytes,
     "adafactor": _adafactor_bytes,
+    "prodigy": _prodigy_bytes,
+    # A second moment and the iterate; the average follows from that and the weight.
+    "schedulefree": lambda name, parameter: 8 * parameter.numel(),
+    "muon": _muon_bytes,
 }
+# Beside its gradient, for the one weight that is updated: a quotient's divisor, or a momentum and what makes it
+# orthogonal in bfloat16, of which there are three at once.
+UPDATE_BYTES = {"prodigy": 4, "schedulefree": 4, "muon": 10}
 
 
 def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
     """Bytes of an optimiser's state for what learns, from its first step on."""
-    return sum(OPTIMISER_BYTES[optimizer](parameter) for parameter in trainable.tensors.values())
+    return sum(OPTIMISER_BYTES[optimizer](name, parameter) for name, parameter in trainable.tensors.items())
 
 
 def update_bytes(optimizer: str, largest: int, *, rounds: bool) -> int:
     """Bytes that the update of a weight of `largest` values takes for the moment, where it is made in float32.
 
-    Those are weight and gradient where the weights are rounded, and both moments where these are kept in bfloat16.
+    Those are weight and gradient where the weights are rounded, both moments where these are kept in bfloat16, and what
+    some optimisers compute from them.
     """
-    return 8 * largest * (rounds + (optimizer == "adamw16bit"))
+    return largest * (8 * rounds + 8 * (optimizer == "adamw16bit") + UPDATE_BYTES.get(optimizer, 0))
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.precision import autocast
+from dbcli.diffusion.training.optimiser_state import averages_itself
 from dbcli.diffusion.training.trainer import Trainer, TrainingState
 
 TENSOR_FILES = {"weights": "weights.safetensors", "optimiser": "optimiser.safetensors", "ema": "ema.safetensors"}
@@ -43,17 +44,24 @@ def read_state(folder: Path) -> TrainingState:
 
 @contextmanager
 def as_result(trainer: Trainer) -> Iterator[None]:
-    """The model with averaged weights, where there are any, and out of training mode; afterwards all is as before.
+    """The model as `with_averages` has it, in the precision of training steps (`train.precision`).
 
-    The precision is that of training steps (`train.precision`), as what is generated here is for comparison alone.
+    What is generated here is for comparison alone.
     """
-    before = {name: trainer.trainable.tensors[name].detach().clone() for name in trainer.averages}
+    with with_averages(trainer), autocast(trainer.loop.precision, trainer.device):
+        yield
+
+
+@contextmanager
+def with_averages(trainer: Trainer) -> Iterator[None]:
+    """The model with averaged weights, where there are any, and out of training mode; afterwards all is as before."""
+    keeps = trainer.averages or averages_itself(trainer.optimiser)
+    before = {name: one.detach().clone() for name, one in trainer.trainable.tensors.items() if keeps}
     for module in trainer.trainable.modules:
         module.eval()
     trainer.use_averages()
     try:
-        with autocast(trainer.loop.precision, trainer.device):
-            yield
+        yield
     finally:
         with torch.no_grad():
             for name, tensor in before.items():
@@ -63,11 +71,9 @@ def as_result(trainer: Trainer) -> Iterator[None]:
 
 
 def result_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """What the run's result would be made of now, float32 on the CPU by name: averages where they are kept."""
-    return {
-        name: (trainer.averages[name] if name in trainer.averages else tensor.detach()).float().cpu().contiguous()
-        for name, tensor in trainer.trainable.tensors.items()
-    }
+    """What the run's result would be made of now, float32 on the CPU by name: averages where there are any."""
+    weights = {name: tensor.detach() for name, tensor in trainer.trainable.tensors.items()} | dict(trainer.averaged())
+    return {name: weight.float().cpu().contiguous() for name, weight in weights.items()}
 
 
 def write_result(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,13 +19,13 @@ from dbcli.diffusion.noise import normal_rows, seed_for
 from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
-from dbcli.diffusion.training.optimisers import (
-    Optimisation,
-    build_optimiser,
+from dbcli.diffusion.training.optimiser_state import (
     load_optimiser_tensors,
     optimiser_tensors,
-    rate_factor,
+    own_averages,
+    used_rate,
 )
+from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, rate_factor
 from dbcli.diffusion.training.row_shard import RowShard
 from dbcli.diffusion.training.teacher import Teacher
 from dbcli.errors import TrainingDiverged
@@ -200,7 +200,7 @@ class Trainer:
             step=self.done,
             weights={name: parameter.detach().cpu() for name, parameter in self.trainable.tensors.items()},
             optimiser=optimiser_tensors(self.optimiser, names),
-            ema={name: value.cpu() for name, value in self.averages.items()},
+            ema={name: value.cpu() for name, value in self.averaged()},
             scaler=dict(self.scaler.state_dict()),
             rate_scale=self.rate_scale,
         )
@@ -223,10 +223,14 @@ class Trainer:
             self.scaler.load_state_dict(state.scaler)
         self.done, self.rate_scale = state.step, state.rate_scale
 
+    def averaged(self) -> Iterable[tuple[str, torch.Tensor]]:
+        """The averaged weights, by name, that the run keeps or its optimiser has made; nothing without either."""
+        return self.averages.items() or own_averages(self.optimiser, self.trainable.tensors)
+
     def use_averages(self) -> None:
-        """Puts the averaged weights, where they are kept, into the model: the result of the run."""
+        """Puts the averaged weights, where there are any, into the model: the result of the run."""
         with torch.no_grad():
-            for name, average in self.averages.items():
+            for name, average in self.averaged():
                 self.trainable.tensors[name].copy_(average)
 
     def forget_optimiser(self) -> None:
@@ -307,7 +311,7 @@ class Trainer:
             loss=total,
             subject_loss=subject,
             prior_loss=prior if priors else None,
-            learning_rate=self.optimiser.param_groups[0]["lr"],
+            learning_rate=used_rate(self.optimiser),
             seconds=time.perf_counter() - began,
         )
 

@@ -9,9 +9,21 @@ if TYPE_CHECKING:
     from dbcli.project.settings.profile_settings import PriorSettings, Profile, TrainSettings
 
 
+# Prodigy's learning rate is a factor on the one it finds: a smaller one was meant for another optimiser, and a larger
+# one with another optimiser for Prodigy.
+LEAST_FACTOR = 0.1
+
+
 def contradictions(profile: Profile) -> list[str]:
     """One line for every setting that another one rules out: its key, what it should be, why, the value found."""
-    return [*_of_fused_backward(profile), *_of_rounding(profile), *_of_small_base(profile)]
+    return [
+        *_of_fused_backward(profile),
+        *_of_rounding(profile),
+        *_of_prodigy(profile.train),
+        *_of_schedule_free(profile.train),
+        *_of_muon(profile),
+        *_of_small_base(profile),
+    ]
 
 
 def _of_fused_backward(profile: Profile) -> list[str]:
@@ -34,6 +46,46 @@ def _of_rounding(profile: Profile) -> list[str]:
         ("method", profile.method, "full", f"{reason} is for weights in bf16; other methods train few weights"),
         ("train.precision", train.precision, "bf16", f"{reason} stores the weights in bf16"),
         ("train.ema", train.ema, None, f"{reason} has too few bits for an average's small steps"),
+    )
+
+
+def _of_prodigy(train: TrainSettings) -> list[str]:
+    if train.optimizer != "prodigy":
+        return []
+    reason = "with train.optimizer=prodigy, which"
+    rates = []
+    if train.learning_rate < LEAST_FACTOR:
+        rates = _wrong(("train.learning_rate", train.learning_rate, 1, f"{reason} finds the rate by itself"))
+    for name in ("text_encoder_learning_rate", "text_encoder_2_learning_rate"):
+        if getattr(train, name) not in (None, train.learning_rate):
+            rates += _wrong((f"train.{name}", getattr(train, name), None, f"{reason} finds one rate for all weights"))
+    return rates + _all_at_once(train, f"{reason} finds the rate from all weights at once")
+
+
+def _of_schedule_free(train: TrainSettings) -> list[str]:
+    if train.optimizer != "schedulefree":
+        return []
+    reason = "with train.optimizer=schedulefree, which"
+    found = _wrong(
+        ("train.schedule", train.schedule, "constant", f"{reason} averages the weights instead of lowering the rate"),
+        ("train.ema", train.ema, None, f"{reason} averages the weights by itself"),
+    )
+    if train.beta1 == 0:
+        found.append(f"train.beta1: should be above 0 {reason} takes gradients that far from its average (found 0)")
+    return found + _all_at_once(train, f"{reason} averages all weights at once")
+
+
+def _of_muon(profile: Profile) -> list[str]:
+    if profile.train.optimizer != "muon" or profile.method != "textual-inversion":
+        return []
+    reason = "with method=textual-inversion: muon is for matrices that layers multiply by, not for words' vectors"
+    return _wrong(("train.optimizer", "muon", "adamw", reason))
+
+
+def _all_at_once(train: TrainSettings, reason: str) -> list[str]:
+    return _wrong(
+        ("train.fused_backward", train.fused_backward, False, reason),
+        ("train.stochastic_rounding", train.stochastic_rounding, False, reason),
     )
 
 
@@ -82,6 +134,11 @@ def cautions(profile: Profile) -> list[str]:
 
 
 def _of_rates(train: TrainSettings) -> Iterator[str]:
+    if train.optimizer != "prodigy" and train.learning_rate >= LEAST_FACTOR:
+        yield (
+            f"train.learning_rate is {train.learning_rate:g}: {train.optimizer} moves every weight by about that much "
+            "in a step; rates in use are below 0.01, and only prodigy takes 1."
+        )
     text_rate = train.text_encoder_learning_rate
     if train.learning_rate == 0:
         rest = "" if not train.text_encoder or not text_rate else " but the text encoder"

@@ -72,13 +72,15 @@ class TrainSettings(Section):
         le=10,
         description="that of the second text encoder, on a base with two; the same as the first one's if left out",
     )
-    optimizer: Literal["adamw", "adamw16bit", "adamw8bit", "adafactor"] = Field(
+    optimizer: Literal["adamw", "adamw16bit", "adamw8bit", "adafactor", "prodigy", "schedulefree", "muon"] = Field(
         default="adamw",
-        description="the optimiser; adamw16bit: AdamW with moments in bfloat16, stochastically rounded",
+        description="the optimiser; adamw16bit: AdamW with moments in bfloat16, stochastically rounded; prodigy: "
+        "AdamW that finds its rate by itself, with learning_rate=1; schedulefree: AdamW that averages its weights, "
+        "without a schedule; muon: for matrices, and AdamW for the rest",
     )
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW's first moment decay; Muon's is 0.95")
     beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW's second moment decay")
-    weight_decay: float = Field(default=1e-2, ge=0, le=1, description="AdamW's weight decay")
+    weight_decay: float = Field(default=1e-2, ge=0, le=1, description="weight decay, as AdamW's")
     epsilon: float = Field(default=1e-8, gt=0, le=1, description="AdamW's epsilon")
     schedule: Literal["constant", "linear", "cosine", "cosine-restarts", "polynomial"] = Field(
         default="constant", description="how the learning rate changes after the warm-up"

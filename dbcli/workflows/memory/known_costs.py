@@ -20,8 +20,8 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import ProjectSettings
 
 # To be raised when costs are counted in another way.
-VERSION = 4
-LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes")
+VERSION = 5
+LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "prodigyopt", "schedulefree")
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ def rung_of(profile: Profile) -> Rung | None:
 def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Profile] | None:
     """The next smaller rung and the same recipe on it; one of another method only where `other_method` allows it.
 
-    A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out, and where
-    another method is allowed so is one that is for its method.
+    A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out, and so is
+    one with another optimiser than a recipe's rate is for. Where another method is allowed so is one that is for its
+    method.
     """
     here, ladder = rung_of(profile), rungs()
     if here is None:
@@ -96,7 +97,9 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
         if rung.for_its_method and other_method:
             continue
         smaller = on_rung(profile, rung, base)
-        if not contradictions(smaller):
+        # Prodigy's 1 is no rate for any other.
+        is_followed = smaller.train.optimizer == profile.train.optimizer or profile.train.optimizer != "prodigy"
+        if is_followed and not contradictions(smaller):
             return rung, smaller
     return None
 

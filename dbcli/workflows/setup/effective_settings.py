@@ -30,6 +30,8 @@ DEFAULT_PROFILES = {
 }
 # No file: the largest recipe that this machine has the memory for.
 AUTO = "auto"
+# The optimisers that need a package of their own.
+OPTIMISER_PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedulefree": "schedulefree"}
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,11 @@ def _for_subjects(profile: str, subjects: int) -> dict[str, Any]:
 
 def require_extras(profile: Profile) -> None:
     """Raises ConfigError where a setting needs a package that is not installed, with the command that brings it."""
-    if profile.train.optimizer == "adamw8bit" and find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "train.optimizer is adamw8bit, but bitsandbytes is not installed.",
-            hint=f"{installing('bitsandbytes')}; or --set train.optimizer=adafactor, which needs no package",
-        )
+    optimizer = profile.train.optimizer
+    package = OPTIMISER_PACKAGES.get(optimizer)
+    if package is None or find_spec(package) is not None:
+        return
+    hint = installing(package)
+    if optimizer == "adamw8bit":
+        hint += "; or --set train.optimizer=adafactor, which needs no package"
+    raise ConfigError(f"train.optimizer is {optimizer}, but {package} is not installed.", hint=hint)

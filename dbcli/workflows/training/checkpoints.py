@@ -110,6 +110,8 @@ class Checkpoints:
         fallbacks = [one for one in self.run.record.fallbacks if state.step <= one.step]
         if any("train.optimizer" in one.settings for one in later) or any(one.optimiser_is_new for one in fallbacks):
             state.optimiser = {}  # another kind of optimiser's numbers mean nothing to this one
+            if state.ema and not self.trainer.averages:
+                state.weights = state.ema  # what the one before had averaged would be the result
         if any("train.learning_rate" in one.settings for one in later):
             state.rate_scale = 1.0  # a rate that somebody typed is the rate
         return state

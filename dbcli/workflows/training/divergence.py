@@ -9,6 +9,7 @@ from dbcli.errors import TrainingDiverged
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.settings.combinations import LEAST_FACTOR
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile
 from dbcli.workflows.setup.effective_settings import default_profile
@@ -66,6 +67,8 @@ def usual_rate(base: str, method: str) -> float:
 def least_rate_scale(base: str, profile: Profile) -> float:
     """How far `on_divergence: lower-rate` goes down, as a share of the run's learning rate."""
     rate = profile.train.learning_rate
+    if profile.train.optimizer == "prodigy":  # its rate is a factor on the one it finds
+        return float(2**-HALVINGS)
     least: float = min(1.0, usual_rate(base, profile.method) / rate if rate else 1.0) / 2**HALVINGS
     return least
 
@@ -77,6 +80,8 @@ def explain_divergence(error: TrainingDiverged, layout: Layout, record: RunRecor
     error.message += f" Resumed, the run {where}."
     rate, usual = profile.train.learning_rate, usual_rate(record.base.name, profile.method)
     lower = usual if rate > usual else rate / 10
+    if profile.train.optimizer == "prodigy":
+        lower = max(LEAST_FACTOR, rate / 2)
     # Half precision overflows where the other two do not.
     precision = " --set train.precision=fp32" if profile.train.precision == "fp16" else ""
     error.hint = f"dreambooth train --resume {record.name} --set train.learning_rate={lower:g}{precision}"

@@ -114,14 +114,11 @@ class _AfterStep:
 
 
 def _preview(run: RunContext, base: Base, trainer: Trainer) -> None:
-    """One image of each subject as the model stands, into the run's previews; left out once a signal came."""
+    """One image of each subject as the result would be now, into the run's previews; left out once a signal came."""
+    from dbcli.diffusion.training.state_files import with_averages
     from dbcli.workflows.images.generated import preview
 
     step = trainer.done
-    for module in trainer.trainable.modules:
-        module.eval()
-    with suppress(Interrupted):
+    with suppress(Interrupted), with_averages(trainer):
         made = partial(preview, run.layout, run.record, base, run.profile, step, run.stop)
         attempted(f"The preview of step {step}", run.progress, made)
-    for module in trainer.trainable.modules:
-        module.train()

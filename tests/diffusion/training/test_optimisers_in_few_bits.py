@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
-from dbcli.diffusion.training import optimisers
-from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, stochastically_rounded
+from dbcli.diffusion.training import weight_by_weight
+from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser
 from dbcli.diffusion.training.state_files import read_state, write_state
+from dbcli.diffusion.training.weight_by_weight import stochastically_rounded
 from dbcli.errors import ConfigError
 from tests.diffusion.small_trainers import (
     apart,
@@ -124,7 +125,7 @@ def test_a_second_moment_in_bfloat16_does_not_stand_still() -> None:
 def test_what_is_rounded_piece_by_piece_is_as_if_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for at_once in (7, 1 << 20):
-        monkeypatch.setattr(optimisers, "ROUNDED_AT_ONCE", at_once)
+        monkeypatch.setattr(weight_by_weight, "ROUNDED_AT_ONCE", at_once)
         weight = nn.Parameter(torch.linspace(0.1, 1, 1000).view(10, 100).to(torch.bfloat16))
         plan = Optimisation(learning_rate=1e-4, stochastic_rounding=True)
         optimiser = build_optimiser({"unet.w": weight}, plan)

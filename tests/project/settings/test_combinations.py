@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dbcli.errors import ConfigError
 from dbcli.project.settings.combinations import cautions
 from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
 
@@ -46,3 +47,48 @@ def test_what_is_hardly_meant_is_said_with_its_key(settings: dict[str, Any], sai
 @pytest.mark.parametrize("name", shipped_profiles())
 def test_of_a_shipped_profile_there_is_nothing_to_say(name: str) -> None:
     assert cautions(resolve([(name, load_profile(name))])) == []
+
+
+PRODIGY, SCHEDULE_FREE = {"train.optimizer": "prodigy", "train.learning_rate": 1.0}, {"train.optimizer": "schedulefree"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (PRODIGY | {"train.learning_rate": 1e-6}, "train.learning_rate: should be 1 with train.optimizer=prodigy"),
+        (PRODIGY | {"train.text_encoder_learning_rate": 1e-6}, "train.text_encoder_learning_rate: should be left out"),
+        (PRODIGY | {"train.text_encoder_2_learning_rate": 0.5}, "text_encoder_2_learning_rate: should be left out"),
+        (PRODIGY | {"train.fused_backward": True, "train.gradient_clip": 0.0}, "train.fused_backward: should be false"),
+        (
+            PRODIGY | {"train.stochastic_rounding": True, "train.precision": "bf16"},
+            "train.stochastic_rounding: should be false",
+        ),
+        (SCHEDULE_FREE | {"train.schedule": "cosine"}, "train.schedule: should be constant"),
+        (SCHEDULE_FREE | {"train.ema": 0.99}, "train.ema: should be left out"),
+        (SCHEDULE_FREE | {"train.beta1": 0.0}, "train.beta1: should be above 0"),
+        (SCHEDULE_FREE | {"train.fused_backward": True, "train.gradient_clip": 0.0}, "train.fused_backward"),
+        ({"train.optimizer": "muon", "method": "textual-inversion"}, "train.optimizer: should be adamw"),
+    ],
+)
+def test_what_an_optimiser_rules_out_is_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        resolve([("test", settings)])
+    assert said in fault.value.message and "a fault" in fault.value.message
+    assert str(settings["train.optimizer"]) in fault.value.message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PRODIGY,
+        PRODIGY | {"train.text_encoder_learning_rate": 1.0, "train.schedule": "cosine", "train.warmup_steps": 9},
+        SCHEDULE_FREE | {"train.warmup_steps": 9, "train.text_encoder_learning_rate": 1e-6},
+        {"train.optimizer": "muon", "train.fused_backward": True, "train.gradient_clip": 0.0},
+    ],
+)
+def test_what_goes_with_an_optimiser_is_let_through(settings: dict[str, Any]) -> None:
+    assert cautions(resolve([("test", settings)])) == []
+
+
+def test_prodigys_rate_with_another_optimiser_is_pointed_out() -> None:
+    assert "train.learning_rate is 1: adamw moves" in cautions(resolve([("test", {"train.learning_rate": 1.0})]))[0]

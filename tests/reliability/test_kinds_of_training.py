@@ -1,0 +1,40 @@
+"""Killed and resumed with each optimiser and each way to learn, a run ends as one that was not: the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.conftest import JOB, RUN
+from tests.reliability.processes import ForkServer, events, weights_hash
+from tests.reliability.sabotage import KILLED
+from tests.reliability.test_kills import SAVES
+
+NewProject = Callable[[], Path]
+WITHOUT_AVERAGES = [word for word in JOB if word != "--set=train.ema=0.9"]
+KINDS = {
+    "prodigy": ["--set=train.optimizer=prodigy", "--set=train.learning_rate=1", "--set=train.warmup_steps=2"],
+    "schedulefree": ["--set=train.optimizer=schedulefree", "--set=train.warmup_steps=2"],
+    "muon": ["--set=train.optimizer=muon"],
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_killed_run_ends_bit_equal(server: ForkServer, new_project: NewProject, name: str) -> None:
+    job = [*WITHOUT_AVERAGES, *KINDS[name]]
+    whole, killed = new_project(), new_project()
+    server.run(whole, *job).check(0)
+    # Killed as it writes its second checkpoint, it goes on from the first.
+    server.run(killed, *job, die_in={**SAVES["checkpoint"], "at": 2, "half": True}).check(KILLED)
+    server.run(killed, "train", "--resume").check(0)
+    assert [one["step"] for one in events(killed / "runs" / RUN) if one.get("event") == "resumed"] == [2]
+    assert weights_hash(killed / "runs" / RUN) == weights_hash(whole / "runs" / RUN)
+    assert last_step(killed) == last_step(whole)
+
+
+def last_step(project: Path) -> dict[str, object]:
+    """What is on record of the last step, apart from its time."""
+    found = [event for event in events(project / "runs" / RUN) if "loss" in event][-1]
+    return {name: value for name, value in found.items() if name != "seconds"}
