@@ -63,7 +63,8 @@ STANDARD = {
     "drawings": "generated images",
     "drawn": "generated",
 }
-# Names of others, and keys of users' files and of JSON, which stay: `pictures` of a sweep, `picture` of a word's strength.
+# A package's name, and keys of users' files and of JSON, which stay: `pictures` of a sweep, `picture` of a word's
+# strength.
 FIXED = {"pictures", "picture", "AdamWScheduleFree"}
 _COUNTED = "pictures?|images?|steps?|photos?|rows?|lines?|words?|files?|seconds|tokens?|minutes|points?|cells?|runs?"
 _EACH = "prompt|subject|step|run|cell|probe|batch|image|picture|photo|class|epoch|noun|judge|layer|row|process"

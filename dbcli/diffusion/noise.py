@@ -30,6 +30,42 @@ def normal_rows(shape: Sequence[int], run_seed: int, purpose: str, step: int, sa
     return torch.stack(rows)
 
 
+def multires_rows(
+    shape: Sequence[int], run_seed: int, step: int, samples: Sequence[int], discount: float
+) -> torch.Tensor:
+    """What makes standard normal noise multi-resolution noise: the coarser levels of `[len(samples), C, H, W]`.
+
+    Level i is noise of 1 / 2^i the size, enlarged bilinearly and times discount^i, down to a single value a channel
+    (Whitaker 2023, "Multi-Resolution Noise for Diffusion Model Training", whose factors are random ones from 2 to 4).
+    """
+    channels, height, width = shape
+    total, level, size = torch.zeros(len(samples), *shape), 0, (height, width)
+    while max(size) > 1:
+        level, size = level + 1, (max(1, size[0] // 2), max(1, size[1] // 2))
+        coarse = normal_rows((channels, *size), run_seed, f"noise of level {level}", step, samples)
+        rows, columns = (_enlarging(one, to) for one, to in zip(size, (height, width), strict=True))
+        total += discount**level * torch.einsum("bchw,hy,wx->bcyx", coarse, rows, columns)
+    return total
+
+
+def multires_variance(height: int, width: int, discount: float) -> torch.Tensor:
+    """The variance `[height, width]` of standard normal noise with its coarser levels of `multires_rows`.
+
+    Enlarging averages values, more of them between two than upon one: so it is not the same everywhere.
+    """
+    total, level, size = torch.ones(height, width), 0, (height, width)
+    while max(size) > 1:
+        level, size = level + 1, (max(1, size[0] // 2), max(1, size[1] // 2))
+        rows, columns = (_enlarging(one, to).square().sum(0) for one, to in zip(size, (height, width), strict=True))
+        total += discount ** (2 * level) * torch.outer(rows, columns)
+    return total
+
+
+def _enlarging(size: int, to: int) -> torch.Tensor:
+    """The weights `[size, to]` of a line of values in a longer one, bilinearly."""
+    return torch.nn.functional.interpolate(torch.eye(size)[None], size=to, mode="linear", align_corners=False)[0]
+
+
 def permutation_of(count: int, run_seed: int, purpose: str, epoch: int, sample: int = 0) -> list[int]:
     """A random order of range(count) for one epoch."""
     return torch.randperm(count, generator=generator_for(run_seed, purpose, epoch, sample)).tolist()

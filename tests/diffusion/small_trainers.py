@@ -19,8 +19,9 @@ from dbcli.diffusion.families.sd import SD
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.precision import recomputed
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 STEPS, RATE = 20, 1e-3

@@ -18,6 +18,11 @@ KINDS = {
     "prodigy": ["--set=train.optimizer=prodigy", "--set=train.learning_rate=1", "--set=train.warmup_steps=2"],
     "schedulefree": ["--set=train.optimizer=schedulefree", "--set=train.warmup_steps=2"],
     "muon": ["--set=train.optimizer=muon"],
+    "losses": [
+        "--set=train.loss=pseudo-huber",
+        "--set=train.debiased_estimation=true",
+        "--set=train.multires_noise=0.3",
+    ],
 }
 
 

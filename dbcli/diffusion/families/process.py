@@ -30,12 +30,17 @@ from dbcli.diffusion.schedulers.samplers import (
 )
 from dbcli.diffusion.schedulers.steps import DiffusionSteps, FlowSteps, Sampler
 
+# With less signal than this an error of the noise would count a hundred times and more.
+LEAST_SNR = 1e-4
+
 
 class Process(Protocol):
     """What training and sampling need of a noise process, in one convention for every family."""
 
     # The class of diffusers that takes the base's scheduler settings whole.
     scheduler_class: ClassVar[str]
+    # Whether an image is drawn from noise alone: noise that has been given larger shapes in training was never that.
+    begins_with_noise: ClassVar[bool]
 
     @property
     def rescales_guidance(self) -> bool:
@@ -60,8 +65,21 @@ class Process(Protocol):
     def target(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """What the denoiser should say of them."""
 
+    def share(self, levels: torch.Tensor) -> torch.Tensor:
+        """How far levels `[B]` are on the way from an image, 0, to noise, 1; float64 `[B]`."""
+
+    def snr(self, levels: torch.Tensor) -> torch.Tensor:
+        """The squared ratio of signal to noise at levels `[B]`, float64 `[B]`; infinite where there is no noise."""
+
     def weight(self, levels: torch.Tensor, gamma: float | None) -> torch.Tensor:
         """How much the rows' errors count, float32 `[B]`: min-SNR with `gamma`, all alike with None."""
+
+    def debiased_weight(self, levels: torch.Tensor) -> torch.Tensor:
+        """How much the rows' errors count where estimates of the image are to be debiased, float32 `[B]`.
+
+        An error of the image counts sqrt(SNR), and so one of the noise 1 / sqrt(SNR): Yu et al. 2023 ("Debias the
+        Training of Diffusion Models", arXiv:2310.08442).
+        """
 
     def samplers(self) -> Sequence[str]:
         """The names of the samplers that fit."""
@@ -98,6 +116,7 @@ class Diffusion:
     """
 
     scheduler_class: ClassVar[str] = "DDIMScheduler"
+    begins_with_noise: ClassVar[bool] = False
 
     alphas: torch.Tensor
     prediction: str = EPSILON
@@ -146,6 +165,13 @@ class Diffusion:
             return noise
         return self._signal(levels, clean) * noise - self._spread(levels, clean) * clean
 
+    def share(self, levels: torch.Tensor) -> torch.Tensor:
+        return levels.double() / len(self.alphas)
+
+    def snr(self, levels: torch.Tensor) -> torch.Tensor:
+        alphas = self.alphas.to(levels.device)[levels].double()
+        return alphas / (1 - alphas)
+
     def weight(self, levels: torch.Tensor, gamma: float | None) -> torch.Tensor:
         """Min-SNR weights (Hang et al. 2023, section 3.4).
 
@@ -154,12 +180,19 @@ class Diffusion:
         """
         if gamma is None:
             return torch.ones(levels.shape[0], device=levels.device)
-        alphas = self.alphas.to(levels.device)[levels].double()
-        snr = alphas / (1 - alphas)
+        snr = self.snr(levels)
         clipped = snr.clamp_max(gamma)
         weights = clipped / (snr + 1) if self.prediction == V else clipped / snr
         # At zero terminal SNR an epsilon weight is 0 / 0; its limit is 1.
         return torch.nan_to_num(weights, nan=1.0).float()
+
+    def debiased_weight(self, levels: torch.Tensor) -> torch.Tensor:
+        """1 / sqrt(SNR) of an error of epsilon, sqrt(SNR) / (SNR + 1) of one of v, which is SNR + 1 times x0's."""
+        snr = self.snr(levels)
+        if self.prediction == V:
+            # Without any noise it would be infinity over infinity; its limit is 0.
+            return torch.nan_to_num(snr.sqrt() / (snr + 1), nan=0.0).float()
+        return snr.clamp_min(LEAST_SNR).rsqrt().float()
 
     def samplers(self) -> Sequence[str]:
         return list(SAMPLERS)
@@ -195,6 +228,7 @@ class Flow:
     """
 
     scheduler_class: ClassVar[str] = FLOW_SAMPLERS["euler"]
+    begins_with_noise: ClassVar[bool] = True
 
     shift: float = 1.0
     scheduler: Mapping[str, Any] = field(default_factory=dict)
@@ -244,6 +278,13 @@ class Flow:
         """The velocity dx_s / ds = e - x0, the same at all levels."""
         return noise - clean
 
+    def share(self, levels: torch.Tensor) -> torch.Tensor:
+        return levels.double()
+
+    def snr(self, levels: torch.Tensor) -> torch.Tensor:
+        shares = levels.double()
+        return ((1 - shares) / shares).square()
+
     def weight(self, levels: torch.Tensor, gamma: float | None) -> torch.Tensor:
         """Min-SNR weights, with SNR = ((1 - s) / s)^2.
 
@@ -253,6 +294,11 @@ class Flow:
             return torch.ones(levels.shape[0], device=levels.device)
         shares = levels.double()
         return torch.minimum((1 - shares).square(), gamma * shares.square()).float()
+
+    def debiased_weight(self, levels: torch.Tensor) -> torch.Tensor:
+        """s^2 sqrt(SNR) = s (1 - s) of an error of v, as that of x0 is s^2 of it."""
+        shares = levels.double()
+        return (shares * (1 - shares)).float()
 
     def samplers(self) -> Sequence[str]:
         return list(FLOW_SAMPLERS)

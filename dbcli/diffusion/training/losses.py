@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from dbcli.diffusion.families.process import Process
+
 
 @dataclass(frozen=True)
 class LossParts:
@@ -30,16 +32,64 @@ def teacher_target(prediction: torch.Tensor, teacher: torch.Tensor) -> torch.Ten
     return torch.where((own - taught).abs() <= ROUNDING * (1 + taught.abs()), own, taught)
 
 
+@dataclass(frozen=True)
+class PseudoHuber:
+    """Squares for small errors and lines for large ones, so that a photo's odd places weigh less.
+
+    Errors are small below a width that goes from 1 at the image towards `least` at noise by a schedule: "exponential",
+    or "snr", which falls sooner; with "constant" it is `least` everywhere. From Khrapov et al. 2024 ("Improving
+    Diffusion Models's Data-Corruption Resistance using Scheduled Pseudo-Huber Loss", arXiv:2403.16728), in the forms of
+    kohya's sd-scripts (--loss_type huber, --huber_schedule, --huber_c).
+    """
+
+    schedule: str
+    least: float
+
+    def widths(self, process: Process, levels: torch.Tensor) -> torch.Tensor:
+        """The width of every row, float32 `[B]`."""
+        if self.schedule == "constant":
+            return torch.full(levels.shape, self.least, device=levels.device)
+        if self.schedule == "exponential":
+            return (self.least ** process.share(levels)).float()
+        # Noise over signal, as a spread: infinite where no signal is left.
+        spread = process.snr(levels).rsqrt()
+        return (self.least + (1 - self.least) / (1 + spread).square()).float()
+
+
+def squares(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Squared differences, float32 `[B, C, H, W]`."""
+    return (prediction.float() - target.float()).square()
+
+
+def pseudo_huber(prediction: torch.Tensor, target: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
+    """2 c (sqrt(x^2 + c^2) - c) of differences x with the rows' widths c `[B]`, float32 `[B, C, H, W]`.
+
+    About x^2 where x is far below c, and 2 c |x| far above it.
+    """
+    squared, width = squares(prediction, target), widths.float().view(-1, 1, 1, 1)
+    # The same without a difference of two nearly equal numbers.
+    return 2 * width * squared / ((squared + width.square()).sqrt() + width)
+
+
+def row_means(errors: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The mean error of every row, float32 `[B]`, with the weights of `mask` `[B, 1, H, W]` (0 or more).
+
+    The caller alone reduces over rows.
+    """
+    if mask is None:
+        return errors.flatten(1).mean(1)
+    weight = mask.float().expand_as(errors).flatten(1)
+    return (errors.flatten(1) * weight).sum(1) / weight.sum(1).clamp_min(1e-8)
+
+
 def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of every row, float32 `[B]`; the caller alone reduces over rows."""
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+    """Mean squared error of every row, float32 `[B]`."""
+    return row_means(squares(prediction, target))
 
 
 def masked_squared_error(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Squared error of every row averaged with the weights of `mask` `[B, 1, H, W]` (0 or more), float32 `[B]`."""
-    error = (prediction.float() - target.float()).square()
-    weight = mask.float().expand_as(error).flatten(1)
-    return (error.flatten(1) * weight).sum(1) / weight.sum(1).clamp_min(1e-8)
+    return row_means(squares(prediction, target), mask)
 
 
 def dreambooth_loss(

@@ -13,12 +13,13 @@ from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.diffusion.families.conditioning import Conditioning, Frame
 from dbcli.diffusion.families.family import Denoiser
-from dbcli.diffusion.families.process import Process, level_rows
+from dbcli.diffusion.families.process import level_rows
 from dbcli.diffusion.images import Latents
 from dbcli.diffusion.noise import normal_rows, seed_for
 from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimiser_state import (
     load_optimiser_tensors,
     optimiser_tensors,
@@ -29,16 +30,6 @@ from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, r
 from dbcli.diffusion.training.row_shard import RowShard
 from dbcli.diffusion.training.teacher import Teacher
 from dbcli.errors import TrainingDiverged
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is minimised: the target of the base's own process, weighted, with the class beside the subject."""
-
-    process: Process
-    prior_weight: float = 1.0
-    min_snr_gamma: float | None = None
-    offset_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -188,10 +179,8 @@ class Trainer:
         target = process.target(latents, noise, levels)
         if taught is not None:
             target = torch.cat([target[:first].float(), losses.teacher_target(prediction[first:], taught)])
-        errors = self._errors(prediction, target, [row.image for row in batch])
-        return losses.dreambooth_loss(
-            errors, process.weight(levels, self.objective.min_snr_gamma), first, weight, of_rows
-        )
+        errors = self.objective.errors(prediction, target, levels, self._masks(batch))
+        return losses.dreambooth_loss(errors, self.objective.weights(levels), first, weight, of_rows)
 
     def state(self) -> TrainingState:
         """Everything that changes, checked to be finite; on the CPU not copied, so to be written at once."""
@@ -247,11 +236,7 @@ class Trainer:
         """
         seed, shape, teacher = self.loop.seed, self.inputs.images.shape_of(batch[0].image), self.inputs.teacher
         spread = normal_rows(shape, seed, "posterior", micro_step, samples)
-        noise = normal_rows(shape, seed, "noise", micro_step, samples)
-        if self.objective.offset_noise:
-            # A constant per channel lets images leave mean grey (Guttenberg 2023, "Diffusion with offset noise").
-            offset = normal_rows((shape[0], 1, 1), seed, "offset", micro_step, samples)
-            noise = noise + self.objective.offset_noise * offset
+        noise = self.objective.noise(shape, seed, micro_step, samples)
         levels = level_rows(self.objective.process, seed, micro_step, samples)
         for place in range(first_class, len(batch)):
             draw = teacher.draw(batch[place]) if teacher is not None else None
@@ -268,12 +253,9 @@ class Trainer:
         frames = self.inputs.frames
         return found.framed([frames[row.image] for row in batch]) if frames else found
 
-    def _errors(self, prediction: torch.Tensor, target: torch.Tensor, images: list[int]) -> torch.Tensor:
+    def _masks(self, batch: list[Row]) -> torch.Tensor | None:
         weights = self.inputs.loss_weights
-        if weights is None:
-            return losses.squared_error(prediction, target)
-        of_rows = torch.stack([weights[image] for image in images]).to(self.device)
-        return losses.masked_squared_error(prediction, target, of_rows)
+        return None if weights is None else torch.stack([weights[row.image] for row in batch]).to(self.device)
 
     def _apply_gradients(self) -> None:
         if self.optimisation.gradient_clip > 0:

@@ -22,6 +22,7 @@ def contradictions(profile: Profile) -> list[str]:
         *_of_prodigy(profile.train),
         *_of_schedule_free(profile.train),
         *_of_muon(profile),
+        *_of_weights(profile.train),
         *_of_small_base(profile),
     ]
 
@@ -82,6 +83,13 @@ def _of_muon(profile: Profile) -> list[str]:
     return _wrong(("train.optimizer", "muon", "adamw", reason))
 
 
+def _of_weights(train: TrainSettings) -> list[str]:
+    if not train.debiased_estimation:
+        return []
+    reason = "with train.debiased_estimation, which weighs errors by another rule"
+    return _wrong(("train.min_snr_gamma", train.min_snr_gamma, None, reason))
+
+
 def _all_at_once(train: TrainSettings, reason: str) -> list[str]:
     return _wrong(
         ("train.fused_backward", train.fused_backward, False, reason),
@@ -127,6 +135,7 @@ def cautions(profile: Profile) -> list[str]:
         *_of_rates(profile.train),
         *_of_warmup(profile.train),
         *_of_schedule(profile.train),
+        *_of_loss(profile.train),
         *_of_prior(profile.prior),
         *_of_previews(profile),
         *_of_adapter(profile),
@@ -179,6 +188,13 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
             f"train.schedule_cycles is {train.schedule_cycles}, but the run has {train.steps} steps: "
             "its cycles are shorter than a step."
         )
+
+
+def _of_loss(train: TrainSettings) -> Iterator[str]:
+    usual = type(train)()
+    for key in ("huber_schedule", "huber_c"):
+        if train.loss != "pseudo-huber" and getattr(train, key) != getattr(usual, key):
+            yield f"train.{key} is {getattr(train, key)}; it is for train.loss=pseudo-huber, not {train.loss}."
 
 
 def _of_previews(profile: Profile) -> Iterator[str]:

@@ -113,7 +113,28 @@ class TrainSettings(Section):
     )
     ema: float | None = Field(default=None, gt=0, lt=1, description="decay of the moving average of the weights")
     min_snr_gamma: float | None = Field(default=None, gt=0, description="min-SNR weights (Hang et al.), 5 is usual")
+    debiased_estimation: bool = Field(
+        default=False, description="weights that debias the estimate of the image (Yu et al.); instead of min_snr_gamma"
+    )
+    loss: Literal["squared", "pseudo-huber"] = Field(
+        default="squared",
+        description="how errors count; pseudo-huber: squares up to a width and lines beyond it, so that what is odd in "
+        "a photo weighs less (Khrapov et al.)",
+    )
+    huber_schedule: Literal["constant", "exponential", "snr"] = Field(
+        default="snr",
+        description="with loss=pseudo-huber: how the width falls from 1, near the image, to huber_c, near noise; "
+        "constant: huber_c everywhere",
+    )
+    huber_c: float = Field(default=0.1, gt=0, le=1, description="with loss=pseudo-huber: the least width")
     offset_noise: float = Field(default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel")
+    multires_noise: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="multi-resolution noise (Whitaker): how much weaker noise of half the size is, 0.3 is usual; "
+        "0: of one size only; not for flow-matching bases",
+    )
     on_divergence: Literal["stop", "lower-rate"] = Field(
         default="stop",
         description="after a loss or weight that is not finite: stop, or go back one checkpoint and halve the rate",

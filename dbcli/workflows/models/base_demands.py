@@ -21,11 +21,22 @@ def check_demands(base: str, profile: Profile) -> None:
         )
     if not is_flow(base):
         return
+    check_noise(base, profile, begins_with_noise=True)
     from dbcli.diffusion.schedulers.samplers import FLOW_SAMPLERS, check_flow_sampler
 
     wrong = {key: name for key, name in _samplers(profile) if name not in FLOW_SAMPLERS}
     for name in wrong.values():
         check_flow_sampler(name, ", ".join(wrong))
+
+
+def check_noise(base: str, profile: Profile, *, begins_with_noise: bool) -> None:
+    """Raises ConfigError for noise of several sizes where images are drawn from noise alone, which has one."""
+    if begins_with_noise and profile.train.multires_noise:
+        raise ConfigError(
+            f"train.multires_noise is {profile.train.multires_noise:g}, but {base} is a flow-matching model: it draws "
+            "from noise alone, and would never meet noise such as it was trained on.",
+            hint="--set train.multires_noise=0",
+        )
 
 
 def _samplers(profile: Profile) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.project.files.names import without_control_characters
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profile_settings import Profile, TrainSettings
 from dbcli.workflows.models.textual_inversion import INVERSION
 from dbcli.workflows.sharing.recipients import subjects_of
 
@@ -124,6 +124,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "mixed_precision": record.precision or train.precision,
         "prior_loss_weight": profile.prior.weight,
         "min_snr_gamma": train.min_snr_gamma,
+        **_loss(train),
         "clip_skip": None,
         **kohya_folders(photo_counts),
         "training_started_at": datetime.fromisoformat(record.created).timestamp(),
@@ -131,6 +132,20 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
     }
     texts: dict[str, str] = kohya_metadata(table)
     return texts
+
+
+def _loss(train: TrainSettings) -> dict[str, object]:
+    """What of the loss is not as usual, under kohya's names."""
+    found: dict[str, object] = {}
+    if train.debiased_estimation:
+        found["debiased_estimation"] = True
+    if train.loss == "pseudo-huber":
+        found |= {"loss_type": "huber", "huber_schedule": train.huber_schedule, "huber_c": train.huber_c}
+    if train.offset_noise:
+        found["noise_offset"] = train.offset_noise
+    if train.multires_noise:
+        found["multires_noise_discount"] = train.multires_noise
+    return found
 
 
 def usual_rank_and_alpha(lora: LoraWeights) -> tuple[int, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbcli.workflows.models.base_demands import check_noise
 from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.training.data import TrainingData
 
@@ -47,10 +48,13 @@ def build_trainer(
     from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.devices import idle_in_training, offload
     from dbcli.diffusion.precision import precision_on
+    from dbcli.diffusion.training.losses import PseudoHuber
+    from dbcli.diffusion.training.objective import Objective
     from dbcli.diffusion.training.optimisers import Optimisation
-    from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+    from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 
     train, device = run.profile.train, next(base.unet.parameters()).device
+    check_noise(base.name, run.profile, begins_with_noise=base.process.begins_with_noise)
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     prompts = table(base, data.prompts, device)
     offload(*idle_in_training(base, trains_text=trainable.trains_text))
@@ -64,7 +68,10 @@ def build_trainer(
             process=base.process.to(device),
             prior_weight=run.profile.prior.weight,
             min_snr_gamma=train.min_snr_gamma,
+            debiased=train.debiased_estimation,
+            huber=PseudoHuber(train.huber_schedule, train.huber_c) if train.loss == "pseudo-huber" else None,
             offset_noise=train.offset_noise,
+            multires_noise=train.multires_noise,
         ),
         optimisation=Optimisation(
             learning_rate=train.learning_rate,

@@ -80,6 +80,13 @@ def test_other_methods_are_refused_in_words_before_a_run_is_made(run: Run, proje
     assert not (project / "runs" / "0002-dog").exists()
 
 
+def test_noise_of_several_sizes_is_refused_before_a_run_is_made(run: Run, project: Path) -> None:
+    refused = run("train", "--steps", 3, *SHORT, "--set=train.multires_noise=0.3")
+    assert refused.code == 2
+    assert "train.multires_noise is 0.3, but tiny-flow is a flow-matching model" in " ".join(refused.err.split())
+    assert not (project / "runs" / "0002-dog").exists()
+
+
 def test_images_are_drawn_by_its_own_sampler_and_again_to_the_bit(run: Run, project: Path) -> None:
     refused = run("generate", "a sks dog", "-n", 1, "--steps", 2, "--sampler", "ddim")
     assert refused.code == 2 and "--sampler euler" in refused.err

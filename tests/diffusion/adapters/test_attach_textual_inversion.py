@@ -18,9 +18,10 @@ from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.formats.embedding_files import read_embedding, write_embedding
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.state_files import read_state, write_state
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 from dbcli.diffusion.word_vectors import WordVectors, add_words, added_tokens, fold_words, start_vectors
 from dbcli.errors import UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_models

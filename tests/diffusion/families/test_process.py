@@ -186,3 +186,26 @@ def test_what_a_flow_predicts_is_nobodys_choice() -> None:
     assert scheduler["prediction_type"] == "flow"
     with pytest.raises(ConfigError, match="flow-matching"):
         Flow.settle(scheduler, "epsilon", "a folder")
+
+
+def test_debiased_weights_of_each_target_are_one_weight_of_the_image() -> None:
+    levels = torch.tensor([0, 1])
+    # SNR 16/9 and 1/4: an error of the noise counts 1 / sqrt(SNR), 3/4 and 2, one of the image SNR times that,
+    # 4/3 and 1/2, and one of v, which is SNR + 1 times the image's, (4/3) / (25/9) and (1/2) / (5/4).
+    assert EPSILON.debiased_weight(levels).tolist() == pytest.approx([3 / 4, 2.0])
+    assert V.debiased_weight(levels).tolist() == pytest.approx([12 / 25, 2 / 5])
+    # s = 0.2: SNR 16, and an error of the image is s^2 that of v: 0.04 * 4 = 0.16
+    assert Flow().debiased_weight(torch.tensor([0.2, 0.0, 1.0])).tolist() == pytest.approx([0.16, 0.0, 0.0])
+
+
+def test_debiased_weights_are_finite_where_no_signal_or_no_noise_is_left() -> None:
+    ends, levels = torch.tensor([0.0, 1.0]), torch.tensor([0, 1])
+    assert Diffusion(ends).debiased_weight(levels).tolist() == pytest.approx([100.0, 0.0])
+    assert Diffusion(ends, "v_prediction").debiased_weight(levels).tolist() == [0.0, 0.0]
+
+
+def test_shares_and_ratios_of_levels() -> None:
+    assert EPSILON.share(torch.tensor([0, 1])).tolist() == [0.0, 0.5]
+    assert EPSILON.snr(torch.tensor([0, 1])).tolist() == pytest.approx([16 / 9, 1 / 4])
+    assert Flow().share(torch.tensor([0.25])).item() == 0.25
+    assert Flow().snr(torch.tensor([0.25])).item() == 9.0

@@ -27,8 +27,9 @@ from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows, seed_for
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 from dbcli.errors import BaseMissing, UnsupportedFile
 from tests.diffusion import tiny_models
 

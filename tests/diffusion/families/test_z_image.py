@@ -27,8 +27,9 @@ from dbcli.diffusion.images import Posterior, decode, encode
 from dbcli.diffusion.noise import normal_rows
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 from dbcli.diffusion.unloading import reloaded
 from dbcli.errors import BaseMissing, Unreachable, UnsafeFile, UnsupportedFile
 from tests.diffusion import tiny_z_image

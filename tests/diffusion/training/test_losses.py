@@ -7,12 +7,16 @@ import math
 import pytest
 import torch
 
-from dbcli.diffusion.families.process import Diffusion
+from dbcli.diffusion.families.process import Diffusion, Flow
 from dbcli.diffusion.training.losses import (
+    PseudoHuber,
     dreambooth_loss,
     masked_squared_error,
+    pseudo_huber,
+    row_means,
     squared_error,
 )
+from dbcli.diffusion.training.objective import Objective
 
 
 def test_squared_error_is_a_mean_for_every_row() -> None:
@@ -113,3 +117,58 @@ def test_a_part_without_class_rows_in_its_batch_has_no_prior_term() -> None:
     part = dreambooth_loss(torch.tensor([3.0]), torch.tensor([1.0]), 1, 1.0, of_rows=(2, 0))
     assert float(part.total) == 1.5
     assert part.prior is None
+
+
+# a = 0.64 and 0.2: noise over signal 0.75 and 2; the second and the first half of the table.
+ALPHAS = torch.tensor([0.64, 0.2])
+
+
+def test_the_widths_of_pseudo_huber_fall_towards_noise() -> None:
+    levels, process = torch.tensor([0, 1]), Diffusion(ALPHAS)
+    # snr: 0.1 + 0.9 / (1 + 0.75)^2 and 0.1 + 0.9 / (1 + 2)^2
+    assert PseudoHuber("snr", 0.1).widths(process, levels).tolist() == pytest.approx([0.1 + 0.9 / 1.75**2, 0.2])
+    # exponential: 0.1^(0 / 2) and 0.1^(1 / 2)
+    assert PseudoHuber("exponential", 0.1).widths(process, levels).tolist() == pytest.approx([1.0, 0.1**0.5])
+    assert PseudoHuber("constant", 0.1).widths(process, levels).tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_the_widths_on_flow_are_those_of_its_shares_of_noise() -> None:
+    levels = torch.tensor([0.0, 0.5, 1.0])
+    # Noise over signal is s / (1 - s): 1 + it is 1 / (1 - s), so 0.1 + 0.9 (1 - s)^2.
+    assert PseudoHuber("snr", 0.1).widths(Flow(), levels).tolist() == pytest.approx([1.0, 0.1 + 0.9 / 4, 0.1])
+    assert PseudoHuber("exponential", 0.01).widths(Flow(), levels).tolist() == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_pseudo_huber_and_its_gradient_by_hand() -> None:
+    prediction = torch.tensor([[[[3.0, 0.0]]], [[[0.0, -12.0]]]], requires_grad=True)
+    errors = pseudo_huber(prediction, torch.zeros_like(prediction), torch.tensor([4.0, 5.0]))
+    # 2 * 4 * (sqrt(9 + 16) - 4) = 8 and 2 * 5 * (sqrt(144 + 25) - 5) = 80
+    assert errors.flatten().tolist() == pytest.approx([8.0, 0.0, 0.0, 80.0])
+    row_means(errors).sum().backward()
+    # 2 c x / sqrt(x^2 + c^2), of a mean over two: 24 / 5 / 2 and -120 / 13 / 2
+    assert prediction.grad is not None
+    assert prediction.grad.flatten().tolist() == pytest.approx([2.4, 0.0, 0.0, -60 / 13])
+
+
+def test_pseudo_huber_of_small_errors_is_their_square_to_the_last_digits() -> None:
+    small = torch.tensor([[[[1e-5, 3e-6]]]])
+    found = pseudo_huber(small, torch.zeros_like(small), torch.tensor([1.0]))
+    assert found.flatten().tolist() == pytest.approx([1e-10, 9e-12], rel=1e-5)
+
+
+def test_a_mask_weighs_errors_of_any_kind() -> None:
+    errors = torch.tensor([[[[8.0, 80.0]]]])
+    # weights 3 and 1: (24 + 80) / 4
+    assert row_means(errors, torch.tensor([[[[3.0, 1.0]]]])).item() == 26.0
+
+
+def test_an_objective_puts_the_kinds_of_loss_together() -> None:
+    prediction, target = torch.tensor([[[[3.0, 0.0]]]]), torch.zeros(1, 1, 1, 2)
+    levels, process = torch.tensor([1]), Diffusion(ALPHAS)
+    plain, huber = Objective(process), Objective(process, huber=PseudoHuber("constant", 4.0), debiased=True)
+    assert plain.errors(prediction, target, levels).item() == 4.5
+    assert huber.errors(prediction, target, levels).item() == pytest.approx(4.0)
+    assert huber.errors(prediction, target, levels, torch.tensor([[[[1.0, 0.0]]]])).item() == pytest.approx(8.0)
+    # a = 0.2: SNR 1/4, 1 / sqrt(1/4) = 2
+    assert (plain.weights(levels).item(), huber.weights(levels).item()) == (1.0, 2.0)
+    assert Objective(process, min_snr_gamma=0.125).weights(levels).item() == 0.5

@@ -16,6 +16,7 @@ from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.teacher import (
     AdapterOff,
@@ -27,7 +28,7 @@ from dbcli.diffusion.training.teacher import (
     read_predictions,
     write_predictions,
 )
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 from tests.diffusion import tiny_models
 
 PROMPTS = ["a sks dog", "a dog"]

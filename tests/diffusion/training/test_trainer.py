@@ -21,9 +21,10 @@ from dbcli.diffusion.families.process import Diffusion
 from dbcli.diffusion.formats.lora import attached_lora
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
 from dbcli.diffusion.training.state_files import read_state, write_state
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 from dbcli.errors import TrainingDiverged
 from tests.diffusion import tiny_models
 from tests.diffusion.small_trainers import run

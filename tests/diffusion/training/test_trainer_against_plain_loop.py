@@ -15,8 +15,9 @@ from dbcli.diffusion.images import encode
 from dbcli.diffusion.noise import normal_rows
 from dbcli.diffusion.schedulers.samplers import alphas_of
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 from tests.diffusion import tiny_models
 
 STEPS, RATE = 20, 1e-5

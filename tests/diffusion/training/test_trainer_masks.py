@@ -25,8 +25,9 @@ from dbcli.diffusion.images import (
 )
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, SentenceData, SubjectData
+from dbcli.diffusion.training.objective import Objective
 from dbcli.diffusion.training.optimisers import Optimisation
-from dbcli.diffusion.training.trainer import LoopSettings, Objective, StepInputs, Trainer
+from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 from dbcli.errors import PhotoError
 from tests.diffusion import tiny_models
 

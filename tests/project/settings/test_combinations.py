@@ -33,6 +33,8 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         ({"method": "full", "lora.targets": ["to_q"]}, ["lora.targets is given, but the method is full"]),
         ({"prior.empty_share": 0.25}, ["prior.empty_share is 0.25; it is for prior.source=teacher, not images"]),
         ({"prior.empty_share": 0.25, "prior.source": "teacher"}, []),
+        ({"train.huber_c": 0.5}, ["train.huber_c is 0.5; it is for train.loss=pseudo-huber, not squared"]),
+        ({"train.huber_c": 0.5, "train.huber_schedule": "constant", "train.loss": "pseudo-huber"}, []),
         ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
         ({"train.preview_every": 900}, ["train.preview_every is 900, but the run has 800 steps"]),
         ({"train.warmup_steps": 799}, []),
@@ -47,6 +49,11 @@ def test_what_is_hardly_meant_is_said_with_its_key(settings: dict[str, Any], sai
 @pytest.mark.parametrize("name", shipped_profiles())
 def test_of_a_shipped_profile_there_is_nothing_to_say(name: str) -> None:
     assert cautions(resolve([(name, load_profile(name))])) == []
+
+
+def test_one_rule_weighs_errors() -> None:
+    with pytest.raises(ConfigError, match="train.min_snr_gamma: should be left out with train.debiased_estimation"):
+        resolve([("test", {"train.debiased_estimation": True, "train.min_snr_gamma": 5.0})])
 
 
 PRODIGY, SCHEDULE_FREE = {"train.optimizer": "prodigy", "train.learning_rate": 1.0}, {"train.optimizer": "schedulefree"}
