@@ -19,9 +19,8 @@ KINDS = {
     "schedulefree": ["--set=train.optimizer=schedulefree", "--set=train.warmup_steps=2"],
     "muon": ["--set=train.optimizer=muon"],
     "losses": [
-        "--set=train.loss=pseudo-huber",
-        "--set=train.debiased_estimation=true",
-        "--set=train.multires_noise=0.3",
+        *("--set=train.loss=pseudo-huber", "--set=train.debiased_estimation=true", "--set=train.multires_noise=0.3"),
+        "--set=images.empty_share=0.3",
     ],
 }
 

@@ -1,6 +1,6 @@
 """Which images a step sees: a pure function of the run's seed and the step, so a run resumes anywhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
@@ -61,7 +61,8 @@ class BatchSampler:
 
     Each photo row has one of its subject's sentences, all of them equally often, and in the share `caption_share` of
     rows the photo's caption behind it; the class row beside it has the same sentence, or in the share `empty_share` of
-    rows the empty prompt.
+    rows the empty prompt. In the share `photo_empty_share` of photo rows the prompt is `empty_prompt`, and one that has
+    `orders` of its words, by index, is taught in one of them.
 
     The last `rehearsed` subjects were learnt earlier: of all photo rows they get the share `rehearsal_share` in [0, 1),
     spread evenly, and the others the rest.
@@ -80,6 +81,9 @@ class BatchSampler:
         rehearsal_share: float = 0.0,
         caption_share: float = 1.0,
         empty_share: float = 0.0,
+        photo_empty_share: float = 0.0,
+        empty_prompt: int | None = None,
+        orders: Mapping[int, Sequence[int]] | None = None,
         sizes: Sequence[int] = (),
     ) -> None:
         if not subjects or any(not subject.photos or not subject.sentences for subject in subjects):
@@ -92,6 +96,7 @@ class BatchSampler:
         self.taught = len(subjects) - rehearsed
         self.rehearsal_share = rehearsal_share if rehearsed else 0.0
         self.caption_share, self.empty_share = caption_share, empty_share
+        self.photo_empty_share, self.empty_prompt, self.orders = photo_empty_share, empty_prompt, orders or {}
         self._sizes = sizes
         self._groups = RowGroups(lambda row: self._dealt(row).size, batch_size, len({0, *sizes}))
         self._orders: dict[tuple[str, int, int], list[int]] = {}
@@ -140,11 +145,16 @@ class BatchSampler:
             subject = self.subjects[one.subject]
             views = subject.photos[one.photo]
             view = views[seed_for(self.seed, "view", one.ordinal, one.subject) % len(views)]
-            sentence = subject.sentences[self._sentence(one)]
-            captioned = self._is_chosen("caption", one, self.caption_share)
-            prompts = sentence.captioned_prompts if captioned else sentence.photo_prompts
-            rows.append(Row(view, prompts[one.photo]))
+            rows.append(Row(view, self._photo_prompt(subject.sentences[self._sentence(one)], one)))
         return rows
+
+    def _photo_prompt(self, sentence: SentenceData, row: _Dealt) -> int:
+        if self.empty_prompt is not None and self._is_chosen("empty photo", row, self.photo_empty_share):
+            return self.empty_prompt
+        captioned = self._is_chosen("caption", row, self.caption_share)
+        prompt = (sentence.captioned_prompts if captioned else sentence.photo_prompts)[row.photo]
+        orders = self.orders.get(prompt)
+        return orders[seed_for(self.seed, "order", row.ordinal, row.subject) % len(orders)] if orders else prompt
 
     def prior_rows(self, step: int) -> list[Row]:
         """One class row beside every photo row whose subject has class images."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dbcli.project.settings.profile_settings import PriorSettings, Profile, TrainSettings
+    from dbcli.project.settings.profile_settings import ImageSettings, PriorSettings, Profile, TrainSettings
 
 
 # Prodigy's learning rate is a factor on the one it finds: a smaller one was meant for another optimiser, and a larger
@@ -23,6 +23,7 @@ def contradictions(profile: Profile) -> list[str]:
         *_of_schedule_free(profile.train),
         *_of_muon(profile),
         *_of_weights(profile.train),
+        *_of_empty_prompt(profile),
         *_of_small_base(profile),
     ]
 
@@ -90,6 +91,13 @@ def _of_weights(train: TrainSettings) -> list[str]:
     return _wrong(("train.min_snr_gamma", train.min_snr_gamma, None, reason))
 
 
+def _of_empty_prompt(profile: Profile) -> list[str]:
+    if profile.method != "textual-inversion":
+        return []
+    reason = "with method=textual-inversion: the empty prompt has no word to be learnt"
+    return _wrong(("images.empty_share", profile.images.empty_share, 0.0, reason))
+
+
 def _all_at_once(train: TrainSettings, reason: str) -> list[str]:
     return _wrong(
         ("train.fused_backward", train.fused_backward, False, reason),
@@ -137,6 +145,7 @@ def cautions(profile: Profile) -> list[str]:
         *_of_schedule(profile.train),
         *_of_loss(profile.train),
         *_of_prior(profile.prior),
+        *_of_captions(profile.images),
         *_of_previews(profile),
         *_of_adapter(profile),
     ]
@@ -163,6 +172,11 @@ def _of_rates(train: TrainSettings) -> Iterator[str]:
 def _of_prior(prior: PriorSettings) -> Iterator[str]:
     if prior.empty_share and prior.source != "teacher":
         yield f"prior.empty_share is {prior.empty_share:g}; it is for prior.source=teacher, not {prior.source}."
+
+
+def _of_captions(images: ImageSettings) -> Iterator[str]:
+    if images.caption_shuffle != "off" and not (images.caption_share or images.cutouts or images.scene_cutouts):
+        yield f"images.caption_shuffle is {images.caption_shuffle}, but images.caption_share is 0: no captions."
 
 
 def _of_warmup(train: TrainSettings) -> Iterator[str]:

@@ -258,6 +258,18 @@ class ImageSettings(Section):
         description="in which share of its rows a photo is taught with its caption, in the others with the sentence "
         "alone; 0: captions are neither used nor, for new photos, written",
     )
+    caption_shuffle: Literal["off", "words", "tags"] = Field(
+        default="off",
+        description="teach a caption in one of four orders of its words, or of what commas separate in it; sentence, "
+        "identifier and class noun stay together",
+    )
+    empty_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="in which share of its rows a photo is taught with the empty prompt (caption dropout), from which "
+        "guidance leads away; what is learnt there has no word",
+    )
     mask_loss: float = Field(
         default=0.1,
         ge=0,

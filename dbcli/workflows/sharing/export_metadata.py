@@ -125,6 +125,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "prior_loss_weight": profile.prior.weight,
         "min_snr_gamma": train.min_snr_gamma,
         **_loss(train),
+        **({"caption_dropout_rate": profile.images.empty_share} if profile.images.empty_share else {}),
         "clip_skip": None,
         **kohya_folders(photo_counts),
         "training_started_at": datetime.fromisoformat(record.created).timestamp(),

@@ -31,6 +31,9 @@ def batch_sampler(run: RunContext, data: TrainingData) -> BatchSampler:
         rehearsal_share=train.rehearsal_share,
         caption_share=run.profile.images.caption_share,
         empty_share=run.profile.prior.empty_share,
+        photo_empty_share=run.profile.images.empty_share,
+        empty_prompt=data.empty_prompt,
+        orders=data.orders,
         sizes=data.sizes,
     )
 

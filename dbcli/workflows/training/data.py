@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from dbcli.diffusion.buckets import Box, Size, frame_of, size_for
 from dbcli.errors import Interrupted
 from dbcli.project.prompts.identifiers import render_with
+from dbcli.project.prompts.shuffling import shuffled_caption
+from dbcli.project.settings.profile_settings import ImageSettings
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import verify_photos
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from dbcli.diffusion.images import Latents
     from dbcli.diffusion.training.batches import SentenceData, SubjectData
 
+# Orders of a caption whose words are shuffled. Each is a prompt to be encoded, and kept, before the first step.
+SHUFFLED_ORDERS = 4
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -35,7 +40,8 @@ class TrainingData:
 
     loss_weights[i] `[1, h, w]` says how much each latent of image i counts; None if no photo has a mask. `sizes` are
     the numbers of the images' sizes, `frames` how they came to them, where photos are not cut to squares, and
-    `class_images` the indices of files by the size they are shown at.
+    `class_images` the indices of files by the size they are shown at. Prompts with other orders of their words have
+    these under `orders`; `empty_prompt` is the empty one, where photos are taught with it, too.
     """
 
     images: Latents
@@ -45,6 +51,8 @@ class TrainingData:
     sizes: list[int] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     class_images: dict[tuple[Path, Size], int] = field(default_factory=dict)
+    orders: dict[int, list[int]] = field(default_factory=dict)
+    empty_prompt: int | None = None
 
 
 def instance_prompt(subject: Subject, caption: str | None, template: str, templates: Sequence[str] = ()) -> str:
@@ -53,17 +61,46 @@ def instance_prompt(subject: Subject, caption: str | None, template: str, templa
     A caption that begins as one of the sentences does goes on from this one: "a {dog} on grass" is taught as "a photo
     of a sks dog on grass" too. One that names the subject otherwise stands alone, any other behind the sentence.
     """
+    return "".join(_sentence_and_caption(subject, caption, template, templates))
+
+
+def shuffled_prompts(
+    subject: Subject, caption: str, template: str, images: ImageSettings, *, seed: int, number: int
+) -> list[str]:
+    """The orders that `images.caption_shuffle` gives a captioned prompt, by a run's seed and the photo's number.
+
+    Sentence, identifier and class noun stay as they are, wherever the rest goes.
+    """
+    from dbcli.diffusion.noise import permutation_of
+
+    sentence, rest = _sentence_and_caption(subject, caption, template, images.templates)
+    return [
+        shuffled_caption(
+            sentence,
+            rest,
+            subject.words.text,
+            images.caption_shuffle,
+            lambda count, turn=turn: permutation_of(count, seed, "shuffle", turn, number),  # type: ignore[misc]
+        )
+        for turn in range(SHUFFLED_ORDERS)
+    ]
+
+
+def _sentence_and_caption(
+    subject: Subject, caption: str | None, template: str, templates: Sequence[str]
+) -> tuple[str, str]:
+    """The two parts of `instance_prompt`, of which one may be empty."""
     words = {subject.name: subject.words}
     sentence = render_with(template, words)
     if caption is None:
-        return sentence
+        return sentence, ""
     text = render_with(caption, words)
     heads = sorted((render_with(one, words) for one in templates or [template]), key=len, reverse=True)
     head = next((one for one in heads if re.match(rf"{re.escape(one)}(?!\w)", text)), None)
     if head is not None:
-        return sentence + text[len(head) :]
+        return sentence, text[len(head) :]
     # A caption that forgot the identifier would teach the whole class.
-    return text if subject.words.identifier in text.split() else f"{sentence}, {text}"
+    return ("", text) if subject.words.identifier in text.split() else (sentence, f", {text}")
 
 
 def encode_data(
@@ -89,6 +126,7 @@ def encode_data(
             files = [*sentence.class_images, *files]
             sentences[own.sentence] = replace(sentence, class_images=files, class_prompt=prompt, empty_prompt=empty)
         subjects.append(SubjectData([one.views for one in shown], sentences))
+    empty = read.prompt("") if run.profile.images.empty_share else None
     with run.progress.stage("Encoding images", len(read.pixels)) as stage:
 
         def on_batch(count: int) -> None:
@@ -103,7 +141,17 @@ def encode_data(
         note = f"masks of {read.masked} of {photos} photos; outside them the loss weight is {background:g}"
         run.progress.note(note)
     weights = loss_weights(read.masks, images, background)
-    return TrainingData(images, read.prompts, subjects, weights, read.numbers, read.frames, read.class_images)
+    return TrainingData(
+        images,
+        read.prompts,
+        subjects,
+        weights,
+        read.numbers,
+        read.frames,
+        read.class_images,
+        read.orders,
+        empty,
+    )
 
 
 def loss_weights(masks: Mapping[int, torch.Tensor], images: Latents, background: float) -> list[torch.Tensor] | None:
@@ -184,6 +232,7 @@ class _Images:
     masks: dict[int, torch.Tensor] = field(default_factory=dict)
     masked: int = 0
     class_images: dict[tuple[Path, Size], int] = field(default_factory=dict)
+    orders: dict[int, list[int]] = field(default_factory=dict)
 
     def photos(self, subject: Subject, number: int) -> list[_Shown]:
         """Reads a subject's photos, and those with a mask cut out, too."""
@@ -259,7 +308,7 @@ class _Images:
 
         def prompts(template: str, *, captioned: bool) -> list[int]:
             used = [one.caption if captioned or one.is_cutout else None for one in shown]
-            return [self.prompt(instance_prompt(subject, one, template, images.templates)) for one in used]
+            return [self._prompt_of(subject, one, template, number) for number, one in enumerate(used)]
 
         # Only prompts that come up: how many are encoded at once decides last bits of each.
         return [
@@ -268,6 +317,15 @@ class _Images:
             )
             for one in images.templates
         ]
+
+    def _prompt_of(self, subject: Subject, caption: str | None, template: str, number: int) -> int:
+        """The index of what a photo is trained with, whose orders are taken in beside it."""
+        images, seed = self.run.profile.images, self.run.profile.train.seed
+        index = self.prompt(instance_prompt(subject, caption, template, images.templates))
+        if caption is not None and images.caption_shuffle != "off":
+            texts = shuffled_prompts(subject, caption, template, images, seed=seed, number=number)
+            self.orders[index] = [self.prompt(text) for text in texts]
+        return index
 
     def prompt(self, text: str) -> int:
         """The index of a prompt."""

@@ -110,9 +110,37 @@ def test_the_empty_prompt_takes_its_share_of_the_class_rows_and_changes_no_image
     assert [plan.subject_rows(step) for step in range(9)] == [without.subject_rows(step) for step in range(9)]
 
 
+@pytest.mark.parametrize(("share", "fewest", "most"), [(0.0, 0, 0), (0.25, 75, 125)])
+def test_photos_are_taught_with_the_empty_prompt_in_their_share_and_nothing_else_changes(
+    share: float, fewest: int, most: int
+) -> None:
+    plan = BatchSampler([FOX], batch_size=2, seed=0, caption_share=0.5, photo_empty_share=share, empty_prompt=9)
+    without = BatchSampler([FOX], batch_size=2, seed=0, caption_share=0.5)
+    rows, usual = ([row for step in range(200) for row in one.subject_rows(step)] for one in (plan, without))
+    assert fewest <= sum(row.prompt == 9 for row in rows) <= most
+    assert all(row in (before, replace(before, prompt=9)) for row, before in zip(rows, usual, strict=True))
+    assert [plan.prior_rows(step) for step in range(9)] == [without.prior_rows(step) for step in range(9)]
+
+
+def test_a_prompt_with_orders_is_taught_in_all_of_them_alike_often() -> None:
+    orders = {1: [20, 21, 22, 23], 4: [24]}
+    plan = BatchSampler([FOX], batch_size=2, seed=0, orders=orders)
+    without = BatchSampler([FOX], batch_size=2, seed=0)
+    pairs = [
+        (before.prompt, row.prompt)
+        for step in range(200)
+        for row, before in zip(plan.subject_rows(step), without.subject_rows(step), strict=True)
+    ]
+    assert {pair for pair in pairs if pair[0] not in orders} == {(2, 2), (5, 5)}
+    assert {after for before, after in pairs if before == 4} == {24}
+    counts = Counter(after for before, after in pairs if before == 1)
+    assert counts.keys() == {20, 21, 22, 23} and max(counts.values()) - min(counts.values()) < 20
+
+
 def test_sentences_and_captions_of_a_step_do_not_depend_on_the_batch_or_the_steps_before() -> None:
-    one = BatchSampler([FOX, CAT], batch_size=1, seed=3, caption_share=0.5)
-    four = BatchSampler([FOX, CAT], batch_size=4, seed=3, caption_share=0.5)
+    how = {"caption_share": 0.5, "photo_empty_share": 0.2, "empty_prompt": 9, "orders": {1: [20, 21], 3: [22, 23]}}
+    one = BatchSampler([FOX, CAT], batch_size=1, seed=3, **how)
+    four = BatchSampler([FOX, CAT], batch_size=4, seed=3, **how)
     for step in (9, 0, 4):
         alone = [one.subject_rows(row) + one.prior_rows(row) for row in range(4 * step, 4 * step + 4)]
         assert four.subject_rows(step) + four.prior_rows(step) == [own[0] for own in alone] + [own[1] for own in alone]

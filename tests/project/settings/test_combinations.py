@@ -35,6 +35,7 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         ({"prior.empty_share": 0.25, "prior.source": "teacher"}, []),
         ({"train.huber_c": 0.5}, ["train.huber_c is 0.5; it is for train.loss=pseudo-huber, not squared"]),
         ({"train.huber_c": 0.5, "train.huber_schedule": "constant", "train.loss": "pseudo-huber"}, []),
+        ({"images.caption_shuffle": "tags", "images.caption_share": 0.0}, ["images.caption_shuffle is tags, but"]),
         ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
         ({"train.preview_every": 900}, ["train.preview_every is 900, but the run has 800 steps"]),
         ({"train.warmup_steps": 799}, []),
@@ -49,6 +50,11 @@ def test_what_is_hardly_meant_is_said_with_its_key(settings: dict[str, Any], sai
 @pytest.mark.parametrize("name", shipped_profiles())
 def test_of_a_shipped_profile_there_is_nothing_to_say(name: str) -> None:
     assert cautions(resolve([(name, load_profile(name))])) == []
+
+
+def test_the_empty_prompt_has_no_word_to_be_learnt() -> None:
+    with pytest.raises(ConfigError, match="images.empty_share: should be 0.0 with method=textual-inversion"):
+        resolve([("test", {"images.empty_share": 0.1, "method": "textual-inversion"})])
 
 
 def test_one_rule_weighs_errors() -> None:

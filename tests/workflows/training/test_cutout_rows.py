@@ -135,3 +135,24 @@ def test_a_scene_that_cannot_be_read_is_told_before_the_run(tmp_path: Path) -> N
     with pytest.raises(PromptError, match=r"images\.scenes, 'a \{rex\} in \{space\}'"):
         begun(tmp_path, "images.scene_cutouts=1", "images.scenes=['in {space}']")
     assert not list((tmp_path / "p" / "runs").glob("0*"))
+
+
+def test_captions_are_taught_in_orders_of_their_words_and_photos_with_the_empty_prompt(tmp_path: Path) -> None:
+    template = "images.templates=['a {identifier} {class}']"
+    data, _ = taught(tmp_path, "images.caption_shuffle=words", "images.empty_share=0.1", template, "images.cutouts=1")
+    (subject,) = data.subjects
+    (sentence,) = subject.sentences
+    assert data.prompts[data.empty_prompt or 0] == ""
+    captioned = sentence.captioned_prompts[0]
+    assert data.prompts[captioned] == "a sks dog on grass"
+    orders = {data.prompts[one] for one in data.orders[captioned]}
+    assert orders == {"a sks dog on grass", "a sks dog grass on"}
+    # A photo without a caption has one order, a cutout those of its own.
+    assert sentence.photo_prompts[0] not in data.orders and sentence.captioned_prompts[1] not in data.orders
+    cutout = sentence.photo_prompts[2]
+    assert "background" in data.prompts[cutout] and len({data.prompts[one] for one in data.orders[cutout]}) > 1
+
+
+def test_by_default_there_are_no_other_orders_and_no_empty_prompt(tmp_path: Path) -> None:
+    data, _ = taught(tmp_path)
+    assert not data.orders and data.empty_prompt is None and "" not in data.prompts
