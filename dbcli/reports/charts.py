@@ -41,6 +41,8 @@ _COATS: dict[Coat, _Colours] = {
 def loss_curve(events: Sequence[Mapping[str, Any]], *, coat: Coat = "light") -> bytes:
     """The subject loss, and the prior loss where there is one, over steps: each step faint, their running mean bold.
 
+    The loss on photos that were kept back, where it was measured, is a line of points.
+
     `events` are lines of events.jsonl; those without a step and a finite loss are passed over. Raises ValueError if
     none is left.
     """
@@ -57,6 +59,9 @@ def loss_curve(events: Sequence[Mapping[str, Any]], *, coat: Coat = "light") -> 
             steps, losses = zip(*points, strict=True)
             axes.plot(steps, losses, color=colour, alpha=0.22, linewidth=0.8)
             axes.plot(steps, running_mean(losses, max(1, len(losses) // 20)), color=colour, linewidth=2, label=label)
+        if held_out := _points(events, "held_out_loss"):
+            steps, losses = zip(*held_out, strict=True)
+            axes.plot(steps, losses, color=colours.ink, linewidth=1.5, marker="o", markersize=4, label="held-out loss")
         axes.set_xlabel("step")
         axes.set_ylabel("loss (mean squared error)")
         axes.set_ylim(bottom=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.conftest import JOB, RUN
-from tests.reliability.processes import ForkServer, events, weights_hash
+from tests.reliability.processes import ForkServer, events, record, weights_hash
 from tests.reliability.sabotage import KILLED
 from tests.reliability.test_kills import SAVES
 
@@ -20,7 +20,7 @@ KINDS = {
     "muon": ["--set=train.optimizer=muon"],
     "losses": [
         *("--set=train.loss=pseudo-huber", "--set=train.debiased_estimation=true", "--set=train.multires_noise=0.3"),
-        "--set=images.empty_share=0.3",
+        *("--set=images.empty_share=0.3", "--set=images.held_out=1"),
     ],
 }
 
@@ -36,6 +36,8 @@ def test_a_killed_run_ends_bit_equal(server: ForkServer, new_project: NewProject
     assert [one["step"] for one in events(killed / "runs" / RUN) if one.get("event") == "resumed"] == [2]
     assert weights_hash(killed / "runs" / RUN) == weights_hash(whole / "runs" / RUN)
     assert last_step(killed) == last_step(whole)
+    kept_back = record(killed / "runs" / RUN)["held_out"]
+    assert kept_back == record(whole / "runs" / RUN)["held_out"] and bool(kept_back) is (name == "losses")
 
 
 def last_step(project: Path) -> dict[str, object]:

@@ -43,6 +43,11 @@ def test_events_without_a_loss_are_passed_over() -> None:
         loss_curve(odd)
 
 
+def test_the_loss_on_photos_that_were_kept_back_is_drawn_where_it_was_measured() -> None:
+    measured = [{"event": "held out", "step": step, "held_out_loss": 0.4} for step in (0, 30, 59)]
+    assert loss_curve([*EVENTS, *measured]) != loss_curve(EVENTS)
+
+
 def test_a_run_without_prior_has_one_line() -> None:
     without = [{"step": event["step"], "subject_loss": event["subject_loss"]} for event in EVENTS]
     assert loss_curve(without) != loss_curve(EVENTS)

@@ -126,6 +126,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("learning rate", number(record.profile.get("train", {}).get("learning_rate"), "g")),
         ("loss", number(record.loss, ".4f")),
         ("prior", record.prior.get("line")),
+        ("held out", record.held_out.get("line")),
         ("probes", record.probing.get("line")),
         *(("scores" if number == 0 else "", _score_line(one)) for number, one in enumerate(scores)),
         ("seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in record.timings.items())),

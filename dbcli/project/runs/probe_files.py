@@ -41,6 +41,7 @@ class ProbeEntry(BaseModel):
     scene: float | None = None
     copies: float | None = None
     copying: bool = False
+    held_out: float | None = Field(default=None, description="the loss on photos that the run keeps back")
     seconds: float = 0.0
     fidelities: list[float] = Field(default_factory=list)
     editabilities: list[float] = Field(default_factory=list)

@@ -99,6 +99,7 @@ class RunRecord(Record):
     precision: str | None = Field(default=None, description="of the forward pass, as train.precision came out here")
     prior: dict[str, Any] = Field(default_factory=dict)
     probing: dict[str, Any] = Field(default_factory=dict, description="what was measured during training, and chosen")
+    held_out: dict[str, Any] = Field(default_factory=dict, description="photos kept back, and the losses on them")
     timings: dict[str, float] = Field(default_factory=dict, description="seconds a phase")
     peak_memory_bytes: int | None = None
     step: int = 0

@@ -270,6 +270,11 @@ class ImageSettings(Section):
         description="in which share of its rows a photo is taught with the empty prompt (caption dropout), from which "
         "guidance leads away; what is learnt there has no word",
     )
+    held_out: Annotated[Whole, Field(ge=0)] | Annotated[list[Positive], Field(min_length=1)] = Field(
+        default=0,
+        description="photos of each subject that are not taught: the last so many, or those with the numbers of a "
+        "list; the loss on them, at fixed noise and timesteps, is measured on the way",
+    )
     mask_loss: float = Field(
         default=0.1,
         ge=0,

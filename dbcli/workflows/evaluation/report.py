@@ -96,7 +96,8 @@ def _on_the_way(layout: Layout, record: RunRecord) -> list[tuple[str, Sequence[I
     rows = []
     for one in probes.probes if probes is not None else []:
         chosen = " · the result" if probes is not None and one.step == probes.chosen else ""
-        note = f"fidelity {one.fidelity:.3f} · editability {one.editability:.3f}{chosen}"
+        kept_back = "" if one.held_out is None else f" · held-out loss {one.held_out:.4f}"
+        note = f"fidelity {one.fidelity:.3f} · editability {one.editability:.3f}{kept_back}{chosen}"
         files = probe_images(layout, record.name, one.step)
         rows.append(ImageRow(f"step {one.step}", opened(files), note=note, captions=[*map(_prompt_of, files)]))
     return [("checkpoints during training", rows)] if rows else []
@@ -124,5 +125,6 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         ("Method", f"{record.method}, profile {record.profile.get('name', '?')}"),
         ("Steps", _steps(record)),
         ("Prior", str(record.prior.get("line", "?"))),
+        *([("Held out", str(record.held_out["line"]))] if "line" in record.held_out else []),
         ("Device", record.device or "?"),
     ]

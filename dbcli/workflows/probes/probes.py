@@ -32,6 +32,7 @@ from dbcli.project.runs.run_store import read_events
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.models.loaded import CHECKPOINT_KEY
+from dbcli.workflows.probes.held_out import held_out_loss
 from dbcli.workflows.probes.schedule import Cost, plan_of, too_dear
 from dbcli.workflows.probes.score import Item, Panel, generate_items, open_panel, probe_items
 from dbcli.workflows.progress import Stage
@@ -253,6 +254,7 @@ class Probing:
             scene=found.scene,
             copies=found.copies,
             copying=found.copying,
+            held_out=held_out_loss(self.run.record, step),
             seconds=0.0,
             fidelities=found.fidelities,
             editabilities=found.editabilities,
@@ -273,6 +275,7 @@ class Probing:
             "" if entry.identified is None else f"identified {entry.identified:.0%}",
             "" if entry.scene is None else f"scene {entry.scene:.0%}",
             "copies the photos" if entry.copying else "",
+            "" if entry.held_out is None else f"held-out loss {entry.held_out:.4f}",
             f"best so far: step {self._pick().step}" if is_choosing else "",
             f"{entry.seconds:.1f} s",
         ]

@@ -19,8 +19,9 @@ from dbcli.project.subjects.subject_store import verify_photos
 from dbcli.prompt_text import with_article
 from dbcli.workflows.class_images.generate import ClassImages
 from dbcli.workflows.class_images.sentences import teaches_empty_prompt
+from dbcli.workflows.probes.held_out import HeldOutPhoto
 from dbcli.workflows.run_context import RunContext
-from dbcli.workflows.training.scenes import Scenes
+from dbcli.workflows.training.scenes import Scenes, kept_places
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,8 @@ class TrainingData:
     loss_weights[i] `[1, h, w]` says how much each latent of image i counts; None if no photo has a mask. `sizes` are
     the numbers of the images' sizes, `frames` how they came to them, where photos are not cut to squares, and
     `class_images` the indices of files by the size they are shown at. Prompts with other orders of their words have
-    these under `orders`; `empty_prompt` is the empty one, where photos are taught with it, too.
+    these under `orders`; `empty_prompt` is the empty one, where photos are taught with it, too. `held_out` are photos
+    that no row shows.
     """
 
     images: Latents
@@ -53,6 +55,7 @@ class TrainingData:
     class_images: dict[tuple[Path, Size], int] = field(default_factory=dict)
     orders: dict[int, list[int]] = field(default_factory=dict)
     empty_prompt: int | None = None
+    held_out: list[HeldOutPhoto] = field(default_factory=list)
 
 
 def instance_prompt(subject: Subject, caption: str | None, template: str, templates: Sequence[str] = ()) -> str:
@@ -151,6 +154,7 @@ def encode_data(
         read.class_images,
         read.orders,
         empty,
+        read.held_out,
     )
 
 
@@ -199,6 +203,14 @@ class _Views:
     masks: Sequence[torch.Tensor] = ()
     opacities: Sequence[torch.Tensor] = ()
 
+    @property
+    def first(self) -> _Views:
+        """The first view alone."""
+        one = slice(1)
+        return replace(
+            self, boxes=self.boxes[one], pixels=self.pixels[one], masks=self.masks[one], opacities=self.opacities[one]
+        )
+
     def in_front_of(self, ground: torch.Tensor) -> _Views:
         """Its subject, cut out, in front of an image of its size."""
         cut = zip(self.pixels, self.opacities, strict=True)
@@ -233,16 +245,20 @@ class _Images:
     masked: int = 0
     class_images: dict[tuple[Path, Size], int] = field(default_factory=dict)
     orders: dict[int, list[int]] = field(default_factory=dict)
+    held_out: list[HeldOutPhoto] = field(default_factory=list)
 
     def photos(self, subject: Subject, number: int) -> list[_Shown]:
-        """Reads a subject's photos, and those with a mask cut out, too."""
+        """Reads a subject's photos, and those with a mask cut out, too; some may be kept back."""
         layout, images = self.run.layout, self.run.profile.images
         masks = mask_paths(layout, subject) if images.mask_loss < 1 else [None for _ in subject.photos]
         files = zip(verify_photos(layout, subject), subject.photos, masks, strict=True)
-        shown, cut_out = [], []
+        shown, cut_out, kept_back = [], [], kept_places(self.run, number)
         for place, (path, entry, mask) in enumerate(files):
             photo = _Photo(path, (entry.width, entry.height), mask, number, place)
             views = self._read(photo)
+            if place in kept_back:
+                self._keep_back(subject, place, entry.caption, views)
+                continue
             shown.append(_Shown(self._take(views), entry.caption))
             if mask is not None:
                 self.masked += 1
@@ -251,6 +267,17 @@ class _Images:
                     for where, behind in self._grounds(photo)
                 ]
         return shown + cut_out
+
+    def _keep_back(self, subject: Subject, place: int, caption: str | None, views: _Views) -> None:
+        """Takes in the first view of a photo that is kept back, under the first sentence with the photo's caption."""
+        from dbcli.diffusion.training.batches import Row
+
+        images = self.run.profile.images
+        (image,) = self._take(views.first)
+        known = caption if images.caption_share else None
+        prompt = self.prompt(instance_prompt(subject, known, images.templates[0], images.templates))
+        self.held_out.append(HeldOutPhoto(subject.name, place + 1, Row(image, prompt)))
+        self.masked += bool(views.masks)
 
     def _read(self, photo: _Photo) -> _Views:
         """Reads a photo and its mask, once for all that its subject is shown in front of."""

@@ -11,6 +11,7 @@ from dbcli.errors import Interrupted, TrainingDiverged
 from dbcli.project.runs.run_store import append_event
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.memory.errors import is_out_of_memory
+from dbcli.workflows.probes.held_out import HeldOut
 from dbcli.workflows.probes.probes import Probing
 from dbcli.workflows.progress import Stage
 from dbcli.workflows.run_context import RunContext
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from dbcli.diffusion.training.trainer import StepResult, Trainer
 
 
-def run_loop(run: RunContext, base: Base, trainer: Trainer, probing: Probing | None, rate_scale: float) -> bool:
+def run_loop(
+    run: RunContext,
+    base: Base,
+    trainer: Trainer,
+    probing: Probing | None,
+    rate_scale: float,
+    held_out: HeldOut | None = None,
+) -> bool:
     """The steps, from the newest checkpoint on; True at the end, False after a signal, with a checkpoint written.
 
     The end is the last step, or where `probing` finds that nothing rises any longer. A run that has no checkpoint yet
@@ -33,7 +41,8 @@ def run_loop(run: RunContext, base: Base, trainer: Trainer, probing: Probing | N
     checkpoints.begin(rate_scale)
     with run.progress.stage(f"Training {run.name}", run.profile.train.steps) as stage:
         stage.advance(trainer.done)
-        after = _AfterStep(run, base, trainer, checkpoints, probing, stage)
+        after = _AfterStep(run, base, trainer, checkpoints, probing, stage, held_out)
+        after.begin()
         if probing is not None:
             probing.after_step(trainer, stage)  # a kill may have come before the probe of this step
         while not (run.stop.anywhere() or run.group.on_main(after.is_over)):
@@ -41,6 +50,7 @@ def run_loop(run: RunContext, base: Base, trainer: Trainer, probing: Probing | N
                 after.step(trainer.step())
             except TrainingDiverged as error:
                 checkpoints.recover(error)
+                after.begin()
                 if probing is not None:
                     probing.rolled_back(trainer.done)
             except Exception as error:
@@ -63,6 +73,17 @@ class _AfterStep:
     checkpoints: Checkpoints
     probing: Probing | None
     stage: Stage
+    held_out: HeldOut | None = None
+
+    def begin(self) -> None:
+        """What is due where the loop takes up a run: the loss on photos that are kept back, before it knows any."""
+        if self.held_out is not None:
+            self.held_out.begin(self.trainer.done)
+            self._measure()
+
+    def _measure(self) -> None:
+        if self.held_out is not None:
+            self.run.group.on_main(partial(self.held_out.after_step, self.trainer, self.stage))
 
     def is_over(self) -> bool:
         """Whether no step is left to make. A probe of the last one that a signal cut short is made on a resume."""
@@ -75,6 +96,7 @@ class _AfterStep:
     def step(self, result: StepResult) -> None:
         """Called by all ranks with a step's numbers."""
         line, every = self.run.group.on_main(partial(self._keep, result)), self.run.profile.train.preview_every
+        self._measure()
         if self.probing is not None:
             self.probing.after_step(self.trainer, self.stage)
             self.stage.tell(line)  # the probe's own words are over with the probe

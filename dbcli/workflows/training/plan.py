@@ -10,6 +10,7 @@ from dbcli.project.seeds import settled
 from dbcli.project.settings.combinations import cautions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
+from dbcli.project.subjects.held_out import check_held_out
 from dbcli.project.subjects.photos import list_files
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.memory.estimate import ESTIMATED, MemoryEstimate, choose_recipe, estimate_recipe
@@ -98,6 +99,7 @@ def plan_training(layout: Layout, request: TrainRequest, progress: Progress | No
     if parent is None:
         subjects = named_subjects(layout, names, words, allow_collision=allow_collision)
         settle_captions(layout, subjects)
+        check_held_out(subjects, profile.images.held_out)
         check_training_prompts(layout, subjects, profile, progress)
         return TrainingPlan(subjects, profile_name, profile, allow_collision)
     continuing.check_settings(layout, parent, profile)
@@ -109,6 +111,7 @@ def plan_training(layout: Layout, request: TrainRequest, progress: Progress | No
     kept = continuing.continuation(layout, parent, subjects, profile)
     plan = TrainingPlan(subjects, profile_name, profile, allow_collision or parent.allow_collision, kept)
     settle_captions(layout, plan.shown)
+    check_held_out(subjects, profile.images.held_out)
     check_training_prompts(layout, plan.shown, profile, progress, kept.earlier)
     return plan
 

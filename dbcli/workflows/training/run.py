@@ -22,6 +22,7 @@ from dbcli.workflows.machine_use import computing
 from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.fallback import fall_back
 from dbcli.workflows.models.trainable import start_trainable
+from dbcli.workflows.probes.held_out import HeldOut
 from dbcli.workflows.probes.look import is_looked_at, look
 from dbcli.workflows.probes.probes import Probing, open_probing
 from dbcli.workflows.progress import Progress
@@ -114,8 +115,10 @@ def train_once(run: RunContext, rate_scale: float) -> None:
     # Not before: what loading and encoding freed is no step's, and goes back to the system.
     if not record.fallbacks:
         keep_freed_memory()
+    probed = () if probing is None else probing.record.plan.steps
+    held_out = HeldOut(run, data.held_out, probed) if data.held_out else None
     with run.timed("train"):
-        is_finished = run_loop(run, base, trainer, probing, rate_scale)
+        is_finished = run_loop(run, base, trainer, probing, rate_scale, held_out)
     if probing is not None:
         probing.account()
     record.peak_memory_bytes = peak_memory_bytes(trainer.device)
@@ -125,6 +128,8 @@ def train_once(run: RunContext, rate_scale: float) -> None:
             exit_code=stop.exit_code,
         )
     if run.group.is_main:
+        if held_out is not None:
+            held_out.tell()
         _save_result(run, base, trainer, probing)
 
 

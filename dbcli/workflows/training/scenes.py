@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbcli import __version__
 from dbcli.diffusion.buckets import Size, size_for
+from dbcli.project.subjects.held_out import held_out_places
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.workflows.images.generated import sampled
 from dbcli.workflows.run_context import RunContext
@@ -37,8 +38,15 @@ def wanted_scenes(run: RunContext) -> dict[tuple[int, int], list[str]]:
         (number, place): scenes_of(seed, number, place, images.scene_cutouts, images.scenes)
         for number, subject in enumerate(run.subjects)
         for place, mask in enumerate(mask_paths(run.layout, subject))
-        if mask is not None
+        if mask is not None and place not in kept_places(run, number)
     }
+
+
+def kept_places(run: RunContext, subject: int) -> list[int]:
+    """The places of a subject's photos that a run keeps back, by the subject's number; none of what it rehearses."""
+    taught = len(run.subjects) - sum(one.rehearsed for one in run.record.subjects)
+    photos = len(run.subjects[subject].photos)
+    return held_out_places(run.profile.images.held_out, photos) if subject < taught else []
 
 
 def draw_scenes(run: RunContext, base: Base) -> Scenes:

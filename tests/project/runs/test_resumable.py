@@ -10,7 +10,7 @@ FOR_GOOD = {
     "method",
     *("train.text_encoder", "train.ema", "train.min_snr_gamma", "train.offset_noise", "train.rehearsal_share"),
     *(f"train.{key}" for key in ("debiased_estimation", "loss", "huber_schedule", "huber_c", "multires_noise")),
-    *("train.seed", "images.caption_shuffle", "images.empty_share"),
+    *("train.seed", "images.caption_shuffle", "images.empty_share", "images.held_out"),
     *(
         f"prior.{key}"
         for key in ("enabled", "source", "teacher_draws", "empty_share", "weight", "images", "template", "steps")
