@@ -47,6 +47,9 @@ def build_trainer(
     teacher: Teacher | None,
 ) -> Trainer:
     """Joins a base, what of it learns, the data and a profile's numbers into a trainer, of one rank of a group."""
+    import torch
+
+    from dbcli.diffusion.bases.stored_layers import keep_in
     from dbcli.diffusion.compile import compile_unet
     from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts
     from dbcli.diffusion.devices import idle_in_training, offload
@@ -61,6 +64,10 @@ def build_trainer(
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     prompts = table(base, data.prompts, device)
     offload(*idle_in_training(base, trains_text=trainable.trains_text))
+    precision = precision_on(train.precision, device)
+    # Only where probes draw in it, too: in float32 they would see what the rounding took.
+    if precision == "bf16" and precision_on(run.profile.draw.precision, device) == "bf16":
+        keep_in(base.unet, torch.bfloat16)
     if train.compile:
         compile_unet(base.unet)
     return Trainer(
@@ -94,9 +101,7 @@ def build_trainer(
             stochastic_rounding=train.stochastic_rounding,
             seed=train.seed,
         ),
-        loop=LoopSettings(
-            train.steps, train.accumulation, precision_on(train.precision, device), train.ema, batches.seed
-        ),
+        loop=LoopSettings(train.steps, train.accumulation, precision, train.ema, batches.seed),
         group=run.group,
     )
 

@@ -12,7 +12,7 @@ from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, make_full, me
 from dbcli.diffusion.bases import stored_layers
 from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.bases.quantized import shrink
-from dbcli.diffusion.bases.stored_layers import StoredLinear, keep_as_stored, kept_dtype, round_to, widened
+from dbcli.diffusion.bases.stored_layers import StoredLinear, keep_as_stored, keep_in, kept_dtype, round_to, widened
 from dbcli.diffusion.conditioning import encode_ids, ids_of
 from dbcli.diffusion.estimate.footprint import weights_bytes
 from dbcli.diffusion.estimate.meta_base import load_meta_base
@@ -77,10 +77,12 @@ def test_the_autoencoder_computes_in_float32(bases: tuple[Base, Base]) -> None:
     assert decoded[0].dtype == torch.float32 and torch.equal(*decoded)
 
 
-def learnt(base: Base, precision: str, *, dora: bool) -> dict[str, torch.Tensor]:
+def learnt(base: Base, precision: str, *, dora: bool, kept: torch.dtype | None = None) -> dict[str, torch.Tensor]:
     """Two steps of plain descent of adapters, from a loss of any kind."""
     options = LoraOptions(4, 4.0, ["to_q", "to_out.0", "conv1"], ["q_proj"], dora=dora, train_text=True)
     trainable, noise = add_lora(base.tunable, options), torch.Generator().manual_seed(0)
+    if kept is not None:
+        keep_in(base.unet, kept)
     for _ in range(2):
         latents = torch.randn(2, 4, 8, 8, generator=noise)
         with autocast(precision, CPU):
@@ -100,6 +102,19 @@ def test_adapters_learn_the_same_to_the_last_bit(bases: tuple[Base, Base], preci
     assert {one.dtype for one in found.values()} == {torch.float32}
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert any(value.abs().max() > 0 for name, value in expected.items() if "lora_B" in name)
+
+
+def test_weights_in_the_type_that_is_computed_in_teach_the_same_to_the_last_bit(
+    folder: Path, bases: tuple[Base, Base]
+) -> None:
+    kept = load_base(str(folder))
+    before = weights_bytes(kept)
+    keep_in(kept.unet, torch.bfloat16)
+    assert weights_bytes(kept) == before
+    found = learnt(kept, "bf16", dora=False, kept=torch.bfloat16)
+    assert types(kept.unet) == {torch.bfloat16, torch.float32} and HALF in types(bases[0].unet)
+    expected = learnt(bases[0], "bf16", dora=False)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_a_merged_adapter_is_not_rounded_to_what_the_weights_are_kept_in(bases: tuple[Base, Base]) -> None:
