@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.reliability.conftest import JOB, RUN
 from tests.reliability.processes import ForkServer, events, record, weights_hash
@@ -44,3 +46,21 @@ def last_step(project: Path) -> dict[str, object]:
     """What is on record of the last step, apart from its time."""
     found = [event for event in events(project / "runs" / RUN) if "loss" in event][-1]
     return {name: value for name, value in found.items() if name != "seconds"}
+
+
+def test_a_run_that_goes_on_with_another_optimiser_begins_with_what_the_one_before_averaged(
+    server: ForkServer, new_project: NewProject
+) -> None:
+    project, job = (
+        new_project(),
+        [*WITHOUT_AVERAGES, "--set=train.optimizer=schedulefree", "--set=train.keep_finished=all"],
+    )
+    server.run(project, *job, die_in={**SAVES["checkpoint"], "at": 2, "half": True}).check(KILLED)
+    (kept,) = (project / "runs" / RUN / "checkpoints").glob("step-000002")
+    averaged, weights = load_file(kept / "ema.safetensors"), load_file(kept / "weights.safetensors")
+    assert any(not torch.equal(averaged[name], weights[name]) for name in averaged)
+    # At a rate of 0 the weights stay what they are.
+    changes = ["--set=train.optimizer=adamw", "--set=train.learning_rate=0", "--set=train.weight_decay=0"]
+    server.run(project, "train", "--resume", *changes).check(0)
+    last = load_file(sorted((project / "runs" / RUN / "checkpoints").glob("step-*"))[-1] / "weights.safetensors")
+    assert averaged.keys() == last.keys() and all(torch.equal(averaged[name], last[name]) for name in last)
