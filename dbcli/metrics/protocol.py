@@ -168,7 +168,8 @@ def _subject_record(
         start += len(prompt.images)
         scores = _prompt_scores(images, beside, texts, prompt.scoring_text)
         scores |= _recognition(prompt, images, beside, texts, scenes)
-        prompts.append(_prompt_record(prompt, scores))
+        each = [likeness_beyond_class(row[None], beside.members, beside.photos["dino"]) for row in images["dino"]]
+        prompts.append(_prompt_record(prompt, scores) | {"beyond_class_by_image": each if prompt.keeps_look else None})
     pres = mean_pairwise_cosine(beside.members, beside.photos["dino"])
     cells = score_cells({"name": subject.name, "prompts": prompts, "scores": {"pres": {"value": pres}}})
     intervals = score_intervals(cells)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ def letter_tokenizer() -> Any:
     return CLIPTokenizer(vocab=words, merges=[], model_max_length=77)
 
 
-def write_small_base(folder: Path, text_layers: int = 1) -> Path:
-    """Writes the base as a diffusers folder, from a fixed seed."""
+def write_small_base(folder: Path, text_layers: int = 1, wider: Mapping[str, Any] | None = None) -> Path:
+    """Writes the base as a diffusers folder, from a fixed seed; `wider` are changes of its parts' configurations."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     configs = shipped_configs("sd-v1")
     for component, changes in CHANGES.items():
-        configs[component].update(changes)
+        configs[component].update(changes | (wider or {}).get(component, {}))
     configs["text_encoder"]["num_hidden_layers"] = text_layers
     with torch.random.fork_rng():
         torch.manual_seed(0)

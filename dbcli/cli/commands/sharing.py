@@ -8,6 +8,7 @@ import typer
 from dbcli.cli import completion
 from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
+from dbcli.errors import UsageError
 
 
 def export(
@@ -20,7 +21,8 @@ def export(
         typer.Option(
             "--to",
             help="checkpoint (every program), diffusers (a folder for diffusers), lora (diffusers), "
-            "kohya (ComfyUI, AUTOMATIC1111, InvokeAI), embedding or embedding-invokeai (of a textual inversion), hub.",
+            "kohya (ComfyUI, AUTOMATIC1111, InvokeAI), embedding or embedding-invokeai (of a textual inversion), "
+            "comfyui (a folder with a workflow), hub.",
         ),
     ] = None,
     out: Annotated[
@@ -36,10 +38,13 @@ def export(
         typer.Option("--licence", metavar="ID", help="Licence in the file or card; the base's own by default."),
     ] = None,
     author: Annotated[str | None, typer.Option("--author", metavar="NAME", help="Author in the file.")] = None,
+    with_base: Annotated[
+        bool, typer.Option("--with-base", help="With --to comfyui: write the base that a LoRA or a word needs, too.")
+    ] = False,
     allow_collision: options.AllowCollision = False,
 ) -> None:
     """Write a run in another tool's format, and verify it by loading it back."""
-    from dbcli.cli.output.files import publish, show_export
+    from dbcli.cli.output.files import publish, show_comfyui, show_export
     from dbcli.workflows.sharing.export import ExportRequest, export_run
     from dbcli.workflows.sharing.export_metadata import Origin
 
@@ -49,6 +54,15 @@ def export(
     request = ExportRequest(name, target, precision, out, Origin(author, licence), allow_collision)
     if target == "hub":
         return publish(call, request, repo, public=public)
+    if target == "comfyui":
+        from dbcli.workflows.sharing.comfyui import export_to_comfyui
+
+        made = export_to_comfyui(call.layout, request, call.screen, offline=call.offline, with_base=with_base)
+        return show_comfyui(call.screen, made)
+    if with_base:
+        raise UsageError(
+            "--with-base goes with --to comfyui.", hint=f"dreambooth export {name} --to comfyui --with-base"
+        )
     show_export(call.screen, export_run(call.layout, request, call.screen, offline=call.offline))
 
 

@@ -10,10 +10,12 @@ from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column, counted
 from dbcli.errors import Refused, UsageError
+from dbcli.hints import quoted
 
 if TYPE_CHECKING:
     from dbcli.workflows.class_images.manage import SetSummary
     from dbcli.workflows.generation.generate import Generated
+    from dbcli.workflows.sharing.comfyui import ComfyExport
     from dbcli.workflows.sharing.export import Exported, ExportRequest
     from dbcli.workflows.sharing.publish import Bundle, Target
 
@@ -61,20 +63,7 @@ def show_class_image_sets(screen: Screen, sets: Sequence[SetSummary]) -> None:
 def show_export(screen: Screen, made: Exported) -> None:
     """Where an export lies, which programs read it, how well it was proved, and what its users have to know."""
     known = made.recipient
-    screen.document(
-        {
-            "run": made.run,
-            "to": made.target,
-            "path": made.path,
-            "difference": made.difference,
-            "proved_by": made.proved_by,
-            "for": known.readers,
-            "subjects": [{"name": one.name, "word": one.word, "class": one.class_noun} for one in known.subjects],
-            "base": known.base,
-            "strength": known.strength,
-            "notes": known.notes,
-        }
-    )
+    screen.document(_export_document(made))
     screen.line(f"Exported {made.run} to {made.path}")
     screen.line(f"For {known.readers}")
     screen.line("To use it, people need:")
@@ -86,6 +75,67 @@ def show_export(screen: Screen, made: Exported) -> None:
         screen.line(f"{base}, strength {known.strength:g}")
     else:
         screen.line(base if made.target == "embedding" else f"{base}, which is in the file")
+    _show_proof(screen, made)
+
+
+def show_comfyui(screen: Screen, made: ComfyExport) -> None:
+    """What lies in the folder, where it goes, and what the workflow opens with."""
+    recipe = made.best.recipe
+    opens = {
+        "prompt": recipe.prompt,
+        "negative": recipe.negative,
+        "sampler": made.sampler,
+        "scheduler": made.scheduler,
+        "steps": recipe.steps,
+        "guidance": recipe.guidance,
+        "seed": recipe.seed,
+        "width": recipe.width,
+        "height": recipe.height,
+    }
+    screen.document(
+        {
+            **_export_document(made.exported),
+            "files": made.files,
+            "workflow": made.workflow,
+            "opens_with": opens,
+            "taken_from": made.best.source,
+            "likeness_beyond_class": made.best.likeness,
+            "base_files": made.base_files,
+            "notes": [*made.exported.recipient.notes, *made.notes],
+        }
+    )
+    screen.line(f"Exported {made.exported.run} to {made.folder}, for ComfyUI:")
+    for file in made.files:
+        screen.line(f"  {file}")
+    likeness = "" if made.best.likeness is None else f" ({made.best.likeness:.3f})"
+    screen.line(f"The workflow opens with {made.best.source}{likeness}:")
+    screen.line(f"  {recipe.prompt}")
+    how = f"{made.sampler}, {made.scheduler}, {recipe.steps} steps, guidance {recipe.guidance:g}, seed {recipe.seed}"
+    screen.line(f"  {how}, {recipe.width} x {recipe.height} px")
+    for file in made.base_files:
+        screen.line(f"It needs {file} beside it.")
+    screen.line("Lay the folder over ComfyUI's, then open the workflow in its sidebar:")
+    screen.command(f"cp -r {quoted(made.folder)}/. ComfyUI/")
+    _show_proof(screen, made.exported)
+
+
+def _export_document(made: Exported) -> dict[str, object]:
+    known = made.recipient
+    return {
+        "run": made.run,
+        "to": made.target,
+        "path": made.path,
+        "difference": made.difference,
+        "proved_by": made.proved_by,
+        "for": known.readers,
+        "subjects": [{"name": one.name, "word": one.word, "class": one.class_noun} for one in known.subjects],
+        "base": known.base,
+        "strength": known.strength,
+        "notes": known.notes,
+    }
+
+
+def _show_proof(screen: Screen, made: Exported) -> None:
     proof = f"largest difference of a pixel {made.difference:.2g} of 2"
     screen.line(f"Loaded back by {made.proved_by}: {proof}", style="dim")
 

@@ -78,7 +78,8 @@ class Family:
     configuration; `zero_negative` says by model_index.json whether no negative prompt is zeros; of such
     a base, or another, `pipeline_settings` are what that file holds beside its parts. `exports` are the formats that
     its runs can be written in, `readers` the programs that read them where these are others than usual, and
-    `alpha_in_weights` says that no LoRA file of it may leave alpha to them.
+    `alpha_in_weights` says that no LoRA file of it may leave alpha to them. `comfyui_files` are the files that ComfyUI
+    loads its base from, by folder of its `models/`, where that is not one checkpoint: denoiser, text encoder, VAE.
 
     `token_ids` reads prompts otherwise than CLIP's tokenizers do, and `max_tokens` is how much of them; `trains_text`
     is whether its text encoders can learn. `sized_by` names the part whose configuration says the size of its images
@@ -112,7 +113,8 @@ class Family:
     readers: Mapping[str, str] = field(default_factory=dict)
     alpha_in_weights: bool = False
     kohya_name: Callable[[str, str, Configs], str] = lambda part, layer, configs: layer
-    exports: Sequence[str] = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai")
+    exports: Sequence[str] = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai", "comfyui")
+    comfyui_files: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, kind: PartKind) -> list[str]:
         """The names of its parts of a kind."""

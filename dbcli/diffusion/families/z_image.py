@@ -149,7 +149,12 @@ Z_IMAGE = Family(
     latent_scale=0.3611,
     vae_in_fp32=True,
     pipeline_settings=lambda zero_negative: {},
-    exports=("lora", "kohya"),
+    exports=("lora", "kohya", "comfyui"),
+    comfyui_files={
+        "diffusion_models": "z_image_bf16.safetensors",
+        "text_encoders": "qwen_3_4b.safetensors",
+        "vae": "ae.safetensors",
+    },
     token_ids=token_ids,
     max_tokens=MAX_TOKENS,
     trains_text=False,

@@ -29,6 +29,8 @@ class ProbePlan(BaseModel):
 class ProbeEntry(BaseModel):
     """One checkpoint's scores; the lists hold one value a picture, in an order that never changes within a run.
 
+    `images` are the numbers of the pictures that `fidelities` are of; older records do not have it.
+
     `identified`, `scene` and `copies` are shares of its pictures, None where they cannot be told.
     """
 
@@ -45,6 +47,7 @@ class ProbeEntry(BaseModel):
     seconds: float = 0.0
     fidelities: list[float] = Field(default_factory=list)
     editabilities: list[float] = Field(default_factory=list)
+    images: list[int] = Field(default_factory=list)
 
 
 class SkippedProbe(BaseModel):

@@ -232,7 +232,7 @@ class Probing:
         self._save()
         # Beaten on both scores once, a checkpoint is never chosen again.
         drop_weights(layout, name, but=front)
-        self.run.event("probe", entry.model_dump(exclude={"fidelities", "editabilities"}))
+        self.run.event("probe", entry.model_dump(exclude={"fidelities", "editabilities", "images"}))
         self._tell(entry)
         return entry
 
@@ -258,6 +258,7 @@ class Probing:
             seconds=0.0,
             fidelities=found.fidelities,
             editabilities=found.editabilities,
+            images=found.images,
         )
 
     def _leave_out(self, step: int, reason: str) -> None:

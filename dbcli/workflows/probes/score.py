@@ -47,7 +47,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Found:
-    """What a probe measured; lists hold a value per image, in the set's order. `counts` are each subject's."""
+    """What a probe measured; lists hold a value per image, in the set's order. `counts` are each subject's.
+
+    `images` are the places in the set of those that `fidelities` are of.
+    """
 
     fidelities: list[float]
     editabilities: list[float]
@@ -58,6 +61,7 @@ class Found:
     copies: float | None = None
     copying: bool = False
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    images: list[int] = field(default_factory=list)
 
 
 def probe_items(run: RunContext, base: Base, seeds: int) -> list[Item]:
@@ -151,6 +155,7 @@ class Panel:
             share([flag for part in parts for flag in part.copies]),
             any((share(part.copies) or 0.0) >= COPYING_SHARE for part in parts),
             {name: part.counts() for name, part in zip(self._photos, parts, strict=True) if part.identified},
+            [index for name in self._photos for index in _rows(items, name, "plain", "scene")],
         )
 
     def _recognised(

@@ -120,7 +120,7 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
     """What can be known to be wrong before anything is loaded is said here."""
     target, precision, origin = request.target, request.precision, request.origin
     if target not in TARGETS or precision not in PRECISIONS:
-        targets = ", ".join((*TARGETS, "hub"))
+        targets = ", ".join((*TARGETS, "comfyui", "hub"))
         raise UsageError(f"--to is one of {targets}, and --precision one of {', '.join(PRECISIONS)}.")
     if target == "diffusers" and origin != Origin():
         raise UsageError(
