@@ -130,14 +130,14 @@ def lively(model: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
-def make_project(work: Path) -> Path:
-    """A project on the random base, with a run of each kind."""
+def make_project(work: Path, kinds: Sequence[str]) -> Path:
+    """A project on the random base, with a run of each of these kinds."""
     base = Path(write_bases(work, lively(make_model("narrow")))[0].file)
     project = work / "myproj"
     said(work, "init", str(project), "--base", str(base))
     photos = write_pictures(work / "photos", 2, size_px=SIZE_PX, seed=1)
     said(project, "add-subject", "dog", "--class", "dog", "--token", "sks", str(photos), "--no-caption")
-    for kind in RUNS:
+    for kind in kinds:
         said(project, "train", "--subject", "dog", *TRAIN, *DRAW, *RUNS[kind])
     return project
 
@@ -190,7 +190,7 @@ def heading(*columns: str) -> str:
 
 def run_all(code: Path, python: str, work: Path) -> None:
     """A LoRA with its base, a full run and a word: each row says how near ComfyUI's image is to the scored one."""
-    project = make_project(work)
+    project = make_project(work, list(RUNS))
     print(heading("run", "image of", "sampler"))
     for number, kind in enumerate(RUNS, 1):
         score(project, number, work)
@@ -208,7 +208,7 @@ def run_all(code: Path, python: str, work: Path) -> None:
 
 def run_samplers(code: Path, python: str, work: Path) -> None:
     """The LoRA's image by every sampler, at a number of steps that divides 1000 and one that does not."""
-    project = make_project(work)
+    project = make_project(work, ["lora"])
     document = exported(project, 1, "--with-base")
     folder = work / "comfyui"
     shutil.copytree(document["path"], folder)

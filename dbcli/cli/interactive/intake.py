@@ -45,7 +45,9 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
 
     layout, screen = call.layout, call.screen
     # First of all: a model that is not there must not cost a subject that is half made.
-    annotators = load_annotators(layout, mask=request.mask, caption=request.caption, offline=call.offline)
+    annotators = load_annotators(
+        layout, mask=request.mask, caption=request.caption, offline=call.offline, note=screen.note
+    )
     if request.name and not request.photos and request.dataset is None and (request.mask or request.caption):
         known = known_subject(layout, request.name)
         if known is not None:

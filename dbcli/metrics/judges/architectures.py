@@ -131,14 +131,16 @@ def padded_tokens(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor
     return ids
 
 
-def load_transformers(model_class: Any, folder: Path | None, **settings: Any) -> Any:
-    """A transformers model in eval mode, float32; RuntimeError where the file lacks any of its weights.
+def load_transformers(
+    model_class: Any, folder: Path | None, *, dtype: torch.dtype = torch.float32, **settings: Any
+) -> Any:
+    """A transformers model in eval mode, in float32 or `dtype`; RuntimeError where the file lacks any of its weights.
 
     transformers fills what is missing with random numbers and goes on, which no score would survive.
     """
     with _quiet():
         model, report = model_class.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **settings
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True, **settings
         )
     missing = sorted(report["missing_keys"])
     if missing:

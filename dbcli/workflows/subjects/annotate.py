@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +62,18 @@ class Annotated:
 
 
 def load_annotators(
-    layout: Layout, *, mask: bool | None = None, caption: bool | None = None, offline: bool = False
+    layout: Layout,
+    *,
+    mask: bool | None = None,
+    caption: bool | None = None,
+    offline: bool = False,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Annotators:
-    """What draws masks and writes captions: on the embedded base its own judges, on every other one CLIPSeg and BLIP.
+    """What draws masks and writes captions: on the embedded base its own judges, on others CLIPSeg and Florence-2.
 
     `mask` None draws them on the embedded base, unless images.mask_loss is 1; `caption` None writes them wherever that
-    costs no download, unless images.caption_share is 0. Raises MissingError (exit 4) with the ways out where a model
-    that was requested is missing.
+    costs no download, unless images.caption_share is 0. `note` is told of a download, and its size, before it begins.
+    Raises MissingError (exit 4) with the ways out where a model that was requested is missing.
     """
     sources, is_embedded = judge_sources(layout), load_settings(layout).is_embedded
     by_judge, by_likeness = (is_embedded and kind not in sources for kind in ("caption", "mask"))
@@ -82,7 +87,7 @@ def load_annotators(
 
     images = resolve_profile(layout)[1].images
     if caption is None:
-        caption = images.caption_share > 0 and (by_judge or _is_here(sources.get("caption")))
+        caption = images.caption_share > 0 and (by_judge or captioner_here(sources.get("caption")) is not None)
     if mask is None:
         mask = images.mask_loss < 1 and by_likeness
     if not (mask or caption):
@@ -90,26 +95,39 @@ def load_annotators(
     from dbcli.diffusion.devices import pick_device
 
     masks = (_embedded_masks() if by_likeness else _clipseg(loaded)) if mask else None
-    draft = (_embedded_captions() if by_judge else _blip(loaded)) if caption else None
+    draft = (_embedded_captions() if by_judge else _described(loaded, sources, note)) if caption else None
     return Annotators(masks, draft, ALONE) if by_likeness else Annotators(masks, draft)
 
 
-def _is_here(source: str | None) -> bool:
-    """Whether BLIP can be had without the network."""
-    from dbcli.metrics.judges.files import BLIP, locate
+def captioner_here(source: str | None) -> str | None:
+    """What describes photos without a download: what the project names, else Florence-2, else BLIP; None for none."""
+    from dbcli.metrics.judges.files import BLIP, FLORENCE, locate
 
-    try:
-        locate("caption", source or BLIP, offline=True)
-    except JudgeMissing:
-        return False
-    return True
+    for one in [source] if source else [FLORENCE, BLIP]:
+        try:
+            locate("caption", one, offline=True, shards=True)
+        except JudgeMissing:
+            continue
+        return one
+    return None
 
 
-def _blip(loaded: Callable[..., Any]) -> DraftCaption:
+def _described(loaded: Callable[..., Any], sources: Mapping[str, str], note: Callable[[str], None]) -> DraftCaption:
+    """Captions by the model that is here already, Florence-2 where none is."""
     from dbcli.metrics.judges.captioning import load_captioner
 
-    captioner = loaded("caption", load_captioner)
-    return lambda image, noun: str(captioner([image])[0])
+    def on_download(what: str, size: int | None) -> None:
+        note(
+            f"Downloading {what}, which describes photos: {'size unknown' if size is None else f'{size / 1e9:.1f} GB'}."
+        )
+
+    here = captioner_here(sources.get("caption"))
+
+    def load(source: str | None, **settings: Any) -> Any:
+        return load_captioner(source or here, on_download=on_download, **settings)
+
+    captioner = loaded("caption", load)
+    return lambda image, noun: str(captioner([image], noun)[0])
 
 
 def _clipseg(loaded: Callable[..., Any]) -> DraftMasks:

@@ -90,13 +90,37 @@ def test_the_hub_is_asked_for_one_revision_and_the_best_file(monkeypatch: pytest
         (tmp_path / "model.safetensors").write_bytes(b"x")
         return str(tmp_path)
 
-    files = [SimpleNamespace(rfilename=name) for name in ("pytorch_model.bin", "model.safetensors", "README.md")]
+    names = ("pytorch_model.bin", "model.safetensors", "README.md")
+    files = [SimpleNamespace(rfilename=name, size=None) for name in names]
     api = SimpleNamespace(model_info=lambda *_, **__: SimpleNamespace(sha="a" * 40, siblings=files))
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     found = locate("dino", "timm/vit_small_patch16_224.dino@main", offline=False)
     assert found.revision == asked["revision"] == "a" * 40
-    assert asked["allow_patterns"] == ["model.safetensors", "*.json", "*.txt"]
+    assert asked["allow_patterns"] == ["model.safetensors", "*.json", "*.txt", "*.jinja"]
+
+
+def test_what_is_downloaded_and_its_size_are_told_first(
+    empty_cache: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[tuple[str, int | None]] = []
+
+    def download(_: str, *, allow_patterns: list[str] | None = None, **settings: object) -> str:
+        if settings.get("local_files_only"):
+            raise FileNotFoundError
+        assert told == [(f"owner/chat@{'a' * 40}", 30)]
+        assert allow_patterns is not None and allow_patterns[0] == "model-*.safetensors"
+        return str(tmp_path)
+
+    sizes = {"model-1-of-2.safetensors": 10, "model-2-of-2.safetensors": 20, "model.safetensors.index.json": 5}
+    files = [SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+    api = SimpleNamespace(model_info=lambda *_, **__: SimpleNamespace(sha="a" * 40, siblings=files))
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    found = locate(
+        "caption", "owner/chat", offline=False, shards=True, on_download=lambda what, size: told.append((what, size))
+    )
+    assert (found.weights.name, len(told)) == ("model.safetensors.index.json", 1)
 
 
 def test_what_was_fetched_before_needs_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
