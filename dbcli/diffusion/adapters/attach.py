@@ -6,20 +6,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from dbcli.diffusion.adapters.layer_names import expanded
+from dbcli.diffusion.adapters.layer_names import expanded, is_target, layers_of
 from dbcli.diffusion.bases.stored_layers import shown_as_float32
 from dbcli.diffusion.families.family import Networks
-from dbcli.diffusion.formats.lora import LoraWeights, lora_to_peft
+from dbcli.diffusion.formats.lora import LoraWeights, lora_to_peft, path_prefix
+from dbcli.diffusion.formats.lycoris import ProductLayer
 from dbcli.diffusion.word_vectors import WordVectors, add_words
+from dbcli.errors import UnsupportedFile
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
 
 LORA_NAME = "default"
+# What is in the names of an adapter's parameters: PEFT's LoRA, LoKr and LoHa.
+ADAPTER_MARKS = ("lora_", "lokr_", "hada_")
+AdapterKind = Literal["lora", "lokr", "loha"]
 # Before the names of the vectors that textual inversion learns.
 VECTORS = "vectors."
 
@@ -47,9 +52,10 @@ class Trainable:
 class LoraOptions:
     """New low-rank layers: W + (alpha / rank) B A on the layers that `targets` and `text_targets` name.
 
-    The text encoders get their own only if `train_text`. `dropout` is the share of a layer's inputs that a training
-    step leaves out, `dora` adds lengths (Liu et al. 2024) in the denoiser, and A begins at random values that follow
-    `seed`.
+    `kind` lokr and loha add products of factors instead, divided by `factor`, with `decompose_both` and `tucker` as
+    `product_layers.new_layer` has them. The text encoders get their own only if `train_text`. `dropout` is the share of
+    a layer's inputs that a training step leaves out, `dora` adds lengths (Liu et al. 2024) in the denoiser, and what
+    does not begin at zero begins at random values that follow `seed`.
     """
 
     rank: int
@@ -60,6 +66,10 @@ class LoraOptions:
     dora: bool = False
     train_text: bool = False
     seed: int = 0
+    kind: AdapterKind = "lora"
+    factor: int = -1
+    decompose_both: bool = False
+    tucker: bool = False
 
 
 def freeze(*modules: torch.nn.Module) -> None:
@@ -78,7 +88,7 @@ def make_full(networks: Networks, *, train_text: bool, dtype: torch.dtype = torc
     smaller than half of a weight's last bit, and would all be lost.
     """
     freeze(*networks.values())
-    return _trainable("full", _learning(networks, train_text), "", dtype)
+    return _trainable("full", _learning(networks, train_text), ("",), dtype)
 
 
 def _learning(networks: Networks, train_text: bool) -> Networks:
@@ -106,10 +116,13 @@ def add_lora(networks: Networks, options: LoraOptions, start: LoraWeights | None
                 targets = options.text_targets if is_text else options.targets
                 # DoRA on a text encoder does not reload in diffusers, so it stays on the denoiser.
                 _inject(network, targets, options, dora=options.dora and not is_text)
-    return _trainable("lora", learning, "lora_", torch.float32)
+    return _trainable("lora", learning, ADAPTER_MARKS, torch.float32)
 
 
 def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora: bool) -> None:
+    if options.kind != "lora":
+        _inject_products(network, targets, options)
+        return
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
@@ -124,20 +137,42 @@ def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora:
         inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
 
 
-def _trainable(method: str, networks: Networks, mark: str, dtype: torch.dtype) -> Trainable:
-    """Opens the parameters whose names hold `mark`, in `dtype` whatever they were stored in."""
+def _inject_products(network: Any, targets: Sequence[str], options: LoraOptions) -> None:
+    from dbcli.diffusion.adapters.product_layers import new_layer, weight_shape, wrap
+
+    assert options.kind != "lora"
+    names = expanded(network, targets)
+    for path in [path for path, fits in layers_of(network).items() if fits and is_target(path, names)]:
+        layer = new_layer(
+            options.kind,
+            weight_shape(network.get_submodule(path)),
+            rank=options.rank,
+            alpha=options.alpha,
+            factor=options.factor,
+            both=options.decompose_both,
+            tucker=options.tucker,
+        )
+        wrap(network, path, layer, dropout=options.dropout)
+
+
+def _trainable(method: str, networks: Networks, marks: Sequence[str], dtype: torch.dtype) -> Trainable:
+    """Opens the parameters whose names hold one of `marks`, in `dtype` whatever they were stored in."""
     tensors: dict[str, torch.nn.Parameter] = {}
     for part, network in networks.items():
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(mark in name)
-            if mark in name:
+            learns = any(mark in name for mark in marks)
+            parameter.requires_grad_(learns)
+            if learns:
                 parameter.data = parameter.data.to(dtype)
                 tensors[f"{part}.{name}"] = parameter
     return Trainable(method, tensors, list(networks.values()), len(networks) > 1)
 
 
 def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) -> None:
-    """Adds a finished LoRA to a base's networks, which stay frozen. `dropout` matters to further training only."""
+    """Adds a finished LoRA, LoKr or LoHa to a base's networks, which stay frozen.
+
+    `dropout` matters to further training only. Raises UnsupportedFile for one that can only be merged.
+    """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.utils import set_peft_model_state_dict
 
@@ -147,7 +182,22 @@ def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) 
             inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
         set_peft_model_state_dict(network, tensors, adapter_name=LORA_NAME)
         network.to(network.device)
-        freeze(network)
+    for part, network in networks.items():
+        products = {name: layer for name, layer in lora.part(part).items() if isinstance(layer, ProductLayer)}
+        for name, layer in products.items():
+            _wrap_finished(network, path_prefix(network) + name, layer, dropout)
+        if lora.part(part):
+            freeze(network)
+
+
+def _wrap_finished(network: Any, path: str, layer: ProductLayer, dropout: float) -> None:
+    from dbcli.diffusion.adapters.product_layers import wrap
+
+    if layer.magnitude is not None:
+        raise UnsupportedFile(
+            "This adapter has DoRA's magnitudes on LoKr or LoHa: it can be drawn with, and not be trained further."
+        )
+    wrap(network, path, layer, dropout=dropout)
 
 
 def merge_lora(network: Any) -> None:

@@ -19,6 +19,11 @@ ALL_LINEAR = "all-linear"
 Layers = Mapping[str, bool]
 
 
+def is_target(path: str, targets: Sequence[str]) -> bool:
+    """Whether one of the names means the module at `path`: whose path ends in it, part for part."""
+    return any(f".{path}".endswith(f".{target}") for target in targets)
+
+
 def unusable(layers: Layers, targets: Sequence[str]) -> list[str]:
     """Those of the names that mean no layer, or something that is no linear layer and no convolution.
 
@@ -26,7 +31,7 @@ def unusable(layers: Layers, targets: Sequence[str]) -> list[str]:
     """
     wrong = []
     for target in targets:
-        found = [fits for path, fits in layers.items() if f".{path}".endswith(f".{target}")]
+        found = [fits for path, fits in layers.items() if is_target(path, [target])]
         if target != ALL_LINEAR and not (found and all(found)):
             wrong.append(target)
     return wrong

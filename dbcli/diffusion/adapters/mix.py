@@ -10,18 +10,18 @@ import torch
 
 from dbcli.diffusion.adapters.attach import freeze
 from dbcli.diffusion.families.family import Networks
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, path_prefix
+from dbcli.diffusion.formats.lora import Layer, LoraWeights, path_prefix
 
 
-def layer_change(layer: LoraLayer, weight: torch.Tensor) -> torch.Tensor:
-    """What one LoRA layer changes, float32 of `weight`'s shape.
+def layer_change(layer: Layer, weight: torch.Tensor) -> torch.Tensor:
+    """What one layer of an adapter changes, float32 of `weight`'s shape.
 
-    Plain: dW = (alpha / rank) up down (Hu et al. 2022, section 4.1). DoRA: dW = m V / |V| - W with V = W + that, the
-    length taken over everything but the outputs (Liu et al. 2024, equation 5), or over everything but the inputs.
+    Plain: dW = (alpha / rank) up down (Hu et al. 2022, section 4.1), or LoKr's or LoHa's product of factors. DoRA:
+    dW = m V / |V| - W with V = W + that, the length taken over everything but the outputs (Liu et al. 2024, equation
+    5), or over everything but the inputs.
     """
     original: torch.Tensor = weight.detach().float()
-    up, down = (half.to(original.device).float().flatten(1) for half in (layer.up, layer.down))
-    change: torch.Tensor = (layer.alpha / layer.rank) * (up @ down).reshape(original.shape)
+    change: torch.Tensor = layer.each(lambda part: part.to(original.device).float()).addition(original.shape)
     if layer.magnitude is None:
         return change
     turned = original + change

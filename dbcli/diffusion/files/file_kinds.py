@@ -123,6 +123,11 @@ class FileKind:
     adapters: tuple[str, ...] = ()
 
     @property
+    def settling(self) -> list[str]:
+        """The kinds that its layers are of, but for what can lie beside a LoRA; that alone, where there is no other."""
+        return [name for name in self.adapters if name not in _BESIDE] or list(self.adapters[:1])
+
+    @property
     def adapter(self) -> str:
         """The one kind that says most of an adapter: "LoHa" of a LoHa with biases, "DoRA" of a DoRA; "" for others."""
         settling = [name for name in self.adapters if name not in _BESIDE]

@@ -20,7 +20,7 @@ CONFIG_FILE = "adapter_config.json"
 NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 
 READ = frozenset(
-    {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "peft_type", "bias"}
+    {"r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "peft_type", "bias"}
     | {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights"}
 )
 # They say how an adapter was trained or begun, or what it was called; its finished halves hold all of that.
@@ -28,7 +28,11 @@ OF_TRAINING = frozenset(
     {"task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"}
     | {"lora_dropout", "fan_in_fan_out", "megatron_core", "loftq_config", "eva_config", "corda_config"}
     | {"lora_ga_config", "velora_config", "qalora_group_size", "runtime_config", "ensure_weight_tying"}
+    # Of LoKr and LoHa: the shapes of the factors say what these came to.
+    | {"rank_dropout", "module_dropout", "rank_dropout_scale", "use_effective_conv2d", "init_weights"}
+    | {"decompose_both", "decompose_factor"}
 )
+KINDS = ("LORA", "LOKR", "LOHA")
 # Beginnings that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) take part of it away.
 PLAIN_BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
@@ -45,7 +49,7 @@ class AdapterConfig:
         for field, value in table.items():
             if value and field not in READ | OF_TRAINING:
                 raise self._refused(field)
-        if table.get("peft_type") not in (None, "LORA"):
+        if table.get("peft_type") not in (None, *KINDS):
             raise self._refused("peft_type")
         if table.get("bias") not in (None, "none"):
             raise self._refused("bias")
@@ -70,11 +74,20 @@ class AdapterConfig:
         declared = self._of_layer("rank_pattern", "r", paths)
         if declared is not None and declared != rank:
             raise UnsafeFile(f"{self.file} declares the rank {declared:g} for {paths[0]}, whose halves have {rank}.")
-        alpha = self._of_layer("alpha_pattern", "lora_alpha", paths)
+        alpha = self._declared_alpha(paths)
         if alpha is None:
             return None
         # Rank-stabilised (Kalajdzievski 2023): alpha / sqrt(rank).
         return alpha * math.sqrt(rank) if self.table.get("use_rslora") else alpha
+
+    def strength_of_whole(self, paths: tuple[str, ...]) -> float:
+        """What PEFT multiplies whole factors of LoKr by: alpha / rank, though they have no rank; 1 if none is given."""
+        rank, alpha = self._of_layer("rank_pattern", "r", paths), self._declared_alpha(paths)
+        return 1.0 if rank is None or alpha is None else alpha / rank
+
+    def _declared_alpha(self, paths: tuple[str, ...]) -> float | None:
+        name = "alpha" if self.table.get("peft_type") in ("LOKR", "LOHA") else "lora_alpha"
+        return self._of_layer("alpha_pattern", name, paths)
 
     def _of_layer(self, patterns: str, default: str, paths: tuple[str, ...]) -> float | None:
         from peft.utils.other import get_pattern_key

@@ -15,7 +15,7 @@ from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.bases.stored_layers import shown_as_float32
 from dbcli.diffusion.formats.diffusers_folder import write_settings
 from dbcli.diffusion.formats.embedding_files import FIRST_NAME, FURTHER_NAMES, read_embeddings
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora
+from dbcli.diffusion.formats.lora import Layer, LoraWeights, attached_lora
 from dbcli.errors import DreamboothError
 
 
@@ -98,15 +98,17 @@ def load_embedding(base: Base, path: Path, token: str | None = None) -> None:
             )
 
 
-def misread_layers(found: Mapping[str, LoraLayer], expected: Mapping[str, LoraLayer]) -> list[str]:
+def misread_layers(found: Mapping[str, Layer], expected: Mapping[str, Layer]) -> list[str]:
     """The layers that a loader left out, changed or gave another strength."""
     return [name for name, layer in expected.items() if name not in found or not _is_same(found[name], layer)]
 
 
-def _is_same(found: LoraLayer, layer: LoraLayer) -> bool:
-    pairs = [(found.down, layer.down), (found.up, layer.up), (found.magnitude, layer.magnitude)]
-    return math.isclose(found.alpha / found.rank, layer.alpha / layer.rank, rel_tol=1e-6) and all(
-        one is other if one is None or other is None else torch.equal(one, other) for one, other in pairs
+def _is_same(found: Layer, layer: Layer) -> bool:
+    read, wanted = found.tensors, layer.tensors
+    return (
+        math.isclose(found.scale, layer.scale, rel_tol=1e-6)
+        and read.keys() == wanted.keys()
+        and all(torch.equal(read[name], tensor) for name, tensor in wanted.items())
     )
 
 

@@ -11,7 +11,7 @@ from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.formats.lora_names import BUNDLED
 from dbcli.errors import BaseMissing, UnsupportedFile
 
-READABLE = ("LoRA", "DoRA")
+READABLE = ("LoRA", "DoRA", "LoKr", "LoHa")
 # What there are bases of, be it from folders alone.
 FAMILIES = (*SUPPORTED, Z_IMAGE)
 
@@ -43,9 +43,11 @@ def check_lora(weights: WeightFile) -> None:
         raise UnsupportedFile(
             f"{weights.path} is {kind.title}; only LoRAs for Stable Diffusion 1, 2 and XL and for Z-Image can be read."
         )
-    if kind.adapter not in READABLE:
+    other = next((one for one in kind.settling if one not in READABLE), None)
+    if other is not None:
+        what = kind.title if other == kind.adapter else f"{kind.title}, with layers of {other}"
         raise UnsupportedFile(
-            f"{weights.path} is {kind.title}; only LoRA and DoRA can be read.",
+            f"{weights.path} is {what}; only LoRA, DoRA, LoKr and LoHa can be read.",
             hint="merge it into its base with the program that made it, and use that as the base",
         )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from dbcli.diffusion.families.family import Family, Networks
+from dbcli.diffusion.formats.lycoris import ProductLayer
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import UnsafeFile, UnsupportedFile
 
@@ -43,32 +44,54 @@ class LoraLayer:
     def rank(self) -> int:
         return int(self.down.shape[0])
 
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of its tensors by name."""
+        return {"down": self.down, "up": self.up} | ({} if self.magnitude is None else {"magnitude": self.magnitude})
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LoraLayer:
+        """The same with every tensor changed."""
+        magnitude = None if self.magnitude is None else change(self.magnitude)
+        return replace(self, down=change(self.down), up=change(self.up), magnitude=magnitude)
+
+    def addition(self, shape: Sequence[int]) -> torch.Tensor:
+        """(alpha / rank) · up · down, of the weight's shape; DoRA's lengths are not in it."""
+        return self.scale * (self.up.flatten(1) @ self.down.flatten(1)).reshape(tuple(shape))
+
+
+# What a layer of a base can be given.
+Layer = LoraLayer | ProductLayer
+
 
 @dataclass
 class LoraWeights:
-    """A whole LoRA: for each network's name its layers by module path, without `text_model.`.
+    """A whole LoRA, or an adapter of its kin: for each network's name its layers by module path, without `text_model.`.
 
     `metadata` is the file's own, if any. `words` are embeddings that lay in the same file; `left_out` names, one each,
     what else lay in it. `says_strength` is False where PEFT's own file came without the configuration that has its
     alpha.
     """
 
-    parts: dict[str, dict[str, LoraLayer]]
+    parts: dict[str, dict[str, Layer]]
     metadata: dict[str, str] = field(default_factory=dict)
     words: list[WordVectors] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     says_strength: bool = True
 
-    def part(self, name: str) -> dict[str, LoraLayer]:
+    def part(self, name: str) -> dict[str, Layer]:
         """The layers of one network; none where it has none."""
         return self.parts.get(name, {})
 
-    def changed(self, change: Callable[[dict[str, LoraLayer]], dict[str, LoraLayer]]) -> LoraWeights:
+    def changed(self, change: Callable[[dict[str, Layer]], dict[str, Layer]]) -> LoraWeights:
         """The same with the layers of every network changed."""
         return replace(self, parts={name: change(layers) for name, layers in self.parts.items()})
 
     @property
-    def layers(self) -> list[LoraLayer]:
+    def layers(self) -> list[Layer]:
         return [layer for layers in self.parts.values() for layer in layers.values()]
 
     @property
@@ -80,21 +103,42 @@ class LoraWeights:
     def has_dora(self) -> bool:
         return any(layer.magnitude is not None for layer in self.layers)
 
+    @property
+    def kind(self) -> Literal["lora", "lokr", "loha"]:
+        """What most of its layers are."""
+        kinds = Counter[Literal["lora", "lokr", "loha"]](
+            layer.kind if isinstance(layer, ProductLayer) else "lora" for layer in self.layers
+        )
+        return kinds.most_common(1)[0][0] if kinds else "lora"
+
+    @property
+    def products(self) -> list[ProductLayer]:
+        """Its layers of LoKr and LoHa."""
+        return [layer for layer in self.layers if isinstance(layer, ProductLayer)]
+
+    @property
+    def only_merges(self) -> bool:
+        """Whether it has lengths that no layer beside the base's own can follow."""
+        return self.by_input or any(layer.magnitude is not None for layer in self.products)
+
 
 # What PEFT needs for one network: keyword arguments of `LoraConfig`, and the adapter's state dict.
 PeftLora = tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 
 def attached_lora(networks: Networks) -> LoraWeights:
-    """The one adapter of PEFT inside each network, every layer with its own rank and alpha; copies on the CPU."""
+    """The one adapter inside each network, every layer with its own rank and alpha; copies on the CPU."""
     return LoraWeights({name: _attached(network) for name, network in networks.items()})
 
 
-def _attached(network: Any) -> dict[str, LoraLayer]:
+def _attached(network: Any) -> dict[str, Layer]:
     return {
-        name.removeprefix("text_model."): _attached_layer(module)
+        # PEFT's layers are looked into; those of LoKr and LoHa say themselves what they are.
+        name.removeprefix("text_model."): module.finished_layer()
+        if hasattr(module, "finished_layer")
+        else _attached_layer(module)
         for name, module in network.named_modules()
-        if getattr(module, "lora_A", None)
+        if hasattr(module, "finished_layer") or getattr(module, "lora_A", None)
     }
 
 
@@ -113,7 +157,7 @@ def _attached_layer(module: Any) -> LoraLayer:
 
 
 def lora_to_peft(lora: LoraWeights, networks: Networks) -> dict[str, PeftLora]:
-    """For each network that the LoRA has layers for what PEFT needs to take it in.
+    """For each network that the LoRA has layers for what PEFT needs to take it in; its layers of LoKr and LoHa aside.
 
     Layers may differ in rank and alpha; PEFT hears the commonest of each and the exceptions by name. Raises
     UnsupportedFile for DoRA along the inputs, which PEFT does not know.
@@ -123,10 +167,12 @@ def lora_to_peft(lora: LoraWeights, networks: Networks) -> dict[str, PeftLora]:
             "This DoRA keeps its magnitudes along the inputs, which PEFT and diffusers do not know: "
             "it can be neither trained further nor written for them."
         )
+    plain = {
+        part: {name: layer for name, layer in lora.part(part).items() if isinstance(layer, LoraLayer)}
+        for part in networks
+    }
     return {
-        part: _peft(lora.part(part), path_prefix(network), network)
-        for part, network in networks.items()
-        if lora.part(part)
+        part: _peft(plain[part], path_prefix(network), network) for part, network in networks.items() if plain[part]
     }
 
 

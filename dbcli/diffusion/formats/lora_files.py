@@ -14,10 +14,13 @@ from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
 from dbcli.diffusion.formats.kind_checks import check_family, check_lora
-from dbcli.diffusion.formats.lora import Adaptable, LoraLayer, LoraWeights, check_layer, module_shapes
+from dbcli.diffusion.formats.lora import Adaptable, Layer, LoraLayer, LoraWeights, check_layer, module_shapes
 from dbcli.diffusion.formats.lora_names import (
     BUNDLED,
     DIFFERENCES,
+    FACTORS,
+    LOHA,
+    LOKR,
     MARKERS,
     Part,
     layers_by_name,
@@ -25,6 +28,7 @@ from dbcli.diffusion.formats.lora_names import (
     split_name,
 )
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
+from dbcli.diffusion.formats.lycoris import ProductLayer, check_factors, rank_of
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
@@ -34,6 +38,8 @@ PartNames = dict[Part, str]
 
 def read_lora(path: Path, base: Adaptable) -> LoraWeights:
     """Reads a LoRA in kohya's, diffusers', PEFT's or ComfyUI's names and fits it to a base without adapters.
+
+    LoKr and LoHa as well, in LyCORIS' names or PEFT's, layer by layer, in any of their factorisations.
 
     Ranks come from the shapes; alphas from the file, or equal to the rank where it has none, which is how other
     tools read it too. Raises UnsupportedFile (another kind of adapter, or one for another base), BaseMissing (a part
@@ -149,7 +155,10 @@ class _Layer:
     names: PartNames
     weight: tuple[int, ...]
 
-    def read(self, config: AdapterConfig | None, paths: tuple[str, ...]) -> LoraLayer:
+    def read(self, config: AdapterConfig | None, paths: tuple[str, ...]) -> Layer:
+        factors = [name for name in FACTORS if name in self.names]
+        if factors:
+            return self._product(factors, config, paths)
         if not self.names.keys() >= HALVES:
             raise BaseMissing(
                 f"{self.weights.path}: the layer {self.module} has only one of its halves.",
@@ -167,6 +176,26 @@ class _Layer:
             magnitude,
             by_input,
         )
+
+    def _product(self, names: list[str], config: AdapterConfig | None, paths: tuple[str, ...]) -> ProductLayer:
+        others = self.names.keys() - {*names, "alpha", "dora_scale"}
+        if others or any(name in LOKR for name in names) and any(name in LOHA for name in names):
+            mixed = ", ".join(sorted({*names, *others}))
+            raise UnsafeFile(f"{self.weights.path}: the layer {self.module} is of several kinds at once ({mixed}).")
+        for name in names:
+            require_float(self.weights, self.names[name])
+        factors = {name: self.weights.read(self.names[name]).float() for name in names}
+        check_factors(self.module, factors, self.weight, str(self.weights.path))
+        rank = rank_of(factors)
+        if rank is None:
+            # No alpha counts here, in LyCORIS and ComfyUI; in PEFT it does, and goes into the factors.
+            strength = 1.0 if config is None else config.strength_of_whole(paths)
+            factors["lokr_w2"] = factors["lokr_w2"] * strength
+            alpha = 1.0
+        else:
+            alpha = self._alpha(rank, config, paths)
+        magnitude, by_input = self._magnitude(config)
+        return ProductLayer(factors, alpha, magnitude, by_input)
 
     def _halves(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Both halves, float32; a Tucker core (`lora_mid`) is multiplied into the lower: none of the sum changes."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dbcli.diffusion.files import original_names
 
 if TYPE_CHECKING:
     from dbcli.diffusion.formats.lora import Adaptable
 
-Part = Literal[
-    "down", "up", "mid", "magnitude", "dora_scale", "alpha", "scale", "diff", "diff_b", "w_norm", "b_norm", "bias"
-]
+# The factors of LyCORIS' products, as LyCORIS, kohya's tools, ComfyUI and PEFT spell them.
+LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
+FACTORS = (*LOKR, *LOHA)
+
+# One of FACTORS, or: down, up, mid, magnitude, dora_scale, alpha, scale, diff, diff_b, w_norm, b_norm, bias.
+Part = str
 
 # The halves as diffusers of 2023, kohya, AUTOMATIC1111 and ComfyUI spell them, and PEFT, whose names may bear the
 # adapter's name or no `weight`.
@@ -34,6 +38,7 @@ ENDINGS: dict[str, Part] = {
     ".lora_B.default.bias": "bias",
     ".lora_up.bias": "bias",
     **{f".{part}": part for part in ("dora_scale", "alpha", "scale", "diff", "diff_b", "w_norm", "b_norm")},
+    **{f".{factor}{spelt}": factor for factor in FACTORS for spelt in ("", ".default")},
 }
 # What changes a model beside its low-rank layers, in words.
 DIFFERENCES: dict[Part, str] = {

@@ -7,7 +7,7 @@ and `for_diffusers` give the one form that all readers understand alike.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import torch
 
 from dbcli.diffusion.families.family import Configs, Family
 from dbcli.diffusion.files.writing import save_tensors
-from dbcli.diffusion.formats.lora import Adaptable, LoraLayer, LoraWeights, lora_to_peft
+from dbcli.diffusion.formats.lora import Adaptable, Layer, LoraLayer, LoraWeights, lora_to_peft
+from dbcli.diffusion.formats.lycoris import ProductLayer, strength_in_factor
 
 DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
 OUTPUT = "self_attn.out_proj"
@@ -40,8 +41,7 @@ def write_kohya_lora(
         for name, layer in lora.part(part).items():
             start, own = family.parts[part].kohya, family.kohya_name(part, name, configs or {})
             stem = start + (own if start.endswith(".") else own.replace(".", "_"))
-            tensors[f"{stem}.lora_down.weight"] = layer.down.to(dtype)
-            tensors[f"{stem}.lora_up.weight"] = layer.up.to(dtype)
+            tensors |= {f"{stem}.{ending}": tensor.to(dtype) for ending, tensor in _kohya_tensors(layer).items()}
             tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
             if layer.magnitude is not None:
                 tensors[f"{stem}.dora_scale"] = _column(layer).to(dtype)
@@ -49,10 +49,16 @@ def write_kohya_lora(
     return sorted(tensors)
 
 
-def _column(layer: LoraLayer) -> torch.Tensor:
+def _kohya_tensors(layer: Layer) -> dict[str, torch.Tensor]:
+    if isinstance(layer, ProductLayer):
+        return layer.factors
+    return {"lora_down.weight": layer.down, "lora_up.weight": layer.up}
+
+
+def _column(layer: Layer) -> torch.Tensor:
     """LyCORIS keeps DoRA's magnitudes as `[out, 1]`, or `[1, in]` for those of the inputs, with ones for a kernel."""
     assert layer.magnitude is not None
-    sizes = [1] * layer.down.dim()
+    sizes = [1] * (layer.down.dim() if isinstance(layer, LoraLayer) else 2)
     sizes[1 if layer.by_input else 0] = -1
     return layer.magnitude.reshape(sizes)
 
@@ -83,7 +89,7 @@ def for_diffusers(lora: LoraWeights) -> LoraWeights:
     """The same LoRA with alpha = rank everywhere and one rank a network: its strength is in `up`, and in nothing else.
 
     Readers that know no alpha, and those that take the first layer's rank for all layers' alpha, then agree. Where
-    ranks differ, the smaller ones are filled up with zeros.
+    ranks differ, the smaller ones are filled up with zeros. LoKr and LoHa have their strength in a factor likewise.
     """
 
     def whole(layers: dict[str, LoraLayer]) -> dict[str, LoraLayer]:
@@ -92,14 +98,15 @@ def for_diffusers(lora: LoraWeights) -> LoraWeights:
             layers = layers | _empty_output(layers)
         return _alpha_in_weights(layers)
 
-    return lora.changed(whole)
+    return _for_readers(lora, whole)
 
 
 def for_kohya(lora: LoraWeights) -> LoraWeights:
     """The same LoRA with one alpha a network, which is kept where the layers agree on it already.
 
     diffusers reads one alpha for all layers of a text encoder. Where none of them is an attention output, it leaves
-    out the other attention layers or refuses the file, so that one output layer is written, empty.
+    out the other attention layers or refuses the file, so that one output layer is written, empty. LoKr and LoHa get
+    alpha = rank: LyCORIS 4.1 applies alpha / rank twice where it merges a LoKr.
     """
 
     def whole(layers: dict[str, LoraLayer]) -> dict[str, LoraLayer]:
@@ -107,7 +114,21 @@ def for_kohya(lora: LoraWeights) -> LoraWeights:
             layers = layers | _empty_output(layers)
         return _one_alpha(layers)
 
-    return lora.changed(whole)
+    return _for_readers(lora, whole)
+
+
+def _for_readers(lora: LoraWeights, change: Callable[[dict[str, LoraLayer]], dict[str, LoraLayer]]) -> LoraWeights:
+    """Changes the plain layers; a file that has layers of LoKr or LoHa is for other readers than those it is for."""
+
+    def changed(layers: dict[str, Layer]) -> dict[str, Layer]:
+        plain = {name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer)}
+        if len(plain) == len(layers):
+            return {**change(plain)}
+        return {
+            name: layer if isinstance(layer, LoraLayer) else strength_in_factor(layer) for name, layer in layers.items()
+        }
+
+    return lora.changed(changed)
 
 
 def _is_of_text(layers: Mapping[str, LoraLayer]) -> bool:

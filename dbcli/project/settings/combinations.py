@@ -25,6 +25,7 @@ def contradictions(profile: Profile) -> list[str]:
         *_of_weights(profile.train),
         *_of_empty_prompt(profile),
         *_of_small_base(profile),
+        *_of_kind(profile),
     ]
 
 
@@ -116,6 +117,13 @@ def _of_small_base(profile: Profile) -> list[str]:
         reason = "with lora.base=bf16, which computes in bf16"
         found += _wrong(("train.precision", profile.train.precision, "bf16", reason))
     return found + offload
+
+
+def _of_kind(profile: Profile) -> list[str]:
+    lora = profile.lora
+    if lora.kind == "lora":
+        return []
+    return _wrong(("lora.dora", lora.dora, False, f"with lora.kind={lora.kind}: only a LoRA can be a DoRA"))
 
 
 def _not_fp16(precision: str, reason: str) -> list[str]:
@@ -223,5 +231,9 @@ def _of_adapter(profile: Profile) -> Iterator[str]:
     usual = type(profile.lora)()
     if profile.method == "lora" and not profile.train.text_encoder and profile.lora.text_targets != usual.text_targets:
         yield "lora.text_targets is given, but train.text_encoder is off: the text encoder gets no adapter."
+    for key, kinds in (("factor", ("lokr",)), ("decompose_both", ("lokr",)), ("tucker", ("lokr", "loha"))):
+        if getattr(profile.lora, key) != getattr(usual, key) and profile.lora.kind not in kinds:
+            wanted = " or ".join(kinds)
+            yield f"lora.{key} is given; it is for lora.kind={wanted}, not {profile.lora.kind}."
     if profile.method != "lora" and profile.lora.targets != usual.targets:
         yield f"lora.targets is given, but the method is {profile.method}: nothing gets an adapter."

@@ -35,6 +35,15 @@ Timesteps = Literal["noisiest", "published"]
 Positive = Annotated[Whole, Field(ge=1)]
 
 
+def _as_factor(value: int) -> int:
+    if value != -1 and not 1 <= value <= 4096:
+        raise ValueError("should be a whole number from 1 to 4096, or -1 for two parts as equal as possible")
+    return value
+
+
+Factor = Annotated[Whole, AfterValidator(_as_factor)]
+
+
 def _as_list(value: object) -> object:
     """`to_q,to_k` for `[to_q, to_k]`: no name of a layer holds a comma."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -212,6 +221,23 @@ class LoraSettings(Section):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in the adapter")
     dora: bool = Field(default=False, description="weight-decomposed adapters (DoRA)")
+    kind: Literal["lora", "lokr", "loha"] = Field(
+        default="lora",
+        description="what the adapter adds: a product of two low-rank matrices, or LyCORIS' LoKr, a Kronecker product, "
+        "or its LoHa, an elementwise product of two low-rank matrices",
+    )
+    factor: Factor = Field(
+        default=-1,
+        description="with kind=lokr: what a layer's inputs and outputs are divided by for the smaller of its two "
+        "matrices; -1: into two parts as equal as possible, which gives the smallest file",
+    )
+    decompose_both: bool = Field(
+        default=False, description="with kind=lokr: the smaller matrix gets the rank, too, and is not whole"
+    )
+    tucker: bool = Field(
+        default=False,
+        description="with kind=lokr or loha: convolutions get a core between their factors, and fewer weights",
+    )
     base: Literal["full", "bf16", "int8", "nf4"] = Field(
         default="full",
         description="how the frozen UNet's weights are stored while adapters are trained: as they are, in bf16 "

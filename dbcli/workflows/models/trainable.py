@@ -83,5 +83,9 @@ def make_trainable(
         dora=profile.lora.dora,
         train_text=profile.train.text_encoder,
         seed=profile.train.seed,
+        kind=profile.lora.kind,
+        factor=profile.lora.factor,
+        decompose_both=profile.lora.decompose_both,
+        tucker=profile.lora.tucker,
     )
     return add_lora(base.tunable, options, lora)

@@ -56,29 +56,31 @@ def _size_bytes(base: Base, trainable: Trainable) -> int:
 
 
 def _write_lora(file: Path, base: Base) -> None:
-    import torch
 
     from dbcli.diffusion.formats.lora import attached_lora
-    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora
 
     # A LoRA that went on from another one has alphas of its own, and maybe layers for a text encoder it did not train.
-    lora = attached_lora(base.tunable)
-    write_diffusers_lora(file, lora, base, dtype=torch.float32)
+    _write_kept(file, attached_lora(base.tunable), base)
+
+
+def _write_kept(file: Path, lora: LoraWeights, base: Base) -> None:
+    """Writes an adapter as a run keeps it, in full precision."""
+    import torch
+
+    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
+
+    if lora.by_input or lora.products:
+        # diffusers' form has no place for lengths of inputs, LoKr and LoHa; read_lora reads both.
+        write_kohya_lora(file, lora, base.family, dtype=torch.float32)
+    else:
+        write_diffusers_lora(file, lora, base, dtype=torch.float32)
 
 
 def write_imported_lora(folder: Path, lora: LoraWeights, base: Base) -> None:
     """Writes a LoRA of another program as a run keeps it, in full precision, with the embeddings that came with it."""
-    import torch
-
     from dbcli.diffusion.formats.embedding_files import write_embedding
-    from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
 
-    if lora.by_input:
-        # diffusers' form has no place for such lengths; ours reads both.
-        write_kohya_lora(folder / LORA_FILE, lora, base.family, dtype=torch.float32)
-    else:
-        file = folder / LORA_FILE
-        write_diffusers_lora(file, lora, base, dtype=torch.float32)
+    _write_kept(folder / LORA_FILE, lora, base)
     for number, one in enumerate(lora.words, start=1):
         (folder / BUNDLED_WORDS).mkdir(exist_ok=True)
         write_embedding(folder / BUNDLED_WORDS / f"{number:04d}.safetensors", one)
@@ -128,7 +130,7 @@ def load_model(
         add_words(base, read_words(folder, record.subjects))
         return base
     lora = _lora_of(record, folder / LORA_FILE, base)
-    if lora.by_input:
+    if lora.only_merges:
         # DoRA along the inputs is nothing that PEFT knows.
         merge_loras(base.tunable, [(lora, 1.0)])
     else:

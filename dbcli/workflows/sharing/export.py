@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
+    from dbcli.diffusion.formats.lora import Layer, LoraWeights
     from dbcli.diffusion.formats.metadata import Addition
 
 TARGETS = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai")
@@ -43,6 +43,8 @@ TARGETS_OF = {
 # Several files each: an embedding's is named by its word, and there is one a subject.
 FOLDERS = ("diffusers", *EMBEDDINGS)
 PRECISIONS = ("fp16", "fp32")
+# What the kinds of a lora run's adapter are called.
+KINDS = {"lora": "LoRA", "lokr": "LoKr", "loha": "LoHa"}
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
     profile = profile_of(layout, record)
     if target == "kohya" and profile.lora.dora:
         raise _no_dora(record)
+    if target == "lora" and profile.lora.kind != "lora":
+        raise _no_product(record, profile.lora.kind)
     name = f"{record.name}-{target}" + ("" if target in FOLDERS else ".safetensors")
     path = request.out or layout.exports_dir / name
     if target not in FOLDERS and path.suffix != ".safetensors":  # by which every program knows the format
@@ -160,6 +164,14 @@ def _no_dora(record: RunRecord) -> UnsupportedFile:
         f"{record.name} is a DoRA, and the programs that read kohya's format do not agree on what its magnitudes mean: "
         "each would generate something else. --to checkpoint is for every program, --to lora for diffusers.",
         hint=f"dreambooth export {record.name} --to checkpoint",
+    )
+
+
+def _no_product(record: RunRecord, kind: str) -> UnsupportedFile:
+    return UnsupportedFile(
+        f"{record.name} is a {KINDS[kind]}, which diffusers' layout of a LoRA has no place for. --to kohya is for "
+        "ComfyUI, AUTOMATIC1111 and InvokeAI, --to diffusers and --to checkpoint have it merged.",
+        hint=f"dreambooth export {record.name} --to kohya",
     )
 
 
@@ -219,11 +231,14 @@ def _write_lora(export: Export) -> Written:
     learnt = read_lora(file, model)
     if is_kohya and learnt.has_dora:
         raise _no_dora(record)
-    if learnt.by_input:
+    if learnt.only_merges:
+        where = "along the inputs" if learnt.by_input else f"on a {KINDS[learnt.kind]}"
         raise UnsupportedFile(
-            f"{record.name} is a DoRA with magnitudes along the inputs, which PEFT and diffusers do not know.",
+            f"{record.name} is a DoRA with magnitudes {where}, which PEFT and diffusers do not know.",
             hint=f"dreambooth export {record.name} --to checkpoint",
         )
+    if learnt.products and not is_kohya:
+        raise _no_product(record, learnt.kind)
     keeps_alpha = is_kohya and not model.family.alpha_in_weights
     lora = _rounded(for_kohya(learnt) if keeps_alpha else for_diffusers(learnt), export.dtype)
     attach_lora(model.tunable, lora)
@@ -270,15 +285,7 @@ def _metadata(export: Export, model: Base, image: torch.Tensor, *, addition: Add
 
 
 def _rounded(lora: LoraWeights, dtype: torch.dtype) -> LoraWeights:
-    def layers(part: dict[str, LoraLayer]) -> dict[str, LoraLayer]:
-        return {
-            name: replace(
-                layer,
-                down=layer.down.to(dtype).float(),
-                up=layer.up.to(dtype).float(),
-                magnitude=None if layer.magnitude is None else layer.magnitude.to(dtype).float(),
-            )
-            for name, layer in part.items()
-        }
+    def layers(part: dict[str, Layer]) -> dict[str, Layer]:
+        return {name: layer.each(lambda tensor: tensor.to(dtype).float()) for name, layer in part.items()}
 
     return lora.changed(layers)

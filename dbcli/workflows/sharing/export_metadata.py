@@ -102,7 +102,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
     rank, alpha = usual_rank_and_alpha(lora)
     size = profile.images.resolution or model.resolution
     table = {
-        "network_module": "networks.lora",
+        **_network_of(lora, profile),
         "network_dim": rank,
         "network_alpha": alpha,
         **model.family.kohya_base(model.configs, model.prediction_type),
@@ -147,6 +147,16 @@ def _loss(train: TrainSettings) -> dict[str, object]:
     if train.multires_noise:
         found["multires_noise_discount"] = train.multires_noise
     return found
+
+
+def _network_of(lora: LoraWeights, profile: Profile) -> dict[str, object]:
+    """The trainer that kohya's tools would have made such a file with."""
+    if not lora.products:
+        return {"network_module": "networks.lora"}
+    arguments: dict[str, object] = {"algo": lora.kind}
+    if lora.kind == "lokr":
+        arguments["factor"] = profile.lora.factor
+    return {"network_module": "lycoris.kohya", "network_args": json.dumps(arguments)}
 
 
 def usual_rank_and_alpha(lora: LoraWeights) -> tuple[int, float]:

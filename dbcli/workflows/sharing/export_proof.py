@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli import __version__
 from dbcli.errors import DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words
@@ -91,22 +92,27 @@ def prove(export: Export, written: Written) -> tuple[float, str]:
     if export.target not in (*ADAPTERS, *EMBEDDINGS):
         del loaded  # two whole models at a time are enough
         _require_none(version(), misread_model(export.path, written.model), "tensors")
-    return difference, version()
+    return difference, version() if written.lora is None or not written.lora.products else f"dreambooth {__version__}"
 
 
 def _lora_loaded(export: Export, written: LoraWeights) -> Base:
-    """The base with the layers that diffusers takes from the file; this program's own reading is compared as well."""
+    """The base with the layers that diffusers takes from the file; this program's own reading is compared as well.
+
+    LoKr and LoHa are read by this program alone.
+    """
     from dbcli.diffusion.adapters.attach import attach_lora
     from dbcli.diffusion.formats.diffusers_loading import lora_as_diffusers_reads_it, misread_layers, version
     from dbcli.diffusion.formats.lora_files import read_lora
 
     model = export.load_base()
     own = read_lora(export.path, model)
-    theirs = lora_as_diffusers_reads_it(model, export.path)
-    for loader, read in (("This program", own), (version(), theirs)):
+    readings = {"This program": own}
+    if not written.products:
+        readings[version()] = lora_as_diffusers_reads_it(model, export.path)
+    for loader, read in readings.items():
         for part, layers in written.parts.items():
             _require_none(loader, misread_layers(read.part(part), layers))
-    attach_lora(model.tunable, theirs)
+    attach_lora(model.tunable, readings.get(version(), own))
     return model
 
 

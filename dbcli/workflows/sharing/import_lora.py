@@ -130,8 +130,7 @@ def _check_values(lora: LoraWeights, file: Path) -> None:
         raise UnsafeFile(f"{file} contains no layer.")
     for part in lora.parts.values():
         for name, layer in part.items():
-            tensors = [layer.down, layer.up, *([] if layer.magnitude is None else [layer.magnitude])]
-            if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            if not all(bool(tensor.isfinite().all()) for tensor in layer.tensors.values()):
                 raise UnsafeFile(f"{file}: {name} contains numbers that are not finite; every image would be black.")
 
 
@@ -171,6 +170,7 @@ def _profile(layout: Layout, lora: LoraWeights, base: Base) -> Profile:
         "train.text_encoder": any(lora.part(name) for name in base.encoders),
         "lora.rank": rank,
         "lora.alpha": alpha if alpha > 0 else float(rank),
-        "lora.dora": lora.has_dora,
+        "lora.dora": lora.has_dora and not lora.products,
+        "lora.kind": lora.kind,
     }
     return resolve_profile(layout, flags=flags)[1]

@@ -100,7 +100,8 @@ def bundled(
     layout.exports_dir.mkdir(exist_ok=True)
     with temporary_folder(layout.exports_dir / f"{record.name}-hub") as outer:
         folder = outer / "repository"
-        kind, path = HUB_KINDS[record.method], folder / LORA_FILE if record.method == "lora" else folder
+        kind = HUB_KINDS[_shared_as(layout, record)]
+        path = folder / LORA_FILE if kind == "lora" else folder
         # A folder's licence stands on its card.
         origin = Origin() if kind == "diffusers" else request.origin
         export = replace(request, run=record.name, target=kind, out=path, origin=origin)
@@ -128,6 +129,12 @@ def bundled(
             ],
             sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in _files(folder)),
         )
+
+
+def _shared_as(layout: Layout, record: RunRecord) -> str:
+    """The method whose form a run takes on the hub: LoKr and LoHa are merged, as the hub's readers load neither."""
+    is_product = record.method == "lora" and profile_of(layout, record).lora.kind != "lora"
+    return "full" if is_product else record.method
 
 
 def send(bundle: Bundle, target: Target) -> str:
@@ -199,7 +206,7 @@ def _facts(
     imported = (record.model_extra or {}).get("imported", {})
     return CardFacts(
         title=target.repository.rpartition("/")[2],
-        method=record.method,
+        method=_shared_as(layout, record),
         base_model=base_model,
         base_name=record.base.name,
         licence=settled_origin(record, Origin(licence=licence)).licence or "other",

@@ -10,7 +10,7 @@ from dbcli.project.runs.run_store import RunRecord
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
-    from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights
+    from dbcli.diffusion.formats.lora import Layer, LoraWeights
 
 READERS = {
     "diffusers": "diffusers",
@@ -20,6 +20,8 @@ READERS = {
     "embedding": "diffusers, ComfyUI and AUTOMATIC1111 (for InvokeAI: --to embedding-invokeai)",
     "embedding-invokeai": "InvokeAI",
 }
+# Of LoKr and LoHa, where no pipeline of diffusers' for Stable Diffusion takes them.
+PRODUCT_READERS = "ComfyUI, AUTOMATIC1111, InvokeAI (diffusers: --to diffusers, merged)"
 ADAPTERS = ("lora", "kohya")
 EMBEDDINGS = ("embedding", "embedding-invokeai")
 # An adapter carries its alpha, so that its full strength is what the run generates with.
@@ -74,6 +76,8 @@ def recipient_of(
         if spelling != word
     ]
     readers = model.family.readers.get(target, READERS[target])
+    if lora is not None and lora.products:
+        readers = PRODUCT_READERS
     return Recipient(readers, subjects_of(record), _base(record), FULL_STRENGTH if target in ADAPTERS else None, notes)
 
 
@@ -95,7 +99,7 @@ def _size_notes(record: RunRecord, target: str, model: Base) -> list[str]:
     ]
 
 
-def _layer_notes(target: str, layers: Mapping[str, LoraLayer]) -> list[str]:
+def _layer_notes(target: str, layers: Mapping[str, Layer]) -> list[str]:
     outside = sorted(name for name in layers if name.startswith(OUTSIDE_BLOCKS))
     if target != "kohya" or not outside:
         return []
