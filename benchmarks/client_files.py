@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from client_products import multiplied, random_product
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 # Programs tell Stable Diffusion v1 by the width of its first block and of its prompts; the other blocks may be narrow.
@@ -31,15 +32,23 @@ MERGED = ("text, all layers", "convolutions")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which layers an adapter has, and of which ranks and alphas, which take turns."""
+    """Which layers an adapter has, and of which ranks and alphas, which take turns.
+
+    `kind` is lora, lokr or loha; of the last two `factor`, `both` and `tucker` are as the program's settings have them.
+    """
 
     unet: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     ranks: tuple[int, ...] = (4,)
     alphas: tuple[float, ...] = (8.0,)
     dora: bool = False
+    kind: str = "lora"
+    factor: int = -1
+    both: bool = False
+    tucker: bool = False
 
 
+EVERYWHERE = (*ATTENTION, *CONVOLUTIONS, "ff.net.0.proj", "ff.net.2")
 RECIPES = {
     "attention": Recipe(ATTENTION),
     "convolutions": Recipe((*ATTENTION, *CONVOLUTIONS, "time_emb_proj", "ff.net.0.proj", "ff.net.2")),
@@ -49,6 +58,12 @@ RECIPES = {
     "differing ranks": Recipe(ATTENTION, ALL_TEXT, (2, 3, 5), (2.0, 3.0, 5.0)),
     "conv_in, conv_out, time_embedding": Recipe((*ATTENTION, *OUTSIDE)),
     "DoRA": Recipe((*ATTENTION, "conv1"), dora=True),
+    "LoKr, whole matrices": Recipe(EVERYWHERE, ALL_TEXT, (4096,), kind="lokr", factor=8),
+    "LoKr, one of a rank": Recipe(EVERYWHERE, ALL_TEXT, (2, 3), kind="lokr", factor=4),
+    "LoKr, both of a rank": Recipe(EVERYWHERE, ALL_TEXT, (1, 2), kind="lokr", both=True),
+    "LoKr, Tucker cores": Recipe(EVERYWHERE, (), (2, 3), kind="lokr", factor=4, tucker=True),
+    "LoHa": Recipe(EVERYWHERE, ALL_TEXT, (2, 3), kind="loha"),
+    "LoHa, Tucker cores": Recipe(EVERYWHERE, (), (2, 3), kind="loha", tucker=True),
 }
 
 
@@ -154,7 +169,7 @@ def write_adapters(folder: Path, model: Mapping[str, Any], base: Case, names: Se
     cases = []
     for name in names:
         lora = random_lora(model, RECIPES[name])
-        for kind in ("lora", "kohya"):
+        for kind in ("lora", "kohya") if RECIPES[name].kind == "lora" else ("kohya",):
             for precision in PRECISIONS:
                 cases.append(_adapter(folder, model, base, name, kind, precision, lora))
     return cases
@@ -171,6 +186,9 @@ def random_lora(model: Mapping[str, Any], recipe: Recipe) -> Any:
             if not any(name == target or name.endswith(f".{target}") for target in targets):
                 continue
             rank, alpha = (turns[len(found) % len(turns)] for turns in (recipe.ranks, recipe.alphas))
+            if recipe.kind != "lora":
+                found[name] = random_product(recipe, shape, rank, alpha, generator)
+                continue
             down = torch.randn(rank, *shape[1:], generator=generator) * 0.05
             up = torch.randn(shape[0], rank, *(1 for _ in shape[2:]), generator=generator) * 0.05
             weight = network.get_submodule(name).weight.detach()
@@ -250,6 +268,8 @@ def tuned(weight: torch.Tensor, layer: Any, reading: str = "") -> torch.Tensor:
 
     A reading of `READINGS` is one that a client may make of a DoRA instead.
     """
+    if hasattr(layer, "factors"):
+        return (weight + multiplied(layer.factors, layer.alpha, weight.shape)).contiguous()
     delta = (layer.up.flatten(1) @ layer.down.flatten(1)).reshape(weight.shape) * (layer.alpha / layer.rank)
     total = weight + delta
     if layer.magnitude is None or reading == "no lengths":

@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (project / "profile.yaml").write_text(f"train: {{seed: {TOO_LARGE}}}\n")
     (project / "file").write_text("no folder")
     (project / "lora.safetensors").write_text("no LoRA")
-    save_file({"lora_unet_conv_in.hada_w1_a": np.zeros((4, 4), np.float32)}, project / "loha.safetensors")
+    save_file({"lora_unet_conv_in.oft_blocks": np.zeros((4, 4, 4), np.float32)}, project / "oft.safetensors")
     return project
 
 
@@ -46,10 +46,10 @@ def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 # command line -> exit code, and what is said.
 FAULTS: list[tuple[list[str], int, str]] = [
-    (["init", "other", "--base", "loha.safetensors"], 6, "is a LoHa"),
+    (["init", "other", "--base", "oft.safetensors"], 6, "is an OFT"),
     (["init", "file/below", "--base", "tiny"], 2, "file is a file, not a folder"),
-    (["import-lora", "loha.safetensors"], 6, "is a LoHa"),
-    (["import-embedding", "loha.safetensors"], 6, "not an embedding"),
+    (["import-lora", "oft.safetensors"], 6, "is an OFT"),
+    (["import-embedding", "oft.safetensors"], 6, "not an embedding"),
     (["train", "--subject", "dog", "--method", "lora", "--set", "lora.targets=[to_x]"], 2, "to_x is no layer"),
     (["generate", "a {dgo} in space"], 3, "Did you mean {dog}?"),
     (["generate", "a {dog}", "--sampler", "eular"], 2, 'Did you mean "euler"?'),

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.timeout(1800)
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 KILLS_A_RUN = 4
+LOKR = ("--set=lora.kind=lokr", "--set=lora.factor=2", "--set=lora.rank=1", "--set=lora.decompose_both=true")
+LOHA = ("--set=lora.kind=loha", "--set=lora.targets=[to_q,conv1]", "--set=lora.tucker=true")
 
 
 def is_finished(project: Path) -> bool:
@@ -81,7 +83,7 @@ def test_runs_killed_at_random_moments_end_bit_equal(
 @pytest.mark.parametrize(
     "places", [(0, 1, 7, 13, 19), pytest.param(tuple(range(20)), marks=pytest.mark.slow)], ids=["some", "all"]
 )
-@pytest.mark.parametrize("sets", [(), (IN_SIZES,)], ids=["squares", "sizes"])
+@pytest.mark.parametrize("sets", [(), (IN_SIZES,), LOKR, LOHA], ids=["squares", "sizes", "LoKr", "LoHa"])
 @pytest.mark.parametrize("method", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_resumed_at_any_step_of_twenty_not_one_bit_differs(
     server: ForkServer,

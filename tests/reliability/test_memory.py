@@ -111,6 +111,8 @@ def test_only_auto_turns_a_full_run_into_adapters(
         [RECOMPUTING],
         [RECOMPUTING, "--set=train.fused_backward=true", "--set=train.gradient_clip=0"],
         [RECOMPUTING, "--method=lora", "--set=lora.base=nf4"],
+        ["--method=lora", "--set=lora.kind=lokr", "--set=lora.targets=[to_q,conv1,conv2]"],
+        ["--method=lora", "--set=lora.kind=loha", "--set=lora.targets=[to_q,conv1,conv2]"],
     ],
 )
 def test_a_dry_run_says_within_15_percent_what_the_run_will_take(

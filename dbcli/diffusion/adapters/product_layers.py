@@ -95,8 +95,15 @@ def _linear(
         return nn.functional.linear(rows, scale * product(factors, shape))
     first, second = matrices(factors, ())
     # (w1 ⊗ w2) x is w1 X w2ᵀ, where X has the inputs in rows of as many as w2 takes.
-    groups = nn.functional.linear(rows.unflatten(-1, (first.shape[1], -1)), second)
-    return torch.matmul(scale * first, groups).flatten(-2)
+    groups = rows.unflatten(-1, (first.shape[1], -1))
+    if _mixes_first(first, second):
+        return nn.functional.linear(torch.matmul(scale * first, groups), second).flatten(-2)
+    return torch.matmul(scale * first, nn.functional.linear(groups, second)).flatten(-2)
+
+
+def _mixes_first(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether less lies between the two products where w1 is the first to be multiplied."""
+    return first.shape[0] * second.shape[1] < first.shape[1] * second.shape[0]
 
 
 def _convolution(
@@ -106,9 +113,18 @@ def _convolution(
     if kind_of_factors(factors) == "loha" or layer.groups != 1:
         return nn.functional.conv2d(rows, scale * product(factors, shape), groups=layer.groups, **how)
     first, second = matrices(factors, shape[2:])
-    groups = nn.functional.conv2d(rows.unflatten(1, (first.shape[1], -1)).flatten(0, 1), second, **how)
-    mixed = torch.matmul(scale * first, groups.reshape(len(rows), first.shape[1], -1))
-    return mixed.reshape(len(rows), -1, *groups.shape[2:])
+
+    def mixed(images: torch.Tensor) -> torch.Tensor:
+        # One product an image: `matmul` would copy all of them to make it a single one.
+        groups = images.reshape(len(rows), first.shape[1], -1)
+        return torch.bmm((scale * first).expand(len(rows), -1, -1), groups)
+
+    if _mixes_first(first, second):
+        groups = mixed(rows).reshape(-1, second.shape[1], *rows.shape[2:])
+        images = nn.functional.conv2d(groups, second, **how)
+        return images.reshape(len(rows), -1, *images.shape[2:])
+    images = nn.functional.conv2d(rows.unflatten(1, (first.shape[1], -1)).flatten(0, 1), second, **how)
+    return mixed(images).reshape(len(rows), -1, *images.shape[2:])
 
 
 def wrap(network: nn.Module, path: str, layer: ProductLayer, *, dropout: float = 0.0) -> None:

@@ -17,7 +17,7 @@ import torch
 from dbcli.diffusion.families.family import Configs, Family
 from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.formats.lora import Adaptable, Layer, LoraLayer, LoraWeights, lora_to_peft
-from dbcli.diffusion.formats.lycoris import ProductLayer, strength_in_factor
+from dbcli.diffusion.formats.lycoris import ProductLayer, strength_in_factor, without_core
 
 DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
 OUTPUT = "self_attn.out_proj"
@@ -106,7 +106,8 @@ def for_kohya(lora: LoraWeights) -> LoraWeights:
 
     diffusers reads one alpha for all layers of a text encoder. Where none of them is an attention output, it leaves
     out the other attention layers or refuses the file, so that one output layer is written, empty. LoKr and LoHa get
-    alpha = rank: LyCORIS 4.1 applies alpha / rank twice where it merges a LoKr.
+    alpha = rank, since LyCORIS 4.1 applies alpha / rank twice where it merges; and a LoKr's cores are multiplied into
+    their factors, since neither LyCORIS 4.1 nor ComfyUI 0.3 reads them.
     """
 
     def whole(layers: dict[str, LoraLayer]) -> dict[str, LoraLayer]:
@@ -125,7 +126,8 @@ def _for_readers(lora: LoraWeights, change: Callable[[dict[str, LoraLayer]], dic
         if len(plain) == len(layers):
             return {**change(plain)}
         return {
-            name: layer if isinstance(layer, LoraLayer) else strength_in_factor(layer) for name, layer in layers.items()
+            name: layer if isinstance(layer, LoraLayer) else strength_in_factor(without_core(layer))
+            for name, layer in layers.items()
         }
 
     return lora.changed(changed)

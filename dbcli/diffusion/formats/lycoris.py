@@ -71,6 +71,15 @@ class ProductLayer:
         return self.scale * product(self.factors, shape)
 
 
+def without_core(layer: ProductLayer) -> ProductLayer:
+    """The same addition with LoKr's Tucker core multiplied into the factor for the inputs; LoHa as it is."""
+    if "lokr_t2" not in layer.factors:
+        return layer
+    factors = {name: factor for name, factor in layer.factors.items() if name != "lokr_t2"}
+    inner = torch.einsum("ijkl,jr->irkl", layer.factors["lokr_t2"], factors["lokr_w2_b"]).flatten(1)
+    return replace(layer, factors=factors | {"lokr_w2_a": factors["lokr_w2_a"].T.contiguous(), "lokr_w2_b": inner})
+
+
 def strength_in_factor(layer: ProductLayer) -> ProductLayer:
     """The same addition with alpha = rank: its strength is in the first factor."""
     first, scale = next(iter(layer.factors)), layer.scale
@@ -92,7 +101,8 @@ def product(factors: Factors, shape: Sequence[int]) -> torch.Tensor:
     if kind_of_factors(factors) == "loha":
         return (first * second).reshape(tuple(shape))
     ones = [1] * (second.dim() - first.dim())
-    return torch.kron(first.reshape(*first.shape, *ones), second).reshape(tuple(shape))
+    # `kron` takes no matrix whose dimensions an einsum has turned round.
+    return torch.kron(first.reshape(*first.shape, *ones), second.contiguous()).reshape(tuple(shape))
 
 
 def matrices(factors: Factors, kernel: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -316,7 +316,6 @@ def test_the_names_of_comfyui_and_simpletuner_are_mapped(
         (f"unet.{QUERY}.lora_B.bias", "changes biases too"),
         (f"{KOHYA}.on_input", r"\(IA\)³"),
         (f"{KOHYA}.b1.weight", "GLoRA"),
-        (f"{KOHYA}.lokr_w1", "LoKr"),
         (f"{KOHYA}.oft_blocks", "OFT"),
         (f"{KOHYA}.lambda_layer", "T-LoRA"),
     ],

@@ -16,7 +16,21 @@ FOR_GOOD = {
         for key in ("enabled", "source", "teacher_draws", "empty_share", "weight", "images", "template", "steps")
     ),
     *(f"prior.{key}" for key in ("guidance", "sampler", "timesteps", "seed", "precision", "folder")),
-    *(f"lora.{key}" for key in ("rank", "alpha", "targets", "text_targets", "dropout", "dora")),
+    *(
+        f"lora.{key}"
+        for key in (
+            "rank",
+            "alpha",
+            "targets",
+            "text_targets",
+            "dropout",
+            "dora",
+            "kind",
+            "factor",
+            "decompose_both",
+            "tucker",
+        )
+    ),
     *("inversion.vectors", "inversion.initializer"),
     *(f"images.{key}" for key in ("resolution", "buckets", "crop", "flip", "templates", "caption_share", "mask_loss")),
     *(f"images.{key}" for key in ("cutouts", "scene_cutouts", "scenes")),
