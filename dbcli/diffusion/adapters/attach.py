@@ -52,7 +52,8 @@ class Trainable:
 class LoraOptions:
     """New low-rank layers: W + (alpha / rank) B A on the layers that `targets` and `text_targets` name.
 
-    `kind` lokr and loha add products of factors instead, divided by `factor`, with `decompose_both` and `tucker` as
+    `rank_stabilised` divides alpha by the root of the rank instead (Kalajdzievski 2023, rsLoRA). `kind` lokr and loha
+    add products of factors in their place, divided by `factor`, with `decompose_both` and `tucker` as
     `product_layers.new_layer` has them. The text encoders get their own only if `train_text`. `dropout` is the share of
     a layer's inputs that a training step leaves out, `dora` adds lengths (Liu et al. 2024) in the denoiser, and what
     does not begin at zero begins at random values that follow `seed`.
@@ -70,6 +71,7 @@ class LoraOptions:
     factor: int = -1
     decompose_both: bool = False
     tucker: bool = False
+    rank_stabilised: bool = False
 
 
 def freeze(*modules: torch.nn.Module) -> None:
@@ -131,6 +133,7 @@ def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora:
         target_modules=expanded(network, targets),
         lora_dropout=options.dropout,
         use_dora=dora,
+        use_rslora=options.rank_stabilised,
     )
     # A DoRA's lengths begin as those of the weights.
     with shown_as_float32([network], with_values=dora):

@@ -123,7 +123,11 @@ def _of_kind(profile: Profile) -> list[str]:
     lora = profile.lora
     if lora.kind == "lora":
         return []
-    return _wrong(("lora.dora", lora.dora, False, f"with lora.kind={lora.kind}: only a LoRA can be a DoRA"))
+    reason = f"with lora.kind={lora.kind}: only a LoRA can be"
+    return _wrong(
+        ("lora.dora", lora.dora, False, f"{reason} a DoRA"),
+        ("lora.rslora", lora.rslora, False, f"{reason} rank-stabilised"),
+    )
 
 
 def _not_fp16(precision: str, reason: str) -> list[str]:

@@ -221,6 +221,11 @@ class LoraSettings(Section):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in the adapter")
     dora: bool = Field(default=False, description="weight-decomposed adapters (DoRA)")
+    rslora: bool = Field(
+        default=False,
+        description="rank-stabilised (rsLoRA): the update is scaled by alpha / √rank, which keeps its size at high "
+        "ranks; files say the alpha that gives the same by alpha / rank",
+    )
     kind: Literal["lora", "lokr", "loha"] = Field(
         default="lora",
         description="what the adapter adds: a product of two low-rank matrices, or LyCORIS' LoKr, a Kronecker product, "

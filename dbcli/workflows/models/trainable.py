@@ -83,6 +83,7 @@ def make_trainable(
         dora=profile.lora.dora,
         train_text=profile.train.text_encoder,
         seed=profile.train.seed,
+        rank_stabilised=profile.lora.rslora,
         kind=profile.lora.kind,
         factor=profile.lora.factor,
         decompose_both=profile.lora.decompose_both,

@@ -126,3 +126,19 @@ def test_settings_that_make_no_sense_are_told(run: Run, project: Path, sets: lis
     done = run("train", "--subject", "dog", "--method", "lora", *TRAIN, *sets)
     assert done.code == 2
     assert words in " ".join((done.out + done.err).split())
+
+
+def test_a_rank_stabilised_lora_says_an_alpha_that_every_program_divides_by_the_rank(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    words = ("--subject", "dog", "--method", "lora", *TRAIN, "--set=lora.rank=4", "--set=lora.alpha=3")
+    record = run("train", *words, "--set=lora.rslora=true", "--json", "--quiet").document
+    out = tmp_path / "stable.safetensors"
+    done = run("export", record["name"], "--to", "kohya", "--precision", "fp32", "--out", out, "--json")
+    assert (done.code, done.document["difference"]) == (0, 0.0)
+    # 6 / 4 is 3 / √4.
+    assert {float(tensor) for name, tensor in load_file(out).items() if name.endswith(".alpha")} == {6.0}
+    back = run("import-lora", out, "--json").document["name"]
+    assert torch.equal(drawn(run, "--run", record["name"]), drawn(run, "--run", back))
+    refused = run("train", *words, "--set=lora.rslora=true", "--set=lora.kind=lokr")
+    assert refused.code == 2 and "lora.rslora: should be false with lora.kind=lokr" in refused.err

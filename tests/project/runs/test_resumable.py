@@ -25,6 +25,7 @@ FOR_GOOD = {
             "text_targets",
             "dropout",
             "dora",
+            "rslora",
             "kind",
             "factor",
             "decompose_both",
