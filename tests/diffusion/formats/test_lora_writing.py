@@ -231,7 +231,7 @@ GOOD = {
         ({"dora_scale": torch.ones(7)}, UnsafeFile, "magnitudes"),
         ({"lora_mid.weight": torch.ones(2, 2, 3, 3)}, UnsafeFile, "kernel"),
         ({"lora_mid.weight": torch.ones(3, 3, 3, 3)}, UnsafeFile, "core"),
-        ({"hada_w1_a": torch.ones(2, 2)}, BaseMissing, "has no hada_w1_b"),
+        ({"hada_w1_a": torch.ones(2, 2)}, UnsafeFile, "of several kinds at once"),
         ({"oft_blocks": torch.ones(2, 2, 2)}, UnsupportedFile, "an OFT"),
         ({"else": torch.ones(2, 2)}, UnsupportedFile, "not part of a LoRA"),
     ],
