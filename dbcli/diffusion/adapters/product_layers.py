@@ -16,7 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dbcli.diffusion.formats.lora_names import FACTORS
+from dbcli.diffusion.formats.factor_names import FACTORS
 from dbcli.diffusion.formats.lycoris import (
     ProductKind,
     ProductLayer,

@@ -13,14 +13,12 @@ import torch
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
+from dbcli.diffusion.formats.factor_names import FACTORS, LOHA, LOKR
 from dbcli.diffusion.formats.kind_checks import check_family, check_lora
 from dbcli.diffusion.formats.lora import Adaptable, Layer, LoraLayer, LoraWeights, check_layer, module_shapes
 from dbcli.diffusion.formats.lora_names import (
     BUNDLED,
     DIFFERENCES,
-    FACTORS,
-    LOHA,
-    LOKR,
     MARKERS,
     Part,
     layers_by_name,

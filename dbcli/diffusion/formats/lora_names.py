@@ -7,14 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from dbcli.diffusion.files import original_names
+from dbcli.diffusion.formats.factor_names import FACTORS
 
 if TYPE_CHECKING:
     from dbcli.diffusion.formats.lora import Adaptable
-
-# The factors of LyCORIS' products, as LyCORIS, kohya's tools, ComfyUI and PEFT spell them.
-LOKR = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
-LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
-FACTORS = (*LOKR, *LOHA)
 
 # One of FACTORS, or: down, up, mid, magnitude, dora_scale, alpha, scale, diff, diff_b, w_norm, b_norm, bias.
 Part = str

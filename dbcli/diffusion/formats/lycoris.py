@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from dbcli.diffusion.formats.lora_names import LOHA
+from dbcli.diffusion.formats.factor_names import LOHA
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
 ProductKind = Literal["lokr", "loha"]
@@ -28,7 +28,7 @@ def kind_of_factors(factors: Mapping[str, object]) -> ProductKind:
 class ProductLayer:
     """One addition that is a product: W + scale · (w1 ⊗ w2) for LoKr, W + scale · (w1 ∘ w2) for LoHa.
 
-    `factors` are those of `lora_names.LOKR` or `LOHA` that there are. Each of the two matrices is whole (`lokr_w1`
+    `factors` are those of `factor_names.LOKR` or `LOHA` that there are. Each of the two matrices is whole (`lokr_w1`
     `[a, b]`, `lokr_w2` `[c, d]`, a convolution's with the kernel behind, of a weight with a c outputs and b d inputs),
     or a product of two (`_a` `[out, rank]`, `_b` `[rank, in]`, the kernel among its inputs), or has a Tucker core
     `[rank, rank, k, k]` between two factors `[rank, out]` and `[rank, in]`. With `magnitude` it is rescaled as a DoRA
