@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from dbcli.project.files.layout import Layout
-from dbcli.project.images.recipes import read_recipe
+from dbcli.project.images.recipes import Recipe, read_recipe, save_png
+from dbcli.project.runs.probe_files import ProbeEntry, ProbeRecord, probe_image, save_probes
 from dbcli.project.runs.run_store import load_run
 from dbcli.workflows.setup.effective_settings import profile_of
+from dbcli.workflows.sharing.best_image import best_image
 from dbcli.workflows.sharing.comfyui import format_of
 from tests.cli.made_projects import command, trained_project
 from tests.reliability.small_base import write_small_base
@@ -120,6 +124,28 @@ def test_the_workflow_has_the_recipe_of_the_image_most_like_the_subject(
     texts = json.loads((tmp_path / "out" / document["workflow"]).read_text(encoding="utf-8"))["nodes"]
     (shown,) = (one["widgets_values"][0] for one in texts if one.get("title") == "Prompt")
     assert shown == recipe.prompt.replace("sks", "embedding:sks").replace("(", "\\(").replace(")", "\\)")
+
+
+def test_without_scores_it_is_the_best_image_of_the_results_probe(made: Path, tmp_path: Path) -> None:
+    layout = Layout(Path(shutil.copytree(made, tmp_path / "copy")))
+    record = load_run(layout, "0001-dog")
+    for index, (step, prompt) in enumerate([(2, "a dog"), (2, "a sks dog"), (2, "a sks dog in space"), (1, "early")]):
+        recipe = Recipe(
+            prompt=prompt, sampler="ddim", steps=2, guidance=2, seed=index, width=64, height=64, base_name="b"
+        )
+        path = probe_image(layout, record.name, step, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_png(path, Image.new("RGB", (8, 8)), recipe)
+    scored = {"editability": 0.2, "preservation": 0.25}
+    entries = [
+        # The first image is one of the class, which has no fidelity.
+        ProbeEntry(step=2, fidelity=0.5, fidelities=[0.4, 0.6], images=[1, 2], **scored),
+        ProbeEntry(step=1, fidelity=0.9, fidelities=[0.9], images=[3], **scored),
+    ]
+    save_probes(layout, record.name, ProbeRecord(probes=entries, chosen=2))
+    found = best_image(layout, record, profile_of(layout, record), cast(Any, None))
+    assert found.recipe.prompt == "a sks dog in space" and "of its probe" in found.source
+    assert found.likeness == pytest.approx(0.35)
 
 
 def test_a_word_is_an_embedding_beside_its_base(run: Run, tmp_path: Path, project: Path) -> None:
