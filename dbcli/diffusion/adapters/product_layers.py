@@ -25,6 +25,9 @@ from dbcli.diffusion.formats.lycoris import (
     product,
 )
 
+# The factors of a new layer that are 0, so that it changes nothing yet.
+ZERO_FACTORS = frozenset({"lokr_w2", "lokr_w2_b", "hada_w2_a"})
+
 
 class ProductModule(nn.Module, BaseTunerLayer):
     """A linear layer or convolution plus scale · (product of factors); the factors are its parameters, by their names.
@@ -152,9 +155,9 @@ def new_layer(
             **_factored("hada_w1", outputs, inputs, kernel, rank, "hada_t1" if has_core else ""),
             **_factored("hada_w2", outputs, inputs, kernel, rank, "hada_t2" if has_core else ""),
         }
-        spread = {"hada_w1_b": 1.0, "hada_w2_b": 1.0, "hada_w2_a": 0.0}
+        spread = {"hada_w1_b": 1.0, "hada_w2_b": 1.0}
         for name, tensor in factors.items():
-            nn.init.normal_(tensor, std=spread.get(name, 0.1))
+            nn.init.normal_(tensor, std=0.0 if name in ZERO_FACTORS else spread.get(name, 0.1))
         return ProductLayer(factors, alpha)
     (a, c), (b, d) = divided(outputs, factor), divided(inputs, factor)
     first = _factored("lokr_w1", a, b, (), rank) if both and rank < max(a, b) / 2 else {"lokr_w1": torch.empty(a, b)}
@@ -164,7 +167,7 @@ def new_layer(
         else {"lokr_w2": torch.empty(c, d, *kernel)}
     )
     for name, tensor in (first | second).items():
-        if name in ("lokr_w2", "lokr_w2_b"):
+        if name in ZERO_FACTORS:
             nn.init.zeros_(tensor)
         else:
             nn.init.kaiming_uniform_(tensor, a=math.sqrt(5))

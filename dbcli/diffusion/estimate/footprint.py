@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.adapters.attach import Trainable
+from dbcli.diffusion.adapters.product_layers import ZERO_FACTORS
 from dbcli.diffusion.bases.base import Base
 from dbcli.diffusion.buckets import Size
 from dbcli.diffusion.conditioning import encode_ids
@@ -120,8 +121,13 @@ def _adafactor_bytes(name: str, parameter: torch.Tensor) -> int:
 
 
 def _prodigy_bytes(name: str, parameter: torch.Tensor) -> int:
-    # Two moments, a sum of gradients, and where the weight began, unless that is 0, as it is of a LoRA's second matrix.
-    return (12 if ".lora_B." in name else 16) * parameter.numel()
+    # Two moments, a sum of gradients, and where the weight began, unless that is 0.
+    return (12 if begins_at_zero(name) else 16) * parameter.numel()
+
+
+def begins_at_zero(name: str) -> bool:
+    """Whether a weight of this name is 0 before the first step: the last matrix of a new adapter."""
+    return ".lora_B." in name or name.rpartition(".")[2] in ZERO_FACTORS
 
 
 def _muon_bytes(name: str, parameter: torch.Tensor) -> int:

@@ -136,7 +136,9 @@ class TrainSettings(Section):
         "constant: huber_c everywhere",
     )
     huber_c: float = Field(default=0.1, gt=0, le=1, description="with loss=pseudo-huber: the least width")
-    offset_noise: float = Field(default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel")
+    offset_noise: float = Field(
+        default=0.0, ge=0, le=1, description="noise shared by all pixels of a channel; not for flow-matching bases"
+    )
     multires_noise: float = Field(
         default=0.0,
         ge=0,

@@ -30,12 +30,16 @@ def check_demands(base: str, profile: Profile) -> None:
 
 
 def check_noise(base: str, profile: Profile, *, begins_with_noise: bool) -> None:
-    """Raises ConfigError for noise of several sizes where images are drawn from noise alone, which has one."""
-    if begins_with_noise and profile.train.multires_noise:
+    """Raises ConfigError for other than plain noise where images are drawn from that alone."""
+    train = profile.train
+    others = {"offset_noise": train.offset_noise, "multires_noise": train.multires_noise}
+    found = {f"train.{name}": value for name, value in others.items() if value}
+    if begins_with_noise and found:
+        said = " and ".join(f"{name} is {value:g}" for name, value in found.items())
         raise ConfigError(
-            f"train.multires_noise is {profile.train.multires_noise:g}, but {base} is a flow-matching model: it draws "
-            "from noise alone, and would never meet noise such as it was trained on.",
-            hint="--set train.multires_noise=0",
+            f"{said}, but {base} is a flow-matching model: it draws from plain noise alone, and would never meet noise "
+            "such as it was trained on.",
+            hint=" ".join(f"--set {name}=0" for name in found),
         )
 
 

@@ -80,10 +80,12 @@ def test_other_methods_are_refused_in_words_before_a_run_is_made(run: Run, proje
     assert not (project / "runs" / "0002-dog").exists()
 
 
-def test_noise_of_several_sizes_is_refused_before_a_run_is_made(run: Run, project: Path) -> None:
-    refused = run("train", "--steps", 3, *SHORT, "--set=train.multires_noise=0.3")
+@pytest.mark.parametrize("setting", ["train.multires_noise", "train.offset_noise"])
+def test_other_than_plain_noise_is_refused_before_a_run_is_made(run: Run, project: Path, setting: str) -> None:
+    refused = run("train", "--steps", 3, *SHORT, f"--set={setting}=0.3")
     assert refused.code == 2
-    assert "train.multires_noise is 0.3, but tiny-flow is a flow-matching model" in " ".join(refused.err.split())
+    said = " ".join(refused.err.split())
+    assert f"{setting} is 0.3, but tiny-flow is a flow-matching model" in said and f"--set {setting}=0" in said
     assert not (project / "runs" / "0002-dog").exists()
 
 

@@ -210,6 +210,16 @@ def test_the_estimate_knows_the_bytes_of_every_state(name: str, made: Callable[[
     assert held == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.parametrize("tucker", [False, True], ids=["", "tucker"])
+@pytest.mark.parametrize("kind", ["lokr", "loha"])
+def test_the_estimate_knows_which_factors_begin_at_zero(kind: str, tucker: bool) -> None:
+    model = lora(kind=kind, tucker=tucker, rank=2, factor=4, targets=["to_q", "conv1"])
+    trainer = trainer_for(model, steps=2, **KINDS["prodigy"])
+    run(trainer)
+    held = sum(one.nbytes for one in state_tensors(trainer))
+    assert held == pytest.approx(optimiser_bytes("prodigy", model[1]), rel=0.01)
+
+
 def state_tensors(trainer: Trainer) -> list[torch.Tensor]:
     slots = [one for state in trainer.optimiser.state.values() for one in state.values()]
     return [one for one in slots if isinstance(one, torch.Tensor)]
