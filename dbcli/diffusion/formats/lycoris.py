@@ -136,6 +136,9 @@ def check_factors(name: str, factors: Factors, weight: Sequence[int], file: str)
             hint="Download it again; it may be incomplete.",
         )
     shapes = ", ".join(f"{key} {list(factor.shape)}" for key, factor in factors.items())
+    doubled = next((key for key in factors if f"{key}_a" in factors or f"{key}_b" in factors), None)
+    if doubled or ("lokr_t2" in factors and "lokr_w2" in factors):
+        raise UnsafeFile(f"{file}: {name} has {doubled or 'lokr_w2'} whole and in parts ({shapes}).")
     ranks = {int(factors[key].shape[0]) for key in factors if key.endswith("_b") and factors[key].dim() > 1}
     try:
         first, second = matrices({key: factor.to("meta") for key, factor in factors.items()}, kernel)
@@ -158,7 +161,8 @@ def _missing(factors: Factors, kind: ProductKind) -> str:
     both = ("hada_w1", "hada_w2") if kind == "loha" else ("lokr_w1", "lokr_w2")
     for name in both:
         halves = [f"{name}_a", f"{name}_b"]
-        if name not in factors and not all(half in factors for half in halves):
-            return next((half for half in halves if half not in factors and kind == "loha"), f"{name} or {halves[0]}")
+        absent = [half for half in halves if half not in factors]
+        if name not in factors and absent:
+            return absent[0] if kind == "loha" or len(absent) == 1 else f"{name} or {halves[0]}"
     cores = [core for core in ("hada_t1", "hada_t2") if core in factors]
     return "" if len(cores) != 1 else next(core for core in ("hada_t1", "hada_t2") if core not in cores)

@@ -44,6 +44,18 @@ def _as_factor(value: int) -> int:
 Factor = Annotated[Whole, AfterValidator(_as_factor)]
 
 
+def _checked_held_out(value: object) -> object:
+    """One rule for both forms, as a union would tell a fault once for each."""
+    numbers, least = (value, 1) if isinstance(value, list) else ([value], 0)
+    whole = [int(one) for one in numbers if type(one) in (int, float) and one >= least and float(one).is_integer()]
+    if not whole or len(whole) < len(numbers):
+        raise ValueError("should be how many photos, from 0, or a list of their numbers, from 1, such as [2,5]")
+    return whole if isinstance(value, list) else whole[0]
+
+
+HeldOut = Annotated[int | list[int], BeforeValidator(_checked_held_out)]
+
+
 def _as_list(value: object) -> object:
     """`to_q,to_k` for `[to_q, to_k]`: no name of a layer holds a comma."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -303,7 +315,7 @@ class ImageSettings(Section):
         description="in which share of its rows a photo is taught with the empty prompt (caption dropout), from which "
         "guidance leads away; what is learnt there has no word",
     )
-    held_out: Annotated[Whole, Field(ge=0)] | Annotated[list[Positive], Field(min_length=1)] = Field(
+    held_out: HeldOut = Field(
         default=0,
         description="photos of each subject that are not taught: the last so many, or those with the numbers of a "
         "list; the loss on them, at fixed noise and timesteps, is measured on the way",

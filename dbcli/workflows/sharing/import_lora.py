@@ -172,5 +172,7 @@ def _profile(layout: Layout, lora: LoraWeights, base: Base) -> Profile:
         "lora.alpha": alpha if alpha > 0 else float(rank),
         "lora.dora": lora.has_dora and not lora.products,
         "lora.kind": lora.kind,
+        # It is in the alphas that were read, and a LoKr or LoHa has none.
+        "lora.rslora": False,
     }
     return resolve_profile(layout, flags=flags)[1]

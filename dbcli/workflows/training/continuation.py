@@ -135,6 +135,12 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
         wanted, found = getattr(profile.lora, key), getattr(before, key)
         if wanted != found:
             raise UsageError(
-                f"lora.{key} is {found} in the run {parent.name}, fixed by its adapter; {wanted} was requested.",
+                f"lora.{key} is {_shown(found)} in the run {parent.name}, fixed by its adapter; "
+                f"{_shown(wanted)} was requested.",
                 hint=f"leave lora.{key} out, or start from the base: leave --from out",
             )
+
+
+def _shown(value: object) -> str:
+    """As a settings file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -120,12 +120,32 @@ def test_a_lokr_of_another_base_is_refused_and_leaves_no_run(run: Run, project: 
         (["--set=lora.kind=oft"], "'lora', 'lokr' or 'loha'"),
         (["--set=lora.kind=lokr", "--set=lora.dora=true"], "lora.dora: should be false with lora.kind=lokr"),
         (["--set=lora.kind=lokr", "--set=lora.factor=0"], "from 1 to 4096, or -1"),
+        (
+            ["--from", "3", "--set=lora.tucker=true"],
+            "lora.tucker is false in the run 0003-dog, fixed by its adapter; true",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_told(run: Run, project: Path, sets: list[str], words: str) -> None:
     done = run("train", "--subject", "dog", "--method", "lora", *TRAIN, *sets)
     assert done.code == 2
     assert words in " ".join((done.out + done.err).split())
+
+
+def test_a_projects_own_settings_of_adapters_do_not_stand_in_an_imports_way(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    settings = project / "dreambooth.yaml"
+    before = settings.read_text()
+    out = tmp_path / "one.safetensors"
+    assert run("export", 1, "--to", "kohya", "--out", out).code == 0
+    try:
+        settings.write_text(before + "overrides:\n  lora: {rslora: true}\n")
+        done = run("import-lora", out, "--json")
+    finally:
+        settings.write_text(before)
+    assert done.code == 0, done.err
+    assert (done.document["profile"]["lora"]["kind"], done.document["profile"]["lora"]["rslora"]) == ("lokr", False)
 
 
 def test_a_rank_stabilised_lora_says_an_alpha_that_every_program_divides_by_the_rank(

@@ -241,6 +241,20 @@ def test_layers_may_be_typed_without_brackets(typed: str, meant: list[str]) -> N
     assert resolve([("--set", {key: value})]).lora.targets == meant
 
 
+@pytest.mark.parametrize("value", [-1, True, 1.5, "x", [], [0], [2, 1.5], None])
+def test_a_wrong_number_of_photos_to_keep_back_is_one_fault_in_words(value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve([("--set", {"images.held_out": value})])
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith("  images.held_out (from --set): should be how many photos, from 0, or a list of their")
+
+
+@pytest.mark.parametrize(("value", "meant"), [(2, 2), (1e0, 1), ([2, 5], [2, 5]), ([1e0], [1])])
+def test_photos_to_keep_back_are_a_number_or_numbers(value: object, meant: object) -> None:
+    assert resolve([("--set", {"images.held_out": value})]).images.held_out == meant
+
+
 def test_one_prompt_of_probes_is_a_list_of_one() -> None:
     key, value = parse_set("probe.prompts=a {identifier} {class}, in oil")
     assert resolve([("--set", {key: value})]).probe.prompts == ["a {identifier} {class}, in oil"]
