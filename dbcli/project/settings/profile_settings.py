@@ -46,7 +46,8 @@ Factor = Annotated[Whole, AfterValidator(_as_factor)]
 
 def _checked_held_out(value: object) -> object:
     """One rule for both forms, as a union would tell a fault once for each."""
-    numbers, least = (value, 1) if isinstance(value, list) else ([value], 0)
+    numbers: list[Any] = value if isinstance(value, list) else [value]
+    least = 1 if isinstance(value, list) else 0
     whole = [int(one) for one in numbers if type(one) in (int, float) and one >= least and float(one).is_integer()]
     if not whole or len(whole) < len(numbers):
         raise ValueError("should be how many photos, from 0, or a list of their numbers, from 1, such as [2,5]")
