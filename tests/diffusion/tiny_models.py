@@ -188,8 +188,11 @@ def draw(
 
 
 def assert_same(drawn: torch.Tensor, expected: torch.Tensor) -> None:
-    """Images are the same but for last bits: diffusers computes with some layers in another form than they came in."""
-    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-5)
+    """Images are the same but for last bits: diffusers computes with some layers in another form than they came in.
+
+    By how much depends on the processor: 1.1e-5 was seen on an Intel Xeon with AMX, less on others.
+    """
+    torch.testing.assert_close(drawn, expected, rtol=0, atol=3e-5)
 
 
 def parts_of(base: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 On a CPU a convolution brings its weights into another order at every call. Where each is used in a few places only,
 as in the middle of Stable Diffusion's UNet, that takes several times as long as to compute: 1,280 to 1,280 channels of
-2 rows of 4 × 4, float32, two cores (AMD EPYC, torch 2.14): 27 ms, and 8 ms as a product; 8 × 8: 36 and 20 ms;
+2 rows of 4 × 4, float32, two cores (Intel Xeon, torch 2.14): 27 ms, and 8 ms as a product; 8 × 8: 36 and 20 ms;
 backwards 30 and 11, 38 and 25. With fewer weights or more places the convolution is the faster one.
 """
 
