@@ -20,6 +20,7 @@ KINDS = {
     "prodigy": ["--set=train.optimizer=prodigy", "--set=train.learning_rate=1", "--set=train.warmup_steps=2"],
     "schedulefree": ["--set=train.optimizer=schedulefree", "--set=train.warmup_steps=2"],
     "muon": ["--set=train.optimizer=muon"],
+    "rates of A and B": ["--set=lora.b_rate_ratio=16", "--set=train.warmup_steps=2"],
     "losses": [
         *("--set=train.loss=pseudo-huber", "--set=train.debiased_estimation=true", "--set=train.multires_noise=0.3"),
         *("--set=images.empty_share=0.3", "--set=images.held_out=1"),

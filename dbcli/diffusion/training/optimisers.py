@@ -20,6 +20,8 @@ SCHEDULES = {
 }
 # AdamW with moments in bfloat16.
 HALVED = "adamw16bit"
+# In the names of PEFT's B matrices, the ones that begin at zero.
+B_MARK = ".lora_B."
 # For matrices that a layer multiplies by; AdamW takes the rest, and tables of vectors, which nothing is multiplied by.
 MUON, TABLES = "muon", ("token_embedding.weight", "position_embedding.weight", "embed_tokens.weight")
 
@@ -28,7 +30,8 @@ MUON, TABLES = "muon", ("token_embedding.weight", "position_embedding.weight", "
 class Optimisation:
     """How weights follow their gradients. Rates are per step, betas and decay as in AdamW (Loshchilov 2019).
 
-    part_rates are the rates of the parts of the model that have their own, by name.
+    part_rates are the rates of the parts of the model that have their own, by name. b_rate_ratio multiplies the rate of
+    a LoRA's B matrices (LoRA+: Hayou et al. 2024, arXiv:2402.12354).
 
     schedule_cycles is that of cosine-restarts; polynomial goes from 1 to schedule_end as (1 - t)^schedule_power.
 
@@ -37,6 +40,7 @@ class Optimisation:
 
     learning_rate: float
     part_rates: Mapping[str, float] = field(default_factory=dict)
+    b_rate_ratio: float = 1.0
     optimizer: str = "adamw"
     beta1: float = 0.9
     beta2: float = 0.999
@@ -135,13 +139,17 @@ OPTIMISERS: dict[str, Callable[[list[dict[str, Any]], Optimisation], torch.optim
 
 
 def build_optimiser(tensors: Mapping[str, torch.nn.Parameter], plan: Optimisation) -> torch.optim.Optimizer:
-    """An optimiser with a group for every part that learns, at its own rate; a tensor's name begins with its part's."""
-    parts: dict[str, list[torch.nn.Parameter]] = {}
+    """An optimiser with a group for every part that learns, at its own rate; a tensor's name begins with its part's.
+
+    Where B matrices have another rate than the rest of a part, they are a group of their own.
+    """
+    members: dict[tuple[str, float], list[torch.nn.Parameter]] = {}
     for name, tensor in tensors.items():
-        parts.setdefault(name.partition(".")[0], []).append(tensor)
-    rates = {part: plan.part_rates.get(part, plan.learning_rate) for part in parts}
+        ratio = plan.b_rate_ratio if B_MARK in name else 1.0
+        members.setdefault((name.partition(".")[0], ratio), []).append(tensor)
+    rates = {(part, ratio): plan.part_rates.get(part, plan.learning_rate) * ratio for part, ratio in members}
     groups: list[dict[str, Any]] = [
-        {"params": members, "lr": rates[part], "base_rate": rates[part]} for part, members in parts.items()
+        {"params": weights, "lr": rates[key], "base_rate": rates[key]} for key, weights in members.items()
     ]
     make = OPTIMISERS[plan.optimizer]
     halves = plan.optimizer == HALVED

@@ -20,6 +20,7 @@ def contradictions(profile: Profile) -> list[str]:
         *_of_fused_backward(profile),
         *_of_rounding(profile),
         *_of_prodigy(profile.train),
+        *_of_b_rate(profile),
         *_of_schedule_free(profile.train),
         *_of_muon(profile),
         *_of_weights(profile.train),
@@ -63,6 +64,20 @@ def _of_prodigy(train: TrainSettings) -> list[str]:
         if getattr(train, name) not in (None, train.learning_rate):
             rates += _wrong((f"train.{name}", getattr(train, name), None, f"{reason} finds one rate for all weights"))
     return rates + _all_at_once(train, f"{reason} finds the rate from all weights at once")
+
+
+def _of_b_rate(profile: Profile) -> list[str]:
+    ratio = profile.lora.b_rate_ratio
+    found = []
+    if profile.method != "lora":
+        found += _wrong(("lora.b_rate_ratio", ratio, 1.0, f"with method={profile.method}, which has no B matrices"))
+    elif profile.lora.kind != "lora":
+        reason = f"with lora.kind={profile.lora.kind}: only a LoRA has B matrices"
+        found += _wrong(("lora.b_rate_ratio", ratio, 1.0, reason))
+    if profile.train.optimizer == "prodigy":
+        reason = "with train.optimizer=prodigy, which finds one rate for all weights"
+        found += _wrong(("lora.b_rate_ratio", ratio, 1.0, reason))
+    return found
 
 
 def _of_schedule_free(train: TrainSettings) -> list[str]:
@@ -153,6 +168,7 @@ def cautions(profile: Profile) -> list[str]:
     """Return a line for every setting that makes a run other than it seems: its key, its value, what comes of it."""
     return [
         *_of_rates(profile.train),
+        *_of_large_b_rate(profile),
         *_of_warmup(profile.train),
         *_of_schedule(profile.train),
         *_of_loss(profile.train),
@@ -179,6 +195,15 @@ def _of_rates(train: TrainSettings) -> Iterator[str]:
     for name, rate in rates.items():
         if rate is not None and not train.text_encoder:
             yield f"train.{name}_learning_rate is {rate:g}, but train.text_encoder is off: it is not trained."
+
+
+def _of_large_b_rate(profile: Profile) -> Iterator[str]:
+    rate, ratio = profile.train.learning_rate, profile.lora.b_rate_ratio
+    if rate < LEAST_FACTOR <= rate * ratio:
+        yield (
+            f"lora.b_rate_ratio is {ratio:g}: B matrices learn at {rate * ratio:g}, and rates in use are below 0.01; "
+            "the rate of the A matrices, train.learning_rate, is meant to be the usual one or less."
+        )
 
 
 def _of_prior(prior: PriorSettings) -> Iterator[str]:

@@ -241,6 +241,12 @@ class LoraSettings(Section):
         description="rank-stabilised (rsLoRA): the update is scaled by alpha / √rank, which keeps its size at high "
         "ranks; files say the alpha that gives the same by alpha / rank",
     )
+    b_rate_ratio: float = Field(
+        default=1.0,
+        ge=1,
+        le=1000,
+        description="LoRA+: what the learning rate is multiplied by for the B matrices, which begin at zero",
+    )
     kind: Literal["lora", "lokr", "loha"] = Field(
         default="lora",
         description="what the adapter adds: a product of two low-rank matrices, or LyCORIS' LoKr, a Kronecker product, "

@@ -174,5 +174,7 @@ def _profile(layout: Layout, lora: LoraWeights, base: Base) -> Profile:
         "lora.kind": lora.kind,
         # It is in the alphas that were read, and a LoKr or LoHa has none.
         "lora.rslora": False,
+        # A file does not tell how it was trained, and a LoKr or LoHa has no B.
+        "lora.b_rate_ratio": 1.0,
     }
     return resolve_profile(layout, flags=flags)[1]

@@ -86,6 +86,7 @@ def build_trainer(
         optimisation=Optimisation(
             learning_rate=train.learning_rate,
             part_rates=_text_rates(run, base),
+            b_rate_ratio=run.profile.lora.b_rate_ratio,
             optimizer=train.optimizer,
             beta1=train.beta1,
             beta2=train.beta2,

@@ -140,12 +140,13 @@ def test_a_projects_own_settings_of_adapters_do_not_stand_in_an_imports_way(
     out = tmp_path / "one.safetensors"
     assert run("export", 1, "--to", "kohya", "--out", out).code == 0
     try:
-        settings.write_text(before + "overrides:\n  lora: {rslora: true}\n")
+        settings.write_text(before + "overrides:\n  lora: {rslora: true, b_rate_ratio: 4}\n")
         done = run("import-lora", out, "--json")
     finally:
         settings.write_text(before)
     assert done.code == 0, done.err
-    assert (done.document["profile"]["lora"]["kind"], done.document["profile"]["lora"]["rslora"]) == ("lokr", False)
+    kept = done.document["profile"]["lora"]
+    assert (kept["kind"], kept["rslora"], kept["b_rate_ratio"]) == ("lokr", False, 1.0)
 
 
 def test_a_rank_stabilised_lora_says_an_alpha_that_every_program_divides_by_the_rank(

@@ -26,6 +26,7 @@ FOR_GOOD = {
             "dropout",
             "dora",
             "rslora",
+            "b_rate_ratio",
             "kind",
             "factor",
             "decompose_both",

@@ -67,6 +67,8 @@ def test_one_rule_weighs_errors() -> None:
 
 PRODIGY, SCHEDULE_FREE = {"train.optimizer": "prodigy", "train.learning_rate": 1.0}, {"train.optimizer": "schedulefree"}
 
+PLUS = {"method": "lora", "lora.b_rate_ratio": 16.0}
+
 
 @pytest.mark.parametrize(
     ("settings", "said"),
@@ -84,6 +86,7 @@ PRODIGY, SCHEDULE_FREE = {"train.optimizer": "prodigy", "train.learning_rate": 1
         (SCHEDULE_FREE | {"train.beta1": 0.0}, "train.beta1: should be above 0"),
         (SCHEDULE_FREE | {"train.fused_backward": True, "train.gradient_clip": 0.0}, "train.fused_backward"),
         ({"train.optimizer": "muon", "method": "textual-inversion"}, "train.optimizer: should be adamw"),
+        (PRODIGY | PLUS, "lora.b_rate_ratio: should be 1.0 with train.optimizer=prodigy, which finds one rate"),
     ],
 )
 def test_what_an_optimiser_rules_out_is_refused(settings: dict[str, Any], said: str) -> None:
@@ -100,10 +103,30 @@ def test_what_an_optimiser_rules_out_is_refused(settings: dict[str, Any], said: 
         PRODIGY | {"train.text_encoder_learning_rate": 1.0, "train.schedule": "cosine", "train.warmup_steps": 9},
         SCHEDULE_FREE | {"train.warmup_steps": 9, "train.text_encoder_learning_rate": 1e-6},
         {"train.optimizer": "muon", "train.fused_backward": True, "train.gradient_clip": 0.0},
+        PLUS | SCHEDULE_FREE,
     ],
 )
 def test_what_goes_with_an_optimiser_is_let_through(settings: dict[str, Any]) -> None:
     assert cautions(resolve([("test", settings)])) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (PLUS | {"method": "full"}, "lora.b_rate_ratio: should be 1.0 with method=full, which has no B matrices"),
+        (PLUS | {"lora.kind": "loha"}, "lora.b_rate_ratio: should be 1.0 with lora.kind=loha: only a LoRA has B"),
+        (PLUS | {"lora.b_rate_ratio": 0.5}, "lora.b_rate_ratio"),
+    ],
+)
+def test_a_rate_of_its_own_for_b_needs_a_b(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        resolve([("test", settings)])
+    assert said in fault.value.message and "a fault" in fault.value.message
+
+
+def test_a_rate_of_b_that_no_run_has_is_pointed_out() -> None:
+    (line,) = cautions(resolve([("test", PLUS | {"train.learning_rate": 0.0125})]))
+    assert "lora.b_rate_ratio is 16: B matrices learn at 0.2, and" in line
 
 
 def test_prodigys_rate_with_another_optimiser_is_pointed_out() -> None:
