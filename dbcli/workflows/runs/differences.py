@@ -9,7 +9,7 @@ from dbcli.project.sweeps.sweep_files import shown
 from dbcli.workflows.runs.labels import rendered_label
 
 # What is told of every run once it differs at all; of other settings only values that are not the usual ones.
-ALWAYS_TOLD = ("train.learning_rate", "train.steps")
+ALWAYS_TOLD = ("train.learning_rate", "train.steps", "lora.kind")
 NOTHING = "–"
 
 

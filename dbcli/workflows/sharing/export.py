@@ -131,11 +131,12 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
         )
     record = exported_run(layout, request.run)
     possible, reason = TARGETS_OF[record.method]
-    if target not in possible:
-        raise UsageError(
-            f"{record.name} {reason.format(target=target)}.", hint=" or ".join(f"--to {one}" for one in possible)
-        )
     profile = profile_of(layout, record)
+    if target not in possible:
+        fitting = [one for one in possible if one != "lora" or profile.lora.kind == "lora"]
+        raise UsageError(
+            f"{record.name} {reason.format(target=target)}.", hint=" or ".join(f"--to {one}" for one in fitting)
+        )
     if target == "kohya" and profile.lora.dora:
         raise _no_dora(record)
     if target == "lora" and profile.lora.kind != "lora":

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # What PEFT and diffusers put into a folder of their own.
 NAMES_IN_FOLDERS = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
+# Of alpha / rank. Files in use have at most the rank's root; what is far beyond is damaged or a slip.
+MOST_SCALE = 1e6
 
 
 def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, offline: bool) -> RunRecord:
@@ -132,6 +134,11 @@ def _check_values(lora: LoraWeights, file: Path) -> None:
         for name, layer in part.items():
             if not all(bool(tensor.isfinite().all()) for tensor in layer.tensors.values()):
                 raise UnsafeFile(f"{file}: {name} contains numbers that are not finite; every image would be black.")
+            if not abs(layer.scale) <= MOST_SCALE:
+                raise UnsafeFile(
+                    f"{file}: {name} has the alpha {layer.alpha:g} with rank {layer.rank}; so strong a change of the "
+                    "base leaves no image. A file of the program that trained it says another."
+                )
 
 
 def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import parse_set
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
@@ -134,11 +135,40 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
     for key in (*ADAPTER_KEYS, *(["text_targets"] if has_text else [])):
         wanted, found = getattr(profile.lora, key), getattr(before, key)
         if wanted != found:
-            raise UsageError(
-                f"lora.{key} is {_shown(found)} in the run {parent.name}, fixed by its adapter; "
-                f"{_shown(wanted)} was requested.",
-                hint=f"leave lora.{key} out, or start from the base: leave --from out",
-            )
+            raise _fixed(parent, f"lora.{key}", found, wanted)
+
+
+def check_kind_asked(parent: RunRecord, carried: Carried, sets: Sequence[str]) -> None:
+    """Raises UsageError where `--set` asks an adapter to be of another kind than that of the run to continue.
+
+    Before the settings are held together: a setting that only the parent's kind knows would be blamed there instead.
+    """
+    key = "lora.kind"
+    wanted = dict(map(parse_set, sets)).get(key)
+    if wanted is not None and key in carried.adapter and wanted != carried.adapter[key]:
+        raise _fixed(parent, key, carried.adapter[key], wanted)
+
+
+def check_rate_kept(parent: RunRecord, before: Profile, after: Profile) -> None:
+    """Raises UsageError where the optimiser is changed from or to Prodigy and the other's rate would stay.
+
+    Prodigy's is a factor, 1 as a rule; to AdamW that is a step of 1 in every weight.
+    """
+    optimizers, rate = (before.train.optimizer, after.train.optimizer), after.train.learning_rate
+    if optimizers[0] == optimizers[1] or "prodigy" not in optimizers or rate != before.train.learning_rate:
+        return
+    raise UsageError(
+        f"train.learning_rate would stay {rate:g}, which the run {parent.name} has for {optimizers[0]}; "
+        f"{optimizers[1]} needs another.",
+        hint=f"--set train.learning_rate={'1' if optimizers[1] == 'prodigy' else 'RATE, below 0.01'}",
+    )
+
+
+def _fixed(parent: RunRecord, key: str, found: object, wanted: object) -> UsageError:
+    return UsageError(
+        f"{key} is {_shown(found)} in the run {parent.name}, fixed by its adapter; {_shown(wanted)} was requested.",
+        hint=f"leave {key} out, or start from the base: leave --from out",
+    )
 
 
 def _shown(value: object) -> str:

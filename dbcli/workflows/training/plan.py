@@ -18,7 +18,7 @@ from dbcli.workflows.models.base_demands import check_demands
 from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.setup.effective_settings import AUTO, require_extras, resolve_profile
+from dbcli.workflows.setup.effective_settings import AUTO, profile_of, require_extras, resolve_profile
 from dbcli.workflows.subjects.manage import identifiers_of, named_subjects
 from dbcli.workflows.training import continuation as continuing
 from dbcli.workflows.training.prompts import check_training_prompts, settle_captions
@@ -87,12 +87,15 @@ def plan_training(layout: Layout, request: TrainRequest, progress: Progress | No
     names, allow_collision, progress = request.subjects, request.allow_collision, progress or Silence()
     words = identifiers_of(layout, names, request.tokens)
     parent = None if request.start_from is None else continuing.parent_run(layout, request.start_from)
+    carried = None if parent is None else continuing.carried_from(layout, parent, names)
+    if parent is not None and carried is not None:
+        continuing.check_kind_asked(parent, carried, request.sets)
     profile_name, profile = resolve_profile(
         layout,
         profile=request.profile,
         sets=request.sets,
         flags=request.flags,
-        carried=None if parent is None else continuing.carried_from(layout, parent, names),
+        carried=carried,
         subjects=max(1, len(names)),
     )
     require_extras(profile)
@@ -103,6 +106,7 @@ def plan_training(layout: Layout, request: TrainRequest, progress: Progress | No
         check_training_prompts(layout, subjects, profile, progress)
         return TrainingPlan(subjects, profile_name, profile, allow_collision)
     continuing.check_settings(layout, parent, profile)
+    continuing.check_rate_kept(parent, profile_of(layout, parent), profile)
     if names:
         continuing.check_taught(layout, parent, names, words, allow_collision=allow_collision)
         subjects = named_subjects(layout, names, words, allow_collision=allow_collision)

@@ -20,7 +20,7 @@ from dbcli.project.subjects.subject_store import load_subject
 from dbcli.workflows.probes.schedule import plan_of
 from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.setup.effective_settings import profile_of, require_extras
-from dbcli.workflows.training.continuation import CONTINUABLE
+from dbcli.workflows.training.continuation import CONTINUABLE, check_rate_kept
 from dbcli.workflows.training.plan import Resumption, TrainingPlan
 from dbcli.workflows.training.prompts import check_training_prompts
 from dbcli.workflows.training.request import TrainRequest
@@ -41,6 +41,7 @@ def plan_resume(
     if request.flags or request.sets:
         typed = [("--set", dict(map(parse_set, request.sets))), ("the command line", request.flags)]
         profile = resolve([(f"the run {record.name}", before.model_dump(mode="json")), *typed])
+        check_rate_kept(record, before, profile)
         require_extras(profile)
     changes = changed_settings(before, profile)
     faults = [*_other_run(layout, record, request), *_not_on_the_way(layout, record, changes)]

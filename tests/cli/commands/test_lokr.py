@@ -25,12 +25,13 @@ FILE = "weights/pytorch_lora_weights.safetensors"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoKr (run 1) and a LoHa (run 2) with the text encoder, and a LoRA (run 3)."""
+    """A LoKr (run 1) and a LoHa (run 2) with the text encoder, a LoRA (run 3) and a rank-stabilised one (run 4)."""
     project = untrained_project(tmp_path_factory.mktemp("lokr"))
     words = ("--subject", "dog", *TRAIN, "--method", "lora", TARGETS, "--quiet")
     command("-C", project, "train", *words, *LOKR, "--set=train.text_encoder=true")
     command("-C", project, "train", *words, *LOHA, "--set=train.text_encoder=true")
     command("-C", project, "train", *words)
+    command("-C", project, "train", *words, "--set=lora.rslora=true")
     return project
 
 
@@ -114,6 +115,25 @@ def test_a_lokr_of_another_base_is_refused_and_leaves_no_run(run: Run, project: 
     assert sorted(path.name for path in (project / "runs").iterdir()) == runs
 
 
+def test_an_alpha_that_leaves_no_image_is_refused(run: Run, project: Path, tmp_path: Path) -> None:
+    tensors = load_file(project / "runs" / "0001-dog" / FILE)
+    first = next(name for name in tensors if name.endswith(".lokr_w2_a"))
+    save_file(tensors | {first.replace(".lokr_w2_a", ".alpha"): torch.tensor(1e30)}, tmp_path / "loud.safetensors")
+    done = run("import-lora", tmp_path / "loud.safetensors")
+    assert done.code == 6 and "has the alpha 1e+30 with rank" in " ".join(done.err.split())
+
+
+def test_a_lokr_has_no_embedding_and_the_hint_names_what_it_can_be(run: Run, project: Path) -> None:
+    done = run("export", 1, "--to", "embedding")
+    assert done.code == 2 and "--to kohya" in done.err and "--to lora" not in done.err
+
+
+def test_the_kind_is_told_of_every_run_once_it_differs(run: Run, project: Path) -> None:
+    differs = {one["name"]: one["differs"] for one in run("runs", "list", "--json").document["runs"]}
+    assert {"lora kind lokr"} <= set(differs["0001-dog"])
+    assert all(any(word.startswith("lora kind ") for word in words) for words in differs.values())
+
+
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
@@ -124,6 +144,7 @@ def test_a_lokr_of_another_base_is_refused_and_leaves_no_run(run: Run, project: 
             ["--from", "3", "--set=lora.tucker=true"],
             "lora.tucker is false in the run 0003-dog, fixed by its adapter; true",
         ),
+        (["--from", "4", "--set=lora.kind=lokr"], "lora.kind is lora in the run 0004-dog, fixed by its adapter; lokr"),
     ],
 )
 def test_settings_that_make_no_sense_are_told(run: Run, project: Path, sets: list[str], words: str) -> None:

@@ -253,3 +253,11 @@ def test_a_subject_that_was_renamed_since_is_rehearsed_or_taught_on_under_its_ne
     assert [(one["name"], one["identifier"]) for one in done.document["subjects"]] == [("cat", "zwx"), ("rex", "sks")]
     plan = run("train", "--from", 1, "--subject", "rex", "--dry-run", "--json").document
     assert (plan["subjects"], plan["earlier"]) == (["rex"], {})
+
+
+def test_prodigys_rate_of_one_is_not_carried_to_another_optimiser(run: Run, project: Path) -> None:
+    own = ["--set=train.optimizer=prodigy", "--set=train.learning_rate=1", *BARE]
+    assert run("train", "--from", 1, "--steps", 1, *own, "--quiet").code == 0
+    done = run("train", "--from", 3, "--steps", 1, "--set=train.optimizer=adamw")
+    assert done.code == 2 and "train.learning_rate would stay 1, which the run 0003-dog has for prodigy" in done.err
+    assert not (project / "runs" / "0004-dog").exists()

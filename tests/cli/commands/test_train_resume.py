@@ -162,3 +162,11 @@ def test_a_run_of_the_days_of_one_sentence_resumes_bit_for_bit(run: Run, project
     resumed = run("train", "--resume", folder.name)
     assert resumed.code == 0, resumed.err
     assert weights.read_bytes() == whole
+
+
+def test_a_rate_is_not_carried_from_one_optimiser_to_prodigy(run: Run, project: Path) -> None:
+    before = record_of(project)
+    done = run("train", "--resume", 2, "--set=train.optimizer=prodigy")
+    assert done.code == 2 and "train.learning_rate would stay 10, which the run 0002-dog has for adamw" in done.err
+    assert "--set train.learning_rate=1" in done.err
+    assert record_of(project) == before
