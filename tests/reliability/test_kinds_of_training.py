@@ -21,6 +21,10 @@ KINDS = {
     "schedulefree": ["--set=train.optimizer=schedulefree", "--set=train.warmup_steps=2"],
     "muon": ["--set=train.optimizer=muon"],
     "rates of A and B": ["--set=lora.b_rate_ratio=16", "--set=train.warmup_steps=2"],
+    "pissa": ["--set=lora.init=pissa"],
+    "orthogonal, ranks by timestep": ["--set=lora.init=orthogonal", "--set=lora.rank=4", "--set=lora.least_rank=1"],
+    "LoKr": ["--set=lora.kind=lokr", "--set=lora.factor=2"],
+    "LoHa, words in another order": ["--set=lora.kind=loha", "--set=images.caption_shuffle=words"],
     "losses": [
         *("--set=train.loss=pseudo-huber", "--set=train.debiased_estimation=true", "--set=train.multires_noise=0.3"),
         *("--set=images.empty_share=0.3", "--set=images.held_out=1"),

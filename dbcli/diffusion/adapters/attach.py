@@ -4,17 +4,20 @@ inversion, Gal et al. 2023).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from dbcli.diffusion.adapters.initial_values import Initialisation
 from dbcli.diffusion.adapters.layer_names import expanded, is_target, layers_of
 from dbcli.diffusion.bases.stored_layers import shown_as_float32
 from dbcli.diffusion.families.family import Networks
-from dbcli.diffusion.formats.lora import LoraWeights, lora_to_peft, path_prefix
+from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights, lora_to_peft, path_prefix
 from dbcli.diffusion.formats.lycoris import ProductLayer
+from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
 from dbcli.diffusion.word_vectors import WordVectors, add_words
 from dbcli.errors import UnsupportedFile
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 LORA_NAME = "default"
 # What is in the names of an adapter's parameters: PEFT's LoRA, LoKr and LoHa.
 ADAPTER_MARKS = ("lora_", "lokr_", "hada_")
+# And in those of what a LoRA began with.
+START_NAMES = ("start_down", "start_up")
 AdapterKind = Literal["lora", "lokr", "loha"]
 # Before the names of the vectors that textual inversion learns.
 VECTORS = "vectors."
@@ -34,13 +39,15 @@ class Trainable:
     """The parts of a model that learn.
 
     tensors maps stable names ("unet.…", "text_encoder.…") to parameters; modules are those whose training
-    mode must be on; trains_text says whether prompts have to be encoded anew at every step.
+    mode must be on; trains_text says whether prompts have to be encoded anew at every step. constants are tensors, by
+    such names, that do not learn but that no other machine would come to by the last bit.
     """
 
     method: str
     tensors: dict[str, torch.nn.Parameter]
     modules: list[torch.nn.Module]
     trains_text: bool
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -54,9 +61,10 @@ class LoraOptions:
 
     `rank_stabilised` divides alpha by the root of the rank instead (Kalajdzievski 2023, rsLoRA). `kind` lokr and loha
     add products of factors in their place, divided by `factor`, with `decompose_both` and `tucker` as
-    `product_layers.new_layer` has them. The text encoders get their own only if `train_text`. `dropout` is the share of
-    a layer's inputs that a training step leaves out, `dora` adds lengths (Liu et al. 2024) in the denoiser, and what
-    does not begin at zero begins at random values that follow `seed`.
+    `product_layers.new_layer` has them. `initialisation` is what the matrices begin with (`initial_values`), and
+    `schedule` by which timesteps the denoiser's ranks are in force. The text encoders get their own only if
+    `train_text`. `dropout` is the share of a layer's inputs that a training step leaves out, `dora` adds lengths (Liu
+    et al. 2024) in the denoiser, and what does not begin at zero begins at random values that follow `seed`.
     """
 
     rank: int
@@ -72,6 +80,13 @@ class LoraOptions:
     decompose_both: bool = False
     tucker: bool = False
     rank_stabilised: bool = False
+    initialisation: Initialisation = "zero"
+    schedule: TimestepRanks | None = None
+
+    @property
+    def strength(self) -> float:
+        """What the product of the matrices is multiplied by."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
 
 def freeze(*modules: torch.nn.Module) -> None:
@@ -116,14 +131,18 @@ def add_lora(networks: Networks, options: LoraOptions, start: LoraWeights | None
             if start is None or not start.part(name):
                 is_text = name != denoiser
                 targets = options.text_targets if is_text else options.targets
-                # DoRA on a text encoder does not reload in diffusers, so it stays on the denoiser.
-                _inject(network, targets, options, dora=options.dora and not is_text)
+                # DoRA on a text encoder does not reload in diffusers, and a text encoder knows no timestep.
+                own = replace(options, dora=False, schedule=None) if is_text else options
+                _inject(network, targets, own)
     return _trainable("lora", learning, ADAPTER_MARKS, torch.float32)
 
 
-def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora: bool) -> None:
+def _inject(network: Any, targets: Sequence[str], options: LoraOptions) -> None:
     if options.kind != "lora":
         _inject_products(network, targets, options)
+        return
+    if options.initialisation != "zero" or options.schedule is not None:
+        _inject_own(network, targets, options)
         return
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -132,11 +151,11 @@ def _inject(network: Any, targets: Sequence[str], options: LoraOptions, *, dora:
         lora_alpha=options.alpha,  # type: ignore[arg-type]  # PEFT annotates int and takes any number
         target_modules=expanded(network, targets),
         lora_dropout=options.dropout,
-        use_dora=dora,
+        use_dora=options.dora,
         use_rslora=options.rank_stabilised,
     )
     # A DoRA's lengths begin as those of the weights.
-    with shown_as_float32([network], with_values=dora):
+    with shown_as_float32([network], with_values=options.dora):
         inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
 
 
@@ -144,8 +163,7 @@ def _inject_products(network: Any, targets: Sequence[str], options: LoraOptions)
     from dbcli.diffusion.adapters.product_layers import new_layer, weight_shape, wrap
 
     assert options.kind != "lora"
-    names = expanded(network, targets)
-    for path in [path for path, fits in layers_of(network).items() if fits and is_target(path, names)]:
+    for path in _paths(network, targets):
         layer = new_layer(
             options.kind,
             weight_shape(network.get_submodule(path)),
@@ -158,6 +176,27 @@ def _inject_products(network: Any, targets: Sequence[str], options: LoraOptions)
         wrap(network, path, layer, dropout=options.dropout)
 
 
+def _inject_own(network: Any, targets: Sequence[str], options: LoraOptions) -> None:
+    from dbcli.diffusion.adapters.lora_layers import wrap_new
+
+    for path in _paths(network, targets):
+        wrap_new(
+            network,
+            path,
+            options.initialisation,
+            rank=options.rank,
+            strength=options.strength,
+            dropout=options.dropout,
+            schedule=options.schedule,
+        )
+
+
+def _paths(network: Any, targets: Sequence[str]) -> list[str]:
+    """The layers of a network that `targets` name."""
+    names = expanded(network, targets)
+    return [path for path, fits in layers_of(network).items() if fits and is_target(path, names)]
+
+
 def _trainable(method: str, networks: Networks, marks: Sequence[str], dtype: torch.dtype) -> Trainable:
     """Opens the parameters whose names hold one of `marks`, in `dtype` whatever they were stored in."""
     tensors: dict[str, torch.nn.Parameter] = {}
@@ -168,7 +207,13 @@ def _trainable(method: str, networks: Networks, marks: Sequence[str], dtype: tor
             if learns:
                 parameter.data = parameter.data.to(dtype)
                 tensors[f"{part}.{name}"] = parameter
-    return Trainable(method, tensors, list(networks.values()), len(networks) > 1)
+    constants = {
+        f"{part}.{name}": buffer
+        for part, network in networks.items()
+        for name, buffer in network.named_buffers()
+        if name.rpartition(".")[2] in START_NAMES and buffer.numel()
+    }
+    return Trainable(method, tensors, list(networks.values()), len(networks) > 1, constants)
 
 
 def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) -> None:
@@ -179,6 +224,9 @@ def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) 
     from peft import LoraConfig, inject_adapter_in_model
     from peft.utils import set_peft_model_state_dict
 
+    if lora.schedule is not None:
+        _attach_scheduled(networks, lora, dropout)
+        return
     for part, (config, tensors) in lora_to_peft(lora, networks).items():
         network = networks[part]
         with shown_as_float32([network]):
@@ -191,6 +239,22 @@ def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) 
             _wrap_finished(network, path_prefix(network) + name, layer, dropout)
         if lora.part(part):
             freeze(network)
+
+
+def _attach_scheduled(networks: Networks, lora: LoraWeights, dropout: float) -> None:
+    from dbcli.diffusion.adapters.lora_layers import wrap_finished
+
+    rest: dict[str, dict[str, Layer]] = {}
+    for part, network in networks.items():
+        rest[part] = {}
+        for name, layer in lora.part(part).items():
+            if isinstance(layer, LoraLayer) and layer.schedule is not None:
+                wrap_finished(network, path_prefix(network) + name, layer, dropout=dropout)
+            else:
+                rest[part][name] = layer
+        if lora.part(part):
+            freeze(network)
+    attach_lora(networks, LoraWeights(rest), dropout=dropout)
 
 
 def _wrap_finished(network: Any, path: str, layer: ProductLayer, dropout: float) -> None:

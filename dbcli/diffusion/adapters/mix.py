@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import torch
 
 from dbcli.diffusion.adapters.attach import freeze
+from dbcli.diffusion.adapters.lora_layers import refuse_schedule
 from dbcli.diffusion.families.family import Networks
-from dbcli.diffusion.formats.lora import Layer, LoraWeights, path_prefix
+from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights, path_prefix
 
 
 def layer_change(layer: Layer, weight: torch.Tensor) -> torch.Tensor:
@@ -20,6 +21,7 @@ def layer_change(layer: Layer, weight: torch.Tensor) -> torch.Tensor:
     dW = m V / |V| - W with V = W + that, the length taken over everything but the outputs (Liu et al. 2024, equation
     5), or over everything but the inputs.
     """
+    refuse_schedule(layer.schedule if isinstance(layer, LoraLayer) else None)
     original: torch.Tensor = weight.detach().float()
     change: torch.Tensor = layer.each(lambda part: part.to(original.device).float()).addition(original.shape)
     if layer.magnitude is None:

@@ -12,6 +12,7 @@ import torch
 
 from dbcli.diffusion.families.family import Family, Networks
 from dbcli.diffusion.formats.lycoris import ProductLayer
+from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import UnsafeFile, UnsupportedFile
 
@@ -31,7 +32,8 @@ class LoraLayer:
 
     `down` is `[rank, in]` and `up` `[out, rank]`, with the kernel behind for convolutions. With `magnitude`
     `[out]` it is DoRA: what leads to each output is rescaled to that length (Liu et al. 2024, equation 5, as PEFT
-    has it). Other trainers rescale what comes from each input: then `by_input` is set and `magnitude` is `[in]`.
+    has it). Other trainers rescale what comes from each input: then `by_input` is set and `magnitude` is `[in]`. With
+    a `schedule` its ranks are in force by timestep.
     """
 
     down: torch.Tensor
@@ -39,6 +41,7 @@ class LoraLayer:
     alpha: float
     magnitude: torch.Tensor | None = None
     by_input: bool = False
+    schedule: TimestepRanks | None = None
 
     @property
     def rank(self) -> int:
@@ -115,6 +118,11 @@ class LoraWeights:
     def products(self) -> list[ProductLayer]:
         """Its layers of LoKr and LoHa."""
         return [layer for layer in self.layers if isinstance(layer, ProductLayer)]
+
+    @property
+    def schedule(self) -> TimestepRanks | None:
+        """By which timesteps its ranks are in force, if not all of them always are (T-LoRA)."""
+        return next((one.schedule for one in self.layers if isinstance(one, LoraLayer) and one.schedule), None)
 
     @property
     def only_merges(self) -> bool:

@@ -5,7 +5,7 @@ Read with a base at hand, so that each name is looked up among the base's own la
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from dbcli.diffusion.formats.lora_names import (
 )
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
 from dbcli.diffusion.formats.lycoris import ProductLayer, check_factors, rank_of
+from dbcli.diffusion.formats.timestep_ranks import schedule_of
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
@@ -64,6 +65,18 @@ def read_lora(path: Path, base: Adaptable) -> LoraWeights:
             continue
         layer = _Layer(weights, module, names, shapes[network][module])
         lora.part(network)[module] = layer.read(config, _paths(module) if is_text else (module,))
+    return _scheduled(lora, next(iter(shapes)), str(path))
+
+
+def _scheduled(lora: LoraWeights, denoiser: str, file: str) -> LoraWeights:
+    """The same with the denoiser's ranks by timestep, where the file's metadata says so."""
+    schedule = schedule_of(lora.metadata, file)
+    if schedule is not None:
+        layers = lora.part(denoiser)
+        lora.parts[denoiser] = {
+            name: replace(layer, schedule=schedule) if isinstance(layer, LoraLayer) else layer
+            for name, layer in layers.items()
+        }
     return lora
 
 

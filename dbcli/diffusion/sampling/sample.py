@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from dbcli.diffusion.bases.base import Base
+from dbcli.diffusion.bases.pass_timestep import depends_on_timestep
 from dbcli.diffusion.compile import compile_unet
 from dbcli.diffusion.conditioning import embed_pairs
 from dbcli.diffusion.devices import on_device
@@ -86,8 +87,9 @@ def sample_images(
         seeds = [one.seed for one in requests[rows]]
         if wanted is not None and not any(index in wanted for index in range(start, start + len(seeds))):
             continue
-        # A compiled UNet cannot look up what another step has computed.
-        with nullcontext() if settings.compiled else cached_cross_attention(base.unet):
+        # A compiled UNet cannot look up what another step has computed, and a T-LoRA's keys are those of one timestep.
+        changes = settings.compiled or depends_on_timestep(base.unet)
+        with nullcontext() if changes else cached_cross_attention(base.unet):
             latents = _denoise(base, positive.rows(rows), negative.rows(rows), seeds, settings, on_denoise, should_stop)
         # One image at a time: decoding holds the largest tensors of all.
         with on_device(device, base.vae):

@@ -53,6 +53,10 @@ def load_optimiser_tensors(
         parameter = tensors[name]
         if value.dtype in (torch.float64, torch.int64) and value.ndim == 0:
             optimiser.state[parameter][slot] = value.item()
+        elif value.shape == parameter.shape:
+            # In the parameter's own strides: torch's fused AdamW pairs both by their place in memory.
+            own = torch.empty_like(parameter, dtype=value.dtype, memory_format=torch.preserve_format)
+            optimiser.state[parameter][slot] = own.detach().copy_(value)
         else:
             optimiser.state[parameter][slot] = value.clone().to(parameter.device)
 

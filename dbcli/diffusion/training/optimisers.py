@@ -21,7 +21,7 @@ SCHEDULES = {
 # AdamW with moments in bfloat16.
 HALVED = "adamw16bit"
 # In the names of PEFT's B matrices, the ones that begin at zero.
-B_MARK = ".lora_B."
+B_MARK = ".lora_B"
 # For matrices that a layer multiplies by; AdamW takes the rest, and tables of vectors, which nothing is multiplied by.
 MUON, TABLES = "muon", ("token_embedding.weight", "position_embedding.weight", "embed_tokens.weight")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training.optimiser_state import averages_itself
@@ -73,7 +74,8 @@ def with_averages(trainer: Trainer) -> Iterator[None]:
 def result_tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
     """What the run's result would be made of now, float32 on the CPU by name: averages where there are any."""
     weights = {name: tensor.detach() for name, tensor in trainer.trainable.tensors.items()} | dict(trainer.averaged())
-    return {name: weight.float().cpu().contiguous() for name, weight in weights.items()}
+    everything = weights | trainer.trainable.constants
+    return {name: weight.float().cpu().contiguous() for name, weight in everything.items()}
 
 
 def write_result(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -87,9 +89,9 @@ def result_file_of_checkpoint(folder: Path) -> Path:
     return averages if averages.exists() else folder / TENSOR_FILES["weights"]
 
 
-def load_result(trainable_tensors: Mapping[str, torch.nn.Parameter], file: Path) -> None:
+def load_result(trainable: Trainable, file: Path) -> None:
     """Puts the tensors of a file into a model by name, bit for bit; the caller has checked the file's hash."""
     found = load_file(file)
     with torch.no_grad():
-        for name, parameter in trainable_tensors.items():
-            parameter.copy_(found[name])
+        for name, tensor in (trainable.tensors | trainable.constants).items():
+            tensor.copy_(found[name])

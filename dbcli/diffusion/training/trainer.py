@@ -185,11 +185,13 @@ class Trainer:
     def state(self) -> TrainingState:
         """Everything that changes, checked to be finite; on the CPU not copied, so to be written at once."""
         names = {id(parameter): name for name, parameter in self.trainable.tensors.items()}
+        constants = {name: tensor.cpu() for name, tensor in self.trainable.constants.items()}
+        averages = {name: value.cpu() for name, value in self.averaged()}
         state = TrainingState(
             step=self.done,
-            weights={name: parameter.detach().cpu() for name, parameter in self.trainable.tensors.items()},
+            weights={name: one.detach().cpu() for name, one in self.trainable.tensors.items()} | constants,
             optimiser=optimiser_tensors(self.optimiser, names),
-            ema={name: value.cpu() for name, value in self.averaged()},
+            ema=averages | constants if averages else {},
             scaler=dict(self.scaler.state_dict()),
             rate_scale=self.rate_scale,
         )
@@ -206,6 +208,8 @@ class Trainer:
                 parameter.copy_(state.weights[name])
             for name, average in self.averages.items():
                 average.copy_(state.ema[name])
+            for name, constant in self.trainable.constants.items():
+                constant.copy_(state.weights[name])
         self.optimiser.zero_grad(set_to_none=True)
         load_optimiser_tensors(self.optimiser, self.trainable.tensors, state.optimiser)
         if state.scaler:

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dbcli.project.settings.profile_settings import ImageSettings, PriorSettings, Profile, TrainSettings
+    from dbcli.project.settings.profile_settings import (
+        ImageSettings,
+        LoraSettings,
+        PriorSettings,
+        Profile,
+        TrainSettings,
+    )
 
 
 # Prodigy's learning rate is a factor on the one it finds: a smaller one was meant for another optimiser, and a larger
@@ -27,6 +33,8 @@ def contradictions(profile: Profile) -> list[str]:
         *_of_empty_prompt(profile),
         *_of_small_base(profile),
         *_of_kind(profile),
+        *_of_init(profile.lora),
+        *_of_least_rank(profile),
     ]
 
 
@@ -142,7 +150,35 @@ def _of_kind(profile: Profile) -> list[str]:
     return _wrong(
         ("lora.dora", lora.dora, False, f"{reason} a DoRA"),
         ("lora.rslora", lora.rslora, False, f"{reason} rank-stabilised"),
+        ("lora.init", lora.init, "zero", f"{reason} begun so"),
+        ("lora.least_rank", lora.least_rank, 0, f"{reason} a T-LoRA"),
     )
+
+
+def _of_init(lora: LoraSettings) -> list[str]:
+    if lora.init == "zero":
+        return []
+    found = _wrong(("lora.dora", lora.dora, False, f"with lora.init={lora.init}: a DoRA begins at zero"))
+    if lora.init == "pissa" and lora.base in ("int8", "nf4"):
+        reason = "with lora.init=pissa, which looks into the weights themselves"
+        found += _wrong(("lora.base", lora.base, "full", reason))
+    return found
+
+
+def _of_least_rank(profile: Profile) -> list[str]:
+    lora = profile.lora
+    if lora.least_rank == 0:
+        return []
+    reason = "with lora.least_rank, whose ranks go by the timestep"
+    found = _wrong(
+        ("method", profile.method, "lora", reason),
+        ("lora.dora", lora.dora, False, reason),
+        ("train.compile", profile.train.compile, False, reason),
+        ("draw.compile", profile.draw.compile, False, reason),
+    )
+    if lora.least_rank >= lora.rank:
+        found.append(f"lora.least_rank: should be below lora.rank, {lora.rank} (found {lora.least_rank})")
+    return found
 
 
 def _not_fp16(precision: str, reason: str) -> list[str]:

@@ -247,6 +247,19 @@ class LoraSettings(Section):
         le=1000,
         description="LoRA+: what the learning rate is multiplied by for the B matrices, which begin at zero",
     )
+    init: Literal["zero", "pissa", "orthogonal"] = Field(
+        default="zero",
+        description="what a LoRA begins with: B at zero; pissa: the principal part of each weight; orthogonal: the "
+        "smallest singular vectors of a random matrix; the last two are taken off again, so that nothing changes yet, "
+        "and their files have twice the rank",
+    )
+    least_rank: Whole = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="T-LoRA: how many ranks are in force at the noisiest timestep, rising to all of them near the "
+        "image; 0: all at every timestep. Only this program draws with one; not for flow-matching bases",
+    )
     kind: Literal["lora", "lokr", "loha"] = Field(
         default="lora",
         description="what the adapter adds: a product of two low-rank matrices, or LyCORIS' LoKr, a Kronecker product, "

@@ -158,6 +158,13 @@ def _check_together(records: Sequence[RunRecord | None]) -> None:
 
 
 def _check_scalable(records: Sequence[RunRecord]) -> None:
+    loras = [record for record in records if record.method == "lora"]
+    timed = next((one for one in loras if one.profile.get("lora", {}).get("least_rank")), None)
+    if timed is not None:
+        raise UsageError(
+            f"{timed.name} is a T-LoRA, whose ranks go by the timestep: it generates alone, at weight 1.",
+            hint=f"--run {timed.name} alone, without --weights",
+        )
     full = next((record for record in records if record.method != "lora"), None)
     if full is not None:
         kind = "a whole model" if full.method == "full" else "a word"

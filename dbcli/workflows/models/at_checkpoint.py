@@ -61,5 +61,5 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
     profile = profile_of(layout, record)
     # What the run did not train itself is as it was in the run that it went on from.
     trainable = start_trainable(layout, record, profile, base, parent_of(layout, record))
-    load_result(trainable.tensors, result_file_of_checkpoint(checkpoint_folder(layout, record.name, step)))
+    load_result(trainable, result_file_of_checkpoint(checkpoint_folder(layout, record.name, step)))
     freeze(*base.tunable.values())

@@ -22,6 +22,7 @@ def check_demands(base: str, profile: Profile) -> None:
     if not is_flow(base):
         return
     check_noise(base, profile, begins_with_noise=True)
+    check_ranks(base, profile.lora.least_rank, is_flow=True)
     from dbcli.diffusion.schedulers.samplers import FLOW_SAMPLERS, check_flow_sampler
 
     wrong = {key: name for key, name in _samplers(profile) if name not in FLOW_SAMPLERS}
@@ -40,6 +41,16 @@ def check_noise(base: str, profile: Profile, *, begins_with_noise: bool) -> None
             f"{said}, but {base} is a flow-matching model: it draws from plain noise alone, and would never meet noise "
             "such as it was trained on.",
             hint=" ".join(f"--set {name}=0" for name in found),
+        )
+
+
+def check_ranks(base: str, least_rank: int, *, is_flow: bool) -> None:
+    """Raises ConfigError for ranks by timestep where a base has no timesteps of diffusion."""
+    if is_flow and least_rank > 0:
+        raise ConfigError(
+            f"lora.least_rank is {least_rank}, but {base} is a flow-matching model: a T-LoRA goes by the timesteps of "
+            "diffusion.",
+            hint="--set lora.least_rank=0",
         )
 
 

@@ -10,6 +10,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.models.base_demands import check_ranks
 from dbcli.workflows.models.layer_targets import require_layers
 from dbcli.workflows.models.textual_inversion import INVERSION, open_words
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dbcli.diffusion.adapters.attach import Trainable
     from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.formats.lora import LoraWeights
+    from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
 
 
 def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | None:
@@ -84,9 +86,20 @@ def make_trainable(
         train_text=profile.train.text_encoder,
         seed=profile.train.seed,
         rank_stabilised=profile.lora.rslora,
+        initialisation=profile.lora.init,
+        schedule=_schedule(base, profile.lora.least_rank),
         kind=profile.lora.kind,
         factor=profile.lora.factor,
         decompose_both=profile.lora.decompose_both,
         tucker=profile.lora.tucker,
     )
     return add_lora(base.tunable, options, lora)
+
+
+def _schedule(base: Base, least_rank: int) -> TimestepRanks | None:
+    from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
+
+    if least_rank == 0:
+        return None
+    check_ranks(base.name, least_rank, is_flow=base.process.begins_with_noise)
+    return TimestepRanks(least_rank, timesteps=int(base.process.level_at(1.0)))

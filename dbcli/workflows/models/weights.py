@@ -73,7 +73,9 @@ def _write_kept(file: Path, lora: LoraWeights, base: Base) -> None:
         # diffusers' form has no place for lengths of inputs, LoKr and LoHa; read_lora reads both.
         write_kohya_lora(file, lora, base.family, dtype=torch.float32)
     else:
-        write_diffusers_lora(file, lora, base, dtype=torch.float32)
+        schedule = lora.schedule
+        metadata = {} if schedule is None else schedule.metadata
+        write_diffusers_lora(file, lora, base, dtype=torch.float32, metadata=metadata)
 
 
 def write_imported_lora(folder: Path, lora: LoraWeights, base: Base) -> None:

@@ -176,7 +176,7 @@ class Probing:
 
             folder = kept_weights(self.run.layout, self.run.name, chosen)
             assert folder is not None  # _choice picks only among those that are there
-            load_result(trainer.trainable.tensors, folder / WEIGHTS_FILE)
+            load_result(trainer.trainable, folder / WEIGHTS_FILE)
         self.record.chosen, self.record.rule = chosen, rule
         self._save()
         self.run.record.probing = self._summary(chosen, last)

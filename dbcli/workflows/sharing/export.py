@@ -137,6 +137,12 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
         raise UsageError(
             f"{record.name} {reason.format(target=target)}.", hint=" or ".join(f"--to {one}" for one in fitting)
         )
+    if record.method == "lora" and profile.lora.least_rank > 0:
+        raise UnsupportedFile(
+            f"{record.name} is a T-LoRA: which of its ranks are in force depends on the timestep, which no other "
+            "program follows; with all of them in force it would draw something else.",
+            hint="train with lora.least_rank=0 for other programs",
+        )
     if target == "kohya" and profile.lora.dora:
         raise _no_dora(record)
     if target == "lora" and profile.lora.kind != "lora":

@@ -181,6 +181,8 @@ def _profile(layout: Layout, lora: LoraWeights, base: Base) -> Profile:
         "lora.kind": lora.kind,
         # It is in the alphas that were read, and a LoKr or LoHa has none.
         "lora.rslora": False,
+        "lora.init": "zero",
+        "lora.least_rank": 0 if lora.schedule is None else lora.schedule.least,
         # A file does not tell how it was trained, and a LoKr or LoHa has no B.
         "lora.b_rate_ratio": 1.0,
     }

@@ -19,7 +19,10 @@ from dbcli.workflows.subjects.identifiers import token_check
 
 CONTINUABLE = ("full", "lora")
 # What the shape of an adapter's tensors decides, and no setting can change afterwards.
-ADAPTER_KEYS = ("kind", "rank", "alpha", "targets", "dora", "rslora", "factor", "decompose_both", "tucker")
+ADAPTER_KEYS = (
+    *("kind", "rank", "alpha", "targets", "dora", "rslora", "init", "least_rank"),
+    *("factor", "decompose_both", "tucker"),
+)
 
 
 @dataclass(frozen=True)

@@ -267,3 +267,27 @@ def test_nothing_is_averaged_by_the_others() -> None:
     run(trainer)
     assert not dict(trainer.averaged()) and not trainer.state().ema
     assert plain()
+
+
+def test_a_weight_in_columns_goes_on_as_it_would_have_when_its_state_comes_back_in_rows() -> None:
+    settings = Optimisation(optimizer="adamw", learning_rate=0.1)
+
+    def begun() -> tuple[nn.Parameter, torch.optim.Optimizer]:
+        weight = nn.Parameter(torch.linspace(-1, 1, 12).reshape(4, 3).T)
+        assert not weight.is_contiguous()
+        return weight, build_optimiser({"w": weight}, settings)
+
+    whole, optimiser = begun()
+    for step in (1, 2):
+        if step == 2:
+            # As a file has it.
+            saved = optimiser_tensors(optimiser, {id(whole): "w"})
+            kept = {name: one.clone().contiguous() for name, one in saved.items()}
+            again, other = begun()
+            again.data.copy_(whole.detach())
+            load_optimiser_tensors(other, {"w": again}, kept)
+        for weight in (whole, again) if step == 2 else (whole,):
+            weight.grad = torch.randn(3, 4, generator=torch.Generator().manual_seed(step)).T.contiguous().T
+        optimiser.step()
+    other.step()
+    assert torch.equal(whole, again)
