@@ -29,16 +29,10 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not evaluations:
         raise ValueError("nothing to pool")
-    alike: dict[tuple[str, str, str], list[Cell]] = {}
     records: dict[str, list[Mapping[str, Any]]] = {}
     for subject in (subject for one in evaluations for subject in one["subjects"]):
         records.setdefault(subject["name"], []).append(subject)
-        for metric, cell in score_cells(subject):
-            alike.setdefault((metric, cell.subject, cell.prompt), []).append(cell)
-    cells = []
-    for (metric, name, prompt), found in alike.items():
-        weight = sum(one.weight for one in found)
-        cells.append((metric, Cell(name, prompt, sum(one.value * one.weight for one in found) / weight, weight)))
+    cells = _pooled_cells(evaluations)
     subjects = [
         {
             "name": name,
@@ -58,6 +52,32 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "copying": [one["name"] for one in subjects if one["copying"]],
         "subjects": subjects,
     }
+
+
+def _pooled_cells(evaluations: Sequence[Mapping[str, Any]]) -> list[tuple[str, Cell]]:
+    """Every score of every subject under every prompt by its name, those of several evaluations as one."""
+    alike: dict[tuple[str, str, str], list[Cell]] = {}
+    for subject in (subject for one in evaluations for subject in one["subjects"]):
+        for metric, cell in score_cells(subject):
+            alike.setdefault((metric, cell.subject, cell.prompt), []).append(cell)
+    cells = []
+    for (metric, name, prompt), found in alike.items():
+        weight = sum(one.weight for one in found)
+        cells.append((metric, Cell(name, prompt, sum(one.value * one.weight for one in found) / weight, weight)))
+    return cells
+
+
+def pooled_differences(
+    evaluations: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """`score_differences` of several scores.json, subjects paired by name, those of several seeds averaged first."""
+    known = {(metric, cell.subject, cell.prompt): cell for metric, cell in _pooled_cells(against)}
+    cells: dict[str, list[Cell]] = {}
+    for metric, cell in _pooled_cells(evaluations):
+        before = known.get((metric, cell.subject, cell.prompt))
+        if before is not None:
+            cells.setdefault(metric, []).append(_less(cell, before))
+    return _with_intervals(cells)
 
 
 def mean_real(subjects: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -98,8 +118,15 @@ def score_differences(scores: Mapping[str, Any], against: Mapping[str, Any]) -> 
         for metric, cell in score_cells(one):
             before = known.get((metric, cell.prompt))
             if before is not None:
-                difference = replace(cell, value=cell.value - before.value, weight=min(cell.weight, before.weight))
-                cells.setdefault(metric, []).append(difference)
+                cells.setdefault(metric, []).append(_less(cell, before))
+    return _with_intervals(cells)
+
+
+def _less(cell: Cell, before: Cell) -> Cell:
+    return replace(cell, value=cell.value - before.value, weight=min(cell.weight, before.weight))
+
+
+def _with_intervals(cells: Mapping[str, Sequence[Cell]]) -> dict[str, dict[str, Any]]:
     found = {}
     for metric, differences in cells.items():
         interval = bootstrap_interval(differences)

@@ -57,8 +57,8 @@ def difference_table(differences: Sequence[tuple[str, Mapping[str, Mapping[str, 
     metrics = [metric for metric in METRICS if any(metric in found for _, found in differences)]
     rows = tuple((name, *(_signed(found.get(metric), metric) for metric in metrics)) for name, found in differences)
     caption = (
-        f"Differences from {against}, paired by prompt, with 95 % intervals; * the interval does not contain zero. "
-        "The intervals cover variation over prompts, not over training seeds."
+        f"Differences from {against}, paired by subject and prompt, with 95 % intervals; * the interval does not "
+        "contain zero. The intervals cover variation over subjects and prompts, not over training seeds."
     )
     return Table(("", *(METRICS[metric] for metric in metrics)), rows, caption)
 

@@ -12,7 +12,7 @@ from dbcli.reports.page import (
     protocol_blocks,
     render_page,
 )
-from dbcli.reports.sweep_tables import beside_published, cell_label, cells_table, differences, rows_table
+from dbcli.reports.sweep_tables import against_table, beside_published, cell_label, cells_table, differences, rows_table
 from dbcli.reports.tables import markdown
 
 
@@ -21,6 +21,8 @@ def sweep_markdown(scores: Mapping[str, Any]) -> str:
     parts = [f"# {scores['name']}\n", *([f"{scores['about']}\n"] if scores["about"] else [])]
     parts += [f"**{line}**\n" for line in _failures(scores)]
     parts.append(markdown(rows_table(scores, with_published=beside_published(scores))))
+    compared = against_table(scores)
+    parts += [] if compared is None else [markdown(compared)]
     if beside_published(scores) and _is_scored(scores):
         parts.append(f"{differences(scores)}\n")
     return "\n".join([*parts, markdown(cells_table(scores))])
@@ -32,6 +34,8 @@ def sweep_page(
     """One self-contained page: tables, images by subject, and how it was measured."""
     blocks: list[Block] = [Text(line, is_warning=True) for line in _failures(scores)]
     blocks.append(rows_table(scores, with_published=beside_published(scores)))
+    compared = against_table(scores)
+    blocks += [] if compared is None else [compared]
     if beside_published(scores) and _is_scored(scores):
         blocks.append(Text(differences(scores)))
     sections = [PageSection("Scores", tuple(blocks)), *image_sections(galleries)]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dbcli.reports.comparison import difference_table
 from dbcli.reports.tables import METRICS, NOTHING, PUBLISHED, Table, format_interval, format_score, known_metrics
 
 PUBLISHED_SOURCE = (
@@ -54,6 +55,14 @@ def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_interval
         ]
     headers = ("", "cells", *(METRICS[metric] for metric in metrics), *((NEAREST,) if with_nearest else ()))
     return Table(headers, tuple(rows), _caption(scores, with_published))
+
+
+def against_table(scores: Mapping[str, Any]) -> Table | None:
+    """Each row less the one that the sweep compares them with; None where it compares with none."""
+    if not scores.get("differences"):
+        return None
+    rows = [(one["label"], one["differences"]) for one in scores["differences"]]
+    return difference_table(rows, scores["against"])
 
 
 def _caption(scores: Mapping[str, Any], with_published: bool) -> str:

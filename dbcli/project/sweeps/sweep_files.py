@@ -164,10 +164,11 @@ class SweepFile(CellPart):
     name: str
     about: str = ""
     average_over: list[str] = USUALLY_AVERAGED
+    against: Text | None = Field(default=None, description="the label of the point that the others are compared with")
     pictures: SweepImages = SweepImages()
     judge: str | None = None
     interference: bool = False
-    grid: dict[str, Annotated[Axis, BeforeValidator(_points)]] = Field(default_factory=dict)
+    grid: dict[str, Annotated[Axis, BeforeValidator(_points)]] = Field(default_factory=dict, validate_default=True)
     _folder: Path | None = PrivateAttr(default=None)
 
     @field_validator("name")
@@ -203,6 +204,19 @@ class SweepFile(CellPart):
         cells = prod(len(points) for points in grid.values())
         if cells > MAX_CELLS:
             raise ValueError(f"makes {cells:,} cells; {MAX_CELLS:,} is the maximum")
+        return grid
+
+    @field_validator("grid")
+    @classmethod
+    def _with_the_one_compared(cls, grid: dict[str, Axis], info: ValidationInfo) -> dict[str, Axis]:
+        """Rows are compared where one axis alone makes them."""
+        against = info.data.get("against")
+        rows = [points for name, points in grid.items() if name and name not in info.data.get("average_over", ())]
+        if against is not None and not (len(rows) == 1 and against in rows[0]):
+            labels = ", ".join(printable(label) for points in rows for label in points) or "there is none"
+            raise ValueError(
+                f"has no point {printable(against)!r} on one axis that is not averaged, as `against` says ({labels})"
+            )
         return grid
 
     def beside(self, name: str) -> Path:

@@ -52,7 +52,30 @@ def scores_of(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[s
         },
         "average_over": [name for name in plan.sweep.grid if name in plan.sweep.average_over],
         "rows": _rows(layout, plan, ended),
+        **_compared(layout, plan, ended),
         "cells": [_cell(layout, cell, record) for cell, record in ended],
+    }
+
+
+def _compared(layout: Layout, plan: SweepPlan, ended: Sequence[Ended]) -> dict[str, Any]:
+    """How the rows differ from the one that the file compares them with; nothing where it names none."""
+    from dbcli.metrics.pooling import pooled_differences
+
+    if plan.sweep.against is None:
+        return {}
+    rows: dict[str, list[Ended]] = {}
+    for cell, record in ended:
+        label = next(label for name, label in cell.request.values if name not in plan.sweep.average_over)
+        rows.setdefault(label, []).append((cell, record))
+    scores = {label: [one for _, record in members for one in record.scores] for label, members in rows.items()}
+    titles = {label: _label(layout, [("", label)], [cell for cell, _ in members]) for label, members in rows.items()}
+    others = [label for label in rows if label != plan.sweep.against]
+    return {
+        "against": titles[plan.sweep.against],
+        "differences": [
+            {"label": titles[label], "differences": pooled_differences(scores[label], scores[plan.sweep.against])}
+            for label in others
+        ],
     }
 
 

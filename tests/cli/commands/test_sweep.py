@@ -197,3 +197,20 @@ grid:
     assert rehearsed["profile"]["train"]["rehearsal_share"] > 0
     assert all(0 <= row["nearest_right"]["value"] <= 1 for row in done.document["rows"])
     assert "right ↑" in (two / "sweeps" / "study" / "table.md").read_text(encoding="utf-8")
+
+
+def test_rows_are_compared_with_the_one_that_the_file_names(run: Run, two: Path) -> None:
+    grid = "grid: {recipe: {today: {}, fast: {train.learning_rate: 0.01}}, subject: [dog, cat]}\n"
+    done = run("sweep", sweep_file(two, f"against: today\n{grid}"), "--json")
+    assert done.code == 0, done.err
+    today, fast = (row["scores"]["overall"]["dino"]["value"] for row in done.document["rows"])
+    assert done.document["against"] == "today"
+    (compared,) = done.document["differences"]
+    assert compared["label"] == "fast"
+    assert compared["differences"]["dino"]["pairs"] == 2
+    assert compared["differences"]["dino"]["value"] == pytest.approx(fast - today, abs=1e-9)
+    for name in ("table.md", "report.html"):
+        assert "Differences from today, paired by subject" in (two / "sweeps" / "study" / name).read_text("utf-8")
+    refused = run("sweep", sweep_file(two, f"against: yesterday\n{grid}"))
+    assert refused.code == 2 and "has no point 'yesterday' on one axis" in refused.err
+    assert "(today, fast)" in refused.err
