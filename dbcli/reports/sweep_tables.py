@@ -1,6 +1,6 @@
 """Tables of many runs: a row per setting with its mean over subjects and seeds, a row per cell, published rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dbcli.reports.comparison import difference_table
@@ -35,14 +35,7 @@ def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_interval
     gap = ("",) if with_nearest else ()
     real_title = f"ours: {REAL}" if with_published else REAL
     if scored:
-        # Rows that share subjects share their photos; where they do not, the row says whose.
-        reals = {
-            row["label"]: tuple(format_score(row["scores"]["real"].get(one), one) for one in metrics) for row in scored
-        }
-        if len(set(reals.values())) == 1:
-            rows.append((real_title, "", *next(iter(reals.values())), *gap))
-        else:
-            rows += [(f"{real_title}: {label}", "", *values, *gap) for label, values in reals.items()]
+        rows += [(title, "", *values, *gap) for title, values in _real_rows(scored, metrics, real_title)]
     for row in scores["rows"]:
         overall = row["scores"]["overall"] if row["scores"] is not None else {}
         done = f"{row['finished']} of {row['cells']}"
@@ -55,6 +48,22 @@ def rows_table(scores: Mapping[str, Any], *, with_published: bool, with_interval
         ]
     headers = ("", "cells", *(METRICS[metric] for metric in metrics), *((NEAREST,) if with_nearest else ()))
     return Table(headers, tuple(rows), _caption(scores, with_published))
+
+
+def _real_rows(
+    scored: Sequence[Mapping[str, Any]], metrics: Sequence[str], title: str
+) -> list[tuple[str, tuple[str, ...]]]:
+    """What the photos reach, once where rows share their subjects; where they do not, a row each that says whose."""
+    reals = {row["label"]: [format_score(row["scores"]["real"].get(one), one) for one in metrics] for row in scored}
+    found = list(dict.fromkeys(map(tuple, reals.values())))
+    if len(found) > 1 and "beyond_class" in metrics:
+        # How far photos are beyond the class depends on the class as each run draws it: that is no one number.
+        place = metrics.index("beyond_class")
+        alike = {values[:place] + (NOTHING,) + values[place + 1 :] for values in found}
+        found = list(alike) if len(alike) == 1 else found
+    if len(found) == 1:
+        return [(title, found[0])]
+    return [(f"{title}: {label}", tuple(values)) for label, values in reals.items()]
 
 
 def against_table(scores: Mapping[str, Any]) -> Table | None:

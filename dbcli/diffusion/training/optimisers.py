@@ -88,7 +88,9 @@ def _prodigy(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Op
 
 def _schedule_free(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
     """Schedule-free AdamW (Defazio et al. 2024), left in training mode: see `optimiser_state.own_averages`."""
-    optimiser = _of_package("schedulefree", plan).AdamWScheduleFree(
+    from schedulefree import AdamWScheduleFree
+
+    optimiser = AdamWScheduleFree(
         groups,
         betas=(plan.beta1, plan.beta2),
         eps=plan.epsilon,

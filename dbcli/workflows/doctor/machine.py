@@ -24,7 +24,7 @@ FULL_TRAINING_GB, LORA_TRAINING_GB = 16, 4
 # A full run of Stable Diffusion v1 keeps its weights (4 GB) and two checkpoints with the optimiser's state (12 GB).
 ROOMY_DISK_GB, LEAST_DISK_GB = 30, 2
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "timm", "open_clip_torch")
-EXTRAS = ("pillow-heif", "bitsandbytes", "prodigyopt", "schedulefree", "tensorboard", "wandb", "ray")
+EXTRAS = ("pillow-heif", "bitsandbytes", "prodigyopt", "tensorboard", "wandb", "ray")
 
 
 def examine(folder: Path | None, progress: Progress, *, offline: bool) -> list[Check]:

@@ -35,6 +35,8 @@ EIGHT_BIT = RECOMPUTED | {"train.optimizer": "adamw8bit"}
 FUSED = {"train.fused_backward": True, "train.gradient_clip": 0.0}
 # Half of each weight and of each moment.
 HALVED = {"train.optimizer": "adamw16bit", "train.precision": "bf16", "train.stochastic_rounding": True}
+# Prodigy's 1, and the high rates that schedule-free averages, are none for AdamW.
+WITH_OWN_RATES = ("prodigy", "schedulefree")
 # What a method's own profile has no say in.
 OF_NO_METHOD = ("seed", "device", "precision", "checkpoint_every", "keep_checkpoints", "preview_every")
 LADDER = (
@@ -97,8 +99,9 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
         if rung.for_its_method and other_method:
             continue
         smaller = on_rung(profile, rung, base)
-        # Prodigy's 1 is no rate for any other.
-        is_followed = smaller.train.optimizer == profile.train.optimizer or profile.train.optimizer != "prodigy"
+        is_same = smaller.train.optimizer == profile.train.optimizer
+        has_own_rate = smaller.train.learning_rate != profile.train.learning_rate
+        is_followed = is_same or has_own_rate or profile.train.optimizer not in WITH_OWN_RATES
         if is_followed and not contradictions(smaller):
             return rung, smaller
     return None

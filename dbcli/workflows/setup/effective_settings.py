@@ -31,7 +31,7 @@ DEFAULT_PROFILES = {
 # No file: the largest recipe that this machine has the memory for.
 AUTO = "auto"
 # The optimisers that need a package of their own.
-OPTIMISER_PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt", "schedulefree": "schedulefree"}
+OPTIMISER_PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,8 @@ def test_rows_are_compared_with_the_one_that_the_file_names(run: Run, two: Path)
     assert compared["label"] == "fast"
     assert compared["differences"]["dino"]["pairs"] == 2
     assert compared["differences"]["dino"]["value"] == pytest.approx(fast - today, abs=1e-9)
+    # The class is drawn by each run; the photos are the same.
+    assert (two / "sweeps" / "study" / "table.md").read_text("utf-8").count("| real images") == 1
     for name in ("table.md", "report.html"):
         assert "Differences from today, paired by subject" in (two / "sweeps" / "study" / name).read_text("utf-8")
     refused = run("sweep", sweep_file(two, f"against: yesterday\n{grid}"))

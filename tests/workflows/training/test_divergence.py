@@ -34,7 +34,7 @@ def test_a_step_made_again_counts_with_its_newest_error_and_later_ones_not_at_al
     assert recorded_errors(events, 2) == {1: 0.6, 2: 0.5}
 
 
-@pytest.mark.parametrize(("rate", "scale"), [(3e-4, 1 / 64), (1e-5, 1 / 64), (3e-2, 1 / 6400), (0.0, 1 / 64)])
+@pytest.mark.parametrize(("rate", "scale"), [(3e-4, 1 / 64), (1e-5, 1 / 64), (3e-2, 1 / 960), (0.0, 1 / 64)])
 def test_rates_are_halved_six_times_below_the_usual_one(rate: float, scale: float) -> None:
     profile = resolve([("tiny", load_profile("tiny")), ("test", {"train.learning_rate": rate})])
     assert least_rate_scale("tiny", profile) == pytest.approx(scale)
