@@ -82,7 +82,7 @@ def test_where_no_rung_is_small_enough_a_run_ends_clearly_and_can_be_resumed(
 ) -> None:
     project = new_project()
     job = [*LARGE, "--set=prior.enabled=false", "--method", "lora", "--set=lora.base=nf4", RECOMPUTING]
-    ended = server.run(project, *job, limit_memory={"megabytes": 4, "before_step": 1}).check(5)
+    ended = server.run(project, *job, limit_memory={"megabytes": 12, "before_step": 1}).check(5)
     assert "Out of memory on the rung 'LoRA, 4-bit base'" in ended.err
     assert record(project / "runs" / RUN)["state"] == "failed"
     server.run(project, "train", "--resume").check(0)

@@ -26,6 +26,8 @@ FOR_GOOD = {
             "dropout",
             "dora",
             "rslora",
+            "init",
+            "least_rank",
             "b_rate_ratio",
             "kind",
             "factor",
