@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.metrics.dataset import DatasetSubject
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from peer import script_command  # noqa: E402
+from peer import adamw_rate, script_command  # noqa: E402
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -94,7 +94,7 @@ def trained_by_script(subject: DatasetSubject, settings: Settings, work: Path) -
         "resolution": resolution_of(settings.base),
         "train_batch_size": profile["train"]["batch_size"],
         "max_train_steps": profile["train"]["steps"],
-        "learning_rate": profile["train"]["learning_rate"],
+        "learning_rate": adamw_rate(profile["train"]),
         "seed": 0,
         **dict(one.split("=", 1) for one in settings.sets),
     }

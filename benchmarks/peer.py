@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from program import Timing, timed  # noqa: E402
@@ -88,6 +89,11 @@ class Peer:
             "output_dir": self.folder / "out",
         }
         return script_command(self.script, options, *(["--train_text_encoder"] if self.work.trains_text else []))
+
+
+def adamw_rate(train: Mapping[str, Any]) -> float:
+    """The rate for a script, which trains by AdamW: a profile's own, or what `tiny` had with it."""
+    return 3e-4 if train.get("optimizer") == "schedulefree" else float(train["learning_rate"])
 
 
 def script_command(script: Path, options: Mapping[str, object], *flags: str) -> list[str]:

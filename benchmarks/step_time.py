@@ -34,6 +34,7 @@ class Ours:
             "train.precision": self.work.precision,
             "train.text_encoder": self.work.trains_text,
             "train.learning_rate": "1e-6",
+            "train.optimizer": "adamw",
             "train.checkpoint_every": 0,
             "prior.folder": self.work.class_images,
             "probe.judge": "off",

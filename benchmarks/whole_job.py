@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import machine, write_figures  # noqa: E402
 from models import load_once, own_resolution  # noqa: E402
-from peer import script_command  # noqa: E402
+from peer import adamw_rate, script_command  # noqa: E402
 from program import PROGRAM, Project, Timing, as_options, timed  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +115,7 @@ class Theirs:
             "prior_loss_weight": prior["weight"],
             "resolution": self.job.resolution,
             "train_batch_size": train["batch_size"],
-            "learning_rate": train["learning_rate"],
+            "learning_rate": adamw_rate(train),
             "max_train_steps": self.job.steps,
             "lr_scheduler": "constant",
             "lr_warmup_steps": 0,

@@ -24,9 +24,9 @@ def initial_values(kind: Initialisation, weight: torch.Tensor, rank: int, streng
     """The start of a LoRA of at most `rank` on a weight `[out, in]`, whose product is multiplied by `strength`.
 
     `zero`: A at random, B zero (Hu et al. 2022). `pissa`: the weight's largest singular values and their vectors, half
-    of each value on either side, so that strength · B A is that part of the weight (Meng et al. 2024, arXiv:2404.02948,
-    equations 2 and 3). `orthogonal`: the smallest singular values of a random matrix of the weight's shape, with E
-    learnt by itself (Soboleva et al. 2025, arXiv:2507.05964, section 4.2). Values come from the global random state.
+    of each value on either side, so that strength · B A is that part of it (Meng et al. 2024, arXiv:2404.02948).
+    `orthogonal`: the smallest singular values of a random matrix of the weight's shape, with E learnt by itself
+    (Soboleva et al. 2025, arXiv:2507.05964). Values come from the global random state.
     """
     outputs, inputs = weight.shape
     rank = min(rank, outputs, inputs)

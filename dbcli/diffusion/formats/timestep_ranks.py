@@ -1,4 +1,4 @@
-"""Which ranks of a LoRA are in force at which timestep: T-LoRA (Soboleva et al. 2025, arXiv:2507.05964, equation 4).
+"""Which ranks of a LoRA are in force at which timestep: T-LoRA (Soboleva et al. 2025, arXiv:2507.05964).
 
 Other programs know nothing of it. A run keeps its schedule in the metadata of its file.
 """

@@ -258,7 +258,7 @@ class LoraSettings(Section):
         ge=0,
         le=4096,
         description="T-LoRA: how many ranks are in force at the noisiest timestep, rising to all of them near the "
-        "image; 0: all at every timestep. Only this program draws with one; not for flow-matching bases",
+        "image; 0: all at every timestep. It is not exported; not for flow-matching bases",
     )
     kind: Literal["lora", "lokr", "loha"] = Field(
         default="lora",

@@ -51,7 +51,7 @@ def save_tuned(layout: Layout, record: RunRecord, base: Base, trainable: Trainab
 
 def _size_bytes(base: Base, trainable: Trainable) -> int:
     if trainable.method != "full":
-        return sum(tensor.numel() * 4 for tensor in trainable.tensors.values())
+        return sum(tensor.numel() * 4 for tensor in [*trainable.tensors.values(), *trainable.constants.values()])
     return sum(tensor.numel() * 4 for part in base.networks.values() for tensor in part.parameters())
 
 

@@ -139,8 +139,8 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
         )
     if record.method == "lora" and profile.lora.least_rank > 0:
         raise UnsupportedFile(
-            f"{record.name} is a T-LoRA: which of its ranks are in force depends on the timestep, which no other "
-            "program follows; with all of them in force it would draw something else.",
+            f"{record.name} is a T-LoRA: which of its ranks are in force depends on the timestep, which the programs "
+            "that exports are for do not follow; with all of them in force it would draw something else.",
             hint="train with lora.least_rank=0 for other programs",
         )
     if target == "kohya" and profile.lora.dora:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_pissa_begins_with_the_weights_principal_part(strength: float) -> None:
     left, values, right = torch.linalg.svd(weight)
     principal = left[:, :4] @ torch.diag(values[:4]) @ right[:4]
     torch.testing.assert_close(strength * start.up @ start.down, principal, rtol=1e-4, atol=1e-4)
-    # Half of each value on either side (equations 2 and 3).
+    # Half of each value on either side.
     torch.testing.assert_close(strength * start.up.norm(dim=0) ** 2, values[:4], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(strength * start.down.norm(dim=1) ** 2, values[:4], rtol=1e-4, atol=1e-4)
 
@@ -146,12 +147,11 @@ def test_each_row_has_the_ranks_of_its_own_timestep(kind: str) -> None:
     output(unet)
     name = next(one for one in layers if one.endswith("attn2.to_q"))
     module, (rows, found) = layers[name], seen[name]
-    start_scales = 1.0 if module.lora_E is None else None
     # Of four ranks three are in force at 100, and the least, one, at 900.
     for row, active in ((0, 3), (1, 1)):
         scales = torch.ones(4) if module.lora_E is None else module.lora_E.detach()
         change = (module.lora_B.detach() * scales)[:, :active] @ module.lora_A.detach()[:active]
-        if start_scales is None:
+        if kind == "orthogonal":
             change = change - module.start_up[:, :active] @ module.start_down[:active]
         expected = module.base_layer(rows[row]) + 2.0 * rows[row] @ change.T
         torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
@@ -178,8 +178,6 @@ def test_a_plain_lora_beside_one_with_a_schedule_is_attached_too() -> None:
     learnt(unet)
     found = attached_lora({"unet": unet})
     first, *rest = found.part("unet").items()
-    from dataclasses import replace
-
     mixed = LoraWeights({"unet": {first[0]: replace(first[1], schedule=None), **dict(rest)}})
     attach_lora({"unet": again}, mixed)
     assert not torch.equal(output(again), output(unet)) and math.isfinite(float(output(again).sum()))
