@@ -33,7 +33,14 @@ from PIL import Image
 from dbcli.metrics.dataset import DatasetSubject, read_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from identification_training import SEEDS, Settings, resolution_of, trained_by_program, trained_by_script  # noqa: E402
+from identification_training import (  # noqa: E402
+    SEEDS,
+    Settings,
+    Trained,
+    resolution_of,
+    trained_by_program,
+    trained_by_script,
+)
 
 SCENES = ("in the snow", "on the beach", "in space", "on grass", "in front of a brick wall")
 # What the dataset calls "toy", which the embedded base does not know, in words that it does.
@@ -162,6 +169,19 @@ class Judge:
         return sum(right) / max(1, len(right))
 
 
+def judges_of(every: Sequence[DatasetSubject], side_px: int, weights: Path | None) -> dict[str, Judge]:
+    """The judge's two looks at all subjects' photos, of the base's resolution; without weights its package's."""
+    features = judge_features(weights or weights_of_package())
+    photos = {one.name: [square(file, side_px) for file in one.photos] for one in every}
+    return {kind: Judge(features, kind, photos) for kind in (MAPS, TOP)}
+
+
+def halved(every: Sequence[DatasetSubject], half: str) -> list[DatasetSubject]:
+    """The first, the second or `all` of the subjects by name: choose settings on one, report on the other."""
+    middle = (len(every) + 1) // 2
+    return list({"first": every[:middle], "second": every[middle:], "all": every}[half])
+
+
 def nearest(nearness: Mapping[str, torch.Tensor]) -> list[str]:
     """For each image the subject that it is nearest to."""
     names = list(nearness)
@@ -174,9 +194,14 @@ def share(values: Sequence[bool]) -> float:
 
 def measured(subject: DatasetSubject, settings: Settings, judges: Mapping[str, Judge], work: Path) -> Row:
     """Trains one subject, draws it, and looks."""
+    trained = (trained_by_script if settings.script else trained_by_program)(subject, settings, work)
+    return looked_at(subject, trained, judges, work)
+
+
+def looked_at(subject: DatasetSubject, trained: Trained, judges: Mapping[str, Judge], work: Path) -> Row:
+    """Draws a taught subject plain, in every scene, and its class; writes a sheet of it to the work folder."""
     from dbcli.workflows.images.grids import write_sheet
 
-    trained = (trained_by_script if settings.script else trained_by_program)(subject, settings, work)
     files = trained.draw([trained.plain, *(f"{trained.plain} {scene}" for scene in SCENES)])
     noun = f"a {subject.class_noun}"
     members, before = trained.draw([noun])[noun], trained.draw_before([noun])[noun]
@@ -330,15 +355,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     every = subjects_of(options.dataset)
-    middle = (len(every) + 1) // 2
-    chosen = {"first": every[:middle], "second": every[middle:], "all": every}[options.half]
-    chosen = [one for one in chosen if not options.names or one.name in options.names]
+    chosen = [one for one in halved(every, options.half) if not options.names or one.name in options.names]
     if not chosen:
         raise SystemExit("No subject of these names.")
     options.work.mkdir(parents=True, exist_ok=True)
-    side_px, features = resolution_of(options.base), judge_features(options.judge or weights_of_package())
-    photos = {one.name: [square(file, side_px) for file in one.photos] for one in every}
-    judges = {kind: Judge(features, kind, photos) for kind in (MAPS, TOP)}
+    judges = judges_of(every, resolution_of(options.base), options.judge)
     settings = Settings(options.base, tuple(options.sets), options.script, options.method)
     rows = run(chosen, settings, judges, options.work)
     total = summary(rows, judges)

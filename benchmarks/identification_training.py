@@ -48,26 +48,37 @@ class Trained:
 
 def trained_by_program(subject: DatasetSubject, settings: Settings, work: Path) -> Trained:
     """As `dreambooth add-subject` and `dreambooth train` do, in the project of all."""
-    from dbcli.project.subjects.subject_store import list_subjects
     from dbcli.workflows.progress import Silence
-    from dbcli.workflows.subjects.annotate import annotate, load_annotators
-    from dbcli.workflows.subjects.manage import add_subject
     from dbcli.workflows.training.plan import plan_training
     from dbcli.workflows.training.request import TrainRequest
     from dbcli.workflows.training.run import train_run
 
-    layout, quiet = _project(work / "project", settings.base), Silence()
-    if subject.name not in [one.name for one in list_subjects(layout)]:
-        added, _ = add_subject(
-            layout, subject.name, subject.class_noun, list(subject.photos), IDENTIFIER, allow_collision=True
-        )
-        annotate(layout, added.subject, load_annotators(layout, offline=True), quiet)
+    layout, quiet = project(work / "project", settings.base), Silence()
+    added(layout, subject)
     # Probes change nothing of what the embedded base's profiles end with, and take their time.
     sets = ["probe.judge=off", *settings.sets]
     began = time.perf_counter()
     plan = plan_training(layout, TrainRequest([subject.name], sets=sets, method=settings.method, allow_collision=True))
     run = train_run(layout, plan, quiet, offline=True).name
-    seconds = time.perf_counter() - began
+    return of_run(layout, run, time.perf_counter() - began)
+
+
+def added(layout: Layout, subject: DatasetSubject) -> None:
+    """Adds a subject with its masks and captions, unless it is there."""
+    from dbcli.project.subjects.subject_store import list_subjects
+    from dbcli.workflows.progress import Silence
+    from dbcli.workflows.subjects.annotate import annotate, load_annotators
+    from dbcli.workflows.subjects.manage import add_subject
+
+    if subject.name not in [one.name for one in list_subjects(layout)]:
+        new, _ = add_subject(
+            layout, subject.name, subject.class_noun, list(subject.photos), IDENTIFIER, allow_collision=True
+        )
+        annotate(layout, new.subject, load_annotators(layout, offline=True), Silence())
+
+
+def of_run(layout: Layout, run: str, seconds: float) -> Trained:
+    """What a run of the program came to."""
     return Trained(partial(_drawn, layout, run), partial(_drawn, layout, "base"), PLAIN, seconds)
 
 
@@ -105,12 +116,12 @@ def trained_by_script(subject: DatasetSubject, settings: Settings, work: Path) -
         subprocess.run(command, stdout=log, stderr=log, check=True)
     seconds = time.perf_counter() - began
     after, before = (
-        _project(work / f"{subject.name}-{name}", str(at)) for name, at in (("after", out), ("before", base))
+        project(work / f"{subject.name}-{name}", str(at)) for name, at in (("after", out), ("before", base))
     )
     return Trained(partial(_drawn, after, "base"), partial(_drawn, before, "base"), plain, seconds)
 
 
-def _project(folder: Path, base: str) -> Layout:
+def project(folder: Path, base: str) -> Layout:
     """The project of a base, created if it is not there yet."""
     from dbcli.project.files.layout import Layout
     from dbcli.workflows.setup.open import init_project
