@@ -27,7 +27,8 @@ def row(timing: ModuleType) -> Any:
 
 
 def test_the_first_number_of_steps_that_is_behind_in_nothing_counts(timing: ModuleType, row: Any) -> None:
-    behind = replace(row, scenes=0.45, plain=1.0, train_seconds=10.0)
+    # Of 24 images 4 are plain: 0.5 of all are identified, then (0.75 + 5 * 0.44) / 6 = 0.492.
+    behind = replace(row, scenes=0.44, plain=0.75, train_seconds=10.0)
     level = replace(row, train_seconds=20.0)
     ahead = replace(row, plain=1.0, train_seconds=40.0)
     found = timing.Reached(row, {150: ahead, 40: behind, 80: level})
@@ -44,7 +45,7 @@ def test_a_subject_that_was_not_reached_counts_as_slower_than_any(timing: Module
     text = timing.markdown([missed, quick, slow])
     # Ratios 0, 4 and 2.
     assert "Reached on 2 of 3; median 2.00 times as fast." in text
-    assert "| clock | 80 | 50%, 50%, 50% | 30 | 40 | 50%, 50%, 0% | 0.10, 0.10 | not reached |" in text
+    assert "| clock | 80 | 50%, 0.40, 50% | 30 | 40 | 50%, 0.40, 0% | 0.10, 0.10 | not reached |" in text
     assert timing.read(timing.stored(quick)) == quick
 
 
