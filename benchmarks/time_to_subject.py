@@ -7,9 +7,9 @@
 Subject by subject, `train_dreambooth.py` teaches it in as many steps as the profile has, then `dreambooth train` in
 fewer, by each of `--steps` from the smallest on, until what its images show has come to at least what the script's do:
 identified (the share of all images, plain and in scenes, by `identification.py`'s judge), likeness beyond the class,
-and scenes as asked. Times are of whole processes, each drawing its class images anew; masks and captions, which a person looks at before training,
-are not counted. Likeness beyond the class takes the base's own images of the class away from both sides, so the
-likenesses themselves are compared. A subject that is finished is not done again.
+and scenes as asked. Times are of whole processes, each drawing its class images anew; masks and captions, which a
+person looks at before training, are not counted. Likeness beyond the class takes the base's own images of the class
+away from both sides, so the likenesses themselves are compared. A subject that is finished is not done again.
 """
 
 from __future__ import annotations
