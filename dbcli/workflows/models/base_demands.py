@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbcli.errors import ConfigError
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.models.textual_inversion import has_prior
-from dbcli.workflows.setup.base_facts import is_flow, trains_text
+from dbcli.workflows.setup.base_facts import has_one_encoder, is_flow, trains_text
 
 
 def check_demands(base: str, profile: Profile) -> None:
@@ -19,6 +19,8 @@ def check_demands(base: str, profile: Profile) -> None:
         raise ConfigError(
             f"train.text_encoder: the text encoder of {base} is not trained.", hint="--set train.text_encoder=false"
         )
+    if has_one_encoder(base):
+        check_second_rate(base, profile)
     if not is_flow(base):
         return
     check_noise(base, profile, begins_with_noise=True)
@@ -28,6 +30,16 @@ def check_demands(base: str, profile: Profile) -> None:
     wrong = {key: name for key, name in _samplers(profile) if name not in FLOW_SAMPLERS}
     for name in wrong.values():
         check_flow_sampler(name, ", ".join(wrong))
+
+
+def check_second_rate(base: str, profile: Profile) -> None:
+    """Raises ConfigError for a rate of the second text encoder, which a base with one would never use."""
+    rate = profile.train.text_encoder_2_learning_rate
+    if rate is not None:
+        raise ConfigError(
+            f"train.text_encoder_2_learning_rate is {rate:g}, but {base} has one text encoder.",
+            hint="--set train.text_encoder_2_learning_rate=null; train.text_encoder_learning_rate is that one's",
+        )
 
 
 def check_noise(base: str, profile: Profile, *, begins_with_noise: bool) -> None:

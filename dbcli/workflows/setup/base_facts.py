@@ -22,6 +22,8 @@ CHAT_TOKENS = 512
 LIKE = {SDXL: "sdxl", Z_IMAGE: "zimage"}
 # Those that are flow-matching models, and those whose text encoder does not learn.
 FLOWING, FROZEN_TEXT = {"zimage", "tiny-flow"}, {"zimage"}
+# Those with two text encoders that learn.
+TWO_ENCODERS = {"sdxl", "tiny-xl"}
 Z_IMAGE_REPOSITORY = "Tongyi-MAI/Z-Image"
 # Where denoisers lie in a folder.
 _DENOISERS = ("unet/config.json", "transformer/config.json")
@@ -84,6 +86,11 @@ def is_flow(source: str) -> bool:
 def trains_text(source: str) -> bool:
     """Whether a base's text encoder can learn, as far as its files tell."""
     return base_like(source) not in FROZEN_TEXT
+
+
+def has_one_encoder(source: str) -> bool:
+    """Whether a base is on this machine and known to have one text encoder."""
+    return place_of(source).exists() and base_like(source) not in TWO_ENCODERS
 
 
 @lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbcli.workflows.models.base_demands import check_noise
+from dbcli.workflows.models.base_demands import check_noise, check_second_rate
 from dbcli.workflows.run_context import RunContext
 from dbcli.workflows.training.data import TrainingData
 
@@ -112,5 +112,7 @@ def _text_rates(run: RunContext, base: Base) -> dict[str, float]:
     train = run.profile.train
     rate, other = train.text_encoder_learning_rate, train.text_encoder_2_learning_rate
     first, *others = base.encoders
+    if not others:
+        check_second_rate(base.name, run.profile)
     rates = {first: rate} | dict.fromkeys(others, rate if other is None else other)
     return {name: found for name, found in rates.items() if found is not None}

@@ -21,6 +21,7 @@ from tests.project import photo_makers
 
 Run = Callable[..., Any]
 SHORT = ("--subject", "dog", "--set=prior.images=2", "--set=prior.steps=2", "--set=probe.judge=off", "--quiet")
+SECOND = "--set=train.text_encoder_2_learning_rate=1e-4"
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,14 @@ def test_other_than_plain_noise_is_refused_before_a_run_is_made(run: Run, projec
     said = " ".join(refused.err.split())
     assert f"{setting} is 0.3, but tiny-flow is a flow-matching model" in said and f"--set {setting}=0" in said
     assert not (project / "runs" / "0002-dog").exists()
+
+
+def test_a_rate_for_a_second_text_encoder_is_refused_where_there_is_one(run: Run, project: Path) -> None:
+    refused = run("train", "--steps", 3, *SHORT, "--set=train.text_encoder=true", SECOND)
+    assert refused.code == 2
+    assert "train.text_encoder_2_learning_rate is 0.0001, but tiny-flow has one text encoder." in refused.err
+    assert "--set train.text_encoder_2_learning_rate=null" in refused.err
+    assert not list((project / "runs").glob("*/run.json"))[1:]
 
 
 def test_images_are_drawn_by_its_own_sampler_and_again_to_the_bit(run: Run, project: Path) -> None:
