@@ -105,7 +105,7 @@ def trained_by_script(subject: DatasetSubject, settings: Settings, work: Path) -
         "resolution": resolution_of(settings.base),
         "train_batch_size": profile["train"]["batch_size"],
         "max_train_steps": profile["train"]["steps"],
-        "learning_rate": adamw_rate(profile["train"]),
+        "learning_rate": adamw_rate("full", profile["train"]),
         "seed": 0,
         **dict(one.split("=", 1) for one in settings.sets),
     }

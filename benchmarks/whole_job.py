@@ -115,7 +115,7 @@ class Theirs:
             "prior_loss_weight": prior["weight"],
             "resolution": self.job.resolution,
             "train_batch_size": train["batch_size"],
-            "learning_rate": adamw_rate(train),
+            "learning_rate": adamw_rate(self.job.method, train),
             "max_train_steps": self.job.steps,
             "lr_scheduler": "constant",
             "lr_warmup_steps": 0,
