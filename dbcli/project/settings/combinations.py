@@ -219,7 +219,7 @@ def _of_rates(train: TrainSettings) -> Iterator[str]:
     if train.optimizer != "prodigy" and train.learning_rate >= LEAST_FACTOR:
         yield (
             f"train.learning_rate is {train.learning_rate:g}: {train.optimizer} moves every weight by about that much "
-            "in a step; rates in use are 0.01 and less, and only prodigy takes 1."
+            "in a step; usual rates are up to 0.01, and only prodigy takes 1."
         )
     text_rate = train.text_encoder_learning_rate
     if train.learning_rate == 0:
@@ -237,7 +237,7 @@ def _of_large_b_rate(profile: Profile) -> Iterator[str]:
     rate, ratio = profile.train.learning_rate, profile.lora.b_rate_ratio
     if rate < LEAST_FACTOR <= rate * ratio:
         yield (
-            f"lora.b_rate_ratio is {ratio:g}: B matrices learn at {rate * ratio:g}, and rates in use are 0.01 and less; "
+            f"lora.b_rate_ratio is {ratio:g}: B matrices learn at {rate * ratio:g}, and usual rates are up to 0.01; "
             "the rate of the A matrices, train.learning_rate, is meant to be the usual one or less."
         )
 
