@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dbcli.metrics.scores import DEFINITIONS, mean_known, range_of
+from dbcli.metrics.scores import ALL_DEFINITIONS, DEFINITIONS, mean_known, range_of
 from dbcli.metrics.statistics import Cell, bootstrap_interval, bounded_interval
 
 
 def score_intervals(cells: Sequence[tuple[str, Cell]]) -> dict[str, dict[str, float | None] | None]:
-    """Mean and interval of every score, from cells each with the name of its score; None without a cell."""
+    """Mean and interval of every score, from cells each with the name of its score; None without a cell.
+
+    Scores of faces are left out where there is no cell: most subjects have none.
+    """
     found: dict[str, dict[str, float | None] | None] = {}
-    for metric in DEFINITIONS:
+    for metric in ALL_DEFINITIONS:
         chosen = [cell for name, cell in cells if name == metric]
+        if not chosen and metric not in DEFINITIONS:
+            continue
         # Few subjects give wide intervals; no score lies outside what its formula allows.
         found[metric] = bounded_interval(chosen, *range_of(metric)) if chosen else None
     return found
@@ -98,11 +103,19 @@ def score_cells(subject: Mapping[str, Any]) -> list[tuple[str, Cell]]:
         key = f"{text}\n{seen.get(text, 0)}"
         seen[text] = seen.get(text, 0) + 1
         for metric, value in prompt["scores"].items():
-            if metric in DEFINITIONS and value is not None:
-                weight = 1.0 if metric == "div" else float(len(prompt["images"]))
+            if metric in ALL_DEFINITIONS and value is not None:
+                weight = _weight(metric, prompt)
                 found.append((metric, Cell(subject["name"], key, value, weight)))
     pres = (subject["scores"].get("pres") or {}).get("value")
     return found + ([("pres", Cell(subject["name"], "class", pres))] if pres is not None else [])
+
+
+def _weight(metric: str, prompt: Mapping[str, Any]) -> float:
+    """Of how many images a prompt's score is a mean; 1 for DIV, which is one of pairs."""
+    if metric == "div":
+        return 1.0
+    count = len(prompt["images"])
+    return float(round(count * prompt["scores"]["face_found"])) if metric == "face" else float(count)
 
 
 def score_differences(scores: Mapping[str, Any], against: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

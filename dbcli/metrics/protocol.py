@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dbcli.metrics.faces import scores_of_images, scores_of_photos, without_face
 from dbcli.metrics.judges.features_cache import FeatureStore
 from dbcli.metrics.judges.judge import Judges
 from dbcli.metrics.judges.masking import ClassMask
@@ -27,6 +28,7 @@ from dbcli.metrics.recognition import (
 )
 from dbcli.metrics.scores import (
     DEFINITIONS,
+    FACE_DEFINITIONS,
     closest_pair,
     diversity,
     mean_matched_cosine,
@@ -70,7 +72,8 @@ class OtherSubject:
 class SubjectImages:
     """One subject's photos, its prompts, images of other members of its class, and the project's other subjects.
 
-    `class_before` are images of the class as the base drew them before the run.
+    `class_before` are images of the class as the base drew them before the run. The faces of one that `is_person` are
+    scored too, if there is a judge of them.
     """
 
     name: str
@@ -80,6 +83,7 @@ class SubjectImages:
     class_images: tuple[Path, ...] = ()
     others: tuple[OtherSubject, ...] = ()
     class_before: tuple[Path, ...] = ()
+    is_person: bool = False
 
 
 def score_images(
@@ -170,6 +174,11 @@ def _subject_record(
         scores |= _recognition(prompt, images, beside, texts, scenes)
         each = [likeness_beyond_class(row[None], beside.members, beside.photos["dino"]) for row in images["dino"]]
         prompts.append(_prompt_record(prompt, scores) | {"beyond_class_by_image": each if prompt.keeps_look else None})
+    seen = _faces(subject, eyes)
+    if seen is not None:
+        prompts = [
+            prompt | {"scores": prompt["scores"] | found} for prompt, found in zip(prompts, seen[0], strict=True)
+        ]
     pres = mean_pairwise_cosine(beside.members, beside.photos["dino"])
     cells = score_cells({"name": subject.name, "prompts": prompts, "scores": {"pres": {"value": pres}}})
     intervals = score_intervals(cells)
@@ -182,12 +191,32 @@ def _subject_record(
         "other_subjects": sum(bool(one.photos) for one in subject.others),
         "scenes": len(scenes),
         "scores": intervals,
-        "real": _real(beside, pres),
+        "real": _real(beside, pres) | ({} if seen is None else seen[1]),
+        **({} if seen is None else {"photos_without_face": seen[2]}),
         "class_drift": class_drift(own, beside.members, beside.before, beside.photos["dino"]),
         "copying": _is_copying((intervals["copies"] or {}).get("value")),
         "closest": _closest(subject, features["dino"]),
         "prompts": prompts,
     }
+
+
+_Faces = tuple[list[dict[str, float | None]], dict[str, float | None], list[str]]
+
+
+def _faces(subject: SubjectImages, eyes: _Eyes) -> _Faces | None:
+    """The scores of faces of each prompt and of the photos, and the photos without any; None where they do not count.
+
+    Backgrounds are not blanked for them: the judge sees nothing but the face.
+    """
+    judge = eyes.judges.face
+    if judge is None or not subject.is_person:
+        return None
+    photos = eyes.store.features(subject.photos, [judge])[0]
+    scores: list[dict[str, float | None]] = []
+    for prompt in subject.prompts:
+        asked = prompt.images if prompt.keeps_look else ()
+        scores.append(scores_of_images(eyes.store.features(asked, [judge])[0], photos))
+    return scores, scores_of_photos(photos), without_face(photos, [path.name for path in subject.photos])
 
 
 def _kept_look(subject: SubjectImages) -> list[int]:
@@ -309,7 +338,7 @@ def _texts_cut_short(subjects: Sequence[SubjectImages], judges: Judges) -> dict[
 
 def _protocol(judges: Judges, identifier_removed: bool, mask: ClassMask | None) -> dict[str, Any]:
     return {
-        "scores": DEFINITIONS,
+        "scores": DEFINITIONS if judges.face is None else DEFINITIONS | FACE_DEFINITIONS,
         "judges": judges.describe(),
         "scale": "plain cosine in [-1, 1], not multiplied by 2.5 or 100",
         "identifier_removed_from_scoring_text": identifier_removed,

@@ -5,6 +5,7 @@ float: a cosine in [-1, 1], unscaled. A score that is not defined (no images, on
 Ruiz et al., DreamBooth (CVPR 2023), section 4.1; what the paper leaves open is said at each function.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,16 @@ _IDENTIFIED = (
 _SCENE = "the share of images nearest to the text of their own scene among all of the suite's, three or more"
 _COPIES = "the share of images nearer to one photo than any two photos are to each other"
 # Scores that are counts of images; the others are cosines.
-SHARES = frozenset({"identified", "scene", "copies"})
+SHARES = frozenset({"identified", "scene", "copies", "face_found", "same_person"})
+_FACE = (
+    "1 - distance of the largest face of every image that has one, of the prompts that keep the subject's look, to the "
+    "largest face of every photo that has one"
+)
+_FACE_FOUND = "the share of images, of the prompts that keep the subject's look, in which a face is found"
+_SAME_PERSON = (
+    "the share of those images whose own FACE is 0.4 or more: a mean distance to the photos within dlib's 0.6; one "
+    "without a face is none of them"
+)
 _AMONG_THEMSELVES = (
     "1 - cosine over distinct pairs of images of one subject and prompt; "
     "not LPIPS, so not comparable with published DIV"
@@ -47,9 +57,21 @@ DEFINITIONS: dict[str, dict[str, str]] = {
         ("div", "DIV", "dino", "higher", _AMONG_THEMSELVES),
     )
 }
+# Scores of faces, known only of subjects that are people, where the judge of faces is installed.
+FACE_DEFINITIONS: dict[str, dict[str, str]] = {
+    name: {"title": title, "judge": "face", "better": "higher", "pairing": pairing, "unit": unit}
+    for name, title, pairing, unit in (
+        ("face", "FACE", _FACE, "1 - distance"),
+        ("face_found", "face found", _FACE_FOUND, "share"),
+        ("same_person", "same person", _SAME_PERSON, "share"),
+    )
+}
+ALL_DEFINITIONS = DEFINITIONS | FACE_DEFINITIONS
 _COSINE = (-1.0, 1.0)
 # Between what values a score can lie, where that is not a cosine's range.
-RANGES = {"div": (0.0, 2.0), "beyond_class": (-2.0, 2.0)} | {metric: (0.0, 1.0) for metric in SHARES}
+RANGES = {"div": (0.0, 2.0), "beyond_class": (-2.0, 2.0), "face": (-math.inf, 1.0)} | {
+    metric: (0.0, 1.0) for metric in SHARES
+}
 
 
 def range_of(metric: str) -> tuple[float, float]:

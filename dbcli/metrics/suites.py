@@ -65,6 +65,12 @@ def is_live(class_noun: str) -> bool:
     return bool(words) and words[-1] in _live_nouns() and not _LIFELESS & set(words)
 
 
+def is_person(class_noun: str) -> bool:
+    """Whether a class noun names a person or a face: its last word decides, toys set apart."""
+    words = re.findall(r"[a-z]+", class_noun.lower())
+    return bool(words) and words[-1] in _person_nouns() and not _LIFELESS & set(words)
+
+
 def shipped_suites() -> list[str]:
     """Names of the suites that come with the program, sorted."""
     return sorted(path.stem for path in _shipped_folder().glob("*.yaml"))
@@ -144,6 +150,12 @@ def short_label(template: str) -> str:
 def _live_nouns() -> frozenset[str]:
     """Animals and people, one noun per line."""
     return frozenset((Path(__file__).parent / "live_nouns.txt").read_text(encoding="utf-8").split())
+
+
+@cache
+def _person_nouns() -> frozenset[str]:
+    """What a person is called, one noun per line."""
+    return frozenset((Path(__file__).parent / "person_nouns.txt").read_text(encoding="utf-8").split())
 
 
 def _shipped_folder() -> Path:

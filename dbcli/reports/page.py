@@ -20,6 +20,8 @@ from dbcli.reports.tables import Table, format_score, prompt_table, subject_tabl
 TILE_PX = 256
 # The scores that stand beside the images of a prompt.
 NOTED, NOTED_SHARES = (("dino", "DINO"), ("clip_i", "CLIP-I"), ("clip_t", "CLIP-T")), ("identified", "scene")
+# Those of faces, where they were scored.
+NOTED_FACES = (("face", "FACE"), ("face_found", "face found"), ("same_person", "same person"))
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
@@ -179,6 +181,7 @@ def prompt_note(prompt: Mapping[str, Any]) -> str:
     scores = prompt["scores"]
     known = [f"{title} {format_score(scores.get(metric))}" for metric, title in NOTED]
     known += [f"{metric} {format_score(scores[metric], metric)}" for metric in NOTED_SHARES if metric in scores]
+    known += [f"{title} {format_score(scores[metric], metric)}" for metric, title in NOTED_FACES if metric in scores]
     return " · ".join(known) + (" · copies the photos" if prompt["copying"] else "")
 
 
@@ -193,6 +196,7 @@ def _lead(scores: Mapping[str, Any]) -> str:
 def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:
     copying = (subject for subject in scores["subjects"] if subject["copying"])
     warnings = [_copying_warning(subject) for subject in copying]
+    warnings += [Text(note, is_warning=True) for subject in scores["subjects"] if (note := subject.get("face_note"))]
     for part, texts in scores.get("texts_cut_short", {}).items():
         quoted = ", ".join(f"“{text}”" for text in texts)
         warnings.append(Text(f"Too long for the judge {part}, only the beginning is scored: {quoted}", is_warning=True))

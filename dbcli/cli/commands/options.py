@@ -65,6 +65,10 @@ Judge = Annotated[
         "--judge", help="paper, paper-l or tiny; the base decides by default.", autocompletion=completion.judges
     ),
 ]
+Faces = Annotated[
+    bool | None,
+    typer.Option("--faces/--no-faces", help="Score faces too; by default those of people, if the extra is installed."),
+]
 ImagesPerPrompt = Annotated[
     int | None, typer.Option("-n", "--count", help="Images per prompt; 4 by default, as in the paper.")
 ]

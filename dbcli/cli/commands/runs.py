@@ -53,6 +53,7 @@ def compare(
     judge: options.Judge = None,
     count: options.ImagesPerPrompt = None,
     seed: options.FirstSeed = None,
+    faces: options.Faces = None,
 ) -> None:
     """Compare runs on the same prompts and seeds: a page, a grid, and how certain each difference is."""
     from dbcli.cli.output.scores import show_comparisons
@@ -60,7 +61,7 @@ def compare(
     from dbcli.workflows.evaluation.request import ScoringOptions
 
     call = of(context)
-    scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed)
+    scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed, faces)
     made = set_side_by_side(call.layout, runs, scoring, call.screen, offline=call.offline)
     show_comparisons(call.screen, made)
 
@@ -90,6 +91,7 @@ def evaluate(
     judge: options.Judge = None,
     count: options.ImagesPerPrompt = None,
     seed: options.FirstSeed = None,
+    faces: options.Faces = None,
     keep_identifier: Annotated[
         bool, typer.Option("--keep-identifier", help="Leave the identifier in the text that CLIP-T scores.")
     ] = False,
@@ -112,7 +114,7 @@ def evaluate(
     from dbcli.workflows.evaluation.evaluate import evaluate as score
     from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 
-    scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed)
+    scoring = ScoringOptions(suite or [], prompts, dataset, judge, count, seed, faces)
     request = EvaluateRequest(run, scoring, keep_identifier, masked, checkpoint, grid)
     with on_ranks(context, gpus, single="--interference" if interference or also else None) as (call, group):
         if interference or also:

@@ -62,6 +62,7 @@ def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
     screen.table(f"{evaluation.run} · suite {evaluation.suite}", SCORE_COLUMNS, rows)
     for text in _verdict_texts(scores):
         screen.prose(text, style="bold")
+    screen.warn(*(one["face_note"] for one in scores["subjects"] if "face_note" in one))
     for name in scores["copying"]:
         screen.warn(f"{name}: the images copy the photos: nearer to one than any two photos are to each other.")
     screen.files(Scores=evaluation.scores_file, Report=evaluation.report, Grid=evaluation.grid)

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 
 from dbcli.errors import DiskFull, Interrupted, PhotoError
 from dbcli.metrics.judges.files import sha256_of
-from dbcli.metrics.judges.judge import Judge
+from dbcli.metrics.judges.judge import ImageEncoder
 from dbcli.metrics.judges.masking import ClassMask
 from dbcli.metrics.judges.preprocessing import as_rgb
 
@@ -40,7 +40,7 @@ class FeatureStore:
     _hashes: dict[tuple[Path, int, int], str] = field(default_factory=dict)
 
     def features(
-        self, paths: Sequence[Path], encoders: Sequence[Judge], *, mask: ClassMask | None = None, noun: str = ""
+        self, paths: Sequence[Path], encoders: Sequence[ImageEncoder], *, mask: ClassMask | None = None, noun: str = ""
     ) -> list[torch.Tensor]:
         """Features of the files under each encoder: a list of float32 [N, D], rows in the order of `paths`.
 
@@ -66,7 +66,7 @@ class FeatureStore:
         self,
         batches: Sequence[Sequence[str]],
         files: Mapping[str, Path],
-        by_key: Mapping[str, Judge],
+        by_key: Mapping[str, ImageEncoder],
         mask: ClassMask | None,
         noun: str,
     ) -> None:

@@ -7,16 +7,27 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
 
+from dbcli.metrics.judges.faces import FaceJudge
 from dbcli.metrics.judges.files import JudgeFiles
 from dbcli.metrics.judges.preprocessing import Preprocessing
 from dbcli.prompt_text import cleaned
 
 TEXT_BATCH = 64
+
+
+class ImageEncoder(Protocol):
+    """What looks at images: features of one `key` may be mixed."""
+
+    @property
+    def key(self) -> str: ...
+
+    def encode_images(self, images: Sequence[Image.Image], batch_size: int = 32) -> torch.Tensor:
+        """Features of images, float32 [N, D] on the CPU; [0, 0] for no images."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +101,23 @@ class Judge:
 
 @dataclass(frozen=True)
 class Judges:
-    """The judges of one evaluation: DINO for fidelity, CLIP for CLIP-I and CLIP-T, and perhaps a larger CLIP."""
+    """The judges of one evaluation: DINO for fidelity, CLIP for CLIP-I and CLIP-T, perhaps a larger CLIP and faces."""
 
     dino: Judge
     clip: Judge
     clip_l: Judge | None = None
+    face: FaceJudge | None = None
 
     @property
     def parts(self) -> dict[str, Judge]:
-        """Every judge there is, by its part in the scores."""
+        """Every judge of whole images, by its part in the scores."""
         parts = {"dino": self.dino, "clip": self.clip, "clip_l": self.clip_l}
         return {part: judge for part, judge in parts.items() if judge is not None}
 
     def describe(self) -> dict[str, Any]:
         """Every judge's description, by its part in the scores."""
-        return {part: judge.describe() for part, judge in self.parts.items()}
+        described = {part: judge.describe() for part, judge in self.parts.items()}
+        return described if self.face is None else described | {"face": self.face.describe()}
 
 
 def _unit_rows(batches: list[torch.Tensor]) -> torch.Tensor:

@@ -38,7 +38,8 @@ def load_judges(
     if name not in JUDGE_SETS:
         raise UsageError(f"There is no judge {name!r}.", hint="--judge " + "|".join(JUDGE_SETS))
     kinds = JUDGE_SETS[name]
-    return Judges(*(load_judge(kind, (sources or {}).get(kind), offline=offline, device=device) for kind in kinds))
+    found = [load_judge(kind, (sources or {}).get(kind), offline=offline, device=device) for kind in kinds]
+    return Judges(found[0], found[1], found[2] if len(found) > 2 else None)
 
 
 def load_judge(kind: str, source: str | None = None, *, offline: bool = False, device: str = "cpu") -> Judge:

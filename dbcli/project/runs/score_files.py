@@ -15,6 +15,8 @@ from dbcli.project.files.records import json_or_nothing
 # Many times what the largest suite with hundreds of subjects writes.
 MAX_SCORES_BYTES = 256_000_000
 INTERFERENCE_SUITE, INTERFERENCE_FILE = "interference", "interference.json"
+# The part of a judge that stands beside the others, where it is installed.
+FACES = "face"
 _NO_DIFFERENCE = frozenset({"source", "revision", "library"})
 
 
@@ -97,7 +99,7 @@ def _scores(found: Any, suite: str, file: Path) -> RunScores | None:
     try:
         overall = {name: score["value"] for name, score in found["overall"].items() if score is not None}
         values = {name: float(value) for name, value in overall.items() if value is not None}
-        judges = [_named(one) for one in found["protocol"]["judges"].values()]
+        judges = [_named(one) for part, one in found["protocol"]["judges"].items() if part != FACES]
         judged_by = judges_key(found["protocol"]["judges"])
         is_whole = found.get("checkpoint") is None and not found["protocol"].get("masked")
         names = ", ".join(dict.fromkeys(judges))
@@ -111,9 +113,12 @@ def judges_key(judges: Mapping[str, Mapping[str, Any]]) -> str:
     """8 hex digits over what decides what judges say, from their descriptions in a record.
 
     Where weights lie and the version of the library that read them are left out: the same judge may come another way.
+    So is the judge of faces: it is asked of people alone, and has no say in the other scores.
     """
     described = {
-        part: {key: value for key, value in one.items() if key not in _NO_DIFFERENCE} for part, one in judges.items()
+        part: {key: value for key, value in one.items() if key not in _NO_DIFFERENCE}
+        for part, one in judges.items()
+        if part != FACES
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 

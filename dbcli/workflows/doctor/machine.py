@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dbcli import __version__
-from dbcli.errors import UsageError
+from dbcli.errors import JudgeMissing, UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
 from dbcli.project.settings.project_settings import load_settings, load_user_settings
+from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.doctor.check import Check, Look, checks_of, fault, good, note
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.open import open_project
@@ -187,7 +188,6 @@ def _answers(address: str) -> bool | str:
 
 
 def _judges(layout: Layout | None) -> Iterator[Check]:
-    from dbcli.errors import JudgeMissing
     from dbcli.metrics.judges.embedded import locate as locate_embedded
     from dbcli.metrics.judges.files import locate
     from dbcli.metrics.judges.loading import HUB_SOURCES, JUDGE_SETS
@@ -210,6 +210,22 @@ def _judges(layout: Layout | None) -> Iterator[Check]:
         else:
             fix = "the first `dreambooth eval` downloads it; without a network, name a local copy in dreambooth.yaml"
             yield note(f"judges {name}", f"{', '.join(missing)} not on this machine yet", fix)
+    yield from _judge_of_faces(layout)
+
+
+def _judge_of_faces(layout: Layout | None) -> Iterator[Check]:
+    """The judge of faces where it is installed, or a subject of the project is a person; else nobody needs it."""
+    from dbcli.metrics.judges.faces import load_faces, missing_packages
+    from dbcli.metrics.suites import is_person
+
+    missing = missing_packages()
+    if not missing:
+        try:
+            yield good("judge face", f"{load_faces().library}: on this machine")
+        except JudgeMissing as error:
+            yield fault("judge face", error.message, error.hint)
+    elif layout is not None and any(is_person(one.class_noun) for one in list_subjects(layout)):
+        yield note("judge face", "not installed; DINO does not know faces", f"{installing(*missing)} (100 MB)")
 
 
 def _extras() -> Iterator[Check]:

@@ -22,9 +22,9 @@ from dbcli.workflows.evaluation.evaluate import (
     checked_seed,
     chosen_suites,
     evaluation_sampler,
-    project_judges,
     scored,
 )
+from dbcli.workflows.evaluation.judges import judges_of
 from dbcli.workflows.evaluation.report import run_charts
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.images.grids import opened, photos_of
@@ -83,7 +83,7 @@ def compare(
         scoring = replace(scoring, seed=checked_seed(layout, record, scoring))
         check_suites(layout, record, chosen, progress)
     profile = profile_of(layout, records[0])
-    judges = project_judges(layout, scoring.judge, profile, offline=offline)
+    judges = judges_of(layout, records, scoring, profile, progress, offline=offline)
     first = next_seed(profile.train.seed, 0) if scoring.seed is None else scoring.seed
     parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}
     with computing("a comparison", progress), listening() as stop:
@@ -91,7 +91,7 @@ def compare(
             progress.note(f"Generating with {record.name}")
             model = loaded_run(layout, record, progress, offline=offline)
             sampler = evaluation_sampler(model.profile, record, scoring.count, first, progress, stop)
-            scorer = Scorer(model, record, sampler, judges)
+            scorer = Scorer(model, record, sampler, judges, faces=scoring.faces)
             for suite in chosen:
                 parts[suite.name].append(_Part(record, *scored(scorer, suite)))
     seeds = [next_seed(first, index) for index in range(scoring.count or IMAGES_PER_PROMPT)]

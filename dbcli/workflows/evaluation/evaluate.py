@@ -18,6 +18,8 @@ from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.class_images.sentences import first_class_template
+from dbcli.workflows.evaluation.faces import has_faces, with_face_notes
+from dbcli.workflows.evaluation.judges import judges_of
 from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
 from dbcli.workflows.evaluation.others import other_subjects
 from dbcli.workflows.evaluation.report import write_report
@@ -35,8 +37,6 @@ from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.effective_settings import (
     check_judge,
-    default_judge,
-    judge_sources,
     profile_of,
     sampling_settings,
     usual_suite,
@@ -80,6 +80,7 @@ class Scorer:
     keep_identifier: bool = False
     checkpoint: int | None = None
     masking: Masking | None = None
+    faces: bool | None = None
 
 
 def evaluate(
@@ -108,24 +109,15 @@ def evaluate(
     profile, judges, masking = profile_of(layout, record), None, None
     take_devices(group, profile.train.device, progress)
     if group.is_main:
-        judges = project_judges(layout, scoring.judge, profile, offline=offline)
+        judges = judges_of(layout, [record], scoring, profile, progress, offline=offline)
         masking = load_masking(layout, record, profile, progress, offline=offline) if request.masked else None
     with computing(f"scores of {record.name}", progress, group), listening(group) as stop:
         with group.main_first():
             offline = offline or not group.is_main
             model = loaded_run(layout, record, progress, offline=offline, checkpoint=checkpoint)
         sampler = evaluation_sampler(model.profile, record, scoring.count, seed, progress, stop, group)
-        scorer = Scorer(model, record, sampler, judges, request.keep_identifier, checkpoint, masking)
+        scorer = Scorer(model, record, sampler, judges, request.keep_identifier, checkpoint, masking, scoring.faces)
         return [_score_suite(scorer, suite, grid=request.grid) for suite in chosen]
-
-
-def project_judges(layout: Layout, name: str | None, profile: Profile, *, offline: bool) -> Judges:
-    """The judges of this name, the project's usual ones for None, on the profile's device. Raises JudgeMissing."""
-    from dbcli.diffusion.devices import pick_device
-    from dbcli.metrics.judges.loading import load_judges
-
-    device = str(pick_device(profile.train.device))
-    return load_judges(name or default_judge(layout), sources=judge_sources(layout), offline=offline, device=device)
 
 
 def checked_seed(
@@ -182,9 +174,9 @@ def evaluation_sampler(
 
 def score_definitions() -> dict[str, dict[str, str]]:
     """What each score is: title, judge, pairing, and whether higher or lower is better."""
-    from dbcli.metrics.scores import DEFINITIONS
+    from dbcli.metrics.scores import ALL_DEFINITIONS
 
-    return DEFINITIONS
+    return ALL_DEFINITIONS
 
 
 def chosen_suites(layout: Layout, scoring: ScoringOptions, progress: Progress) -> list[Suite]:
@@ -246,7 +238,7 @@ def _scores(scorer: Scorer, suite: Suite, subjects: list[SubjectImages]) -> dict
     )
     if masking is not None and masking.photos:
         scores["protocol"]["masked"] = PHOTOS_ONLY
-    scores = with_verdicts(scores, record, scorer.checkpoint)
+    scores = with_face_notes(with_verdicts(scores, record, scorer.checkpoint))
     scores |= {"run": record.name, "suite": suite.name, "draw": sampler.settings.model_dump(), "seed": sampler.seed}
     return scores | ({} if scorer.checkpoint is None else {"checkpoint": scorer.checkpoint})
 
@@ -279,6 +271,7 @@ def _subject_images(scorer: Scorer, suite: Suite, subject: RunSubject, folder: P
         tuple(class_files[0]),
         other_subjects(model.layout, subject.name),
         class_images_before(model.layout, scorer.record, subject.class_noun),
+        has_faces(subject.class_noun, scorer.faces),
     )
 
 

@@ -17,7 +17,8 @@ from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.class_images.sentences import first_class_template
-from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler, project_judges
+from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler
+from dbcli.workflows.evaluation.judges import project_judges
 from dbcli.workflows.evaluation.report import seed_row
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.generation.lora_mix import Composition, compose, load_composition

@@ -10,7 +10,7 @@ class ScoringOptions:
     """Which prompts images are generated of and by which judges they are scored; None where nobody said.
 
     `dataset` is a copy of google/dreambooth's, whose prompts are one more suite; `count` is images per prompt, `seed`
-    that of each prompt's first image.
+    that of each prompt's first image; `faces` says whether faces are scored, those of people if nobody said.
     """
 
     suites: Sequence[str] = ()
@@ -19,6 +19,7 @@ class ScoringOptions:
     judge: str | None = None
     count: int | None = None
     seed: int | None = None
+    faces: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.sweeps.cells import CellRequest, StageRequest, cells_of
 from dbcli.project.sweeps.sweep_files import SweepFile, SweepImages, load_sweep
 from dbcli.project.sweeps.sweep_records import key_of, load_cell, runs_by_key
+from dbcli.workflows.evaluation.faces import faces_at_hand, has_faces
 from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import check_length
@@ -253,7 +254,7 @@ class _Draft:
         }
 
     def _score(self, cell: CellRequest, stages: Sequence[TrainUnit]) -> ScoreUnit:
-        runs = tuple(stage.key for stage in stages)
+        runs, faces = tuple(stage.key for stage in stages), self._with_faces(cell)
         content = {
             "runs": list(runs),
             "suites": [_content_of(suite) for suite in self.suites],
@@ -262,6 +263,7 @@ class _Draft:
             "judge": self.judge,
             **self._edition(),
             **({"interference": True} if self.sweep.interference else {}),
+            **({"faces": True} if faces else {}),
         }
         return ScoreUnit(
             key=key_of(content),
@@ -272,7 +274,16 @@ class _Draft:
             seed=self.images.seed,
             judge=self.judge,
             interference=self.sweep.interference,
+            faces=faces,
         )
+
+    def _with_faces(self, cell: CellRequest) -> bool:
+        """Whether a cell teaches a person and the judge of faces is here; what was scored without it is scored anew."""
+        if self.judge == GENERATE_ONLY:
+            return False
+        names = {name for stage in cell.stages for name in stage.subjects}
+        people = any(has_faces(self.subjects.get(name).class_noun, None) for name in names)
+        return people and faces_at_hand(self.layout)
 
     def _edition(self) -> dict[str, int]:
         """Which embedded judges score, from their second edition on: what the first ones said is asked anew."""

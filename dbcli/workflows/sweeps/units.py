@@ -32,7 +32,8 @@ class TrainUnit:
 
 @dataclass(frozen=True)
 class ScoreUnit:
-    """One cell to be drawn and scored: the last of `runs` (their keys) draws. Suites are names or paths."""
+    """One cell to be drawn and scored: the last of `runs` (their keys) draws. Suites are names or paths; `faces`
+    of people are scored, too."""
 
     key: str
     title: str
@@ -42,6 +43,7 @@ class ScoreUnit:
     seed: int | None
     judge: str
     interference: bool = False
+    faces: bool = False
 
     @property
     def after(self) -> str:

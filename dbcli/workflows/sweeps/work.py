@@ -125,7 +125,8 @@ def _draw_and_score(layout: Layout, unit: ScoreUnit, record: CellRecord, progres
     from dbcli.workflows.generation.request import RunSelection
 
     run = record.runs[-1]
-    options = ScoringOptions(unit.suites, judge=unit.judge, count=unit.count, seed=unit.seed)
+    faces = None if unit.faces else False
+    options = ScoringOptions(unit.suites, judge=unit.judge, count=unit.count, seed=unit.seed, faces=faces)
     for found in evaluate(layout, EvaluateRequest(run, options), progress, offline=offline):
         record.scores.append(found.scores)
         folder = found.scores_file.parent / "images"
