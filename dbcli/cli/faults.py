@@ -17,6 +17,10 @@ FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 # What torch says in a RuntimeError of no class of its own.
 DEVICE_SIGNS = ("CUDA error", "CUDNN_STATUS", "cuDNN error", "CUBLAS_STATUS", "No CUDA GPUs are available")
 
+GO_WITHOUT = "go without: --no-compile to generate, --set train.compile=false to train, also with --resume"
+# Where the classes of what torch's compiler raises are defined.
+COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
+
 Fault = tuple[int, str, str | None]
 
 
@@ -41,6 +45,11 @@ def machine_fault(error: BaseException) -> Fault | None:
     text, kind = str(error), type(error).__name__
     if is_out_of_memory(error):
         return 5, "Out of memory.", "free some memory; generate needs less with --batch-size 1"
+    if any(one.__module__.startswith(COMPILER_MODULES) for one in type(error).__mro__):
+        # What the C++ compiler itself found wrong stands in the midst of its command and its whole output.
+        lines = [line.strip() for line in text.splitlines() if line.strip()] or [kind]
+        reason = next((line for line in lines if "error: " in line), lines[0])[:200]
+        return 5, f"Compiling failed: {reason.rstrip('.')}.", GO_WITHOUT
     if kind == "AcceleratorError" or (isinstance(error, RuntimeError) and any(sign in text for sign in DEVICE_SIGNS)):
         reason = (text.splitlines() or [kind])[0][:200]
         return 5, f"The GPU failed: {reason}.", "dreambooth train --resume continues from the last checkpoint"

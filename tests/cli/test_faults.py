@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 
 import pytest
+from torch._inductor.exc import CppCompileError
 
 from dbcli.cli.faults import bug, machine_fault, usage_fault
 
@@ -32,6 +33,15 @@ def test_what_the_machine_could_not_do_is_exit_5(error: BaseException, said: str
     assert fault is not None
     assert fault[0] == 5
     assert said in fault[1]
+
+
+def test_what_a_compiler_says_is_told_with_the_way_around_it() -> None:
+    # What torch raises where g++ is there and finds no headers of Python.
+    found = "/tmp/x/header.h:3:10: fatal error: Python.h: No such file or directory\ncompilation terminated."
+    fault = machine_fault(CppCompileError(["g++", "x.cpp", "-o", "x.so"], found))
+    assert fault is not None and fault[0] == 5
+    assert "Compiling failed: /tmp/x/header.h:3:10: fatal error: Python.h: No such file" in fault[1]
+    assert "train.compile=false" in str(fault[2]) and "--no-compile" in str(fault[2])
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("x"), OSError("no number")])

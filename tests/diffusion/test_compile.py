@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +50,26 @@ def test_without_a_compiler_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MachineError, match="C\\+\\+ compiler") as caught:
         compile_unet(copy.deepcopy(small_unet()))
     assert "--no-compile" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "named", "said", "way_out"),
+    [
+        ("clang++", None, "needs the C++ compiler g++, or another", "CXX=clang++"),
+        ("g++", "no-such-compiler -O3", "CXX names 'no-such-compiler -O3'", "unset CXX"),
+        ("g++", "", "CXX names ''", "unset CXX"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "darwin", reason="the usual compiler is another one there")
+def test_the_compiler_that_torch_would_call_is_the_one_that_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, named: str | None, said: str, way_out: str
+) -> None:
+    (tmp_path / compiler).write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / compiler).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CXX", named)
+    with pytest.raises(MachineError, match=re.escape(said)) as caught:
+        compile_unet(copy.deepcopy(small_unet()))
+    assert way_out in str(caught.value.hint) and "--no-compile" in str(caught.value.hint)
