@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dbcli.project.settings.profile_settings import (
         ImageSettings,
+        InversionSettings,
         LoraSettings,
         PriorSettings,
         Profile,
@@ -207,11 +208,13 @@ def cautions(profile: Profile) -> list[str]:
         *_of_large_b_rate(profile),
         *_of_warmup(profile.train),
         *_of_schedule(profile.train),
+        *_of_optimiser(profile.train),
         *_of_loss(profile.train),
         *_of_prior(profile.prior),
         *_of_captions(profile.images),
         *_of_previews(profile),
         *_of_adapter(profile),
+        *_of_words(profile),
     ]
 
 
@@ -277,6 +280,14 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
         )
 
 
+def _of_optimiser(train: TrainSettings) -> Iterator[str]:
+    usual = type(train)()
+    for name in ("beta1", "beta2", "epsilon") if train.optimizer == "adafactor" else ():
+        value = getattr(train, name)
+        if value != getattr(usual, name):
+            yield f"train.{name} is {value:g}, but train.optimizer is adafactor, which has none."
+
+
 def _of_loss(train: TrainSettings) -> Iterator[str]:
     usual = type(train)()
     for key in ("huber_schedule", "huber_c"):
@@ -294,11 +305,26 @@ def _of_previews(profile: Profile) -> Iterator[str]:
 
 def _of_adapter(profile: Profile) -> Iterator[str]:
     usual = type(profile.lora)()
-    if profile.method == "lora" and not profile.train.text_encoder and profile.lora.text_targets != usual.text_targets:
+    if profile.method != "lora":
+        yield from _of_section("lora", profile.lora, profile, "nothing gets an adapter")
+        return
+    if not profile.train.text_encoder and profile.lora.text_targets != usual.text_targets:
         yield "lora.text_targets is given, but train.text_encoder is off: the text encoder gets no adapter."
     for key, kinds in (("factor", ("lokr",)), ("decompose_both", ("lokr",)), ("tucker", ("lokr", "loha"))):
         if getattr(profile.lora, key) != getattr(usual, key) and profile.lora.kind not in kinds:
             wanted = " or ".join(kinds)
             yield f"lora.{key} is given; it is for lora.kind={wanted}, not {profile.lora.kind}."
-    if profile.method != "lora" and profile.lora.targets != usual.targets:
-        yield f"lora.targets is given, but the method is {profile.method}: nothing gets an adapter."
+
+
+def _of_words(profile: Profile) -> Iterator[str]:
+    if profile.method != "textual-inversion":
+        yield from _of_section("inversion", profile.inversion, profile, "no word gets vectors")
+
+
+def _of_section(name: str, section: LoraSettings | InversionSettings, profile: Profile, why: str) -> Iterator[str]:
+    """A line where settings are given that only another method has."""
+    usual = type(section)()
+    given = [f"{name}.{key}" for key in type(section).model_fields if getattr(section, key) != getattr(usual, key)]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        yield f"{', '.join(given)} {verb} given, but the method is {profile.method}: {why}."
