@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -77,12 +78,33 @@ def test_pissa_begins_with_the_weights_principal_part(strength: float) -> None:
     weight = torch.randn(24, 40, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     start = initial_values("pissa", weight, 4, strength)
-    left, values, right = torch.linalg.svd(weight)
+    # In float64: among values as close as these two float32 is wrong by 1e-4.
+    left, values, right = (part.float() for part in torch.linalg.svd(weight.double()))
     principal = left[:, :4] @ torch.diag(values[:4]) @ right[:4]
     torch.testing.assert_close(strength * start.up @ start.down, principal, rtol=1e-4, atol=1e-4)
     # Half of each value on either side.
     torch.testing.assert_close(strength * start.up.norm(dim=0) ** 2, values[:4], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(strength * start.down.norm(dim=1) ** 2, values[:4], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (24, 24)])
+def test_a_decomposition_of_a_tall_or_wide_matrix_is_numpys(shape: tuple[int, int]) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    start = initial_values("pissa", weight, 6, 1.0)
+    left, values, right = np.linalg.svd(weight.double().numpy())
+    # Signs are free, so products count: of the pairs, and of the vectors with themselves.
+    np.testing.assert_allclose((start.up @ start.down).numpy(), left[:, :6] * values[:6] @ right[:6], atol=2e-5)
+    own = (start.down @ start.down.T).numpy(), (start.up.T @ start.up).numpy()
+    for product in own:
+        np.testing.assert_allclose(product, np.diag(values[:6]), atol=2e-5)
+
+
+def test_a_weight_of_few_ranks_or_of_none_begins_a_pissa_all_the_same() -> None:
+    drawn = torch.Generator().manual_seed(2)
+    weight = torch.randn(24, 2, generator=drawn) @ torch.randn(2, 40, generator=drawn)
+    for one in (weight, torch.zeros(24, 40)):
+        start = initial_values("pissa", one, 4, 1.0)
+        torch.testing.assert_close(start.up @ start.down, one, rtol=0, atol=1e-4)
 
 
 def test_what_pissa_begins_with_is_what_pefts_takes_out_of_the_weight() -> None:
