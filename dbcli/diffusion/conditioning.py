@@ -11,6 +11,9 @@ from dbcli.diffusion.unloading import reloaded
 from dbcli.diffusion.word_vectors import written_out
 from dbcli.prompt_text import cleaned, from_word
 
+# As many as any usual run has: how many are encoded at once decides last bits of each.
+ENCODED_AT_ONCE = 512
+
 
 def token_ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
     """int64 `[N, L]`, cleaned as CLIP's training did, padded and cut to the tokenizer's own length L.
@@ -62,14 +65,16 @@ def encode_ids(model: PromptReader, ids: Ids) -> Conditioning:
 
 @torch.no_grad()
 def embed_prompts(model: PromptReader, prompts: Sequence[str], *, clip_skip: int = 0) -> Conditioning:
-    """The conditioning of prompts, each distinct prompt encoded once.
+    """The conditioning of prompts, each distinct prompt encoded once, at most ENCODED_AT_ONCE of them at a time.
 
     clip_skip n takes the n-th hidden state before the usual one.
     """
-    distinct = list(dict.fromkeys(prompts))
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    pieces = [list(places)[begin : begin + ENCODED_AT_ONCE] for begin in range(0, max(1, len(places)), ENCODED_AT_ONCE)]
     with reloaded(*model.encoders.values()):
-        embedded = model.family.encode(model.encoders, ids_of(model, distinct), clip_skip)
-    return embedded.rows([distinct.index(prompt) for prompt in prompts])
+        parts = [model.family.encode(model.encoders, ids_of(model, piece), clip_skip) for piece in pieces]
+    embedded = parts[0] if len(parts) == 1 else Conditioning.cat(parts)
+    return embedded.rows([places[prompt] for prompt in prompts])
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dbcli.diffusion import conditioning
 from dbcli.diffusion.conditioning import FrozenPrompts, LearningPrompts, embed_prompts, token_ids
 from dbcli.diffusion.vocabulary import tokens_of
 from tests.diffusion import tiny_models
@@ -34,6 +35,16 @@ def test_an_entity_that_spells_a_control_word_does_not_end_a_prompt() -> None:
 def test_prompts_are_padded_and_cut_to_the_tokenizers_length() -> None:
     ids = token_ids(tiny_models.tokenizer(), ["a dog", "word " * 200])
     assert ids.shape == (2, 77)
+
+
+def test_of_many_prompts_a_few_are_encoded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, prompts = tiny_models.model(), ["a dog", "a cat", "a dog", "a bear", "a bag", "a cup"]
+    whole, sizes = embed_prompts(model, prompts).states, []
+    (encoder,) = model.encoders.values()
+    encoder.register_forward_hook(lambda module, given, found: sizes.append(len(found[0])))
+    monkeypatch.setattr(conditioning, "ENCODED_AT_ONCE", 2)
+    torch.testing.assert_close(embed_prompts(model, prompts).states, whole, rtol=1e-5, atol=1e-5)
+    assert sizes == [2, 2, 1]
 
 
 def test_equal_prompts_get_equal_embeddings_in_order() -> None:

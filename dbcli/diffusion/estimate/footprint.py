@@ -95,6 +95,12 @@ def _conditioning(base: Base, rows: int) -> Conditioning:
     return found.expand(rows).each(torch.clone)
 
 
+def prompt_bytes(base: Base) -> int:
+    """Bytes of one encoded prompt, which text encoders that do not learn are asked for once."""
+    one = _conditioning(base, 1)
+    return held_bytes(tensor for tensor in (one.states, one.pooled) if tensor is not None)
+
+
 def _level(base: Base, device: torch.device) -> torch.Tensor:
     """Any level of the base's process, a scalar."""
     return torch.zeros((), dtype=base.process.level_at(0).dtype, device=device)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 # What order n things come in: a permutation of range(n).
 Order = Callable[[int], list[int]]
+# Orders of a caption whose words are shuffled. Each is a prompt to be encoded, and kept, before the first step.
+SHUFFLED_ORDERS = 4
 _ARTICLE = r"(?:(?:an?|the|my)\s+)?"
 
 

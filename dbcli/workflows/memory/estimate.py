@@ -12,6 +12,7 @@ from dbcli.diffusion.buckets import Size, training_sizes
 from dbcli.diffusion.machine import free_ram_bytes, has_surely_no_gpu, resident_bytes
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.files.layout import Layout
+from dbcli.project.prompts.shuffling import SHUFFLED_ORDERS
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
@@ -149,13 +150,15 @@ def _estimate(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Pro
     name, free, shape = "", 0, None
     for profile in recipes:
         device = _device(profile.train.device)
-        key = key_of(settings, profile, len(photos) if profile.images.buckets == "off" else sorted(photos), device)
+        prompts = prompts_to_keep(profile, subjects)
+        facts = [len(photos) if profile.images.buckets == "off" else sorted(photos), prompts]
+        key = key_of(settings, profile, facts, device)
         cost, loaded = known_cost(key), resident_bytes()
         # What was imported to find a cost out will be once more to train: it is not free.
         free = _free_bytes(device) - (0 if cost is None else max(0, cost.loaded_bytes - loaded))
         if cost is None:
             model = _Model(settings.base, settings.revision, tuple(settings.base_choices.items()), device)
-            cost = replace(_cost(model, profile, photos), loaded_bytes=loaded)
+            cost = replace(_cost(model, profile, photos, prompts), loaded_bytes=loaded)
             remember_cost(key, cost)
         name, shape = cost.device, cost.latent_shape
         estimates.append(_judged(cost, profile, free, is_cpu=not device.startswith("cuda")))
@@ -218,12 +221,13 @@ class Shapes:
 
 @dataclass(frozen=True)
 class _Training:
-    """What a step of a recipe takes, what stays for it, by optimiser, and what the program itself holds."""
+    """What a step of a recipe takes, what stays for it by optimiser and by prompt, and what the program holds."""
 
     own_bytes: int
     held_bytes: dict[str, int]
     learning: int
     largest: int
+    prompt_bytes: int
     step: PassCost
 
 
@@ -256,13 +260,29 @@ def images_to_encode(profile: Profile, photos: int) -> int:
     return photos * views + (profile.prior.images if profile.prior.enabled else 0)
 
 
+def prompts_to_keep(profile: Profile, subjects: Sequence[Subject]) -> int:
+    """How many prompts a run has encoded during its steps, at most: every photo may have a mask."""
+    images, sentences = profile.images, len(profile.images.templates)
+    orders = 1 if images.caption_shuffle == "off" else 1 + SHUFFLED_ORDERS
+    count = 1  # the empty one
+    for subject in subjects:
+        photos = len(subject.photos)
+        captions = {one.caption for one in subject.photos if one.caption is not None} if images.caption_share else ()
+        # Sentences alone, and those of the class.
+        count += sentences * (2 if profile.prior.enabled else 1)
+        grounds = min(photos * scenes_a_photo(profile), len(images.scenes))
+        grounds += photos * images.cutouts if images.mask_loss < 1 else 0
+        count += sentences * orders * (len(captions) + grounds)
+    return count
+
+
 def scenes_a_photo(profile: Profile) -> int:
     """How many scenes a run draws for each photo that has a mask."""
     images = profile.images
     return min(images.scene_cutouts, len(images.scenes)) if images.mask_loss < 1 else 0
 
 
-def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
+def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int) -> Cost:
     import torch
 
     from dbcli.diffusion.devices import device_name
@@ -284,6 +304,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size]) -> Cost:
     pixels = images * 3 * before.size[0] * before.size[1] * 4 if is_cpu else 0
     update = update_bytes(train.optimizer, done.largest, rounds=train.stochastic_rounding)
     held = done.held_bytes[train.optimizer] + update + (4 * done.learning if train.ema is not None else 0)
+    held += prompts * done.prompt_bytes
     phases = {
         "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if count else 0,
         **({"prompts": before.plain_bytes + before.unloaded_bytes} if before.unloaded_bytes else {}),
@@ -341,8 +362,9 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
             idle = [one for one in idle if is_kept(one) and can_be_read_again(base.files)]
         weights -= footprint.network_bytes(idle)
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
+        prompt = 0 if trainable.trains_text else footprint.prompt_bytes(base)
     largest = max(parameter.numel() for parameter in trainable.tensors.values())
-    return _Training(own, held, trainable.count, largest, step)
+    return _Training(own, held, trainable.count, largest, prompt, step)
 
 
 # Class images come and photos are encoded before a rung changes anything of a base: it is the same for all of them.

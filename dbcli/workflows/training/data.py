@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dbcli.diffusion.buckets import Box, Size, frame_of, size_for
 from dbcli.errors import Interrupted
 from dbcli.project.prompts.identifiers import render_with
-from dbcli.project.prompts.shuffling import shuffled_caption
+from dbcli.project.prompts.shuffling import SHUFFLED_ORDERS, shuffled_caption
 from dbcli.project.settings.profile_settings import ImageSettings
 from dbcli.project.subjects.photo_notes import mask_paths
 from dbcli.project.subjects.subject_record import Subject
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from dbcli.diffusion.families.conditioning import Frame
     from dbcli.diffusion.images import Latents
     from dbcli.diffusion.training.batches import SentenceData, SubjectData
-
-# Orders of a caption whose words are shuffled. Each is a prompt to be encoded, and kept, before the first step.
-SHUFFLED_ORDERS = 4
 
 
 @dataclass(frozen=True)
@@ -349,7 +346,8 @@ class _Images:
         """The index of what a photo is trained with, whose orders are taken in beside it."""
         images, seed = self.run.profile.images, self.run.profile.train.seed
         index = self.prompt(instance_prompt(subject, caption, template, images.templates))
-        if caption is not None and images.caption_shuffle != "off":
+        # One that several photos share has one set of orders: those of another would be encoded, and never come up.
+        if caption is not None and images.caption_shuffle != "off" and index not in self.orders:
             texts = shuffled_prompts(subject, caption, template, images, seed=seed, number=number)
             self.orders[index] = [self.prompt(text) for text in texts]
         return index

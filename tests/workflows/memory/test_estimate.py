@@ -8,7 +8,8 @@ import pytest
 
 from dbcli.diffusion.estimate.footprint import update_bytes
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.memory.estimate import Shapes, images_to_encode
+from dbcli.project.subjects.subject_record import PhotoEntry, Subject
+from dbcli.workflows.memory.estimate import Shapes, images_to_encode, prompts_to_keep
 from tests.diffusion import tiny_models
 
 
@@ -30,6 +31,28 @@ def test_every_view_of_a_photo_and_of_its_cut_outs_is_encoded(images: dict[str, 
     assert images_to_encode(profile, photos=5) == expected
     with_class = Profile.model_validate({"method": "full", "images": images, "prior": {"enabled": True, "images": 200}})
     assert images_to_encode(with_class, photos=5) == expected + 200
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        # Two sentences, their class sentences, the empty prompt, and each of two captions behind both sentences.
+        ({}, 2 + 2 + 1 + 2 * 2),
+        ({"caption_share": 0}, 2 + 2 + 1),
+        # Beside its own order each captioned prompt has four others.
+        ({"caption_shuffle": "words"}, 2 + 2 + 1 + 2 * 2 * 5),
+        # Three photos on one colour each, and in three of the three scenes.
+        ({"cutouts": 1, "scene_cutouts": 2, "scenes": ["a", "b", "c"]}, 2 + 2 + 1 + 2 * (2 + 3 + 3)),
+        ({"cutouts": 1, "scene_cutouts": 2, "mask_loss": 1}, 2 + 2 + 1 + 2 * 2),
+    ],
+)
+def test_every_prompt_that_is_encoded_once_is_kept(images: dict[str, object], expected: int) -> None:
+    photos = [
+        PhotoEntry(file=f"000{number}.png", sha256="0" * 64, width=64, height=64, caption=caption)
+        for number, caption in enumerate(("on grass", "in snow", None))
+    ]
+    subject = Subject(name="dog", class_noun="dog", photos=photos)
+    assert prompts_to_keep(Profile.model_validate({"images": images}), [subject]) == expected
 
 
 def test_the_largest_size_of_the_photos_is_what_is_estimated() -> None:
