@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from identification import SCENES, Judge, Row, halved, judges_of, looked_at, subjects_of  # noqa: E402
+from identification import SCENES, Row, halved, looked_at, subjects_of  # noqa: E402
 from identification_training import Settings, added, of_run, project, resolution_of, trained_by_script  # noqa: E402
 from machine import machine, write_figures  # noqa: E402
+from photo_judge import Judge, judges_of  # noqa: E402
 from program import PROGRAM, timed  # noqa: E402
 
 from dbcli.metrics.dataset import DatasetSubject  # noqa: E402

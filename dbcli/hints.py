@@ -16,6 +16,8 @@ ONLY_BASES = (
     "Only text-to-image models of Stable Diffusion 1.x, 2.x and XL can be a base, and folders of Z-Image; "
     "by name: --base sd-v1-4, sdxl, zimage or tiny."
 )
+# What is said where the UNet cannot be compiled.
+WITHOUT_COMPILING = "go without: --no-compile to generate, --set train.compile=false to train, also with --resume"
 # A command on a project, as it begins in a sentence; not one that makes or needs none.
 _COMMAND = re.compile(r"\bdreambooth (?=[a-z])(?!init\b|demo\b|doctor\b|alone\b)")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.cli.corrections import corrected
+from dbcli.hints import WITHOUT_COMPILING
 
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 # What torch says in a RuntimeError of no class of its own.
 DEVICE_SIGNS = ("CUDA error", "CUDNN_STATUS", "cuDNN error", "CUBLAS_STATUS", "No CUDA GPUs are available")
 
-GO_WITHOUT = "go without: --no-compile to generate, --set train.compile=false to train, also with --resume"
 # Where the classes of what torch's compiler raises are defined.
 COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
 
@@ -49,7 +49,7 @@ def machine_fault(error: BaseException) -> Fault | None:
         # What the C++ compiler itself found wrong stands in the midst of its command and its whole output.
         lines = [line.strip() for line in text.splitlines() if line.strip()] or [kind]
         reason = next((line for line in lines if "error: " in line), lines[0])[:200]
-        return 5, f"Compiling failed: {reason.rstrip('.')}.", GO_WITHOUT
+        return 5, f"Compiling failed: {reason.rstrip('.')}.", WITHOUT_COMPILING
     if kind == "AcceleratorError" or (isinstance(error, RuntimeError) and any(sign in text for sign in DEVICE_SIGNS)):
         reason = (text.splitlines() or [kind])[0][:200]
         return 5, f"The GPU failed: {reason}.", "dreambooth train --resume continues from the last checkpoint"

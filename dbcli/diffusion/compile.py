@@ -9,10 +9,9 @@ from typing import Any
 
 from dbcli.diffusion.lean_imports import settle_compiler
 from dbcli.errors import MachineError
-from dbcli.hints import installing
+from dbcli.hints import WITHOUT_COMPILING, installing
 
 COMPILERS = ("c++", "g++", "clang++")
-WITHOUT = "go without: --no-compile to generate, --set train.compile=false to train"
 
 
 def compile_unet(unet: Any) -> None:
@@ -28,7 +27,7 @@ def compile_unet(unet: Any) -> None:
     if device.type == "cuda" and find_spec("triton") is None:
         raise MachineError(
             "Compiling for a GPU needs the package triton.",
-            hint=f"{installing('triton')}, or {WITHOUT}",
+            hint=f"{installing('triton')}, or {WITHOUT_COMPILING}",
         )
     settle_compiler()
     unet.compile()
@@ -44,14 +43,15 @@ def _require_compiler() -> None:
     if named is not None:
         raise MachineError(
             f"Compiling for a CPU needs a C++ compiler, and CXX names {named!r}, which is none.",
-            hint=f"unset CXX, or {WITHOUT}",
+            hint=f"unset CXX, or {WITHOUT_COMPILING}",
         )
     other = next(filter(shutil.which, COMPILERS), None)
     if other is not None:
         raise MachineError(
             f"Compiling for a CPU needs the C++ compiler {usual}, or another one that CXX names.",
-            hint=f"CXX={other} dreambooth …, or {WITHOUT}",
+            hint=f"CXX={other} dreambooth …, or {WITHOUT_COMPILING}",
         )
     raise MachineError(
-        "Compiling for a CPU needs a C++ compiler, but none is installed.", hint=f"apt install g++, or {WITHOUT}"
+        "Compiling for a CPU needs a C++ compiler, but none is installed.",
+        hint=f"apt install g++, or {WITHOUT_COMPILING}",
     )

@@ -69,11 +69,12 @@ def embed_prompts(model: PromptReader, prompts: Sequence[str], *, clip_skip: int
 
     clip_skip n takes the n-th hidden state before the usual one.
     """
-    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
-    pieces = [list(places)[begin : begin + ENCODED_AT_ONCE] for begin in range(0, max(1, len(places)), ENCODED_AT_ONCE)]
+    distinct = list(dict.fromkeys(prompts))
+    pieces = [distinct[begin : begin + ENCODED_AT_ONCE] for begin in range(0, max(1, len(distinct)), ENCODED_AT_ONCE)]
     with reloaded(*model.encoders.values()):
         parts = [model.family.encode(model.encoders, ids_of(model, piece), clip_skip) for piece in pieces]
     embedded = parts[0] if len(parts) == 1 else Conditioning.cat(parts)
+    places = {prompt: place for place, prompt in enumerate(distinct)}
     return embedded.rows([places[prompt] for prompt in prompts])
 
 

@@ -18,7 +18,12 @@ from tests.reliability.test_kills import SAVES, one_story
 pytestmark = pytest.mark.timeout(1800)
 Figures = Callable[[str], None]
 FEW = ("--steps", 5, "--set=train.checkpoint_every=2", "--set=train.batch_size=1")
-AVERAGED = ("--set=train.ema=0.9",)
+# Two profiles of the base have an optimiser that averages: a full run keeps it, a LoRA is averaged otherwise.
+AVERAGED = {
+    "full": (),
+    "lora": ("--set=train.optimizer=adamw", "--set=train.ema=0.9"),
+    "textual-inversion": ("--set=train.ema=0.9",),
+}
 SHORT = ("--set=probe.judge=off", "--set=images.scene_cutouts=0")
 PRIOR = ("--set=prior.images=2", "--set=prior.steps=1", "--set=prior.teacher_draws=1")
 TEXT = ("--set=train.text_encoder=true", "--set=train.text_encoder_2_learning_rate=2e-4", "--set=lora.dropout=0.1")
@@ -27,9 +32,7 @@ TEXT = ("--set=train.text_encoder=true", "--set=train.text_encoder_2_learning_ra
 def job_of(method: str) -> list[object]:
     """Both text encoders learn, except for a word's vectors, which are in both of them in any case."""
     text = () if method == "textual-inversion" else TEXT
-    # The profile of a full run has an optimiser that averages by itself.
-    averaged = () if method == "full" else AVERAGED
-    return ["train", "--subject", "dog", "--method", method, *FEW, *averaged, *SHORT, *PRIOR, *text]
+    return ["train", "--subject", "dog", "--method", method, *FEW, *AVERAGED[method], *SHORT, *PRIOR, *text]
 
 
 @pytest.fixture(scope="module")

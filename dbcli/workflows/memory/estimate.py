@@ -8,22 +8,21 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dbcli.diffusion.buckets import Size, training_sizes
+from dbcli.diffusion.buckets import Size
 from dbcli.diffusion.machine import free_ram_bytes, has_surely_no_gpu, resident_bytes
 from dbcli.errors import BaseMissing, ConfigError, Unreachable, UsageError
 from dbcli.project.files.layout import Layout
-from dbcli.project.prompts.shuffling import SHUFFLED_ORDERS
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.class_images.sentences import stored_draws
+from dbcli.workflows.memory.amounts import Shapes, images_to_encode, prompts_to_keep, scenes_a_photo
 from dbcli.workflows.memory.known_costs import Cost, key_of, known_cost, remember_cost
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
 if TYPE_CHECKING:
-    from dbcli.diffusion.bases.base import Base
     from dbcli.diffusion.estimate.cost import PassCost
 
 # Textual inversion stands on no rung.
@@ -205,21 +204,6 @@ class _Model:
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """What decides in which sizes a run sees images: two settings, and width and height of its photos."""
-
-    resolution: int | None
-    buckets: str
-    photos: tuple[Size, ...]
-
-    def largest(self, base: Base) -> Size:
-        """The size that takes most."""
-        square, how = self.resolution or base.resolution, {"grid_px": base.grid_px, "step_px": base.step_px}
-        sizes = training_sizes(self.buckets, self.photos, square, **how)
-        return max(sizes, key=lambda size: size[0] * size[1])
-
-
-@dataclass(frozen=True)
 class _Training:
     """What a step of a recipe takes, what stays for it by optimiser and by prompt, and what the program holds."""
 
@@ -244,42 +228,6 @@ class _Before:
     denoise: PassCost
     decode: PassCost
     encode: PassCost
-
-
-def images_to_encode(profile: Profile, photos: int) -> int:
-    """How many images a run encodes, where every photo has a mask: each view of each photo, and the class images.
-
-    Photos without a mask, or whose masks are not used, have no cut-outs.
-    """
-    from dbcli.diffusion.images import RANDOM_CROPS
-
-    images = profile.images
-    squares = RANDOM_CROPS if images.crop == "random" else 1
-    cutouts = images.cutouts + scenes_a_photo(profile) if images.mask_loss < 1 else 0
-    views = squares * (1 + cutouts) * (2 if images.flip else 1)
-    return photos * views + (profile.prior.images if profile.prior.enabled else 0)
-
-
-def prompts_to_keep(profile: Profile, subjects: Sequence[Subject]) -> int:
-    """How many prompts a run has encoded during its steps, at most: every photo may have a mask."""
-    images, sentences = profile.images, len(profile.images.templates)
-    orders = 1 if images.caption_shuffle == "off" else 1 + SHUFFLED_ORDERS
-    count = 1  # the empty one
-    for subject in subjects:
-        photos = len(subject.photos)
-        captions = {one.caption for one in subject.photos if one.caption is not None} if images.caption_share else ()
-        # Sentences alone, and those of the class.
-        count += sentences * (2 if profile.prior.enabled else 1)
-        grounds = min(photos * scenes_a_photo(profile), len(images.scenes))
-        grounds += photos * images.cutouts if images.mask_loss < 1 else 0
-        count += sentences * orders * (len(captions) + grounds)
-    return count
-
-
-def scenes_a_photo(profile: Profile) -> int:
-    """How many scenes a run draws for each photo that has a mask."""
-    images = profile.images
-    return min(images.scene_cutouts, len(images.scenes)) if images.mask_loss < 1 else 0
 
 
 def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int) -> Cost:

@@ -112,7 +112,8 @@ def _text_rates(run: RunContext, base: Base) -> dict[str, float]:
     train = run.profile.train
     rate, other = train.text_encoder_learning_rate, train.text_encoder_2_learning_rate
     first, *others = base.encoders
-    if not others:
+    # One that began before anybody was told goes on as it was.
+    if not others and run.record.step == 0:
         check_second_rate(base.name, run.profile)
     rates = {first: rate} | dict.fromkeys(others, rate if other is None else other)
     return {name: found for name, found in rates.items() if found is not None}

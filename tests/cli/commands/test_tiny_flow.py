@@ -119,6 +119,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", stopped)
         assert run("train", "--steps", 3, *SHORT).code == 143
+    # Runs that began before a second encoder's rate was refused where there is none go on.
+    file = copy / "runs" / "0002-dog" / "run.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["profile"]["train"]["text_encoder_2_learning_rate"] = 1e-4
+    file.write_text(json.dumps(record), encoding="utf-8")
     more = run("train", "--resume", 2, "--quiet")
     assert more.code == 0, more.err
     assert sha_of(copy, "0002-dog") == sha_of(project, "0001-dog")

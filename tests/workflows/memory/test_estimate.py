@@ -9,7 +9,7 @@ import pytest
 from dbcli.diffusion.estimate.footprint import update_bytes
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.subject_record import PhotoEntry, Subject
-from dbcli.workflows.memory.estimate import Shapes, images_to_encode, prompts_to_keep
+from dbcli.workflows.memory.amounts import Shapes, images_to_encode, prompts_to_keep
 from tests.diffusion import tiny_models
 
 

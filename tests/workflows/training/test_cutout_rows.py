@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,20 @@ def test_captions_are_taught_in_orders_of_their_words_and_photos_with_the_empty_
     assert sentence.photo_prompts[0] not in data.orders and sentence.captioned_prompts[1] not in data.orders
     cutout = sentence.photo_prompts[2]
     assert "background" in data.prompts[cutout] and len({data.prompts[one] for one in data.orders[cutout]}) > 1
+
+
+def test_a_caption_that_photos_share_has_one_set_of_orders(tmp_path: Path) -> None:
+    template = "images.templates=['a {identifier} {class}']"
+    run, base = begun(tmp_path, "images.caption_shuffle=words", "images.cutouts=0", template)
+    (subject,) = run.subjects
+    words = "a {rex} on some green grass near the sea"
+    shared = [photo.model_copy(update={"caption": words}) for photo in subject.photos]
+    both = replace(run, subjects=[subject.model_copy(update={"photos": shared})])
+    data = encode_data(both, base, [[]], draw_scenes(both, base))
+    (orders,) = data.orders.values()
+    # All that is encoded is drawn from: the sentence alone, the caption, and the caption's four orders.
+    assert len(orders) == 4
+    assert {one for one, text in enumerate(data.prompts) if "grass" in text} == {*data.orders, *orders}
 
 
 def test_by_default_there_are_no_other_orders_and_no_empty_prompt(tmp_path: Path) -> None:
