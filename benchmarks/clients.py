@@ -5,11 +5,13 @@
     python benchmarks/clients.py --size narrow --comfyui ComfyUI PYTHON --sd-scripts sd-scripts PYTHON
                                  --webui stable-diffusion-webui PYTHON --invokeai InvokeAI PYTHON --lycoris PYTHON
     python benchmarks/clients.py --size full --sd-cpp PYTHON
+    python benchmarks/clients.py --size narrow --runs --comfyui ComfyUI PYTHON --lycoris PYTHON
+                                                                    trained runs of every kind instead of random layers
 
 Programs that are on no package index are given as folders of their code; their commits are printed. Each runs in a
 process of its own by its own loaders, on random models in the layout of Stable Diffusion v1. The yardstick is this
-program's own reading of the file: 0 up to 1e-5 is right, for fp16 files too. stable-diffusion.cpp shows no weights;
-its figures are levels of 255 of an image, and it needs models of full size.
+program's own reading of the file, or with --runs the run's own weights: 0 up to 1e-5 is right, for fp16 files too.
+stable-diffusion.cpp shows no weights; its figures are levels of 255 of an image, and it needs models of full size.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from client_files import (  # noqa: E402
     write_embeddings,
     write_for_images,
 )
+from client_runs import RUNS, write_runs  # noqa: E402
 
 READERS = Path(__file__).resolve().parent / "client_readers"
 # What programs tell a model by is wider than the smallest one.
@@ -65,13 +68,13 @@ class Client:
         if self.folder is None:
             return ""
         asked = ["git", "-C", str(self.folder), "rev-parse", "--short=10", "HEAD"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()  # none of an unpacked archive
 
 
 def main(words: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(words)
     with tempfile.TemporaryDirectory(dir=asked.work) as work:
-        base, cases = make_cases(Path(work), asked.size, asked.recipes)
+        base, cases = make_cases(Path(work), asked.size, asked.recipes, asked.runs)
         results = kept(asked.results)
         for client in _clients(asked):
             if asked.size not in SIZES_OF.get(client.reader, tuple(WIDTHS)):
@@ -91,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", choices=WIDTHS, default="small")
     parser.add_argument("--work", type=Path, help="where the files are written; full size takes 15 GB")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=(), help="only these LoRAs")
+    parser.add_argument(
+        "--runs", nargs="*", choices=RUNS, metavar="KIND", help=f"only runs of these kinds, or all: {', '.join(RUNS)}"
+    )
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep what is found, for the table of later calls")
     parser.add_argument(
         "--diffusers",
@@ -123,9 +129,17 @@ def kept(path: Path | None) -> dict[tuple[str, str, str], Any]:
     return {(client, name, precision): one for (client, name, precision), one in json.loads(path.read_text())}
 
 
-def make_cases(work: Path, size: str, recipes: Sequence[str] = ()) -> tuple[Case, list[Case]]:
-    """Writes the models and one export of each kind, of the named LoRAs or all; returns the fp32 base and all cases."""
+def make_cases(
+    work: Path, size: str, recipes: Sequence[str] = (), runs: Sequence[str] | None = None
+) -> tuple[Case, list[Case]]:
+    """Writes the models and one export of each kind, of the named LoRAs or all; returns the fp32 base and all cases.
+
+    With `runs` the exports are of trained runs of these kinds, or of all.
+    """
     model = make_model(size)
+    if runs is not None:
+        base = write_bases(work, model)[0]
+        return base, write_runs(work, model, base, runs or tuple(RUNS))
     if size == "full":
         cases = write_for_images(work, model, recipes or MERGED)
         return cases[0], cases

@@ -154,9 +154,19 @@ def _inject(network: Any, targets: Sequence[str], options: LoraOptions) -> None:
         use_dora=options.dora,
         use_rslora=options.rank_stabilised,
     )
-    # A DoRA's lengths begin as those of the weights.
-    with shown_as_float32([network], with_values=options.dora):
+    with shown_as_float32([network]):
         inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
+    if options.dora:
+        _measure_lengths(network)
+
+
+def _measure_lengths(network: Any) -> None:
+    """Begins a DoRA's lengths as those of the weights, one after another: a whole network in float32 is large."""
+    for module in network.modules():
+        for name, lengths in (getattr(module, "lora_magnitude_vector", None) or {}).items():
+            halves = {half: getattr(module, half)[name].weight for half in ("lora_A", "lora_B")}
+            with shown_as_float32([module.base_layer], with_values=True):
+                lengths.update_layer(base_layer=module.base_layer, scaling=module.scaling[name], **halves)
 
 
 def _inject_products(network: Any, targets: Sequence[str], options: LoraOptions) -> None:

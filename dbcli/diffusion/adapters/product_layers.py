@@ -95,13 +95,30 @@ def _linear(
     rows: torch.Tensor, factors: Mapping[str, torch.Tensor], scale: float, shape: Sequence[int]
 ) -> torch.Tensor:
     if kind_of_factors(factors) == "loha":
-        return nn.functional.linear(rows, scale * product(factors, shape))
+        halves = _low_rank(factors, shape)
+        if halves is None:
+            return nn.functional.linear(rows, scale * product(factors, shape))
+        up, down = halves
+        return nn.functional.linear(nn.functional.linear(rows, down), scale * up)
     first, second = matrices(factors, ())
     # (w1 ⊗ w2) x is w1 X w2ᵀ, where X has the inputs in rows of as many as w2 takes.
     groups = rows.unflatten(-1, (first.shape[1], -1))
     if _mixes_first(first, second):
         return nn.functional.linear(torch.matmul(scale * first, groups), second).flatten(-2)
     return torch.matmul(scale * first, nn.functional.linear(groups, second)).flatten(-2)
+
+
+def _low_rank(factors: Mapping[str, torch.Tensor], shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """LoHa's product as one of `[out, rank²]` and `[rank², in]`; None where that is no less work than the whole.
+
+    (a1 b1) ∘ (a2 b2) has the products of any column of a1 with any of a2 times those of the rows of b1 and b2.
+    """
+    rank, inputs = len(factors["hada_w1_b"]), math.prod(shape[1:])
+    if "hada_t1" in factors or rank**2 * (shape[0] + inputs) >= shape[0] * inputs:
+        return None
+    up = factors["hada_w1_a"][:, :, None] * factors["hada_w2_a"][:, None, :]
+    down = factors["hada_w1_b"][:, None] * factors["hada_w2_b"][None, :]
+    return up.flatten(1), down.flatten(0, 1)
 
 
 def _mixes_first(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -113,7 +130,13 @@ def _convolution(
     rows: torch.Tensor, factors: Mapping[str, torch.Tensor], scale: float, shape: Sequence[int], layer: Any
 ) -> torch.Tensor:
     how = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-    if kind_of_factors(factors) == "loha" or layer.groups != 1:
+    is_loha = kind_of_factors(factors) == "loha"
+    halves = _low_rank(factors, shape) if is_loha and layer.groups == 1 else None
+    if halves is not None:
+        up, down = halves
+        ranks = nn.functional.conv2d(rows, down.unflatten(1, tuple(shape[1:])), **how)
+        return nn.functional.conv2d(ranks, (scale * up)[..., None, None])
+    if is_loha or layer.groups != 1:
         return nn.functional.conv2d(rows, scale * product(factors, shape), groups=layer.groups, **how)
     first, second = matrices(factors, shape[2:])
 

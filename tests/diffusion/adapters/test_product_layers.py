@@ -14,6 +14,7 @@ from torch import nn
 
 from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, merge_lora
 from dbcli.diffusion.adapters.product_layers import ProductModule, divided, new_layer, wrap
+from dbcli.diffusion.estimate.cost import fake_run
 from dbcli.diffusion.formats.lycoris import ProductLayer
 from tests.diffusion import tiny_models
 
@@ -230,6 +231,17 @@ def test_less_is_kept_for_the_backward_pass_than_by_a_lora_of_equal_weights(kind
     wrap(product, "one", new_layer(kind, (256, 256), rank=2, alpha=2.0, factor=16, both=False, tucker=False))
     rows = torch.randn(4, 64, 256, requires_grad=True)
     assert kept_bytes(product["one"], rows) <= kept_bytes(plain["one"], rows)
+
+
+@pytest.mark.parametrize("tucker", [False, True])
+def test_a_loha_of_a_low_rank_never_has_its_whole_change(tucker: bool) -> None:
+    holder = nn.ModuleDict({"one": nn.Conv2d(64, 64, 3, padding=1)}).requires_grad_(False)
+    layer = new_layer("loha", (64, 64, 3, 3), rank=2, alpha=2.0, factor=-1, both=False, tucker=tucker)
+    wrap(holder, "one", layer)
+    rows = torch.randn(1, 64, 4, 4)
+    peak = fake_run(lambda: holder["one"](rows).sum().backward()).peak_bytes
+    # With cores there is no product of two matrices that would come to the same.
+    assert (peak < 4 * 64 * 64 * 9) is not tucker
 
 
 def test_merged_into_its_weight_a_layer_gives_the_same() -> None:

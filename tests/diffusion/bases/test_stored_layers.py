@@ -14,6 +14,7 @@ from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.bases.quantized import shrink
 from dbcli.diffusion.bases.stored_layers import StoredLinear, keep_as_stored, keep_in, kept_dtype, round_to, widened
 from dbcli.diffusion.conditioning import encode_ids, ids_of
+from dbcli.diffusion.estimate.cost import fake_run
 from dbcli.diffusion.estimate.footprint import weights_bytes
 from dbcli.diffusion.estimate.meta_base import load_meta_base
 from dbcli.diffusion.formats.diffusers_folder import write_base
@@ -102,6 +103,13 @@ def test_adapters_learn_the_same_to_the_last_bit(bases: tuple[Base, Base], preci
     assert {one.dtype for one in found.values()} == {torch.float32}
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert any(value.abs().max() > 0 for name, value in expected.items() if "lora_B" in name)
+
+
+def test_a_doras_lengths_are_measured_without_the_whole_network_in_float32(bases: tuple[Base, Base]) -> None:
+    unet = bases[0].unet
+    options = LoraOptions(4, 4.0, ["to_q", "conv1"], [], dora=True)
+    whole = 4 * sum(parameter.numel() for parameter in unet.parameters())
+    assert fake_run(lambda: add_lora({"unet": unet}, options)).peak_bytes < whole / 2
 
 
 def test_weights_in_the_type_that_is_computed_in_teach_the_same_to_the_last_bit(
