@@ -119,12 +119,12 @@ def test_peft_gives_the_same_with_the_export_of_a_lokr_or_loha(
     model = in_peft(unet, CONFIGS[name], tensors)
     found = output(model)
     assert float((expected - plain).abs().max()) > 1e-3
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
     # And back: what PEFT saves is read to the last bit.
     model.save_pretrained(str(tmp_path / "peft"))
     record = run("import-lora", tmp_path / "peft", "--token", "sks", "--class", "dog", "--json").document
     kept = load_file(project / "runs" / record["name"] / FILE)
-    torch.testing.assert_close(ours(project, project / "runs" / record["name"] / FILE), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours(project, project / "runs" / record["name"] / FILE), expected, rtol=0, atol=2e-6)
     assert {key: tensor for key, tensor in kept.items() if not key.endswith("alpha")}.keys() == {
         key for key in load_file(file) if not key.endswith("alpha")
     }
@@ -142,4 +142,4 @@ def test_peft_gives_the_same_with_the_export_of_any_lora(run: Run, project: Path
     tensors = {f"base_model.model.{key.removeprefix('unet.')}": one for key, one in load_file(file).items()}
     found = output(in_peft(unet, config, tensors))
     assert float((expected - plain).abs().max()) > 1e-3
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
