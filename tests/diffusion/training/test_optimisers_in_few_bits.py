@@ -15,7 +15,7 @@ from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.training import weight_by_weight
 from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser
 from dbcli.diffusion.training.state_files import read_state, write_state
-from dbcli.diffusion.training.weight_by_weight import stochastically_rounded
+from dbcli.diffusion.training.weight_by_weight import round_into, stochastically_rounded
 from dbcli.errors import ConfigError
 from tests.diffusion.small_trainers import (
     apart,
@@ -28,24 +28,57 @@ from tests.diffusion.small_trainers import (
     weights,
 )
 
+Rounding = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
-def test_rounding_by_chance_is_right_in_the_mean() -> None:
+
+def at_once(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return stochastically_rounded(values, generator)
+
+
+def in_pieces(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    kept = torch.empty_like(values, dtype=torch.bfloat16)
+    round_into(kept, values, generator)
+    return kept
+
+
+WAYS = pytest.mark.parametrize("rounded_by", [at_once, in_pieces])
+
+
+@WAYS
+def test_rounding_by_chance_is_right_in_the_mean(rounded_by: Rounding) -> None:
     generator = torch.Generator().manual_seed(0)
     lower, upper = 1.0, 1.0 + 2**-7  # neighbours in bfloat16
     for share in (0.0, 0.1, 0.5, 0.9):
         for sign in (1.0, -1.0):
             values = torch.full((100_000,), sign * (lower + share * (upper - lower)))
-            rounded = stochastically_rounded(values, generator).float()
+            rounded = rounded_by(values, generator).float()
             assert set(rounded.abs().unique().tolist()) <= {lower, upper}
-            went_up = (rounded.abs() == upper).float().mean().item()
-            # Five standard deviations of a share of 100,000 draws, at most 0.008.
-            assert went_up == pytest.approx(share, abs=0.008)
+            went_up = rounded.abs() == upper
+            # Five standard deviations of a share of 100,000 draws, at most 0.008; of its quarters twice that.
+            assert went_up.float().mean().item() == pytest.approx(share, abs=0.008)
+            # Four random numbers may come from one draw: each is as likely to round up as the others.
+            for quarter in went_up.float().view(-1, 4).mean(0).tolist():
+                assert quarter == pytest.approx(share, abs=0.016)
 
 
-def test_what_bfloat16_has_stays_what_it_is() -> None:
-    exact = torch.tensor([0.0, -0.0, 1.5, -3.0, 2.0**-120, float("inf"), float("-inf"), float("nan")])
-    rounded = stochastically_rounded(exact, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0, equal_nan=True)
+@WAYS
+def test_rounding_takes_all_sixteen_bits(rounded_by: Rounding) -> None:
+    # One part in 65,536 above 1 is rounded up about 16 times in a million, the same below the next number not.
+    up = torch.full((1_000_000,), 1.0 + 2**-23)
+    assert 0 < (rounded_by(up, torch.Generator().manual_seed(2)).float() > 1).sum().item() < 60
+    down = torch.full((1_000_000,), 1.0 + 2**-7 - 2**-23)
+    assert 0 < (rounded_by(down, torch.Generator().manual_seed(3)).float() == 1).sum().item() < 60
+
+
+@WAYS
+def test_what_bfloat16_has_stays_what_it_is(rounded_by: Rounding) -> None:
+    # The last of them, with every bit of its fraction set, is what no number added to may become.
+    odd = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)
+    exact = torch.cat([torch.tensor([0.0, -0.0, 1.5, -3.0, 2.0**-120, float("inf"), float("-inf"), float("nan")]), odd])
+    for values in (exact, exact[:5], exact[:7]):
+        rounded = rounded_by(values, torch.Generator().manual_seed(1))
+        torch.testing.assert_close(rounded.float(), values, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(rounded.signbit()[:5], values.signbit()[:5])
 
 
 def test_small_steps_add_up_that_plain_bfloat16_loses() -> None:
@@ -124,7 +157,7 @@ def test_a_second_moment_in_bfloat16_does_not_stand_still() -> None:
 
 def test_what_is_rounded_piece_by_piece_is_as_if_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for at_once in (7, 1 << 20):
+    for at_once in (8, 1 << 20):
         monkeypatch.setattr(weight_by_weight, "ROUNDED_AT_ONCE", at_once)
         weight = nn.Parameter(torch.linspace(0.1, 1, 1000).view(10, 100).to(torch.bfloat16))
         plan = Optimisation(learning_rate=1e-4, stochastic_rounding=True)
