@@ -41,7 +41,8 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     ours, plain = Ours(root, work), None
     for name, words in recipes().items():
         if words[1] == arguments.method and (not arguments.rungs or name in arguments.rungs):
-            row, losses = rung(ours, name, words[2:], arguments.steps, peaks)
+            words = [*words[2:], *(f"--set={one}" for one in arguments.set)]
+            row, losses = rung(ours, name, words, arguments.steps, peaks)
             plain = plain or losses
             row["loss differs by"] = max(abs(one - other) for one, other in zip(losses, plain, strict=True))
             rows.append(row | {"losses": losses})
@@ -92,6 +93,7 @@ def main() -> None:
     options.add_argument("--text", action="store_true", help="train the text encoder too")
     options.add_argument("--rungs", nargs="*", help="only these; the losses are compared with the first one's")
     options.add_argument("--steps", type=int, default=3)
+    options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of all rungs of ours")
     options.add_argument("--json", type=Path, help="write the figures there")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:

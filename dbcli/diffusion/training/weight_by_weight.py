@@ -115,9 +115,9 @@ def round_into(kept: torch.Tensor, values: torch.Tensor, generator: torch.Genera
 
 
 def _dropped_bits(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A random number from 0 to 65535 for every value of a CPU's tensor, int32: four of each 64 bits drawn."""
-    drawn = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
-    signed = drawn.view(torch.int16)[: values.numel()].to(torch.int32)
+    """A random number from 0 to 65535 for every value of a CPU's tensor, int32: four of each 64 bits."""
+    random_bits = torch.empty(-(-values.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
+    signed = random_bits.view(torch.int16)[: values.numel()].to(torch.int32)
     return signed.add_(1 << (DROPPED_BITS - 1))
 
 
