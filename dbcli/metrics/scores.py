@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from dbcli.shares import SHARES
+
 _WITH_PHOTOS = "every generated image with every photo of its subject"
 _WITH_TEXT = "every generated image with the text of its own prompt"
 _OF_CLASS = "every image of a random member of the class, drawn by the tuned model, with every photo"
@@ -20,8 +22,6 @@ _IDENTIFIED = (
 )
 _SCENE = "the share of images nearest to the text of their own scene among all of the suite's, three or more"
 _COPIES = "the share of images nearer to one photo than any two photos are to each other"
-# Scores that are counts of images; the others are cosines.
-SHARES = frozenset({"identified", "scene", "copies", "face_found", "same_person"})
 _FACE = (
     "1 - distance of the largest face of every image that has one, of the prompts that keep the subject's look, to the "
     "largest face of every photo that has one"

@@ -19,7 +19,8 @@ from dbcli.reports.page import (
     render_page,
     verdict_blocks,
 )
-from dbcli.reports.tables import COPYING_NOTE, METRICS, SHARES, Table, format_interval, format_score, known_metrics
+from dbcli.reports.tables import COPYING_NOTE, METRICS, Table, format_interval, format_score, known_metrics
+from dbcli.shares import SHARES
 
 # More columns than this, and a grid is wider than a screen.
 MOST_COLUMNS = 10

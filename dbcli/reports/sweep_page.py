@@ -12,7 +12,15 @@ from dbcli.reports.page import (
     protocol_blocks,
     render_page,
 )
-from dbcli.reports.sweep_tables import against_table, beside_published, cell_label, cells_table, differences, rows_table
+from dbcli.reports.sweep_tables import (
+    against_note,
+    against_table,
+    beside_published,
+    cell_label,
+    cells_table,
+    differences,
+    rows_table,
+)
 from dbcli.reports.tables import markdown
 
 
@@ -23,6 +31,7 @@ def sweep_markdown(scores: Mapping[str, Any]) -> str:
     parts.append(markdown(rows_table(scores, with_published=beside_published(scores))))
     compared = against_table(scores)
     parts += [] if compared is None else [markdown(compared)]
+    parts += [f"{line}\n" for line in against_note(scores)]
     if beside_published(scores) and _is_scored(scores):
         parts.append(f"{differences(scores)}\n")
     return "\n".join([*parts, markdown(cells_table(scores))])
@@ -36,6 +45,7 @@ def sweep_page(
     blocks.append(rows_table(scores, with_published=beside_published(scores)))
     compared = against_table(scores)
     blocks += [] if compared is None else [compared]
+    blocks += [Text(line) for line in against_note(scores)]
     if beside_published(scores) and _is_scored(scores):
         blocks.append(Text(differences(scores)))
     sections = [PageSection("Scores", tuple(blocks)), *image_sections(galleries)]

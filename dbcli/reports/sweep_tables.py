@@ -67,11 +67,19 @@ def _real_rows(
 
 
 def against_table(scores: Mapping[str, Any]) -> Table | None:
-    """Each row less the one that the sweep compares them with; None where it compares with none."""
-    if not scores.get("differences"):
+    """Each row less the one that the sweep compares them with; None where it compares with none, or has no scores."""
+    if not any(one["differences"] for one in scores.get("differences", ())):
         return None
     rows = [(one["label"], one["differences"]) for one in scores["differences"]]
     return difference_table(rows, scores["against"])
+
+
+def against_note(scores: Mapping[str, Any]) -> list[str]:
+    """A line where a sweep compares its rows with one, and no scores of the same subjects are there for it."""
+    differences = scores.get("differences", ())
+    if not differences or any(one["differences"] for one in differences):
+        return []
+    return [f"Nothing can be compared with {scores['against']}: no subject has scores both there and in another row."]
 
 
 def _caption(scores: Mapping[str, Any], with_published: bool) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dbcli.shares import SHARES
+
 METRICS = {
     "dino": "DINO ↑",
     "clip_i": "CLIP-I ↑",
@@ -19,8 +21,6 @@ METRICS = {
     "face_found": "face found ↑",
     "same_person": "same person ↑",
 }
-# What these are of the images, the others are cosines, and FACE 1 - a distance.
-SHARES = frozenset({"identified", "scene", "copies", "face_found", "same_person"})
 COPYING_NOTE = "copies: nearer to one photo than any two photos are to each other."
 # Ruiz et al. (CVPR 2023) and the source study; judges, photos and samples differ from row to row.
 PUBLISHED: tuple[tuple[str, Mapping[str, float]], ...] = (

@@ -118,6 +118,6 @@ def evaluate(
     request = EvaluateRequest(run, scoring, keep_identifier, masked, checkpoint, grid)
     with on_ranks(context, gpus, single="--interference" if interference or also else None) as (call, group):
         if interference or also:
-            return show_interference(call, run, also or [], scoring, is_asked=interference)
+            return show_interference(call, request, also or [], is_asked=interference)
         found = score(call.layout, request, call.screen, offline=call.offline, group=group)
         show_evaluations(call.screen, found)

@@ -74,7 +74,7 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
 
 
 def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence[NewSubject]:
-    from dbcli.workflows.subjects.manage import check_new_name, check_new_noun
+    from dbcli.workflows.subjects.manage import check_new_name, check_new_noun, way_on
     from dbcli.workflows.subjects.sources import (
         NewSubject,
         check_photos,
@@ -96,6 +96,8 @@ def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence
         )
     question = "Short name for the subject, like rex"
     name = call.wanted(request.name, "NAME", question, check=partial(check_new_name, layout))
+    # Before anything else is asked for: of a subject that is there nothing else matters.
+    check_new_name(layout, name, way_on(name, request.class_noun, request.token))
     question = "Where are its photos (a folder, or files dropped here)"
     photos = request.photos or dropped_paths(
         call.wanted(None, "PHOTO", question, check=lambda answer: check_photos(dropped_paths(answer)))

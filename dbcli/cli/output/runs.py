@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column, number
+from dbcli.shares import SHARES
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -27,7 +28,6 @@ TITLES = {
     "pres": "PRES",
     "div": "DIV",
 }
-SHARES = frozenset({"identified", "scene", "copies"})
 COLUMNS = (
     Column("run", least=12),
     Column("subject", least=8, wraps=True),

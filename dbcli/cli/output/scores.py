@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.invocation import Invocation
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dbcli.workflows.demo import Demonstration
     from dbcli.workflows.evaluation.compare import Comparison
     from dbcli.workflows.evaluation.evaluate import Evaluation
-    from dbcli.workflows.evaluation.request import ScoringOptions
+    from dbcli.workflows.evaluation.request import EvaluateRequest
 
 # A run's name and its score by metric, as text.
 Numbers = tuple[str, Mapping[str, str]]
@@ -169,22 +169,46 @@ def _difference(found: Mapping[str, Any] | None, form: str, is_full: bool) -> st
     return f"{found['value']:+{form}}{interval}{' *' if found['clear'] else '  '}"
 
 
-def show_interference(
-    call: Invocation, run: str | None, also: Sequence[str], scoring: ScoringOptions, *, is_asked: bool
-) -> None:
-    """Measures a run, or several combined, and prints it. Raises UsageError for --with without --run."""
+def show_interference(call: Invocation, request: EvaluateRequest, also: Sequence[str], *, is_asked: bool) -> None:
+    """Measures a run, or several combined, and prints it.
+
+    Raises UsageError for --with without --run, and for options that are of scores alone.
+    """
     from dbcli.workflows.evaluation.interference import measure_interference
     from dbcli.workflows.generation.request import RunSelection
 
+    run = request.run
     if also and not (is_asked and run):
         raise UsageError("--with names runs to combine with --run.", hint="add --interference --run RUN")
+    unread = ", ".join(_of_scores_alone(request))
+    if unread:
+        raise UsageError(
+            f"--interference draws prompts of its own or those of --suite, and asks DINO alone: {unread} would do "
+            "nothing.",
+            hint=f"leave {unread} out, or leave --interference out",
+        )
     selection = RunSelection([run, *also] if run else [])
-    made = measure_interference(call.layout, selection, scoring, call.screen, offline=call.offline)
+    made = measure_interference(call.layout, selection, request.scoring, call.screen, offline=call.offline)
     call.screen.document(made.report | {"file": made.file, "report": made.page, "heat_map": made.heat_map})
     _show_subjects(call.screen, made.report)
     call.screen.warn(*made.bleeding)
     _show_drift(call.screen, made.report)
     call.screen.files(Numbers=made.file, Report=made.page)
+
+
+def _of_scores_alone(request: EvaluateRequest) -> Iterator[str]:
+    """The options given that nothing but scores reads."""
+    scoring = request.scoring
+    given = {
+        "--prompts": scoring.prompts_file is not None,
+        "--dataset": scoring.dataset is not None,
+        "--faces": bool(scoring.faces),
+        "--keep-identifier": request.keep_identifier,
+        "--masked": request.masked,
+        "--checkpoint": request.checkpoint is not None,
+        "--grid": request.grid,
+    }
+    return (option for option, is_given in given.items() if is_given)
 
 
 def _show_subjects(screen: Screen, report: Mapping[str, Any]) -> None:

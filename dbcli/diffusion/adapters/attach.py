@@ -241,6 +241,10 @@ def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) 
         network = networks[part]
         with shown_as_float32([network]):
             inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
+        for name, parameter in network.named_parameters():
+            # On weights in bfloat16 they are in that, too, which would round what was learnt.
+            if any(mark in name for mark in ADAPTER_MARKS):
+                parameter.data = parameter.data.float()
         set_peft_model_state_dict(network, tensors, adapter_name=LORA_NAME)
         network.to(network.device)
     for part, network in networks.items():

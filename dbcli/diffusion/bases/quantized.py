@@ -148,6 +148,11 @@ class SmallLinear(_SmallLayer, LinearMaths):  # type: ignore[override]  # its we
 class SmallConvolution(_SmallLayer, ConvolutionMaths):  # type: ignore[override]  # its weight is computed, not stored
     """A convolution with a packed weight, which cannot learn."""
 
+    def __new__(cls, layer: Any = None, *sizes: Any, **options: Any) -> Any:
+        # PEFT makes the halves of a LoRA by the class of the layer beneath; they are convolutions that learn.
+        is_half = isinstance(layer, int)
+        return nn.Conv2d(layer, *sizes, **options) if is_half else super().__new__(cls)
+
     def __init__(self, layer: nn.Conv2d, packed: Packed) -> None:
         nn.Module.__init__(self)
         for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):

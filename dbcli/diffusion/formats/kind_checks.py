@@ -8,6 +8,7 @@ from dbcli.diffusion.files.file_kinds import SDXL, Z_IMAGE, kind_of
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.original_names import under_original_names
 from dbcli.diffusion.files.weight_file import WeightFile
+from dbcli.diffusion.formats.factor_names import FACTORS
 from dbcli.diffusion.formats.lora_names import BUNDLED
 from dbcli.errors import BaseMissing, UnsupportedFile
 
@@ -50,6 +51,21 @@ def check_lora(weights: WeightFile) -> None:
             f"{weights.path} is {what}; only LoRA, DoRA, LoKr and LoHa can be read.",
             hint="merge it into its base with the program that made it, and use that as the base",
         )
+
+
+def only_merges(weights: WeightFile) -> bool:
+    """Whether DoRA's magnitudes in an adapter's file are such as PEFT does not know, so that nothing trains it further.
+
+    They are along the inputs, `[1, in]`, or of a LoKr or LoHa.
+    """
+    names = set(weights.names())
+    for name in names:
+        stem, _, last = name.rpartition(".")
+        if last == "dora_scale":
+            outputs, inputs = (*weights.shape(name), 1, 1)[:2]
+            if (outputs == 1 and inputs > 1) or any(f"{stem}.{factor}" in names for factor in FACTORS):
+                return True
+    return False
 
 
 def check_embedding(weights: WeightFile) -> None:

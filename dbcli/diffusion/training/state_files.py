@@ -16,6 +16,7 @@ from dbcli.diffusion.files.writing import write_tensor_file
 from dbcli.diffusion.precision import autocast
 from dbcli.diffusion.training.optimiser_state import averages_itself
 from dbcli.diffusion.training.trainer import Trainer, TrainingState
+from dbcli.errors import UnsafeFile
 
 TENSOR_FILES = {"weights": "weights.safetensors", "optimiser": "optimiser.safetensors", "ema": "ema.safetensors"}
 NUMBERS_FILE = "state.json"
@@ -89,9 +90,20 @@ def result_file_of_checkpoint(folder: Path) -> Path:
     return averages if averages.exists() else folder / TENSOR_FILES["weights"]
 
 
+def check_fit(trainable: Trainable, found: Mapping[str, torch.Tensor], file: Path, way_on: str) -> None:
+    """Raises UnsafeFile, with `way_on` as its hint, for the weights of another run: of other layers, or other shapes.
+
+    Such a file is whole, and its manifest says so: a folder that was copied to the wrong place.
+    """
+    wanted = trainable.tensors | trainable.constants
+    if any(name not in found or found[name].shape != tensor.shape for name, tensor in wanted.items()):
+        raise UnsafeFile(f"{file} is of another run: what it holds are not the layers that are trained here.", way_on)
+
+
 def load_result(trainable: Trainable, file: Path) -> None:
     """Puts the tensors of a file into a model by name, bit for bit; the caller has checked the file's hash."""
     found = load_file(file)
+    check_fit(trainable, found, file, "move its folder away, or choose another --checkpoint")
     with torch.no_grad():
         for name, tensor in (trainable.tensors | trainable.constants).items():
             tensor.copy_(found[name])

@@ -1,5 +1,6 @@
 """Checkpoint folders of a run and the weights it ended with: complete ones, told by a manifest written last."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from dbcli.errors import RunMissing, UnsafeFile
 from dbcli.project.files.atomic import remove_folder, remove_leftovers
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.manifests import first_fault, write_whole
+from dbcli.project.files.manifests import MANIFEST_NAME, first_fault, write_whole
 from dbcli.project.runs.run_store import RunRecord
 
 FOLDER_PATTERN = re.compile(r"step-(\d{6,9})")
@@ -80,7 +81,7 @@ def checkpoint_steps(layout: Layout, run: str) -> list[int]:
 def newest_checkpoint(layout: Layout, run: str, on_damage: Callable[[str], None] = lambda fault: None) -> Path | None:
     """The newest complete checkpoint; torn and changed ones are passed over and told to `on_damage`."""
     for path in reversed(checkpoints(layout, run)):
-        fault = first_fault(path)
+        fault = checkpoint_fault(path)
         if fault is None:
             return path
         on_damage(fault)
@@ -88,8 +89,17 @@ def newest_checkpoint(layout: Layout, run: str, on_damage: Callable[[str], None]
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder holds a manifest and every file it names, byte for byte."""
-    return first_fault(folder) is None
+    """Whether a checkpoint's folder holds a manifest and every file it names, byte for byte, and its own step."""
+    return checkpoint_fault(folder) is None
+
+
+def checkpoint_fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, naming the file: `first_fault`, or another step than its folder's name says."""
+    fault = first_fault(folder)
+    if fault is not None:
+        return fault
+    step = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8")).get("step")
+    return None if step in (None, step_of(folder)) else f"{folder} is the checkpoint of step {step}"
 
 
 def checked_weights(layout: Layout, record: RunRecord) -> Path:

@@ -314,6 +314,17 @@ def _of_adapter(profile: Profile) -> Iterator[str]:
         if getattr(profile.lora, key) != getattr(usual, key) and profile.lora.kind not in kinds:
             wanted = " or ".join(kinds)
             yield f"lora.{key} is given; it is for lora.kind={wanted}, not {profile.lora.kind}."
+    if profile.lora.tucker and profile.lora.kind != "lora" and not any(map(_has_kernel, profile.lora.targets)):
+        yield (
+            "lora.tucker is true, but none of lora.targets is a convolution with a kernel, such as conv1 or conv2: "
+            "only those get a core."
+        )
+
+
+def _has_kernel(target: str) -> bool:
+    """Whether the name of a UNet's layer is that of a convolution whose kernel is larger than 1."""
+    last = target.rpartition(".")[2]
+    return "conv" in last and last != "conv_shortcut"
 
 
 def _of_words(profile: Profile) -> Iterator[str]:

@@ -58,12 +58,12 @@ def store_subject(
     SubjectError without a single usable photo.
     """
     final = layout.subject_dir(name)
-    check_new_name(layout, name, _way_on(name, class_noun, identifier))
+    check_new_name(layout, name, way_on(name, class_noun, identifier))
     subject = Subject(name=name, class_noun=check_class_noun(class_noun))
     layout.subjects_dir.mkdir(parents=True, exist_ok=True)
     with hold(layout.project_lock, "the project's subjects", wait_seconds=LOCK_WAIT_SECONDS):
         remove_leftovers(layout.subjects_dir)
-        check_new_name(layout, name, _way_on(name, class_noun, identifier))
+        check_new_name(layout, name, way_on(name, class_noun, identifier))
         registry = registry_of(layout)
         registry.check_noun(subject, tokens)
         if identifier is not None:
@@ -94,11 +94,13 @@ def check_new_name(
     registry_of(layout).check_name(name, renamed)
 
 
-def _way_on(name: str, class_noun: str, identifier: str | None) -> str:
+def way_on(name: str, class_noun: str | None, identifier: str | None) -> str:
     """What to type instead of adding a subject that is there: its words can be changed, its photos only replaced."""
-    word = [] if identifier is None else ["--token", identifier]
-    changed = command("dreambooth", "subjects", "set", name, *word, "--class", class_noun)
-    return f"{changed} gives it these words; dreambooth subjects remove {name} makes room for other photos"
+    given = {"--token": identifier, "--class": class_noun}
+    words = [part for option, word in given.items() if word is not None for part in (option, word)]
+    changed = command("dreambooth", "subjects", "set", name, *words)
+    first = f"{changed} gives it these words" if words else f"dreambooth train --subject {name} teaches it"
+    return f"{first}; dreambooth subjects remove {name} makes room for other photos"
 
 
 def load_subject(layout: Layout, name: str) -> Subject:

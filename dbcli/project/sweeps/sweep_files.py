@@ -229,7 +229,11 @@ class SweepFile(CellPart):
         if "subject" in self.grid:
             return self.model_copy(update={"grid": self.grid | {"subject": axis}})
         if self.subject is not None and self.runs is None:
-            return self.model_copy(update={"grid": {"subject": axis, **self.grid}})
+            # What is compared are the rows of one axis, which the subjects are not.
+            missing = ["subject"] if self.against and "subject" not in self.average_over else []
+            return self.model_copy(
+                update={"grid": {"subject": axis, **self.grid}, "average_over": [*self.average_over, *missing]}
+            )
         raise UsageError(f"The sweep '{self.name}' names its subjects inside its runs; --subject cannot change them.")
 
     def with_settings(self, settings: Mapping[str, Any]) -> SweepFile:

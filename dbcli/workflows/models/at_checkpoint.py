@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from dbcli.errors import Refused, RunMissing
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.manifests import first_fault
-from dbcli.project.runs.checkpoints import checked_weights, checkpoint_folder, checkpoint_steps
+from dbcli.project.runs.checkpoints import checked_weights, checkpoint_fault, checkpoint_folder, checkpoint_steps
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.workflows.models.trainable import start_trainable
@@ -29,7 +28,7 @@ def require_checkpoint(layout: Layout, record: RunRecord, step: int) -> Path:
     folder = checkpoint_folder(layout, record.name, step)
     if is_result(layout, record, step):
         return checked_weights(layout, record)
-    fault = first_fault(folder)
+    fault = checkpoint_fault(folder)
     if fault is None:
         return folder
     steps = {*checkpoint_steps(layout, record.name), *([record.result_step] if record.state == "finished" else [])}

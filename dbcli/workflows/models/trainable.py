@@ -72,7 +72,8 @@ def make_trainable(
         return make_full(base.tunable, train_text=profile.train.text_encoder, dtype=dtype)
     if profile.method == INVERSION:
         return open_words(base, profile, subjects)
-    if lora is None:
+    # A text encoder that a LoRA has no layers for gets its first ones.
+    if lora is None or profile.train.text_encoder:
         require_layers(base, profile.lora)
     if profile.lora.base != "full":
         shrink(base.unet, profile.lora.base, offload=profile.lora.offload)

@@ -27,6 +27,7 @@ from dbcli.project.subjects.subject_store import (
 from dbcli.project.subjects.subject_store import check_new_name as check_new_name
 from dbcli.project.subjects.subject_store import list_subjects as list_subjects
 from dbcli.project.subjects.subject_store import load_subject as load_subject
+from dbcli.project.subjects.subject_store import way_on as way_on
 from dbcli.workflows.subjects.identifiers import token_check
 from dbcli.workflows.subjects.proposed_words import claims_of, proposed_words
 

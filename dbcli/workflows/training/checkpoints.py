@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from dbcli.errors import TrainingDiverged
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.manifests import drop_files, first_fault
-from dbcli.project.runs.checkpoints import checkpoints, newest_checkpoint, save_checkpoint, step_of
+from dbcli.project.files.manifests import drop_files
+from dbcli.project.runs.checkpoints import checkpoint_fault, checkpoints, newest_checkpoint, save_checkpoint, step_of
 from dbcli.project.runs.run_store import RunRecord, read_events
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.progress import Progress
@@ -78,7 +78,7 @@ class Checkpoints:
 
     def load_newest(self) -> bool:
         """Puts the newest sound checkpoint into the trainer; False where there is none."""
-        from dbcli.diffusion.training.state_files import read_state
+        from dbcli.diffusion.training.state_files import WEIGHTS_FILE, check_fit, read_state
 
         def on_damage(fault: str) -> None:
             self.run.progress.warn(f"{fault}; an earlier checkpoint is used.")
@@ -86,7 +86,10 @@ class Checkpoints:
         found = self.run.group.on_main(lambda: newest_checkpoint(self.run.layout, self.run.name, on_damage))
         if found is None:
             return False
-        self.trainer.load_state(self._as_settings_are_now(read_state(found)))
+        state = read_state(found)
+        way_on = f"move {self.run.layout.shown(found)} away, then: dreambooth train --resume {self.run.name}"
+        check_fit(self.trainer.trainable, state.weights, found / WEIGHTS_FILE, way_on)
+        self.trainer.load_state(self._as_settings_are_now(state))
         self.run.record.step = self.loaded = self.trainer.done
         self.errors = recorded_errors(read_events(self.run.layout, self.run.name), self.trainer.done)
         return True
@@ -162,7 +165,7 @@ def tidy_checkpoints(layout: Layout, record: RunRecord, profile: Profile, progre
     kept = []
     for path in checkpoints(layout, record.name):
         step = step_of(path)
-        if step in (0, record.result_step) or first_fault(path) is not None:
+        if step in (0, record.result_step) or checkpoint_fault(path) is not None:
             remove_folder(path)
             continue
         has_averages = (path / TENSOR_FILES["ema"]).exists()

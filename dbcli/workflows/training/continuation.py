@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import check_identifier
+from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import parse_set
@@ -44,6 +45,8 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
     weights_seal(layout, parent)
     if parent.method not in CONTINUABLE:
         raise Refused(f"The run {parent.name} is {parent.method}; only {' and '.join(CONTINUABLE)} can be continued.")
+    if parent.method == "lora":
+        _refuse_magnitudes(layout, parent)
     expected = load_settings(layout).base_hash
     if expected is not None and parent.base.hash is not None and parent.base.hash != expected:
         raise Refused(
@@ -52,6 +55,19 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
             hint=f"dreambooth runs show {parent.name}",
         )
     return parent
+
+
+def _refuse_magnitudes(layout: Layout, parent: RunRecord) -> None:
+    """Raises Refused for an imported DoRA that can only be drawn with; told from its header, before a run is made."""
+    from dbcli.diffusion.files.model_files import open_weights
+    from dbcli.diffusion.formats.kind_checks import only_merges
+
+    if only_merges(open_weights(layout.weights_dir(parent.name) / LORA_FILE)):
+        raise Refused(
+            f"The run {parent.name} is a DoRA with magnitudes along its inputs, or of a LoKr or LoHa, which PEFT does "
+            "not know: it can be drawn with, and not be trained further.",
+            hint="start from the base: leave --from out",
+        )
 
 
 def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Carried:

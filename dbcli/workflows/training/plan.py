@@ -133,7 +133,8 @@ def check_plan(layout: Layout, plan: TrainingPlan) -> None:
     check_demands(settings.base, profile)
     if has_prior(profile) and profile.prior.folder is not None:
         list_files([Path(profile.prior.folder)])
-    if plan.continuation is None:  # the adapter of a run that is continued has its layers already
+    # The adapter of a run that is continued has its layers already; a text encoder may get its first ones.
+    if plan.continuation is None or profile.train.text_encoder:
         check_targets(settings, profile)
 
 

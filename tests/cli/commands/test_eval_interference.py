@@ -110,3 +110,9 @@ def test_runs_show_warns_of_a_subject_that_bleeds(run: Run, project: Path) -> No
     assert len(run("runs", "show", 2, "--json").document["bleeding"]) == 1
     file.write_text("[]", encoding="utf-8")
     assert "bleeds" not in run("runs", "show", 2).err
+
+
+def test_options_of_scores_alone_are_refused_with_it(run: Run, project: Path) -> None:
+    done = run("eval", "--run", 3, *LOOK, "--faces", "--grid", "--checkpoint", 2)
+    assert done.code == 2
+    assert "asks DINO alone: --faces, --checkpoint, --grid would do nothing" in done.err

@@ -222,3 +222,20 @@ def test_a_subject_that_is_named_twice_is_told_before_its_word(run: Run, dog: Pa
     told = run("train", "--subject", "dog,dog", "--token", "mwf", "--dry-run")
     assert told.code == 2
     assert "named twice" in told.err and "--subject dog" in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "way_on"),
+    [
+        ([], "dreambooth train --subject dog teaches it"),
+        (["--token", "zwx"], "dreambooth subjects set dog --token zwx"),
+    ],
+    ids=["without words", "with a word"],
+)
+def test_a_subject_that_is_there_is_told_before_its_class_is_asked_for(
+    run: Run, dog: Path, words: list[str], way_on: str
+) -> None:
+    for photos in ([], [dog / "subjects" / "dog" / "photos"]):
+        done = run("add-subject", "dog", *photos, *words)
+        assert (done.code, "The subject 'dog' already exists" in done.err) == (6, True), done.err
+        assert way_on in done.err and "subjects remove dog makes room" in done.err

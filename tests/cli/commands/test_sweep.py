@@ -216,3 +216,17 @@ def test_rows_are_compared_with_the_one_that_the_file_names(run: Run, two: Path)
     refused = run("sweep", sweep_file(two, f"against: yesterday\n{grid}"))
     assert refused.code == 2 and "has no point 'yesterday' on one axis" in refused.err
     assert "(today, fast)" in refused.err
+
+
+def test_subjects_named_with_the_command_are_no_rows_to_be_compared(run: Run, two: Path) -> None:
+    grid = "grid: {recipe: {today: {}, fast: {train.learning_rate: 0.01}}, train.seed: [1]}\n"
+    file = sweep_file(two, f"subject: cat\nagainst: today\naverage_over: [train.seed]\n{grid}")
+    # Those of today alone cannot be trained, so nothing can be compared with it.
+    text = (two / file).read_text("utf-8").replace("today: {}", "today: {prior.enabled: true, prior.folder: nowhere}")
+    (two / file).write_text(text, encoding="utf-8")
+    done = run("sweep", file, "--subject", "dog", "--json")
+    assert done.code != 0 and [cell["state"] for cell in done.document["cells"]] == ["failed", "finished"], done.err
+    assert done.document["differences"] == [{"label": "fast", "differences": {}}]
+    for name in ("table.md", "report.html"):
+        told = (two / "sweeps" / "study" / name).read_text("utf-8")
+        assert "Nothing can be compared with today" in told and "Differences from" not in told

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageChops
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.cli.made_projects import command, trained_project
 from tests.project import photo_makers
@@ -261,3 +261,49 @@ def test_prodigys_rate_of_one_is_not_carried_to_another_optimiser(run: Run, proj
     done = run("train", "--from", 3, "--steps", 1, "--set=train.optimizer=adamw")
     assert done.code == 2 and "train.learning_rate would stay 1, which the run 0003-dog has for prodigy" in done.err
     assert not (project / "runs" / "0004-dog").exists()
+
+
+def test_a_layer_of_the_text_encoder_that_is_not_there_is_named_before_a_run_is_made(run: Run, project: Path) -> None:
+    assert run("train", "--subject", "dog", "--method", "lora", "--steps", 1, *BARE, "--quiet").code == 0
+    asked = ["--set=train.text_encoder=true", "--set=lora.text_targets=[bogus]"]
+    done = run("train", "--from", 3, "--steps", 1, *asked)
+    assert (done.code, "lora.text_targets: bogus is no layer of this text encoder" in done.err) == (2, True)
+    assert not (project / "runs" / "0004-dog").exists()
+
+
+def test_a_dora_that_can_only_be_drawn_with_is_refused_before_a_run_is_made(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(project / "runs" / LORA / "weights" / "pytorch_lora_weights.safetensors")
+    halves = {name.removesuffix(".lora_A.weight"): tensor for name, tensor in tensors.items() if "lora_A" in name}
+    # A length for each input, as LyCORIS can keep them.
+    lengths = {f"{name}.dora_scale": torch.ones(1, tensor.shape[1]) for name, tensor in halves.items()}
+    save_file(tensors | lengths, tmp_path / "inputs.safetensors")
+    done = run("import-lora", tmp_path / "inputs.safetensors", "--token", "sks", "--class", "dog", "--json")
+    assert done.code == 0, done.err
+    ended = run("train", "--from", done.document["name"], *BARE, "--steps", 1)
+    assert (ended.code, "can be drawn with, and not be trained further" in ended.err) == (6, True)
+    assert not list((project / "runs").glob("0004-*"))
+
+
+@pytest.mark.parametrize("step", [1, 3], ids=["of another step", "of another run"])
+def test_a_checkpoint_that_lies_in_the_wrong_place_is_never_gone_on_from(run: Run, project: Path, step: int) -> None:
+    words = ["train", "--from", LORA, *BARE, *FAST]
+    assert run(*words).code == 0 and run("train", "--subject", "dog", "--method", "lora", *BARE, *FAST).code == 0
+    own, other = (project / "runs" / name / "checkpoints" for name in ("0003-dog", "0004-dog"))
+    whole = weights(project, "0003-dog")
+    shutil.rmtree(project / "runs" / "0003-dog" / "weights")
+    for folder in (own / "step-000004", own / "step-000003"):
+        shutil.rmtree(folder)
+    shutil.copytree((own if step == 1 else other) / f"step-{step:06d}", own / "step-000003")
+    record = record_of(project, "0003-dog") | {"state": "interrupted", "finished": None}
+    (project / "runs" / "0003-dog" / "run.json").write_text(json.dumps(record))
+    done = run("train", "--resume", 3)
+    if step == 3:
+        assert (done.code, "step-000003/weights.safetensors is of another run" in done.err) == (6, True), done.err
+        shutil.rmtree(own / "step-000003")
+        done = run("train", "--resume", 3)
+    else:
+        assert "step-000003 is the checkpoint of step 1; an earlier checkpoint is used" in done.err
+    assert done.code == 0, done.err
+    assert same(weights(project, "0003-dog"), whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from dbcli.diffusion.adapters.attach import LoraOptions, add_lora
 from dbcli.diffusion.bases import quantized
 from dbcli.diffusion.bases.quantized import NF4_LEVELS, Packed, SmallConvolution, SmallLinear, shrink
+from dbcli.diffusion.formats.lora import attached_lora
 from tests.diffusion.small_trainers import (
     apart,
     lora,
@@ -125,3 +128,25 @@ def test_nothing_of_an_unpacked_weight_is_kept_for_the_backward_pass() -> None:
 def test_weight_decomposed_adapters_sit_on_a_packed_base_too() -> None:
     curve = run(trainer_for(lora("int8", dora=True), steps=3))
     assert curve == pytest.approx(run(trainer_for(lora(dora=True), steps=3)), rel=0.01)
+
+
+@pytest.mark.parametrize("kept", ["int8", "nf4"])
+def test_convolutions_of_a_packed_base_get_adapters_of_plain_convolutions(kept: str) -> None:
+    model = lora(kept, targets=["to_q", "conv1"])
+    halves = [module for name, module in model[0].named_modules() if name.endswith("conv1.lora_A.default")]
+    assert halves and all(type(half) is nn.Conv2d for half in halves)
+    curve, whole = (run(trainer_for(one, steps=3)) for one in (model, lora(targets=["to_q", "conv1"])))
+    assert curve == pytest.approx(whole, rel=0.05)
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["LoRA", "DoRA"])
+def test_an_adapter_that_is_gone_on_with_on_a_base_in_bf16_keeps_every_bit(dora: bool) -> None:
+    trained = lora(targets=["to_q", "conv1"], dora=dora)
+    run(trainer_for(trained, steps=2))
+    start = attached_lora({"unet": trained[0], "text_encoder": nn.Identity()})
+    base: Any = copy.deepcopy(small_unet())
+    shrink(base, "bf16")
+    options = LoraOptions(rank=4, alpha=4.0, targets=["to_q"], text_targets=["q_proj"])
+    again = add_lora({"unet": base, "text_encoder": nn.Identity()}, options, start)
+    assert again.tensors.keys() == trained[1].tensors.keys()
+    assert all(torch.equal(tensor, trained[1].tensors[name]) for name, tensor in again.tensors.items())

@@ -41,11 +41,16 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         ({"method": "lora", "lora.factor": 4}, ["lora.factor is given; it is for lora.kind=lokr, not lora"]),
         (
             {"method": "lora", "lora.kind": "loha", "lora.decompose_both": True, "lora.tucker": True},
-            ["lora.decompose_both is given"],
+            ["lora.decompose_both is given", "lora.tucker is true, but none of lora.targets is a convolution"],
         ),
         (
-            {"method": "lora", "lora.kind": "lokr", "lora.factor": 4, "lora.decompose_both": True, "lora.tucker": True},
+            {"method": "lora", "lora.kind": "lokr", "lora.factor": 4, "lora.decompose_both": True}
+            | {"lora.tucker": True, "lora.targets": ["to_q", "downsamplers.0.conv"]},
             [],
+        ),
+        (
+            {"method": "lora", "lora.kind": "lokr", "lora.tucker": True, "lora.targets": ["proj_in", "conv_shortcut"]},
+            ["lora.tucker is true, but none of lora.targets is a convolution with a kernel"],
         ),
         ({"prior.empty_share": 0.25}, ["prior.empty_share is 0.25; it is for prior.source=teacher, not images"]),
         ({"prior.empty_share": 0.25, "prior.source": "teacher"}, []),
