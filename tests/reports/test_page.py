@@ -23,6 +23,7 @@ from dbcli.reports.page import (
     prompt_note,
     render_page,
 )
+from dbcli.reports.tables import Table
 from tests.reports.score_makers import made_scores
 
 HOSTILE = [
@@ -209,3 +210,10 @@ def test_a_score_is_never_broken_from_its_name() -> None:
     page = render_page("t", [PageSection("Images", (Gallery("dog", rows),))])
     assert '<span class="whole">DINO 0.712</span> · <span class="whole">CLIP-T 0.301</span>' in page
     assert "display: inline-block" in page.partition(".whole {")[2].partition("}")[0]
+
+
+def test_an_interval_stands_beneath_its_value_and_a_star_beside_it() -> None:
+    cells = ("one", "+0.19 (+0.13 to +0.25) *", "-0.10 (-0.19 to +0.02)", "+0.18")
+    page = render_page("t", [PageSection("Scores", (Table(("", "DINO", "scene", "DIV"), (cells,)),))])
+    assert "+0.19 * <small>(+0.13 to +0.25)</small>" in page
+    assert "-0.10 <small>(-0.19 to +0.02)</small>" in page
