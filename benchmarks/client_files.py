@@ -108,7 +108,7 @@ def make_model(size: str, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _as_base(model: Mapping[str, Any]) -> SimpleNamespace:
+def as_base(model: Mapping[str, Any]) -> SimpleNamespace:
     from dbcli.diffusion.bases.single_file import shipped_tokenizer
     from dbcli.diffusion.families.sd import SD
 
@@ -132,8 +132,8 @@ def write_bases(folder: Path, model: Mapping[str, Any]) -> list[Case]:
     cases = []
     for precision, dtype in PRECISIONS.items():
         place, file = folder / f"base-{precision}", folder / f"base-{precision}.safetensors"
-        write_base(place, _as_base(model), dtype=dtype)
-        write_checkpoint(file, _as_base(model), dtype=dtype)
+        write_base(place, as_base(model), dtype=dtype)
+        write_checkpoint(file, as_base(model), dtype=dtype)
         expected = {
             "original": [str(file)],
             "diffusers": [str(_named(place, folder / f"named-{precision}.safetensors"))],
@@ -209,14 +209,14 @@ def _adapter(
     networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
     file = _lora_file(folder, model, name, kind, precision, lora)
     stem = file.stem
-    read = read_lora(file, _as_base(model))
+    read = read_lora(file, as_base(model))
     changed, change = changed_weights(networks, read)
-    case = Case(f"{kind}: {name}", kind, precision, str(file), _expected(base, folder / stem, changed), change)
+    case = Case(f"{kind}: {name}", kind, precision, str(file), expected_tensors(base, folder / stem, changed), change)
     if kind == "kohya" and lora.has_dora:
         case.readings["nothing"] = base.expected
         for number, reading in enumerate(READINGS):
             changed, _ = changed_weights(networks, read, reading)
-            case.readings[reading] = _expected(base, folder / f"{stem}-{number}", changed)
+            case.readings[reading] = expected_tensors(base, folder / f"{stem}-{number}", changed)
     return case
 
 
@@ -226,9 +226,9 @@ def _lora_file(folder: Path, model: Mapping[str, Any], name: str, kind: str, pre
     stem = "".join(letter if letter.isalnum() else "-" for letter in f"{kind}-{name}-{precision}")
     file, dtype = folder / f"{stem}.safetensors", PRECISIONS[precision]
     if kind == "kohya":
-        write_kohya_lora(file, for_kohya(lora), _as_base(model).family, dtype=dtype)
+        write_kohya_lora(file, for_kohya(lora), as_base(model).family, dtype=dtype)
     else:
-        write_diffusers_lora(file, for_diffusers(lora), _as_base(model), dtype=dtype)
+        write_diffusers_lora(file, for_diffusers(lora), as_base(model), dtype=dtype)
     return file
 
 
@@ -252,7 +252,7 @@ def changed_weights(
     return {"diffusers": changed, "original": original}, change
 
 
-def _expected(base: Case, stem: Path, changed: Mapping[str, dict[str, torch.Tensor]]) -> dict[str, list[str]]:
+def expected_tensors(base: Case, stem: Path, changed: Mapping[str, dict[str, torch.Tensor]]) -> dict[str, list[str]]:
     """Writes the changed weights of each naming; returns them after the base's."""
     from safetensors.torch import save_file
 
@@ -296,7 +296,7 @@ def write_for_images(folder: Path, model: Mapping[str, Any], names: Sequence[str
     cases = []
     for precision, dtype in PRECISIONS.items():
         file = folder / f"base-{precision}.safetensors"
-        write_checkpoint(file, _as_base(model), dtype=dtype)
+        write_checkpoint(file, as_base(model), dtype=dtype)
         cases.append(Case("checkpoint", "checkpoint", precision, str(file)))
     networks = {"unet": model["unet"], "text_encoder": model["text_encoder"]}
     for name in names:
@@ -306,7 +306,7 @@ def write_for_images(folder: Path, model: Mapping[str, Any], names: Sequence[str
             for kind in ("kohya", "lora")
             for precision in PRECISIONS
         ]
-        changed, change = changed_weights(networks, read_lora(Path(written[0].file), _as_base(model)))
+        changed, change = changed_weights(networks, read_lora(Path(written[0].file), as_base(model)))
         merged = folder / f"merged-{Path(written[0].file).name}"
         save_file(load_file(cases[0].file) | changed["original"], str(merged))
         cases += [replace(case, change=change, extra={"merged": str(merged)}) for case in written]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from client_files import Case, _as_base, _expected, changed_weights  # noqa: E402
+from client_files import Case, as_base, changed_weights, expected_tensors  # noqa: E402
 from models import write_pictures  # noqa: E402
 from program import as_options, said  # noqa: E402
 
@@ -51,10 +51,10 @@ def write_runs(folder: Path, model: Mapping[str, Any], base: Case, names: Sequen
     for name in names:
         how = as_options(TRAIN | RUNS[name])
         trained = said(project, "train", "--subject", "dog", "--method=lora", "--steps=3", *how)
-        own = read_lora(project / "runs" / trained["name"] / FILE, _as_base(model))
+        own = read_lora(project / "runs" / trained["name"] / FILE, as_base(model))
         changed, change = changed_weights(networks, own)
         stem = "".join(letter if letter.isalnum() else "-" for letter in name)
-        expected = _expected(base, folder / stem, changed)
+        expected = expected_tensors(base, folder / stem, changed)
         kind = TARGETS.get(name, "kohya")
         file = folder / f"{stem}.safetensors"
         said(project, "export", trained["name"], "--to", kind, "--precision", "fp32", "--out", str(file))

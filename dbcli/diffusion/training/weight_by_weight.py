@@ -15,7 +15,7 @@ from dbcli.diffusion.noise import seed_for
 ROUNDINGS = "roundings"
 DROPPED_BITS = 16  # a float32 has sixteen more bits behind a bfloat16's last
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
-# So many values are rounded at once on a CPU: few enough for its caches, and as it takes several times their memory.
+# So many values are rounded at once on a CPU: few enough for its caches, several times over; four share a draw.
 ROUNDED_AT_ONCE = 1 << 17
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 

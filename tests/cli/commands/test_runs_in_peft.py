@@ -98,7 +98,7 @@ def in_peft(unet: Any, config: PeftConfig, tensors: Mapping[str, torch.Tensor]) 
 
 
 def under_peft_names(file: Path, unet: Any) -> dict[str, torch.Tensor]:
-    """The factors of a kohya file by the names that PEFT gives them; every alpha has to be the rank."""
+    """The factors of a kohya file by the names that PEFT gives them, which keeps no alpha in a file."""
     paths = {f"lora_unet_{path.replace('.', '_')}": path for path, _ in unet.named_modules()}
     tensors = load_file(file)
     return {
