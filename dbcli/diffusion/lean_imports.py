@@ -206,8 +206,12 @@ def _real(name: str) -> Any:
 
 
 def _remove_stand_ins() -> None:
-    for name in [name for name, module in sys.modules.items() if isinstance(module, _StandIn)]:
-        stand_in = sys.modules.pop(name)
+    # Not all of the modules: a pass of a UNet comes by here, and there are thousands.
+    for name in DEFERRED:
+        stand_in = sys.modules.get(name)
+        if not isinstance(stand_in, _StandIn):
+            continue
+        del sys.modules[name]
         parent, _, child = name.rpartition(".")
         if parent in sys.modules and vars(sys.modules[parent]).get(child) is stand_in:
             delattr(sys.modules[parent], child)

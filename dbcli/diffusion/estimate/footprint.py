@@ -153,7 +153,7 @@ OPTIMISER_BYTES: dict[str, Callable[[str, torch.Tensor], int]] = {
 }
 # Beside its gradient, for the one weight that is updated: a quotient's divisor, or a momentum and what makes it
 # orthogonal in bfloat16, of which there are three at once.
-UPDATE_BYTES = {"prodigy": 4, "schedulefree": 4, "muon": 10}
+UPDATE_BYTES = {"prodigy": 4, "muon": 10}
 
 
 def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:

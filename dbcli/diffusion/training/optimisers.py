@@ -88,19 +88,12 @@ def _prodigy(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Op
 
 def _schedule_free(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
     """Schedule-free AdamW (Defazio et al. 2024), left in training mode: see `optimiser_state.own_averages`."""
-    from schedulefree import AdamWScheduleFree
+    from dbcli.diffusion.training.schedule_free import FusedScheduleFree
 
-    optimiser = AdamWScheduleFree(
-        groups,
-        betas=(plan.beta1, plan.beta2),
-        eps=plan.epsilon,
-        weight_decay=plan.weight_decay,
-        # All weights at once would take the memory of one more copy of them.
-        foreach=False,
+    optimiser: torch.optim.Optimizer = FusedScheduleFree(
+        groups, betas=(plan.beta1, plan.beta2), eps=plan.epsilon, weight_decay=plan.weight_decay
     )
-    optimiser.train()
-    made: torch.optim.Optimizer = optimiser
-    return made
+    return optimiser
 
 
 def _muon(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
