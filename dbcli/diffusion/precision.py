@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Positions of queries and keys up to which half precision is the slower one on a CPU.
 SHORT_ATTENTION = 256
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
     """A context inside which passes on a device compute in `fp32`, `bf16` or `fp16`, whatever weights are kept in."""
     dtype = AUTOCAST.get(precision)
     if dtype is None:
-        return nullcontext()
-    stack = ExitStack()
-    stack.enter_context(torch.autocast(device.type, dtype=dtype))
-    # Without gradients it would change nothing, and take a twentieth of the time of a pass.
-    if device.type == "cpu" and torch.is_grad_enabled():
-        stack.enter_context(_ShortAttentionInFloat32())
-    return stack
+        yield
+        return
+    # Without gradients it would change nothing.
+    learns_on_cpu = device.type == "cpu" and torch.is_grad_enabled()
+    with torch.autocast(device.type, dtype=dtype), _short_attention_in_float32() if learns_on_cpu else nullcontext():
+        yield
 
 
 def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -37,30 +38,37 @@ def recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     is_reduced = torch.is_autocast_enabled("cpu")
 
     def contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
-        return nullcontext(), _ShortAttentionInFloat32() if is_reduced else nullcontext()
+        return nullcontext(), _short_attention_in_float32() if is_reduced else nullcontext()
 
     return checkpoint(function, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-class _ShortAttentionInFloat32(TorchFunctionMode):
+@contextmanager
+def _short_attention_in_float32() -> Iterator[None]:
     """Inside it short attention whose gradients are asked for computes in float32, and gives the type it was given.
 
     On a CPU its backward pass in half precision takes five to ten times as long where there are few positions (torch
     2.14, 64 of 16 values: 6.8 against 1.1 ms); from about 1,000 positions on half precision is the faster one.
     """
+    attend = functional.scaled_dot_product_attention
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        named = kwargs or {}
-        if func is not torch.nn.functional.scaled_dot_product_attention or not torch.is_grad_enabled():
-            return func(*args, **named)
-        query, key = (args[place] if place < len(args) else named[name] for place, name in enumerate(("query", "key")))
-        if query.shape[-2] * key.shape[-2] > SHORT_ATTENTION**2:
-            return func(*args, **named)
+    @wraps(attend)
+    def attended(query: torch.Tensor, key: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
+        if not torch.is_grad_enabled() or query.shape[-2] * key.shape[-2] > SHORT_ATTENTION**2:
+            return attend(query, key, *others, **named)
         with torch.autocast("cpu", enabled=False):
-            wide = func(*map(_in_float32, args), **{name: _in_float32(value) for name, value in named.items()})
+            wide = attend(
+                *map(_in_float32, (query, key, *others)),
+                **{name: _in_float32(value) for name, value in named.items()},
+            )
         return wide.to(query.dtype)
+
+    # A mode of torch's would be asked about each of the thousands of calls of a pass, a twentieth of a LoRA's step.
+    functional.scaled_dot_product_attention = attended
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend
 
 
 def _in_float32(value: Any) -> Any:
