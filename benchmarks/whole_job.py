@@ -3,8 +3,9 @@
 Both sides train the same photos of one subject on the same base with as many steps and rows, draw their own class
 images first, and end with eight images on disk. Whole processes are timed, A B and B A by turns.
 
-Unless ours is taken as shipped, both send as many images through the network before the first step of training: the
-script 32 class images, ours also the scenes that it sets photos into, each in fewer sampling steps.
+Unless ours is taken as shipped, both do the same work: they send as many images through the network before the first
+step of training, the script 32 class images, ours also the scenes that it sets photos into, each in fewer sampling
+steps; and a LoRA is of the script's rank and layers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from program import PROGRAM, Project, Timing, as_options, timed  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, SEED, SCRIPT_CLASS_STEPS = 8, 1, 50
+SCRIPT_LORA = {"lora.rank": 4, "lora.targets": ["to_q", "to_k", "to_v", "to_out.0"]}
 PROMPT, CLASS_PROMPT = "a photo of a sks dog", "a photo of a dog"
 # As the documentation of diffusers has one draw with the result of its scripts, all images in one call.
 PIPELINE = """
@@ -155,7 +157,9 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
     sets = list(arguments.set)
     photos = sorted((ROOT / "dbcli/embedded/photos" / arguments.subject).glob("*.png"))[:5]
     if not arguments.as_shipped:
-        sets += [one.removeprefix("--set=") for one in as_options({"prior.steps": equal_steps(profile, len(photos))})]
+        equal: dict[str, object] = {"prior.steps": equal_steps(profile, len(photos))}
+        equal |= SCRIPT_LORA if arguments.method == "lora" else {}
+        sets += [one.removeprefix("--set=") for one in as_options(equal)]
     steps = arguments.steps or int(profile["train"]["steps"])
     resolution = own_resolution(load_once("tiny"))
     job = Job(embedded_folder(), photos, arguments.method, steps, profile, resolution, sets)
@@ -194,7 +198,7 @@ def main() -> None:
     options.add_argument(
         "--as-shipped",
         action="store_true",
-        help="class images in the steps of the profile; else in so many that both sides take as many passes for them",
+        help="class images in the steps, and a LoRA of the rank and layers, of the profile; else both do the same work",
     )
     options.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of dreambooth train")
     options.add_argument("--subject", default="patch", help="one of the bundled subjects")
