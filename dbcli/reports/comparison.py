@@ -56,12 +56,15 @@ def score_table(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
 def difference_table(differences: Sequence[tuple[str, Mapping[str, Mapping[str, Any]]]], against: str) -> Table:
     """A row per run: each score less that of `against`, over the prompts of both; * where zero is outside."""
     metrics = [metric for metric in METRICS if any(metric in found for _, found in differences)]
-    rows = tuple((name, *(_signed(found.get(metric), metric) for metric in metrics)) for name, found in differences)
+    rows = tuple(
+        (name, _most_pairs(found), *(_signed(found.get(metric), metric) for metric in metrics))
+        for name, found in differences
+    )
     caption = (
         f"Differences from {against}, paired by subject and prompt, with 95 % intervals; * the interval does not "
         "contain zero. The intervals cover variation over subjects and prompts, not over training seeds."
     )
-    return Table(("", *(METRICS[metric] for metric in metrics)), rows, caption)
+    return Table(("", "pairs", *(METRICS[metric] for metric in metrics)), rows, caption)
 
 
 def settings_table(names: Sequence[str], settings: Mapping[str, Sequence[str]]) -> Table:
@@ -152,6 +155,11 @@ def _filled(images: Sequence[Image.Image], count: int) -> list[Image.Image | Non
 def _seeds(seeds: Sequence[int], start: int, group: int, images: int) -> str:
     found = list(seeds)[start : min(start + group, images)]
     return ("seed " if len(found) == 1 else "seeds ") + ", ".join(map(str, found)) if found else ""
+
+
+def _most_pairs(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many pairs of subject and prompt a row rests on; PRES, which has one a subject, has fewer."""
+    return str(max((one["pairs"] for one in found.values()), default=0))
 
 
 def _signed(found: Mapping[str, Any] | None, metric: str) -> str:

@@ -32,7 +32,13 @@ def test_photos_own_values_stand_first_where_all_runs_share_them() -> None:
 def test_a_difference_shows_sign_interval_and_whether_it_is_clear() -> None:
     unsure = {"dino": {"value": -0.05, "low": None, "high": None, "pairs": 1, "clear": False}}
     table = difference_table([("b", FOUND), ("c", unsure), ("d", {})], "a")
-    assert [row[1] for row in table.rows] == ["+0.050 (+0.010 to +0.090) *", "-0.050", "–"]
+    assert [row[2] for row in table.rows] == ["+0.050 (+0.010 to +0.090) *", "-0.050", "–"]
+
+
+def test_a_difference_says_on_how_many_pairs_it_rests() -> None:
+    few = {"dino": {**FOUND["dino"], "pairs": 3}, "pres": {**FOUND["dino"], "pairs": 1}}
+    table = difference_table([("b", few), ("c", {})], "a")
+    assert table.headers[1] == "pairs" and [row[1] for row in table.rows] == ["3", "0"]
 
 
 def test_the_page_holds_every_run_and_carries_nothing_that_runs() -> None:
