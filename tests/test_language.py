@@ -65,7 +65,7 @@ STANDARD = {
 }
 # A package's name, and keys of users' files and of JSON, which stay: `pictures` of a sweep, `picture` of a word's
 # strength.
-FIXED = {"pictures", "picture", "AdamWScheduleFree"}
+FIXED = {"pictures", "picture", "AdamWScheduleFree", "FusedAdamWScheduleFree"}
 _COUNTED = "pictures?|images?|steps?|photos?|rows?|lines?|words?|files?|seconds|tokens?|minutes|points?|cells?|runs?"
 _EACH = "prompt|subject|step|run|cell|probe|batch|image|picture|photo|class|epoch|noun|judge|layer|row|process"
 ODD = (

@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from dbcli.counts import counted
 from dbcli.reports.grids import GridRow, draw_grid, stacked
 from dbcli.reports.page import (
     Block,
@@ -115,7 +116,7 @@ def comparison_page(
     if charts:
         sections.append(PageSection("Curves", tuple(charts)))
     sections.append(PageSection("How it was measured", protocol_blocks(runs[0][1]["protocol"])))
-    lead = f"{' and '.join(names)}: {len(prompts)} prompts, the same seeds in every strip."
+    lead = f"{' and '.join(names)}: {counted(len(prompts), 'prompt')}, the same seeds in every strip."
     return render_page(title, sections, lead=lead, foot=foot)
 
 

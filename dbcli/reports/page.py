@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from dbcli.counts import counted
 from dbcli.reports.tables import Table, format_score, prompt_table, subject_table
 
 TILE_PX = 256
@@ -190,7 +191,7 @@ def _lead(scores: Mapping[str, Any]) -> str:
     prompts = sum(len(subject["prompts"]) for subject in scores["subjects"])
     names = [subject["name"] for subject in scores["subjects"]]
     who = ", ".join(names) if len(names) <= 4 else f"{len(names)} subjects"
-    return f"{who}: {prompts} prompts, {images} images, beside the photos' own values."
+    return f"{who}: {counted(prompts, 'prompt')}, {counted(images, 'image')}, beside the photos' own values."
 
 
 def _score_blocks(scores: Mapping[str, Any]) -> tuple[Block, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dbcli.counts import counted
 from dbcli.reports.comparison import difference_table
 from dbcli.reports.tables import METRICS, NOTHING, PUBLISHED, Table, format_interval, format_score, known_metrics
 
@@ -135,11 +136,7 @@ def differences(scores: Mapping[str, Any]) -> str:
     return (
         "What differs: the paper scores 30 subjects under 25 prompts with 4 images each, by DINO ViT-S/16 and a CLIP "
         "whose size it does not state, on Imagen and Stable Diffusion; public code differs further in what it crops, "
-        f"pairs and scales. Ours: the base {scores['base']['source']}, {subjects} subject{_s(subjects)}, "
-        f"{prompts} prompts of {' + '.join(images['suites'])} with {count} image{_s(count)} each, {judges}; plain "
+        f"pairs and scales. Ours: the base {scores['base']['source']}, {counted(subjects, 'subject')}, "
+        f"{prompts} prompts of {' + '.join(images['suites'])} with {counted(count, 'image')} each, {judges}; plain "
         "cosines of all pairs, the identifier left out of the text. Compare within a judge and a suite, never across."
     )
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"

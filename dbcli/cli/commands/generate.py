@@ -164,7 +164,7 @@ def prune_sets(
     ] = None,
 ) -> None:
     """Remove class image sets that no run needs any more."""
-    from dbcli.cli.terminal.tables import counted
+    from dbcli.counts import counted
     from dbcli.workflows.class_images.manage import prune, unfit
 
     call = of(context)

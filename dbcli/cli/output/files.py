@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column, counted
+from dbcli.cli.terminal.tables import Column
+from dbcli.counts import counted
 from dbcli.errors import Refused, UsageError
 from dbcli.hints import quoted
 
@@ -110,7 +111,8 @@ def show_comfyui(screen: Screen, made: ComfyExport) -> None:
     likeness = "" if made.best.likeness is None else f" ({made.best.likeness:.3f})"
     screen.line(f"The workflow opens with {made.best.source}{likeness}:")
     screen.line(f"  {recipe.prompt}")
-    how = f"{made.sampler}, {made.scheduler}, {recipe.steps} steps, guidance {recipe.guidance:g}, seed {recipe.seed}"
+    steps = counted(recipe.steps, "step")
+    how = f"{made.sampler}, {made.scheduler}, {steps}, guidance {recipe.guidance:g}, seed {recipe.seed}"
     screen.line(f"  {how}, {recipe.width} x {recipe.height} px")
     for file in made.base_files:
         screen.line(f"It needs {file} beside it.")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from dbcli.cli.terminal.screen import Screen, visible
-from dbcli.cli.terminal.tables import Column, counted
+from dbcli.cli.terminal.tables import Column
+from dbcli.counts import counted
 
 if TYPE_CHECKING:
     from dbcli.workflows.doctor.check import Check

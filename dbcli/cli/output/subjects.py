@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column, counted, number
+from dbcli.cli.terminal.tables import Column, number
+from dbcli.counts import counted
 
 if TYPE_CHECKING:
     from dbcli.project.subjects.subject_store import AddedSubject

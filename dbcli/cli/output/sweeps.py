@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column, counted
+from dbcli.cli.terminal.tables import Column
+from dbcli.counts import counted
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout

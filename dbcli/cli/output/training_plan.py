@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbcli.cli.terminal.screen import Screen
-from dbcli.cli.terminal.tables import Column, counted
+from dbcli.cli.terminal.tables import Column
+from dbcli.counts import counted
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -24,7 +25,7 @@ def show_headline(screen: Screen, plan: TrainingPlan) -> None:
     """Who is taught how, in a line: known long before memory and time are."""
     train, prior = plan.profile.train, plan.profile.prior
     names = ", ".join(subject.name for subject in plan.subjects)
-    steps = f"{train.steps} steps of {counted(train.batch_size * train.accumulation, 'photo')}"
+    steps = f"{counted(train.steps, 'step')} of {counted(train.batch_size * train.accumulation, 'photo')}"
     classes = f" and as many of {prior.images} class images" if prior.enabled else ""
     screen.line(f"{names}: {plan.profile.method}, profile {plan.profile_name}, {steps}{classes}", style="bold")
 

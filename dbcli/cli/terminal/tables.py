@@ -169,11 +169,6 @@ def _shared(spans: Sequence[_Span], width: int) -> list[int]:
     return widths
 
 
-def counted(count: int, noun: str) -> str:
-    """ "1 image", "3 images"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def number(value: float | None, form: str = ".3f", missing: str = "") -> str:
     """A value in a format of its own, `missing` where it was not measured."""
     return missing if value is None else f"{value:{form}}"

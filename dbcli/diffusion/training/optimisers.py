@@ -88,9 +88,9 @@ def _prodigy(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Op
 
 def _schedule_free(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
     """Schedule-free AdamW (Defazio et al. 2024), left in training mode: see `optimiser_state.own_averages`."""
-    from dbcli.diffusion.training.schedule_free import FusedScheduleFree
+    from dbcli.diffusion.training.schedule_free import FusedAdamWScheduleFree
 
-    optimiser: torch.optim.Optimizer = FusedScheduleFree(
+    optimiser: torch.optim.Optimizer = FusedAdamWScheduleFree(
         groups, betas=(plan.beta1, plan.beta2), eps=plan.epsilon, weight_decay=plan.weight_decay
     )
     return optimiser

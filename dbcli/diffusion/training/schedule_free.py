@@ -7,7 +7,7 @@ from schedulefree import AdamWScheduleFree
 from torch.optim.adamw import adamw
 
 
-class FusedScheduleFree(AdamWScheduleFree):  # type: ignore[misc]
+class FusedAdamWScheduleFree(AdamWScheduleFree):  # type: ignore[misc]
     """Schedule-free AdamW (Defazio et al. 2024, "The road less scheduled", algorithm 1), begun in training mode.
 
     A weight holds y, between the iterate z and the average x. The package updates y without ever making x, in eight

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from dbcli.counts import counted
+
 if TYPE_CHECKING:
     from dbcli.project.settings.profile_settings import (
         ImageSettings,
@@ -260,8 +262,8 @@ def _of_warmup(train: TrainSettings) -> Iterator[str]:
         # The rate of step n is that of the n - 1 steps before it.
         reached = train.learning_rate * (train.steps - 1) / train.warmup_steps
         yield (
-            f"train.warmup_steps is {train.warmup_steps}, but the run has {train.steps} steps: the rate reaches "
-            f"only {reached:.3g}, never {train.learning_rate:.3g}."
+            f"train.warmup_steps is {train.warmup_steps}, but the run has {counted(train.steps, 'step')}: the rate "
+            f"reaches only {reached:.3g}, never {train.learning_rate:.3g}."
         )
 
 
@@ -275,7 +277,7 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
         yield "train.schedule_cycles is 1: cosine-restarts without a restart is cosine."
     if train.schedule == "cosine-restarts" and train.schedule_cycles > train.steps:
         yield (
-            f"train.schedule_cycles is {train.schedule_cycles}, but the run has {train.steps} steps: "
+            f"train.schedule_cycles is {train.schedule_cycles}, but the run has {counted(train.steps, 'step')}: "
             "its cycles are shorter than a step."
         )
 
@@ -300,7 +302,8 @@ def _of_previews(profile: Profile) -> Iterator[str]:
     if train.preview_prompt is not None and not train.preview_every:
         yield "train.preview_prompt is given, but train.preview_every is 0: no preview is generated."
     if train.preview_every > train.steps:
-        yield f"train.preview_every is {train.preview_every}, but the run has {train.steps} steps: no previews."
+        steps = counted(train.steps, "step")
+        yield f"train.preview_every is {train.preview_every}, but the run has {steps}: no previews."
 
 
 def _of_adapter(profile: Profile) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dbcli.counts import counted
 from dbcli.errors import ConfigError
 from dbcli.project.subjects.subject_record import Subject
 
@@ -23,12 +24,12 @@ def check_held_out(subjects: Sequence[Subject], held_out: int | Sequence[int]) -
         missing = [place + 1 for place in places if place >= count]
         if missing:
             raise ConfigError(
-                f"images.held_out: '{subject.name}' has {count} photos, none with the number {missing[0]}.",
+                f"images.held_out: '{subject.name}' has {counted(count, 'photo')}, none with the number {missing[0]}.",
                 hint=f"dreambooth subjects show {subject.name} lists them",
             )
         if places and len(places) >= count:
             raise ConfigError(
-                f"images.held_out keeps back {len(places)} photos, but '{subject.name}' has {count}: "
+                f"images.held_out keeps back {counted(len(places), 'photo')}, but '{subject.name}' has {count}: "
                 "none would be left to teach it with.",
                 hint="--set images.held_out=1" if count > 1 else "--set images.held_out=0",
             )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from dbcli.counts import counted
 from dbcli.errors import DreamboothError
 from dbcli.project.class_images.class_image_sets import ClassImageSet, list_class_image_sets
 from dbcli.project.files.layout import Layout
@@ -34,7 +35,7 @@ def project_checks(layout: Layout, progress: Progress) -> list[Check]:
 
 def _settings(layout: Layout) -> Iterator[Check]:
     name, profile = resolve_profile(layout)
-    yield good("settings", f"{layout.root}: profile {name}, {profile.method}, {profile.train.steps} steps")
+    yield good("settings", f"{layout.root}: profile {name}, {profile.method}, {counted(profile.train.steps, 'step')}")
 
 
 def _base(layout: Layout) -> Iterator[Check]:
@@ -65,7 +66,7 @@ def _photos(layout: Layout) -> Iterator[Check]:
     for subject in subjects:
         try:
             count = len(verify_photos(layout, subject))
-            yield good("subject", f"{subject.name}: {count} photos unchanged")
+            yield good("subject", f"{subject.name}: {counted(count, 'photo')} unchanged")
         except DreamboothError as error:
             yield fault("subject", error.message, error.hint or "add the subject again")
     if not subjects:

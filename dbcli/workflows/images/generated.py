@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
+from dbcli.counts import counted
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
@@ -237,7 +238,7 @@ class PromptSampler:
                     progress=self.progress,
                     should_stop=self.should_stop,
                     wanted=self.group.split(missing, batch_size),
-                    title=f"Generating {len(missing)} images with {model.title}",
+                    title=f"Generating {counted(len(missing), 'image')} with {model.title}",
                 )
         return [paths[start : start + settings.count] for start in range(0, len(paths), settings.count)]
 

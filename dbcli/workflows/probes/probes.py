@@ -13,6 +13,7 @@ from functools import partial
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from dbcli.counts import counted
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.images.recipes import save_png
@@ -92,7 +93,7 @@ def _opened(run: RunContext, base: Base) -> Probing | None:
     record.real = fmean(known) if known else None
     save_probes(run.layout, run.name, record)
     places = ", ".join(str(step) for step in plan.steps[:6]) + (", …" if len(plan.steps) > 6 else "")
-    run.progress.note(f"probes ON: after steps {places}, {len(items)} images each ({plan.why})")
+    run.progress.note(f"probes ON: after steps {places}, {counted(len(items), 'image')} each ({plan.why})")
     return Probing(run, base, panel, items, record, seconds)
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dbcli.counts import counted
 from dbcli.project.runs.probe_files import ProbePlan
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
@@ -49,7 +50,7 @@ def plan_probes(profile: Profile, *, subjects: int, classes: int) -> ProbePlan:
         probes = min(int(affordable / images), most, steps)
         if probes >= (wanted if seeds > 1 else LEAST_PROBES):
             found = _spread(steps, _rounded(math.ceil(steps / probes)))
-            why = f"{len(found)} probes of {images} images fit into {settings.budget:.0%} of the steps' time"
+            why = f"{len(found)} probes of {counted(images, 'image')} fit into {settings.budget:.0%} of the steps' time"
             return ProbePlan(steps=found, seeds=seeds, why=why)
     why = f"a run of {steps} steps has no room for {LEAST_PROBES} probes in {settings.budget:.0%} of its time"
     return ProbePlan(why=why)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dbcli.counts import counted
 from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
@@ -56,7 +57,7 @@ def plan_bench(layout: Layout, request: BenchRequest, progress: Progress) -> Swe
     suites = list(request.suites) or ([] if project.is_embedded else list(subjects.suites))
     said = {
         "name": request.name or f"bench-{slug(Path(recipe).stem, 'recipe')}",
-        "about": f"{len(names)} subjects, one recipe.",
+        "about": f"{counted(len(names), 'subject')}, one recipe.",
         "settings": settings,
         "grid": {"subject": names},
         "pictures": {"suite": suites, "count": request.count, "seed": request.seed},

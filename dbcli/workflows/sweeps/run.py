@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dbcli.counts import counted
 from dbcli.errors import Interrupted, MachineError
 from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
@@ -79,7 +80,7 @@ def _work(layout: Layout, plan: SweepPlan, worker: Engine, progress: Progress, *
     left = {unit.key: unit for unit in units}
     counts = Counter(cell.state for cell in plan.cells)
     states = [f"{counts[state]} {state}" for state in ("finished", "begun", "failed", "to do") if counts[state]]
-    progress.note(f"{plan.sweep.name}: {len(plan.cells)} cells, {', '.join(states)}.")
+    progress.note(f"{plan.sweep.name}: {counted(len(plan.cells), 'cell')}, {', '.join(states)}.")
     if units:
         progress.note(f"Left in all: {pace.left(units)}.")
     for number, outcome in enumerate(worker.carry_out(layout.root, units, progress, offline=offline), start=1):

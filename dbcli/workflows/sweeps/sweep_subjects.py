@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.counts import counted
 from dbcli.errors import DreamboothError
 from dbcli.hints import nearest
 from dbcli.project.files.layout import Layout
@@ -68,7 +69,7 @@ class SweepSubjects:
         added, _ = add_subject(self.layout, name, class_noun, photos, None)
         annotate(self.layout, added.subject, load_annotators(self.layout, offline=True), self.progress)
         self._found[name] = load_subject(self.layout, name)
-        self.progress.note(f"Added {name}, {len(photos)} photos of a {class_noun}.")
+        self.progress.note(f"Added {name}, {counted(len(photos), 'photo')} of a {class_noun}.")
 
     def word(self, name: str, stage: StageRequest) -> str:
         """The word that stands for a subject in one run: the sweep's, else the subject's own."""
