@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import machine, write_figures  # noqa: E402
 from models import load_once, own_resolution  # noqa: E402
 from peer import adamw_rate, script_command  # noqa: E402
-from program import PROGRAM, Project, Timing, as_options, timed  # noqa: E402
+from program import PROGRAM, Project, Timing, timed  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, SEED, SCRIPT_CLASS_STEPS = 8, 1, 50
@@ -159,7 +159,7 @@ def measure(arguments: argparse.Namespace, root: Path) -> list[dict[str, float]]
     if not arguments.as_shipped:
         equal: dict[str, object] = {"prior.steps": equal_steps(profile, len(photos))}
         equal |= SCRIPT_LORA if arguments.method == "lora" else {}
-        sets += [one.removeprefix("--set=") for one in as_options(equal)]
+        sets += [f"{key}={value}" for key, value in equal.items()]
     steps = arguments.steps or int(profile["train"]["steps"])
     resolution = own_resolution(load_once("tiny"))
     job = Job(embedded_folder(), photos, arguments.method, steps, profile, resolution, sets)
