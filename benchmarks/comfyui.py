@@ -1,6 +1,7 @@
 """Exports runs for ComfyUI, opens their workflows in its server, and compares its images with this program's.
 
-    python benchmarks/comfyui.py --comfyui ComfyUI PYTHON                    a LoRA, a full run and a word
+    python benchmarks/comfyui.py --comfyui ComfyUI PYTHON                    a run of every kind
+    python benchmarks/comfyui.py --comfyui ComfyUI PYTHON --runs lokr loha   of some kinds
     python benchmarks/comfyui.py --comfyui ComfyUI PYTHON --samplers         every sampler, with the LoRA
     python benchmarks/comfyui.py --comfyui ComfyUI PYTHON --nodes FILE       what it says of its nodes, for the tests
 
@@ -40,14 +41,21 @@ WAIT_SECONDS = 300
 SIZE_PX = 128
 TRAIN = ("--steps=2", "--set=prior.enabled=false", f"--set=images.resolution={SIZE_PX}", "--set=train.precision=fp32")
 DRAW = ("--set=draw.steps=10", "--set=draw.precision=fp32", "--set=draw.guidance=5", "--set=draw.negative=blurry (red)")
+LORA = ("--method=lora", "--set=train.learning_rate=0.01", "--set=train.text_encoder=true")
 RUNS = {
-    "lora": ("--method=lora", "--set=train.learning_rate=0.01", "--set=train.text_encoder=true"),
+    "lora": LORA,
+    "dora": (*LORA, "--set=lora.dora=true"),
+    "pissa": ("--method=lora", "--set=train.learning_rate=0.001", "--set=lora.init=pissa"),
+    "lokr": (*LORA, "--set=lora.kind=lokr", "--set=lora.factor=8"),
+    "loha": (*LORA, "--set=lora.kind=loha"),
     "full": ("--method=full", "--set=train.learning_rate=0.0001"),
     "textual-inversion": ("--method=textual-inversion", "--set=train.learning_rate=0.1"),
 }
 SAMPLERS = ("ddim", "dpm++", "dpm++-karras", "euler", "heun", "unipc", "pndm", "ddpm", "dpm++-sde", "euler-a")
 STEPS = (10, 12)
 ONE = ("--count", "1", "--seed", "7")
+# Their export is a whole model.
+WHOLE = ("dora", "full")
 FIGURES = ("greatest difference of 255", "mean", "deviation of the image")
 
 
@@ -188,17 +196,18 @@ def heading(*columns: str) -> str:
     return f"| {' | '.join(names)} |\n{'|---' * len(names)}|"
 
 
-def run_all(code: Path, python: str, work: Path) -> None:
-    """A LoRA with its base, a full run and a word: each row says how near ComfyUI's image is to the scored one."""
-    project = make_project(work, list(RUNS))
+def run_kinds(code: Path, python: str, work: Path, kinds: Sequence[str]) -> None:
+    """A run of each of these kinds, with the base it needs: how near ComfyUI's image is to the scored one."""
+    project = make_project(work, kinds)
     print(heading("run", "image of", "sampler"))
-    for number, kind in enumerate(RUNS, 1):
+    for number, kind in enumerate(kinds, 1):
         score(project, number, work)
-        document = exported(project, number, *(() if kind == "full" else ("--with-base",)))
+        document = exported(project, number, *(() if kind in WHOLE else ("--with-base",)))
         folder = work / f"comfyui-{kind}"
         shutil.copytree(document["path"], folder)
         with serving(code, python, folder) as server:
             theirs = through_comfyui(server, document)
+        shutil.rmtree(folder)
         own = project / document["taken_from"].split(",")[0]
         opened = document["opens_with"]
         print(
@@ -254,6 +263,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--comfyui", nargs=2, metavar=("FOLDER", "PYTHON"), required=True)
     options.add_argument("--work", type=Path, help="where the files are written, 8 GB")
+    options.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="kinds of run; else all")
     options.add_argument("--samplers", action="store_true", help="every sampler instead of every kind of run")
     options.add_argument("--nodes", type=Path, metavar="FILE", help="write the node definitions and do nothing else")
     asked = options.parse_args(words)
@@ -261,8 +271,10 @@ def main(words: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=asked.work) as work:
         if asked.nodes is not None:
             write_nodes(code, python, Path(work), asked.nodes)
+        elif asked.samplers:
+            run_samplers(code, python, Path(work))
         else:
-            (run_samplers if asked.samplers else run_all)(code, python, Path(work))
+            run_kinds(code, python, Path(work), asked.runs)
 
 
 if __name__ == "__main__":

@@ -307,3 +307,36 @@ def test_a_checkpoint_that_lies_in_the_wrong_place_is_never_gone_on_from(run: Ru
         assert "step-000003 is the checkpoint of step 1; an earlier checkpoint is used" in done.err
     assert done.code == 0, done.err
     assert same(weights(project, "0003-dog"), whole)
+
+
+KINDS = {
+    "LoKr": ["--method=lora", "--set=lora.kind=lokr", "--set=lora.factor=2", "--set=lora.rank=1", "--set=lora.alpha=1"],
+    "LoHa": ["--method=lora", "--set=lora.kind=loha"],
+    "PiSSA": ["--method=lora", "--set=lora.init=pissa"],
+    "DoRA": ["--method=lora", "--set=lora.dora=true"],
+    "Prodigy": ["--method=lora", "--set=train.optimizer=prodigy", "--set=train.learning_rate=1"],
+    "schedule-free": ["--method=full", "--set=train.optimizer=schedulefree"],
+    "Muon": ["--method=full", "--set=train.optimizer=muon"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_gone_on_from_and_resumed_on_the_way(run: Run, project: Path, kind: str) -> None:
+    parent = run("train", "--subject", "dog", *KINDS[kind], *BARE, *FAST).document["name"]
+    # At a rate of 0 the weights stay what they are; Prodigy has a rate of its own.
+    still = ["--set=train.optimizer=adamw", "--set=train.learning_rate=0"]
+    first = run("train", "--from", parent, "--subject", "cat", *still, *BARE, *FAST).document["name"]
+    assert same(weights(project, first), weights(project, parent))
+
+    name = run("train", "--from", parent, "--subject", "cat", *BARE, *FAST).document["name"]
+    settings, before = record_of(project, name)["profile"], record_of(project, parent)["profile"]
+    assert (settings["lora"], settings["train"]["optimizer"]) == (before["lora"], before["train"]["optimizer"])
+    folder, whole = project / "runs" / name, weights(project, name)
+    assert not same(whole, weights(project, parent))
+    shutil.rmtree(folder / "weights")
+    for step in (3, 4):
+        shutil.rmtree(folder / "checkpoints" / f"step-{step:06d}")
+    (folder / "run.json").write_text(json.dumps(record_of(project, name) | {"state": "running"}))
+    resumed = run("train", "--resume", name)
+    assert resumed.code == 0, resumed.err
+    assert same(weights(project, name), whole)
