@@ -16,6 +16,8 @@ from program import Timing, timed  # noqa: E402
 
 PHOTOS, CLASS_IMAGES = 4, 8
 PROMPT, CLASS_PROMPT = "a photo of a sks dog", "a photo of a dog"
+# The adapters that its script for LoRAs trains, as our settings.
+SCRIPT_LORA = {"lora.rank": 4, "lora.targets": ["to_q", "to_k", "to_v", "to_out.0"]}
 # With what the profiles `tiny` and `tiny-lora` trained 600 steps before they took schedule-free AdamW.
 ADAMW_RATES = {"full": 3e-4, "lora": 1e-3}
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import has_gpu, machine, write_figures  # noqa: E402
 from models import add_size_option, load_once, own_resolution, write_base, write_pictures  # noqa: E402
 from pairs import table  # noqa: E402
-from peer import CLASS_IMAGES, PHOTOS, Peer, Work  # noqa: E402
+from peer import CLASS_IMAGES, PHOTOS, SCRIPT_LORA, Peer, Work  # noqa: E402
 from program import Project, Timing, Trained  # noqa: E402
 
 
@@ -24,8 +24,8 @@ class Ours:
         self.work, self.project = work, Project(root / "ours", str(work.base), sorted(work.photos.iterdir()))
 
     def settings(self) -> dict[str, object]:
-        """What the script does: squares, weights and activations as they are, and its adapters' rank."""
-        adapters = {"lora.rank": 4, "lora.base": "full"} if self.work.method == "lora" else {}
+        """What the script does: squares, weights and activations as they are, and its adapters' rank and layers."""
+        adapters = {**SCRIPT_LORA, "lora.base": "full"} if self.work.method == "lora" else {}
         return {
             **adapters,
             "images.buckets": "off",

@@ -24,12 +24,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import machine, write_figures  # noqa: E402
 from models import load_once, own_resolution  # noqa: E402
-from peer import adamw_rate, script_command  # noqa: E402
+from peer import SCRIPT_LORA, adamw_rate, script_command  # noqa: E402
 from program import PROGRAM, Project, Timing, timed  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, SEED, SCRIPT_CLASS_STEPS = 8, 1, 50
-SCRIPT_LORA = {"lora.rank": 4, "lora.targets": ["to_q", "to_k", "to_v", "to_out.0"]}
 PROMPT, CLASS_PROMPT = "a photo of a sks dog", "a photo of a dog"
 # As the documentation of diffusers has one draw with the result of its scripts, all images in one call.
 PIPELINE = """

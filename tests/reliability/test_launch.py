@@ -55,6 +55,7 @@ class Launched:
             env={
                 **os.environ,
                 **home,
+                "TMPDIR": str(project.parent),  # torchrun leaves a folder for logs behind
                 "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "reliability" / "in_ranks"), str(ROOT)]),
                 "SABOTAGE": json.dumps(spoilt),
                 "OMP_NUM_THREADS": "1",
