@@ -89,40 +89,6 @@ def peak_memory_bytes(device: torch.device) -> int:
     return own_status("VmHWM") or _peak_of_usage()
 
 
-def keep_freed_memory() -> None:
-    """Returns what was freed until now; from here on the C library, where it is glibc, may keep up to a gigabyte.
-
-    A step frees its gradients and activations and takes as much again: returning pages in between and having them
-    cleared anew took an eighth of a small model's CPU time.
-    """
-    _set_allocator(mapped_from=32 << 20, kept=1 << 30)
-
-
-def _set_allocator(*, mapped_from: int, kept: int) -> None:
-    """From which size on glibc maps memory and returns it at once, and how much of the rest it keeps."""
-    import ctypes
-
-    trim_threshold, mmap_threshold = -1, -3
-    try:
-        library = ctypes.CDLL(None)
-        library.malloc_trim(0)
-        library.mallopt(mmap_threshold, mapped_from)
-        library.mallopt(trim_threshold, kept)
-    except (OSError, AttributeError, TypeError):
-        return  # another C library, another allocator
-
-
-def hand_back_freed_memory() -> None:
-    """Returns to the system what was freed and kept, of the GPU and of the C library, and keeps none from now on.
-
-    A limit for the process counts address space, of which a heap with gaps returns none: so tensors are allocated
-    outside of it.
-    """
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    _set_allocator(mapped_from=128 << 10, kept=128 << 10)
-
-
 def free_memory_bytes(device: torch.device) -> int:
     """What a run could take beyond what is taken: of GPU memory, or of RAM as far as its container allows."""
     if device.type == "cuda":

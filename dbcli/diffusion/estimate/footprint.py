@@ -106,12 +106,6 @@ def _level(base: Base, device: torch.device) -> torch.Tensor:
     return torch.zeros((), dtype=base.process.level_at(0).dtype, device=device)
 
 
-def width(base: Base) -> int:
-    """How many channels the denoiser's first layer gives."""
-    tables = (parameter for parameter in base.unet.parameters() if parameter.ndim > 1 and parameter.shape[0] > 1)
-    return int(next(tables).shape[0])
-
-
 def _adamw_8bit_bytes(name: str, parameter: torch.Tensor) -> int:
     # Two moments of a byte with a float32 scale a block of 256; tensors under 4096 values stay whole.
     values = parameter.numel()

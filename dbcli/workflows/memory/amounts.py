@@ -30,6 +30,11 @@ class Shapes:
         return max(sizes, key=lambda size: size[0] * size[1])
 
 
+def rows_of(profile: Profile) -> int:
+    """How many images a pass of a step sees: as many of the class as of the subject."""
+    return profile.train.batch_size * (2 if profile.prior.enabled else 1)
+
+
 def images_to_encode(profile: Profile, photos: int) -> int:
     """How many images a run encodes, where every photo has a mask: each view of each photo, and the class images.
 

@@ -32,7 +32,7 @@ def give_back() -> None:
     """Returns to the system, and to the GPU's other users, what nobody holds any longer."""
     gc.collect()
     if "torch" in sys.modules:
-        from dbcli.diffusion.devices import hand_back_freed_memory
+        from dbcli.diffusion.training.allocator import hand_back_freed_memory
 
         # The C library keeps it for this thread alone, where neither the next rung's threads nor the program's end have
         # any use of it.

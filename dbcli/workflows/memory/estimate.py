@@ -16,7 +16,7 @@ from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.class_images.sentences import stored_draws
-from dbcli.workflows.memory.amounts import Shapes, images_to_encode, prompts_to_keep, scenes_a_photo
+from dbcli.workflows.memory.amounts import Shapes, images_to_encode, prompts_to_keep, rows_of, scenes_a_photo
 from dbcli.workflows.memory.known_costs import Cost, key_of, known_cost, remember_cost
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
 from dbcli.workflows.progress import Progress
@@ -212,6 +212,7 @@ class _Training:
     learning: int
     largest: int
     prompt_bytes: int
+    activation_bytes: int
     step: PassCost
 
 
@@ -238,6 +239,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int)
     from dbcli.diffusion.estimate.footprint import update_bytes
     from dbcli.diffusion.images import ENCODE_BATCH, encoded_at_once
     from dbcli.diffusion.precision import AUTOCAST, precision_on
+    from dbcli.diffusion.training.allocator import leaves_gaps
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
     count = prior.images if prior.enabled and prior.folder is None else 0
@@ -249,6 +251,8 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int)
     at_once = (min(prior.batch_size, count or 1), min(ENCODE_BATCH, images))
     before = _before(model, shapes, prior.precision, at_once)
     is_cpu = device.type != "cuda"
+    # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
+    in_pieces = before.encode.peak_bytes // 2 if is_cpu and not leaves_gaps(done.activation_bytes) else 0
     pixels = images * 3 * before.size[0] * before.size[1] * 4 if is_cpu else 0
     update = update_bytes(train.optimizer, done.largest, rounds=train.stochastic_rounding)
     held = done.held_bytes[train.optimizer] + update + (4 * done.learning if train.ema is not None else 0)
@@ -257,10 +261,9 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int)
         "class images": before.plain_bytes + max(before.denoise.peak_bytes, before.decode.peak_bytes) if count else 0,
         **({"prompts": before.plain_bytes + before.unloaded_bytes} if before.unloaded_bytes else {}),
         "encode": before.plain_bytes + pixels + before.encode.peak_bytes,
-        # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
-        "train": held + done.step.peak_bytes + (before.encode.peak_bytes // 2 if is_cpu else 0),
+        "train": held + done.step.peak_bytes + in_pieces,
     }
-    rows = train.batch_size * (2 if prior.enabled else 1)
+    rows = rows_of(profile)
     dtype = AUTOCAST.get(precision_on(train.precision, device), torch.float32)
     speed = measured_speed(device, channels=before.channels, rows=rows, size=before.latent_px, dtype=dtype)
     step_seconds = train.accumulation * speed.seconds(done.step)
@@ -292,13 +295,14 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
     from dbcli.diffusion.bases.stored_layers import is_kept
     from dbcli.diffusion.devices import idle_in_training
     from dbcli.diffusion.estimate import footprint
+    from dbcli.diffusion.estimate.activations import activation_bytes
     from dbcli.diffusion.estimate.cost import fake_tensors
     from dbcli.diffusion.precision import precision_on
     from dbcli.diffusion.unloading import can_be_read_again
 
     trainable = make_trainable(base, profile, ())
     size, train = shapes.largest(base), profile.train
-    rows, precision = train.batch_size * (2 if profile.prior.enabled else 1), precision_on(train.precision, device)
+    rows, precision = rows_of(profile), precision_on(train.precision, device)
     batch = footprint.Batch(rows, size, precision)
     with fake_tensors():
         place(base, device)
@@ -312,7 +316,8 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}
         prompt = 0 if trainable.trains_text else footprint.prompt_bytes(base)
     largest = max(parameter.numel() for parameter in trainable.tensors.values())
-    return _Training(own, held, trainable.count, largest, prompt, step)
+    activation = activation_bytes(base, rows, size[0] // base.vae_factor * (size[1] // base.vae_factor))
+    return _Training(own, held, trainable.count, largest, prompt, activation, step)
 
 
 # Class images come and photos are encoded before a rung changes anything of a base: it is the same for all of them.
@@ -321,6 +326,7 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
     import torch
 
     from dbcli.diffusion.estimate import footprint
+    from dbcli.diffusion.estimate.activations import width
     from dbcli.diffusion.estimate.cost import fake_tensors
     from dbcli.diffusion.estimate.footprint import Batch
     from dbcli.diffusion.estimate.meta_base import load_meta_base, place
@@ -333,7 +339,7 @@ def _before(model: _Model, shapes: Shapes, precision: str, at_once: tuple[int, i
         place(base, device)
         return _Before(
             size=size,
-            channels=footprint.width(base),
+            channels=width(base),
             latent_px=round((size[0] * size[1]) ** 0.5) // base.vae_factor,
             latent_shape=(base.latent_channels, base.vae_factor, base.resolution),
             plain_bytes=plain,

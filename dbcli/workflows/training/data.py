@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,6 +54,11 @@ class TrainingData:
     orders: dict[int, list[int]] = field(default_factory=dict)
     empty_prompt: int | None = None
     held_out: list[HeldOutPhoto] = field(default_factory=list)
+
+    @property
+    def places(self) -> int:
+        """Height times width of the largest latents."""
+        return max(math.prod(self.images.shape_of(index)[1:]) for index in range(len(self.images)))
 
 
 def instance_prompt(subject: Subject, caption: str | None, template: str, templates: Sequence[str] = ()) -> str:

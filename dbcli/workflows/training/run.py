@@ -19,6 +19,7 @@ from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.class_images.of_run import run_class_images
 from dbcli.workflows.launch import take_devices
 from dbcli.workflows.machine_use import computing
+from dbcli.workflows.memory.amounts import rows_of
 from dbcli.workflows.memory.errors import give_back, is_out_of_memory
 from dbcli.workflows.memory.fallback import fall_back
 from dbcli.workflows.models.trainable import start_trainable
@@ -94,7 +95,9 @@ def train_once(run: RunContext, rate_scale: float) -> None:
     Class images and the teacher's predictions are the base's own, whatever the run continues, so they come before
     anything learns. `rate_scale` is that of a run which begins again after it diverged.
     """
-    from dbcli.diffusion.devices import keep_freed_memory, peak_memory_bytes
+    from dbcli.diffusion.devices import peak_memory_bytes
+    from dbcli.diffusion.estimate.activations import activation_bytes
+    from dbcli.diffusion.training.allocator import keep_freed_memory
 
     record, stop = run.record, run.stop
     parent = parent_of(run.layout, record)
@@ -114,7 +117,7 @@ def train_once(run: RunContext, rate_scale: float) -> None:
     trainer = build_trainer(run, base, trainable, data, batches, teacher)
     # Not before: what loading and encoding freed is no step's, and goes back to the system.
     if not record.fallbacks:
-        keep_freed_memory()
+        keep_freed_memory(activation_bytes(base, rows_of(run.profile), data.places))
     probed = () if probing is None else probing.record.plan.steps
     held_out = HeldOut(run, data.held_out, probed) if data.held_out else None
     with run.timed("train"):
