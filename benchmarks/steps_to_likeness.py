@@ -76,9 +76,11 @@ def course(events: Iterable[Mapping[str, Any]]) -> Course:
 def rows(cells: Sequence[tuple[str, tuple[str, ...], Course]], against: str, share: float) -> list[Row]:
     """A row a recipe, the reference among them. Each cell is its recipe, where it stands on other axes, its course.
 
-    Cells whose reference is not there yet are left out.
+    Cells whose reference is not there yet are left out. Raises SystemExit where there is none at all.
     """
     wanted = {place: share * one.last for recipe, place, one in cells if recipe == against}
+    if not wanted:
+        raise SystemExit(f"No cell of '{against}' is finished, so there is nothing to hold the others to.")
     found = []
     for recipe in dict.fromkeys(recipe for recipe, _, _ in cells):
         mine = [(one, one.reaches(wanted[place])) for name, place, one in cells if name == recipe and place in wanted]

@@ -53,6 +53,8 @@ def test_each_run_is_held_to_the_reference_of_its_own_subject(timing: ModuleType
         timing.Row("quick", 2, 2, 50, 5.0),
         timing.Row("never", 2, 0, None, None),
     ]
+    with pytest.raises(SystemExit, match="No cell of 'the profile' is finished"):
+        timing.rows(cells[2:], "the profile", 0.9)
     assert "| never | 0 of 2 | not reached | not reached |" in timing.markdown(found)
 
 

@@ -12,7 +12,8 @@ def keep_freed_memory(activation_bytes: int) -> None:
     A step frees its gradients and activations and takes as much again: returning pages in between and having them
     cleared anew took an eighth of a small model's CPU time, so up to a gigabyte is kept. Where the first layer's
     `activation_bytes` are `LARGE`, tensors are mapped one by one and returned instead: gaps between them took 1.8 GB of
-    the 8.0 GB of a LoRA step of Stable Diffusion v1.4 at 512 px, and there the pages' time is lost among the step's.
+    the 8.0 GB of a LoRA step of Stable Diffusion v1.4 at 512 px. Such steps are so long that clearing pages is no more
+    than they differ by.
     """
     if leaves_gaps(activation_bytes):
         _set(mapped_from=LARGE, kept=64 << 20)
