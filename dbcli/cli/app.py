@@ -1,12 +1,9 @@
 """The `dreambooth` program: its commands, and the one place where an error becomes an exit code."""
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
@@ -21,8 +18,9 @@ from dbcli.cli.commands.sharing import export, import_embedding, import_lora
 from dbcli.cli.commands.subjects import subjects_app, tokens_app
 from dbcli.cli.commands.sweeps import bench, sweep
 from dbcli.cli.commands.train import train
-from dbcli.cli.faults import StopNow, bug, machine_fault, usage_fault
+from dbcli.cli.faults import bug, machine_fault, usage_fault
 from dbcli.cli.invocation import Invocation
+from dbcli.cli.signals import StopNow, stopped_by_signals
 from dbcli.cli.terminal.screen import Screen
 from dbcli.errors import DreamboothError, Interrupted
 
@@ -110,18 +108,17 @@ def main(given: list[str] | None = None) -> None:
     options = general_options(words)
     screen = Screen(quiet="--quiet" in options, as_json="--json" in options, project=project_of(words))
     try:
-        _prepare_environment(offline="--offline" in options)
-        try:
-            ended = app(args=arranged(words), prog_name="dreambooth", standalone_mode=False)
-        except Interrupted as stopped:
-            _end(screen, "stopped", stopped.message, stopped.hint, stopped.exit_code)
-        except Exception as error:
-            _end_by_fault(screen, words, error)
-        sys.exit(ended if isinstance(ended, int) else 0)
+        with stopped_by_signals():
+            _prepare_environment(offline="--offline" in options)
+            try:
+                ended = app(args=arranged(words), prog_name="dreambooth", standalone_mode=False)
+            except Interrupted as stopped:
+                _end(screen, "stopped", stopped.message, stopped.hint, stopped.exit_code)
+            except Exception as error:
+                _end_by_fault(screen, words, error)
+            sys.exit(ended if isinstance(ended, int) else 0)
     except StopNow as stop:
         _end(screen, "stopped", "Stopped.", None, stop.exit_code)
-    finally:
-        _hear_signals(_end_at_once)
 
 
 def _end_by_fault(screen: Screen, words: Sequence[str], error: Exception) -> NoReturn:
@@ -159,23 +156,6 @@ def _prepare_environment(*, offline: bool) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     set_spin_count()
-    _hear_signals(_stop_now)
-
-
-def _hear_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, handler)
-
-
-def _stop_now(number: int, frame: FrameType | None) -> None:
-    # While the first signal is obeyed a second one could come at any place: it ends the process there and then.
-    _hear_signals(_end_at_once)
-    raise StopNow(number)
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -24,17 +24,6 @@ COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
 Fault = tuple[int, str, str | None]
 
 
-class StopNow(BaseException):
-    """A signal while nothing is under way that could be finished first.
-
-    No Exception, so that no library's `except Exception` takes it for a fault of its own and goes on.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.exit_code = 128 + number
-
-
 def machine_fault(error: BaseException) -> Fault | None:
     """Exit 5 for what the machine could not do; None for anything else.
 
