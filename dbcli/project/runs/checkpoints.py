@@ -28,7 +28,7 @@ def save_checkpoint(
 ) -> Path:
     """Lets `write` fill a hidden folder, then makes it the run's checkpoint of `step`; older ones go after it is there.
 
-    The newest `keep` stay, and with `keep_first` the oldest of all.
+    Of those up to `step` the newest `keep` stay, and with `keep_first` the oldest of all.
 
     Raises DiskFull, with everything that was there before still there; before the first byte where the disk has
     not `needed_bytes` free.
@@ -40,7 +40,9 @@ def save_checkpoint(
     if is_complete(final):
         return final
     write_step(folder, step, write, needed_bytes=needed_bytes)
-    for old in checkpoints(layout, run)[1 if keep_first else 0 : -keep]:
+    # A run that went back to an earlier step passed the newer ones over as damaged: they are none to go on from.
+    written = [one for one in checkpoints(layout, run) if step_of(one) <= step]
+    for old in written[1 if keep_first else 0 : -keep]:
         remove_folder(old)
     return final
 
