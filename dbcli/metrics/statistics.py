@@ -53,7 +53,7 @@ def bootstrap_interval(cells: Sequence[Cell], *, seed: int = SEED, resamples: in
         raise ValueError("an interval needs at least one score")
     values, weights = _matrix(cells)
     value = float(_subject_means(values, weights).mean())
-    if values.shape[1] == 1 and len(values) < LEAST_SUBJECTS:
+    if len(cells) == len(values) < LEAST_SUBJECTS:
         return Interval(value, None, None)
     variance, degrees = _variance_of_mean(values, weights)
     random = np.random.default_rng(seed)

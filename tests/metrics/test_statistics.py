@@ -58,8 +58,9 @@ def test_two_subjects_have_an_interval_that_holds_for_these_two() -> None:
     assert widest < 0.15
 
 
-def test_two_subjects_with_a_score_each_have_no_interval() -> None:
-    found = bootstrap_interval([Cell("a", "x", 0.5), Cell("b", "x", 0.7)])
+@pytest.mark.parametrize("other", ["x", "y"])
+def test_two_subjects_with_a_score_each_have_no_interval(other: str) -> None:
+    found = bootstrap_interval([Cell("a", "x", 0.5), Cell("b", other, 0.7)])
     assert (found.value, found.low, found.high) == (pytest.approx(0.6), None, None)
 
 
