@@ -224,9 +224,17 @@ class SweepFile(CellPart):
         return Path(name) if self._folder is None else self._folder / name
 
     def with_subjects(self, names: list[str]) -> SweepFile:
-        """The same with other subjects: the axis `subject`, or the one subject of all runs, is replaced."""
+        """The same with other subjects: the axis `subject`, or the one subject of all runs, is replaced.
+
+        UsageError where subjects are set inside runs, or where the one that rows are compared with is left out.
+        """
         axis = {name: CellPart(subject=[name]) for name in names}
         if "subject" in self.grid:
+            if self.against in self.grid["subject"] and self.against not in axis:
+                raise UsageError(
+                    f"--subject leaves out '{self.against}', with which the sweep '{self.name}' compares its rows.",
+                    hint="name it, too, or change `against` in the file",
+                )
             return self.model_copy(update={"grid": self.grid | {"subject": axis}})
         if self.subject is not None and self.runs is None:
             # What is compared are the rows of one axis, which the subjects are not.
@@ -237,11 +245,15 @@ class SweepFile(CellPart):
         raise UsageError(f"The sweep '{self.name}' names its subjects inside its runs; --subject cannot change them.")
 
     def with_settings(self, settings: Mapping[str, Any]) -> SweepFile:
-        """The same with settings that win over the file's. UsageError for one that is an axis of the grid."""
-        taken = {key for points in self.grid.values() for point in points.values() for key in point.settings}
-        for key in settings:
-            if key in taken:
-                raise UsageError(f"--set {key}: the grid of the sweep '{self.name}' sets it.", hint="change the file")
+        """The same with settings that win over the file's. UsageError for one in which its cells or runs differ."""
+        points = [point for axis in self.grid.values() for point in axis.values()]
+        stages = [stage for part in (self, *points) for stage in part.runs or []]
+        for what, parts in (("grid", points), ("`runs`", stages)):
+            for key in settings:
+                if any(key in part.settings for part in parts):
+                    raise UsageError(
+                        f"--set {key}: the {what} of the sweep '{self.name}' sets it.", hint="change the file"
+                    )
         last = {"": {"": CellPart(settings=dict(settings))}}
         return self.model_copy(update={"grid": self.grid | last}) if settings else self
 

@@ -142,6 +142,25 @@ def test_a_setting_of_the_grid_cannot_be_set_from_outside(tmp_path: Path) -> Non
         read(tmp_path, SEQUENCE).with_subjects(["dog"])
 
 
+def test_a_setting_of_one_run_of_a_sequence_cannot_be_set_from_outside(tmp_path: Path) -> None:
+    stages = "runs: [{subject: dog, train.steps: 800}, {subject: cat, from: previous}]"
+    at_the_top = read(tmp_path, f"name: two\n{stages}\n")
+    in_the_grid = read(tmp_path, f"name: two\nsubject: dog\ngrid: {{order: {{both: {{{stages}}}, one: {{}}}}}}\n")
+    for sweep in (at_the_top, in_the_grid):
+        with pytest.raises(UsageError, match="the `runs` of the sweep 'two' sets it"):
+            sweep.with_settings({"train.steps": 10})
+        cells = cells_of(sweep.with_settings({"train.seed": 7}))
+        assert {stage.settings["train.seed"] for cell in cells for stage in cell.stages} == {7}
+
+
+def test_subjects_of_the_command_line_hold_the_one_that_rows_are_compared_with(tmp_path: Path) -> None:
+    text = "name: own\nagainst: dog\naverage_over: [train.seed]\ngrid: {subject: [dog, cat], train.seed: [0, 1]}\n"
+    sweep = read(tmp_path, text)
+    with pytest.raises(UsageError, match="--subject leaves out 'dog'"):
+        sweep.with_subjects(["cat", "bird"])
+    assert sweep.with_subjects(["bird", "dog"]).against == "dog"
+
+
 @pytest.mark.parametrize("name", shipped_sweeps())
 def test_every_shipped_sweep_says_what_it_is_and_multiplies_out(name: str) -> None:
     sweep = load_sweep(name)
