@@ -36,7 +36,7 @@ def check_targets(settings: ProjectSettings, profile: Profile) -> None:
     from dbcli.diffusion.estimate.meta_base import load_meta_base
 
     try:
-        base = load_meta_base(settings.base, settings.revision)
+        base = load_meta_base(settings.base, settings.revision, **settings.base_choices)
     except (Unreachable, BaseMissing):
         return
     require_layers(base, profile.lora)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.formats.checkpoint import original_tensors
 from dbcli.project.files.layout import Layout
 from dbcli.workflows.setup.open import load_project_base
+from tests.cli.conftest import three_photos
 from tests.diffusion import tiny_models
 
 Run = Callable[..., Any]
@@ -136,3 +139,18 @@ def test_exports_carry_prediction_zero_snr_and_vae(tmp_path: Path, tensors) -> N
     write_checkpoint(tmp_path / "out.safetensors", base, dtype=torch.float32)
     assert {"v_pred", "ztsnr"} <= set(open_weights(tmp_path / "out.safetensors").names())
     assert {load_base(str(tmp_path / name)).hash for name in ("folder", "out.safetensors")} == {base.hash}
+
+
+def test_layers_are_looked_up_in_the_base_as_it_was_chosen(run: Run, tmp_path: Path, base_folder: Path) -> None:
+    """A scheduler that ends without signal and says epsilon can be no base, unless a person says otherwise."""
+    folder = tmp_path / "zero"
+    shutil.copytree(base_folder, folder)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rescale_betas_zero_snr": True}))
+    project, photos = tmp_path / "p", three_photos(tmp_path / "photos")
+    assert run("init", project, "--base", folder, "--prediction-type", "v_prediction").code == 0
+    assert run("-C", project, "add-subject", "dog", "--class", "dog", "--token", "sks", photos).code == 0
+    words = ("-C", project, "train", "--subject", "dog", "--method", "lora", "--dry-run", "--set")
+    found = run(*words, "lora.targets=[to_q]")
+    assert found.code == 0, found.err
+    assert "to_x is no layer" in run(*words, "lora.targets=[to_x]").err
