@@ -101,12 +101,17 @@ def _scores(found: Any, suite: str, file: Path) -> RunScores | None:
         values = {name: float(value) for name, value in overall.items() if value is not None}
         judges = [_named(one) for part, one in found["protocol"]["judges"].items() if part != FACES]
         judged_by = judges_key(found["protocol"]["judges"])
-        is_whole = found.get("checkpoint") is None and not found["protocol"].get("masked")
+        is_whole = is_of_result(found)
         names = ", ".join(dict.fromkeys(judges))
         verdicts = [one["verdict"] for one in found["subjects"] if one.get("verdict")]
         return RunScores(suite, values, names, judged_by, is_whole, file.stat().st_mtime, verdicts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def is_of_result(found: Mapping[str, Any]) -> bool:
+    """Whether scores are of a run's result as people see it: not of another checkpoint, no backgrounds blanked."""
+    return found.get("checkpoint") is None and not found["protocol"].get("masked")
 
 
 def judges_key(judges: Mapping[str, Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from dbcli.project.images.recipes import Recipe, read_recipe
 from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.probe_files import load_probes, probe_image
 from dbcli.project.runs.run_store import RunRecord
-from dbcli.project.runs.score_files import MAX_SCORES_BYTES, judges_key
+from dbcli.project.runs.score_files import MAX_SCORES_BYTES, is_of_result, judges_key
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.images.generated import image_size, in_words, recipes_for, words_of
 
@@ -65,8 +65,8 @@ def _evaluated(layout: Layout, record: RunRecord) -> list[_Scored]:
         try:
             scores = json_or_nothing(file, MAX_SCORES_BYTES)
             protocol = scores["protocol"]
-            if scores.get("checkpoint") is not None or protocol.get("masked"):
-                continue  # other weights, or other images than people see
+            if not is_of_result(scores):
+                continue
             judged_by = judges_key(protocol["judges"])
             wanted = wanted or judged_by
             found += _images_of(scores, file.parent / "images") if judged_by == wanted else []

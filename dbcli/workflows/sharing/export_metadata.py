@@ -117,7 +117,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         **({"enable_bucket": True} if profile.images.buckets == "auto" else {}),
         "learning_rate": train.learning_rate,
         "unet_lr": train.learning_rate,
-        "text_encoder_lr": (train.text_encoder_learning_rate or train.learning_rate) if train.text_encoder else None,
+        "text_encoder_lr": _text_encoder_rate(train),
         "optimizer": train.optimizer,
         "lr_scheduler": train.schedule,
         "seed": train.seed,
@@ -133,6 +133,13 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
     }
     texts: dict[str, str] = kohya_metadata(table)
     return texts
+
+
+def _text_encoder_rate(train: TrainSettings) -> float | None:
+    """The rate by which the text encoder learnt, 0 included; None where it was frozen."""
+    if not train.text_encoder:
+        return None
+    return train.learning_rate if train.text_encoder_learning_rate is None else train.text_encoder_learning_rate
 
 
 def _loss(train: TrainSettings) -> dict[str, object]:

@@ -22,6 +22,7 @@ from dbcli.project.images.recipes import Recipe, read_recipe
 from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.runs.score_files import is_of_result
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
 from dbcli.workflows.progress import Progress
@@ -243,13 +244,15 @@ def _training(
 
 
 def _scores(layout: Layout, record: RunRecord) -> Iterator[CardScore]:
-    """Every score of every suite the run was scored by, as far as its files can be read."""
+    """Every score that the run's result got by a suite, as far as its files can be read."""
     from dbcli.reports.model_card import CardScore
     from dbcli.workflows.evaluation.evaluate import score_definitions
 
     for path in sorted(layout.evals_dir(record.name).glob("*/scores.json")):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            if not is_of_result(found):
+                continue
             for metric, definition in score_definitions().items():
                 score = found["overall"].get(metric)
                 if score is None or score.get("value") is None:

@@ -24,7 +24,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a full run and a LoRA on a base of all the blocks that checkpoints have names for."""
     folder = tmp_path_factory.mktemp("exported")
     project = trained_project(folder, "--method", "full", base=tiny_models.write_folder(folder / "base"))
-    lora = ["--method", "lora", "--set=lora.alpha=8", "--quiet"]
+    text = ["--set=train.text_encoder=true", "--set=train.text_encoder_learning_rate=0"]
+    lora = ["--method", "lora", "--set=lora.alpha=8", *text, "--quiet"]
     command("-C", project, "train", "--subject", "dog", *TRAIN, *lora)
     return project
 
@@ -61,6 +62,7 @@ def test_a_lora_is_exported_with_its_true_alpha(run: Run, project: Path, target:
     assert metadata["modelspec.trigger_phrase"] == "sks dog"
     if target == "kohya":
         assert metadata["ss_network_alpha"] == "8.0"
+        assert (metadata["ss_unet_lr"], metadata["ss_text_encoder_lr"]) == ("0.01", "0.0")
         assert {float(value) for name, value in load_file(made["path"]).items() if name.endswith(".alpha")} == {8.0}
 
 

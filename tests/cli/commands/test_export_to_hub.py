@@ -65,9 +65,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "real": {"dino": 0.77},
         "protocol": {"judges": {"dino": {"judge": "tiny-dino"}}},
     }
-    folder = project / "runs" / "0001-dog" / "eval" / "quick"
-    folder.mkdir(parents=True)
-    (folder / "scores.json").write_text(json.dumps(scores))
+    other = scores | {"overall": {"dino": {"value": 0.31, "low": 0.3, "high": 0.32}}}
+    masked = other | {"protocol": other["protocol"] | {"masked": "both"}}
+    folder = project / "runs" / "0001-dog" / "eval"
+    # Of the result; of weights that are not uploaded; with backgrounds blanked.
+    for name, found in (("quick", scores), ("quick-step-1", other | {"checkpoint": 1}), ("quick-masked", masked)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "scores.json").write_text(json.dumps(found))
     return project
 
 
@@ -118,6 +122,7 @@ def test_the_card_tells_machines_and_people(run: Run, project: Path, monkeypatch
     assert ModelCard(text).data.license == "cc-by-4.0"
     assert r"a sks dog \| \<b\>" in text
     assert "| quick | DINO | tiny-dino | 0.710 | 0.690 to 0.730 | 0.770 | higher |" in text
+    assert text.count("| quick |") == 1
     assert 'pipeline.load_lora_weights("bob/my-dog")' in text
 
 
