@@ -31,7 +31,6 @@ _FIELD = re.compile(
 
 # Titles of AUTOMATIC1111 for what this program can draw with, beside those that it writes itself.
 _OTHER_TITLES = {
-    "DPM++ 2M SDE": "dpm++-sde",
     "DPM-Solver++": "dpm++",
     "PNDM": "pndm",
     "DPM++ 2M SDE Karras": "dpm++-sde",

@@ -27,7 +27,7 @@ SAMPLER_TITLES = {
     "ddpm": "DDPM",
     "dpm++": "DPM++ 2M",
     "dpm++-karras": "DPM++ 2M Karras",
-    "dpm++-sde": "DPM++ SDE",
+    "dpm++-sde": "DPM++ 2M SDE",
     "euler": "Euler",
     "euler-a": "Euler a",
     "heun": "Heun",

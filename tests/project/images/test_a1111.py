@@ -103,6 +103,7 @@ def test_a_text_of_automatic1111() -> None:
         ("Euler", "euler"),
         ("DPM++ 2M Karras", "dpm++-karras"),
         ("DPM++ 2M SDE Karras", "dpm++-sde"),
+        ("DPM++ 2M SDE", "dpm++-sde"),
         ("PLMS", "pndm"),
         ("UniPC", "unipc"),
         ("ddim", "ddim"),
@@ -110,6 +111,12 @@ def test_a_text_of_automatic1111() -> None:
 )
 def test_their_samplers_have_our_names(title: str, name: str) -> None:
     assert read_parameters(f"a\nSteps: 1, Sampler: {title}, Seed: 1").sampler == name
+
+
+def test_a_sampler_of_one_step_is_not_taken_for_the_one_of_two_with_a_like_name() -> None:
+    read = read_parameters("a\nSteps: 1, Sampler: DPM++ SDE, Seed: 1")
+    assert (read.sampler, read.unread) == (None, ("Sampler: DPM++ SDE",))
+    assert SAMPLER_TITLES["dpm++-sde"] == "DPM++ 2M SDE"
 
 
 def test_only_samplers_that_are_there_have_a_title() -> None:
