@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dbcli.project.images.recipes import read_recipe
+
 FAST = ["--set=prior.images=2", "--set=prior.steps=2", "--set=draw.steps=2", "--set=draw.count=2"]
 Run = Callable[..., Any]
 
@@ -131,6 +133,8 @@ def test_previews_are_drawn_on_the_way_and_change_no_weight(run: Run, project: P
     trained(run, "--set=train.preview_every=1")
     previews = sorted(path.name for path in (project / "runs" / "0002-dog" / "previews").iterdir())
     assert previews == ["step-000001-dog.png", "step-000002-dog.png"]
+    recipes = [read_recipe(project / "runs" / "0002-dog" / "previews" / name) for name in previews]
+    assert [recipe and recipe.extras["checkpoint"] for recipe in recipes] == [1, 2]
     one, two = (
         load_file(project / "runs" / name / "weights" / "unet" / "diffusion_pytorch_model.safetensors")
         for name in ("0001-dog", "0002-dog")

@@ -19,7 +19,7 @@ from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import next_seed
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
 from dbcli.workflows.images.image_writer import image_writer
-from dbcli.workflows.models.loaded import LoadedModel
+from dbcli.workflows.models.loaded import CHECKPOINT_KEY, LoadedModel
 from dbcli.workflows.progress import Progress
 
 if TYPE_CHECKING:
@@ -307,7 +307,15 @@ def preview(
     template = profile.train.preview_prompt or profile.images.templates[0]
     for name in words:
         prompt = render_for(template, name, words)
-        recipe = recipes_for([prompt], settings, seed=profile.train.seed, size_px=size, base=base, record=record)[0]
+        (recipe,) = recipes_for(
+            [prompt],
+            settings,
+            seed=profile.train.seed,
+            size_px=size,
+            base=base,
+            record=record,
+            extras={CHECKPOINT_KEY: step},
+        )
         order = SampleRequest(recipe.prompt, recipe.seed, recipe.negative)
         for _, pixels in sample_images(base, [order], sampling_of(recipe, 1), should_stop=should_stop):
             save_png(folder / f"step-{step:06d}-{name}.png", to_image(pixels), recipe)
