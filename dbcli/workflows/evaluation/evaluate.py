@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
-from dbcli.errors import PromptError
+from dbcli.errors import PromptError, UsageError
 from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.names import check_no_twin, names_in
+from dbcli.project.files.names import check_no_twin, names_in, printable
 from dbcli.project.prompts.identifiers import Words, render_with, render_without
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
@@ -180,13 +180,23 @@ def score_definitions() -> dict[str, dict[str, str]]:
 
 
 def chosen_suites(layout: Layout, scoring: ScoringOptions, progress: Progress) -> list[Suite]:
-    """The suites asked for, the project's usual one if none is. Raises ConfigError, PromptError or DataError."""
+    """The suites asked for, each once, the project's usual one if none is.
+
+    Raises ConfigError, PromptError or DataError, and UsageError for two that differ and share a name.
+    """
     from dbcli.metrics.suites import load_suite, read_prompts
 
     own = [read_prompts(scoring.prompts_file)] if scoring.prompts_file is not None else []
     own += [open_dataset(scoring.dataset, progress).suite] if scoring.dataset is not None else []
     wanted = list(scoring.suites) or ([] if own else [usual_suite(layout)])
-    return [load_suite(name) for name in wanted] + own
+    found: dict[str, Suite] = {}
+    for suite in [*(load_suite(name) for name in wanted), *own]:
+        if found.setdefault(suite.name, suite) != suite:
+            raise UsageError(
+                f"Two suites are named '{printable(suite.name)}', and their scores would lie in one folder.",
+                hint="rename one of the files: a suite is named after its file",
+            )
+    return list(found.values())
 
 
 def _score_suite(scorer: Scorer, suite: Suite, *, grid: bool) -> Evaluation:

@@ -129,3 +129,14 @@ def test_a_checkpoint_is_scored_beside_the_result_not_over_it(run: Run, project:
     missing = run("eval", "--run", 1, *SCORE, "--checkpoint", 77)
     assert missing.code == 4
     assert "available: 1, 2" in missing.err
+
+
+def test_a_suite_named_twice_is_scored_once_and_two_of_one_name_are_refused(run: Run, project: Path) -> None:
+    twice = run("runs", "compare", 1, 2, "--suite", "quick", "--suite", "quick", *SCORE, "--json")
+    assert twice.code == 0, twice.err
+    assert [len(one["runs"]) for one in twice.document["comparisons"]] == [2]
+    (project / "quick.txt").write_text("a {identifier} {class} in a jar\n", encoding="utf-8")
+    for words in (("runs", "compare", 1, 2), ("eval",)):
+        refused = run(*words, "--suite", "quick", "--prompts", "quick.txt", *SCORE)
+        assert refused.code == 2
+        assert "Two suites are named 'quick'" in refused.err
