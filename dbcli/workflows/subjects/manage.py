@@ -1,6 +1,7 @@
 """Bringing a subject into a project, and giving it the word that will stand for it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,7 +237,10 @@ def remove(layout: Layout, name: str) -> None:
 
 
 def _check_at_rest(layout: Layout, name: str) -> None:
+    names = frozenset({name})
+    with suppress(DreamboothError):  # what is wrong with its record is for the command itself to mend or to tell
+        names = load_subject(layout, name).names
     for run in list_runs(layout):
-        learns = run.state in ("created", "running") and any(one.name == name for one in run.subjects)
+        learns = run.state in ("created", "running") and any(one.name in names for one in run.subjects)
         if learns and is_held(layout.run_lock(run.name)):
             raise LockHeld(f"{run.name} is training on '{name}' now.", hint="wait for it, or stop it")

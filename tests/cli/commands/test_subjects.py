@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
+from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import hold
 from tests.cli.made_projects import command, trained_project
 
 Run = Callable[..., Any]
@@ -78,6 +80,17 @@ def test_a_run_that_was_stopped_goes_on_after_its_subject_was_renamed(run: Run, 
     assert run("subjects", "rename", "dog", "rex").code == 0
     resumed = run("train", "--resume", 2)
     assert resumed.code == 0, resumed.err
+
+
+def test_a_subject_that_a_run_learns_under_its_earlier_name_is_not_removed(run: Run, dog: Path) -> None:
+    assert run("subjects", "rename", "dog", "rex").code == 0
+    record = dog / "runs/0001-dog/run.json"
+    record.write_text(record.read_text(encoding="utf-8").replace('"finished"', '"running"', 1), encoding="utf-8")
+    with hold(Layout(dog).run_lock("0001-dog"), "the run 0001-dog"):
+        refused = run("subjects", "remove", "rex", "--yes")
+    assert refused.code == 6
+    assert "0001-dog is training on 'rex' now" in refused.err
+    assert (dog / "subjects/rex/photos").is_dir()
 
 
 def test_a_subject_that_was_renamed_is_rehearsed_and_taught_on(run: Run, dog: Path, photos: Path) -> None:
