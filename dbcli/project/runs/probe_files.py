@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -51,10 +51,11 @@ class ProbeEntry(BaseModel):
 
 
 class SkippedProbe(BaseModel):
-    """A planned probe that would have cost more than the budget allows."""
+    """A planned probe that has no scores, and why: its cost, a failure, or judges of another edition."""
 
     step: int
     why: str
+    cause: Literal["budget", "failure", "judges"] = "budget"
 
 
 class ProbeRecord(Record):
@@ -80,7 +81,9 @@ class ProbeRecord(Record):
             [one.step for one in self.probes] if self.judges and judges_key(self.judges) != judges_key(judges) else []
         )
         self.probes = [one for one in self.probes if one.step not in lost]
-        self.skipped += [SkippedProbe(step=step, why="scored by another edition of the judges") for step in lost]
+        self.skipped += [
+            SkippedProbe(step=step, why="scored by another edition of the judges", cause="judges") for step in lost
+        ]
         return lost
 
     def forget_after(self, step: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dbcli.counts import counted
 from dbcli.errors import DreamboothError, Interrupted, JudgeMissing
@@ -48,6 +48,12 @@ if TYPE_CHECKING:
 
 # Steps whose speed is asked for: the newest, as a machine may have been busy before.
 TIMED_STEPS = 100
+# What became of planned probes that have no scores.
+WITHOUT_SCORES = {
+    "budget": "skipped to stay within the budget",
+    "failure": "failed",
+    "judges": "set aside, scored by another edition of the judges",
+}
 
 
 def open_probing(run: RunContext, base: Base) -> Probing | None:
@@ -147,7 +153,7 @@ class Probing:
         if not self.run.group.is_main:
             return
         if made is None:
-            self._leave_out(step, "it failed")
+            self._leave_out(step, "it failed", "failure")
             return
         figures = made.model_dump(include={"fidelity", "editability", "beyond_class", "identified", "scene"})
         stage.measure(self.run.name, step, {name: value for name, value in figures.items() if value is not None})
@@ -262,8 +268,8 @@ class Probing:
             images=found.images,
         )
 
-    def _leave_out(self, step: int, reason: str) -> None:
-        self.record.skipped.append(SkippedProbe(step=step, why=reason))
+    def _leave_out(self, step: int, reason: str, cause: Literal["budget", "failure"] = "budget") -> None:
+        self.record.skipped.append(SkippedProbe(step=step, why=reason, cause=cause))
         self._save()
         self.run.event("probe left out", {"step": step, "why": reason})
 
@@ -312,9 +318,9 @@ class Probing:
         line = f"the result is the checkpoint of step {chosen}"
         if chosen != last:
             line += f", the best of {len(self.record.probes)} probes; the last is kept: --checkpoint {last}"
-        if self.record.skipped:
-            steps, count = ", ".join(str(one.step) for one in self.record.skipped), len(self.record.skipped)
-            line += f"; {count} probe{'' if count == 1 else 's'} skipped to stay within the budget (step {steps})"
+        for cause, how in WITHOUT_SCORES.items():
+            steps = [str(one.step) for one in self.record.skipped if one.cause == cause]
+            line += f"; {counted(len(steps), 'probe')} {how} (step {', '.join(steps)})" if steps else ""
         cost = "" if share is None else f"; probing took {spent:.1f} s, {share:.0%} of the steps' time"
         return {"line": line + cost, "chosen_step": chosen, "last_step": last, "seconds": spent, "share": share}
 

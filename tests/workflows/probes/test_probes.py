@@ -294,4 +294,5 @@ def test_a_probe_that_fails_is_a_warning_and_the_run_ends_with_the_same_weights(
     assert failed == [*(f"The probe of step {step}" for step in (2, 4, 6)), "Looking at the result"]
     found = load_probes(layout, record.name)
     assert found is not None and [one.step for one in found.skipped] == [2, 4, 6]
+    assert "3 probes failed (step 2, 4, 6)" in record.probing["line"]
     assert same(weights(layout, plain.name), weights(layout, record.name))
