@@ -45,7 +45,8 @@ def _leave(own: Path) -> None:
 def _others(folder: Path) -> list[Path]:
     """The notes of other live processes on this machine; those of dead ones are cleared away."""
     found = []
-    for path in sorted(folder.glob(f"{_host()}-*.lock")):
+    own = re.compile(re.escape(_host()) + r"-\d+\.lock")
+    for path in sorted(one for one in folder.iterdir() if own.fullmatch(one.name)):
         if is_held(path):
             found.append(path)
         else:

@@ -66,3 +66,13 @@ def test_one_that_has_ended_however_is_not_told_of(other: subprocess.Popen[str],
 def test_where_no_note_can_be_kept_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     assert notes_of("the run 0002-dog") == []
+
+
+def test_another_machine_whose_name_begins_the_same_is_left_alone() -> None:
+    with computing("the run 0001-dog", Silence()):
+        (own,) = machine_use._ours
+    theirs = own.with_name(own.name.replace(f"-{os.getpid()}.lock", "-2-99999.lock"))
+    theirs.touch()
+    assert notes_of("the run 0002-dog") == []
+    assert theirs.exists()
+    theirs.unlink()

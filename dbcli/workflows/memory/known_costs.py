@@ -20,7 +20,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import ProjectSettings
 
 # To be raised when costs are counted in another way.
-VERSION = 8
+VERSION = 9
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "prodigyopt", "schedulefree")
 
 
@@ -50,6 +50,8 @@ def key_of(settings: ProjectSettings, profile: Profile, photos: object, device: 
     if base is None:
         return None
     facts = [VERSION, __version__, [_version(name) for name in LIBRARIES], platform.platform(), os.cpu_count()]
+    # A home folder may be shared by machines, and "cuda" mean another GPU on each of them.
+    facts += [platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES")]
     facts += [os.environ.get("OMP_NUM_THREADS"), device, photos, base, settings.revision, settings.base_choices]
     facts.append(profile.model_dump(mode="json"))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
