@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +19,11 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from dbcli.metrics.judges.loading import load_judge
-from dbcli.metrics.judges.naming import background_texts, nearest_background, nearest_texts
+from dbcli.metrics.judges.naming import background_texts, nearest_background
 from dbcli.workflows.setup.embedded_words import EmbeddedWords, embedded_words
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from nearest_texts import nearest_texts  # noqa: E402
 
 JUDGEMENTS = Path(__file__).with_name("backgrounds.txt")
 # What the dataset calls otherwise than the embedded base does.

@@ -36,6 +36,7 @@ from identification_training import (  # noqa: E402
     trained_by_program,
     trained_by_script,
 )
+from nearest_texts import nearest_texts  # noqa: E402
 from photo_judge import MAPS, TOP, Judge, judges_of, nearest, share, square  # noqa: E402
 
 SCENES = ("in the snow", "on the beach", "in space", "on grass", "in front of a brick wall")
@@ -166,7 +167,6 @@ def _squares(photos: Mapping[str, Sequence[Path]], work: Path) -> dict[str, list
 def scenes_seen(files: Sequence[Path], noun: str) -> list[str]:
     """For each picture which of the asked scenes and others that the base knows `tiny-clip` finds nearest."""
     from dbcli.metrics.judges.loading import load_judge
-    from dbcli.metrics.judges.naming import nearest_texts
     from dbcli.workflows.images.grids import opened
     from dbcli.workflows.setup.embedded_words import embedded_words
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 from dbcli.counts import counted
+from dbcli.workflows.models.textual_inversion import has_prior
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -26,7 +27,8 @@ def show_headline(screen: Screen, plan: TrainingPlan) -> None:
     train, prior = plan.profile.train, plan.profile.prior
     names = ", ".join(subject.name for subject in plan.subjects)
     steps = f"{counted(train.steps, 'step')} of {counted(train.batch_size * train.accumulation, 'photo')}"
-    classes = f" and as many of {prior.images} class images" if prior.enabled else ""
+    many = "those in the folder" if prior.folder is not None else f"{prior.images} class images"
+    classes = f" and as many of {many}" if has_prior(plan.profile) else ""
     screen.line(f"{names}: {plan.profile.method}, profile {plan.profile_name}, {steps}{classes}", style="bold")
 
 

@@ -1,4 +1,4 @@
-"""What a CLIP sees in images, as the nearest of given texts."""
+"""What a CLIP sees behind the thing in an image, as the nearest of given backgrounds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ if TYPE_CHECKING:
 
 # A square's side as a share of the image's; eight such squares lie along the border with room between them.
 BORDER_SQUARE = 0.25
-
-
-def nearest_texts(clip: Judge, images: Sequence[Image.Image], texts: Sequence[str]) -> list[str]:
-    """For each of N images the text whose feature has the greatest cosine to the image's (Radford et al. 2021, 3.1)."""
-    cosines = clip.encode_images(images) @ clip.encode_texts(texts).T
-    return [texts[int(place)] for place in cosines.argmax(dim=1)]
 
 
 def background_texts(clip: Judge, backgrounds: Sequence[str], nouns: Collection[str]) -> torch.Tensor:

@@ -25,7 +25,7 @@ def check_held_out(subjects: Sequence[Subject], held_out: int | Sequence[int]) -
         if missing:
             raise ConfigError(
                 f"images.held_out: '{subject.name}' has {counted(count, 'photo')}, none with the number {missing[0]}.",
-                hint=f"dreambooth subjects show {subject.name} lists them",
+                hint=f"subjects/{subject.name}/photos holds them, numbered as its names sort",
             )
         if places and len(places) >= count:
             raise ConfigError(

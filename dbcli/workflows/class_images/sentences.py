@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from dbcli.project.settings.profile_settings import ImageSettings, PriorSettings, Profile
+from dbcli.workflows.models.textual_inversion import has_prior
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def without_identifier_field(template: str) -> str:
 
 def teaches_empty_prompt(profile: Profile) -> bool:
     """Whether class rows are taught with the empty prompt, too: only a teacher knows what is right there."""
-    return profile.prior.enabled and profile.prior.source == "teacher" and profile.prior.empty_share > 0
+    return has_prior(profile) and profile.prior.source == "teacher" and profile.prior.empty_share > 0
 
 
 def stored_draws(profile: Profile) -> int:
@@ -53,7 +54,7 @@ def stored_draws(profile: Profile) -> int:
     An adapter has its base at hand, a full fine-tuning has not. A draw is used once in every round of the class images.
     """
     train, prior = profile.train, profile.prior
-    if prior.source != "teacher" or profile.method != "full" or not prior.enabled:
+    if prior.source != "teacher" or profile.method != "full" or not has_prior(profile):
         return 0
     rounds = -(-train.steps * train.accumulation * train.batch_size // prior.images)
     if profile.images.buckets != "off":

@@ -2,13 +2,13 @@
 
 import shutil
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from dbcli import __version__
+from dbcli.deadline import within
 from dbcli.errors import JudgeMissing, UsageError
 from dbcli.hints import installing
 from dbcli.project.files.layout import Layout
@@ -169,22 +169,20 @@ def _answers(address: str) -> bool | str:
     import urllib.error
     import urllib.request
 
-    outcome: list[bool | str] = []
-
-    def ask() -> None:
+    def ask() -> bool | str:
         try:
             request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "dreambooth"})
             urllib.request.urlopen(request, timeout=HUB_TIMEOUT_SECONDS).close()
-            outcome.append(True)
         except urllib.error.HTTPError:
-            outcome.append(True)
+            return True
         except (OSError, ValueError) as error:
-            outcome.append(str(getattr(error, "reason", error))[:80])
+            return str(getattr(error, "reason", error))[:80]
+        return True
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_SECONDS + 1)
-    return outcome[0] if outcome else f"no answer within {HUB_TIMEOUT_SECONDS:g} s"
+    try:
+        return within(HUB_TIMEOUT_SECONDS + 1, ask)
+    except TimeoutError:
+        return f"no answer within {HUB_TIMEOUT_SECONDS:g} s"
 
 
 def _judges(layout: Layout | None) -> Iterator[Check]:

@@ -10,6 +10,7 @@ from dbcli.diffusion.buckets import Size, training_sizes
 from dbcli.project.prompts.shuffling import SHUFFLED_ORDERS
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.subject_record import Subject
+from dbcli.workflows.models.textual_inversion import has_prior
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -32,7 +33,7 @@ class Shapes:
 
 def rows_of(profile: Profile) -> int:
     """How many images a pass of a step sees: as many of the class as of the subject."""
-    return profile.train.batch_size * (2 if profile.prior.enabled else 1)
+    return profile.train.batch_size * (2 if has_prior(profile) else 1)
 
 
 def images_to_encode(profile: Profile, photos: int) -> int:
@@ -46,7 +47,7 @@ def images_to_encode(profile: Profile, photos: int) -> int:
     squares = RANDOM_CROPS if images.crop == "random" else 1
     cutouts = images.cutouts + scenes_a_photo(profile) if images.mask_loss < 1 else 0
     views = squares * (1 + cutouts) * (2 if images.flip else 1)
-    return photos * views + (profile.prior.images if profile.prior.enabled else 0)
+    return photos * views + (profile.prior.images if has_prior(profile) else 0)
 
 
 def prompts_to_keep(profile: Profile, subjects: Sequence[Subject]) -> int:
@@ -58,7 +59,7 @@ def prompts_to_keep(profile: Profile, subjects: Sequence[Subject]) -> int:
         photos = len(subject.photos)
         captions = {one.caption for one in subject.photos if one.caption is not None} if images.caption_share else ()
         # Sentences alone, and those of the class.
-        count += sentences * (2 if profile.prior.enabled else 1)
+        count += sentences * (2 if has_prior(profile) else 1)
         grounds = min(photos * scenes_a_photo(profile), len(images.scenes))
         grounds += photos * images.cutouts if images.mask_loss < 1 else 0
         count += sentences * orders * (len(captions) + grounds)

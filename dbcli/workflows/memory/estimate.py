@@ -19,6 +19,7 @@ from dbcli.workflows.class_images.sentences import stored_draws
 from dbcli.workflows.memory.amounts import Shapes, images_to_encode, prompts_to_keep, rows_of, scenes_a_photo
 from dbcli.workflows.memory.known_costs import Cost, key_of, known_cost, remember_cost
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
+from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
@@ -70,7 +71,7 @@ class MemoryEstimate:
 
 
 def estimate_recipe(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> MemoryEstimate | None:
-    """RecipeEstimates a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
+    """Estimates a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
 
     None for a method that is not estimated, and where the base is not on this machine and its size not known.
     """
@@ -99,7 +100,7 @@ def choose_recipe(
     flags: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> MemoryEstimate:
-    """RecipeEstimates the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
+    """Estimates the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
 
     A rung that they rule out is left out. Raises UsageError where the size of the base is not known, or no rung has the
     method that was requested, and ConfigError where they can hold on no rung.
@@ -242,7 +243,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int)
     from dbcli.diffusion.training.allocator import leaves_gaps
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
-    count = prior.images if prior.enabled and prior.folder is None else 0
+    count = prior.images if has_prior(profile) and prior.folder is None else 0
     count += len(photos) * scenes_a_photo(profile)
     images = images_to_encode(profile, len(photos))
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})

@@ -12,7 +12,7 @@ from dbcli.counts import counted
 from dbcli.project.runs.probe_files import ProbePlan
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.workflows.models.textual_inversion import has_prior
+from dbcli.workflows.memory.amounts import rows_of
 
 PASSES_A_TRAINING_ROW = 4
 PASSES_TO_DECODE = 4
@@ -92,7 +92,7 @@ def too_dear(cost: Cost, *, since: int, remaining: Sequence[int], budget: float)
 
 def _passes_of_training(profile: Profile) -> float:
     train = profile.train
-    rows = train.batch_size * (2 if has_prior(profile) else 1) * train.accumulation
+    rows = rows_of(profile) * train.accumulation
     return float(train.steps * rows * PASSES_A_TRAINING_ROW)
 
 

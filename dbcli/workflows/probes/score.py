@@ -111,7 +111,7 @@ class Panel:
         from dbcli.metrics.scores import mean_pairwise_within
 
         self.judges, self._layout, self._record = judges, layout, record
-        self._store = FeatureStore(layout.cache_dir / "features")
+        self._store = FeatureStore(layout.features_dir)
         self._photos: dict[str, torch.Tensor] = {}
         self._others: dict[str, list[torch.Tensor]] = {}
         for subject in record.shown:

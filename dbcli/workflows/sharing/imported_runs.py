@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from dbcli.project.runs.run_store import (
     save_run,
 )
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.workflows.typed_command import typed_command
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -92,7 +92,7 @@ def import_run(
         "subjects": subjects,
         "base": RunBase(name=base.name, source=base.source, revision=base.revision, hash=base.hash),
         "allow_collision": request.allow_collision,
-        "command": printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
+        "command": typed_command(),
         "imported": {"file": printable(source.name), "sha256": sha256_of(source), "metadata": kept},
     }
     run = create_run(layout, title, lambda name: RunRecord.model_validate({"name": name, **facts}))

@@ -10,6 +10,7 @@ from dbcli.project.runs.run_store import RunRecord, list_runs
 from dbcli.project.settings.profile_settings import DrawSettings, PriorSettings, Profile
 from dbcli.project.subjects.subject_store import list_subjects, load_subject
 from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES
+from dbcli.workflows.memory.amounts import rows_of
 from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.probes.schedule import PASSES_A_TRAINING_ROW, PASSES_TO_DECODE
 from dbcli.workflows.sweeps.units import GENERATE_ONLY, ScoreUnit, SweepPlan, TrainUnit, Unit
@@ -182,4 +183,4 @@ def _passes(draw: DrawSettings | PriorSettings) -> int:
 
 def _passes_of_a_step(profile: Profile) -> int:
     train = profile.train
-    return train.batch_size * (2 if has_prior(profile) else 1) * train.accumulation * PASSES_A_TRAINING_ROW
+    return rows_of(profile) * train.accumulation * PASSES_A_TRAINING_ROW

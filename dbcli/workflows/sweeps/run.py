@@ -1,9 +1,7 @@
 """Carrying out a sweep: what is finished is left alone, what failed is told, and a report ends it."""
 
-import shlex
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from dbcli.workflows.sweeps.engines import Engine, EngineOptions
 from dbcli.workflows.sweeps.remaining import Left, Pace
 from dbcli.workflows.sweeps.units import GENERATE_ONLY, PlannedCell, SweepPlan, TrainUnit, Unit
 from dbcli.workflows.sweeps.work import Outcome
+from dbcli.workflows.typed_command import typed_command
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def _on_record(layout: Layout, plan: SweepPlan) -> Iterator[SweepRecord]:
     """Keeps what was typed and how it ended: a sweep that was stopped or killed goes on with the same words."""
     done = sum(cell.state == "finished" for cell in plan.cells)
     record = SweepRecord(
-        name=plan.sweep.name, command=typed_command(sys.argv[1:]), state="running", cells=len(plan.cells), finished=done
+        name=plan.sweep.name, command=typed_command(), state="running", cells=len(plan.cells), finished=done
     )
     save_sweep(layout, record)
     try:
@@ -112,18 +111,6 @@ def _on_record(layout: Layout, plan: SweepPlan) -> Iterator[SweepRecord]:
         record.finished = sum(_record(layout, cell).state == "finished" for cell in plan.cells)
         with suppress(OSError, MachineError):
             save_sweep(layout, record)
-
-
-def typed_command(words: Sequence[str]) -> str:
-    """A command line that can be pasted into a shell, without the project's folder: it is typed inside."""
-    kept: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word in ("-C", "--project"):
-            next(rest, None)
-        elif not word.startswith(("--project=", "-C")):
-            kept.append(word)
-    return printable(shlex.join(["dreambooth", *kept]), 2000)
 
 
 def work_left(layout: Layout, plan: SweepPlan) -> Left:

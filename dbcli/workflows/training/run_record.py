@@ -1,6 +1,5 @@
 """The record of a run that is trained: made, opened, and closed so that it says truly how training ended."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -8,7 +7,6 @@ from functools import partial
 from dbcli.diffusion.distributed import ProcessGroup
 from dbcli.errors import DiskFull, DreamboothError, Interrupted, MachineError, OutOfMemory, TrainingDiverged
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.names import printable
 from dbcli.project.runs.run_store import (
     RunBase,
     RunRecord,
@@ -31,6 +29,7 @@ from dbcli.workflows.training.checkpoints import tidy_checkpoints
 from dbcli.workflows.training.divergence import explain_divergence
 from dbcli.workflows.training.plan import TrainingPlan
 from dbcli.workflows.training.resuming import apply_changes, refuse_finished
+from dbcli.workflows.typed_command import typed_command
 
 
 def new_run(layout: Layout, plan: TrainingPlan) -> str:
@@ -47,7 +46,7 @@ def new_run(layout: Layout, plan: TrainingPlan) -> str:
             total_steps=plan.profile.train.steps,
             allow_collision=plan.allow_collision,
             work_key=plan.work_key,
-            command=printable(" ".join(["dreambooth", *sys.argv[1:]]), 2000),
+            command=typed_command(),
         )
         return _descended(layout, record, plan)
 

@@ -48,6 +48,10 @@ def test_a_dry_run_says_that_memory_is_not_estimated(run: Run, project: Path) ->
     planned = run("train", "--subject", "dog", "--method", "textual-inversion", "--dry-run")
     assert planned.code == 0
     assert "Memory and time: not estimated for textual-inversion." in planned.out
+    # Class images have no part in it, whatever is set.
+    asked = run("train", "--subject", "dog", "--method", "textual-inversion", "--dry-run", "--set=prior.enabled=true")
+    assert asked.code == 0
+    assert "class images" not in asked.out.splitlines()[0]
 
 
 def test_the_word_alone_is_learnt_and_the_record_says_so(run: Run, project: Path) -> None:

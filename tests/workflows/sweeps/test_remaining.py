@@ -11,7 +11,6 @@ from dbcli.project.runs.run_store import RunBase, RunRecord, create_run
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.sweeps.plan import SweepRequest, plan_file
 from dbcli.workflows.sweeps.remaining import Left, Pace, duration
-from dbcli.workflows.sweeps.run import typed_command
 from dbcli.workflows.sweeps.units import ScoreUnit, SweepPlan, TrainUnit
 from tests.cli.made_projects import command
 from tests.reliability.small_base import write_small_base
@@ -102,11 +101,6 @@ def test_left_reads_as_a_sentence() -> None:
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (754, "13 min"), (12000, "3 h 20 min")])
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
-
-
-def test_a_command_is_kept_as_it_can_be_pasted_inside_the_project() -> None:
-    words = ["-C", "my proj", "sweep", "my rates.yaml", "--project=x", "--set", "train.steps=5"]
-    assert typed_command(words) == "dreambooth sweep 'my rates.yaml' --set train.steps=5"
 
 
 def test_unknown_files_get_the_list_of_those_there_are(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
