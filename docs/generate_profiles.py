@@ -6,6 +6,7 @@ python docs/generate_profiles.py
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,7 +100,8 @@ def _table() -> str:
     lines = []
     for name in shipped_profiles():
         one = resolve([(name, load_profile(name))])
-        rate, images = f"{one.train.learning_rate:.0e}".replace("e-0", "e-"), one.prior.images
+        rate = re.sub(r"\.?0*e-0?", "e-", f"{one.train.learning_rate:.3e}")
+        images = one.prior.images if one.prior.enabled else "–"
         purpose = PURPOSES.get(name, "see its comments")
         lines.append(f"| `{name}` | {purpose} | {one.method} | {one.train.steps} | {rate} | {images} |")
     return "\n".join(lines)

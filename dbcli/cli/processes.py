@@ -16,7 +16,7 @@ from dbcli.errors import UsageError
 if TYPE_CHECKING:
     from dbcli.diffusion.distributed import ProcessGroup
 
-GPUS_HELP = "Number of processes, one per GPU of this machine; with --set train.device=cpu, on the CPU."
+GPUS_HELP = "Number of processes, one per GPU of this machine; where train.device is cpu, on the CPU."
 Gpus = Annotated[int, typer.Option("--gpus", metavar="N", min=1, help=GPUS_HELP)]
 
 

@@ -59,7 +59,7 @@ def proposed_profile(base: str, *, has_gpu: bool, memory_mib: int | None = None)
     if base_like(base) == "zimage":
         return Proposal("zimage-lora", "small adapters, which are the one method for a flow-matching model")
     if base_like(base) == "sdxl":
-        return Proposal("sdxl-lora", "small adapters: all weights of this base take more than 40 GB to train")
+        return Proposal("sdxl-lora", "small adapters and a small file; --profile sdxl-full trains every weight")
     if not has_gpu:
         return Proposal("lora", "the least work per step, but many hours without a GPU; --base tiny takes minutes")
     if memory_mib is not None and memory_mib >= FULL_NEEDS_MIB:
