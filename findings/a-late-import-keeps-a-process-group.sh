@@ -37,4 +37,4 @@ PYTHON
 before=$("$folder/venv/bin/python" "$folder/threads.py" before)
 after=$("$folder/venv/bin/python" "$folder/threads.py" after)
 echo "threads of the group that are left: imported before it $before, imported after it $after"
-[ "${before%% *}" = 0 ] && [ "${after%% *}" = "${after##* }" ]
+[ "${before##* }" -ge 1 ] && [ "${before%% *}" = 0 ] && [ "${after##* }" -ge 1 ] && [ "${after%% *}" = "${after##* }" ]

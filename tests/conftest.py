@@ -1,16 +1,19 @@
-"""What every test stands on: one thread, no network, a home of its own."""
+"""What every test stands on: one thread, no GPU, no network, a home of its own, and the same examples each time."""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.reliability.processes import ForkServer
 
@@ -18,6 +21,18 @@ from tests.reliability.processes import ForkServer
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Where models of the hub lie is settled when its library is imported: nobody's own, so that none is there.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="no-models-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
+    os.environ.pop(_name, None)
+# What is promised to the last bit is promised of the CPU.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# A busy disk is no fault, and what failed once fails again.
+settings.register_profile(
+    "ours", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ours")
 
 
 def pytest_collection_finish() -> None:

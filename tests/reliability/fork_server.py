@@ -55,6 +55,8 @@ def main() -> None:
 
 
 def _import_everything() -> None:
+    # With it the ladder of recipes has a rung more; its own tests import it by themselves.
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
     for name in MODULES:
         importlib.import_module(name)
     for found in pkgutil.walk_packages(dbcli.__path__, "dbcli."):
@@ -67,12 +69,19 @@ def _import_everything() -> None:
 
 
 def _start(request: dict[str, Any], sabotage: Any) -> int:
+    # A signal that comes before the command can hear it waits, and then ends it as while its libraries are imported.
+    signals = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         return pid
     code = 1
     try:
+        for number in signals:
+            signal.signal(number, _end_at_once)
         _become(request)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         import torch
 
         torch.set_num_threads(1)
@@ -118,8 +127,10 @@ def _sit_down_at(terminal: str) -> None:
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    # A test run that was put in the background ignores Ctrl-C, and would hand that down.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once(number: int, frame: object) -> None:
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

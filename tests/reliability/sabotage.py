@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -282,7 +284,10 @@ def _wait_for(path: str) -> None:
 
 
 def hold_at_step(step: int, until: str) -> None:
-    """The process waits before a step until a file is there; `until`.held is made when it waits."""
+    """The process waits before a step until a file is there.
+
+    `until`.held is made when it waits, and `until`.heard when a request to stop comes meanwhile.
+    """
     from dbcli.diffusion.training.trainer import Trainer
 
     take_step = Trainer.step
@@ -290,10 +295,19 @@ def hold_at_step(step: int, until: str) -> None:
     def waiting(self: Any) -> Any:
         if self.done + 1 == step:
             Path(f"{until}.held").touch()
-            _wait_for(until)
+            while not Path(until).exists():
+                time.sleep(0.01)
+                if _has_heard():
+                    Path(f"{until}.heard").touch()
         return take_step(self)
 
     Trainer.step = waiting  # type: ignore[method-assign]
+
+
+def _has_heard() -> bool:
+    """Whether the command was asked to stop: while it works its handler is a method of what keeps that."""
+    stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return callable(stop) and bool(stop())
 
 
 def count_drawn(path: str) -> None:

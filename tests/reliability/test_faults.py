@@ -96,10 +96,13 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     place.mkdir()
 
     def of_size(size_bytes: int) -> Path:
-        option = f"size={size_bytes}" + (",remount" if os.path.ismount(place) else "")
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", option, "none", str(place)], capture_output=True)
-        if done.returncode:
-            pytest.skip("this user may not mount a small disk")
+        is_there = os.path.ismount(place)
+        option = f"size={size_bytes}" + (",remount" if is_there else "")
+        words = ["mount", "-t", "tmpfs", "-o", option, "none", str(place)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode and not is_there:
+            pytest.skip(f"this user may not mount a small disk: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
         return place
 
     yield of_size

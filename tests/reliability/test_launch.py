@@ -30,7 +30,7 @@ from tests.reliability.test_ranks import (
 
 pytestmark = pytest.mark.timeout(600)
 NewProject = Callable[[], Path]
-SECONDS_TO_END = 30
+SECONDS_TO_END = 120
 MODULE = "dbcli.cli.start"
 LAUNCHERS = {
     "--gpus": [sys.executable, "-m", MODULE],
@@ -144,6 +144,7 @@ def test_a_signal_to_the_launcher_ends_all_with_a_checkpoint_and_one_process_goe
     project, go_on = with_images(new_project(), alone), tmp_path / "go on"
     found, ranks = held(launch, launcher, project, go_on)
     found.process.send_signal(signal.SIGTERM)
+    found.wait_until(Path(f"{go_on}.heard").exists)
     go_on.touch()
     ended = found.ended(list(ranks.values()))
     assert ended != 0 and code in (None, ended)

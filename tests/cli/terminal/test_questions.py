@@ -79,13 +79,14 @@ def unheard_signal() -> Iterator[threading.Thread]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads in /proc what a thread waits for")
-@pytest.mark.timeout(PATIENCE_SECONDS)
+@pytest.mark.timeout(PATIENCE_SECONDS, method="thread")  # a question takes over the timer of the other method
 def test_a_signal_that_does_not_interrupt_the_wait_is_obeyed(terminal: int, unheard_signal: threading.Thread) -> None:
     with pytest.raises(_Heard):
         answer_to("Which folder", None)
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+@pytest.mark.timeout(PATIENCE_SECONDS, method="thread")
 def test_a_line_is_an_answer_and_an_empty_one_takes_the_proposal(terminal: int) -> None:
     os.write(terminal, b" here  \n\ny\n\n")
     assert answer_to("Which folder", None) == "here"

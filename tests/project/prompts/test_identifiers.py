@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +91,7 @@ def test_removing_twice_is_removing_once_for_plain_words(prompt: str, word: str)
     plain = "q" + "".join(c for c in word if c.isascii() and c.isalnum())
     once = without_identifier(prompt, [plain])
     assert len(once) <= len(prompt)
-    if plain.lower() not in prompt.lower():
+    if not re.search(plain, prompt, re.IGNORECASE):  # to which "ſ" is an "s"
         assert once == prompt
 
 
