@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pretraining.clip import shrink, to_judge
 from pretraining.corpus import compose_pictures
 from pretraining.naming import COLOUR_NAMES, NOUN_NAMES
-from pretraining.progress import Budget, falling_rate, set_rate
+from pretraining.progress import Budget, falling_rate, own_time, set_rate
 from pretraining.scenes import SCENES
 from pretraining.settings import Run
 
@@ -81,15 +81,15 @@ def strange_colours(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train_classifier(run: Run, seconds: float, count: int) -> Classifier:
-    """Train the classifier on held-out pictures for a time; kept on disk."""
+    """Train the classifier on `count` held-out pictures for a time; kept on disk for the same time and count."""
     torch.manual_seed(run.seed)
-    model, path = Classifier(), run.path("classifier.pt")
+    model, path = Classifier(), run.path(f"classifier-{seconds:g}-{count}.pt")
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
     images, labels = held_out_pictures(run, count)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    budget, step = Budget(seconds), 0
+    budget, step = Budget(seconds, now=own_time(torch.device("cpu"))), 0
     while budget.fraction < 1:
         set_rate(optimizer, falling_rate(1e-3, budget.fraction, step, hold=0.3, warmup_steps=50))
         generator = torch.Generator().manual_seed(step)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from pretraining.corpus import make_corpus
-from pretraining.progress import Budget, falling_rate, load_checkpoint, save_checkpoint, set_rate
+from pretraining.progress import Budget, Stop, falling_rate, load_checkpoint, own_time, save_checkpoint, set_rate
 from pretraining.settings import (
     JUDGE_PX,
     PROMPT_TOKENS,
@@ -173,33 +173,39 @@ def train(run: Run, clip: Clip, data: Captioned) -> None:
         clip.load_state_dict(saved["clip"])
         optimizer.load_state_dict(saved["optimizer"])
         step, used = saved["step"], saved["used_seconds"]
-    budget, batch = Budget(run.size.clip_seconds, used), min(BATCH, run.size.images // 2)
+    budget, batch = Budget(run.size.clip_seconds, used, own_time(run.device)), min(BATCH, run.size.images // 2)
     saved_at = used
-    while budget.fraction < 1:
-        set_rate(optimizer, falling_rate(PEAK_RATE, budget.fraction, step, hold=0.3, warmup_steps=50))
-        generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
-        rows = torch.randint(0, len(data.ids), (batch,), generator=generator).sort().values
-        pixels = shift(to_judge(data.images[rows.numpy()]), generator).to(run.device)
-        with run.autocast():
-            text, image = clip(data.ids[rows].to(run.device), pixels)
-        scale = clip.log_scale.clamp(max=4.6).exp()
-        loss = contrastive_loss(text, image, scale, data.groups[rows].to(run.device))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            right = (image @ text.T).argmax(1)
-            hit = (data.groups[rows][right.cpu()] == data.groups[rows]).float().mean()
-            print(
-                f"clip {step} {budget.used_seconds:.0f}s loss {loss.item():.3f} caption found {hit:.2f}",
-                flush=True,
-            )
-        if budget.used_seconds - saved_at > 60 or budget.fraction >= 1:
-            saved_at = budget.used_seconds
-            state = {"clip": clip.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(path, {**state, "step": step, "used_seconds": saved_at})
+
+    def save() -> None:
+        state = {"clip": clip.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(path, {**state, "step": step, "used_seconds": budget.used_seconds})
+
+    with Stop() as stop:
+        while budget.fraction < 1 and not stop.wanted:
+            set_rate(optimizer, falling_rate(PEAK_RATE, budget.fraction, step, hold=0.3, warmup_steps=50))
+            generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
+            rows = torch.randint(0, len(data.ids), (batch,), generator=generator).sort().values
+            pixels = shift(to_judge(data.images[rows.numpy()]), generator).to(run.device)
+            with run.autocast():
+                text, image = clip(data.ids[rows].to(run.device), pixels)
+            scale = clip.log_scale.clamp(max=4.6).exp()
+            loss = contrastive_loss(text, image, scale, data.groups[rows].to(run.device))
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            if step % 50 == 0:
+                right = (image @ text.T).argmax(1)
+                hit = (data.groups[rows][right.cpu()] == data.groups[rows]).float().mean()
+                print(
+                    f"clip {step} {budget.used_seconds:.0f}s loss {loss.item():.3f} caption found {hit:.2f}",
+                    flush=True,
+                )
+            if budget.used_seconds - saved_at > 60:
+                saved_at = budget.used_seconds
+                save()
+    save()
 
 
 def load_text_tower(run: Run) -> CLIPTextModel:

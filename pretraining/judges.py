@@ -28,7 +28,7 @@ from pretraining.clip import (
 )
 from pretraining.compose import choose_scene, place, recolour, rotate_hue
 from pretraining.nouns import COLOURS
-from pretraining.progress import Budget, falling_rate, load_checkpoint, save_checkpoint, set_rate
+from pretraining.progress import Budget, Stop, falling_rate, load_checkpoint, own_time, save_checkpoint, set_rate
 from pretraining.settings import TEXT_WIDTH, Run, parser, run_from
 from pretraining.sprites import load_sprites
 
@@ -96,21 +96,27 @@ def fit(run: Run, name: str, module: nn.Module, seconds: float, loss_at: Callabl
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
         step, used = saved["step"], saved["used_seconds"]
-    budget, saved_at = Budget(seconds, used), used
-    while budget.fraction < 1:
-        set_rate(optimizer, falling_rate(peak, budget.fraction, step, hold=0.3, warmup_steps=30))
-        loss = loss_at(step)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            print(f"{name} {step} {budget.used_seconds:.0f}s loss {loss.item():.3f}", flush=True)
-        if budget.used_seconds - saved_at > 60 or budget.fraction >= 1:
-            saved_at = budget.used_seconds
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-            save_checkpoint(path, {**state, "step": step, "used_seconds": saved_at})
+    budget, saved_at = Budget(seconds, used, own_time(run.device)), used
+
+    def save() -> None:
+        state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(path, {**state, "step": step, "used_seconds": budget.used_seconds})
+
+    with Stop() as stop:
+        while budget.fraction < 1 and not stop.wanted:
+            set_rate(optimizer, falling_rate(peak, budget.fraction, step, hold=0.3, warmup_steps=30))
+            loss = loss_at(step)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(trainable, 1.0)
+            optimizer.step()
+            step += 1
+            if step % 50 == 0:
+                print(f"{name} {step} {budget.used_seconds:.0f}s loss {loss.item():.3f}", flush=True)
+            if budget.used_seconds - saved_at > 60:
+                saved_at = budget.used_seconds
+                save()
+    save()
 
 
 class Matched(nn.Module):
