@@ -82,6 +82,12 @@ def on_device(device: torch.device, *networks: nn.Module) -> Iterator[None]:
             network.to(home)
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Lets a GPU's peak begin anew: of one process after another run. The CPU's is the process's own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory taken so far: the GPU's allocations, or this process's resident size on the CPU."""
     if device.type == "cuda":
@@ -93,7 +99,7 @@ def free_memory_bytes(device: torch.device) -> int:
     """What a run could take beyond what is taken: of GPU memory, or of RAM as far as its container allows."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free) + torch.cuda.memory_reserved(device)
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return free_ram_bytes()
 
 

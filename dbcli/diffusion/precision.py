@@ -76,6 +76,11 @@ def _in_float32(value: Any) -> Any:
     return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
+def where_float64_is(values: torch.Tensor) -> torch.Tensor:
+    """A tensor on a device that has double precision: on the CPU in place of Apple's GPUs, which have none."""
+    return values.cpu() if values.device.type == "mps" else values
+
+
 def precision_on(wanted: str, device: torch.device) -> str:
     """The precision that a setting means on a device: `auto` is bf16 where the device computes in it, else fp32."""
     if wanted != "auto":

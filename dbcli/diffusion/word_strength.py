@@ -21,6 +21,7 @@ from dbcli.diffusion.conditioning import encode_ids, ids_of
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import Posterior
 from dbcli.diffusion.noise import normal_rows
+from dbcli.diffusion.precision import where_float64_is
 
 # From nearly clean to nearly noise, in thousandths of the way: words act on layout early and on detail late.
 LEVELS = (100, 300, 500, 700, 900)
@@ -104,8 +105,8 @@ def _predicted(base: Base, images: Posterior, number: int, prompt: Conditioning)
 def _at_end(states: torch.Tensor, ids: torch.Tensor, end_token: int) -> torch.Tensor:
     """The state at each prompt's first end token, `[N, D]`."""
     places = (ids == end_token).int().argmax(dim=1)
-    return states[torch.arange(len(ids)), places.to(states.device)].double()
+    return where_float64_is(states[torch.arange(len(ids)), places.to(states.device)]).double()
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).double().square().mean())
+    return float(where_float64_is(one - other).double().square().mean())

@@ -24,6 +24,13 @@ class OutOfMemoryError(RuntimeError):
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x/y"), "/x/y: Not a directory"),
         (MemoryError(), "Out of memory"),
         (OutOfMemoryError("CUDA out of memory"), "Out of memory"),
+        (RuntimeError("CUDA error: out of memory"), "Out of memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "Out of memory"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+            "Out of memory",
+        ),
+        (RuntimeError("NCCL Error 1: unhandled cuda error 'out of memory'"), "Out of memory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"), "Out of memory"),
         (RuntimeError("CUDA error: unspecified launch failure\nmore"), "GPU failed: CUDA error: unspecified"),
     ],

@@ -63,6 +63,7 @@ class Packed(nn.Module):
 
     codes: torch.Tensor
     scales: torch.Tensor
+    home: torch.Tensor
 
     def __init__(
         self, codes: torch.Tensor, scales: torch.Tensor, shape: torch.Size, kept: str, *, offload: bool = False
@@ -74,6 +75,8 @@ class Packed(nn.Module):
         else:
             self.register_buffer("codes", codes, persistent=False)
             self.register_buffer("scales", scales, persistent=False)
+        # Empty, and where the layer is: what is offloaded does not say so, nor does a layer without a bias.
+        self.register_buffer("home", torch.empty(0, device=codes.device), persistent=False)
         levels = torch.tensor(NF4_LEVELS, device=codes.device) if kept == "nf4" else None
         self.register_buffer("levels", levels, persistent=False)
         self.shape, self.kept = shape, kept
@@ -88,9 +91,10 @@ class Packed(nn.Module):
         return cls(codes, scales, weight.shape, kept, offload=offload)
 
     def unpacked(self, dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
-        """The weight again, as far as the codes tell it, on a device or where the codes are."""
-        where = device or self.codes.device
-        codes, scales = (part.to(where, non_blocking=True) for part in (self.codes, self.scales))
+        """The weight again, as far as the codes tell it, on a device or where its layer is."""
+        where = device or self.home.device
+        # What is pinned stays until it is copied; on other devices than NVIDIA's nothing waits for that.
+        codes, scales = (part.to(where, non_blocking=where.type == "cuda") for part in (self.codes, self.scales))
         if self.kept == "nf4":
             pairs = torch.stack([codes >> 4, codes & 15], dim=-1)
             # The type of a buffer allows None, which the levels of nf4 never are.

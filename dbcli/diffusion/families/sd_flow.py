@@ -18,6 +18,7 @@ from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Size
 from dbcli.diffusion.families.process import Flow
 from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.precision import where_float64_is
 from dbcli.diffusion.schedulers.samplers import alphas_of
 
 # What the embedded base was trained with.
@@ -37,12 +38,13 @@ def timesteps_of(shares: torch.Tensor) -> torch.Tensor:
 
     Beyond the table it is the first or the last.
     """
-    table = torch.tensor(_log_ratios(), dtype=torch.float64, device=shares.device).flip(0)
-    wanted = (2 * torch.logit(1 - shares.double())).clamp(table[0], table[-1])
+    exact = where_float64_is(shares)
+    table = torch.tensor(_log_ratios(), dtype=torch.float64, device=exact.device).flip(0)
+    wanted = (2 * torch.logit(1 - exact.double())).clamp(table[0], table[-1])
     above = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
     low, high = table[above - 1], table[above]
     place = above - 1 + (wanted - low) / (high - low)
-    return (len(table) - 1 - place).float()
+    return (len(table) - 1 - place).float().to(shares.device)
 
 
 def denoise(network: Any, latents: torch.Tensor, levels: Any, conditioning: Conditioning, size: Size) -> torch.Tensor:

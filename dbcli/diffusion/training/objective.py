@@ -7,6 +7,7 @@ import torch
 
 from dbcli.diffusion.families.process import Process
 from dbcli.diffusion.noise import multires_rows, multires_variance, normal_rows
+from dbcli.diffusion.precision import where_float64_is
 from dbcli.diffusion.training import losses
 
 
@@ -24,16 +25,16 @@ class Objective:
 
     def weights(self, levels: torch.Tensor) -> torch.Tensor:
         """How much the rows' errors count, float32 `[B]`."""
-        if self.debiased:
-            return self.process.debiased_weight(levels)
-        return self.process.weight(levels, self.min_snr_gamma)
+        exact = where_float64_is(levels)
+        found = self.process.debiased_weight(exact) if self.debiased else self.process.weight(exact, self.min_snr_gamma)
+        return found.to(levels.device)
 
     def errors(
         self, prediction: torch.Tensor, target: torch.Tensor, levels: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The rows' mean errors, float32 `[B]`, with the weights of `mask` `[B, 1, H, W]`."""
         if self.huber is not None:
-            widths = self.huber.widths(self.process, levels)
+            widths = self.huber.widths(self.process, where_float64_is(levels)).to(levels.device)
             return losses.row_means(losses.pseudo_huber(prediction, target, widths), mask)
         if mask is None:
             return losses.squared_error(prediction, target)

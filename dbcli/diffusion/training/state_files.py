@@ -59,10 +59,10 @@ def with_averages(trainer: Trainer) -> Iterator[None]:
     """The model with averaged weights, where there are any, and out of training mode; afterwards all is as before."""
     keeps = trainer.averages or averages_itself(trainer.optimiser)
     before = {name: one.detach().clone() for name, one in trainer.trainable.tensors.items() if keeps}
-    for module in trainer.trainable.modules:
-        module.eval()
-    trainer.use_averages()
     try:
+        for module in trainer.trainable.modules:
+            module.eval()
+        trainer.use_averages()
         yield
     finally:
         with torch.no_grad():

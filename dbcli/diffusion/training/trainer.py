@@ -116,6 +116,8 @@ class Trainer:
         self.optimiser = build_optimiser(trainable.tensors, optimisation)
         self.rate_factor = rate_factor(optimisation, loop.steps)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=loop.precision == "fp16")
+        # It knows its scale from the first loss on, which a rank may never have: its share of a batch can be empty.
+        self.scaler.scale(torch.zeros((), device=self.device))
         self.averages = (
             {name: tensor.detach().clone() for name, tensor in trainable.tensors.items()}
             if loop.ema is not None
@@ -248,7 +250,9 @@ class Trainer:
                 spread[place], noise[place], levels[place] = draw.spread, draw.noise, draw.level
         latents = self.inputs.images.draw([row.image for row in batch], spread)
         values = (latents, noise, levels)
-        latents, noise, levels = (tensor.to(self.device, non_blocking=True) for tensor in values)
+        # Apple's GPUs would copy from memory that is free again by then.
+        at_once = self.device.type != "cuda"
+        latents, noise, levels = (tensor.to(self.device, non_blocking=not at_once) for tensor in values)
         return latents, noise, levels
 
     def _conditioning(self, whole: list[Row], batch: list[Row]) -> Conditioning:

@@ -148,7 +148,10 @@ def _sampled(
         files = sampler.files(model, list(found.values()), folder)
         subjects[name] = dict(zip(found, files, strict=True))
     after = sampler.files(model, of_classes, folder, count=CLASS_IMAGES)
-    # One model at a time: on a small machine there is no room for two.
+    # One model at a time: on a small machine there is no room for two, and what is in cycles of references would stay
+    # until Python looks for it.
+    for network in model.base.networks.values():
+        network.to("meta")
     del model
     bare = LoadedModel(layout, None, profile, load_project_base(layout, progress, offline=offline, device=device))
     before = sampler.files(bare, of_classes, folder, count=CLASS_IMAGES)

@@ -8,8 +8,9 @@ import sys
 MEMORY_SIGNS = (
     "DefaultCPUAllocator",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDA out of memory",
-    "MPS backend out of memory",
+    "cublasCreate",  # cuBLAS, which has no room to begin in
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "out of memory",  # "CUDA", "CUDA error:", "HIP", "MPS backend" and others before it
     "std::bad_alloc",
     "could not create a primitive",  # oneDNN, which has no room for a kernel
     "Cannot allocate memory",  # the kernel's ENOMEM, in whoever's words it comes

@@ -311,7 +311,7 @@ def _training(model: _Model, recipe: str, shapes: Shapes) -> _Training:
         step = footprint.training_pass(base, trainable, batch, fused=train.fused_backward)
         weights = footprint.weights_bytes(base)
         idle = idle_in_training(base, trains_text=trainable.trains_text)
-        if device.type == "cpu":
+        if device.type != "cuda":  # Apple's GPUs have no memory but the machine's
             idle = [one for one in idle if is_kept(one) and can_be_read_again(base.files)]
         weights -= footprint.network_bytes(idle)
         held = {name: weights + footprint.optimiser_bytes(name, trainable) for name in footprint.OPTIMISER_BYTES}

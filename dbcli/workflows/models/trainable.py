@@ -30,7 +30,11 @@ def take_over(layout: Layout, parent: RunRecord, base: Base) -> LoraWeights | No
     if parent.method == "full":
         from dbcli.diffusion.bases.base import load_base
 
-        tuned = load_base(str(folder), device=base.unet.device, offline=True)
+        device = base.unet.device
+        # There may be no room for both, and what is in cycles of references would stay until Python looks for it.
+        for network in base.tunable.values():
+            network.to("meta")
+        tuned = load_base(str(folder), device=device, offline=True)
         base.networks |= tuned.tunable
         return None
     from dbcli.diffusion.formats.lora_files import read_lora

@@ -95,12 +95,13 @@ def train_once(run: RunContext, rate_scale: float) -> None:
     Class images and the teacher's predictions are the base's own, whatever the run continues, so they come before
     anything learns. `rate_scale` is that of a run which begins again after it diverged.
     """
-    from dbcli.diffusion.devices import peak_memory_bytes
+    from dbcli.diffusion.devices import forget_peak_memory, peak_memory_bytes, pick_device
     from dbcli.diffusion.estimate.activations import activation_bytes
     from dbcli.diffusion.training.allocator import keep_freed_memory
 
     record, stop = run.record, run.stop
     parent = parent_of(run.layout, record)
+    forget_peak_memory(pick_device(run.profile.train.device))
     base = _load_base(run)
     stop.raise_if_stopped("Stopped before training began.")
     probing = open_probing(run, base)

@@ -111,7 +111,17 @@ def test_offloaded_weights_are_the_same_weights_and_follow_their_network_nowhere
     assert packed and all(one.codes.untyped_storage().data_ptr() not in here for one in packed)
     unet.to("meta")
     assert {one.codes.device.type for one in packed} == {"cpu"}
+    # PEFT asks a layer's weight for the device that its adapters go to.
+    layers = [module for module in unet.modules() if isinstance(module, SmallLinear | SmallConvolution)]
+    assert {layer.weight.device.type for layer in layers} == {"meta"}
     assert run(trainer_for(lora(kept, offload=True), steps=3)) == run(trainer_for(lora(kept), steps=3))
+
+
+@pytest.mark.parametrize("how", [{"kind": "lokr"}, {"kind": "loha"}, {"initialisation": "orthogonal"}], ids=str)
+def test_every_kind_of_adapter_learns_on_offloaded_layers_without_bias(how: dict[str, Any]) -> None:
+    assert run(trainer_for(lora("int8", offload=True, **how), steps=2)) == run(
+        trainer_for(lora("int8", **how), steps=2)
+    )
 
 
 def test_nothing_of_an_unpacked_weight_is_kept_for_the_backward_pass() -> None:

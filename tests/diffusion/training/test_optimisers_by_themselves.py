@@ -318,3 +318,33 @@ def test_a_weight_in_columns_goes_on_as_it_would_have_when_its_state_comes_back_
         optimiser.step()
     other.step()
     assert torch.equal(whole, again)
+
+
+@pytest.mark.parametrize("settings", [KINDS["schedulefree"], {}], ids=["schedule-free", "plain"])
+def test_a_model_that_could_not_take_its_averages_is_as_it_was(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_for(lora(), steps=3, **settings)
+    run(trainer)
+    before = weights(trainer)
+
+    def no_room() -> None:
+        with torch.no_grad():
+            next(iter(trainer.trainable.tensors.values())).add_(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "use_averages", no_room if settings else lambda: None)
+    with pytest.raises(torch.OutOfMemoryError), with_averages(trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert_same(weights(trainer), before)
+    assert all(module.training for module in trainer.trainable.modules)
+
+
+def test_a_rank_that_never_had_a_row_takes_fp16s_scaled_steps_as_well() -> None:
+    trainer = trainer_for(lora(), precision="fp16", gradient_clip=1.0)
+    # The sum over all ranks, to which this one has added nothing.
+    for parameter in trainer.parameters:
+        parameter.grad = torch.full_like(parameter, trainer.scaler.get_scale())
+    before = weights(trainer)
+    trainer._apply_gradients()
+    assert all(not torch.equal(one, before[name]) for name, one in weights(trainer).items())
