@@ -38,7 +38,7 @@ def look(run: RunContext, base: Base, trainer: Trainer, panel: Panel | None) -> 
         module.eval()
     # After a signal the run is finished without its verdict; the other ranks are done, the main one draws alone.
     with suppress(Interrupted), run.progress.stage("Looking at the result", 1) as stage:
-        panel = panel or open_panel(run, str(base.unet.device))
+        panel = panel or open_panel(run)
         images = generate_items(replace(run, group=SINGLE), base, items, stage, "the result")
         counts = panel.score(items, images).counts
         stage.advance()

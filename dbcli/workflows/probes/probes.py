@@ -73,7 +73,7 @@ def _opened(run: RunContext, base: Base) -> Probing | None:
     reason, panel = None if plan.steps else plan.why, None
     if plan.steps:
         try:
-            panel = open_panel(run, str(base.unet.device))
+            panel = open_panel(run)
         except JudgeMissing as error:
             reason = f"the judges are not on this machine. {error.message}"
             if _asked_for(run.profile):

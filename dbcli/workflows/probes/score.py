@@ -185,14 +185,17 @@ class Panel:
         )
 
 
-def open_panel(run: RunContext, device: str) -> Panel:
-    """The panel of a run by the judges its settings name. Raises JudgeMissing where they are not on this machine."""
+def open_panel(run: RunContext) -> Panel:
+    """The panel of a run by the judges its settings name. They see a few images: on the CPU, as a GPU has the run.
+
+    Raises JudgeMissing where they are not on this machine.
+    """
     from dbcli.metrics.judges.loading import load_judges
 
     judge = run.profile.probe.judge
     name, sources = default_judge(run.layout) if judge == "auto" else judge, judge_sources(run.layout)
     # Never fetched here: a training that begins with a download of judges is not what was requested.
-    return Panel(run.layout, run.record, load_judges(name, sources=sources, offline=True, device=device))
+    return Panel(run.layout, run.record, load_judges(name, sources=sources, offline=True))
 
 
 @dataclass(frozen=True)
