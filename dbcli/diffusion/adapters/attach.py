@@ -5,7 +5,7 @@ inversion, Gal et al. 2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -224,6 +224,20 @@ def _trainable(method: str, networks: Networks, marks: Sequence[str], dtype: tor
         if name.rpartition(".")[2] in START_NAMES and buffer.numel()
     }
     return Trainable(method, tensors, list(networks.values()), len(networks) > 1, constants)
+
+
+def leave_inputs_to_autocast(modules: Iterable[torch.nn.Module]) -> None:
+    """Has PEFT's plain LoRAs take their inputs as they come, which is for passes under autocast.
+
+    By itself PEFT widens an input to the type of the matrices, and autocast narrows it again for the product: up to
+    four copies of an activation a step, and the same bits. A DoRA, which measures lengths in that type, is left alone.
+    """
+    from peft.tuners.lora import LoraLayer as PeftLayer
+
+    for network in modules:
+        for layer in network.modules():
+            if isinstance(layer, PeftLayer) and not layer.lora_variant:
+                layer.cast_input_dtype_enabled = False
 
 
 def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dbcli.diffusion.adapters.attach import Trainable
+from dbcli.diffusion.adapters.attach import Trainable, leave_inputs_to_autocast
 from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.diffusion.families.conditioning import Conditioning, Frame
@@ -16,7 +16,7 @@ from dbcli.diffusion.families.family import Denoiser
 from dbcli.diffusion.families.process import level_rows
 from dbcli.diffusion.images import Latents
 from dbcli.diffusion.noise import normal_rows, seed_for
-from dbcli.diffusion.precision import autocast
+from dbcli.diffusion.precision import AUTOCAST, autocast
 from dbcli.diffusion.training import losses
 from dbcli.diffusion.training.batches import BatchSampler, Row
 from dbcli.diffusion.training.objective import Objective
@@ -128,6 +128,8 @@ class Trainer:
         self.shard.share_dropout(denoiser.network)
         for module in trainable.modules:
             module.train()
+        if loop.precision in AUTOCAST and trainable.method == "lora":
+            leave_inputs_to_autocast(trainable.modules)
 
     def step(self) -> StepResult:
         """One optimiser step over `accumulation` micro-batches. The only place where gradients are made.
