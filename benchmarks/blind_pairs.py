@@ -7,7 +7,8 @@
 learning, which are runs or checkpoints of them, each drawn by the same prompt. Its sheets show the subject's photos and
 numbered pairs, and nothing of what made them. Whoever looks writes into answers.txt which image shows the photos'
 subject more: `A`, `B`, or `=` where the eye cannot say; `A!` and `B!` where it is plain at once. `score` then holds
-each measure against the answers; `=` is counted, and left out.
+each measure against the answers; `=` is counted, and left out. What runs recorded on their way, the loss on photos kept
+back (`images.held_out`) and the likeness of probes, is held against them as well, in pairs whose two states have it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from machine import write_figures  # noqa: E402
+
+if TYPE_CHECKING:
+    from dbcli.project.files.layout import Layout
+    from dbcli.project.runs.run_store import RunRecord
 
 TILE_PX, GAP_PX, HEAD_PX = 240, 14, 22
 PAIRS_A_ROW, PAIRS_A_SHEET, MOST_PHOTOS = 3, 18, 6
@@ -64,10 +69,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Found:
-    """Every evaluated image by its subject's photos, and the images of the subject's class that each state drew."""
+    """Every evaluated image by its subject's photos, the images of the subject's class that each state drew, and what
+    the run recorded when it was in that state: higher is better."""
 
     pictures: Mapping[tuple[str, ...], Sequence[Picture]]
     class_images: Mapping[str, Sequence[str]]
+    recorded: Mapping[str, Mapping[str, float]]
 
 
 def pictures_of(projects: Sequence[Path]) -> Found:
@@ -83,6 +90,7 @@ def pictures_of(projects: Sequence[Path]) -> Found:
 
     found: dict[frozenset[str], tuple[tuple[str, ...], list[Picture]]] = {}
     class_images: dict[str, list[str]] = {}
+    recorded: dict[str, dict[str, float]] = {}
     for file in sorted(file for one in projects for file in one.resolve().glob("runs/*/eval/*/scores.json")):
         layout, scores = Layout(file.parents[4]), json.loads(file.read_text(encoding="utf-8"))
         record = load_run(layout, file.parents[2].name)
@@ -94,12 +102,26 @@ def pictures_of(projects: Sequence[Path]) -> Found:
                 continue
             key, state = frozenset(map(sha256_of, files)), f"{file.parent} {subject['name']}"
             class_images[state] = members
+            recorded[state] = _recorded(layout, record, scores.get("checkpoint") or record.result_step)
             _, pool = found.setdefault(key, (tuple(map(str, files)), []))
             for prompt in subject["prompts"]:
                 images = [file.parent / "images" / name for name in prompt["images"] if prompt["keeps_look"]]
                 # A masked evaluation lies beside the images that it scored.
                 pool += [Picture(str(path), state, prompt["template"]) for path in images if path.is_file()]
-    return Found(dict(found.values()), class_images)
+    return Found(dict(found.values()), class_images, recorded)
+
+
+def _recorded(layout: Layout, record: RunRecord, step: int) -> dict[str, float]:
+    """What a run of one subject recorded after a step."""
+    from dbcli.project.runs.probe_files import load_probes
+    from dbcli.workflows.probes.held_out import held_out_loss
+
+    if len(record.subjects) > 1:
+        return {}
+    loss, probes = held_out_loss(record, step), load_probes(layout, record.name)
+    fidelity = next((one.fidelity for one in (probes.probes if probes else []) if one.step == step), None)
+    found = {"held-out loss, less is better": None if loss is None else -loss, "likeness of probes": fidelity}
+    return {measure: value for measure, value in found.items() if value is not None}
 
 
 def _members(folder: Path, class_noun: str, profile: Any) -> list[str]:
@@ -182,9 +204,11 @@ def lay(projects: Sequence[Path], out: Path, count: int, seed: int) -> list[Path
     out.mkdir(parents=True, exist_ok=True)
     used = sorted({one.state for pair in pairs for one in (pair.a, pair.b)})
     class_images = {state: found.class_images[state] for state in used}
-    plain = {"seed": seed, "class_images": class_images, "pairs": [asdict(pair) for pair in pairs]}
+    recorded = {state: dict(found.recorded[state]) for state in used}
+    drawn = [asdict(pair) for pair in pairs]
+    plain = {"seed": seed, "class_images": class_images, "recorded": recorded, "pairs": drawn}
     (out / PAIRS_FILE).write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    sheets = []
+    sheets: list[Path] = []
     for photos in dict.fromkeys(pair.photos for pair in pairs):
         own = [(number, pair) for number, pair in enumerate(pairs, 1) if pair.photos == photos]
         for start in range(0, len(own), PAIRS_A_SHEET):
@@ -248,6 +272,18 @@ def likenesses(
     return alone, beyond
 
 
+def by_states(
+    pairs: Sequence[Pair], recorded: Mapping[str, Mapping[str, float]], answers: Mapping[int, str]
+) -> list[Agreement]:
+    """The agreement of what runs recorded on their way, over pairs whose two states have it."""
+    rows = []
+    for measure in dict.fromkeys(measure for one in recorded.values() for measure in one):
+        values = [(recorded[pair.a.state].get(measure), recorded[pair.b.state].get(measure)) for pair in pairs]
+        known = {number: said for number, said in answers.items() if None not in values[number - 1]}
+        rows.append(agreement(measure, [(a or 0.0, b or 0.0) for a, b in values], known))
+    return rows
+
+
 def score(folder: Path, judges: Sequence[str]) -> tuple[list[Agreement], dict[str, int]]:
     """Each measure's agreement with the answers, and how many of these there are of each kind."""
     found = json.loads((folder / PAIRS_FILE).read_text(encoding="utf-8"))
@@ -257,6 +293,7 @@ def score(folder: Path, judges: Sequence[str]) -> tuple[list[Agreement], dict[st
         alone, beyond = likenesses(pairs, found["class_images"], features_by(judge))
         rows.append(agreement(f"likeness beyond the class, {judge}", beyond, answers))
         rows.append(agreement(f"likeness alone, {judge}", alone, answers))
+    rows += by_states(pairs, found["recorded"], answers)
     return rows, {said: list(answers.values()).count(said) for said in ANSWERS}
 
 

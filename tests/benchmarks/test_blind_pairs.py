@@ -23,7 +23,8 @@ def blind(script: Callable[[str], ModuleType]) -> ModuleType:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run and a checkpoint of it, two images for each of two prompts; the second asks for another look."""
     folder = tmp_path_factory.mktemp("blind")
-    made = trained_project(folder, "--set=train.checkpoint_every=1")
+    probes = ("--set=images.held_out=1", "--set=probe.every=1", "--set=probe.judge=tiny", "--set=probe.keep=last")
+    made = trained_project(folder, "--set=train.checkpoint_every=1", *probes)
     prompts = folder / "prompts.txt"
     prompts.write_text("a {identifier} {class} in the snow\na red {identifier} {class}\n", encoding="utf-8")
     asked = ("-C", made, "eval", "--judge", "tiny", "-n", 2, "--prompts", prompts, "--quiet")
@@ -88,6 +89,17 @@ def test_of_the_class_is_taken_off_what_the_state_drew_of_it(blind: ModuleType) 
     assert beyond == [pytest.approx((0.6, 0.2))]
 
 
+def test_what_runs_recorded_is_held_against_pairs_of_which_both_have_it(blind: ModuleType) -> None:
+    def pair(a: str, b: str) -> object:
+        return blind.Pair(("photo",), blind.Picture("a", a, "snow"), blind.Picture("b", b, "snow"))
+
+    # The loss is less in "late", which the eye prefers in 1 and, plainly, in 2, and not in 3; "other" has none.
+    recorded = {"early": {"loss": -0.3}, "late": {"loss": -0.2}, "other": {}}
+    pairs = [pair("early", "late"), pair("late", "early"), pair("early", "late"), pair("other", "late")]
+    (found,) = blind.by_states(pairs, recorded, {1: "B", 2: "A!", 3: "A", 4: "B!"})
+    assert (found.measure, found.agreed, found.pairs, found.agreed_plain, found.plain) == ("loss", 2, 3, 1, 1)
+
+
 def test_answers_are_read_and_those_left_open_are_not(blind: ModuleType, tmp_path: Path) -> None:
     file = tmp_path / "answers.txt"
     file.write_text("1 a\n2 \n\n3 =\n4 b!\n", encoding="utf-8")
@@ -125,6 +137,7 @@ def test_a_projects_images_are_laid_out_and_scored(
     measures = [
         f"likeness {kind}, {judge}" for judge in ("tiny-dino", "tiny-clip") for kind in ("beyond the class", "alone")
     ]
+    measures += ["held-out loss, less is better", "likeness of probes"]
     assert [(row["measure"], row["pairs"], row["plain"]) for row in found["rows"]] == [
         (measure, 2, 1) for measure in measures
     ]
