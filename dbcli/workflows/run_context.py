@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.diffusion.buckets import Size, training_sizes
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import Waiting
 from dbcli.project.runs.run_store import RunRecord, append_event, save_run
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.subject_record import Subject
@@ -51,6 +52,14 @@ class RunContext:
         shapes = [shape for subject in self.subjects for shape in subject.shapes]
         buckets, resolution = self.profile.images.buckets, self.resolution(base)
         return training_sizes(buckets, shapes, resolution, grid_px=base.grid_px, step_px=base.step_px)
+
+    @property
+    def waiting(self) -> Waiting | None:
+        """How the run waits for class images that another process makes: as a sweep's, whose cells may share them.
+
+        One that a person started is refused instead, and names the other process.
+        """
+        return Waiting(self.progress.note, self.stop) if self.record.work_key is not None else None
 
     def save(self) -> None:
         """Writes the run's record."""

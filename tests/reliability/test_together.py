@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,16 @@ from tests.reliability.processes import ROOT, ForkServer, record, weights_hash
 
 # A busy machine is no fault: what would hang for ever is found by the processes' own limit.
 pytestmark = pytest.mark.timeout(1800)
+SWEEP = """
+name: {name}
+method: lora
+judge: tiny
+subject: dog
+settings: {{train: {{steps: 1}}, prior: {{images: 3, steps: 2}}, draw: {{steps: 2}}}}
+pictures: {{prompts: ["a {{identifier}} {{class}} at night"], count: 1, seed: 0}}
+grid:
+  train.seed: [{seed}]
+"""
 NewProject = Callable[[], Path]
 Figures = Callable[[str], None]
 
@@ -57,6 +68,27 @@ def test_of_eight_processes_drawing_one_prior_set_one_draws(
     assert codes == [6] * 7
     assert len(list(project.glob("reg/dog-*/*.png"))) == 3
     figures("8 processes: 1 drew the class images, 7 exited 6")
+
+
+def test_a_sweep_waits_for_class_images_that_another_process_draws(
+    server: ForkServer, new_project: NewProject, figures: Figures
+) -> None:
+    project = new_project()
+    names = ("first", "second")
+    for number, name in enumerate(names):
+        (project / f"{name}.yaml").write_text(SWEEP.format(name=name, seed=number), encoding="utf-8")
+    first = server.start(project, "sweep", "first.yaml", hold_drawing={"until": str(project / "go")})
+    assert first.wait_until(lambda: any(project.glob("reg/dog-*/.lock.holder.json")))
+    second = server.start(project, "sweep", "second.yaml")
+    assert second.wait_until(lambda: "waiting until" in second.log.with_suffix(".err").read_text(errors="replace"))
+    (project / "go").touch()
+    for one in (first, second):
+        one.wait().check(0)
+    states = [
+        json.loads((project / "sweeps" / name / "scores.json").read_text())["cells"][0]["state"] for name in names
+    ]
+    assert states == ["finished", "finished"]
+    figures("2 sweeps that share class images: 1 drew them, 1 waited, both finished")
 
 
 def test_eight_processes_start_eight_runs_of_their_own(

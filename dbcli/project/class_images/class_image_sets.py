@@ -26,7 +26,7 @@ from dbcli.project.files.atomic import (
     write_bytes,
 )
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.locks import hold
+from dbcli.project.files.locks import Waiting, hold
 from dbcli.project.files.names import names_in, slug
 from dbcli.project.files.records import Record, load_record, read_json_lines
 from dbcli.project.files.yaml_files import write_yaml
@@ -126,9 +126,9 @@ class ClassImageSet:
         return self.layout.class_image_set_dir(self.key)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the set for writing, cleared of half-written files; LockHeld if another process has it."""
-        with hold(self.layout.class_image_set_lock(self.key), f"the class images {self.key}"):
+    def lock(self, waiting: Waiting | None = None) -> Iterator[None]:
+        """Hold the set for writing, cleared of half-written files; LockHeld if another process has it, or wait."""
+        with hold(self.layout.class_image_set_lock(self.key), f"the class images {self.key}", waiting=waiting):
             remove_leftovers(self.folder)
             yield
 

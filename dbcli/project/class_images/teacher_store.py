@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dbcli.project.files.atomic import json_text, remove_leftovers, sha256_of
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.locks import hold
+from dbcli.project.files.locks import Waiting, hold
 from dbcli.project.files.manifests import first_fault, write_whole
 
 FILE = "predictions.safetensors"
@@ -68,13 +68,16 @@ class TeacherStore:
         """Return the draws below `draws` that are not there, or not as they were written."""
         return [number for number in range(draws) if first_fault(self.file(number).parent) is not None]
 
-    def fill(self, draws: int, write: Callable[[int, Path], None], *, needed_bytes: int) -> None:
+    def fill(
+        self, draws: int, write: Callable[[int, Path], None], *, needed_bytes: int, waiting: Waiting | None = None
+    ) -> None:
         """Have `write` make the file of every missing draw; each is whole and named, or not there.
 
-        Raises LockHeld while another process draws into the set, DiskFull before a draw of `needed_bytes` that
-        the disk has no room for. Draws made before an interruption stay.
+        Raises LockHeld while another process draws into the set, or waits for it; DiskFull before a draw of
+        `needed_bytes` that the disk has no room for. Draws made before an interruption stay.
         """
-        with hold(self.layout.class_image_set_lock(self.set_key), f"the class images {self.set_key}"):
+        lock = self.layout.class_image_set_lock(self.set_key)
+        with hold(lock, f"the class images {self.set_key}", waiting=waiting):
             self.folder.mkdir(exist_ok=True)
             remove_leftovers(self.folder)
             for number in self.missing(draws):

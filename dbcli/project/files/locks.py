@@ -6,36 +6,50 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dbcli.errors import LockHeld
+from dbcli.errors import Interrupted, LockHeld
 from dbcli.project.files.atomic import remove_leftovers, write_json
 from dbcli.project.files.names import printable
 
 WAIT_SECONDS = 0.5
+_POLL_SECONDS = 0.05
 _HOLDER_WRITES_SECONDS = 0.5
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """Waiting for a lock as long as its holder needs it: `tell` is told once who that is, `should_stop` ends it."""
+
+    tell: Callable[[str], None]
+    should_stop: Callable[[], bool]
+
+
 @contextlib.contextmanager
-def hold(path: Path, what: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+def hold(
+    path: Path, what: str, wait_seconds: float = WAIT_SECONDS, *, waiting: Waiting | None = None
+) -> Iterator[None]:
     """Hold the lock file `path` for the block; `what` ("the run 0003-dog") is named to the one who waits.
 
-    Raises LockHeld (exit 6) after `wait_seconds`, naming the holder's process, command and machine.
-    Readers need no lock. The folder of `path` is made where it is missing.
+    Raises LockHeld (exit 6) after `wait_seconds`, naming the holder's process, command and machine; with `waiting` it
+    goes on until the lock is free, and raises Interrupted when told to stop. Readers need no lock. The folder of
+    `path` is made where it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=wait_seconds, poll_interval=0.05)
+        lock.acquire(timeout=wait_seconds, poll_interval=_POLL_SECONDS)
     except Timeout as error:
-        raise LockHeld(
-            f"Another process works on {what}: {holder(path)}.",
-            hint="wait until it has ended, or stop it",
-        ) from error
+        taken = f"Another process works on {what}: {holder(path)}"
+        if waiting is None:
+            raise LockHeld(f"{taken}.", hint="wait until it has ended, or stop it") from error
+        waiting.tell(f"{taken}; waiting until it has ended.")
+        _wait(lock, what, waiting)
     note = _note_of(path)
     try:
         remove_leftovers(note.parent, note.name)
@@ -44,6 +58,15 @@ def hold(path: Path, what: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+
+
+def _wait(lock: FileLock, what: str, waiting: Waiting) -> None:
+    """Takes the lock as soon as it is free."""
+    while not lock.is_locked:
+        if waiting.should_stop():
+            raise Interrupted(f"Stopped while waiting for {what}.", hint="the same command continues from there")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=WAIT_SECONDS, poll_interval=_POLL_SECONDS)
 
 
 def is_held(path: Path) -> bool:

@@ -13,6 +13,7 @@ from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted
 from dbcli.project.class_images.class_image_sets import ClassImageRecipe, ClassImageSet
 from dbcli.project.files.layout import Layout
+from dbcli.project.files.locks import Waiting
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.settings.profile_settings import PriorSettings
@@ -55,11 +56,13 @@ def ensure_class_images(
     progress: Progress,
     should_stop: Callable[[], bool],
     group: ProcessGroup = SINGLE,
+    waiting: Waiting | None = None,
 ) -> ClassImages:
     """Gives the first `settings.images` images of a class's set under one prompt, generating those that are missing.
 
     A set is known by the base's weights, prompt, sampler, steps, guidance, size, seed and precision: one that was made
-    in any other way is another set. Raises Interrupted between two images; what was generated stays.
+    in any other way is another set. Raises Interrupted between two images; what was generated stays. Raises LockHeld
+    while another process draws into the set, or with `waiting` waits for it.
     """
     from dbcli.diffusion.precision import precision_on
 
@@ -85,7 +88,7 @@ def ensure_class_images(
     )
     image_set = group.on_main(lambda: ClassImageSet.open_or_create(layout, class_noun, recipe))
     if group.on_main(lambda: image_set.missing(settings.images)):
-        with image_set.lock() if group.is_main else nullcontext():
+        with image_set.lock(waiting) if group.is_main else nullcontext():
             _generate_missing(base, image_set, settings, progress, should_stop, group)
     files, line = image_set.images(settings.images), image_set.line(settings.images)
     return ClassImages(class_noun, prompt, files, image_set.key, line, settings.images, size)
@@ -101,6 +104,8 @@ def _generate_missing(
 ) -> None:
     """Generates what is missing, one seed an image, so that 8 images stay the same 8 among 100."""
     missing = group.on_main(lambda: image_set.missing(settings.images))
+    if not missing:  # another process has drawn them in the meantime
+        return
     try:
         with group.together():
             _generate_own(base, image_set, missing, settings, progress, should_stop, group)

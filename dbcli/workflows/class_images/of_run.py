@@ -65,7 +65,7 @@ def _class_images(
     sizes: Sequence[Size],
 ) -> ClassImages:
     images = ensure_class_images(
-        run.layout, base, class_noun, template, settings, size, run.progress, run.stop, run.group
+        run.layout, base, class_noun, template, settings, size, run.progress, run.stop, run.group, run.waiting
     )
     return images if settings.folder is None else replace(images, files=own_photos(images.files, size, sizes))
 

@@ -153,7 +153,7 @@ def _store_missing(
             )
             write_predictions(file, made)
 
-        store.fill(draws, write, needed_bytes=posterior.mean.nbytes)
+        store.fill(draws, write, needed_bytes=posterior.mean.nbytes, waiting=run.waiting)
 
 
 def _raise_if_stopped(run: RunContext) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dbcli.errors import LockHeld
-from dbcli.project.files.locks import hold, is_held
+from dbcli.errors import Interrupted, LockHeld
+from dbcli.project.files.locks import Waiting, hold, is_held
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLDER = """
@@ -65,6 +65,34 @@ def test_a_killed_holder_gives_the_lock_back_at_once(tmp_path: Path) -> None:
         with hold(path, "the run", wait_seconds=0):
             assert is_held(path)
     assert not is_held(path)
+
+
+def test_one_who_waits_is_told_for_whom_once_and_takes_the_lock_when_it_is_free(tmp_path: Path) -> None:
+    path, told, asked = tmp_path / ".lock", [], []
+    with another_process_holding(path) as process:
+
+        def should_stop() -> bool:
+            asked.append(is_held(path))
+            if len(asked) == 2:
+                process.kill()
+                process.wait()
+            return False
+
+        with hold(path, "the class images", waiting=Waiting(told.append, should_stop)):
+            assert is_held(path)
+    assert asked[:2] == [True, True]
+    (line,) = told
+    assert f"process {process.pid} " in line and "the class images" in line and "waiting" in line
+    assert not is_held(path)
+
+
+def test_one_who_waits_can_be_told_to_stop(tmp_path: Path) -> None:
+    path, told = tmp_path / ".lock", []
+    with another_process_holding(path):
+        waiting = Waiting(told.append, lambda: bool(told))
+        with pytest.raises(Interrupted, match="waiting for"), hold(path, "the class images", waiting=waiting):
+            pass
+        assert is_held(path)
 
 
 def test_a_lock_is_free_after_an_error_inside_it(tmp_path: Path) -> None:
