@@ -35,6 +35,9 @@ EIGHT_BIT = RECOMPUTED | {"train.optimizer": "adamw8bit"}
 FUSED = {"train.fused_backward": True, "train.gradient_clip": 0.0}
 # Half of each weight and of each moment.
 HALVED = {"train.optimizer": "adamw16bit", "train.precision": "bf16", "train.stochastic_rounding": True}
+# Who chose one that holds less than a rung's keeps it there. Adafactor holds a fifth of the 8-bit one's on Stable
+# Diffusion XL, and on v1, whose convolutions its means are large for, as much.
+HOLD_LESS = {"adamw8bit": ("adafactor",), "adamw16bit": ("adafactor", "adamw8bit")}
 # Prodigy's 1, and the high rates that schedule-free averages, are none for AdamW.
 WITH_OWN_RATES = ("prodigy", "schedulefree")
 # What a method's own profile has no say in.
@@ -86,9 +89,9 @@ def rung_of(profile: Profile) -> Rung | None:
 def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Profile] | None:
     """The next smaller rung and the same recipe on it; one of another method only where `other_method` allows it.
 
-    A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out, and so is
-    one with another optimiser than a recipe's rate is for. Where another method is allowed so is one that is for its
-    method.
+    A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out, and so are
+    one that changes nothing of it and one with another optimiser than its rate is for. Where another method is allowed
+    so is one that is for its method.
     """
     here, ladder = rung_of(profile), rungs()
     if here is None:
@@ -102,7 +105,7 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
         is_same = smaller.train.optimizer == profile.train.optimizer
         has_own_rate = smaller.train.learning_rate != profile.train.learning_rate
         is_followed = is_same or has_own_rate or profile.train.optimizer not in WITH_OWN_RATES
-        if is_followed and not contradictions(smaller):
+        if is_followed and smaller.model_dump() != profile.model_dump() and not contradictions(smaller):
             return rung, smaller
     return None
 
@@ -111,25 +114,25 @@ def on_rung(profile: Profile, rung: Rung, base: str) -> Profile:
     """The same recipe on another rung; a rung of another method brings its method's rates and steps.
 
     Everything else, class images, photos and drawing, stays, and so does what is not as the first method's own profile
-    has it: somebody chose that.
+    has it: somebody chose that. An optimiser that holds less than the rung's stays as well.
     """
     values = profile.model_dump()
     if rung.method != profile.method:
         usual, made_for_it = _as_shipped(base, profile.method), _as_shipped(base, rung.method)
-        here = rung_of(profile)
-        made_small_by = set(here.settings) if here is not None else set()
+        made_small_by = [item for one in LADDER if one.method == profile.method for item in one.settings.items()]
         for section in ("train", "lora"):
             chosen = {
                 name: value
                 for name, value in values[section].items()
-                if value != usual[section][name] and f"{section}.{name}" not in made_small_by
+                if value != usual[section][name] and (f"{section}.{name}", value) not in made_small_by
             }
             values[section] = made_for_it[section] | chosen
         values["train"] |= {key: profile.train.model_dump()[key] for key in OF_NO_METHOD}
         values["method"] = rung.method
     for key, value in rung.settings.items():
         section, _, name = key.partition(".")
-        values[section][name] = value
+        if key != "train.optimizer" or values[section][name] not in HOLD_LESS[value]:
+            values[section][name] = value
     return Profile.model_validate(values, context=FROZEN)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
+from dbcli.diffusion.estimate.footprint import OPTIMISER_BYTES
 from dbcli.errors import ConfigError
 from dbcli.project.settings.combinations import contradictions
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.workflows.memory import ladder
-from dbcli.workflows.memory.ladder import LADDER, below, rung_of, rungs
+from dbcli.workflows.memory.ladder import HOLD_LESS, LADDER, below, rung_of, rungs
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +57,34 @@ def test_a_full_run_that_has_to_stay_one_goes_down_to_weights_in_bfloat16() -> N
     assert name not in names_below(other_method=True) and "LoRA" in names_below(other_method=True)
     # An average of weights has no room for its small steps in bfloat16.
     assert name not in names_below(other_method=False, train__ema=0.999)
+
+
+@pytest.mark.parametrize("other_method", [True, False])
+@pytest.mark.parametrize("is_installed", [True, False], ids=["with bitsandbytes", "without"])
+def test_no_rung_takes_an_optimiser_that_holds_more(
+    monkeypatch: pytest.MonkeyPatch, is_installed: bool, other_method: bool
+) -> None:
+    monkeypatch.setattr(ladder, "_is_here", lambda package, wanted: package is None or is_installed is wanted)
+    # It has all that makes a full run small but another optimiser, which holds the least.
+    smallest = resolve([("", load_profile("sdxl-full"))])
+    assert smallest.train.optimizer == "adafactor"
+    assert next(way_down(smallest, other_method=other_method), ("none", None))[0] == (
+        "LoRA" if other_method else "none"
+    )
+    with_room = resolve([("", load_profile("sdxl-full")), ("", {"train.stochastic_rounding": False})])
+    found = dict(way_down(with_room, other_method=False))
+    assert list(found) == ["full, weights in bf16"]
+    assert found["full, weights in bf16"].train.optimizer == "adafactor"
+
+
+def test_what_is_said_to_hold_less_does() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=768)  # of Stable Diffusion v1's size
+    state = {
+        name: sum(of_weight(*one) for one in unet.named_parameters()) for name, of_weight in OPTIMISER_BYTES.items()
+    }
+    for of_rung, held in HOLD_LESS.items():
+        assert all(state[kept] < 1.05 * state[of_rung] for kept in held)
 
 
 def test_a_recipe_of_adapters_goes_down_to_a_base_in_four_bits() -> None:
