@@ -5,7 +5,8 @@ inversion, Gal et al. 2023).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,8 @@ from dbcli.diffusion.word_vectors import WordVectors, add_words
 from dbcli.errors import UnsupportedFile
 
 if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer as PeftLayer
+
     from dbcli.diffusion.bases.base import Base
 
 LORA_NAME = "default"
@@ -226,18 +229,28 @@ def _trainable(method: str, networks: Networks, marks: Sequence[str], dtype: tor
     return Trainable(method, tensors, list(networks.values()), len(networks) > 1, constants)
 
 
-def leave_inputs_to_autocast(modules: Iterable[torch.nn.Module]) -> None:
-    """Has PEFT's plain LoRAs take their inputs as they come, which is for passes under autocast.
-
-    By itself PEFT widens an input to the type of the matrices, and autocast narrows it again for the product: up to
-    four copies of an activation a step, and the same bits. A DoRA, which measures lengths in that type, is left alone.
-    """
+def plain_loras(modules: Iterable[torch.nn.Module]) -> list[PeftLayer]:
+    """The layers of networks to which PEFT adds a plain LoRA: none that measures lengths (DoRA)."""
     from peft.tuners.lora import LoraLayer as PeftLayer
 
-    for network in modules:
-        for layer in network.modules():
-            if isinstance(layer, PeftLayer) and not layer.lora_variant:
-                layer.cast_input_dtype_enabled = False
+    layers = [layer for network in modules for layer in network.modules() if isinstance(layer, PeftLayer)]
+    return [layer for layer in layers if not layer.lora_variant]
+
+
+@contextmanager
+def inputs_left_to_autocast(layers: Sequence[PeftLayer]) -> Iterator[None]:
+    """Has PEFT's LoRAs take their inputs as they come, for passes under autocast; without it types would not agree.
+
+    By itself PEFT widens an input to the type of the matrices, and autocast narrows it again for the product: up to
+    four copies of an activation a step, and the same bits.
+    """
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.cast_input_dtype_enabled = True
 
 
 def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) -> None:

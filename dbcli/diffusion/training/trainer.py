@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dbcli.diffusion.adapters.attach import Trainable, leave_inputs_to_autocast
+from dbcli.diffusion.adapters.attach import Trainable, inputs_left_to_autocast, plain_loras
 from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.diffusion.families.conditioning import Conditioning, Frame
@@ -128,8 +128,8 @@ class Trainer:
         self.shard.share_dropout(denoiser.network)
         for module in trainable.modules:
             module.train()
-        if loop.precision in AUTOCAST and trainable.method == "lora":
-            leave_inputs_to_autocast(trainable.modules)
+        is_cast = loop.precision in AUTOCAST and trainable.method == "lora"
+        self.cast_loras = plain_loras(trainable.modules) if is_cast else []
 
     def step(self) -> StepResult:
         """One optimiser step over `accumulation` micro-batches. The only place where gradients are made.
@@ -141,7 +141,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_rate"] * factor
         parts = []
-        with self.group.sum_gradients(self.parameters):
+        # In the backward pass as well, where activations are computed again.
+        with self.group.sum_gradients(self.parameters), inputs_left_to_autocast(self.cast_loras):
             for micro in range(self.loop.accumulation):
                 micro_step = self.done * self.loop.accumulation + micro
                 with self._seeded_dropout(micro_step):

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from peft.helpers import disable_input_dtype_casting
-from peft.tuners.lora import LoraLayer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dbcli.diffusion.training.trainer import Trainer
@@ -25,9 +24,7 @@ class Conversions(TorchDispatchMode):
 
 
 def as_peft_does(trainer: Trainer) -> Trainer:
-    for layer in trainer.denoiser.network.modules():
-        if isinstance(layer, LoraLayer):
-            layer.cast_input_dtype_enabled = True
+    trainer.cast_loras = []
     return trainer
 
 
@@ -47,8 +44,17 @@ def test_a_lora_learns_the_same_bits_with_fewer_conversions() -> None:
 @pytest.mark.parametrize(("how", "precision"), [({"dora": True}, "bf16"), ({}, "fp32")], ids=["DoRA", "float32"])
 def test_elsewhere_inputs_are_what_peft_makes_of_them(how: dict[str, Any], precision: str) -> None:
     trainer = trainer_for(lora(**how), precision=precision, steps=2)
-    layers = [layer for layer in trainer.denoiser.network.modules() if isinstance(layer, LoraLayer)]
-    assert layers and all(layer.cast_input_dtype_enabled for layer in layers)
+    assert trainer.cast_loras == []
     # The same place as when nobody says anything, which PEFT's own switch would say, too.
     with disable_input_dtype_casting(trainer.denoiser.network, active=False):
         assert run(trainer) == run(as_peft_does(trainer_for(lora(**how), precision=precision, steps=2)))
+
+
+def test_between_steps_a_lora_on_a_half_base_draws_without_autocast() -> None:
+    trainer = trainer_for(lora(kept="bf16"), precision="bf16", steps=2)
+    trainer.step()
+    assert trainer.cast_loras
+    latents, text = torch.zeros(1, 4, 8, 8, dtype=torch.bfloat16), torch.zeros(1, 8, 32, dtype=torch.bfloat16)
+    with torch.no_grad():
+        drawn = trainer.denoiser.network(latents, 10, encoder_hidden_states=text).sample
+    assert drawn.dtype == torch.bfloat16 and drawn.isfinite().all()
