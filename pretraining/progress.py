@@ -104,8 +104,7 @@ class Average:
         return {"weights": self.weights, "updates": self._updates}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.weights, self._updates = (
-            {name: value.float() for name, value in state["weights"].items()},
-            state["updates"],
-        )
+        """Go on from a saved state, on the device that the average is on."""
+        for name, value in state["weights"].items():
+            self.weights[name].copy_(value)
+        self._updates = state["updates"]

@@ -64,6 +64,21 @@ def test_the_average_follows_slowly() -> None:
     assert average.weights["weight"].item() == pytest.approx(9.0)
 
 
+def test_a_loaded_average_goes_on_where_its_weights_lie() -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    module.weight.data.fill_(0.0)
+    first, second = Average(module), Average(module)
+    module.weight.data.fill_(11.0)
+    first.update(module)
+    # On another device, which a checkpoint does not know, they must stay there.
+    place = second.weights["weight"].data_ptr()
+    second.load(first.state())
+    assert second.weights["weight"].data_ptr() == place != first.weights["weight"].data_ptr()
+    for one in (first, second):
+        one.update(module)
+    assert torch.equal(first.weights["weight"], second.weights["weight"])
+
+
 def test_the_mask_makes_the_thing_count_four_times() -> None:
     prediction, target = torch.zeros(1, 1, 1, 2), torch.tensor([[[[2.0, 0.0]]]])
     alpha = torch.tensor([[[[1.0, 0.0]]]])
