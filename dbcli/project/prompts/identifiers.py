@@ -45,9 +45,26 @@ def render_with(template_or_prompt: str, subjects: Mapping[str, Words]) -> str:
 
 def render_for(template: str, subject: str, subjects: Mapping[str, Words]) -> str:
     """Return the text as `render_with` does, `{identifier}` and `{class}` being those of one of several subjects."""
-    own = subjects[subject]
-    text = template.replace("{identifier}", own.identifier).replace("{class}", own.class_noun)
-    return render_with(text, subjects)
+    return render_with(_with_own(template, subjects[subject]), subjects)
+
+
+def render_without_for(template: str, subject: str, subjects: Mapping[str, Words]) -> str:
+    """Return the text as `render_without` does, `{class}` being that of one of several subjects."""
+    return render_without(_with_own(template, subjects[subject]), subjects)
+
+
+def is_of(template: str, subject: str, subjects: Mapping[str, Words]) -> bool:
+    """Whether a prompt asks for this one of several subjects: it does unless it names others alone.
+
+    A name in braces, `{dog}`, counts, and so does an identifier that was typed out.
+    """
+    fields = subject_fields([template])
+    named = [name for name, words in subjects.items() if name in fields or says([template], words.identifier)]
+    return not named or subject in named
+
+
+def _with_own(template: str, own: Words) -> str:
+    return template.replace("{identifier}", own.identifier).replace("{class}", own.class_noun)
 
 
 def render_without(template_or_prompt: str, subjects: Mapping[str, Words]) -> str:

@@ -29,16 +29,18 @@ from dbcli.workflows.evaluation.report import run_charts
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.images.grids import opened, photos_of
 from dbcli.workflows.machine_use import computing
+from dbcli.workflows.memory.errors import give_back
 from dbcli.workflows.models.loaded import loaded_run
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
 from dbcli.workflows.runs.differences import differing_settings
 from dbcli.workflows.setup.effective_settings import check_judge, profile_of
-from dbcli.workflows.signals import listening
+from dbcli.workflows.signals import StopSignal, listening
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from dbcli.metrics.judges.judge import Judges
     from dbcli.metrics.protocol import SubjectImages
     from dbcli.metrics.suites import Suite
     from dbcli.reports.comparison import ComparedPrompt
@@ -60,8 +62,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Part:
-    """One run's side of a comparison."""
+    """One run's side of a comparison by one suite."""
 
+    suite: str
     record: RunRecord
     scores: dict[str, Any]
     subjects: list[SubjectImages]
@@ -85,17 +88,34 @@ def compare(
     profile = profile_of(layout, records[0])
     judges = judges_of(layout, records, scoring, profile, progress, offline=offline)
     first = next_seed(profile.train.seed, 0) if scoring.seed is None else scoring.seed
+    scoring = replace(scoring, seed=first)
     parts: dict[str, list[_Part]] = {suite.name: [] for suite in chosen}
     with computing("a comparison", progress), listening() as stop:
         for record in records:
             progress.note(f"Generating with {record.name}")
-            model = loaded_run(layout, record, progress, offline=offline)
-            sampler = evaluation_sampler(model.profile, record, scoring.count, first, progress, stop)
-            scorer = Scorer(model, record, sampler, judges, faces=scoring.faces)
-            for suite in chosen:
-                parts[suite.name].append(_Part(record, *scored(scorer, suite)))
+            for part in _parts_of(layout, record, chosen, scoring, judges, progress, stop, offline):
+                parts[part.suite].append(part)
+            # One model at a time: what is in cycles of references would stay until Python looks for it.
+            give_back()
     seeds = [next_seed(first, index) for index in range(scoring.count or IMAGES_PER_PROMPT)]
     return [_written(layout, suite, parts[suite.name], seeds) for suite in chosen]
+
+
+def _parts_of(
+    layout: Layout,
+    record: RunRecord,
+    suites: Sequence[Suite],
+    scoring: ScoringOptions,
+    judges: Judges,
+    progress: Progress,
+    should_stop: StopSignal,
+    offline: bool,
+) -> list[_Part]:
+    """One run's side of every suite. The model goes with the call: the next run needs its memory."""
+    model = loaded_run(layout, record, progress, offline=offline)
+    sampler = evaluation_sampler(model.profile, record, scoring.count, scoring.seed, progress, should_stop)
+    scorer = Scorer(model, record, sampler, judges, faces=scoring.faces)
+    return [_Part(suite.name, record, *scored(scorer, suite)) for suite in suites]
 
 
 def _records(layout: Layout, runs: Sequence[str]) -> list[RunRecord]:
@@ -159,13 +179,16 @@ def _name(records: Sequence[RunRecord]) -> str:
 
 
 def _prompts(parts: Sequence[_Part]) -> list[ComparedPrompt]:
-    """Every template in the suite's order, with each run's images of it."""
+    """Every template in the suite's order, with each run's images of it; of each subject where a run has several."""
     from dbcli.reports.comparison import ComparedPrompt
 
-    found: dict[str, list[tuple[str, list[Image.Image], dict[str, Any]]]] = {}
+    has_several = any(len(part.subjects) > 1 for part in parts)
+    labels: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], list[tuple[str, list[Image.Image], dict[str, Any]]]] = {}
     for part in parts:
         for subject, table in zip(part.subjects, part.scores["subjects"], strict=True):
             for prompt, scores in zip(subject.prompts, table["prompts"], strict=True):
-                label = prompt.prompt if len(part.subjects) > 1 else prompt.label
-                found.setdefault(label, []).append((part.record.name, opened(prompt.images), scores))
-    return [ComparedPrompt(label, rows) for label, rows in found.items()]
+                key = (subject.name if has_several else "", prompt.template)
+                labels.setdefault(key, f"{prompt.label} ({subject.name})" if has_several else prompt.label)
+                found.setdefault(key, []).append((part.record.name, opened(prompt.images), scores))
+    return [ComparedPrompt(labels[key], rows) for key, rows in found.items()]

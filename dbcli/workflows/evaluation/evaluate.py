@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from dbcli.errors import PromptError, UsageError
 from dbcli.project.files.atomic import write_json
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in, printable
-from dbcli.project.prompts.identifiers import Words, render_with, render_without
+from dbcli.project.prompts.identifiers import render_without_for
 from dbcli.project.runs.run_store import RunRecord, RunSubject
 from dbcli.project.seeds import first_seed
 from dbcli.project.settings.profile_settings import Profile
@@ -24,6 +24,7 @@ from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
 from dbcli.workflows.evaluation.others import other_subjects
 from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
+from dbcli.workflows.evaluation.subject_prompts import label_of, subject_prompts, subject_texts
 from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES, class_images_before, with_verdicts
 from dbcli.workflows.images.generated import PromptSampler, in_words, words_of
 from dbcli.workflows.images.grids import photos_of, write_sheet
@@ -34,7 +35,6 @@ from dbcli.workflows.models.loaded import LoadedModel, loaded_run
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import read_prompts
 from dbcli.workflows.runs.choose import chosen_run
-from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.effective_settings import (
     check_judge,
     profile_of,
@@ -48,7 +48,7 @@ from dbcli.workflows.subjects.sources import open_dataset
 if TYPE_CHECKING:
     from dbcli.metrics.judges.judge import Judges
     from dbcli.metrics.protocol import PromptImages, SubjectImages
-    from dbcli.metrics.suites import Suite, SuitePrompt
+    from dbcli.metrics.suites import Suite
 
 # As in the paper.
 IMAGES_PER_PROMPT = 4
@@ -138,12 +138,9 @@ def check_suites(layout: Layout, record: RunRecord, suites: Sequence[Suite], pro
     Raises PromptError where a suite has no prompt for what the run learnt, or a prompt cannot be rendered or read.
     """
     texts: list[str] = []
+    words = words_of(record)
     for suite in suites:
-        of_suite = [
-            render_with(one.template, {subject.name: words_of(record)[subject.name]})
-            for subject in record.subjects
-            for one in suite.prompts_for(subject.class_noun)
-        ]
+        of_suite = [text for name in words for text in subject_texts(suite, name, words)]
         if not of_suite:
             raise _without_prompt(suite, record)
         texts += of_suite
@@ -258,15 +255,15 @@ def _subject_images(scorer: Scorer, suite: Suite, subject: RunSubject, folder: P
     from dbcli.metrics.protocol import PromptImages, SubjectImages
 
     model, sampler = scorer.model, scorer.sampler
-    words = {subject.name: words_of(scorer.record)[subject.name]}
-    chosen = suite.prompts_for(subject.class_noun)
-    texts = [render_with(one.template, words) for one in chosen]
+    words = words_of(scorer.record)
+    chosen = subject_prompts(suite, subject.name, words)
+    texts = subject_texts(suite, subject.name, words)
     prompts: list[PromptImages] = []
     for one, text, images in zip(chosen, texts, sampler.files(model, texts, folder), strict=True):
-        scoring = text if scorer.keep_identifier else render_without(one.template, words)
+        scoring = text if scorer.keep_identifier else render_without_for(one.template, subject.name, words)
         asked = with_fields(one.template, words[subject.name].text)
         kinds = {"keeps_look": keeps_look(asked, one.task), "names_scene": names_scene(asked, one.task)}
-        label = label_of(one, words)
+        label = label_of(one, words[subject.name])
         prompts.append(PromptImages(text, scoring, tuple(images), one.template, label, one.task, **kinds))
     members = class_prompt(first_class_template(model.profile), subject.class_noun)
     class_files = sampler.files(model, [members], folder, count=CLASS_IMAGES) if prompts else [[]]
@@ -283,12 +280,6 @@ def _subject_images(scorer: Scorer, suite: Suite, subject: RunSubject, folder: P
         class_images_before(model.layout, scorer.record, subject.class_noun),
         has_faces(subject.class_noun, scorer.faces),
     )
-
-
-def label_of(prompt: SuitePrompt, words: Mapping[str, Words]) -> str:
-    """A prompt's label with the one subject's words in place of {identifier} and {class}."""
-    (own,) = words.values()
-    return rendered_label(prompt.label, (own.identifier, own.class_noun))
 
 
 def _write_sheet(path: Path, record: RunRecord, suite: Suite, subjects: Sequence[SubjectImages]) -> None:

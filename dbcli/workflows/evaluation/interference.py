@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dbcli.errors import PromptError
 from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
-from dbcli.project.prompts.identifiers import render_with
+from dbcli.project.prompts.identifiers import render_for
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.score_files import INTERFERENCE_FILE, INTERFERENCE_SUITE, bleeding_lines
 from dbcli.project.seeds import next_seed
@@ -21,6 +21,7 @@ from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler
 from dbcli.workflows.evaluation.judges import project_judges
 from dbcli.workflows.evaluation.report import seed_row
 from dbcli.workflows.evaluation.request import ScoringOptions
+from dbcli.workflows.evaluation.subject_prompts import subject_prompts
 from dbcli.workflows.generation.lora_mix import Composition, compose, load_composition
 from dbcli.workflows.generation.request import RunSelection
 from dbcli.workflows.images.generated import PromptSampler, words_of
@@ -117,13 +118,12 @@ def _texts(record: RunRecord, suites: Sequence[str]) -> dict[str, dict[str, str]
     """The prompts of each subject, in its words, by their templates."""
     from dbcli.metrics.suites import load_suite
 
-    chosen, found = [load_suite(name) for name in suites], {}
-    for subject in record.subjects:
-        templates = [one.template for suite in chosen for one in suite.prompts_for(subject.class_noun)]
+    chosen, words, found = [load_suite(name) for name in suites], words_of(record), {}
+    for subject in words:
+        templates = [one.template for suite in chosen for one in subject_prompts(suite, subject, words)]
         if chosen and not templates:
-            raise PromptError(f"None of these suites has a prompt for '{subject.name}'.", hint="leave --suite out")
-        words = {subject.name: words_of(record)[subject.name]}
-        found[subject.name] = {template: render_with(template, words) for template in templates or PROMPTS}
+            raise PromptError(f"None of these suites has a prompt for '{subject}'.", hint="leave --suite out")
+        found[subject] = {template: render_for(template, subject, words) for template in templates or PROMPTS}
     return found
 
 

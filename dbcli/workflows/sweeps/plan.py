@@ -12,7 +12,7 @@ from dbcli.errors import Collision, ConfigError, DreamboothError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_no_twin, names_in
 from dbcli.project.files.records import json_or_nothing
-from dbcli.project.prompts.identifiers import render_with
+from dbcli.project.prompts.identifiers import Words
 from dbcli.project.runs.run_store import RunSubject
 from dbcli.project.seeds import RANDOM, first_seed, is_seed, settled
 from dbcli.project.settings.profile_settings import Profile
@@ -24,6 +24,7 @@ from dbcli.project.sweeps.cells import CellRequest, StageRequest, cells_of
 from dbcli.project.sweeps.sweep_files import SweepFile, SweepImages, load_sweep
 from dbcli.project.sweeps.sweep_records import key_of, load_cell, runs_by_key
 from dbcli.workflows.evaluation.faces import faces_at_hand, has_faces
+from dbcli.workflows.evaluation.subject_prompts import subject_texts
 from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.prompts.reading import check_length
@@ -201,8 +202,8 @@ class _Draft:
         subject = self.subjects.get(name).model_copy(update={"identifier": words[name]})
         settle_captions(self.layout, [subject])
         check_training_prompts(self.layout, [subject], profile, self.subjects.progress, beside)
-        texts = [one.template for suite in self.suites for one in suite.prompts_for(subject.class_noun)]
-        rendered = [render_with(text, {name: subject.words}) for text in texts]
+        known = {one: Words(word, nouns[one]) for one, word in words.items()}
+        rendered = [text for suite in self.suites for text in subject_texts(suite, name, known)]
         check_length(rendered, {name: subject.words}, self.subjects.progress, facts_of(self.layout).max_tokens)
 
     def planned(self, cell: CellRequest) -> PlannedCell:

@@ -9,7 +9,6 @@ from typing import Any
 from dbcli.errors import DreamboothError, Interrupted
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
-from dbcli.project.prompts.identifiers import render_with
 from dbcli.project.runs.run_store import load_run
 from dbcli.project.subjects.subject_store import load_subject
 from dbcli.project.sweeps.sweep_records import CellRecord, load_cell, runs_by_key, save_cell
@@ -148,17 +147,18 @@ def _draw_and_score(layout: Layout, unit: ScoreUnit, record: CellRecord, progres
 def _draw(layout: Layout, unit: ScoreUnit, record: CellRecord, progress: Progress, *, offline: bool) -> None:
     """Draws what would be scored, for a person's eye only."""
     from dbcli.metrics.suites import load_suite
-    from dbcli.workflows.evaluation.evaluate import label_of
+    from dbcli.workflows.evaluation.subject_prompts import label_of, subject_prompts, subject_texts
     from dbcli.workflows.generation.generate import generate
     from dbcli.workflows.generation.request import GenerateRequest, RunSelection
     from dbcli.workflows.images.generated import words_of
 
     run = record.runs[-1]
+    words = words_of(load_run(layout, run))
     wanted = [
-        (name, label_of(prompt, {name: words}), render_with(prompt.template, {name: words}))
+        (name, label_of(prompt, words[name]), text)
         for suite in map(load_suite, unit.suites)
-        for name, words in words_of(load_run(layout, run)).items()
-        for prompt in suite.prompts_for(words.class_noun)
+        for name in words
+        for prompt, text in zip(subject_prompts(suite, name, words), subject_texts(suite, name, words), strict=True)
     ]
     selection, texts = RunSelection((run,), allow_collision=True), [text for _, _, text in wanted]
     request = GenerateRequest(texts, selection, {"count": unit.count}, seed=unit.seed)

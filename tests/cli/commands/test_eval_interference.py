@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,47 @@ def test_a_run_of_two_subjects_gets_a_matrix_a_share_and_the_drift(run: Run, pro
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<img") >= 1 + 2 + 8 + 64
     assert "photos of dog" in page
+
+
+OWN_PROMPTS = """a {dog} in the snow
+a zwx cat at night
+a {dog} next to a {cat}
+a {identifier} {class} in space
+"""
+
+
+def test_own_prompts_are_scored_for_the_subjects_that_they_name(run: Run, project: Path) -> None:
+    (project / "own.txt").write_text(OWN_PROMPTS, encoding="utf-8")
+    done = run("eval", "--run", 3, "-n", 1, "--judge", "tiny", "--prompts", "own.txt", "--json")
+    assert done.code == 0, done.err
+    (found,) = done.document["evaluations"]
+    assert {one["name"]: [prompt["prompt"] for prompt in one["prompts"]] for one in found["subjects"]} == {
+        "dog": ["a sks dog in the snow", "a sks dog next to a zwx cat", "a sks dog in space"],
+        "cat": ["a zwx cat at night", "a sks dog next to a zwx cat", "a zwx cat in space"],
+    }
+    scored = [prompt["scoring_text"] for one in found["subjects"] for prompt in one["prompts"]]
+    assert scored[1] == "a dog next to a cat" and not any("sks" in text or "zwx" in text for text in scored)
+
+
+def test_a_prompt_of_a_subject_that_the_run_does_not_know_is_refused(run: Run, project: Path) -> None:
+    (project / "other.txt").write_text("a {bird} in the snow\n", encoding="utf-8")
+    done = run("eval", "--run", 3, "-n", 1, "--judge", "tiny", "--prompts", "other.txt")
+    assert done.code == 3 and "{bird}" in done.err and "{dog}, {cat}" in done.err
+
+
+def test_a_run_of_several_subjects_stands_beside_one_of_a_single_one(run: Run, project: Path) -> None:
+    (project / "places.txt").write_text("a {identifier} {class} in space\na {class} like a {identifier}\n", "utf-8")
+    words = ("runs", "compare", 1, 3, "-n", 1, "--judge", "tiny", "--prompts", "places.txt", "--json")
+    done = run(*words)
+    assert done.code == 0, done.err
+    page = Path(done.document["comparisons"][0]["report"]).read_text(encoding="utf-8")
+    headings = re.findall(r"<h3[^>]*>([^<]*(?:space|like)[^<]*)</h3>", page)
+    assert headings == [
+        "in space (dog)",
+        "a dog like a sks (dog)",
+        "in space (cat)",
+        "a cat like a zwx (cat)",
+    ]
 
 
 def test_pictures_are_drawn_once(run: Run, project: Path) -> None:

@@ -12,8 +12,10 @@ from dbcli.project.prompts.identifiers import (
     check_class_noun,
     check_free,
     check_identifier,
+    is_of,
     render_with,
     render_without,
+    render_without_for,
     without_identifier,
 )
 
@@ -128,3 +130,26 @@ def test_a_taken_identifier_is_a_collision_in_any_case() -> None:
 def test_an_identifier_that_is_the_class_is_a_collision() -> None:
     with pytest.raises(Collision, match="stuffed animal"):
         check_free("Animal", {}, ["stuffed animal"])
+
+
+SEVERAL = {"dog": Words("sks", "dog"), "cat": Words("zwx", "cat")}
+
+
+@pytest.mark.parametrize(
+    ("template", "of"),
+    [
+        ("a {identifier} {class} in space", ["dog", "cat"]),
+        ("a {dog} in space", ["dog"]),
+        ("a zwx cat in space", ["cat"]),
+        ("a {dog} next to a zwx cat", ["dog", "cat"]),
+        ("a {bird} in space", ["dog", "cat"]),
+        ("a skser dog", ["dog", "cat"]),
+    ],
+)
+def test_a_prompt_is_of_the_subjects_that_it_names_or_of_all(template: str, of: list[str]) -> None:
+    assert [name for name in SEVERAL if is_of(template, name, SEVERAL)] == of
+
+
+def test_the_text_to_score_is_without_the_identifier_of_any_subject() -> None:
+    assert render_without_for("a {identifier} {class} and a {cat}", "dog", SEVERAL) == "a dog and a cat"
+    assert render_without_for("a zwx {class}", "cat", SEVERAL) == "a cat"
