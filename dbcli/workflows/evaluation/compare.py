@@ -182,13 +182,13 @@ def _prompts(parts: Sequence[_Part]) -> list[ComparedPrompt]:
     """Every template in the suite's order, with each run's images of it; of each subject where a run has several."""
     from dbcli.reports.comparison import ComparedPrompt
 
-    has_several = any(len(part.subjects) > 1 for part in parts)
+    is_multi_subject = any(len(part.subjects) > 1 for part in parts)
     labels: dict[tuple[str, str], str] = {}
     found: dict[tuple[str, str], list[tuple[str, list[Image.Image], dict[str, Any]]]] = {}
     for part in parts:
         for subject, table in zip(part.subjects, part.scores["subjects"], strict=True):
             for prompt, scores in zip(subject.prompts, table["prompts"], strict=True):
-                key = (subject.name if has_several else "", prompt.template)
-                labels.setdefault(key, f"{prompt.label} ({subject.name})" if has_several else prompt.label)
+                key = (subject.name if is_multi_subject else "", prompt.template)
+                labels.setdefault(key, f"{prompt.label} ({subject.name})" if is_multi_subject else prompt.label)
                 found.setdefault(key, []).append((part.record.name, opened(prompt.images), scores))
     return [ComparedPrompt(labels[key], rows) for key, rows in found.items()]
