@@ -290,7 +290,9 @@ def parse_sweep(found: Mapping[str, Any], where: str) -> SweepFile:
 
 
 def shown(value: Any) -> str:
-    """A value of an axis as a label: 1e-6, true, dog + cat."""
+    """A value of an axis as a label, as YAML has it: 1e-6, true, null, dog + cat."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):

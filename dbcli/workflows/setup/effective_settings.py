@@ -100,28 +100,31 @@ def resolve_profile(
     profile: str | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    swept: Mapping[str, Any] | None = None,
+    origin: str = "the sweep",
     carried: Carried | None = None,
-    origin: str = "the command line",
     subjects: int = 1,
 ) -> tuple[str, Profile]:
     """The profile's name and the settings that hold for a run that teaches so many subjects.
 
     The steps of a shipped profile are those of one subject; what a person set is taken as it stands.
 
-    `sets` are "key=value" texts, `flags` dotted keys that came from `origin`; flags whose value is None were not
-    given. What is `carried` over from a run stands in the place of profile and files, unless a profile is named.
-    Raises one ConfigError with every fault.
+    `sets` are "key=value" texts, `flags` dotted keys; flags whose value is None were not given. `swept` are the
+    settings of a sweep by dotted key, `origin` its name: None is a value there like any other. What is `carried` over
+    from a run stands in the place of profile and files, unless a profile is named. Raises one ConfigError with every
+    fault.
     """
     settings, user = load_settings(layout), load_user_settings()
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    typed = [("--set", dict(parse_set(text) for text in sets)), (origin, given)]
+    asked = {**(swept or {}), **given}
+    typed = [("--set", dict(parse_set(text) for text in sets)), (origin, swept or {}), ("the command line", given)]
     if carried is not None and profile is None:
         # They were resolved from profile and files when that run began.
         return carried.profile_name, _settled(resolve([(carried.origin, carried.settings), *typed]))
-    method = given.get("method")
+    method = asked.get("method")
     if method in DEFAULT_PROFILES[""]:
         check_method(settings.base, method)
-    # A method named on the command line asks for the profile made for it, unless a profile is named too.
+    # A method named on the command line or by a sweep asks for the profile made for it, unless a profile is named too.
     chosen = profile or (None if method else settings.profile or user.profile) or default_profile(settings.base, method)
     own_resolution = {} if settings.resolution is None else {"images.resolution": settings.resolution}
     named = default_profile(settings.base, method) if chosen == AUTO else chosen

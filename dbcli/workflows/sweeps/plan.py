@@ -169,7 +169,7 @@ class _Draft:
                 self._profiles[_settings_key(stage)] = resolve_profile(
                     self.layout,
                     profile=profile,
-                    flags=USUAL_SETTINGS | dict(stage.settings),
+                    swept=USUAL_SETTINGS | dict(stage.settings),
                     origin=f"the sweep '{self.sweep.name}'",
                     subjects=len(stage.subjects),
                 )
