@@ -14,7 +14,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.subject_record import current_names
 from dbcli.project.subjects.subject_store import list_subjects
 from dbcli.workflows.generation.request import RunSelection
-from dbcli.workflows.models.loaded import BARE_BASE_TITLE, CHECKPOINT_KEY, LoadedModel
+from dbcli.workflows.models.loaded import BARE_BASE_TITLE, CHECKPOINT_KEY, RUNS_KEY, LoadedModel
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
 
@@ -66,7 +66,7 @@ class Composition:
         runs = [
             {"run": record.name, "weight": weight} for record, weight in zip(self.records, self.weights, strict=True)
         ]
-        return {"runs": runs} | ({"allowed_collisions": list(self.collisions)} if self.collisions else {})
+        return {RUNS_KEY: runs} | ({"allowed_collisions": list(self.collisions)} if self.collisions else {})
 
 
 def compose(layout: Layout, selection: RunSelection, prompts: Sequence[str] = ()) -> Composition:

@@ -33,7 +33,7 @@ from dbcli.workflows.images.generated import (
     image_size,
     nearest_size,
 )
-from dbcli.workflows.models.loaded import CHECKPOINT_KEY
+from dbcli.workflows.models.loaded import CHECKPOINT_KEY, RUNS_KEY
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import BARE_BASE
 from dbcli.workflows.setup.base_facts import facts_of
@@ -82,18 +82,25 @@ def filled_in(layout: Layout, request: GenerateRequest, image: Path, progress: P
             f"Its lowest 32 bits are {found.seed % SEEDS}.",
             hint=f"add --seed {found.seed % SEEDS}",
         )
-    selection, step = request.selection, request.selection.checkpoint
-    if not selection.runs:
-        # The recipe's runs, at the checkpoint that is asked for if there is one.
-        selection = found.selection if step is None else replace(found.selection, checkpoint=step)
+    asked = request.selection
     has_negative = "negative" in found.options and "negative" not in given
     return replace(
         request,
         prompts=request.prompts or [found.prompt],
-        selection=selection,
+        selection=asked if asked.runs else _with_what_is_asked(found.selection, asked),
         options={"count": 1, **found.options, **given},
         seed=found.seed if request.seed is None else request.seed,
         recipe=ImageRecipe(image.name, found.size, not request.prompts, has_negative),
+    )
+
+
+def _with_what_is_asked(found: RunSelection, asked: RunSelection) -> RunSelection:
+    """The recipe's runs, with the weights, the checkpoint and the leave to collide that the command line gives."""
+    return RunSelection(
+        found.runs,
+        found.weights if asked.weights is None else asked.weights,
+        found.allow_collision or asked.allow_collision,
+        found.checkpoint if asked.checkpoint is None else asked.checkpoint,
     )
 
 
@@ -154,7 +161,7 @@ def _selection_of(layout: Layout, recipe: Recipe, progress: Progress) -> RunSele
 
 def _weights_of(recipe: Recipe) -> dict[str, float]:
     """Weight by run, as a recipe keeps them; none where one run was as it is, or where a stranger wrote nonsense."""
-    kept = recipe.extras.get("runs")
+    kept = recipe.extras.get(RUNS_KEY)
     try:
         return {str(one["run"]): float(one["weight"]) for one in kept} if isinstance(kept, list) else {}
     except (TypeError, KeyError, ValueError) as error:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BARE_BASE_TITLE = "the bare base"
 # Among the extras of an image's recipe: the step of the checkpoint whose weights it is of.
 CHECKPOINT_KEY = "checkpoint"
+# Among them, too: the runs that generated it together, or the one at another weight than 1, each with its weight.
+RUNS_KEY = "runs"
 
 
 @dataclass(frozen=True)

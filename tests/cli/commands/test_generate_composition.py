@@ -72,6 +72,22 @@ def test_like_gives_back_the_runs_and_their_weights(run: Run, project: Path, tmp
     assert not differs(old, new)
 
 
+def test_weights_and_a_collision_that_are_typed_hold_for_the_runs_of_an_image(
+    run: Run, project: Path, tmp_path: Path
+) -> None:
+    alone = image(run, "a {dog}", "--run", 1)
+    half = image(run, "--like", alone["path"], "--weights", "0.5", "--out", tmp_path)
+    assert half["extras"]["runs"] == [{"run": "0001-dog", "weight": 0.5}]
+    old = image(run, "a {dog} and a {cat}", *BOTH, "--weights", "0.3,0.9")
+    typed = ["--like", old["path"], "--out", tmp_path]
+    assert [one["weight"] for one in image(run, *typed, "--weights", "1,0.2")["extras"]["runs"]] == [1.0, 0.2]
+    undo = changed(project, "0002-cat", lambda record: record["subjects"][0].update(identifier="sks1"))
+    refused, allowed = run("generate", *typed), run("generate", *typed, "--allow-collision", "--json")
+    undo()
+    assert (refused.code, allowed.code) == (6, 0), allowed.err
+    assert [one["weight"] for one in allowed.document["images"][0]["extras"]["runs"]] == [0.3, 0.9]
+
+
 def test_like_leaves_out_a_run_that_is_gone(run: Run, project: Path, tmp_path: Path) -> None:
     from PIL.PngImagePlugin import PngInfo
 
