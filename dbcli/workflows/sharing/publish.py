@@ -24,6 +24,7 @@ from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.score_files import is_of_result
 from dbcli.workflows.images.generated import words_of
+from dbcli.workflows.models.loaded import CHECKPOINT_KEY, RUNS_KEY
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import profile_of
@@ -157,7 +158,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _own_images(layout: Layout, record: RunRecord) -> list[tuple[Path, Recipe]]:
-    """What the run itself generated, the first image of each prompt before the second of any."""
+    """What the run's result generated alone, the first image of each prompt before the second of any."""
     by_prompt: dict[str, list[tuple[Path, Recipe]]] = {}
     source = layout.images_dir(record.name)
     for path in sorted(source.iterdir()) if source.is_dir() else []:
@@ -165,10 +166,15 @@ def _own_images(layout: Layout, record: RunRecord) -> list[tuple[Path, Recipe]]:
             continue
         with suppress(DataError):
             recipe = read_recipe(path)
-            if recipe.run == record.name:
+            if _is_of_result(recipe, record):
                 by_prompt.setdefault(recipe.prompt, []).append((path, recipe))
     turns = range(max((len(found) for found in by_prompt.values()), default=0))
     return [found[turn] for turn in turns for found in by_prompt.values() if turn < len(found)][:MOST_IMAGES]
+
+
+def _is_of_result(recipe: Recipe, record: RunRecord) -> bool:
+    """Whether an image is of what is uploaded: of no other run's weights too, of no other weight, of no checkpoint."""
+    return recipe.run == record.name and not recipe.extras.keys() & {RUNS_KEY, CHECKPOINT_KEY}
 
 
 def _family_of(folder: Path) -> Family:

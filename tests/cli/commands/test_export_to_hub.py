@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from dbcli.diffusion import hub_upload
+from dbcli.project.images.recipes import read_recipe
 from tests.cli.made_projects import command, trained_project
 
 Run = Callable[..., Any]
@@ -53,12 +54,18 @@ class FakeHub:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA run and a full run with pictures, a grid that shows the photos, and one evaluation."""
-    project = trained_project(tmp_path_factory.mktemp("hub"), "--method", "lora")
+    """A LoRA run and a full run with pictures, a grid that shows the photos, and one evaluation.
+
+    Beside its own pictures the LoRA run has some of other weights: its own halved, and of a checkpoint.
+    """
+    kept = ("--set=train.checkpoint_every=1", "--set=train.keep_checkpoints=2")
+    project = trained_project(tmp_path_factory.mktemp("hub"), "--method", "lora", *kept)
     command("-C", project, "train", "--subject", "dog", "--steps", 1, "--set=prior.enabled=false", "--quiet")
     command(
         "-C", project, "generate", "a {dog} | <b>", "a {dog} by the sea", "--run", 1, "-n", 4, "--steps", 1, "--grid"
     )
+    for prompt, *others in (("half a {dog}", "--weights", 0.5), ("an early {dog}", "--checkpoint", 1)):
+        command("-C", project, "generate", prompt, "--run", 1, *others, "-n", 1, "--steps", 1)
     scores = {
         "suite": "quick",
         "overall": {"dino": {"value": 0.71, "low": 0.69, "high": 0.73}, "clip_t": None},
@@ -103,6 +110,18 @@ def test_a_lora_is_published_with_its_card_and_without_photos(
     assert photos and grids
     assert not (photos | grids) & {hashlib.sha256(content).hexdigest() for content in hub.files.values()}
     assert not list((project / "exports").iterdir())
+
+
+def test_images_of_other_weights_than_those_that_are_uploaded_stay_here(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = played_by(FakeHub(), monkeypatch)
+    drawn = [read_recipe(path).prompt for path in (project / "runs" / "0001-dog" / "images").glob("*-000?.png")]
+    assert {"half a sks dog", "an early sks dog"} <= set(drawn)
+    assert run("export", 1, "--to", "hub", "--repo", "my-dog", "--yes").code == 0
+    card = hub.files["README.md"].decode()
+    assert "a sks dog by the sea" in card
+    assert "half a" not in card and "an early" not in card
 
 
 def test_the_card_tells_machines_and_people(run: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
