@@ -30,12 +30,15 @@ SHORT_SCORES = (("dino", "DINO", ".3f"), ("clip_t", "CLIP-T", ".3f"), ("identifi
 
 @dataclass(frozen=True)
 class Strip:
-    """The images of one cell for one subject: the first of each prompt, or `each` where prompts are few."""
+    """The images of one cell for one subject: `each` of every prompt, which is one where prompts are many.
+
+    None among the files keeps the place of an image that is not there any more.
+    """
 
     label: str
     note: str
     labels: list[str]
-    files: list[Path]
+    files: list[Path | None]
     each: int
 
     @property
@@ -45,22 +48,29 @@ class Strip:
 
 
 def strips_of(layout: Layout, ended: Sequence[Ended]) -> dict[str, list[Strip]]:
-    """A strip a cell, by subject; images that a person has removed since are left out."""
+    """A strip a cell, by subject; one of which a person has removed every image since is left out."""
     found: dict[str, list[Strip]] = {}
     for cell, record in ended:
-        by_subject: dict[str, list[tuple[str, Path]]] = {}
-        each = max(1, (MOST_COLUMNS - 1) // max(1, most_prompts(record)))
+        by_subject: dict[str, list[tuple[str, Path | None]]] = {}
+        each = _each(record)
         for image in record.pictures:
-            files = [layout.root / file for file in image["files"]][:each]
-            there = [(image["label"], file) for file in files if file.is_file()]
-            by_subject.setdefault(image["subject"], []).extend(there)
+            files = [file if file.is_file() else None for file in (layout.root / one for one in image["files"][:each])]
+            # Headings stand over as many places of every prompt.
+            files += [None] * (each - len(files))
+            by_subject.setdefault(image["subject"], []).extend((image["label"], file) for file in files)
         axes = " · ".join(value for name, value in cell.request.values if name != "subject")
         for name, pairs in by_subject.items():
-            if pairs:
+            if any(file is not None for _, file in pairs):
                 label = rendered_label(axes, words_in(layout, cell, name)) or name
                 labels, paths = [one for one, _ in pairs], [one for _, one in pairs]
                 found.setdefault(name, []).append(Strip(label, _note(record, name), labels, paths, each))
     return found
+
+
+def _each(record: CellRecord) -> int:
+    """How many images of each prompt a strip shows: as many as fit side by side, and no more than were drawn."""
+    there = max((len(image["files"]) for image in record.pictures), default=1)
+    return max(1, min(there, (MOST_COLUMNS - 1) // max(1, most_prompts(record))))
 
 
 def most_prompts(record: CellRecord) -> int:
@@ -104,10 +114,23 @@ def galleries(layout: Layout, strips: Mapping[str, list[Strip]]) -> list[tuple[s
         (
             name,
             [ImageRow(f"photos of {name}", _photos(layout, name), is_photos=True)]
-            + [ImageRow(one.label, opened(one.files), note=one.note, captions=one.labels) for one in found],
+            + [_strip_on_page(one) for one in found],
         )
         for name, found in strips.items()
     ]
+
+
+def _strip_on_page(strip: Strip) -> ImageRow:
+    """A strip for the page, where every image has a caption of its own and so needs no place."""
+    from dbcli.reports.page import ImageRow
+
+    there = [(label, file) for label, file in zip(strip.labels, strip.files, strict=True) if file is not None]
+    images = opened([file for _, file in there])
+    return ImageRow(strip.label, images, note=strip.note, captions=[label for label, _ in there])
+
+
+def _in_places(files: Sequence[Path | None]) -> list[Image.Image | None]:
+    return [None if file is None else opened([file])[0] for file in files]
 
 
 def grid(layout: Layout, strips: Mapping[str, list[Strip]], title: str) -> Image.Image:
@@ -123,7 +146,7 @@ def grid(layout: Layout, strips: Mapping[str, list[Strip]], title: str) -> Image
             parts.append(_side_by_side(layout, members, title=None if parts else title))
         return stacked(parts)
     for name, found in strips.items():
-        rows = [GridRow(strip.label, opened(strip.files[:MOST_COLUMNS]), note=strip.note) for strip in found]
+        rows = [GridRow(strip.label, _in_places(strip.files[:MOST_COLUMNS]), note=strip.note) for strip in found]
         columns = max(len(row.images) for row in rows)
         photos = GridRow(f"photos of {name}", _photos(layout, name)[:columns], is_photos=True)
         heading = None if parts else title
@@ -141,5 +164,5 @@ def _side_by_side(layout: Layout, members: Sequence[tuple[str, Strip]], *, title
     for name, strip in members:
         photos: list[Image.Image | None] = [*_photos(layout, name)[:each]]
         photos += [None] * (each - len(photos))
-        rows.append(GridRow(name, [*photos, *opened(strip.files[: MOST_COLUMNS - each])], note=strip.note))
+        rows.append(GridRow(name, [*photos, *_in_places(strip.files[: MOST_COLUMNS - each])], note=strip.note))
     return draw_grid(rows, tile_px=TILE_PX, headings=["photos", *headings], group=each, title=title)
