@@ -108,9 +108,9 @@ def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_
         settings = plan.profile.model_dump(mode="json")
         screen.table(f"Every setting, profile {plan.profile_name}", ("setting", "value"), _rows(settings))
         return
-    others = settings_beside(layout, plan.profile_name, plan.profile)
+    compared, others = settings_beside(layout, plan.profile_name, plan.profile)
     if others:
-        title = f"Different from the profile {plan.profile_name}"
+        title = f"Different from the profile {compared}"
         screen.table(title, ("setting", "value", "profile"), [(key, new, old) for key, (old, new) in others.items()])
     screen.line("--all-settings lists every setting.", style="dim")
 

@@ -175,10 +175,17 @@ def profile_of(layout: Layout, record: RunRecord | None) -> Profile:
     return frozen_profile(record.profile, layout.shown(layout.run_file(record.name)))
 
 
-def settings_beside(layout: Layout, name: str, profile: Profile) -> dict[str, Change]:
-    """The settings of a run that are not as its profile has them: dotted key -> (the profile's value, the run's)."""
-    known = name if name in shipped_profiles() else default_profile(load_settings(layout).base, profile.method)
-    return changed_settings(resolve([("", load_profile(known))]), profile)
+def settings_beside(layout: Layout, name: str, profile: Profile) -> tuple[str, dict[str, Change]]:
+    """The settings of a run that are not as its profile has them: dotted key -> (the profile's value, the run's).
+
+    Before them the profile they are compared with: the run's own, or where that is `auto`, or a file that is gone or
+    cannot stand alone, the shipped one that fits base and method.
+    """
+    try:
+        return name, changed_settings(resolve([("", load_profile(name))]), profile)
+    except UsageError:
+        usual = default_profile(load_settings(layout).base, profile.method)
+        return usual, changed_settings(resolve([("", load_profile(usual))]), profile)
 
 
 def _for_subjects(profile: str, subjects: int) -> dict[str, Any]:
