@@ -77,9 +77,12 @@ class Pace:
         self._trained = {unit.key: unit for unit in self.plan.units() if isinstance(unit, TrainUnit)}
 
     def measured(self, unit: Unit, seconds: float) -> None:
-        """Takes how long a unit took from its beginning to its end."""
+        """Takes how long a unit took in this sweep; of a run that went on, only the steps that were left."""
         if isinstance(unit, TrainUnit):
-            self._steps.setdefault(unit.profile.method, _Measured()).add(seconds, unit.profile.train.steps)
+            steps = self._steps_left(unit)
+            # A run that had only its result to write tells nothing of steps.
+            if steps:
+                self._steps.setdefault(unit.profile.method, _Measured()).add(seconds, steps)
         else:
             self._images.add(seconds, self.images(unit))
 
@@ -121,6 +124,7 @@ class Pace:
         return nouns
 
     def _steps_left(self, unit: TrainUnit) -> int:
+        """The steps of a run that were still to be trained when the sweep was started."""
         begun = next((run for run in reversed(self._runs) if run.work_key == unit.key), None)
         if begun is None:
             return unit.profile.train.steps

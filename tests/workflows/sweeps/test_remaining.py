@@ -85,7 +85,11 @@ def test_an_earlier_run_of_the_same_method_tells_the_time_and_one_begun_has_less
     record("finished", 20, None)
     record("interrupted", 4, trained[0].key)
     # 40 s of 20 steps: 2 s a step; 6 of the first run's steps are left.
-    assert Pace(layout, plan).left(trained) == Left(2, 16, 0, 0, pytest.approx(32.0))
+    pace = Pace(layout, plan)
+    assert pace.left(trained) == Left(2, 16, 0, 0, pytest.approx(32.0))
+    # This sweep trained those 6 in 30 s: 5 s a step, whatever was trained before it.
+    pace.measured(trained[0], 30.0)
+    assert pace.left(trained[1:]).seconds == pytest.approx(50.0)
     record("finished", 10, trained[0].key)
     assert Pace(layout, plan).left(trained).steps == 10
     for path in layout.runs_dir.glob("*/run.json"):
