@@ -9,7 +9,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import is_held
 from dbcli.project.runs.run_store import RunRecord, read_runs
 from dbcli.project.settings.project_settings import load_settings
-from dbcli.project.subjects.known_runs import UNFINISHED
+from dbcli.project.subjects.known_runs import FINISHED, UNFINISHED, newest_first
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import damaged_subjects, list_subjects
 from dbcli.project.sweeps.sweep_records import SweepRecord, list_sweeps
@@ -58,7 +58,7 @@ def where_one_stands(folder: Path | None) -> ProjectStatus:
         return ProjectStatus(None, [Step("try it all on the embedded base, in minutes", "dreambooth demo"), BEGIN])
     settings = load_settings(layout)
     subjects, (runs, damaged) = list_subjects(layout), read_runs(layout)
-    newest = next((run for run in reversed(runs) if run.state == "finished"), None)
+    newest = _newest(runs)
     images, suites = 0, []
     if newest is not None:
         # Contact sheets lie beside the images.
@@ -92,7 +92,7 @@ def next_steps(
     words: Mapping[str, str],
     sweep: SweepRecord | None = None,
 ) -> list[Step]:
-    """What to type next, the best first; `images` and `suites` are those of the newest finished run.
+    """What to type next, the best first; `images` and `suites` are those of the run that commands take by themselves.
 
     `words` are the identifiers proposed for the subjects that have none; `sweep` is the newest that was stopped.
     """
@@ -102,11 +102,10 @@ def next_steps(
         return [Step("add three to six photos", "dreambooth add-subject")]
     steps = _resuming(runs[-1] if runs else None, sweep)
     learnt = {subject.name for run in runs for subject in run.subjects}
-    teach = [_teach(subject, words) for subject in subjects if subject.name not in learnt]
-    finished = [run for run in runs if run.state == "finished"]
-    if not finished:
+    teach = [_teach(subject, words) for subject in subjects if not subject.names & learnt]
+    run = _newest(runs)
+    if run is None:
         return steps + teach
-    run = finished[-1]
     name = run.subjects[0].name if run.subjects else "subject"
     generate = Step(f"generate with {run.name}", f'dreambooth generate "a {{{name}}} in space" --grid')
     if not images:
@@ -116,6 +115,11 @@ def next_steps(
     target = {"full": "checkpoint", "lora": "lora"}.get(run.method, "embedding")
     export = Step("export it for other programs", f"dreambooth export {run.number} --to {target}")
     return [*steps, *teach, export, generate]
+
+
+def _newest(runs: Sequence[RunRecord]) -> RunRecord | None:
+    """The run that a command takes where none is named."""
+    return next(iter(newest_first(run for run in runs if run.state in FINISHED)), None)
 
 
 def _resuming(newest: RunRecord | None, sweep: SweepRecord | None) -> list[Step]:

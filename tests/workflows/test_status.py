@@ -92,6 +92,18 @@ def test_a_second_subject_is_taught_before_the_first_is_exported() -> None:
     assert found[0] == "dreambooth train --subject cat"
 
 
+def test_a_subject_that_was_renamed_is_not_taught_once_more() -> None:
+    renamed = subject("rex").model_copy(update={"formerly": ["dog"]})
+    assert commands(renamed, run(1, "finished")) == ['dreambooth generate "a {dog} in space" --grid']
+
+
+def test_a_run_made_by_hand_comes_before_the_runs_of_a_sweep_as_it_does_for_generate() -> None:
+    of_sweep = run(2, "finished", name="cat").model_copy(update={"work_key": "abc"})
+    both = (subject("dog"), subject("cat"), run(1, "finished"), of_sweep)
+    assert commands(*both) == ['dreambooth generate "a {dog} in space" --grid']
+    assert commands(*both, images=8)[0] == "dreambooth eval --run 1 --grid"
+
+
 def test_runs_whose_subjects_were_deleted_still_have_a_next_step() -> None:
     assert commands(run(1, "finished"))[0].startswith("dreambooth generate")
     assert commands(run(1, "failed")) == ["dreambooth train --resume 0001-dog"]
