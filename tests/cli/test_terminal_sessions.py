@@ -13,6 +13,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals are a Unix thing", allow_module_level=True)
 
+from tests.cli.made_projects import command
 from tests.cli.terminals import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
 from tests.reliability.processes import ForkServer
 
@@ -51,6 +52,15 @@ def test_the_line_of_the_readme_stops_at_no_question(tmp_path: Path) -> None:
         assert terminal.end() == 0
         assert "Which" not in terminal.text
     assert "profile: tiny" in (tmp_path / "mine" / "dreambooth.yaml").read_text()
+
+
+def test_train_asks_for_no_subject_where_there_is_none(server: ForkServer, tmp_path: Path) -> None:
+    command("init", tmp_path / "p", "--base", "tiny", "--quiet")
+    with Terminal(["train"], tmp_path / "p", server=server) as terminal:
+        assert terminal.end() == 2
+        assert "There is no subject to train yet." in terminal.text
+        assert "dreambooth add-subject" in terminal.text
+        assert "Which subject" not in terminal.text
 
 
 def test_add_subject_asks_checks_each_answer_and_takes_dropped_files(

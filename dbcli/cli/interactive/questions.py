@@ -102,6 +102,8 @@ def with_answers(call: Invocation, layout: Layout, request: TrainRequest) -> Tra
     untaught = [name for name, one in known.items() if one.identifier is None]
     first = next(iter([*untaught, *known]), None)
     chosen = list(names) or (list(known) if len(known) == 1 and call.may_ask else [])
+    if not chosen and not known:
+        raise UsageError("There is no subject to train yet.", hint="dreambooth add-subject")
     if not chosen:
         question = f"Which subject ({', '.join(known)})"
         chosen = [call.wanted(None, "--subject", question, lambda: first, check=partial(_check_subject, known))]
