@@ -1,5 +1,6 @@
 """Taking runs to other tools, and bringing in what other tools have made."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,10 @@ from dbcli.cli import completion
 from dbcli.cli.commands import options
 from dbcli.cli.invocation import of
 from dbcli.errors import UsageError
+from dbcli.hints import command
+
+# What one target alone has a use for.
+TARGETS_OF_OPTIONS = {"--with-base": "comfyui", "--repo": "hub", "--public": "hub"}
 
 
 def export(
@@ -52,6 +57,7 @@ def export(
     name = call.wanted(run, "RUN", "Which run")
     target = call.wanted(to, "--to", "Which format", lambda: "checkpoint")
     request = ExportRequest(name, target, precision, out, Origin(author, licence), allow_collision)
+    _check_target(name, target, {"--with-base": with_base, "--repo": repo, "--public": public})
     if target == "hub":
         return publish(call, request, repo, public=public)
     if target == "comfyui":
@@ -59,11 +65,18 @@ def export(
 
         made = export_to_comfyui(call.layout, request, call.screen, offline=call.offline, with_base=with_base)
         return show_comfyui(call.screen, made)
-    if with_base:
-        raise UsageError(
-            "--with-base goes with --to comfyui.", hint=f"dreambooth export {name} --to comfyui --with-base"
-        )
     show_export(call.screen, export_run(call.layout, request, call.screen, offline=call.offline))
+
+
+def _check_target(name: str, target: str, given: Mapping[str, str | bool | None]) -> None:
+    """Raises UsageError for an option that only another target has a use for."""
+    for option, value in given.items():
+        wanted = TARGETS_OF_OPTIONS[option]
+        if value not in (None, False) and target != wanted:
+            words = [option, value] if isinstance(value, str) else [option]
+            raise UsageError(
+                f"{option} goes with --to {wanted}.", hint=command("dreambooth", "export", name, "--to", wanted, *words)
+            )
 
 
 RunName = Annotated[str | None, typer.Option("--name", help="Name of the run; by default the file's own.")]

@@ -16,6 +16,7 @@ from dbcli.errors import UsageError
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
+    from dbcli.project.subjects.subject_record import Subject
     from dbcli.workflows.subjects.annotate import Annotated
     from dbcli.workflows.subjects.sources import NewSubject
 
@@ -50,7 +51,8 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
     )
     if request.name and not request.photos and request.dataset is None and (request.mask or request.caption):
         known = known_subject(layout, request.name)
-        if known is not None:
+        # With other words it goes on as a new subject would, and is told how those of one that is there are changed.
+        if known is not None and _has_words_of(known, request):
             annotated = annotate(layout, known, annotators, screen)
             screen.document({"subject": known.to_plain()} | _show_annotated(screen, annotated))
             if not (annotated.masks or annotated.captions):
@@ -71,6 +73,11 @@ def bring_in(call: Invocation, request: AddRequest) -> None:
         screen.line("Nothing was left to add.")
     # One document whatever the number: of one subject its own, of several a list of them.
     screen.document(documents[0] if len(documents) == 1 else {"added": documents})
+
+
+def _has_words_of(known: Subject, request: AddRequest) -> bool:
+    """Whether the words that are given, if any, are the subject's own."""
+    return request.class_noun in (None, known.class_noun) and request.token in (None, known.identifier)
 
 
 def _subjects(call: Invocation, layout: Layout, request: AddRequest) -> Sequence[NewSubject]:

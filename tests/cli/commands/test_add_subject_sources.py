@@ -151,6 +151,10 @@ def test_a_mask_painted_by_hand_is_used_kept_and_recorded(run: Run, empty: Path,
     use_model(empty, "mask", annotator_makers.write_clipseg(tmp_path / "clipseg"))
     assert len(run("add-subject", "dog", "--mask", "--json").document["masks"]) == 1
     assert painted(empty).read_bytes() == own
+    refused = run("add-subject", "dog", "--mask", "--token", "mwf", "--class", "wolf")
+    assert (refused.code, "already exists" in refused.err) == (6, True)
+    assert "dreambooth subjects set dog --token mwf --class wolf gives it these words" in refused.err
+    assert run("add-subject", "dog", "--mask", "--token", "sks", "--class", "dog").code == 0
     masked = run("train", "--subject", "dog", *FAST, "--json").document
     assert all(masked["subjects"][0]["mask_hashes"])
     assert masked["loss"] != plain["loss"]

@@ -158,6 +158,8 @@ def test_a_word_is_an_embedding_beside_its_base(run: Run, tmp_path: Path, projec
 def test_what_cannot_be_is_refused_before_anything_is_written(run: Run, tmp_path: Path, project: Path) -> None:
     of_file = run("export", 1, "--to", "kohya", "--with-base", "--out", tmp_path / "a.safetensors")
     assert of_file.code == 2 and "--with-base goes with --to comfyui" in of_file.err
+    of_hub = run("export", 1, "--to", "hub", "--repo", "my-dog", "--with-base", "--yes")
+    assert of_hub.code == 2 and "--with-base goes with --to comfyui" in of_hub.err
     (tmp_path / "there").mkdir()
     assert run("export", 1, "--to", "comfyui", "--out", tmp_path / "there").code == 6
     assert [path.name for path in tmp_path.iterdir()] == ["there"]

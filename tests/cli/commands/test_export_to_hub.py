@@ -198,6 +198,18 @@ def test_a_hub_out_of_reach_is_exit_4_in_seconds(
     assert not hub.files
 
 
+@pytest.mark.parametrize("words", [("--repo", "my-dog"), ("--public",)])
+@pytest.mark.parametrize("target", ["lora", "comfyui"])
+def test_what_only_the_hub_has_a_use_for_is_refused_with_other_targets(
+    run: Run, project: Path, tmp_path: Path, target: str, words: tuple[str, ...]
+) -> None:
+    ended = run("export", 1, "--to", target, *words, "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert f"{words[0]} goes with --to hub" in ended.err
+    assert f"dreambooth export 1 --to hub {' '.join(words)}" in ended.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b/c", "", "-x"])
 def test_a_name_that_cannot_be_a_repository_is_exit_2(run: Run, project: Path, name: str) -> None:
     assert run("export", 1, "--to", "hub", f"--repo={name}", "--yes").code == 2
