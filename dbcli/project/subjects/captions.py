@@ -7,6 +7,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dbcli.project.files.names import printable, without_control_characters
 # The first of these that lies beside a photo counts.
 CAPTION_SUFFIXES = (".txt", ".caption")
 MAX_CAPTION = 2_000
+TOO_LONG = f"longer than {MAX_CAPTION:,} characters"
 # UTF-32's mark begins with UTF-16's, so it has to be looked for first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -51,12 +53,11 @@ def read_caption(path: Path) -> str | None:
     # Four bytes are the most that a character takes, and so is a mark.
     with path.open("rb") as file:
         raw = file.read(4 * MAX_CAPTION + 5)
-    too_long = f"longer than {MAX_CAPTION:,} characters"
     if len(raw) > 4 * MAX_CAPTION + 4:
-        raise ValueError(too_long)
+        raise ValueError(TOO_LONG)
     text = without_control_characters(decoded(raw))
     if len(text) > MAX_CAPTION:
-        raise ValueError(too_long)
+        raise ValueError(TOO_LONG)
     return text or None
 
 
@@ -83,19 +84,29 @@ class CaptionFiles:
         return {one.stem: one for _, _, one in sorted(rank, reverse=True)}
 
 
-def read_caption_tables(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Return the captions of all tables among `files`, photo -> caption, and why a table could not be used."""
+def read_caption_tables(files: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str], dict[Path, str]]:
+    """Return the captions of all tables among `files`, photo -> caption, and what could not be used.
+
+    That is photo -> a note of its caption that was left out, and table -> why nothing of it was read.
+    """
     captions: dict[Path, str] = {}
+    left_out: dict[Path, str] = {}
     faults: dict[Path, str] = {}
     for table in files:
         if not is_caption_table(table):
             continue
         try:
-            captions |= dict(_captions(table))
+            found = dict(_captions(table))
         except (OSError, ValueError, RecursionError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
             faults[table] = f"its captions cannot be read: {printable(reason, 120)}"
-    return captions, faults
+            continue
+        for photo, caption in found.items():
+            if len(caption) > MAX_CAPTION:
+                left_out[photo] = f"the caption in {printable(table.name)} was left out: {TOO_LONG}"
+            else:
+                captions[photo] = caption
+    return captions, left_out, faults
 
 
 def is_caption_table(path: Path) -> bool:
@@ -116,7 +127,7 @@ def _captions(table: Path) -> Iterator[tuple[Path, str]]:
         has_captions = True
         caption = without_control_characters(caption)
         # The path is only compared with files that were found otherwise, so it can lead nowhere.
-        if caption and len(caption) <= MAX_CAPTION:
+        if caption:
             yield table.parent / name.replace("\\", "/"), caption
     if not has_captions:
         columns = ", ".join(CAPTION_COLUMNS)
@@ -127,7 +138,8 @@ def _rows(table: Path, text: str) -> Iterable[Mapping[str, Any]]:
     if table.suffix.lower() == ".csv":
         yield from csv.DictReader(io.StringIO(text, newline=""))
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Only these end a line: JSON may hold the other characters at which Python ends one as they are.
+    for number, line in enumerate(re.split(r"\r\n?|\n", text), start=1):
         if not line.strip():
             continue
         try:

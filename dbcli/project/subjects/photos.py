@@ -94,7 +94,7 @@ def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
     photos = {path.with_suffix("") for path in files if path.suffix.lower() in PHOTO_SUFFIXES | MODERN_SUFFIXES}
     captions = {path for path in files if path.suffix.lower() in CAPTION_SUFFIXES and path.with_suffix("") in photos}
     beside = CaptionFiles()
-    in_tables, faulty_tables = read_caption_tables(files)
+    in_tables, left_out, faulty_tables = read_caption_tables(files)
     first_with: dict[str, Path] = {}
     for path in files:
         if path in faulty_tables:
@@ -105,6 +105,8 @@ def walk_photos(sources: Sequence[Path]) -> Iterator[Photo | Skipped]:
         if isinstance(result, Photo):
             if result.caption is None and path in in_tables:
                 result = replace(result, caption=in_tables[path])
+            elif result.caption is None and path in left_out:
+                result = replace(result, notes=(*result.notes, left_out[path]))
             twin = first_with.setdefault(result.sha256, path)
             if twin is not path:
                 yield Skipped(path, f"the same image as {printable(twin.name)}")

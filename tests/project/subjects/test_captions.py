@@ -34,6 +34,27 @@ def test_each_photo_gets_its_caption(tmp_path: Path, table: str, content: str) -
     assert intake.skipped == []
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85"])
+def test_a_caption_in_json_may_hold_what_ends_a_line_elsewhere(tmp_path: Path, character: str) -> None:
+    rows = f'{{"file_name": "train/0.png", "text": "a{character}dog"}}\n{{"file_name": "train/2.png", "text": "two"}}\n'
+    for ends in ("\n", "\r\n", "\r"):
+        intake = photo_makers.Intake([folder_with(tmp_path, "metadata.jsonl", rows.replace("\n", ends))])
+        assert (intake.captions, intake.skipped) == (["a dog", None, "two"], [])
+
+
+@pytest.mark.parametrize("table", ["metadata.jsonl", "metadata.csv"])
+def test_a_caption_that_is_too_long_for_use_is_told_with_its_photo(tmp_path: Path, table: str) -> None:
+    header, row = (
+        ("file_name,text\n", "{},{}\n") if table.endswith("csv") else ("", '{{"file_name":"{}","text":"{}"}}\n')
+    )
+    rows = row.format("train/0.png", "dog " * 501) + row.format("train/1.png", "dog " * 500)
+    intake = photo_makers.Intake([folder_with(tmp_path, table, header + rows)])
+    assert intake.captions == [None, ("dog " * 500).strip(), None]
+    assert [note for note in intake.notes if "caption" in note] == [
+        f"0.png: the caption in {table} was left out: longer than 2,000 characters"
+    ]
+
+
 @pytest.mark.parametrize(
     ("table", "encoding"), [("metadata.csv", "utf-16"), ("Metadata.CSV", "utf-8"), ("metadata.JSONL", "utf-8-sig")]
 )
