@@ -12,7 +12,7 @@ _ARTICLE = r"(?:(?:an?|the|my)\s+)?"
 
 def shuffled_words(text: str, kept: str, order: Order) -> str:
     """Return the words of a text in another order; `kept` ("sks dog"), with its article, is one of them."""
-    words = re.findall(rf"\b{_ARTICLE}{re.escape(kept)}(?!\w)\S*|\S+", text) if kept else text.split()
+    words = re.findall(rf"(?<!\w){_ARTICLE}{re.escape(kept)}(?!\w)\S*|\S+", text) if kept else text.split()
     return " ".join(words[place] for place in order(len(words)))
 
 

@@ -30,6 +30,14 @@ def test_a_noun_of_several_words_stays_whole() -> None:
     assert shuffled_words("on a sks coffee mug here", "sks coffee mug", backwards) == "here a sks coffee mug on"
 
 
+@pytest.mark.parametrize("word", ["<mwf>", "*mwf", "mwf"])
+def test_an_identifier_that_begins_with_a_mark_stays_with_its_noun(word: str) -> None:
+    assert (
+        shuffled_words(f"on grass a {word} dog, asleep", f"{word} dog", backwards) == f"asleep a {word} dog, grass on"
+    )
+    assert shuffled_words(f"{word} dog asleep", f"{word} dog", backwards) == f"asleep {word} dog"
+
+
 def test_tags_change_places_whole() -> None:
     assert shuffled_tags(" red, in the snow ,, a sks dog", backwards) == "a sks dog, in the snow, red"
 
