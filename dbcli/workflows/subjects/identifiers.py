@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -213,12 +213,19 @@ def holders(layout: Layout, *, measure: bool, progress: Progress, offline: bool)
     for (name, noun, identifier), runs in runs_by_words.items():
         # An imported embedding may have no noun, which a subject of the project may not.
         unknown = Subject.model_construct(name=name, class_noun=noun, identifier=identifier)
-        holder = _holder(layout, name, noun, identifier, current.get(name, unknown), runs)
-        if measure and identifier is not None:
-            measured = _measured(layout, [identifier], noun, progress, offline=offline)[0]
-            holder = replace(holder, strength=measured.together)
-        found.append(holder)
-    return found
+        found.append(_holder(layout, name, noun, identifier, current.get(name, unknown), runs))
+    return _with_strengths(layout, found, progress, offline=offline) if measure else found
+
+
+def _with_strengths(layout: Layout, found: Sequence[Holder], progress: Progress, *, offline: bool) -> list[Holder]:
+    """The same with each word measured beside its noun, by a base that is loaded once."""
+    words: dict[str, dict[str, None]] = {}
+    for one in found:
+        if one.identifier is not None:
+            words.setdefault(one.class_noun, {})[one.identifier] = None
+    measured = _measured_beside(layout, {noun: list(own) for noun, own in words.items()}, progress, offline=offline)
+    strengths = {(noun, one.word): one.together for noun, proposals in measured.items() for one in proposals}
+    return [replace(one, strength=strengths.get((one.class_noun, one.identifier or ""))) for one in found]
 
 
 def _holder(layout: Layout, name: str, noun: str, identifier: str | None, subject: Subject, runs: list[str]) -> Holder:
@@ -232,25 +239,43 @@ def _holder(layout: Layout, name: str, noun: str, identifier: str | None, subjec
 
 
 def _measured(layout: Layout, words: Sequence[str], noun: str, progress: Progress, *, offline: bool) -> list[Proposal]:
+    return _measured_beside(layout, {noun: words}, progress, offline=offline)[noun]
+
+
+def _measured_beside(
+    layout: Layout, words_beside: Mapping[str, Sequence[str]], progress: Progress, *, offline: bool
+) -> dict[str, list[Proposal]]:
+    """What words mean to the project's base beside each class noun; without any nothing is loaded."""
     from dbcli.diffusion.devices import pick_device
     from dbcli.diffusion.vocabulary import tokens_of
-    from dbcli.diffusion.word_strength import LEVELS, prior_strengths
 
+    found: dict[str, list[Proposal]] = {}
+    if not words_beside:
+        return found
     with listening() as stop:
         base = load_project_base(layout, progress, offline=offline, device=pick_device("auto"))
-        side = _class_side(layout, base, noun)
-        stop.raise_if_stopped("Stopped before any word was measured.")
-        looks = itertools.count(1)
-        with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(LEVELS)) as stage:
+        for noun, words in words_beside.items():
+            side = _class_side(layout, base, noun)
+            stop.raise_if_stopped("Stopped before all words were measured.")
+            strengths = _strengths(base, words, noun, side, progress)
+            found[noun] = [Proposal(one.word, tokens_of(one.word), one.text, one.picture) for one in strengths]
+    return found
 
-            def on_word(count: int) -> None:
-                stage.advance(count)
-                # Every word is looked at once a level: it is measured after its last look.
-                if next(looks) > len(words) * (len(LEVELS) - 1):
-                    stage.complete()
 
-            found: list[Strength] = prior_strengths(base, words, noun, side, on_word=on_word)
-    return [Proposal(one.word, tokens_of(one.word), one.text, one.picture) for one in found]
+def _strengths(base: Base, words: Sequence[str], noun: str, side: ClassSide, progress: Progress) -> list[Strength]:
+    from dbcli.diffusion.word_strength import LEVELS, prior_strengths
+
+    looks = itertools.count(1)
+    with progress.stage(f"Measuring words beside {noun}", len(words), parts=len(LEVELS)) as stage:
+
+        def on_word(count: int) -> None:
+            stage.advance(count)
+            # Every word is looked at once a level: it is measured after its last look.
+            if next(looks) > len(words) * (len(LEVELS) - 1):
+                stage.complete()
+
+        found: list[Strength] = prior_strengths(base, words, noun, side, on_word=on_word)
+    return found
 
 
 def _class_side(layout: Layout, base: Base, noun: str) -> ClassSide:

@@ -12,6 +12,7 @@ from PIL import Image, ImageChops
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
+from dbcli.workflows.subjects import identifiers
 from tests.cli.made_projects import command, trained_project
 
 Run = Callable[..., Any]
@@ -219,6 +220,21 @@ def test_the_list_of_words_tells_rarity_clashes_runs_and_on_request_the_strength
     assert "shares a token" in found["sks"]["clash"] and "shares a token" in found["sks1"]["clash"]
     assert found["sks"]["strength"] is not None
     assert "97%" in run("tokens", "list").out
+
+
+def test_words_beside_several_nouns_are_measured_by_a_base_that_is_loaded_once(
+    run: Run, dog: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(run, photos, "wolf", "wolf", "mwf")
+    add(run, photos, "fox", "wolf", "zwx")
+    load, loaded = identifiers.load_project_base, []
+    monkeypatch.setattr(identifiers, "load_project_base", lambda *given, **how: loaded.append(1) or load(*given, **how))
+    listed_words = run("tokens", "list", "--measure", "--json").document["identifiers"]
+    assert len(loaded) == 1
+    strengths = {one["identifier"]: one["strength"] for one in listed_words}
+    for word, noun in (("sks", "dog"), ("mwf", "wolf"), ("zwx", "wolf")):
+        alone = run("tokens", "check", word, "--class", noun, "--json").document
+        assert strengths[word] == pytest.approx(alone["strength"], rel=1e-4)
 
 
 def test_a_word_that_is_taken_is_not_proposed_for_one_of_several(run: Run, dog: Path, photos: Path) -> None:
