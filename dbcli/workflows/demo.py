@@ -30,10 +30,11 @@ IMAGES_PER_PROMPT = 4
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo made and how long each part took."""
+    """What the demo made, the subject's words in a prompt, and how long each part took."""
 
     project: Path
     run: str
+    words: str
     grid: Path
     evaluation: Evaluation | None
     seconds: dict[str, float]
@@ -70,7 +71,7 @@ def run_demo(folder: Path, progress: Progress) -> Demonstration:
     pictured = time.perf_counter()
     evaluation = _score(layout, record.name, progress)
     seconds = {"train": trained - began, "draw": pictured - trained, "score": time.perf_counter() - pictured}
-    return Demonstration(layout.root, record.name, grid, evaluation, seconds)
+    return Demonstration(layout.root, record.name, plan.subjects[0].words.text, grid, evaluation, seconds)
 
 
 def _generate(layout: Layout, prompts: list[str], run: str, progress: Progress) -> Generated:

@@ -9,6 +9,7 @@ from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column, number, with_interval
 from dbcli.errors import UsageError
+from dbcli.hints import inside
 
 if TYPE_CHECKING:
     from dbcli.workflows.demo import Demonstration
@@ -45,7 +46,7 @@ def show_demo(screen: Screen, shown: Demonstration) -> None:
         _show_scores(screen, shown.evaluation)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in shown.seconds.items())
     screen.line(f"Done: {seconds}. Look at {shown.grid}", style="bold")
-    screen.next(f'cd {shown.project}; dreambooth generate "a sks dog on a wooden table" --grid')
+    screen.next(inside(shown.project, f'dreambooth generate "a {shown.words} on a wooden table" --grid'))
 
 
 def _show_scores(screen: Screen, evaluation: Evaluation) -> None:
