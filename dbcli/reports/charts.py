@@ -63,7 +63,7 @@ def loss_curve(events: Sequence[Mapping[str, Any]], *, coat: Coat = "light") -> 
             steps, losses = zip(*held_out, strict=True)
             axes.plot(steps, losses, color=colours.ink, linewidth=1.5, marker="o", markersize=4, label="held-out loss")
         axes.set_xlabel("step")
-        axes.set_ylabel("loss (mean squared error)")
+        axes.set_ylabel("loss")
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False, labelcolor=colours.ink, loc="upper right")
         return _saved(figure)

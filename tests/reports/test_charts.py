@@ -53,6 +53,14 @@ def test_a_run_without_prior_has_one_line() -> None:
     assert loss_curve(without) != loss_curve(EVENTS)
 
 
+def test_a_curve_names_no_loss_that_a_run_need_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    set_label = Axes.set_ylabel
+    monkeypatch.setattr(Axes, "set_ylabel", lambda self, text: [written.append(text), set_label(self, text)][1])
+    loss_curve(EVENTS)
+    assert written == ["loss"]
+
+
 def test_a_chart_is_the_same_each_time() -> None:
     assert loss_curve(EVENTS) == loss_curve(EVENTS)
 

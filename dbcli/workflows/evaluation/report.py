@@ -13,6 +13,7 @@ from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import ProbeRecord, load_probes, probe_images
 from dbcli.project.runs.run_store import RunRecord, read_events
+from dbcli.project.seeds import next_seed
 from dbcli.workflows.images.grids import opened
 
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ def _galleries(scores: Mapping[str, Any], subjects: Sequence[SubjectImages]) -> 
 
 
 def seed_row(label: str, files: Sequence[Path], seed: int, *, note: str = "") -> ImageRow:
-    """A strip of images with one seed after another."""
+    """A strip of images with one seed after another, the first again after the last there is."""
     from dbcli.reports.page import ImageRow
 
-    captions = [f"seed {seed + index}" for index in range(len(files))]
+    captions = [f"seed {next_seed(seed, index)}" for index in range(len(files))]
     return ImageRow(label, opened(files), note=note, captions=captions)
 
 
