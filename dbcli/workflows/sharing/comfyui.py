@@ -78,7 +78,8 @@ def export_to_comfyui(
     with temporary_folder(folder) as outer:
         name = slug(f"{layout.root.name}-{record.name}", record.name, 60)
         files = _files(record, settings, target, name, facts, with_base=with_base)
-        exported = export_run(layout, replace(request, target=target, out=outer / files.own), progress, offline=offline)
+        export = replace(request, target=target, out=outer / files.own, recorded_as=str(folder / files.own))
+        exported = export_run(layout, export, progress, offline=offline)
         if with_base:
             _write_base(outer / CHECKPOINTS / files.checkpoint, layout, request, progress, offline=offline)
         sampling = comfy_sampling(best.recipe, facts)

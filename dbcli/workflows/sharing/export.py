@@ -65,7 +65,10 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """A run to be written for `target`, into `out` or exports/; `precision` is fp16 or fp32."""
+    """A run to be written for `target`, into `out` or exports/; `precision` is fp16 or fp32.
+
+    `recorded_as` is the place that the run's record names, where `out` is only on the way there.
+    """
 
     run: str
     target: str = "checkpoint"
@@ -73,6 +76,7 @@ class ExportRequest:
     out: Path | None = None
     origin: Origin = field(default_factory=Origin)
     allow_collision: bool = False
+    recorded_as: str | None = None
 
 
 def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, offline: bool) -> Exported:
@@ -101,7 +105,7 @@ def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, of
             raise
         stage.advance()
     if collisions:
-        event = {"event": "exported", "path": str(path), "allowed_collisions": list(collisions)}
+        event = {"event": "exported", "path": request.recorded_as or str(path), "allowed_collisions": list(collisions)}
         append_event(layout, record.name, event)
     recipient = recipient_of(record, export.target, written.model, written.lora, spellings(layout, record))
     recipient = replace(recipient, notes=[*recipient.notes, *_words_left_out(export)])

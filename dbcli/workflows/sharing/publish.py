@@ -106,7 +106,8 @@ def bundled(
         path = folder / LORA_FILE if kind == "lora" else folder
         # A folder's licence stands on its card.
         origin = Origin() if kind == "diffusers" else request.origin
-        export = replace(request, run=record.name, target=kind, out=path, origin=origin)
+        place = target.repository
+        export = replace(request, run=record.name, target=kind, out=path, origin=origin, recorded_as=place)
         export_run(layout, export, progress, offline=offline)
         own = _own_images(layout, record)
         images = _copied(own, folder)

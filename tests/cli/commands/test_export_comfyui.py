@@ -90,6 +90,22 @@ def test_a_lora_lies_in_its_place_with_its_base_and_workflow(run: Run, tmp_path:
         assert any(name.startswith("lora_unet_") for name in file.keys())  # noqa: SIM118
 
 
+def test_a_collision_that_is_allowed_is_recorded_with_the_place_of_the_file(
+    run: Run, tmp_path: Path, project: Path
+) -> None:
+    file = project / "runs/0001-dog/run.json"
+    before = file.read_text(encoding="utf-8")
+    record = json.loads(before)
+    record["subjects"].append({**record["subjects"][0], "name": "tom", "class_noun": "cat"})
+    file.write_text(json.dumps(record), encoding="utf-8")
+    document = exported(run, 1, tmp_path / "out", "--allow-collision")
+    file.write_text(before, encoding="utf-8")
+    lines = (project / "runs/0001-dog/events.jsonl").read_text(encoding="utf-8").splitlines()
+    (event,) = [event for event in map(json.loads, lines) if event.get("event") == "exported"]
+    assert event["path"] == str(tmp_path / "out" / document["files"][0])
+    assert Path(event["path"]).is_file()
+
+
 def test_what_has_to_be_there_already_is_said(run: Run, tmp_path: Path, project: Path) -> None:
     done = run("export", 1, "--to", "comfyui", "--out", tmp_path / "out")
     assert done.code == 0, done.err
