@@ -47,6 +47,11 @@ def next_seed(seed: int, step: int) -> int:
     return (seed + step) % SEEDS
 
 
+def first_of_next(seed: int, count: int) -> int:
+    """The first of the `count` seeds after as many that begin with `seed`; 0 where they would run past the last."""
+    return seed + count if seed + 2 * count <= SEEDS else 0
+
+
 class SettledSeed:
     """What -1 means in the settings of one command: one random seed, however often they are resolved."""
 

@@ -64,20 +64,6 @@ def sampler_names() -> list[str]:
     return list(SAMPLERS)
 
 
-def typed_seed(seed: int, option: str) -> int:
-    """A seed as a person typed it: itself, or a random one for -1. Raises UsageError, naming `option`, out of range."""
-    from dbcli.project.seeds import first_seed
-
-    return first_seed(seed, option=option)
-
-
-def next_seed(seed: int, count: int) -> int:
-    """The first of the next `count` seeds; from 0 where they would run past the last."""
-    from dbcli.project.seeds import SEEDS
-
-    return seed + count if seed + 2 * count <= SEEDS else 0
-
-
 def _folders(folder: Path | None, where: Callable[[Layout], Path]) -> list[str]:
     try:
         parent = where(find_project(folder or Path.cwd()))

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dbcli.errors import ConfigError, UsageError
-from dbcli.project.seeds import SEEDS, SettledSeed, first_seed, is_seed, next_seed, random_seed
+from dbcli.project.seeds import SEEDS, SettledSeed, first_of_next, first_seed, is_seed, next_seed, random_seed
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.profiles import frozen_profile, resolve
 
@@ -45,6 +45,10 @@ def test_random_seeds_differ() -> None:
 
 def test_after_the_last_seed_comes_the_first() -> None:
     assert [next_seed(SEEDS - 2, step) for step in range(3)] == [SEEDS - 2, SEEDS - 1, 0]
+
+
+def test_as_many_seeds_again_come_after_those_before_and_begin_anew_where_there_is_no_room() -> None:
+    assert [first_of_next(seed, 2) for seed in (7, SEEDS - 4, SEEDS - 3)] == [9, SEEDS - 2, 0]
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, -2, 2**32])

@@ -85,7 +85,7 @@ def _read(word: str, value: str) -> Any:
         kind = "a whole number" if read is int else "a number"
         raise UsageError(f":{word} takes {kind}, not '{value[:20]}'.", hint=f"for example :{word} 7") from None
     if word == "seed":
-        from dbcli.workflows.completions import typed_seed
+        from dbcli.workflows.generation.request import first_seed
 
-        return typed_seed(found, ":seed")
+        return first_seed(found, option=":seed")
     return found

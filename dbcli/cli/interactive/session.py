@@ -62,14 +62,14 @@ class Conversation:
 
     def again(self) -> None:
         """Generates the last prompt with what was changed since, or else with the next seeds."""
-        from dbcli.workflows.completions import next_seed
+        from dbcli.workflows.generation.request import first_of_next
 
         if self.prompt is None:
             self.screen.note("Nothing has been generated yet.")
             return
         if self.is_done:
             count = self.settings(self.request).count
-            self.request = replace(self.request, seed=next_seed(self.seed, count))
+            self.request = replace(self.request, seed=first_of_next(self.seed, count))
         self.generate(self.prompt)
 
     def generate(self, prompt: str) -> None:
@@ -91,15 +91,15 @@ class Conversation:
 
 def sit_down(call: Invocation, request: GenerateRequest) -> None:
     """Loads the model and talks. Raises UsageError for prompts on the command line: they come line by line here."""
-    from dbcli.workflows.completions import typed_seed
     from dbcli.workflows.generation.generate import open_model
+    from dbcli.workflows.generation.request import first_seed
 
     if request.prompts:
         raise UsageError("--interactive asks for its prompts.", hint="leave the prompt out, or --interactive")
     if request.like is not None:
         raise UsageError("--like generates once; it cannot be combined with --interactive.")
     options = {key: value for key, value in request.options.items() if value is not None}
-    seed = None if request.seed is None else typed_seed(request.seed, "--seed")
+    seed = None if request.seed is None else first_seed(request.seed)
     model = open_model(call.layout, request, call.screen, offline=call.offline)
     request = replace(request, options=options, seed=seed)
     _converse(Conversation(model, call.screen, request, switches={"grid": request.grid, "show": True}))

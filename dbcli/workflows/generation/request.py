@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dbcli.project.seeds import first_of_next as first_of_next
+from dbcli.project.seeds import first_seed as first_seed
+
 # Width and height in px, None for the base's own.
 Size = tuple[int | None, int | None]
 
