@@ -88,6 +88,9 @@ class Layout:
     # What a run was scored by: a folder a suite.
     evals_dir = _PathByName("runs/{run}/eval")
 
+    # Runs side by side: a folder for each choice of them, with a folder a suite.
+    comparisons_dir = _ProjectPath("comparisons")
+
     sweeps_dir = _ProjectPath("sweeps")
     # The table, page and grid of one sweep or benchmark.
     sweep_dir = _PathByName("sweeps/{sweep}")

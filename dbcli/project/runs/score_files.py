@@ -55,7 +55,7 @@ def run_scores(layout: Layout, runs: Sequence[str]) -> list[list[RunScores]]:
 
 
 def _own(layout: Layout, run: str) -> list[RunScores]:
-    folder = layout.run_dir(run) / "eval"
+    folder = layout.evals_dir(run)
     files = sorted(folder.glob("*/scores.json")) if folder.is_dir() else []
     return [
         one
@@ -67,7 +67,7 @@ def _own(layout: Layout, run: str) -> list[RunScores]:
 
 def _compared(layout: Layout) -> dict[str, dict[str, RunScores]]:
     """The scores that comparisons gave, by run and suite."""
-    files = layout.root.glob("comparisons/*/*/comparison.json")
+    files = layout.comparisons_dir.glob("*/*/comparison.json")
     found: dict[str, dict[str, RunScores]] = {}
     for file in sorted((one for one in files if one.is_file()), key=lambda one: one.stat().st_mtime):
         parts = json_or_nothing(file, MAX_SCORES_BYTES).get("runs")

@@ -24,6 +24,8 @@ def test_every_path_is_where_the_design_says() -> None:
     assert layout.previews_dir("0003-dog") == Path("/p/runs/0003-dog/previews")
     assert layout.probes_dir("0003-dog") == Path("/p/runs/0003-dog/probes")
     assert layout.eval_dir("0003-dog", "live") == Path("/p/runs/0003-dog/eval/live")
+    assert layout.evals_dir("0003-dog") == Path("/p/runs/0003-dog/eval")
+    assert layout.comparisons_dir == Path("/p/comparisons")
     assert layout.comparison_dir("0003-0004", "live") == Path("/p/comparisons/0003-0004/live")
     assert layout.cache_dir == Path("/p/.cache")
     assert layout.shown(layout.run_dir("0003-dog")) == "runs/0003-dog"
