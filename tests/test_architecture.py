@@ -140,6 +140,16 @@ def crowded(package: Path) -> dict[str, int]:
     return {folder: count for folder, count in counts.items() if count > MOST_MODULES}
 
 
+def early_workflows(path: Path, package: Path) -> list[str]:
+    """The workflows that a file of the command line loads as it is imported, whatever was typed."""
+    if not path.is_relative_to(package / "cli"):
+        return []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+        function.body = []
+    return [module for module, _, typing_only in imports(tree) if ".workflows" in module and not typing_only]
+
+
 def asks_for_a_family(path: Path, package: Path) -> list[int]:
     """The lines of a file that compare a family with one of them, or its name with a word: `base.family is SD`."""
     if path.is_relative_to(package / "diffusion" / "families"):
@@ -157,6 +167,11 @@ def asks_for_a_family(path: Path, package: Path) -> list[int]:
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
     assert wrong_arrows(path, PACKAGE) == []
+
+
+def test_the_command_line_loads_workflows_only_where_it_calls_them() -> None:
+    found = {str(path.relative_to(PACKAGE)): early_workflows(path, PACKAGE) for path in files()}
+    assert {path: modules for path, modules in found.items() if modules} == {}
 
 
 def test_no_one_outside_of_the_families_asks_which_one_it_is() -> None:
@@ -240,6 +255,14 @@ def test_a_circle_of_rooms_is_found_where_no_files_stand_in_one(tmp_path: Path) 
 def test_an_arrow_up_is_found(tmp_path: Path, name: str, text: str, fault: str) -> None:
     package = planted(tmp_path, {name: text})
     assert wrong_arrows(package / name, package) == [fault]
+
+
+def test_a_workflow_that_is_loaded_early_is_found(tmp_path: Path) -> None:
+    lazy = "def show():\n    from dbcli.workflows.a import one\n"
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from dbcli.workflows.a import One\n"
+    package = planted(tmp_path, {"cli/show.py": lazy + typed, "cli/early.py": "from dbcli.workflows.a import one"})
+    assert early_workflows(package / "cli/show.py", package) == []
+    assert early_workflows(package / "cli/early.py", package) == ["dbcli.workflows.a"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column
 from dbcli.counts import counted
-from dbcli.workflows.models.textual_inversion import has_prior
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
@@ -24,6 +23,8 @@ RECIPE_COLUMNS = (
 
 def show_headline(screen: Screen, plan: TrainingPlan) -> None:
     """Who is taught how, in a line: known long before memory and time are."""
+    from dbcli.workflows.models.textual_inversion import has_prior
+
     train, prior = plan.profile.train, plan.profile.prior
     names = ", ".join(subject.name for subject in plan.subjects)
     steps = f"{counted(train.steps, 'step')} of {counted(train.batch_size * train.accumulation, 'photo')}"
