@@ -57,7 +57,7 @@ class Layout:
 def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> Layout:
     """Chooses columns and their widths, so that no line is wider than `width`.
 
-    Columns without a single value are never shown, and not counted as left out.
+    Of the columns that may be left out, those without a single value are not shown, and not counted as left out.
     """
     spans: dict[int, _Span] = {}
     for place, column in enumerate(columns):

@@ -60,7 +60,10 @@ def list_sweeps(layout: Layout) -> list[SweepRecord]:
 
 
 def key_of(content: Mapping[str, Any]) -> str:
-    """Return 24 hex digits that are the same for the same content, whatever the order of its keys."""
+    """Return 24 hex digits that are the same for the same content, whatever the order of its own keys.
+
+    The order of keys further inside counts.
+    """
     plain = json_text({name: content[name] for name in sorted(content)})
     return hashlib.sha256(plain.encode()).hexdigest()[:KEY_DIGITS]
 
