@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord, RunSubject
@@ -15,6 +16,7 @@ from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
 from dbcli.project.subjects.subject_record import Subject, current_names
 from dbcli.project.subjects.subject_store import list_subjects, load_subject, verify_words
+from dbcli.workflows.models.weights import bundled_words
 from dbcli.workflows.setup.effective_settings import Carried, profile_of
 from dbcli.workflows.subjects.identifiers import token_check
 
@@ -47,6 +49,7 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
         raise Refused(f"The run {parent.name} is {parent.method}; only {' and '.join(CONTINUABLE)} can be continued.")
     if parent.method == "lora":
         _refuse_magnitudes(layout, parent)
+        _refuse_bundled_words(layout, parent)
     expected = load_settings(layout).base_hash
     if expected is not None and parent.base.hash is not None and parent.base.hash != expected:
         raise Refused(
@@ -66,6 +69,17 @@ def _refuse_magnitudes(layout: Layout, parent: RunRecord) -> None:
         raise Refused(
             f"The run {parent.name} is a DoRA with magnitudes along its inputs, or of a LoKr or LoHa, which PEFT does "
             "not know: it can be drawn with, and not be trained further.",
+            hint="start from the base: leave --from out",
+        )
+
+
+def _refuse_bundled_words(layout: Layout, parent: RunRecord) -> None:
+    """Raises Refused for an imported LoRA with embeddings of its own: prompts would be taught as if they had none."""
+    words = [f"'{printable(one.word)}'" for one in bundled_words(layout.weights_dir(parent.name))]
+    if words:
+        raise Refused(
+            f"The run {parent.name} is a LoRA that came with the embedding{'s' * (len(words) > 1)} {', '.join(words)}: "
+            "it can be drawn with, and not be trained further, as embeddings are not carried over.",
             hint="start from the base: leave --from out",
         )
 

@@ -159,12 +159,17 @@ def test_a_lora_of_two_subjects_comes_back_as_two_elsewhere(
     assert words_in(record) == [("dog", "sks", "dog"), (f"tom-{target}", words[3], "cat")]
 
 
-def test_bundled_embeddings_come_along_and_are_drawn_with_by_their_word(run: Run, tmp_path: Path, lora: Path) -> None:
+def imported_with_embedding(run: Run, tmp_path: Path, lora: Path) -> Any:
     vectors = torch.randn(2, 16, generator=torch.Generator().manual_seed(1)) * 3
     bundle = {"bundle_emb.zqv.string_to_param.*": vectors}
     save_file(load_file(lora) | bundle, tmp_path / "bundle.safetensors")
     done = run("import-lora", tmp_path / "bundle.safetensors", "--token", "sks", "--class", "dog", "--json")
     assert done.code == 0, done.err
+    return done
+
+
+def test_bundled_embeddings_come_along_and_are_drawn_with_by_their_word(run: Run, tmp_path: Path, lora: Path) -> None:
+    done = imported_with_embedding(run, tmp_path, lora)
     assert "embedding 'zqv'" in done.err
     name = done.document["name"]
     assert ImageChops.difference(drawn(run, "1"), drawn(run, name)).getbbox() is None
@@ -176,6 +181,16 @@ def test_bundled_embeddings_come_along_and_are_drawn_with_by_their_word(run: Run
     assert run("export", name, "--to", "diffusers", "--json").code == 0
     alone = run("import-embedding", tmp_path / "bundle.safetensors", "--json").document
     assert words_in(alone) == [("zqv", "zqv", "")]
+
+
+def test_a_lora_with_embeddings_is_not_trained_further_without_them(
+    run: Run, project: Path, tmp_path: Path, lora: Path
+) -> None:
+    name = imported_with_embedding(run, tmp_path, lora).document["name"]
+    before = sorted((project / "runs").iterdir())
+    refused = run("train", "--from", name, "--subject", "dog", *TRAIN)
+    assert (refused.code, "the embedding 'zqv'" in refused.err, "leave --from out" in refused.err) == (6, True, True)
+    assert sorted((project / "runs").iterdir()) == before
 
 
 def pixels(done: Any) -> bytes:
