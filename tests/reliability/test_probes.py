@@ -76,9 +76,37 @@ def test_probes_of_steps_that_are_made_anew_at_a_lower_rate_are_made_anew(
     sets = ["--set=train.checkpoint_every=2", "--set=train.on_divergence=lower-rate", "--set=probe.every=1"]
     job = [word for word in JOB if not str(word).startswith(("--set=train.checkpoint_every", "--set=probe.every"))]
     server.run(project, *job, *sets, nan_at={"step": 4, "only_at_full_rate": True}).check(0)
-    probed = [event["step"] for event in events(project / "runs" / RUN) if event.get("event") == "probe"]
-    assert probed == [1, 2, 3, 3, 4]
+    assert events_of_probes(project) == [1, 2, 3, 3, 4]
     assert [one["step"] for one in found(project)] == [1, 2, 3, 4]
+
+
+def events_of_probes(project: Path) -> list[int]:
+    return [event["step"] for event in events(project / "runs" / RUN) if event.get("event") == "probe"]
+
+
+def test_a_run_that_begins_again_is_probed_again(server: ForkServer, new_project: NewProject) -> None:
+    project = new_project()
+    job = [word for word in JOB if not str(word).startswith("--set=probe.every")]
+    server.run(project, *job, "--set=probe.every=1", stop_after={"step": 3}).check(143)
+    assert events_of_probes(project) == [1, 2]
+    # The one checkpoint is at fault by the rule, and none is left to go back to.
+    lower = ["train", "--resume", "--set=train.on_divergence=lower-rate"]
+    server.run(project, *lower, nan_at={"step": 4, "only_at_full_rate": True}).check(0)
+    assert events_of_probes(project) == [1, 2, 3, 1, 2, 3, 4]
+    assert [one["step"] for one in found(project)] == [1, 2, 3, 4]
+
+
+def test_a_run_that_falls_from_full_to_a_lora_is_judged_as_a_lora(server: ForkServer, new_project: NewProject) -> None:
+    project = new_project()
+    left_out = ("--method", "lora", "--set=probe.every", "--set=lora", "--steps", 4)
+    job = [word for word in JOB if word not in left_out and not str(word).startswith(left_out[2:4])]
+    sets = ["--profile", "auto", "--set=train.steps=4", "--set=probe.every=1"]
+    no_room = {"step": 3, "error": "memory", "method": "full"}
+    ended = server.run(project, *job, *sets, fail_at_step=no_room).check(0)
+    assert record(project / "runs" / RUN)["method"] == "lora"
+    assert events_of_probes(project) == [1, 2, 1, 2, 3, 4]
+    assert [one["step"] for one in found(project)] == [1, 2, 3, 4]
+    assert "Choosing among the probes" not in ended.err
 
 
 def test_a_signal_in_the_last_probe_leaves_a_run_that_can_go_on(

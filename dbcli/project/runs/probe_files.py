@@ -90,6 +90,8 @@ class ProbeRecord(Record):
         """Drops what belongs to steps that will be trained anew, and differently."""
         self.probes = [one for one in self.probes if one.step <= step]
         self.skipped = [one for one in self.skipped if one.step <= step]
+        if self.stopped_at is not None and self.stopped_at > step:
+            self.stopped_at = None
 
 
 def load_probes(layout: Layout, run: str) -> ProbeRecord | None:
@@ -111,6 +113,16 @@ def drop_probes(layout: Layout, run: str) -> None:
     folder = layout.probes_dir(run)
     if folder.is_dir():
         remove_folder(folder)
+
+
+def forget_probes(layout: Layout, run: str, *, after: int) -> None:
+    """Forgets what probes found after a step from which the run goes on otherwise, with the weights kept of them."""
+    found = load_probes(layout, run)
+    if found is None:
+        return
+    found.forget_after(after)
+    save_probes(layout, run, found)
+    drop_weights(layout, run, but=[one.step for one in found.probes])
 
 
 def probe_image(layout: Layout, run: str, step: int, index: int) -> Path:

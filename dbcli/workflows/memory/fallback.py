@@ -5,6 +5,7 @@ import traceback
 from dbcli.errors import OutOfMemory
 from dbcli.project.files.atomic import remove_folder
 from dbcli.project.runs.checkpoints import checkpoints
+from dbcli.project.runs.probe_files import drop_probes, forget_probes
 from dbcli.project.runs.run_store import Fallback, RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.workflows.memory.ladder import below, rung_of
@@ -32,10 +33,13 @@ def _one_down(run: RunContext, error: Exception) -> Profile:
     rung, smaller = found
     step, reason = record.step, (str(error).splitlines() or [type(error).__name__])[0][:300]
     if smaller.method != profile.method:
-        # Adapters cannot take over full weights.
+        # Adapters cannot take over full weights, nor be judged by what those drew.
         for folder in checkpoints(run.layout, record.name):
             remove_folder(folder)
+        drop_probes(run.layout, record.name)
         record.step, record.method, record.total_steps = 0, smaller.method, smaller.train.steps
+    else:
+        forget_probes(run.layout, record.name, after=step)
     record.profile = smaller.model_dump(mode="json") | {"name": record.profile.get("name")}
     is_new = smaller.train.optimizer != profile.train.optimizer
     record.fallbacks.append(

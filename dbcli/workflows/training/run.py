@@ -13,6 +13,7 @@ from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Interrupted, Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
+from dbcli.project.runs.probe_files import forget_probes
 from dbcli.project.runs.run_store import RunBase, RunRecord
 from dbcli.project.subjects.lineage import parent_of
 from dbcli.workflows.best_effort import attempted
@@ -80,6 +81,7 @@ def train_run(
                 break
             except BeginAgain as again:
                 rate_scale = again.rate_scale
+                group.on_main(lambda: forget_probes(layout, name, after=0))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
