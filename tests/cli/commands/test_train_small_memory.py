@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageChops
 
 from tests.cli.made_projects import trained_project
 
@@ -56,6 +57,17 @@ def test_adapters_on_a_small_base_preview_and_draw(run: Run, project: Path, kept
     assert done.code == 0, done.err
     assert len(list((project / "runs" / done.document["name"]).glob("previews/*.png"))) == 2
     assert run("generate", "a {dog}", "-n", 1, "--steps", 1).code == 0
+
+
+@pytest.mark.parametrize("kept", ["nf4", "int8"])
+def test_a_checkpoint_is_drawn_on_the_base_that_the_result_is_drawn_on(run: Run, project: Path, kept: str) -> None:
+    sets = [f"--set=lora.base={kept}", "--set=train.precision=fp32", "--set=train.keep_finished=all"]
+    done = run(*JOB, "--method", "lora", *sets, "--json")
+    assert done.code == 0, done.err
+    words = ["generate", "a {dog}", "--run", done.document["name"], "-n", 1, "--steps", 2, "--seed", 1, "--json"]
+    drawn = [run(*words, "--out", "a"), run(*words, "--out", "b", "--checkpoint", 2)]
+    one, other = (Image.open(done.document["images"][0]["path"]).convert("RGB") for done in drawn)
+    assert ImageChops.difference(one, other).getbbox() is None
 
 
 def test_what_rules_another_thing_out_is_told_at_once(run: Run, project: Path) -> None:
