@@ -5,9 +5,11 @@ inversion, Gal et al. 2023).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -16,7 +18,7 @@ from dbcli.diffusion.adapters.initial_values import Initialisation
 from dbcli.diffusion.adapters.layer_names import expanded, is_target, layers_of
 from dbcli.diffusion.bases.stored_layers import shown_as_float32
 from dbcli.diffusion.families.family import Networks
-from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights, lora_to_peft, path_prefix
+from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights, PeftLora, lora_to_peft, path_prefix
 from dbcli.diffusion.formats.lycoris import ProductLayer
 from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
 from dbcli.diffusion.word_vectors import WordVectors, add_words
@@ -258,28 +260,42 @@ def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) 
 
     `dropout` matters to further training only. Raises UnsupportedFile for one that can only be merged.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-    from peft.utils import set_peft_model_state_dict
-
     if lora.schedule is not None:
         _attach_scheduled(networks, lora, dropout)
         return
-    for part, (config, tensors) in lora_to_peft(lora, networks).items():
-        network = networks[part]
-        with shown_as_float32([network]):
-            inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
-        for name, parameter in network.named_parameters():
-            # On weights in bfloat16 they are in that, too, which would round what was learnt.
-            if any(mark in name for mark in ADAPTER_MARKS):
-                parameter.data = parameter.data.float()
-        set_peft_model_state_dict(network, tensors, adapter_name=LORA_NAME)
-        network.to(network.device)
+    # Of one configuration of PEFT's either all layers are DoRA, or none.
+    for has_lengths in (True, False):
+        alike = lora.changed(partial(_layers_alike, has_lengths))
+        for part, peft_lora in lora_to_peft(alike, networks).items():
+            _inject_finished(networks[part], peft_lora, dropout)
     for part, network in networks.items():
         products = {name: layer for name, layer in lora.part(part).items() if isinstance(layer, ProductLayer)}
         for name, layer in products.items():
             _wrap_finished(network, path_prefix(network) + name, layer, dropout)
         if lora.part(part):
             freeze(network)
+
+
+def _layers_alike(has_lengths: bool, layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """The layers that are DoRA, or those that are not."""
+    return {name: layer for name, layer in layers.items() if (layer.magnitude is not None) is has_lengths}
+
+
+def _inject_finished(network: Any, peft_lora: PeftLora, dropout: float) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.utils import set_peft_model_state_dict
+
+    config, tensors = peft_lora
+    with shown_as_float32([network]), warnings.catch_warnings():
+        # The layers of the other kind, where a network has both, are part of the same adapter.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(LoraConfig(**config, lora_dropout=dropout), network, adapter_name=LORA_NAME)
+    for name, parameter in network.named_parameters():
+        # On weights in bfloat16 they are in that, too, which would round what was learnt.
+        if any(mark in name for mark in ADAPTER_MARKS):
+            parameter.data = parameter.data.float()
+    set_peft_model_state_dict(network, tensors, adapter_name=LORA_NAME)
+    network.to(network.device)
 
 
 def _attach_scheduled(networks: Networks, lora: LoraWeights, dropout: float) -> None:

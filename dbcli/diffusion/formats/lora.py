@@ -107,6 +107,12 @@ class LoraWeights:
         return any(layer.magnitude is not None for layer in self.layers)
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether some low-rank layers of a network are DoRA and some are not: for diffusers all are or none."""
+        kinds = ({layer.magnitude is None for layer in _low_rank(layers).values()} for layers in self.parts.values())
+        return any(len(found) > 1 for found in kinds)
+
+    @property
     def kind(self) -> Literal["lora", "lokr", "loha"]:
         """What most of its layers are."""
         kinds = Counter[Literal["lora", "lokr", "loha"]](
@@ -168,20 +174,27 @@ def lora_to_peft(lora: LoraWeights, networks: Networks) -> dict[str, PeftLora]:
     """For each network that the LoRA has layers for what PEFT needs to take it in; its layers of LoKr and LoHa aside.
 
     Layers may differ in rank and alpha; PEFT hears the commonest of each and the exceptions by name. Raises
-    UnsupportedFile for DoRA along the inputs, which PEFT does not know.
+    UnsupportedFile for DoRA along the inputs, which PEFT does not know, and on some layers of a network only.
     """
     if lora.by_input:
         raise UnsupportedFile(
             "This DoRA keeps its magnitudes along the inputs, which PEFT and diffusers do not know: "
             "it can be neither trained further nor written for them."
         )
-    plain = {
-        part: {name: layer for name, layer in lora.part(part).items() if isinstance(layer, LoraLayer)}
-        for part in networks
-    }
+    if lora.is_mixed:
+        raise UnsupportedFile(
+            "This DoRA has magnitudes on some of its layers only, which PEFT and diffusers do not know: "
+            "it cannot be written for them."
+        )
+    plain = {part: _low_rank(lora.part(part)) for part in networks}
     return {
         part: _peft(plain[part], path_prefix(network), network) for part, network in networks.items() if plain[part]
     }
+
+
+def _low_rank(layers: Mapping[str, Layer]) -> dict[str, LoraLayer]:
+    """Those layers that are none of LoKr and LoHa."""
+    return {name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer)}
 
 
 def path_prefix(network: Any) -> str:

@@ -69,8 +69,8 @@ def _write_kept(file: Path, lora: LoraWeights, base: Base) -> None:
 
     from dbcli.diffusion.formats.lora_writing import write_diffusers_lora, write_kohya_lora
 
-    if lora.by_input or lora.products:
-        # diffusers' form has no place for lengths of inputs, LoKr and LoHa; read_lora reads both.
+    if lora.by_input or lora.is_mixed or lora.products:
+        # diffusers' form has no place for lengths of inputs or of some layers, LoKr and LoHa; read_lora reads them all.
         write_kohya_lora(file, lora, base.family, dtype=torch.float32)
     else:
         schedule = lora.schedule

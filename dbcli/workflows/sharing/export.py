@@ -242,8 +242,9 @@ def _write_lora(export: Export) -> Written:
     learnt = read_lora(file, model)
     if is_kohya and learnt.has_dora:
         raise _no_dora(record)
-    if learnt.only_merges:
+    if learnt.only_merges or learnt.is_mixed:
         where = "along the inputs" if learnt.by_input else f"on a {KINDS[learnt.kind]}"
+        where = where if learnt.only_merges else "on some of its layers only"
         raise UnsupportedFile(
             f"{record.name} is a DoRA with magnitudes {where}, which PEFT and diffusers do not know.",
             hint=f"dreambooth export {record.name} --to checkpoint",

@@ -199,6 +199,21 @@ def pixels(done: Any) -> bytes:
         return image.convert("RGB").tobytes()
 
 
+def test_dora_on_some_layers_is_drawn_with_and_exported_merged(run: Run, tmp_path: Path, lora: Path) -> None:
+    def with_lengths(tensors: dict[str, torch.Tensor]) -> None:
+        for name in sorted(name for name in tensors if name.endswith("lora_up.weight"))[::2]:
+            tensors[name.replace("lora_up.weight", "dora_scale")] = torch.full((tensors[name].shape[0], 1), 1.5)
+
+    done = run("import-lora", stripped(lora, tmp_path / "dora.safetensors", with_lengths), *PAIRS[:4], "--json")
+    assert done.code == 0, done.err
+    name = done.document["name"]
+    alone, with_weight = (run("generate", "a sks dog", "--run", name, *DRAW, *more) for more in ([], ["--weights", 1]))
+    assert pixels(alone) == pixels(with_weight)
+    refused = run("export", name, "--to", "lora")
+    assert (refused.code, "on some of its layers only" in refused.err) == (6, True), refused.err
+    assert run("export", name, "--to", "diffusers", "--precision", "fp32", "--json").code == 0
+
+
 def test_dora_along_the_inputs_is_drawn_with_and_exported_merged(run: Run, tmp_path: Path, lora: Path) -> None:
     def with_lengths(tensors: dict[str, torch.Tensor]) -> None:
         for name in [name for name in tensors if name.endswith("lora_down.weight")]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from peft.utils import set_peft_model_state_dict
 
 from dbcli.diffusion.adapters.attach import attach_lora, merge_lora
 from dbcli.diffusion.adapters.mix import layer_change, merge_loras
-from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, lora_to_peft
+from dbcli.diffusion.bases import stored_layers
+from dbcli.diffusion.bases.stored_layers import round_to
+from dbcli.diffusion.formats.lora import LoraLayer, LoraWeights, attached_lora, lora_to_peft
 from tests.diffusion import tiny_models
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -125,6 +128,28 @@ def test_order_does_not_count_and_one_alone_is_what_it_was(loras: tuple[LoraWeig
     networks = fresh()
     attach_lora(networks, other)
     assert (predicted(composed([(other, 1.0)])) - predicted(networks)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_lengths_on_some_layers_alone_attach_as_they_merge(
+    loras: tuple[LoraWeights, LoraWeights], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_layers, "WIDENED_BELOW", 0)
+    dora = loras[1]
+    plain = {name for number, name in enumerate(dora.part("unet")) if number % 3}
+    mixed = dora.changed(
+        lambda layers: {name: replace(one, magnitude=None) if name in plain else one for name, one in layers.items()}
+    )
+    assert mixed.is_mixed and not dora.is_mixed
+    attached, merged = fresh(), fresh()
+    for networks in (attached, merged):
+        for network in networks.values():
+            round_to(network, dtype)
+    attach_lora(attached, mixed)
+    merge_loras(merged, [(mixed, 1.0)])
+    assert (predicted(attached) - predicted(merged)).abs().max() < 1e-5
+    again = attached_lora(attached)
+    assert {name for name, layer in again.part("unet").items() if layer.magnitude is None} == plain
 
 
 def test_a_plain_change_worked_out_by_hand() -> None:
