@@ -6,7 +6,8 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import flattened
 
 # How long, how fast and in how much memory a run trains, and what it shows meanwhile. Everything else decides what is
-# learnt from which images: a run in which that changed half-way would be neither the one nor the other.
+# learnt from which images: a run in which that changed half-way would be neither the one nor the other. Accumulation is
+# of that kind: rows and noise follow from the number of the pass, so that fewer a step would take some once more.
 MAY_CHANGE = frozenset(
     f"train.{name}"
     for name in (
@@ -14,7 +15,7 @@ MAY_CHANGE = frozenset(
         *("schedule", "warmup_steps"),
         *("schedule_cycles", "schedule_power", "schedule_end"),
         *("optimizer", "beta1", "beta2", "weight_decay", "epsilon", "gradient_clip"),
-        *("batch_size", "accumulation", "gradient_checkpointing", "fused_backward", "stochastic_rounding"),
+        *("batch_size", "gradient_checkpointing", "fused_backward", "stochastic_rounding"),
         *("precision", "compile", "device", "on_divergence"),
         *("checkpoint_every", "keep_checkpoints", "keep_finished", "preview_every", "preview_prompt"),
     )
@@ -34,6 +35,12 @@ def changed_settings(before: Profile, after: Profile) -> dict[str, Change]:
     return {key: (old[key], new[key]) for key in new if old[key] != new[key]}
 
 
-def may_change(key: str) -> bool:
-    """Return whether a run that is resumed may go on with another value of this setting."""
+def may_change(key: str, optimizer: str | None = None) -> bool:
+    """Return whether a run that is resumed, and keeps this optimiser, may go on with another value of this setting.
+
+    None where the optimiser changes.
+    """
+    if key == "train.beta1" and optimizer == "schedulefree":
+        # Weights lie by it between their average and the last step's: another one would move what was averaged.
+        return False
     return key in MAY_CHANGE or key.startswith(SECTIONS_THAT_MAY_CHANGE)

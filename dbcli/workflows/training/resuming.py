@@ -44,7 +44,7 @@ def plan_resume(
         check_rate_kept(record, before, profile)
         require_extras(profile)
     changes = changed_settings(before, profile)
-    faults = [*_other_run(layout, record, request), *_not_on_the_way(layout, record, changes)]
+    faults = [*_other_run(layout, record, request), *_not_on_the_way(layout, record, profile, changes)]
     if faults:
         raise UsageError(
             f"The run {record.name} cannot be resumed like that:\n"
@@ -108,9 +108,12 @@ def _other_run(layout: Layout, record: RunRecord, request: TrainRequest) -> Iter
         yield "--allow-collision: whether words may collide is fixed when a run starts"
 
 
-def _not_on_the_way(layout: Layout, record: RunRecord, changes: Mapping[str, Change]) -> Iterator[str]:
+def _not_on_the_way(
+    layout: Layout, record: RunRecord, profile: Profile, changes: Mapping[str, Change]
+) -> Iterator[str]:
+    optimizer = None if "train.optimizer" in changes else profile.train.optimizer
     for key, (before, after) in changes.items():
-        if not may_change(key):
+        if not may_change(key, optimizer):
             yield f"{key} is {_shown(before)} for the whole run; {_shown(after)} was requested"
     done = _steps_done(layout, record)
     if "train.steps" in changes and changes["train.steps"][1] < done:

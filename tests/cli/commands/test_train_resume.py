@@ -86,6 +86,7 @@ def test_a_run_that_diverged_comes_to_its_end_with_lower_rates(run: Run, project
         (["--set=prior.images=3"], "prior.images is"),
         (["--set=train.text_encoder=false"], "train.text_encoder is true"),
         (["--set=images.resolution=32"], "images.resolution is none"),
+        (["--set=train.accumulation=2"], "train.accumulation is 1 for the whole run"),
         (["--profile", "lora"], "--profile lora"),
         (["--token", "zwx"], "--token zwx"),
         (["--allow-collision"], "--allow-collision"),
@@ -99,6 +100,16 @@ def test_what_would_make_another_run_of_it_is_refused(run: Run, project: Path, w
     assert said in ended.err
     assert "--from" in ended.err or words[0] == "--steps"
     assert record_of(project) == before
+
+
+def test_the_place_of_a_schedule_free_average_is_fixed_as_long_as_its_optimiser_stays(run: Run, project: Path) -> None:
+    words = ["--set=train.optimizer=schedulefree", *TOO_FAST, *BARE]
+    begun = run("train", "--subject", "dog", "--method", "full", "--steps", 6, *words)
+    assert begun.code == 5, begun.err
+    refused = run("train", "--resume", 3, "--set=train.beta1=0.8")
+    assert (refused.code, "train.beta1 is 0.9 for the whole run" in refused.err) == (2, True), refused.err
+    other = ["--set=train.optimizer=adamw", "--set=train.learning_rate=1e-6", "--set=train.beta1=0.8"]
+    assert run("train", "--resume", 3, *other).code == 0
 
 
 def test_another_subject_is_refused(run: Run, project: Path) -> None:

@@ -10,7 +10,7 @@ FOR_GOOD = {
     "method",
     *("train.text_encoder", "train.ema", "train.min_snr_gamma", "train.offset_noise", "train.rehearsal_share"),
     *(f"train.{key}" for key in ("debiased_estimation", "loss", "huber_schedule", "huber_c", "multires_noise")),
-    *("train.seed", "images.caption_shuffle", "images.empty_share", "images.held_out"),
+    *("train.accumulation", "train.seed", "images.caption_shuffle", "images.empty_share", "images.held_out"),
     *(
         f"prior.{key}"
         for key in ("enabled", "source", "teacher_draws", "empty_share", "weight", "images", "template", "steps")
@@ -44,6 +44,12 @@ FOR_GOOD = {
 def test_every_setting_either_may_change_or_holds_for_the_whole_run() -> None:
     assert {key for key in known_keys() if not may_change(key)} == FOR_GOOD
     assert known_keys().keys() >= MAY_CHANGE
+
+
+def test_what_a_schedule_free_average_lies_by_may_change_with_the_optimiser_alone() -> None:
+    assert not may_change("train.beta1", "schedulefree")
+    assert may_change("train.beta1", "adamw") and may_change("train.beta1", None)
+    assert may_change("train.beta2", "schedulefree")
 
 
 def test_what_changed_is_told_by_dotted_key_with_both_values() -> None:
