@@ -34,11 +34,15 @@ class SubjectData:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a batch: an image, the prompt it is trained with, and a class image's epoch (from 0)."""
+    """One row of a batch: an image, the prompt it is trained with, and a class image's epoch (from 0).
+
+    Epochs are those of the subject whose row it is, by its number among the run's.
+    """
 
     image: int
     prompt: int
     epoch: int = 0
+    subject: int = 0
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class BatchSampler:
                 prompt = sentence.class_prompt
                 if sentence.empty_prompt is not None and self._is_chosen("empty", one, self.empty_share):
                     prompt = sentence.empty_prompt
-                rows.append(Row(image, prompt, turn // len(images)))
+                rows.append(Row(image, prompt, turn // len(images), one.subject))
         return rows
 
     def _dealt(self, row: int) -> _Dealt:

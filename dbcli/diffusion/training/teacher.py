@@ -72,26 +72,28 @@ class Stored:
 class StoredTeacher:
     """A base that is no longer in memory.
 
-    `places` maps an image and the prompt it is shown under to what is stored for both, and the image's index there.
+    `places` maps a subject, an image and the prompt it is shown under to what is stored for the latter two, the image's
+    index there, and the draw that the subject begins with: those who share class images have draws of their own.
     """
 
-    def __init__(self, places: Mapping[tuple[int, int], tuple[Stored, int]], process: Process) -> None:
+    def __init__(self, places: Mapping[tuple[int, int, int], tuple[Stored, int, int]], process: Process) -> None:
         self._places, self._process = dict(places), process
 
     def draw(self, row: Row) -> Draw | None:
-        stored, image = self._places[row.image, row.prompt]
-        return draw_of(stored.seed, self._number(stored, row), image, stored.predictions.shape[2:], self._process)
+        stored, image, number = self._place(row)
+        return draw_of(stored.seed, number, image, stored.predictions.shape[2:], self._process)
 
     def targets(self, rows: Sequence[Row], noisy: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         found = []
         for row in rows:
-            stored, image = self._places[row.image, row.prompt]
-            found.append(stored.predictions[self._number(stored, row), image])
+            stored, image, number = self._place(row)
+            found.append(stored.predictions[number, image])
         return torch.stack(found).to(noisy.device)
 
-    @staticmethod
-    def _number(stored: Stored, row: Row) -> int:
-        return row.epoch % len(stored.predictions)
+    def _place(self, row: Row) -> tuple[Stored, int, int]:
+        """What is stored for a row, the index of its image there, and the number of its draw."""
+        stored, image, first = self._places[row.subject, row.image, row.prompt]
+        return stored, image, (first + row.epoch) % len(stored.predictions)
 
 
 @contextmanager

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dbcli.diffusion.training.batches import BatchSampler
     from dbcli.diffusion.training.teacher import Stored, Teacher
 
+# A set of class images, at a size, under a prompt.
+SetKey = tuple[str, Size, str]
 # Of Stable Diffusion: channels of a latent, pixels it covers, and the side of an image in px.
 USUAL_SHAPE = (4, 8, 512)
 
@@ -50,29 +52,50 @@ def teacher_of(
         device = next(base.unet.parameters()).device
         return AdapterOff(base.denoiser, FrozenPrompts(base, data.prompts, device))
     epochs = batches.class_epochs(train.steps * train.accumulation * train.batch_size)
-    # A folder of own photos is one set under every sentence, and the base says something else of it under each.
-    sets: dict[tuple[str, Size, str], ClassImages] = {}
-    draws: dict[tuple[str, Size, str], int] = {}
     prompts = [""] if teaches_empty_prompt(run.profile) else []
-    for of_subject, counts in zip(class_images, epochs, strict=True):
-        for images in of_subject:
-            for prompt in (images.prompt, *prompts):
-                key = images.key, images.size, prompt
-                sets[key] = replace(images, prompt=prompt)
-                draws[key] = max(counts[images.sentence], draws.get(key, 1))
+    # A folder of own photos is one set under every sentence, and the base says something else of it under each.
+    sets = {
+        (one.key, one.size, prompt): replace(one, prompt=prompt)
+        for of_subject in class_images
+        for one in of_subject
+        for prompt in (one.prompt, *prompts)
+    }
+    first, draws = _first_draws(class_images, epochs, prompts)
     # Encoded by themselves and in order, so that the store does not depend on the run that fills it.
     encoded = cache(partial(_encoded, run, base))
     stored = {
         key: stored_predictions(run, base, images, min(draws[key], prior.teacher_draws), encoded)
         for key, images in sets.items()
     }
-    places: dict[tuple[int, int], tuple[Stored, int]] = {}
-    for own in (images for of_subject in class_images for images in of_subject):
+    places: dict[tuple[int, int, int], tuple[Stored, int, int]] = {}
+    for subject, own in ((number, one) for number, of_subject in enumerate(class_images) for one in of_subject):
         shown = [data.class_images[file, own.size] for file in own.files]
         for prompt in (own.prompt, *prompts):
-            predictions, number = stored[own.key, own.size, prompt], data.prompts.index(prompt)
-            places |= {(image, number): (predictions, index) for index, image in enumerate(shown)}
+            key, number = (own.key, own.size, prompt), data.prompts.index(prompt)
+            begins = first[subject, key]
+            places |= {(subject, image, number): (stored[key], index, begins) for index, image in enumerate(shown)}
     return StoredTeacher(places, base.process)
+
+
+def _first_draws(
+    class_images: Sequence[Sequence[ClassImages]], epochs: Sequence[Sequence[int]], prompts: Sequence[str]
+) -> tuple[dict[tuple[int, SetKey], int], dict[SetKey, int]]:
+    """The first draw of every subject's own of each set that it is shown, and how many all of its subjects use.
+
+    epochs[i] are those of the i-th subject, a sentence each; `prompts` are asked beside each sentence's own.
+    """
+    first: dict[tuple[int, SetKey], int] = {}
+    draws: dict[SetKey, int] = {}
+    for subject, (of_subject, counts) in enumerate(zip(class_images, epochs, strict=True)):
+        own: dict[SetKey, int] = {}
+        for images in of_subject:
+            for prompt in (images.prompt, *prompts):
+                key = images.key, images.size, prompt
+                own[key] = max(counts[images.sentence], own.get(key, 1))
+        for key, count in own.items():
+            first[subject, key] = draws.get(key, 0)
+            draws[key] = first[subject, key] + count
+    return first, draws
 
 
 def stored_predictions(

@@ -77,6 +77,20 @@ def test_predictions_are_stored_once_and_take_what_was_said(run: Run, project: P
     assert sum(one["size_bytes"] for one in listed) > said
 
 
+def test_two_subjects_of_one_class_use_no_draw_twice(run: Run, project: Path) -> None:
+    photos = project / "subjects" / "dog" / "photos"
+    assert run("add-subject", "rex", "--class", "dog", "--token", "zwx", photos).code == 0
+    words = [word for word in TEACHER if word not in ("--subject", "dog")]
+    several = ["--subject", "dog,rex", "--steps", 8, "--set=prior.teacher_draws=9"]
+    said = run("train", *words, *several, "--dry-run").document["teacher_bytes"]
+    done = run("train", *words, *several)
+    assert done.code == 0, done.err
+    # Eight class rows, each of another draw of one of two images.
+    stored = [load_file(file)["predictions"] for file in draws(project)]
+    assert [len(predictions) for predictions in stored] == [1] * 8
+    assert said == sum(predictions.nbytes for predictions in stored)
+
+
 def test_the_teacher_is_asked_with_the_empty_prompt_too(run: Run, project: Path) -> None:
     own = [*TEACHER, EMPTY]
     said = run("train", *own, "--dry-run").document["teacher_bytes"]

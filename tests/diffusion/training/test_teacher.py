@@ -62,7 +62,7 @@ def stored(parts: dict[str, Any], batch_size: int = 3) -> Stored:
 
 def stored_teacher(parts: dict[str, Any]) -> StoredTeacher:
     found = stored(parts)
-    return StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, PROCESS)
+    return StoredTeacher({(0, image, 1): (found, index, 0) for index, image in enumerate(CLASS)}, PROCESS)
 
 
 def trainer_for(
@@ -149,7 +149,7 @@ def test_stored_and_live_predictions_agree(parts: dict[str, Any], tmp_path: Path
     """Of one base, asked through an adapter that is switched off and read back from a file, in other batches."""
     write_predictions(tmp_path / "file", stored(parts).predictions)
     found = Stored(read_predictions(tmp_path / "file"), 7)
-    offline = StoredTeacher({(image, 1): (found, index) for index, image in enumerate(CLASS)}, PROCESS)
+    offline = StoredTeacher({(0, image, 1): (found, index, 0) for index, image in enumerate(CLASS)}, PROCESS)
     live = teacher_for(parts, "lora")
     trainable = opened(parts, "lora")
     with torch.no_grad():
@@ -185,6 +185,19 @@ def test_class_rows_are_trained_at_the_noise_their_prediction_was_stored_for(par
         assert torch.equal(latents[place], subject_images().draw([batch[place].image], draw.spread[None])[0])
     free = trainer_for(parts, opened(parts, "full"), None)._noise_inputs(batch, list(range(len(batch))), 3, 2)
     assert torch.equal(noise[:2], free[1][:2]) and not torch.equal(noise[2:], free[1][2:])
+
+
+def test_subjects_that_share_class_images_have_draws_of_their_own(parts: dict[str, Any]) -> None:
+    found = stored(parts)
+    places = {(subject, image, 1): (found, index, subject) for index, image in enumerate(CLASS) for subject in (0, 1)}
+    teacher = StoredTeacher(places, PROCESS)
+    subjects = [SubjectData([[0]], [SentenceData([0], [0], CLASS, 1)])] * 2
+    rows = [row for step in range(6) for row in BatchSampler(subjects, batch_size=1, seed=0).prior_rows(step)]
+    draws = [teacher.draw(row) for row in rows]
+    assert [row.subject for row in rows] == [0, 1] * 3
+    assert len({float(draw.noise.sum()) for draw in draws if draw is not None}) == len(rows) == DRAWS * len(CLASS)
+    targets = teacher.targets(rows, torch.zeros(6, 4, 8, 8), torch.zeros(6))
+    assert torch.equal(targets, torch.stack([found.predictions[row.subject, CLASS.index(row.image)] for row in rows]))
 
 
 def test_rounding_is_no_difference_and_more_than_rounding_is() -> None:
