@@ -64,7 +64,7 @@ def full(dtype: torch.dtype = torch.float32, checkpointing: bool = False) -> tup
 def lora(kept: str | None = None, offload: bool = False, **how: Any) -> tuple[Any, Trainable]:
     unet = copy.deepcopy(small_unet())
     if kept is not None:
-        shrink(unet, kept, offload=offload)
+        shrink(unet, kept, ends=SD.ends, offload=offload)
     options = LoraOptions(rank=4, alpha=4.0, targets=["to_q", "to_v"], text_targets=["q_proj"])
     return unet, add_lora({"unet": unet, "text_encoder": nn.Identity()}, replace(options, **how))
 

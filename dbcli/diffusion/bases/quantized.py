@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 
 from dbcli.diffusion.bases.stored_layers import (
-    LEFT_ALONE,
     ConvolutionMaths,
     LinearMaths,
     StoredConvolution,
@@ -30,13 +31,14 @@ NF4_LEVELS = (
 PACKABLE = (nn.Linear, nn.Conv2d, StoredLinear, StoredConvolution)
 
 
-def shrink(unet: Any, kept: str, *, offload: bool = False) -> None:
+def shrink(unet: Any, kept: str, *, ends: Collection[str], offload: bool = False) -> None:
     """Keeps a frozen UNet's weights as `kept` says; to be called before adapters are added.
 
     `bf16`: all of them in bfloat16, for computing in bfloat16. `int8`, `nf4`: those of linear layers and convolutions
-    in 8.5 or 4.5 bits each, everything else as it was; the precision is what it is anyway, on weights that are unpacked
-    a layer at a time, forwards and backwards. Packed weights that are offloaded stay in RAM and follow their layer
-    nowhere. Raises ValueError for another word.
+    in 8.5 or 4.5 bits each, everything else as it was, and so are the network's first and last layers, `ends`, named as
+    a family names them; the precision is what it is anyway, on weights that are unpacked a layer at a time, forwards
+    and backwards. Packed weights that are offloaded stay in RAM and follow their layer nowhere. Raises ValueError for
+    another word.
     """
     if kept == "bf16":
         for parameter in unet.parameters():
@@ -48,7 +50,9 @@ def shrink(unet: Any, kept: str, *, offload: bool = False) -> None:
     names = [
         name
         for name, module in unet.named_modules()
-        if type(module) in PACKABLE and name not in LEFT_ALONE and module.weight.numel() > BLOCK
+        if type(module) in PACKABLE
+        and not any(fnmatchcase(name, end) for end in ends)
+        and module.weight.numel() > BLOCK
     ]
     for name in names:
         layer = unet.get_submodule(name)

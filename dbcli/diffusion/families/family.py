@@ -66,8 +66,9 @@ class Family:
     files where there are several, by text encoder. `process` is made of a scheduler's settings. `encode` turns the
     token numbers of prompts into their conditioning; its last argument is how many of the last layers are skipped.
     `denoise` calls the denoiser on noisy latents at their levels and gives what the process says it should predict.
-    `patch` is how many latents wide the denoiser's smallest unit is, `latent_scale` is what its VAEs' latents are
-    multiplied by, and `vae_in_fp32` whether they overflow in half precision.
+    `ends` are the denoiser's first and last layers, by name with * for any part of it. `patch` is how many latents
+    wide the denoiser's smallest unit is, `latent_scale` is what its VAEs' latents are multiplied by, and `vae_in_fp32`
+    whether they overflow in half precision.
 
     `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
     what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
@@ -102,6 +103,7 @@ class Family:
     recognise_file: Callable[[Collection[str]], bool]
     recognise_folder: Callable[[Config], bool]
     zero_negative: Callable[[Config], bool]
+    ends: Sequence[str]
     patch: int
     latent_scale: float
     vae_in_fp32: bool

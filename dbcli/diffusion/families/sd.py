@@ -141,6 +141,7 @@ SD = Family(
     recognise_file=lambda names: True,
     recognise_folder=lambda unet: True,
     zero_negative=lambda index: False,
+    ends=("conv_in", "conv_out"),
     patch=1,
     latent_scale=0.18215,
     vae_in_fp32=False,

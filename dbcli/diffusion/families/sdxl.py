@@ -156,6 +156,7 @@ SDXL = Family(
     recognise_file=recognise_file,
     recognise_folder=recognise_folder,
     zero_negative=zero_negative,
+    ends=("conv_in", "conv_out"),
     patch=1,
     latent_scale=0.13025,
     vae_in_fp32=True,

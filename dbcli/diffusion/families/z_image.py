@@ -145,6 +145,8 @@ Z_IMAGE = Family(
     recognise_file=recognise_file,
     recognise_folder=recognise_folder,
     zero_negative=lambda index: False,
+    # Those of latents and of text, and the first that reads levels.
+    ends=("all_x_embedder.*", "cap_embedder.*", "t_embedder.mlp.0", "all_final_layer.*.linear"),
     patch=2,
     latent_scale=0.3611,
     vae_in_fp32=True,

@@ -80,7 +80,7 @@ def make_trainable(
     if lora is None or profile.train.text_encoder:
         require_layers(base, profile.lora)
     if profile.lora.base != "full":
-        shrink(base.unet, profile.lora.base, offload=profile.lora.offload)
+        shrink(base.unet, profile.lora.base, ends=base.family.ends, offload=profile.lora.offload)
     options = LoraOptions(
         rank=profile.lora.rank,
         alpha=profile.lora.alpha,

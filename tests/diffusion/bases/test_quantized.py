@@ -61,7 +61,7 @@ def test_each_layer_goes_before_the_next_is_packed(monkeypatch: pytest.MonkeyPat
         return pack(*args, **kwargs)
 
     monkeypatch.setattr(Packed, "of", counted)
-    shrink(model, "int8")
+    shrink(model, "int8", ends=())
     assert alive == [4, 3, 2, 1] and all(isinstance(layer, SmallLinear) for layer in model.values())
 
 
@@ -155,7 +155,7 @@ def test_an_adapter_that_is_gone_on_with_on_a_base_in_bf16_keeps_every_bit(dora:
     run(trainer_for(trained, steps=2))
     start = attached_lora({"unet": trained[0], "text_encoder": nn.Identity()})
     base: Any = copy.deepcopy(small_unet())
-    shrink(base, "bf16")
+    shrink(base, "bf16", ends=())
     options = LoraOptions(rank=4, alpha=4.0, targets=["to_q"], text_targets=["q_proj"])
     again = add_lora({"unet": base, "text_encoder": nn.Identity()}, options, start)
     assert again.tensors.keys() == trained[1].tensors.keys()

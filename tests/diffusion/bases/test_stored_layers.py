@@ -162,7 +162,7 @@ def test_a_word_that_was_added_is_read_in_float32_beside_the_table(bases: tuple[
 @pytest.mark.parametrize("kept", ["int8", "nf4"])
 def test_packed_weights_are_those_of_float32(bases: tuple[Base, Base], kept: str) -> None:
     for base in bases:
-        shrink(base.unet, kept)
+        shrink(base.unet, kept, ends=base.family.ends)
     found = [base.unet.down_blocks[1].resnets[0].conv1.packed for base in bases]
     assert torch.equal(found[0].codes, found[1].codes) and torch.equal(found[0].scales, found[1].scales)
 
@@ -171,7 +171,7 @@ def test_weights_in_half_precision_become_bfloat16_in_the_memory_that_they_have(
     layers = [base.unet.down_blocks[1].resnets[0].conv1 for base in bases]
     place = layers[0].weight.data_ptr()
     for base in bases:
-        shrink(base.unet, "bf16")
+        shrink(base.unet, "bf16", ends=())
     assert layers[0].weight.data_ptr() == place and layers[0].weight.dtype == torch.bfloat16
     assert torch.equal(layers[0].weight, layers[1].weight)
 

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, attach_lora
 from dbcli.diffusion.bases.base import Base, judge_base, load_base, resolve_base
+from dbcli.diffusion.bases.quantized import SmallLinear, shrink
 from dbcli.diffusion.conditioning import FrozenPrompts, embed_pairs, embed_prompts
 from dbcli.diffusion.estimate.meta_base import load_meta_base
 from dbcli.diffusion.families.conditioning import Conditioning
@@ -51,6 +53,16 @@ def base(folder: Path) -> Base:
 @pytest.fixture
 def own(folder: Path) -> Base:
     return load_base(str(folder))
+
+
+def test_its_first_and_last_layers_are_not_packed(own: Base) -> None:
+    whole = dict(own.unet.named_modules())
+    shrink(own.unet, "nf4", ends=Z_IMAGE.ends)
+    left = [name for name, module in own.unet.named_modules() if type(module) is nn.Linear and whole[name] is module]
+    assert {name for name in left if "adaLN" not in name} == {
+        *("all_x_embedder.2-1", "cap_embedder.1", "t_embedder.mlp.0", "all_final_layer.2-1.linear")
+    }
+    assert isinstance(own.unet.get_submodule("layers.0.attention.to_q"), SmallLinear)
 
 
 def test_a_folder_is_a_base_of_its_family_with_what_its_files_say(base: Base) -> None:
