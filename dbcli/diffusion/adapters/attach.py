@@ -123,15 +123,16 @@ def add_lora(networks: Networks, options: LoraOptions, start: LoraWeights | None
 
     `networks` are those of `Base.tunable`, the denoiser first. `start` is a finished LoRA to train further, each layer
     with its own rank and alpha; a network that is to learn and for which it has no layer gets new ones all the same,
-    and its layers for a text encoder that is not to learn stay in force, frozen. The global random state is left as it
-    was.
+    and its layers for a text encoder that is not to learn stay in force, frozen. What is random is drawn on the CPU,
+    so that a seed means the same on every device; every device's global random state is left as it was.
     """
     freeze(*networks.values())
     if start is not None:
         attach_lora(networks, start, dropout=options.dropout)
     denoiser, learning = next(iter(networks)), _learning(networks, options.train_text)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
+        # The CPU's alone: torch.manual_seed would set those of GPUs, too.
+        torch.default_generator.manual_seed(options.seed)
         for name, network in learning.items():
             if start is None or not start.part(name):
                 is_text = name != denoiser

@@ -26,20 +26,22 @@ def initial_values(kind: Initialisation, weight: torch.Tensor, rank: int, streng
     `zero`: A at random, B zero (Hu et al. 2022). `pissa`: the weight's largest singular values and their vectors, half
     of each value on either side, so that strength · B A is that part of it (Meng et al. 2024, arXiv:2404.02948).
     `orthogonal`: the smallest singular values of a random matrix of the weight's shape, with E learnt by itself
-    (Soboleva et al. 2025, arXiv:2507.05964). Values come from the global random state.
+    (Soboleva et al. 2025, arXiv:2507.05964). Values come from the CPU's global random state on every device.
     """
     outputs, inputs = weight.shape
     rank = min(rank, outputs, inputs)
+    # Devices draw other numbers of one seed; where there are no values none are drawn.
+    drawn_on = weight.device if weight.is_meta else torch.device("cpu")
     if kind == "zero":
-        down = torch.empty(rank, inputs, device=weight.device)
+        down = torch.empty(rank, inputs, device=drawn_on)
         torch.nn.init.kaiming_uniform_(down, a=5**0.5)
-        return InitialValues(down, None, torch.zeros(outputs, rank, device=weight.device))
+        return InitialValues(down.to(weight.device), None, torch.zeros(outputs, rank, device=weight.device))
     if kind == "pissa":
         left, values, right = _decomposed(weight, slice(None, rank))
         roots = (values / strength).sqrt()
         return InitialValues(roots[:, None] * right, None, left * roots)
-    random = torch.randn(outputs, inputs, device=weight.device) / rank
-    left, values, right = _decomposed(random, slice(-rank, None))
+    random = torch.randn(outputs, inputs, device=drawn_on) / rank
+    left, values, right = _decomposed(random.to(weight.device), slice(-rank, None))
     return InitialValues(right, values, left)
 
 

@@ -12,6 +12,8 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dbcli.diffusion.adapters.attach import LoraOptions, add_lora, attach_lora, merge_lora
 from dbcli.diffusion.adapters.initial_values import initial_values
@@ -71,6 +73,37 @@ def test_a_new_layer_changes_nothing_and_learns(kind: str, schedule: TimestepRan
     assert len(trainable.tensors) == per_layer * len(layers) > 0
     unet(*inputs(unet)).sample.square().mean().backward()
     assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in trainable.tensors.values())
+
+
+class Drawn(TorchDispatchMode):
+    """Notes the device of everything that is drawn at random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices: list[str] = []
+
+    def __torch_dispatch__(self, call: Any, types: Any, values: Any = (), named: Any = None) -> Any:
+        found = call(*values, **(named or {}))
+        if torch.Tag.nondeterministic_seeded in call.tags:
+            self.devices.append(found.device.type)
+        return found
+
+
+@pytest.mark.parametrize("kind", ["zero", "orthogonal"])
+def test_a_start_is_drawn_on_the_cpu_whatever_the_weights_device(kind: Any) -> None:
+    with FakeTensorMode(), Drawn() as drawn:
+        start = initial_values(kind, torch.empty(8, 6, device="cuda"), 2, 1.0)
+    assert drawn.devices == ["cpu"]
+    assert (start.down.device.type, start.up.device.type) == ("cuda", "cuda")
+
+
+def test_no_random_state_of_any_device_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    for kind in ("zero", "orthogonal"):
+        add_lora({"unet": small_unet()}, options(kind))
+    assert torch.equal(torch.get_rng_state(), before) and not seeded
 
 
 @pytest.mark.parametrize("strength", [1.0, 2.0])
