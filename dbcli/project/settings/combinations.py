@@ -214,6 +214,7 @@ def cautions(profile: Profile) -> list[str]:
         *_of_loss(profile.train),
         *_of_prior(profile.prior),
         *_of_captions(profile.images),
+        *_of_masks(profile.images),
         *_of_previews(profile),
         *_of_adapter(profile),
         *_of_words(profile),
@@ -255,6 +256,19 @@ def _of_prior(prior: PriorSettings) -> Iterator[str]:
 def _of_captions(images: ImageSettings) -> Iterator[str]:
     if images.caption_shuffle != "off" and not (images.caption_share or images.cutouts or images.scene_cutouts):
         yield f"images.caption_shuffle is {images.caption_shuffle}, but images.caption_share is 0: no captions."
+
+
+def _of_masks(images: ImageSettings) -> Iterator[str]:
+    """A line where settings are given that need masks, and none are used."""
+    settings = {
+        "crop=subject": images.crop == "subject",
+        "cutouts": images.cutouts,
+        "scene_cutouts": images.scene_cutouts,
+    }
+    given = [f"images.{key}" for key, is_given in settings.items() if is_given]
+    if images.mask_loss == 1 and given:
+        verb = "has" if len(given) == 1 else "have"
+        yield f"images.mask_loss is 1, so that masks are not used: {', '.join(given)} {verb} no effect."
 
 
 def _of_warmup(train: TrainSettings) -> Iterator[str]:

@@ -60,6 +60,12 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         ({"train.preview_prompt": "a {dog}"}, ["train.preview_every is 0: no preview"]),
         ({"train.preview_every": 900}, ["train.preview_every is 900, but the run has 800 steps"]),
         ({"train.warmup_steps": 799}, []),
+        ({"images.mask_loss": 1.0, "images.cutouts": 2}, ["masks are not used: images.cutouts has no effect."]),
+        (
+            {"images.mask_loss": 1.0, "images.crop": "subject", "images.cutouts": 1, "images.scene_cutouts": 1},
+            ["images.crop=subject, images.cutouts, images.scene_cutouts have no effect."],
+        ),
+        ({"images.mask_loss": 1.0}, []),
     ],
 )
 def test_what_is_hardly_meant_is_said_with_its_key(settings: dict[str, Any], said: list[str]) -> None:
