@@ -82,13 +82,8 @@ def row_means(errors: torch.Tensor, mask: torch.Tensor | None = None) -> torch.T
     return (errors.flatten(1) * weight).sum(1) / weight.sum(1).clamp_min(1e-8)
 
 
-def squared_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of every row, float32 `[B]`."""
-    return row_means(squares(prediction, target))
-
-
-def masked_squared_error(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Squared error of every row averaged with the weights of `mask` `[B, 1, H, W]` (0 or more), float32 `[B]`."""
+def squared_error(prediction: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean squared error of every row, float32 `[B]`, with the weights of `mask` `[B, 1, H, W]` (0 or more)."""
     return row_means(squares(prediction, target), mask)
 
 

@@ -36,9 +36,7 @@ class Objective:
         if self.huber is not None:
             widths = self.huber.widths(self.process, where_float64_is(levels)).to(levels.device)
             return losses.row_means(losses.pseudo_huber(prediction, target, widths), mask)
-        if mask is None:
-            return losses.squared_error(prediction, target)
-        return losses.masked_squared_error(prediction, target, mask)
+        return losses.squared_error(prediction, target, mask)
 
     def noise(self, shape: Sequence[int], seed: int, micro_step: int, samples: Sequence[int]) -> torch.Tensor:
         """Noise of rows of one shape, float32 `[B, C, H, W]` on the CPU, of variance 1 but for the offset."""

@@ -11,7 +11,6 @@ from dbcli.diffusion.families.process import Diffusion, Flow
 from dbcli.diffusion.training.losses import (
     PseudoHuber,
     dreambooth_loss,
-    masked_squared_error,
     pseudo_huber,
     row_means,
     squared_error,
@@ -29,7 +28,7 @@ def test_squared_error_is_a_mean_for_every_row() -> None:
 def test_masked_error_counts_only_where_the_mask_is() -> None:
     prediction, target = torch.tensor([[[[1.0, 3.0]]]]), torch.zeros(1, 1, 1, 2)
     # weights 1 and 3: (1 * 1 + 3 * 9) / 4 = 7
-    assert masked_squared_error(prediction, target, torch.tensor([[[[1.0, 3.0]]]])).item() == 7.0
+    assert squared_error(prediction, target, torch.tensor([[[[1.0, 3.0]]]])).item() == 7.0
 
 
 def test_subject_and_prior_are_joined_by_the_prior_weight() -> None:
