@@ -9,6 +9,15 @@ from dbcli.diffusion.conditioning import PromptTable
 from dbcli.diffusion.families.conditioning import Conditioning
 
 
+def drops(module: torch.nn.Module) -> bool:
+    """Whether a part of a network draws at random in training: dropout, or an attention of transformers with some.
+
+    Such an attention has no layer for it, but the share as a number.
+    """
+    share = module.p if isinstance(module, torch.nn.Dropout) else vars(module).get("dropout", 0.0)
+    return isinstance(share, int | float) and share > 0
+
+
 class RowShard:
     """What rank `rank` of `size` takes of every micro-batch; all of it where there is one."""
 
@@ -30,8 +39,9 @@ class RowShard:
             return prompts.rows(indices).rows(self._rows)
         return prompts.rows([indices[row] for row in self._rows])
 
-    def share_dropout(self, network: torch.nn.Module) -> None:
-        """Makes dropout in a network that of the whole batch."""
+    def share_dropout(self, network: torch.nn.Module, *, in_prompts: bool = False) -> None:
+        """Makes dropout in a network that of the whole batch; there may be some in what reads prompts, too."""
+        self._has_dropout = in_prompts and self.size > 1
         for module in network.modules() if self.size > 1 else ():
             if isinstance(module, torch.nn.Dropout) and module.p > 0:
                 module.forward = partial(self._dropout, module)  # type: ignore[method-assign]  # of this instance alone

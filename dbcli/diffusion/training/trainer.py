@@ -27,7 +27,7 @@ from dbcli.diffusion.training.optimiser_state import (
     used_rate,
 )
 from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, rate_factor
-from dbcli.diffusion.training.row_shard import RowShard
+from dbcli.diffusion.training.row_shard import RowShard, drops
 from dbcli.diffusion.training.teacher import Teacher
 from dbcli.errors import TrainingDiverged
 
@@ -124,8 +124,8 @@ class Trainer:
             else {}
         )
         parts = [part for module in trainable.modules for part in module.modules()]
-        self.has_dropout = any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in parts)
-        self.shard.share_dropout(denoiser.network)
+        self.has_dropout = any(map(drops, parts))
+        self.shard.share_dropout(denoiser.network, in_prompts=self.has_dropout)
         for module in trainable.modules:
             module.train()
         is_cast = loop.precision in AUTOCAST and trainable.method == "lora"

@@ -184,6 +184,21 @@ def test_a_run_stopped_and_resumed_ends_bit_equal(
     assert same(whole.state().ema, second.state().ema)
 
 
+def test_what_a_text_encoders_attention_leaves_out_follows_from_the_step(parts: dict[str, Any]) -> None:
+    ended = []
+    for share in (0.5, 0.5, 0.0):
+        own = {name: copy.deepcopy(network) for name, network in parts.items()}
+        for layer in own["text_encoder"].encoder.layers:
+            # As the configuration has it: no layer of dropout, but a number.
+            assert layer.self_attn.dropout == 0.0
+            layer.self_attn.dropout = share
+        trainable = opened(own, text=True)
+        run(trainer_for(own, trainable, steps=2))
+        ended.append(weights(trainable))
+        torch.rand(1)  # whatever else the program draws meanwhile
+    assert same(ended[0], ended[1]) and not same(ended[1], ended[2])
+
+
 def test_micro_batches_are_dealt_the_rows_of_one_larger_batch(parts: dict[str, Any]) -> None:
     two = trainer_for(parts, opened(parts), accumulation=2, steps=1)
     one = BatchSampler(two.inputs.batches.subjects, batch_size=2, seed=0)
