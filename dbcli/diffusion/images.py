@@ -117,8 +117,12 @@ def to_tensor(image: Image.Image, size: Size, box: Box | None = None) -> torch.T
     """
     rgb = image.convert("RGB")
     part = box or crop_box(rgb.width, rgb.height, aspect=size[0] / size[1])
-    small = rgb.resize(size, Image.Resampling.LANCZOS, box=part)
-    return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float() / 127.5 - 1
+    return to_uint8(rgb.resize(size, Image.Resampling.LANCZOS, box=part)).float() / 127.5 - 1
+
+
+def to_uint8(image: Image.Image) -> torch.Tensor:
+    """An 8-bit RGB image as it is, uint8 `[3, H, W]`."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 
 def to_image(tensor: torch.Tensor) -> Image.Image:

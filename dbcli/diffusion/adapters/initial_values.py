@@ -31,16 +31,16 @@ def initial_values(kind: Initialisation, weight: torch.Tensor, rank: int, streng
     outputs, inputs = weight.shape
     rank = min(rank, outputs, inputs)
     # Devices draw other numbers of one seed; where there are no values none are drawn.
-    drawn_on = weight.device if weight.is_meta else torch.device("cpu")
+    generator_device = weight.device if weight.is_meta else torch.device("cpu")
     if kind == "zero":
-        down = torch.empty(rank, inputs, device=drawn_on)
+        down = torch.empty(rank, inputs, device=generator_device)
         torch.nn.init.kaiming_uniform_(down, a=5**0.5)
         return InitialValues(down.to(weight.device), None, torch.zeros(outputs, rank, device=weight.device))
     if kind == "pissa":
         left, values, right = _decomposed(weight, slice(None, rank))
         roots = (values / strength).sqrt()
         return InitialValues(roots[:, None] * right, None, left * roots)
-    random = torch.randn(outputs, inputs, device=drawn_on) / rank
+    random = torch.randn(outputs, inputs, device=generator_device) / rank
     left, values, right = _decomposed(random.to(weight.device), slice(-rank, None))
     return InitialValues(right, values, left)
 

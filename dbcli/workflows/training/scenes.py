@@ -105,13 +105,13 @@ def _sampling(run: RunContext, base: Base, size: Size) -> SamplingSettings:
 
 def _sample(run: RunContext, base: Base, prompts: Sequence[str], how: SamplingSettings) -> torch.Tensor:
     """An image of each prompt, uint8 `[N, 3, H, W]`."""
-    import numpy as np
     import torch
 
+    from dbcli.diffusion.images import to_uint8
     from dbcli.diffusion.noise import seed_for
     from dbcli.diffusion.sampling.sample import SampleRequest
 
     seed = run.profile.prior.seed
     requests = [SampleRequest(one, seed_for(seed, "scene image", 0, place)) for place, one in enumerate(prompts)]
     images = sampled(base, requests, how, range(len(requests)), "Scenes behind the subject", run.progress, run.stop)
-    return torch.stack([torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) for _, image in images])
+    return torch.stack([to_uint8(image) for _, image in images])
