@@ -108,9 +108,16 @@ class LoraWeights:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether some low-rank layers of a network are DoRA and some are not: for diffusers all are or none."""
-        kinds = ({layer.magnitude is None for layer in _low_rank(layers).values()} for layers in self.parts.values())
-        return any(len(found) > 1 for found in kinds)
+        """Whether some low-rank layers of a network are DoRA and some are not: for diffusers all are or none.
+
+        A layer that adds nothing is no other kind: files for diffusers may need one in its place.
+        """
+        of_networks = [list(_low_rank(layers).values()) for layers in self.parts.values()]
+        return any(
+            any(layer.magnitude is None and bool(layer.up.any()) for layer in layers)
+            for layers in of_networks
+            if any(layer.magnitude is not None for layer in layers)
+        )
 
     @property
     def kind(self) -> Literal["lora", "lokr", "loha"]:

@@ -141,6 +141,10 @@ def test_lengths_on_some_layers_alone_attach_as_they_merge(
         lambda layers: {name: replace(one, magnitude=None) if name in plain else one for name, one in layers.items()}
     )
     assert mixed.is_mixed and not dora.is_mixed
+    # What adds nothing is of neither kind.
+    assert not mixed.changed(
+        lambda layers: {name: replace(one, up=0 * one.up) if name in plain else one for name, one in layers.items()}
+    ).is_mixed
     attached, merged = fresh(), fresh()
     for networks in (attached, merged):
         for network in networks.values():
