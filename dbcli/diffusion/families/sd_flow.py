@@ -28,7 +28,10 @@ TABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.
 @cache
 def _log_ratios() -> list[float]:
     """log(a_t / (1 - a_t)) of every timestep, falling."""
-    with torch.device("cpu"):
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    # The first to ask may be an estimate, whose tensors have no values.
+    with unset_fake_temporarily(), torch.device("cpu"):
         found: list[float] = torch.logit(alphas_of(TABLE).double()).tolist()
     return found
 

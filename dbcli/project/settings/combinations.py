@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Prodigy's learning rate is a factor on the one it finds: a smaller one was meant for another optimiser, and a larger
 # one with another optimiser for Prodigy.
 LEAST_FACTOR = 0.1
+SCHEDULE_FREE = "schedulefree"
 
 
 def contradictions(profile: Profile) -> list[str]:
@@ -33,6 +34,7 @@ def contradictions(profile: Profile) -> list[str]:
         *_of_schedule_free(profile.train),
         *_of_muon(profile),
         *_of_weights(profile.train),
+        *_of_sentences(profile.images),
         *_of_empty_prompt(profile),
         *_of_small_base(profile),
         *_of_kind(profile),
@@ -116,6 +118,15 @@ def _of_weights(train: TrainSettings) -> list[str]:
         return []
     reason = "with train.debiased_estimation, which weighs errors by another rule"
     return _wrong(("train.min_snr_gamma", train.min_snr_gamma, None, reason))
+
+
+def _of_sentences(images: ImageSettings) -> list[str]:
+    reason = "in every sentence: without it photos teach the whole class"
+    return [
+        f"images.templates: should say {{identifier}} {reason} (found '{one}')"
+        for one in images.templates
+        if "{identifier}" not in one
+    ]
 
 
 def _of_empty_prompt(profile: Profile) -> list[str]:
@@ -219,6 +230,18 @@ def cautions(profile: Profile) -> list[str]:
         *_of_adapter(profile),
         *_of_words(profile),
     ]
+
+
+def kept_rate(before: Profile, after: Profile, origin: str) -> Iterator[str]:
+    """A line where the optimiser is changed from or to one that takes other rates, and the rate is not.
+
+    Rates that only Prodigy takes are told by themselves.
+    """
+    earlier, now, rate = before.train.optimizer, after.train.optimizer, after.train.learning_rate
+    is_kept = rate == before.train.learning_rate and "prodigy" not in (earlier, now)
+    if is_kept and (earlier == SCHEDULE_FREE) is not (now == SCHEDULE_FREE):
+        usual = "several times as much" if now == SCHEDULE_FREE else "a seventh to a tenth of it"
+        yield f"train.learning_rate is {rate:g}, which {origin} has for {earlier}; {now} usually takes {usual}."
 
 
 def _of_rates(train: TrainSettings) -> Iterator[str]:

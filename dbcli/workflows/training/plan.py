@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.resumable import Change
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import settled
-from dbcli.project.settings.combinations import cautions
+from dbcli.project.settings.combinations import cautions, kept_rate
 from dbcli.project.settings.profile_settings import Profile
+from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.held_out import check_held_out
 from dbcli.project.subjects.photos import list_files
@@ -78,7 +80,19 @@ class TrainingPlan:
     @property
     def cautions(self) -> list[str]:
         """Settings that a person hardly means, a line each; of a resumed run once more only where some changed."""
-        return cautions(self.profile) if self.resumed is None or self.resumed.changes else []
+        if self.resumed is not None:
+            return cautions(self.profile) if self.resumed.changes else []
+        return [*cautions(self.profile), *self._of_kept_rate()]
+
+    def _of_kept_rate(self) -> list[str]:
+        """A line where the rate is still that of the profile's own optimiser; a sweep says both in its file."""
+        if self.continuation is not None or self.work_key is not None:
+            return []
+        try:
+            named = resolve([("", load_profile(self.profile_name))])
+        except UsageError:  # no one profile, or a file that cannot stand alone
+            return []
+        return list(kept_rate(named, self.profile, f"the profile {self.profile_name}"))
 
 
 def plan_training(layout: Layout, request: TrainRequest, progress: Progress | None = None) -> TrainingPlan:

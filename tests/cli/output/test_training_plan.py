@@ -30,3 +30,11 @@ def test_where_the_profiles_file_is_gone_the_one_it_is_compared_with_is_named(ru
     assert continued.code == 0, continued.err
     assert "profile my.yaml" in continued.out
     assert "Different from the profile full" in continued.out
+
+
+def test_another_optimiser_at_the_profiles_rate_is_pointed_out_before_a_run(run: Run, project: Path) -> None:
+    words = (*PLANNED, "--profile", "tiny-lora", "--set=train.optimizer=adamw")
+    kept = run(*words)
+    assert kept.code == 0
+    assert "train.learning_rate is 0.01, which the profile tiny-lora has for schedulefree" in " ".join(kept.err.split())
+    assert "which the profile" not in run(*words, "--set=train.learning_rate=1e-3").err

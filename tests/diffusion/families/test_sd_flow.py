@@ -10,6 +10,8 @@ import torch
 from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.bases.folder import embedded_folder
 from dbcli.diffusion.conditioning import embed_prompts
+from dbcli.diffusion.estimate.cost import fake_tensors
+from dbcli.diffusion.families import sd_flow
 from dbcli.diffusion.families.sd_flow import TABLE, timesteps_of
 from dbcli.diffusion.sampling.sample import SampleRequest, SamplingSettings, sample_images
 
@@ -33,6 +35,13 @@ def test_a_level_is_told_as_the_timestep_of_the_same_ratio_of_signal_to_noise(ba
     assert torch.allclose(timesteps_of((1 / (1 + ratio)).float()), places.float(), atol=0.02)
     between = timesteps_of(torch.tensor([0.3, 0.31]))
     assert 0 < between[0] < between[1] < 999
+    assert timesteps_of(torch.tensor([0.0, 1.0])).tolist() == [0.0, 999.0]
+
+
+def test_an_estimate_may_be_the_first_to_ask_for_its_table() -> None:
+    sd_flow._log_ratios.cache_clear()
+    with fake_tensors():
+        assert timesteps_of(torch.tensor([0.5])).shape == (1,)
     assert timesteps_of(torch.tensor([0.0, 1.0])).tolist() == [0.0, 999.0]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dbcli.errors import ConfigError
-from dbcli.project.settings.combinations import cautions
+from dbcli.project.settings.combinations import cautions, kept_rate
 from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
 
 
@@ -82,6 +82,41 @@ def test_of_a_shipped_profile_there_is_nothing_to_say(name: str) -> None:
 def test_the_empty_prompt_has_no_word_to_be_learnt() -> None:
     with pytest.raises(ConfigError, match="images.empty_share: should be 0.0 with method=textual-inversion"):
         resolve([("test", {"images.empty_share": 0.1, "method": "textual-inversion"})])
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "textual-inversion"])
+def test_a_sentence_without_the_identifier_would_teach_the_whole_class(method: str) -> None:
+    sentences = ["a {identifier} {class}", "a {class}", "a photo"]
+    with pytest.raises(ConfigError) as caught:
+        resolve([("", {"method": method, "images.templates": sentences})])
+    assert [line.strip() for line in caught.value.message.splitlines() if "images.templates" in line] == [
+        "images.templates: should say {identifier} in every sentence: without it photos teach the whole class "
+        f"(found '{one}')"
+        for one in sentences[1:]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("optimisers", "rates", "said"),
+    [
+        (("schedulefree", "adamw"), (0.01, 0.01), "0.01, which x has for schedulefree; adamw usually takes a seventh"),
+        (("adamw", "schedulefree"), (1e-4, 1e-4), "0.0001, which x has for adamw; schedulefree usually takes several"),
+        (("schedulefree", "adamw"), (0.01, 1e-3), None),
+        (("schedulefree", "schedulefree"), (0.01, 0.01), None),
+        (("adamw", "muon"), (1e-3, 1e-3), None),
+        (("prodigy", "schedulefree"), (1.0, 1.0), None),
+    ],
+)
+def test_a_rate_that_another_optimiser_has_left_is_pointed_out(
+    optimisers: tuple[str, str], rates: tuple[float, float], said: str | None
+) -> None:
+    before, after = (
+        resolve([("", {"train.optimizer": optimizer, "train.learning_rate": rate})])
+        for optimizer, rate in zip(optimisers, rates, strict=True)
+    )
+    found = list(kept_rate(before, after, "x"))
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
 
 
 def test_one_rule_weighs_errors() -> None:
