@@ -37,6 +37,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dbcli.errors import ConfigError, DreamboothError, UsageError
+from dbcli.hints import nearest
 from dbcli.project.files.names import check_name, printable
 from dbcli.project.files.records import fault_text
 from dbcli.project.files.yaml_files import read_yaml
@@ -53,6 +54,8 @@ from dbcli.project.settings.profiles import (
 # What a mean over several cells is taken over where the file does not say: the rest are the rows of the table.
 USUALLY_AVERAGED = ["subject", "train.seed"]
 MAX_CELLS = 10_000
+# The kind of a fault whose words name the value that was found.
+NOT_COMPARED = "not_compared"
 Text = Annotated[str, Field(pattern=r"\S")]
 
 
@@ -78,6 +81,11 @@ def _identifiers(value: object) -> object:
     if not words or not all(isinstance(one, str) and one.strip() for one in words):
         raise ValueError("should be a word, or a word for each subject")
     return value
+
+
+def _not_compared(text: str) -> PydanticCustomError:
+    # As a value, for labels may hold braces.
+    return PydanticCustomError(NOT_COMPARED, "{text}", {"text": printable(text, 400)})
 
 
 class _Part(BaseModel):
@@ -164,11 +172,12 @@ class SweepFile(CellPart):
     name: str
     about: str = ""
     average_over: list[str] = USUALLY_AVERAGED
-    against: Text | None = Field(default=None, description="the label of the point that the others are compared with")
     pictures: SweepImages = SweepImages()
     judge: str | None = None
     interference: bool = False
     grid: dict[str, Annotated[Axis, BeforeValidator(_points)]] = Field(default_factory=dict, validate_default=True)
+    # After the grid, by which it is checked.
+    against: Text | None = Field(default=None, description="the label of the point that the others are compared with")
     _folder: Path | None = PrivateAttr(default=None)
 
     @field_validator("name")
@@ -206,18 +215,22 @@ class SweepFile(CellPart):
             raise ValueError(f"makes {cells:,} cells; {MAX_CELLS:,} is the maximum")
         return grid
 
-    @field_validator("grid")
+    @field_validator("against")
     @classmethod
-    def _with_the_one_compared(cls, grid: dict[str, Axis], info: ValidationInfo) -> dict[str, Axis]:
+    def _one_of_the_rows(cls, against: str | None, info: ValidationInfo) -> str | None:
         """Rows are compared where one axis alone makes them."""
-        against = info.data.get("against")
-        rows = [points for name, points in grid.items() if name and name not in info.data.get("average_over", ())]
-        if against is not None and not (len(rows) == 1 and against in rows[0]):
-            labels = ", ".join(printable(label) for points in rows for label in points) or "there is none"
-            raise ValueError(
-                f"has no point {printable(against)!r} on one axis that is not averaged, as `against` says ({labels})"
-            )
-        return grid
+        grid, averaged = info.data.get("grid"), info.data.get("average_over")
+        if against is None or grid is None or averaged is None:
+            return against  # what is wrong with those is told by itself
+        rows = {name: points for name, points in grid.items() if name and name not in averaged}
+        if len(rows) != 1:
+            raise _not_compared(f"needs one axis that is not averaged; the grid has {', '.join(rows) or 'none'}")
+        (points,) = rows.values()
+        if against not in points:
+            near = nearest(against, points)
+            guess = f"did you mean {near}?" if near else f"it has {', '.join(points)}"
+            raise _not_compared(f"'{printable(against)}' is no point of the grid; {guess}")
+        return against
 
     def beside(self, name: str) -> Path:
         """The path of a file that the sweep names: relative to its own folder."""
@@ -306,7 +319,9 @@ def _fault_of(fault: Any) -> str:
     if path[0] == "grid" and path[1:2] == path[3:4]:
         path = [*path[:2], *path[4:]]  # a value of the axis `name` is set as {name: value}
     place = [f"run {part + 1}" if isinstance(part, int) else printable(part) for part in path]
-    text = fault_text(fault["type"], fault["msg"], fault.get("input"))
+    text = fault["msg"]
+    if fault["type"] != NOT_COMPARED:
+        text = fault_text(fault["type"], text, fault.get("input"))
     if fault["type"] == "extra_forbidden":
         kind = (
             SweepImages

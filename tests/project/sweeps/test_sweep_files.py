@@ -175,3 +175,27 @@ def test_a_sweep_that_does_not_ship_is_named_with_the_nearest(tmp_path: Path) ->
     near = shipped_sweeps()[0]
     with pytest.raises(UsageError, match=f"Did you mean '{near}'"):
         load_sweep(near + "x")
+
+
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [
+        ("ON", "against: 'ON' is no point of the grid; did you mean on?"),
+        ("elsewhere", "against: 'elsewhere' is no point of the grid; it has on, off"),
+    ],
+)
+def test_a_row_to_compare_with_that_is_not_there_is_told_with_those_that_are(
+    tmp_path: Path, against: str, said: str
+) -> None:
+    text = GRID.replace("  train.learning_rate: [1e-6, 5e-6]\n", "")
+    assert read(tmp_path, f"{text}against: on\n").against == "on"
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, f"{text}against: {against}\n")
+    assert [line.strip() for line in caught.value.message.splitlines()[1:]] == [said]
+
+
+def test_rows_of_two_axes_cannot_be_compared_with_a_point_of_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, f"{GRID}against: on\n")
+    said = "against: needs one axis that is not averaged; the grid has train.learning_rate, prior"
+    assert caught.value.message.splitlines()[1:] == [f"  {said}"]
