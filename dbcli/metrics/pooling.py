@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from dbcli.metrics.scores import ALL_DEFINITIONS, DEFINITIONS, mean_known, range_of
-from dbcli.metrics.statistics import Cell, bootstrap_interval, bounded_interval
+from dbcli.metrics.statistics import Cell, bounded_interval
 
 
 def score_intervals(cells: Sequence[tuple[str, Cell]]) -> dict[str, dict[str, float | None] | None]:
@@ -142,10 +142,12 @@ def _less(cell: Cell, before: Cell) -> Cell:
 def _with_intervals(cells: Mapping[str, Sequence[Cell]]) -> dict[str, dict[str, Any]]:
     found = {}
     for metric, differences in cells.items():
-        interval = bootstrap_interval(differences)
-        low, high = interval.low, interval.high
+        least, most = range_of(metric)
+        # Two pairs give an interval wider than all that two scores can differ by.
+        interval = bounded_interval(differences, least - most, most - least)
+        low, high = interval["low"], interval["high"]
         clear = low is not None and high is not None and (low > 0 or high < 0)
-        found[metric] = {"value": interval.value, "low": low, "high": high, "pairs": len(differences), "clear": clear}
+        found[metric] = {**interval, "pairs": len(differences), "clear": clear}
     return found
 
 

@@ -48,3 +48,17 @@ def test_subjects_of_other_names_are_paired_by_place() -> None:
 
 def test_nothing_in_common_gives_no_difference() -> None:
     assert score_differences(evaluation({"in snow": 0.7}), evaluation({"on Mars": 0.5})) == {}
+
+
+def test_an_interval_of_two_pairs_holds_no_difference_that_two_shares_cannot_have() -> None:
+    subject = {"name": "dog", "scores": {}}
+
+    def shares(first: float, second: float) -> dict[str, Any]:
+        values = zip(("in snow", "in space"), (first, second), strict=True)
+        prompts = [{"template": one, "images": ["a"], "scores": {"identified": value}} for one, value in values]
+        return {"subjects": [subject | {"prompts": prompts}]}
+
+    # The two differences are 0 and 1: Student's t with one degree of freedom alone gives 0.5 ± 6.
+    found = score_differences(shares(1.0, 1.0), shares(1.0, 0.0))["identified"]
+    assert (found["value"], found["low"], found["high"]) == (0.5, -1.0, 1.0)
+    assert not found["clear"]
