@@ -107,7 +107,7 @@ def check_length(
     Raises PromptError where a subject's identifier or class noun does not stand whole among the words that are read.
     `where` says of a text where it comes from, `unread` which end of it is not read if the project's base does not.
     """
-    lines = []
+    cut: list[tuple[str, str, str]] = []
     for text in dict.fromkeys(texts):
         lost = unread_words(text, max_tokens - MARKS, vectors) if unread is None else unread(text)
         if not lost:
@@ -122,14 +122,22 @@ def check_length(
                         f"comes after them in '{printable(text)}'{where(text)}; not read: '{printable(lost, 400)}'.",
                         hint=f"put '{own.text}' at the beginning, or shorten the text",
                     )
-        lines.append(
-            f"'{printable(text, 60)}'{where(text)} is longer than the {max_tokens - MARKS} tokens that the text "
-            f"encoder reads; not read: '{printable(lost, 400)}'."
-        )
+        cut.append((text, where(text), lost))
+    lines = [
+        f"'{printable(text, 60)}'{place} is longer than the {max_tokens - MARKS} tokens that the text encoder reads; "
+        f"not read: '{printable(lost, 400)}'."
+        for text, place, lost in cut
+        if not _is_told(place, lost, cut)
+    ]
     for line in lines[:MOST_LINES]:
         progress.warn(line)
     if len(lines) > MOST_LINES:
         progress.warn(f"{len(lines) - MOST_LINES} more texts are longer than the text encoder reads.")
+
+
+def _is_told(place: str, lost: str, cut: Sequence[tuple[str, str, str]]) -> bool:
+    """Whether a text of the same place loses this end and more: a caption comes after each sentence of its run."""
+    return place != "" and any(other == place and more != lost and more.endswith(lost) for _, other, more in cut)
 
 
 def unread_words(text: str, room: int, vectors: Mapping[str, int] | None = None) -> str:

@@ -26,11 +26,19 @@ from dbcli.project.sweeps.sweep_records import key_of, load_cell, runs_by_key
 from dbcli.workflows.evaluation.faces import faces_at_hand, has_faces
 from dbcli.workflows.evaluation.subject_prompts import subject_texts
 from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES
-from dbcli.workflows.progress import Progress
+from dbcli.workflows.models.base_demands import check_demands
+from dbcli.workflows.models.layer_targets import check_targets
+from dbcli.workflows.progress import Progress, Silence
 from dbcli.workflows.prompts.reading import check_length
 from dbcli.workflows.runs.labels import rendered_label
 from dbcli.workflows.setup.base_facts import facts_of
-from dbcli.workflows.setup.effective_settings import check_judge, default_judge, resolve_profile, usual_suite
+from dbcli.workflows.setup.effective_settings import (
+    check_judge,
+    default_judge,
+    require_extras,
+    resolve_profile,
+    usual_suite,
+)
 from dbcli.workflows.subjects.sources import open_dataset
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects, word_faults
 from dbcli.workflows.sweeps.units import GENERATE_ONLY, Kind, PlannedCell, ScoreUnit, State, SweepPlan, TrainUnit
@@ -81,19 +89,23 @@ def plan_sweep(layout: Layout, sweep: SweepFile, subjects: SweepSubjects, *, kin
     draft = _Draft(layout, sweep, subjects, cells_of(sweep))
     draft.check_images()
     draft.settle_profiles()
+    draft.check_base()
     stages = [stage for cell in draft.cells for stage in cell.stages]
     draft.faults += subjects.faults(dict.fromkeys(name for stage in stages for name in stage.subjects))
     clashes: list[str] = []
+    planned: tuple[PlannedCell, ...] = ()
     if not draft.faults:
         subjects.give_words(draft.cells)
         clashes = list(word_faults(layout, draft.cells, subjects))
         draft.check_prompts()
+    if not draft.faults:
+        planned = tuple(draft.planned(cell) for cell in draft.cells)
+        draft.check_packages(planned)
     lines = list(dict.fromkeys([*draft.faults, *clashes]))
     if lines:
         many = f"{len(lines)} faults" if len(lines) > 1 else "a fault"
         text = "\n".join(f"  {line}" for line in lines)
         raise (ConfigError if draft.faults else Collision)(f"The sweep '{sweep.name}' has {many}:\n{text}")
-    planned = tuple(draft.planned(cell) for cell in draft.cells)
     own = tuple(suite for suite in draft.suites if not _ships(suite))
     return SweepPlan(sweep, kind, planned, own, settled.value if settled.is_used else None)
 
@@ -177,6 +189,30 @@ class _Draft:
                 _, *lines = error.message.splitlines()
                 self.faults += [line.strip() for line in lines] or [_with_hint(error)]
 
+    def check_base(self) -> None:
+        """Finds what no base of the project's kind can do, and adapters in layers that it does not have."""
+        for _, profile in self._profiles.values():
+            with self._telling(""):
+                check_demands(self.settings.base, profile)
+        # Layers are the slower question, and most cells of a grid ask the same.
+        asked = {
+            (profile.method, *profile.lora.targets, None, *profile.lora.text_targets): profile
+            for _, profile in self._profiles.values()
+        }
+        for profile in asked.values():
+            try:
+                check_targets(self.settings, profile)
+            except DreamboothError as error:
+                self.faults += error.message.splitlines()
+
+    def check_packages(self, planned: Sequence[PlannedCell]) -> None:
+        """Finds packages that are not here and that a run needs which is still to be trained."""
+        left = [stage for cell in planned if cell.state != "finished" for stage in cell.stages]
+        untrained = [stage for stage in left if stage.key not in self.runs or self.runs[stage.key].state != "finished"]
+        for profile in {stage.profile.train.optimizer: stage.profile for stage in untrained}.values():
+            with self._telling(""):
+                require_extras(profile)
+
     def check_prompts(self) -> None:
         """Finds prompts that cannot be rendered or that the text encoder would cut before their subject."""
         nouns = dict.fromkeys(
@@ -186,7 +222,7 @@ class _Draft:
             lacking = [noun for noun in nouns if not suite.prompts_for(noun)]
             if lacking:
                 self.faults.append(f"the suite '{suite.name}' has no prompt for {', '.join(lacking)}")
-        seen = set()
+        seen, heard = set(), Silence()
         for stage in (stage for cell in self.cells for stage in cell.stages):
             profile, words = self._profiles[_settings_key(stage)][1], dict(self._words(stage))
             for name in words:
@@ -194,17 +230,20 @@ class _Draft:
                 if key not in seen:
                     seen.add(key)
                     with self._telling(f"{name}: "):
-                        self._check_prompts_of(name, words, profile)
+                        self._check_prompts_of(name, words, profile, heard)
+        # Cells share their captions and templates.
+        for line in dict.fromkeys(heard.warnings):
+            self.subjects.progress.warn(line)
 
-    def _check_prompts_of(self, name: str, words: Mapping[str, str], profile: Profile) -> None:
+    def _check_prompts_of(self, name: str, words: Mapping[str, str], profile: Profile, progress: Progress) -> None:
         nouns = {one: self.subjects.get(one).class_noun for one in words}
         beside = [RunSubject(name=one, class_noun=nouns[one], identifier=word) for one, word in words.items()]
         subject = self.subjects.get(name).model_copy(update={"identifier": words[name]})
         settle_captions(self.layout, [subject])
-        check_training_prompts(self.layout, [subject], profile, self.subjects.progress, beside)
+        check_training_prompts(self.layout, [subject], profile, progress, beside)
         known = {one: Words(word, nouns[one]) for one, word in words.items()}
         rendered = [text for suite in self.suites for text in subject_texts(suite, name, known)]
-        check_length(rendered, {name: subject.words}, self.subjects.progress, facts_of(self.layout).max_tokens)
+        check_length(rendered, {name: subject.words}, progress, facts_of(self.layout).max_tokens)
 
     def planned(self, cell: CellRequest) -> PlannedCell:
         """A cell with its units, and how far it is by what already exists."""

@@ -59,7 +59,7 @@ class SweepSubjects:
                 guess = f"; did you mean '{near}'?" if near else ""
                 yield (
                     f"there is no subject '{printable(name)}' (known: {', '.join(known) or 'none yet'}){guess}; "
-                    "--dataset DIR adds others"
+                    "--subject takes those you name in their place, --dataset DIR adds others"
                 )
 
     def _bring(self, name: str, class_noun: str, photos: Sequence[Path]) -> None:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from dbcli.errors import ConfigError
 from dbcli.project.files.layout import Layout
+from dbcli.project.sweeps.sweep_records import CellRecord
 from dbcli.workflows.progress import Silence
+from dbcli.workflows.setup import effective_settings
+from dbcli.workflows.sweeps import plan
 from dbcli.workflows.sweeps.bench import BenchRequest, plan_bench
 from dbcli.workflows.sweeps.plan import SweepRequest, plan_file
 from tests.cli.made_projects import untrained_project
@@ -52,3 +56,51 @@ def test_a_method_that_a_sweep_sets_brings_the_profile_made_for_it(layout: Layou
     file.write_text(text, encoding="utf-8")
     cells = plan_file(layout, SweepRequest(str(file), dry=True), Silence()).cells
     assert [cell.stages[0].profile_name for cell in cells] == ["full", "lora"]
+
+
+def planned(layout: Layout, folder: Path, grid: str, progress: Silence | None = None) -> None:
+    text = SWEEP.replace("profile: paper", "profile: lora").split("grid:")[0] + f"grid: {grid}\n"
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    plan_file(layout, SweepRequest(str(folder / "study.yaml"), dry=True), progress or Silence())
+
+
+def test_layers_that_the_base_lacks_are_told_before_any_cell_runs(layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora.targets: to_x is no layer of this UNet; it has"):
+        planned(layout, tmp_path, "{recipe: {plain: {}, wrong: {lora.targets: [to_x]}}}")
+
+
+def test_what_the_kind_of_a_base_cannot_do_is_told_before_any_cell_runs(layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has one text encoder"):
+        planned(layout, tmp_path, "{train.text_encoder_2_learning_rate: [null, 1e-5]}")
+
+
+def test_a_package_that_is_not_here_is_told_before_any_cell_runs(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effective_settings, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="train.optimizer is adamw8bit, but bitsandbytes is not installed"):
+        planned(layout, tmp_path, "{train.optimizer: [adamw, adamw8bit]}")
+
+
+def test_runs_that_are_trained_already_need_no_package(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effective_settings, "find_spec", lambda name: None)
+    finished = CellRecord(key="", state="finished")
+    monkeypatch.setattr(plan, "load_cell", lambda layout, key: finished)
+    planned(layout, tmp_path, "{train.optimizer: [adamw, adamw8bit]}")
+
+
+def test_a_caption_that_is_too_long_is_told_once_for_all_cells(layout: Layout, tmp_path: Path) -> None:
+    caption = layout.photos_dir("dog") / "0001.txt"
+    caption.write_text("a {dog} " + "far away " * 80, encoding="utf-8")
+    progress = Silence()
+    planned(layout, tmp_path, "{train.seed: [0, 1], train.steps: [1, 2]}", progress)
+    caption.unlink()
+    assert len(progress.warnings) == 1
+    assert "caption of 0001.png" in progress.warnings[0]
+
+
+def test_a_sweep_of_subjects_that_are_not_here_says_how_to_take_ones_own(layout: Layout) -> None:
+    with pytest.raises(ConfigError, match=r"--subject takes those you name in their place, --dataset DIR adds others"):
+        plan_file(layout, SweepRequest("tiny-adapters", dry=True), Silence())
