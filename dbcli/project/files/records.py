@@ -70,7 +70,8 @@ def faults(error: ValidationError) -> list[str]:
     """Return one line a fault: the dotted key, the value found, and what it should be."""
     lines = []
     for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"]) or "(whole)"
+        # Of a key that is wrong itself pydantic says so at the end.
+        key = ".".join(str(part) for part in fault["loc"] if part != "[key]") or "(whole)"
         lines.append(f"  {key}: {fault_text(fault['type'], fault['msg'], fault.get('input'))}")
     return lines
 

@@ -1,15 +1,29 @@
 """The project's own settings (`dreambooth.yaml`) and the person's settings for all projects."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from dbcli.errors import ConfigError, UsageError
-from dbcli.hints import inside
+from dbcli.hints import inside, nearest
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.records import Record, Whole, load_record
 from dbcli.project.files.yaml_files import write_yaml
+
+# The models that look at images, by the names that their places are given under.
+JUDGE_NAMES = ("dino", "clip", "clip-l", "tiny-dino", "tiny-clip", "face", "mask", "caption")
+
+
+def _known_judge(name: str) -> str:
+    if name not in JUDGE_NAMES:
+        near = nearest(name, JUDGE_NAMES)
+        guess = f"; did you mean {near}?" if near else ""
+        raise ValueError(f"should be one of {', '.join(JUDGE_NAMES)}{guess}")
+    return name
+
+
+JudgeName = Annotated[str, AfterValidator(_known_judge)]
 
 
 class UserSettings(Record):
@@ -17,7 +31,7 @@ class UserSettings(Record):
 
     base: str | None = Field(default=None, description="the base that `dreambooth init` takes by default")
     profile: str | None = Field(default=None, description="the default profile: a shipped name or a file")
-    judges: dict[str, str] = Field(
+    judges: dict[JudgeName, str] = Field(
         default_factory=dict, description="judge name -> a local folder or a hub id, instead of the usual one"
     )
     overrides: dict[str, Any] = Field(
@@ -45,7 +59,7 @@ class ProjectSettings(Record):
     resolution: Whole | None = Field(
         default=None, ge=32, le=4096, multiple_of=8, description="pixels per side; the base's own if left out"
     )
-    judges: dict[str, str] = Field(
+    judges: dict[JudgeName, str] = Field(
         default_factory=dict, description="judge name -> a local folder or a hub id, instead of the usual one"
     )
     overrides: dict[str, Any] = Field(

@@ -11,8 +11,11 @@ import huggingface_hub
 import pytest
 
 from dbcli.errors import JudgeMissing
+from dbcli.metrics.judges import embedded
 from dbcli.metrics.judges import files as judge_files
 from dbcli.metrics.judges.files import locate
+from dbcli.metrics.judges.loading import HUB_SOURCES
+from dbcli.project.settings.project_settings import JUDGE_NAMES
 
 
 @pytest.fixture
@@ -130,3 +133,8 @@ def test_what_was_fetched_before_needs_no_hub(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
     found = locate("dino", "timm/vit_small_patch16_224.dino", offline=True)
     assert (found.weights.parent, found.revision) == (snapshot, "b" * 40)
+
+
+def test_every_judge_can_be_named_in_the_settings() -> None:
+    looking = {"face", "mask", "caption"}
+    assert set(JUDGE_NAMES) == {*HUB_SOURCES, *embedded.KINDS, *looking}

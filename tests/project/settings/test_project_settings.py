@@ -48,6 +48,22 @@ def test_every_fault_of_the_file_is_named_at_once(layout: Layout) -> None:
     assert "resolution: should be a multiple of 8 (found 100)" in message
 
 
+def test_judges_of_other_names_are_refused_with_those_that_there_are(layout: Layout, tmp_path: Path) -> None:
+    text = "judges: {captioner: wd14, xyz: /x, dino: /models/dino}\n"
+    for path, load in (
+        (layout.settings_file, lambda: load_settings(layout)),
+        (tmp_path / "settings.yaml", lambda: load_user_settings(tmp_path / "settings.yaml")),
+    ):
+        path.write_text(text if path.name == "settings.yaml" else f"base: tiny\n{text}")
+        with pytest.raises(ConfigError) as caught:
+            load()
+        known = "should be one of dino, clip, clip-l, tiny-dino, tiny-clip, face, mask, caption"
+        assert caught.value.message.splitlines()[1:] == [
+            f"  judges.captioner: {known}; did you mean caption? (found 'captioner')",
+            f"  judges.xyz: {known} (found 'xyz')",
+        ]
+
+
 def test_a_newer_schema_asks_for_a_newer_program(layout: Layout) -> None:
     layout.settings_file.write_text("schema: 2\nbase: tiny\nnew_key: 1\n")
     with pytest.raises(ConfigError, match="newer dreambooth") as caught:
