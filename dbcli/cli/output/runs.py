@@ -118,12 +118,12 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("state", record.state + (f": {record.error}" if record.error else "")),
         ("subjects", ", ".join(map(_learnt, record.subjects))),
         ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
-        ("method", f"{record.method}, profile {record.profile.get('name', '?')}"),
+        ("method", f"{_method(record)}, profile {record.profile.get('name', '?')}"),
         ("continues", record.parent),
         ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
         ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
         *(("" if number else "changed", _change_line(one)) for number, one in enumerate(record.changes)),
-        ("learning rate", number(record.profile.get("train", {}).get("learning_rate"), "g")),
+        ("learning rate", _learning_rate(record)),
         ("loss", number(record.loss, ".4f")),
         ("prior", record.prior.get("line")),
         ("held out", record.held_out.get("line")),
@@ -142,6 +142,27 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         screen.prose(one["text"], style="bold")
     if record.state == "finished" and record.subjects:
         screen.next(f'dreambooth generate "a {record.subjects[0].text} in space"')
+
+
+def _method(record: RunRecord) -> str:
+    """The method, and of a lora run the kind of its adapter where that is not a plain LoRA."""
+    from dbcli.workflows.sharing.export import KINDS
+
+    lora = record.profile.get("lora", {}) if record.method == "lora" else {}
+    kind, dora = lora.get("kind", "lora"), lora.get("dora", False)
+    name = ("DoRA" if dora else "") if kind == "lora" else KINDS.get(kind, kind)
+    return f"{record.method} ({name})" if name else record.method
+
+
+def _learning_rate(record: RunRecord) -> str | None:
+    """What a run learnt with. Of an imported one only its file knows: its profile is the project's, to draw with."""
+    imported = (record.model_extra or {}).get("imported")
+    if imported is None:
+        return number(record.profile.get("train", {}).get("learning_rate"), "g")
+    try:
+        return number(float(imported["metadata"]["ss_learning_rate"]), "g")
+    except (KeyError, ValueError):
+        return None
 
 
 def _score_line(scores: RunScores) -> str:

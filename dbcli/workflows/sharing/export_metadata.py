@@ -115,9 +115,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "total_batch_size": train.batch_size * train.accumulation,
         "resolution": f"({size}, {size})",
         **({"enable_bucket": True} if profile.images.buckets == "auto" else {}),
-        "learning_rate": train.learning_rate,
-        "unet_lr": train.learning_rate,
-        "text_encoder_lr": _text_encoder_rate(train),
+        **_rates(record, train),
         "optimizer": train.optimizer,
         "lr_scheduler": train.schedule,
         "seed": train.seed,
@@ -133,6 +131,14 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
     }
     texts: dict[str, str] = kohya_metadata(table)
     return texts
+
+
+def _rates(record: RunRecord, train: TrainSettings) -> dict[str, object]:
+    """What a run learnt with. Nobody here knows it of an imported one, whose profile is the project's."""
+    if "imported" in (record.model_extra or {}):
+        return {}
+    rate = train.learning_rate
+    return {"learning_rate": rate, "unet_lr": rate, "text_encoder_lr": _text_encoder_rate(train)}
 
 
 def _text_encoder_rate(train: TrainSettings) -> float | None:

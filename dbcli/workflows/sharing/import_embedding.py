@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.errors import UnsupportedFile, UsageError
+from dbcli.errors import UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable, slug
 from dbcli.project.prompts.identifiers import check_class_noun, check_free, check_identifier
@@ -19,6 +19,7 @@ from dbcli.workflows.setup.named_paths import require_file
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, table_width
 from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, known_subjects, words_of_file
+from dbcli.workflows.sharing.named_base import for_another_base
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -59,7 +60,7 @@ def import_embedding(layout: Layout, request: ImportRequest, progress: Progress,
     subjects = imported_subjects(layout, title, triggers, _check_word(layout, request.allow_collision))
     with progress.stage(f"Reading {printable(source.name)}", 1) as stage:
         base = load_project_base(layout, progress, offline=offline, device="cpu")
-        _check_base(words, base, source, progress)
+        _check_base(layout, words, base, source, progress)
         stage.advance()
     flags = {"method": INVERSION, "inversion.vectors": max(len(one.vectors) for one in words)}
     return import_run(
@@ -119,7 +120,9 @@ def _check_word(layout: Layout, allow_collision: bool) -> Callable[[str, Trigger
     return check
 
 
-def _check_base(words: Sequence[WordVectors], base: Base, source: Path, progress: Progress) -> None:
+def _check_base(layout: Layout, words: Sequence[WordVectors], base: Base, source: Path, progress: Progress) -> None:
+    from dbcli.diffusion.files.model_files import open_weights
+
     widths = {name: table_width(encoder) for name, encoder in base.encoders.items()}
     room = base.max_tokens - 2
     for one in words:
@@ -127,9 +130,7 @@ def _check_base(words: Sequence[WordVectors], base: Base, source: Path, progress
         found = {name: one.of(name).shape[1] for name in widths}
         if found != widths or len(one.more) != len(widths) - 1:
             its, ours = (" and ".join(map(str, dict.fromkeys(values.values()))) for values in (found, widths))
-            raise UnsupportedFile(
-                f"{source} is an embedding for another base: its vectors have {its} values, this base's {ours}.",
-                hint="make a project on the base that it was trained on",
-            )
+            said = f"{source} is an embedding for another base: its vectors have {its} values, this base's {ours}."
+            raise for_another_base(said, open_weights(source).metadata, layout, "import-embedding", source)
         if count >= room:
             progress.warn(f"'{printable(one.word)}' is {count} vectors long; a prompt has room for {room} tokens here.")

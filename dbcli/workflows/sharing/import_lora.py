@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbcli.errors import BaseMissing, Unreachable, UnsafeFile, UnsupportedFile
+from dbcli.hints import command
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable
 from dbcli.project.runs.run_store import RunRecord, RunSubject
@@ -26,6 +27,7 @@ from dbcli.workflows.sharing.imported_words import (
     imported_subjects,
     words_of_file,
 )
+from dbcli.workflows.sharing.named_base import for_another_base, is_for_another_base
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -55,15 +57,13 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
 
     # Before torch is imported and the base loaded, which take seconds: another kind of file is told by its header.
     check_lora(open_weights(source))
-    from dbcli.diffusion.formats.lora_files import read_lora
-
     with progress.stage(f"Reading {printable(source.name)}", 2) as stage:
         shapes = _without_weights(layout)
         # One for another base is told by its layers, before gigabytes are read.
-        lora = None if shapes is None else read_lora(source, shapes)
+        lora = None if shapes is None else _read(layout, source, shapes)
         base = load_project_base(layout, progress, offline=offline, device="cpu")
         stage.advance()
-        lora = lora or read_lora(source, base)
+        lora = lora or _read(layout, source, base)
         _check_values(lora, source)
         _check_words(lora, base)
         stage.advance()
@@ -74,7 +74,7 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
         progress.note(f"{printable(source.name)} contains {printable(line)}: left out.")
     title = request.name or title_of(lora.metadata) or source.stem
     subjects = _subjects(layout, lora, title, asked, progress, request.allow_collision)
-    return import_run(
+    made = import_run(
         layout,
         request,
         source,
@@ -84,6 +84,34 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
         subjects=subjects,
         metadata=lora.metadata,
         write=lambda folder: write_imported_lora(folder, lora, base),
+    )
+    if not made.subjects:
+        progress.warn(_without_words(request, made))
+    return made
+
+
+def _read(layout: Layout, source: Path, base: Base) -> LoraWeights:
+    """The LoRA in a file. Raises UnsupportedFile, with the base that it names, for one of another base."""
+    from dbcli.diffusion.files.model_files import open_weights
+    from dbcli.diffusion.formats.lora_files import read_lora
+
+    try:
+        return read_lora(source, base)
+    except UnsupportedFile as error:
+        if not is_for_another_base(error):
+            raise
+        metadata = open_weights(source).metadata
+        raise for_another_base(error.message, metadata, layout, "import-lora", source) from error
+
+
+def _without_words(request: ImportRequest, made: RunRecord) -> str:
+    """What to type where nobody said the words: a run keeps those that it was made with, so it becomes another one."""
+    name = [] if request.name is None else ["--name", request.name]
+    words = ["--token", "WORD", "--class", "NOUN"]
+    again = command("dreambooth", "import-lora", request.file, *name, *words)
+    return (
+        f"The file does not say its trigger words, and {made.name} has none. With them: {again}. That makes a second "
+        f"run; {command('dreambooth', 'runs', 'rm', made.name)} removes this one."
     )
 
 
@@ -116,8 +144,6 @@ def _subjects(
     allow_collision: bool,
 ) -> list[RunSubject]:
     named = words_of_file(lora.metadata)
-    if not asked and not named:
-        progress.warn("The file does not say its trigger words; give --token and --class.")
     if asked and len(named) > len(asked):
         words = ", ".join(f"{one.identifier} {one.class_noun}" for one in named)
         progress.warn(f"The file names {len(named)} subjects ({words}); {len(asked)} of them got words from --token.")

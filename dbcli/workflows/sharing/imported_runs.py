@@ -39,6 +39,7 @@ KEPT_METADATA = (
     "ss_base_model_version",
     "ss_network_dim",
     "ss_network_alpha",
+    "ss_learning_rate",
 )
 MAX_METADATA = 500
 

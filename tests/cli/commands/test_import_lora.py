@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageChops
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.cli.made_projects import TRAIN, command, trained_project
@@ -74,10 +75,50 @@ def stripped(lora: Path, path: Path, change: Callable[[dict[str, torch.Tensor]],
 def test_a_file_that_names_no_words_is_still_drawn_with(run: Run, tmp_path: Path, lora: Path) -> None:
     done = run("import-lora", stripped(lora, tmp_path / "style.safetensors"), "--json")
     assert done.code == 0, done.err
-    assert "--token and --class" in done.err
     name = done.document["name"]
+    file = tmp_path / "style.safetensors"
+    assert f"{name} has none. With them: dreambooth import-lora {file} --token WORD --class NOUN." in done.err
+    assert f"That makes a second run; dreambooth runs rm {name} removes this one." in done.err
     assert drawn(run, name).size == (64, 64)
     assert run("export", name, "--to", "kohya").code == 0
+
+
+def test_a_rate_is_shown_where_the_file_says_it_and_never_passed_on_otherwise(
+    run: Run, tmp_path: Path, lora: Path
+) -> None:
+    words = ("--token", "zwx", "--class", "puppy")
+    said = run("import-lora", lora, *words)
+    assert "learning rate  0.01" in said.out
+    bare = stripped(lora, tmp_path / "bare.safetensors")
+    assert "learning rate" not in run("import-lora", bare, *words).out
+    name = run("import-lora", bare, *words, "--json").document["name"]
+    again = run("export", name, "--to", "kohya", "--out", tmp_path / "again.safetensors", "--json").document["path"]
+    with safe_open(again, "pt") as file:
+        assert not [key for key in file.metadata() if key.endswith(("learning_rate", "_lr"))]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said", "base"),
+    [
+        ({"ss_sd_model_name": "tiny-xl"}, "It says that it was made on tiny-xl.", "tiny-xl"),
+        (
+            {"ss_sd_model_name": "dream 8.safetensors", "ss_base_model_version": "sd_v1"},
+            "It says that it was made on dream 8.safetensors (sd_v1).",
+            "sd-v1-5",
+        ),
+        (None, "It does not say on which base it was made.", "BASE"),
+    ],
+)
+def test_a_file_for_another_base_says_which_and_what_to_type(
+    run: Run, tmp_path: Path, lora: Path, metadata: dict[str, str] | None, said: str, base: str
+) -> None:
+    file = tmp_path / "other.safetensors"
+    tensors = {f"lora_unet_nowhere.lora_{half}.weight": torch.ones(1, 1) for half in ("down", "up")}
+    save_file(tensors, file, metadata)
+    ended = run("import-lora", file)
+    assert ended.code == 6
+    assert f"which this base does not have. {said}" in ended.err
+    assert f"dreambooth init NEW --base {base}; dreambooth -C NEW import-lora {file}" in ended.err
 
 
 def wider(tensors: dict[str, torch.Tensor]) -> None:
