@@ -138,7 +138,7 @@ def _export_document(made: Exported) -> dict[str, object]:
 
 
 def _show_proof(screen: Screen, made: Exported) -> None:
-    proof = f"largest difference of a pixel {made.difference:.2g} of 2"
+    proof = f"largest difference of a pixel {made.difference:.2g} on a scale from -1 to 1"
     screen.line(f"Loaded back by {made.proved_by}: {proof}", style="dim")
 
 

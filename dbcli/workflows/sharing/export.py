@@ -125,9 +125,12 @@ def exported_run(layout: Layout, run: str) -> RunRecord:
 def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offline: bool) -> Export:
     """What can be known to be wrong before anything is loaded is said here."""
     target, precision, origin = request.target, request.precision, request.origin
-    if target not in TARGETS or precision not in PRECISIONS:
-        targets = ", ".join((*TARGETS, "comfyui", "hub"))
-        raise UsageError(f"--to is one of {targets}, and --precision one of {', '.join(PRECISIONS)}.")
+    for option, value, known, shown in (
+        ("--to", target, TARGETS, (*TARGETS, "comfyui", "hub")),
+        ("--precision", precision, PRECISIONS, PRECISIONS),
+    ):
+        if value not in known:
+            raise UsageError(f"{option} is one of {', '.join(shown)}, not '{printable(value)}'.")
     if target == "diffusers" and origin != Origin():
         raise UsageError(
             "A diffusers folder has no place for --author and --licence.",

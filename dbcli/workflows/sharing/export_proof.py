@@ -85,8 +85,8 @@ def prove(export: Export, written: Written) -> tuple[float, str]:
     difference = float((written.image - check_image(loaded, export)).abs().max())
     if not difference <= TOLERANCE:
         raise DreamboothError(
-            f"The export does not generate what the run generates: a pixel differs by {difference:.3g} of 2. "
-            "It was removed.",
+            f"The export does not generate what the run generates: a pixel differs by {difference:.3g} on a scale "
+            "from -1 to 1. It was removed.",
             hint=REPORT,
         )
     if export.target not in (*ADAPTERS, *EMBEDDINGS):

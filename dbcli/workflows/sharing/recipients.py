@@ -22,6 +22,8 @@ READERS = {
 }
 # Of LoKr and LoHa, where no pipeline of diffusers' for Stable Diffusion takes them.
 PRODUCT_READERS = "ComfyUI, AUTOMATIC1111, InvokeAI (diffusers: --to diffusers, merged)"
+# Of a base of a size that no other program knows.
+OWN_READER = "dreambooth alone"
 ADAPTERS = ("lora", "kohya")
 EMBEDDINGS = ("embedding", "embedding-invokeai")
 # An adapter carries its alpha, so that its full strength is what the run generates with.
@@ -66,8 +68,9 @@ def recipient_of(
     record: RunRecord, target: str, model: Base, lora: LoraWeights | None, spelt: Mapping[str, str]
 ) -> Recipient:
     """Everything to tell about one export; `lora` is what was written, if that was an adapter."""
+    size_notes = _size_notes(record, target, model)
     notes = [
-        *_size_notes(record, target, model),
+        *size_notes,
         *_layer_notes(target, lora.part(model.family.denoiser) if lora is not None else {}),
     ]
     notes += [
@@ -78,6 +81,8 @@ def recipient_of(
     readers = model.family.readers.get(target, READERS[target])
     if lora is not None and lora.products:
         readers = PRODUCT_READERS
+    if size_notes:
+        readers = OWN_READER
     return Recipient(readers, subjects_of(record), _base(record), FULL_STRENGTH if target in ADAPTERS else None, notes)
 
 

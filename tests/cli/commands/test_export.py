@@ -102,3 +102,19 @@ def test_an_export_that_draws_another_picture_is_removed_and_exit_1(
     assert ended.code == 1
     assert "differs by" in ended.err
     assert not list((tmp_path / "exports").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--to", "checkpoint", "--precision", "bf16"], "--precision is one of fp16, fp32, not 'bf16'."),
+        (["--to", "koyha"], "comfyui, hub, not 'koyha'."),
+    ],
+)
+def test_the_option_that_is_wrong_is_named_with_its_value_alone(
+    run: Run, project: Path, words: list[str], said: str
+) -> None:
+    ended = run("export", RUNS["lora"], *words)
+    assert ended.code == 2
+    assert said in ended.err
+    assert ended.err.count("is one of") == 1

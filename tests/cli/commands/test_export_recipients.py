@@ -66,7 +66,8 @@ def test_every_subject_of_a_kohya_file_is_named_to_people_and_programs(run: Run,
     document = exported(run, tmp_path, 1, "kohya")
     assert document["subjects"] == PAIRS
     assert (document["base"], document["strength"], document["difference"]) == ("base", 1.0, 0.0)
-    assert document["for"].startswith("ComfyUI, AUTOMATIC1111, InvokeAI")
+    # Other programs know no base of this size, as a note says.
+    assert document["for"] == "dreambooth alone"
     assert document["proved_by"].startswith("diffusers ")
     table = metadata(document["path"])
     assert json.loads(table["dreambooth.subjects"]) == PAIRS
@@ -80,7 +81,13 @@ def test_the_words_base_and_strength_are_printed_with_whose_file_it_is(run: Run,
     done = run("export", 1, "--to", "lora", "--out", tmp_path / "l.safetensors")
     assert done.code == 0, done.err
     said = " ".join(done.out.split())
-    for words in ("For diffusers", "'sks dog'", "'mwf glasses'", "base base, strength 1"):
+    for words in (
+        "For dreambooth alone",
+        "on a scale from -1 to 1",
+        "'sks dog'",
+        "'mwf glasses'",
+        "base base, strength 1",
+    ):
         assert words in said
 
 
@@ -123,3 +130,8 @@ def test_an_embedding_for_invokeai_has_the_name_that_it_reads(run: Run, tmp_path
 def test_whose_file_each_target_is_stands_in_the_help(run: Run) -> None:
     said = " ".join(run("export", "--help").out.replace("│", " ").split())
     assert "kohya (ComfyUI, AUTOMATIC1111, InvokeAI)" in said and "lora (diffusers)" in said
+
+
+def test_a_dora_is_called_one_where_a_run_is_shown(run: Run, project: Path) -> None:
+    assert "method         lora (DoRA), profile" in run("runs", "show", 2).out
+    assert "method         lora, profile" in run("runs", "show", 1).out

@@ -119,6 +119,7 @@ def test_a_file_of_several_words_is_a_run_of_all_of_them(run: Run, files: Path) 
     ("file", "code", "said"),
     [
         ("wide.safetensors", 6, "24 values"),
+        ("wide.safetensors", 6, "dreambooth init NEW --base BASE; dreambooth -C NEW import-embedding"),
         ("nowhere.pt", 4, "no embedding at"),
         ("my words.pt", 2, "--token my-words"),
     ],
