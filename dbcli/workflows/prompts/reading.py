@@ -127,7 +127,7 @@ def check_length(
         f"'{printable(text, 60)}'{place} is longer than the {max_tokens - MARKS} tokens that the text encoder reads; "
         f"not read: '{printable(lost, 400)}'."
         for text, place, lost in cut
-        if not _is_told(place, lost, cut)
+        if not _is_repeated(place, lost, cut)
     ]
     for line in lines[:MOST_LINES]:
         progress.warn(line)
@@ -135,7 +135,7 @@ def check_length(
         progress.warn(f"{len(lines) - MOST_LINES} more texts are longer than the text encoder reads.")
 
 
-def _is_told(place: str, lost: str, cut: Sequence[tuple[str, str, str]]) -> bool:
+def _is_repeated(place: str, lost: str, cut: Sequence[tuple[str, str, str]]) -> bool:
     """Whether a text of the same place loses this end and more: a caption comes after each sentence of its run."""
     return place != "" and any(other == place and more != lost and more.endswith(lost) for _, other, more in cut)
 

@@ -181,3 +181,13 @@ def test_syntax_of_other_programs_is_told_to_be_words(layout: Layout, piece: str
 @pytest.mark.parametrize("prompt", ["a hta dog (red)", "a hta dog [sic]", "A HTA DOG AND A CAT", "a hta dog at 12:30"])
 def test_plain_brackets_and_capitals_are_words(layout: Layout, prompt: str) -> None:
     assert said(layout, prompt) == []
+
+
+def test_one_caption_after_several_sentences_is_told_once_as_it_loses_most() -> None:
+    progress = Silence()
+    texts = [f"a {LONG} sofa in a room", f"a photo of a {LONG} sofa in a room"]
+    check_length(texts, {}, progress, 77, where=lambda text: " (0001.txt)")
+    assert len(progress.warnings) == 1
+    assert progress.warnings[0].startswith("'a photo of a")
+    check_length(texts, {}, progress, 77)
+    assert len(progress.warnings) == 3
