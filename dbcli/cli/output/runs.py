@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from dbcli.cli.output.training_plan import show_differences
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column, number
+from dbcli.errors import DataError
 from dbcli.shares import SHARES
 
 if TYPE_CHECKING:
@@ -136,6 +138,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("folder", layout.shown(layout.run_dir(record.name))),
     ]
     screen.facts(f"Run {record.name}", rows)
+    _show_settings(screen, record, layout)
     screen.warn(*warnings)
     newest = max(scores, key=lambda one: one.written, default=None)
     for one in _verdicts(record, newest):
@@ -158,11 +161,29 @@ def _learning_rate(record: RunRecord) -> str | None:
     """What a run learnt with. Of an imported one only its file knows: its profile is the project's, to draw with."""
     imported = (record.model_extra or {}).get("imported")
     if imported is None:
-        return number(record.profile.get("train", {}).get("learning_rate"), "g")
+        train = record.profile.get("train", {})
+        rate = number(train.get("learning_rate"), "g")
+        # Prodigy's is only a factor.
+        return f"{rate} times the rate that Prodigy finds" if train.get("optimizer") == "prodigy" else rate
     try:
         return number(float(imported["metadata"]["ss_learning_rate"]), "g")
     except (KeyError, ValueError):
         return None
+
+
+def _show_settings(screen: Screen, record: RunRecord, layout: Layout) -> None:
+    """The settings that set a run apart from its profile; why they cannot be told, where they are damaged."""
+    from dbcli.workflows.setup.effective_settings import profile_of
+
+    # An imported run was trained elsewhere: its settings are those that this program draws it with.
+    if "imported" in (record.model_extra or {}):
+        return
+    try:
+        profile = profile_of(layout, record)
+    except DataError as error:
+        screen.warn(error.message)
+        return
+    show_differences(screen, layout, str(record.profile.get("name", "?")), profile)
 
 
 def _score_line(scores: RunScores) -> str:

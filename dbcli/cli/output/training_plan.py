@@ -10,6 +10,7 @@ from dbcli.counts import counted
 
 if TYPE_CHECKING:
     from dbcli.project.files.layout import Layout
+    from dbcli.project.settings.profile_settings import Profile
     from dbcli.workflows.memory.estimate import MemoryEstimate
     from dbcli.workflows.training.plan import TrainingPlan
 
@@ -103,17 +104,22 @@ def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
 
 
 def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:
-    from dbcli.workflows.setup.effective_settings import settings_beside
-
     if every_setting:
         settings = plan.profile.model_dump(mode="json")
         screen.table(f"Every setting, profile {plan.profile_name}", ("setting", "value"), _rows(settings))
         return
-    compared, others = settings_beside(layout, plan.profile_name, plan.profile)
+    show_differences(screen, layout, plan.profile_name, plan.profile)
+    screen.line("--all-settings lists every setting.", style="dim")
+
+
+def show_differences(screen: Screen, layout: Layout, name: str, profile: Profile) -> None:
+    """The settings that are not as the profile `name` has them, beside what it has; nothing where all are."""
+    from dbcli.workflows.setup.effective_settings import settings_beside
+
+    compared, others = settings_beside(layout, name, profile)
     if others:
         title = f"Different from the profile {compared}"
         screen.table(title, ("setting", "value", "profile"), [(key, new, old) for key, (old, new) in others.items()])
-    screen.line("--all-settings lists every setting.", style="dim")
 
 
 def _rows(settings: dict[str, Any]) -> list[tuple[str, object]]:

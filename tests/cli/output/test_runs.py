@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -77,6 +78,36 @@ def test_a_run_is_shown_with_its_scores_and_its_rate(run: Run, project: Path) ->
     on_one_line = " ".join(shown.split())
     assert re.search(r"scores DINO \d\.\d{3}, .*\(suite prompts, by tiny-dino 3, tiny-clip\)", on_one_line)
     assert re.search(r"beyond class -?\d\.\d{3}, identified \d+%, copies \d+%, PRES", on_one_line)
+
+
+def test_a_run_is_shown_with_the_settings_that_are_not_its_profile_s(run: Run, project: Path) -> None:
+    title, table = run("runs", "show", 2).out.partition("Different from the profile full")[1:]
+    assert title
+    shown = [line.split() for line in table.splitlines()]
+    assert ["train.steps", "3", "800"] in shown
+    assert ["prior.weight", "0.5", "1.0"] in shown
+    assert not any(line[:1] == ["train.batch_size"] for line in shown)
+
+
+def test_prodigy_s_rate_is_shown_as_the_factor_it_is(run: Run, trained_project: Path) -> None:
+    changed(trained_project, "train", optimizer="prodigy", learning_rate=1.0)
+    assert re.search(r"^learning rate +1 times the rate that Prodigy finds$", run("runs", "show", 1).out, re.MULTILINE)
+
+
+def test_a_run_whose_settings_are_damaged_is_shown_all_the_same(run: Run, trained_project: Path) -> None:
+    changed(trained_project, "train", steps="many")
+    ended = run("runs", "show", 1)
+    assert ended.code == 0
+    assert "Run 0001-dog" in ended.out
+    assert "train.steps: should be a whole number (found 'many')" in ended.err
+
+
+def changed(project: Path, section: str, **settings: object) -> None:
+    """Puts other settings into the record of a project's first run."""
+    file = project / "runs" / "0001-dog" / "run.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["profile"][section] |= settings
+    file.write_text(json.dumps(record), encoding="utf-8")
 
 
 def test_a_comparison_has_a_column_a_run_and_scores_what_was_not_scored(
