@@ -31,6 +31,16 @@ changes no run that exists. To see what would hold, without training:
 dreambooth train --subject dog --token sks --dry-run
 ```
 
+In `dreambooth.yaml` and in your own settings file, settings stand under `overrides:`, with the same keys as in a
+profile, and the default profile beside it:
+
+```yaml
+profile: lora
+overrides:
+  train:
+    steps: 600
+```
+
 A profile of your own is a YAML file with the same keys, only those you want to change; everything else keeps its
 default:
 

@@ -1,13 +1,14 @@
 """The project's own settings (`dreambooth.yaml`) and the person's settings for all projects."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from dbcli.errors import ConfigError, UsageError
 from dbcli.hints import inside, nearest
 from dbcli.project.files.layout import Layout
+from dbcli.project.files.names import printable
 from dbcli.project.files.records import Record, Whole, load_record
 from dbcli.project.files.yaml_files import write_yaml
 
@@ -39,6 +40,7 @@ class UserSettings(Record):
     )
 
 
+SettingsType = TypeVar("SettingsType", bound=Record)
 EMBEDDED_BASES = ("tiny", "tiny-xl", "tiny-flow")
 
 
@@ -90,7 +92,7 @@ def load_settings(layout: Layout) -> ProjectSettings:
     """Return the settings of a project; ConfigError names the file and every fault."""
     path = layout.settings_file
     try:
-        return load_record(ProjectSettings, path, "settings file")
+        return _load(ProjectSettings, path, "settings file")
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist.", hint=inside(path.parent, "dreambooth init .")) from error
 
@@ -110,11 +112,34 @@ def user_settings_file() -> Path:
 def load_user_settings(path: Path | None = None) -> UserSettings:
     """Return the person's settings, empty ones where there is no file; ConfigError for a faulty one."""
     try:
-        return load_record(UserSettings, path or user_settings_file(), "user settings file")
+        return _load(UserSettings, path or user_settings_file(), "user settings file")
     except FileNotFoundError:
         return UserSettings()
     except PermissionError as error:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
+def _load(kind: type[SettingsType], path: Path, what: str) -> SettingsType:
+    """A file of settings. Its ConfigError says where a profile's settings stand, if some stand beside the others."""
+    try:
+        return load_record(kind, path, what)
+    except ConfigError as error:
+        misplaced = _of_a_profile(error.__cause__)
+        if not misplaced:
+            raise
+        hint = f"settings stand under overrides: move {', '.join(misplaced)} there, two spaces in"
+        raise ConfigError(error.message, hint) from error
+
+
+def _of_a_profile(error: BaseException | None) -> list[str]:
+    """The unknown keys among the faults of a file that are a profile's settings, or sections of them."""
+    from dbcli.project.settings.profiles import known_keys
+
+    if not isinstance(error, ValidationError):
+        return []
+    unknown = [str(one["loc"][0]) for one in error.errors(include_url=False) if one["type"] == "extra_forbidden"]
+    sections = {key.partition(".")[0] for key in known_keys()}
+    return [printable(key) for key in unknown if key.partition(".")[0] in sections]
 
 
 def _without_empty(plain: dict[str, Any]) -> dict[str, Any]:

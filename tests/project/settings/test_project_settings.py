@@ -64,6 +64,27 @@ def test_judges_of_other_names_are_refused_with_those_that_there_are(layout: Lay
         ]
 
 
+@pytest.mark.parametrize("text", ["train: {steps: 3}", "train.steps: 3"])
+def test_settings_beside_the_others_are_told_where_they_stand(layout: Layout, text: str) -> None:
+    layout.settings_file.write_text(f"base: tiny\nmethod: lora\nresolutoin: 512\n{text}\n")
+    with pytest.raises(ConfigError, match="is not a known key") as caught:
+        load_settings(layout)
+    key = text.partition(":")[0]
+    assert caught.value.hint == f"settings stand under overrides: move method, {key} there, two spaces in"
+    with pytest.raises(ConfigError) as caught:
+        mine = layout.root / "settings.yaml"
+        mine.write_text(f"{text}\n")
+        load_user_settings(mine)
+    assert caught.value.hint == f"settings stand under overrides: move {key} there, two spaces in"
+
+
+def test_an_unknown_key_that_is_no_setting_is_not_sent_under_overrides(layout: Layout) -> None:
+    layout.settings_file.write_text("base: tiny\nresolutoin: 512\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(layout)
+    assert caught.value.hint is None
+
+
 def test_a_newer_schema_asks_for_a_newer_program(layout: Layout) -> None:
     layout.settings_file.write_text("schema: 2\nbase: tiny\nnew_key: 1\n")
     with pytest.raises(ConfigError, match="newer dreambooth") as caught:
