@@ -42,25 +42,36 @@ def launch(words: Sequence[str], processes: int) -> int:
     return 0
 
 
-def take_devices(group: ProcessGroup, device: str, progress: Progress, *, fused_backward: bool = False) -> None:
-    """Gives each rank a device of its own. Raises UsageError where there are too few, and for a fused backward pass."""
-    if group.size == 1:
+def check_devices(processes: int, device: str, *, fused_backward: bool = False) -> None:
+    """Raises UsageError where there are fewer devices here than processes, and for a fused backward pass on several."""
+    if processes == 1:
         return
     if fused_backward:
         message = "train.fused_backward changes weights before the gradients of several GPUs can be summed."
         raise UsageError(message, hint="--set train.fused_backward=false, or leave --gpus out")
-    progress.note(f"{group.size} processes work together, {'on the CPU' if device == 'cpu' else 'one GPU each'}.")
     if device == "cpu":
         return
     import torch
 
     if device not in ("auto", "cuda"):
-        message = f"train.device is {device}: one device, and {group.size} processes need one each."
+        message = f"train.device is {device}: one device, and {processes} processes need one each."
         raise UsageError(message, hint="--set train.device=auto")
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", group.size))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found < here:
         message = f"{here} GPUs were requested; this machine has {found or 'none'} that can be used."
         raise UsageError(message, hint=f"--gpus {found}" if found else "leave --gpus out, or --set train.device=cpu")
+
+
+def take_devices(group: ProcessGroup, device: str, progress: Progress, *, fused_backward: bool = False) -> None:
+    """Gives each rank a device of its own. Raises UsageError where there are too few, and for a fused backward pass."""
+    check_devices(group.size, device, fused_backward=fused_backward)
+    if group.size == 1:
+        return
+    progress.note(f"{group.size} processes work together, {'on the CPU' if device == 'cpu' else 'one GPU each'}.")
+    if device == "cpu":
+        return
+    import torch
+
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     group.sums = torch.distributed.new_group(backend="nccl")

@@ -81,6 +81,7 @@ def train(
     from dbcli.cli.interactive.questions import check_start, with_answers
     from dbcli.cli.output.runs import show_run
     from dbcli.cli.output.training_plan import show_headline, show_plan
+    from dbcli.workflows.launch import check_devices, launched_size
     from dbcli.workflows.training.metric_loggers import logged
     from dbcli.workflows.training.plan import check_plan, plan_training, with_estimate
     from dbcli.workflows.training.request import TrainRequest
@@ -113,6 +114,8 @@ def train(
             plan = plan_training(layout, asked, progress)
         if dry_run:
             check_plan(layout, plan)
+            training = plan.profile.train
+            check_devices(max(gpus, launched_size()), training.device, fused_backward=training.fused_backward)
             show_headline(call.screen, plan)
         return with_estimate(layout, plan, asked, progress, asked=dry_run)
 

@@ -68,6 +68,16 @@ def test_a_device_that_is_not_there_is_told_before_a_run_is_made(run: Run, proje
     assert runs_of(project) == ["0001-dog"]
 
 
+def test_a_dry_run_refuses_more_gpus_than_there_are(run: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    planned = ("train", "--subject", "dog", *FAST, "--gpus", 2, "--dry-run")
+    ended = run(*planned)
+    assert (ended.code, "2 GPUs were requested; this machine has none" in ended.err) == (2, True)
+    assert run(*planned, "--set=train.device=cpu").code == 0
+    fused = ("--set=train.fused_backward=true", "--set=train.gradient_clip=0")
+    assert "train.fused_backward" in run(*planned, "--set=train.device=cpu", *fused).err
+
+
 def test_a_caption_that_names_nobody_is_told_when_it_comes_and_refused_by_name(run: Run, project: Path) -> None:
     folder = project.parent / "wolf"
     photo_makers.save(folder / "a.png", photo_makers.plain((10, 20, 30)))
