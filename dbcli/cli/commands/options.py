@@ -18,7 +18,12 @@ Subjects = Annotated[
     ),
 ]
 Run = Annotated[
-    str | None, typer.Option("--run", help="Which run, the newest finished by default.", autocompletion=completion.runs)
+    str | None,
+    typer.Option(
+        "--run",
+        help="Which run: its number, its name or a subject; the newest finished by default.",
+        autocompletion=completion.runs,
+    ),
 ]
 Profile = Annotated[
     str | None, typer.Option("--profile", help="A shipped profile or a YAML file.", autocompletion=completion.profiles)

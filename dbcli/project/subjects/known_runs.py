@@ -45,8 +45,9 @@ def runs_knowing(layout: Layout, name: str, states: Collection[str] = FINISHED) 
 def run_meant(layout: Layout, text: str, *, to_resume: bool = False) -> RunRecord:
     """The run meant by "3", "0003-dog" or the name of a subject, which is the newest finished run that learnt it.
 
-    With `to_resume` it is the newest unfinished one; where there is none, the newest of the others. Raises RunMissing
-    with the nearest names.
+    With `to_resume` it is the newest unfinished one; where there is none, the newest of the others. What is no subject
+    may be the name of a single run without its number, "lokr" for "0012-lokr". Raises RunMissing with the nearest
+    names.
     """
     try:
         return find_run(layout, text)
@@ -55,16 +56,29 @@ def run_meant(layout: Layout, text: str, *, to_resume: bool = False) -> RunRecor
         for states in (UNFINISHED, FINISHED) if to_resume else (FINISHED, UNFINISHED):
             if found := runs_knowing(layout, wanted, states):
                 return found[0]
-        raise _missing(layout, wanted) from None
+        return _called(layout, wanted)
 
 
-def _missing(layout: Layout, wanted: str) -> RunMissing:
+def _called(layout: Layout, wanted: str) -> RunRecord:
+    """The single run of this name without its number; RunMissing where a subject has it, several runs or none."""
     records = list_runs(layout)
-    subjects = known_names(layout)
+    subjects = known_names(layout, records)
     if wanted in {name for one in subjects for name in names_of(layout, one)}:
-        return RunMissing(
+        raise RunMissing(
             f"No run has learnt the subject '{printable(wanted)}' yet.", hint=f"dreambooth train --subject {wanted}"
         )
+    called = [record for record in records if record.name.partition("-")[2] == wanted]
+    if len(called) == 1:
+        return called[0]
+    if called:
+        raise RunMissing(
+            f"{len(called)} runs are called '{printable(wanted)}': {listed(newest_first(called))}.",
+            hint=f"name one by its number, such as {called[-1].number}",
+        )
+    raise _missing(wanted, records, subjects)
+
+
+def _missing(wanted: str, records: Sequence[RunRecord], subjects: Sequence[str]) -> RunMissing:
     near = nearest(wanted, [*subjects, *(record.name for record in records)])
     guess = f" Did you mean '{near}'?" if near else ""
     known = ", ".join(record.name for record in records[-5:]) or "none yet"

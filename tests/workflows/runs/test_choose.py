@@ -17,13 +17,14 @@ from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.prompts.render import rendered
 from dbcli.workflows.runs.choose import chosen_run
 
+BASE = RunBase(name="tiny", source="tiny")
 WORDS = {"dog": ("sks", "dog"), "wolf": ("mwf", "dog"), "cup": ("tich", "mug")}
 
 
 def made_run(layout: Layout, *subjects: str, **how: Any) -> str:
     """A run without weights, of the next number."""
     learnt = [RunSubject(name=one, identifier=WORDS[one][0], class_noun=WORDS[one][1]) for one in subjects]
-    facts = {"state": "finished", "method": "lora", "subjects": learnt, "base": RunBase(name="tiny", source="tiny")}
+    facts = {"state": "finished", "method": "lora", "subjects": learnt, "base": BASE}
     return create_run(layout, "-".join(subjects), lambda name: RunRecord(name=name, **facts | how))
 
 
@@ -99,6 +100,26 @@ def test_a_subject_stands_for_its_newest_run(layout: Layout) -> None:
     assert name_of(layout, run="dog") == "0003-dog"
     assert name_of(layout, run="2") == "0002-wolf"
     assert run_meant(layout, "0001-dog").name == "0001-dog"
+
+
+def test_a_run_answers_to_its_own_name_without_the_number_where_it_is_the_only_one(layout: Layout) -> None:
+    made_run(layout, "dog")
+    for name in ("lokr", "dog-cat"):
+        create_run(layout, name, lambda made: RunRecord(name=made, state="finished", method="lora", base=BASE))
+    assert name_of(layout, run="lokr") == "0002-lokr"
+    assert name_of(layout, run="dog-cat") == "0003-dog-cat"
+    create_run(layout, "lokr", lambda made: RunRecord(name=made, state="finished", method="lora", base=BASE))
+    said = fault(layout, "x", run="lokr")
+    assert said.message == "2 runs are called 'lokr': 0004-lokr, 0002-lokr."
+    assert said.hint == "name one by its number, such as 4"
+
+
+def test_a_subject_comes_before_a_run_s_own_name(layout: Layout) -> None:
+    made_run(layout, "dog")
+    create_run(layout, "wolf", lambda made: RunRecord(name=made, state="finished", method="lora", base=BASE))
+    assert fault(layout, "x", run="wolf").hint == "dreambooth train --subject wolf"
+    made_run(layout, "dog", "wolf")
+    assert name_of(layout, run="wolf") == "0003-dog-wolf"
 
 
 def test_a_name_that_is_none_gets_the_nearest(layout: Layout) -> None:
