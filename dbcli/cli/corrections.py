@@ -14,7 +14,7 @@ NAMED_BY = {"train": "--subject", "bench": "--subject", "eval": "--run", "reg ma
 LIKE_ENOUGH = 0.75
 _ADDED = re.compile(r"add (--\S.*)")
 # More than one way on, or a name that a person has to choose.
-_LEFT_OPEN = re.compile(r", |\b(?:NAME|RUN)\b")
+_LEFT_OPEN = re.compile(r", |\b(?:NAME|NOUN|RUN)\b")
 _STRAY = re.compile(r"unexpected extra argument\S* \((.*)\)")
 _POSSIBLE = re.compile(r"No such option:? (\S+) \(Possible options: (.*)\)")
 _NEAR = re.compile(r"No such (?:command|option):? '?([^\s'.]+)'?\.?\s+\(?Did you mean:? '?([^\s'?,)]+)")

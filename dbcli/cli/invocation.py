@@ -49,10 +49,12 @@ class Invocation:
         default: Callable[[], str | None] | None = None,
         *,
         check: Callable[[str], object] | None = None,
+        hint: str | None = None,
     ) -> str:
         """A value the command needs: given, or asked for on a terminal, or exit 2 naming the option.
 
-        What `check` raises of an answer is told at once, and the question comes again.
+        What `check` raises of an answer is told at once, and the question comes again. `hint` is what to type where
+        nothing can be proposed, "add --repo NAME".
         """
         if value:
             return value
@@ -68,7 +70,8 @@ class Invocation:
             return answer
         if self.yes and proposal:
             return proposal
-        raise UsageError(f"{option} is missing.", hint=f"add {option}" + (f" {quoted(proposal)}" if proposal else ""))
+        added = f"add {option} {quoted(proposal)}" if proposal else hint or f"add {option}"
+        raise UsageError(f"{option} is missing.", hint=added)
 
     def agree(self, question: str, refusal: str) -> None:
         """Raises Refused (exit 6) unless a person agrees."""

@@ -49,6 +49,30 @@ def test_no_option_is_proposed_that_is_merely_spelt_alike(run: Run, project: Pat
     assert hinted(ended.err).endswith(" --help")
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("export", "dreambooth runs list shows the runs; add the number of one"),
+        ("export 9", "dreambooth runs list"),
+        ("export 1", "dreambooth export 1 --to checkpoint"),
+        ("export 1 --to hub", "add --repo NAME"),
+        ("reg make", "add --class NOUN"),
+    ],
+)
+def test_what_is_missing_is_proposed_only_where_it_can_be_typed(
+    run: Run, trained_project: Path, typed: str, hint: str
+) -> None:
+    ended = run(*shlex.split(typed))
+    assert ended.code in (2, 4), ended.err
+    assert hinted(ended.err) == hint
+
+
+def test_a_textual_inversion_is_proposed_as_the_file_that_it_can_be(run: Run, trained_project: Path) -> None:
+    record = trained_project / "runs" / "0001-dog" / "run.json"
+    record.write_text(record.read_text().replace('"method": "full"', '"method": "textual-inversion"'))
+    assert hinted(run("export", 1).err) == "dreambooth export 1 --to embedding"
+
+
 def test_a_name_that_is_near_nothing_is_no_slip(run: Run, project: Path) -> None:
     ended = run("train", "--subject", "zebra")
     assert "Did you mean" not in ended.err

@@ -122,7 +122,7 @@ def make(
     from dbcli.workflows.class_images.manage import make_class_images
 
     with on_ranks(context, gpus) as (call, group):
-        noun = group.on_main(lambda: call.wanted(class_noun, "--class", "Which class"))
+        noun = group.on_main(lambda: call.wanted(class_noun, "--class", "Which class", hint="add --class NOUN"))
         made = make_class_images(
             call.layout,
             noun,

@@ -14,6 +14,8 @@ from dbcli.hints import command
 
 # What one target alone has a use for.
 TARGETS_OF_OPTIONS = {"--with-base": "comfyui", "--repo": "hub", "--public": "hub"}
+# What a run is exported to where nobody says, by its method; every other one to a checkpoint.
+USUAL_TARGETS = {"textual-inversion": "embedding"}
 
 
 def export(
@@ -50,12 +52,14 @@ def export(
 ) -> None:
     """Write a run in another tool's format, and verify it by loading it back."""
     from dbcli.cli.output.files import publish, show_comfyui, show_export
-    from dbcli.workflows.sharing.export import ExportRequest, export_run
+    from dbcli.workflows.sharing.export import ExportRequest, export_run, exported_run
     from dbcli.workflows.sharing.export_metadata import Origin
 
     call = of(context)
-    name = call.wanted(run, "RUN", "Which run")
-    target = call.wanted(to, "--to", "Which format", lambda: "checkpoint")
+    name = call.wanted(run, "RUN", "Which run", hint="dreambooth runs list shows the runs; add the number of one")
+    # Before a format is asked for or proposed: of a run that is not here none is right.
+    method = exported_run(call.layout, name).method
+    target = call.wanted(to, "--to", "Which format", lambda: USUAL_TARGETS.get(method, "checkpoint"))
     request = ExportRequest(name, target, precision, out, Origin(author, licence), allow_collision)
     _check_target(name, target, {"--with-base": with_base, "--repo": repo, "--public": public})
     if target == "hub":

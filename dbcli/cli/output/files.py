@@ -149,7 +149,7 @@ def publish(call: Invocation, request: ExportRequest, repo: str | None, *, publi
     if request.out is not None:
         raise UsageError("--out is for local files; --to hub takes --repo.")
     layout = call.layout
-    name = call.wanted(repo, "--repo", "Name of the repository on the Hub")
+    name = call.wanted(repo, "--repo", "Name of the repository on the Hub", hint="add --repo NAME")
     # Where nobody can agree the hub is not asked either: the list alone is shown.
     target = find_target(name, public=public, offline=call.offline, ask=call.yes or call.may_ask)
     with bundled(layout, request, target, call.screen, offline=call.offline) as bundle:

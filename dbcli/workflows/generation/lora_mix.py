@@ -81,10 +81,11 @@ def compose(layout: Layout, selection: RunSelection, prompts: Sequence[str] = ()
     records = [chosen_run(layout, name, selection.checkpoint, prompts=prompts) for name in selection.runs or (None,)]
     found = tuple(record for record in records if record is not None)
     weights = _weights(selection.weights, len(records))
+    is_weighted = selection.weights is not None
     if len(records) > 1:
-        _check_together(records)
-    if selection.weights is not None:
-        _check_scalable(found)
+        _check_together(records, is_weighted=is_weighted)
+    elif is_weighted:
+        _check_scalable(found, is_weighted=True)
     collisions = _collisions(layout, found, allow=selection.allow_collision)
     return Composition(found, weights if found else (), collisions, selection.checkpoint)
 
@@ -138,14 +139,14 @@ def _weight(text: str, hint: str) -> float:
     return weight + 0.0  # makes -0 plain 0
 
 
-def _check_together(records: Sequence[RunRecord | None]) -> None:
+def _check_together(records: Sequence[RunRecord | None], *, is_weighted: bool) -> None:
     if None in records:
         raise UsageError("The bare base is already part of every run.", hint="leave --run base out")
     known = [record for record in records if record is not None]
     names = [record.name for record in known]
     if len(set(names)) < len(names):
         raise UsageError(f"A run is named twice: {', '.join(names)}.", hint="a weight above 1 makes it stronger")
-    _check_scalable(known)
+    _check_scalable(known, is_weighted=is_weighted)
     first = known[0]
     for other in known[1:]:
         if other.base.hash != first.base.hash:
@@ -157,13 +158,13 @@ def _check_together(records: Sequence[RunRecord | None]) -> None:
     _check_names(known)
 
 
-def _check_scalable(records: Sequence[RunRecord]) -> None:
+def _check_scalable(records: Sequence[RunRecord], *, is_weighted: bool) -> None:
     loras = [record for record in records if record.method == "lora"]
     timed = next((one for one in loras if one.profile.get("lora", {}).get("least_rank")), None)
     if timed is not None:
         raise UsageError(
             f"{timed.name} is a T-LoRA, whose ranks go by the timestep: it generates alone, at weight 1.",
-            hint=f"--run {timed.name} alone, without --weights",
+            hint=f"--run {timed.name} alone" + (", without --weights" if is_weighted else ""),
         )
     full = next((record for record in records if record.method != "lora"), None)
     if full is not None:

@@ -77,9 +77,13 @@ def test_a_t_lora_is_not_written_for_other_programs(run: Run, project: Path, tmp
 
 
 def test_a_t_lora_generates_alone(run: Run, project: Path) -> None:
-    for words in (["--run", 1, "--run", 2], ["--run", 2, "--weights", "0.5"]):
+    for words, hint in (
+        (["--run", 1, "--run", 2], "--run 0002-dog alone\n"),
+        (["--run", 2, "--weights", "0.5"], "--run 0002-dog alone, without --weights\n"),
+    ):
         done = run("generate", "a sks dog", *words)
         assert done.code == 2 and "0002-dog is a T-LoRA" in done.err
+        assert done.err.endswith(hint)
 
 
 @pytest.mark.parametrize(
