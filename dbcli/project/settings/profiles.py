@@ -4,7 +4,7 @@ A profile is resolved from layers (shipped profile, user file, project file, `--
 """
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,19 @@ from dbcli.project.settings.profile_settings import FROZEN, Profile, Section
 
 # Earlier names of settings, which files and command lines may still say.
 EARLIER_NAMES = {"images.template": "images.templates"}
+# What Kohya's and diffusers' trainers call settings.
+NAMES_ELSEWHERE = {
+    **{"lr": "train.learning_rate", "unet_lr": "train.learning_rate"},
+    **{"text_encoder_lr": "train.text_encoder_learning_rate", "lr_scheduler": "train.schedule"},
+    **{"lr_warmup_steps": "train.warmup_steps", "max_train_steps": "train.steps"},
+    **{"train_batch_size": "train.batch_size", "gradient_accumulation_steps": "train.accumulation"},
+    **{"mixed_precision": "train.precision", "network_dim": "lora.rank", "network_alpha": "lora.alpha"},
+}
+# What is asked for as a method or a kind, and is a setting of a LoRA.
+FORMS_OF_LORA = {
+    **{"lokr": "lora.kind=lokr", "loha": "lora.kind=loha", "dora": "lora.dora=true"},
+    **{"rslora": "lora.rslora=true", "pissa": "lora.init=pissa"},
+}
 # What a run was begun with that knows nothing of several sentences: class images under one prompt, every caption used.
 ONE_SENTENCE = {"prior": {"template": "a photo of a {class}"}, "images": {"caption_share": 1.0}}
 
@@ -69,6 +82,7 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Profile:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     problems: list[str] = []
+    hint = None
     known = known_keys()
     for origin, layer in layers:
         for key, value in _flat(layer, known):
@@ -79,12 +93,14 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Profile:
     try:
         profile = Profile.model_validate(_nested(values))
     except ValidationError as error:
-        problems += [_fault_of(fault, origins) for fault in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        problems += [_fault_of(fault, origins) for fault in faults]
+        hint = next(filter(None, map(_form_meant, faults)), None)
     else:
         problems += contradictions(profile)
     if problems:
         many = f"{len(problems)} faults" if len(problems) > 1 else "a fault"
-        raise ConfigError(f"The settings have {many}:\n" + "\n".join(f"  {line}" for line in problems))
+        raise ConfigError(f"The settings have {many}:\n" + "\n".join(f"  {line}" for line in problems), hint)
     return profile
 
 
@@ -111,17 +127,23 @@ def parse_set(text: str) -> tuple[str, Any]:
 
     Raises UsageError without a `=`, ConfigError for a key that does not exist or a value that is not YAML.
     """
-    key, separator, value = text.partition("=")
-    key = key.strip()
-    if not separator or not key:
-        raise UsageError(
-            f"--set takes key=value, not '{printable(text)}'.",
-            hint="for example --set train.learning_rate=5e-6",
-        )
-    known, key = known_keys(), EARLIER_NAMES.get(key, key)
+    (key, value), known = _split(text), known_keys()
     if key not in known:
-        raise ConfigError(_unknown("--set", key, known) + ".")
-    return key, parse_value(value, f"--set {key}")
+        raise _single_fault(_unknown("--set", key, known))
+    return key, value
+
+
+def parse_sets(texts: Iterable[str]) -> dict[str, Any]:
+    """Return the settings of all `--set key=value`; a key that does not exist is left for `resolve` to tell.
+
+    So that it comes together with all other faults. Raises UsageError without a `=`, ConfigError for a section or a
+    value that is not YAML.
+    """
+    found, known = dict(map(_split, texts)), known_keys()
+    for key in found:
+        if _is_section(key, known):
+            raise _single_fault(_unknown("--set", key, known))
+    return found
 
 
 def known_keys() -> dict[str, str]:
@@ -149,10 +171,21 @@ def shipped_folder() -> Path:
     return packaged if packaged.is_dir() else package.parent / "profiles"
 
 
+def _split(text: str) -> tuple[str, Any]:
+    key, separator, value = text.partition("=")
+    key = key.strip()
+    if not separator or not key:
+        raise UsageError(
+            f"--set takes key=value, not '{printable(text)}'.",
+            hint="for example --set train.learning_rate=5e-6",
+        )
+    return EARLIER_NAMES.get(key, key), parse_value(value, f"--set {key}")
+
+
 def _flat(layer: Mapping[str, Any], known: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in layer.items():
         key = EARLIER_NAMES.get(f"{prefix}{name}", f"{prefix}{name}")
-        is_section = any(other.startswith(key + ".") for other in known)
+        is_section = _is_section(key, known)
         if is_section and isinstance(value, Mapping):
             yield from _flat(value, known, key + ".")
         elif not (is_section and value is None):  # `train:` with nothing under it sets nothing
@@ -168,15 +201,30 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(origin: str, key: str, known: Mapping[str, str]) -> str:
-    if any(other.startswith(key + ".") for other in known):
+    if _is_section(key, known):
         return f"{key} (from {origin}): is a section; set its keys, such as {_first_of(key, known)}"
     near = nearest_key(key, known)
     text = f"{printable(key)} (from {origin}): is not a setting"
     return text + (f"; did you mean {near}?" if near else "")
 
 
+def _single_fault(text: str) -> ConfigError:
+    """A fault as a sentence of its own, which may end in a question."""
+    return ConfigError(text if text.endswith("?") else f"{text}.")
+
+
+def _is_section(key: str, known: Iterable[str]) -> bool:
+    return any(other.startswith(key + ".") for other in known)
+
+
 def nearest_key(key: str, known: Collection[str]) -> str | None:
-    """Return the dotted key that was most likely meant, by the whole of it or by its last part; None without one."""
+    """Return the dotted key that was most likely meant, by the whole of it or by its last part; None without one.
+
+    What other trainers call a setting means that setting, whatever else is spelt alike.
+    """
+    elsewhere = NAMES_ELSEWHERE.get(key.rpartition(".")[2])
+    if elsewhere in known:
+        return elsewhere
     leaves = {other.rpartition(".")[2]: other for other in known}
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     near = near or [leaves[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], list(leaves), n=1)]
@@ -185,6 +233,13 @@ def nearest_key(key: str, known: Collection[str]) -> str | None:
 
 def _first_of(section: str, known: Mapping[str, str]) -> str:
     return next(key for key in known if key.startswith(section + "."))
+
+
+def _form_meant(fault: Any) -> str | None:
+    """What to type where a form of LoRA was asked for as if it were a method, a kind or a beginning of its own."""
+    setting = FORMS_OF_LORA.get(str(fault.get("input")).casefold())
+    is_named = ".".join(map(str, fault["loc"])) in ("method", "lora.kind", "lora.init")
+    return f"--method lora --set {setting}" if setting is not None and is_named else None
 
 
 def _fault_of(fault: Any, origins: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from dbcli.project.runs.resumable import Change, changed_settings
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_set, resolve, shipped_profiles
+from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_sets, resolve, shipped_profiles
 from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings, load_user_settings
 from dbcli.workflows.completions import JUDGES
 from dbcli.workflows.setup.base_facts import base_like
@@ -117,7 +117,7 @@ def resolve_profile(
     settings, user = load_settings(layout), load_user_settings()
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     asked = {**(swept or {}), **given}
-    typed = [("--set", dict(parse_set(text) for text in sets)), (origin, swept or {}), ("the command line", given)]
+    typed = [("--set", parse_sets(sets)), (origin, swept or {}), ("the command line", given)]
     if carried is not None and profile is None:
         # They were resolved from profile and files when that run began.
         return carried.profile_name, _settled(resolve([(carried.origin, carried.settings), *typed]))

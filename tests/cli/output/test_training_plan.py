@@ -21,6 +21,13 @@ def test_a_profile_of_ones_own_is_compared_with_itself(run: Run, project: Path) 
     assert [line.split() for line in table.splitlines() if "." in line.split(" ")[0]] == [["train.steps", "60", "50"]]
 
 
+def test_a_key_that_does_not_exist_is_told_with_all_other_faults(run: Run, project: Path) -> None:
+    ended = run(*PLANNED, "--set", "lora.rank=0", "--set", "train.learnrate=3")
+    assert ended.code == 2
+    assert "did you mean train.learning_rate?" in ended.err
+    assert "lora.rank (from --set)" in ended.err
+
+
 def test_where_the_profiles_file_is_gone_the_one_it_is_compared_with_is_named(run: Run, project: Path) -> None:
     file = project / "my.yaml"
     file.write_text("train: {steps: 1}\nprior: {enabled: false}\n", encoding="utf-8")

@@ -9,10 +9,12 @@ import yaml
 from dbcli.errors import ConfigError, DataError, UsageError
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import (
+    FORMS_OF_LORA,
     frozen_profile,
     known_keys,
     load_profile,
     parse_set,
+    parse_sets,
     resolve,
     shipped_profiles,
 )
@@ -192,6 +194,48 @@ def test_set_without_key_or_value_shows_how(text: str) -> None:
 def test_set_with_an_unknown_key_suggests_the_near_one() -> None:
     with pytest.raises(ConfigError, match="did you mean train.learning_rate"):
         parse_set("train.learning_rat=1")
+
+
+def test_every_fault_of_what_was_typed_comes_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve([("--set", parse_sets(["lora.rank=0", "lora.alpha=x", "train.learnrate=3"]))])
+    assert caught.value.message.splitlines() == [
+        "The settings have 3 faults:",
+        "  train.learnrate (from --set): is not a setting; did you mean train.learning_rate?",
+        "  lora.rank (from --set): should be greater than or equal to 1 (found 0)",
+        "  lora.alpha (from --set): should be a number (found 'x')",
+    ]
+
+
+@pytest.mark.parametrize("text", ["train=null", "train=5", "train={steps: 3}"])
+def test_a_section_is_no_setting(text: str) -> None:
+    for parse in (parse_set, lambda one: parse_sets([one])):
+        with pytest.raises(ConfigError, match=r"is a section; set its keys, such as train\.steps\.$"):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("train.lr", "train.learning_rate"), ("network_dim", "lora.rank"), ("max_train_steps", "train.steps")],
+)
+def test_what_other_trainers_call_a_setting_is_that_setting(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_set(f"{typed}=1")
+    assert caught.value.message == f"{typed} (from --set): is not a setting; did you mean {meant}?"
+
+
+@pytest.mark.parametrize(("name", "setting"), FORMS_OF_LORA.items())
+def test_a_form_of_lora_that_is_taken_for_a_method_or_a_kind_gets_the_setting_it_is(name: str, setting: str) -> None:
+    for key in ("method", "lora.kind"):
+        if f"{key}={name}" == setting:
+            continue
+        with pytest.raises(ConfigError) as caught:
+            resolve([("--set", {key: name})])
+        assert caught.value.hint == f"--method lora --set {setting}"
+    assert resolve([("--set", {"method": "lora", **parse_sets([setting])})]).method == "lora"
+    with pytest.raises(ConfigError) as caught:
+        resolve([("--set", {"images.crop": name})])
+    assert caught.value.hint is None
 
 
 def test_a_profile_from_a_file(tmp_path: Path) -> None:
