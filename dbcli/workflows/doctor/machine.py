@@ -227,7 +227,10 @@ def _judge_of_faces(layout: Layout | None) -> Iterator[Check]:
 
 
 def _extras() -> Iterator[Check]:
+    from dbcli.metrics.judges.faces import missing_packages
+
     there, absent = _installed(EXTRAS)
-    found = ", ".join(there) or "none"
-    fix = f"{installing(*absent)} installs the rest: HEIC photos, 8-bit optimiser, logs, clusters" if absent else None
-    yield good("extras", found, fix)
+    absent += missing_packages()
+    rest = "HEIC photos, 8-bit optimiser, logs, clusters, faces"
+    fix = f"{installing(*absent)} installs the rest: {rest}" if absent else None
+    yield good("extras", ", ".join(there) or "none", fix)

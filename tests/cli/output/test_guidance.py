@@ -78,6 +78,16 @@ def test_the_doctor_looks_at_the_machine_without_a_project(
     assert found["hub"]["found"] == "not checked: offline"
 
 
+def test_what_installs_the_rest_brings_the_judge_of_faces_too(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dbcli.metrics.judges.faces.missing_packages", lambda: ["dlib-bin", "face-recognition-models"])
+    fix = checks(run)[1]["extras"]["fix"]
+    assert "dlib-bin face-recognition-models installs the rest" in fix
+    assert fix.endswith("faces")
+
+
 def test_every_check_that_is_not_good_has_a_fix(run: Run, project: Path) -> None:
     ended = run("doctor", "--offline", "--json").document
     assert all(one["fix"] for one in ended["checks"] if one["verdict"] == "fault")
