@@ -52,7 +52,8 @@ LATE = 0.9
 def check_sampler(name: str, option: str = "--sampler") -> None:
     """Raises ConfigError, naming `option`, the nearest sampler and all there are, for a name that is none of them."""
     if name not in SAMPLERS:
-        near = difflib.get_close_matches(name, SAMPLERS, n=1, cutoff=0.4)
+        # Other programs write dpmpp.
+        near = difflib.get_close_matches(name.replace("pp", "++"), SAMPLERS, n=1, cutoff=0.4)
         guess = f' Did you mean "{near[0]}"?' if near else ""
         raise ConfigError(f'{option}: there is no sampler "{name}".{guess}', hint="Samplers: " + ", ".join(SAMPLERS))
 

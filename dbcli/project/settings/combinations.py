@@ -378,4 +378,5 @@ def _of_section(name: str, section: LoraSettings | InversionSettings, profile: P
     given = [f"{name}.{key}" for key in type(section).model_fields if getattr(section, key) != getattr(usual, key)]
     if given:
         verb = "is" if len(given) == 1 else "are"
-        yield f"{', '.join(given)} {verb} given, but the method is {profile.method}: {why}."
+        method = "lora" if name == "lora" else "textual-inversion"
+        yield f"{', '.join(given)} {verb} given, but the method is {profile.method}: {why} without --method {method}."

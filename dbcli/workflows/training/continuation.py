@@ -46,7 +46,10 @@ def parent_run(layout: Layout, text: str) -> RunRecord:
     parent = run_meant(layout, text)
     weights_seal(layout, parent)
     if parent.method not in CONTINUABLE:
-        raise Refused(f"The run {parent.name} is {parent.method}; only {' and '.join(CONTINUABLE)} can be continued.")
+        raise Refused(
+            f"The run {parent.name} is {parent.method}; only {' and '.join(CONTINUABLE)} can be continued.",
+            hint="start from the base: leave --from out",
+        )
     if parent.method == "lora":
         _refuse_magnitudes(layout, parent)
         _refuse_bundled_words(layout, parent)
@@ -159,7 +162,7 @@ def check_settings(layout: Layout, parent: RunRecord, profile: Profile) -> None:
     if profile.method != parent.method:
         raise UsageError(
             f"The run {parent.name} is {parent.method}; a {profile.method} run cannot continue it.",
-            hint="leave the method out, or start from the base: leave --from out",
+            hint="leave --method and --profile out, or start from the base: leave --from out",
         )
     if parent.method != "lora":
         return

@@ -49,7 +49,7 @@ def plan_resume(
         raise UsageError(
             f"The run {record.name} cannot be resumed like that:\n"
             + "\n".join(f"  {line}" for line in faults)
-            + "\nWhat a run learns is fixed when it starts; --from starts a new run from a finished one.",
+            + "\nWhat a run learns, and what it has done, is fixed; --from starts a new run from a finished one.",
             hint=f"dreambooth train --resume {record.name}",
         )
     subjects = [_as_before(layout, record, one, profile) for one in record.shown]

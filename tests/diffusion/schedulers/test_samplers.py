@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from typing import Any
 
 import diffusers
@@ -14,7 +15,16 @@ import torch
 from dbcli.diffusion.bases.folder import embedded_folder
 from dbcli.diffusion.bases.single_file import shipped_configs
 from dbcli.diffusion.schedulers.noisiest_first import trailing
-from dbcli.diffusion.schedulers.samplers import NOISIEST, PUBLISHED, SAMPLERS, alphas_of, make_sampler, visited
+from dbcli.diffusion.schedulers.samplers import (
+    NOISIEST,
+    PUBLISHED,
+    SAMPLERS,
+    alphas_of,
+    check_sampler,
+    make_sampler,
+    visited,
+)
+from dbcli.errors import ConfigError
 from dbcli.project.settings.profiles import load_profile
 
 V1 = shipped_configs("sd-v1")["scheduler"]
@@ -123,3 +133,9 @@ def test_samplers_that_know_no_zero_terminal_snr_are_given_its_alphas(name: str)
 def test_karras_noise_levels_with_zero_terminal_snr_come_to_an_end(steps: int, timesteps: str) -> None:
     # Both lists are the same for a base with leading timesteps: then it is drawn on the published one.
     assert walked("dpm++-karras", ZERO_SNR, steps, timesteps) < 1e-3
+
+
+@pytest.mark.parametrize(("name", "near"), [("dpmpp", "dpm++"), ("dpmpp-sde", "dpm++-sde"), ("eulr", "euler")])
+def test_a_sampler_as_others_write_it_leads_to_ours(name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f'Did you mean "{near}"?')):
+        check_sampler(name)

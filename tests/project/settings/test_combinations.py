@@ -33,7 +33,7 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         ({"method": "full", "lora.targets": ["to_q"]}, ["lora.targets is given, but the method is full"]),
         (
             {"method": "full", "lora.rank": 8, "lora.kind": "lokr"},
-            ["lora.rank, lora.kind are given, but the method is full: nothing gets an adapter."],
+            ["lora.rank, lora.kind are given, but the method is full: nothing gets an adapter without --method lora."],
         ),
         ({"method": "textual-inversion", "lora.dropout": 0.5}, ["lora.dropout is given, but the method is textual-"]),
         ({"method": "lora", "inversion.vectors": 4}, ["inversion.vectors is given, but the method is lora: no word"]),
