@@ -23,16 +23,25 @@ from dbcli.project.settings.profile_settings import FROZEN, Profile, Section
 EARLIER_NAMES = {"images.template": "images.templates"}
 # What Kohya's and diffusers' trainers call settings.
 NAMES_ELSEWHERE = {
-    **{"lr": "train.learning_rate", "unet_lr": "train.learning_rate"},
-    **{"text_encoder_lr": "train.text_encoder_learning_rate", "lr_scheduler": "train.schedule"},
-    **{"lr_warmup_steps": "train.warmup_steps", "max_train_steps": "train.steps"},
-    **{"train_batch_size": "train.batch_size", "gradient_accumulation_steps": "train.accumulation"},
-    **{"mixed_precision": "train.precision", "network_dim": "lora.rank", "network_alpha": "lora.alpha"},
+    "lr": "train.learning_rate",
+    "unet_lr": "train.learning_rate",
+    "text_encoder_lr": "train.text_encoder_learning_rate",
+    "lr_scheduler": "train.schedule",
+    "lr_warmup_steps": "train.warmup_steps",
+    "max_train_steps": "train.steps",
+    "train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.accumulation",
+    "mixed_precision": "train.precision",
+    "network_dim": "lora.rank",
+    "network_alpha": "lora.alpha",
 }
 # What is asked for as a method or a kind, and is a setting of a LoRA.
 FORMS_OF_LORA = {
-    **{"lokr": "lora.kind=lokr", "loha": "lora.kind=loha", "dora": "lora.dora=true"},
-    **{"rslora": "lora.rslora=true", "pissa": "lora.init=pissa"},
+    "lokr": "lora.kind=lokr",
+    "loha": "lora.kind=loha",
+    "dora": "lora.dora=true",
+    "rslora": "lora.rslora=true",
+    "pissa": "lora.init=pissa",
 }
 # What a run was begun with that knows nothing of several sentences: class images under one prompt, every caption used.
 ONE_SENTENCE = {"prior": {"template": "a photo of a {class}"}, "images": {"caption_share": 1.0}}
