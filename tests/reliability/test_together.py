@@ -80,7 +80,8 @@ def test_a_sweep_waits_for_class_images_that_another_process_draws(
     first = server.start(project, "sweep", "first.yaml", hold_drawing={"until": str(project / "go")})
     assert first.wait_until(lambda: any(project.glob("reg/dog-*/.lock.holder.json")))
     second = server.start(project, "sweep", "second.yaml")
-    assert second.wait_until(lambda: "waiting until" in second.log.with_suffix(".err").read_text(errors="replace"))
+    said = second.log.with_suffix(".err")
+    assert second.wait_until(lambda: said.exists() and "waiting until" in said.read_text(errors="replace"))
     (project / "go").touch()
     for one in (first, second):
         one.wait().check(0)

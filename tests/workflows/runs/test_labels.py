@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dbcli.metrics.suites import SuitePrompt, short_label
 from dbcli.project.prompts.identifiers import Words
-from dbcli.workflows.evaluation.evaluate import label_of
+from dbcli.workflows.evaluation.subject_prompts import label_of
 from dbcli.workflows.runs.labels import rendered_label
 
 TEMPLATE = "a {identifier} toy {class}"
@@ -12,9 +12,9 @@ TEMPLATE = "a {identifier} toy {class}"
 
 def test_a_prompts_label_is_rendered_with_the_subject() -> None:
     prompt = SuitePrompt(TEMPLATE, short_label(TEMPLATE), "own prompts")
-    assert label_of(prompt, {"dog": Words("sks", "dog")}) == "a sks toy dog"
+    assert label_of(prompt, Words("sks", "dog")) == "a sks toy dog"
     in_space = SuitePrompt("a {identifier} {class} in space", "in space", "own prompts")
-    assert label_of(in_space, {"dog": Words("sks", "dog")}) == "in space"
+    assert label_of(in_space, Words("sks", "dog")) == "in space"
 
 
 def test_an_axis_of_templates_is_rendered_with_the_subject_or_says_so_for_several() -> None:
