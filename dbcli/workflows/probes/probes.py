@@ -269,6 +269,8 @@ class Probing:
         )
 
     def _leave_out(self, step: int, reason: str, cause: Literal["budget", "failure"] = "budget") -> None:
+        # Scores whose weights could not be kept choose nothing.
+        self.record.probes = [one for one in self.record.probes if one.step != step]
         self.record.skipped.append(SkippedProbe(step=step, why=reason, cause=cause))
         self._save()
         self.run.event("probe left out", {"step": step, "why": reason})

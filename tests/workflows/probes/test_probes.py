@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from dbcli.errors import ConfigError, JudgeMissing, RunMissing
+from dbcli.errors import ConfigError, DiskFull, JudgeMissing, RunMissing
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import read_recipe
 from dbcli.project.runs.probe_files import load_probes, probe_images
@@ -122,6 +122,25 @@ def test_not_one_bit_of_a_run_differs_with_probes(layout: Layout, plain: RunReco
                 layout.checkpoints_dir(run.name) / f"step-{step:06d}" / f"{file}.safetensors" for run in (plain, probed)
             )
             assert one.read_bytes() == two.read_bytes(), (step, file)
+
+
+def test_a_probe_whose_weights_have_no_room_is_left_out_with_its_scores(
+    layout: Layout, rising_then_falling: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = probing.keep_weights
+
+    def with_room_but_at_four(layout: Layout, run: str, step: int, *how: Any, **room: Any) -> None:
+        if step == 4:
+            raise DiskFull("No room for the weights of step 4.")
+        keep(layout, run, step, *how, **room)
+
+    monkeypatch.setattr(probing, "keep_weights", with_room_but_at_four)
+    record = trained(layout, "probe.keep=best")
+    found = load_probes(layout, record.name)
+    assert found is not None
+    assert ([one.step for one in found.probes], [one.step for one in found.skipped]) == ([2, 6], [4])
+    # The best that is left, not the best that was seen.
+    assert (found.chosen, record.result_step) == (2, 2)
 
 
 def test_each_probe_is_on_record_with_its_scores_pictures_and_cost(layout: Layout, probed: RunRecord) -> None:
