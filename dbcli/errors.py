@@ -129,6 +129,10 @@ class UnsupportedFile(Refused):
     pass
 
 
+class OtherBase(UnsupportedFile):
+    """A sound file that was made on another base than the project's."""
+
+
 class Collision(Refused):
     pass
 

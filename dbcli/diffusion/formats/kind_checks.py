@@ -10,7 +10,7 @@ from dbcli.diffusion.files.original_names import under_original_names
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.formats.factor_names import FACTORS
 from dbcli.diffusion.formats.lora_names import BUNDLED
-from dbcli.errors import BaseMissing, UnsupportedFile
+from dbcli.errors import BaseMissing, OtherBase, UnsupportedFile
 
 READABLE = ("LoRA", "DoRA", "LoKr", "LoHa")
 # What there are bases of, be it from folders alone.
@@ -87,7 +87,7 @@ def check_family(weights: WeightFile, title: str) -> None:
     kind = kind_of(weights)
     if kind.made_for not in ("", title) and (kind.made_for in (SDXL, Z_IMAGE) or title == Z_IMAGE):
         versions = "" if title in (SDXL, Z_IMAGE) else " 1.x or 2.x"
-        raise UnsupportedFile(
+        raise OtherBase(
             f"{weights.path} is {kind.title}; this project's base is of {title}{versions}.",
             hint="use it in a project on the base that it was trained on",
         )

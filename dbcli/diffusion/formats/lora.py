@@ -14,7 +14,7 @@ from dbcli.diffusion.families.family import Family, Networks
 from dbcli.diffusion.formats.lycoris import ProductLayer
 from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
 from dbcli.diffusion.word_vectors import WordVectors
-from dbcli.errors import UnsafeFile, UnsupportedFile
+from dbcli.errors import OtherBase, UnsafeFile, UnsupportedFile
 
 
 class Adaptable(Protocol):
@@ -252,7 +252,7 @@ def check_layer(name: str, down: tuple[int, ...], up: tuple[int, ...], weight: t
     if len(down) < 2 or len(up) < 2 or down[0] != up[1] or down[0] == 0 or any(size != 1 for size in up[2:]):
         raise UnsafeFile(f"{file}: the halves of {name} do not fit each other ({list(down)}, {list(up)}).")
     if (up[0], down[1]) != weight[:2]:
-        raise UnsupportedFile(
+        raise OtherBase(
             f"{file} was made for another base: {name} is {list(weight[:2])} here and {[up[0], down[1]]} there.",
             hint="Choose the base that the LoRA was trained on.",
         )

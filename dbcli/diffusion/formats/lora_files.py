@@ -29,7 +29,7 @@ from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
 from dbcli.diffusion.formats.lycoris import ProductLayer, check_factors, rank_of
 from dbcli.diffusion.formats.timestep_ranks import schedule_of
 from dbcli.diffusion.word_vectors import WordVectors
-from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
+from dbcli.errors import BaseMissing, OtherBase, UnsafeFile, UnsupportedFile
 
 HALVES: frozenset[Part] = frozenset({"down", "up"})
 PartNames = dict[Part, str]
@@ -137,7 +137,7 @@ def _by_module(
             if _changes_nothing(weights, names):
                 lora.left_out.append(f"the layer {inner}, which is zero")
                 continue
-            raise UnsupportedFile(
+            raise OtherBase(
                 f"{weights.path} has a layer for {stem}, which this base does not have.",
                 hint="Choose the base that the LoRA was trained on.",
             )

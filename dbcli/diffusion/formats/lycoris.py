@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from dbcli.diffusion.formats.factor_names import LOHA
-from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
+from dbcli.errors import BaseMissing, OtherBase, UnsafeFile
 
 ProductKind = Literal["lokr", "loha"]
 TITLES: dict[ProductKind, str] = {"lokr": "LoKr", "loha": "LoHa"}
@@ -150,7 +150,7 @@ def check_factors(name: str, factors: Factors, weight: Sequence[int], file: str)
     if kind == "lokr":
         found = [first.shape[0] * second.shape[0], first.shape[1] * second.shape[1]]
     if (found, tuple(second.shape[2:])) != ([*weight[:2]], kernel):
-        raise UnsupportedFile(
+        raise OtherBase(
             f"{file} was made for another base: {name} is {list(weight[:2])} here and {found} there.",
             hint=f"Choose the base that the {TITLES[kind]} was trained on.",
         )

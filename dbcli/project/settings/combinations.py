@@ -232,13 +232,13 @@ def cautions(profile: Profile) -> list[str]:
     ]
 
 
-def kept_rate(before: Profile, after: Profile, origin: str) -> Iterator[str]:
+def kept_rate(before: TrainSettings, after: TrainSettings, origin: str) -> Iterator[str]:
     """A line where the optimiser is changed from or to one that takes other rates, and the rate is not.
 
     Rates that only Prodigy takes are told by themselves.
     """
-    earlier, now, rate = before.train.optimizer, after.train.optimizer, after.train.learning_rate
-    is_kept = rate == before.train.learning_rate and "prodigy" not in (earlier, now)
+    earlier, now, rate = before.optimizer, after.optimizer, after.learning_rate
+    is_kept = rate == before.learning_rate and "prodigy" not in (earlier, now)
     if is_kept and (earlier == SCHEDULE_FREE) is not (now == SCHEDULE_FREE):
         usual = "several times as much" if now == SCHEDULE_FREE else "a seventh to a tenth of it"
         yield f"train.learning_rate is {rate:g}, which {origin} has for {earlier}; {now} usually takes {usual}."

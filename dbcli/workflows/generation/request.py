@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Here for the conversation on a terminal, which reaches the project through workflows alone.
 from dbcli.project.seeds import first_of_next as first_of_next
 from dbcli.project.seeds import first_seed as first_seed
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.errors import BaseMissing, Unreachable, UnsafeFile, UnsupportedFile
+from dbcli.errors import BaseMissing, OtherBase, Unreachable, UnsafeFile, UnsupportedFile
 from dbcli.hints import command
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import check_name, printable
@@ -27,7 +27,7 @@ from dbcli.workflows.sharing.imported_words import (
     imported_subjects,
     words_of_file,
 )
-from dbcli.workflows.sharing.named_base import for_another_base, is_for_another_base
+from dbcli.workflows.sharing.named_base import for_another_base
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
@@ -91,15 +91,13 @@ def import_lora(layout: Layout, request: ImportRequest, progress: Progress, *, o
 
 
 def _read(layout: Layout, source: Path, base: Base) -> LoraWeights:
-    """The LoRA in a file. Raises UnsupportedFile, with the base that it names, for one of another base."""
+    """The LoRA in a file. Raises OtherBase, with the base that the file names, for one of another."""
     from dbcli.diffusion.files.model_files import open_weights
     from dbcli.diffusion.formats.lora_files import read_lora
 
     try:
         return read_lora(source, base)
-    except UnsupportedFile as error:
-        if not is_for_another_base(error):
-            raise
+    except OtherBase as error:
         metadata = open_weights(source).metadata
         raise for_another_base(error.message, metadata, layout, "import-lora", source) from error
 

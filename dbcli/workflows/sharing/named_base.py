@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dbcli.errors import UnsupportedFile
+from dbcli.errors import OtherBase
 from dbcli.hints import command
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
@@ -19,20 +19,13 @@ USUAL_BASES = (
     (("stable-diffusion-xl", "sdxl"), "sdxl"),
     (("z-image", "zimage"), "zimage"),
 )
-# How the readers of files end the hint of one that does not fit the project's base.
-OF_ANOTHER_BASE = "was trained on"
 # Where a file does not say it.
 PLACEHOLDER = "BASE"
 
 
-def is_for_another_base(error: UnsupportedFile) -> bool:
-    """Whether a file was refused because it does not fit this base, not for being what no run can hold."""
-    return error.hint is not None and error.hint.rstrip(".").endswith(OF_ANOTHER_BASE)
-
-
 def for_another_base(
     message: str, metadata: Mapping[str, str], layout: Layout, importing: str, file: Path
-) -> UnsupportedFile:
+) -> OtherBase:
     """The error of a file that does not fit the project's base: with the base that it names, and what to type.
 
     A project keeps its base, so that the file needs another project; `importing` is the command that takes it there.
@@ -41,7 +34,7 @@ def for_another_base(
     said = f"{printable(name)} ({printable(kind)})" if name and kind else printable(name or kind)
     base = _typed(name, kind, load_settings(layout).base)
     whose = f"It says that it was made on {said}." if said else "It does not say on which base it was made."
-    return UnsupportedFile(
+    return OtherBase(
         f"{message} {whose}",
         hint=f"{command('dreambooth', 'init', 'NEW', '--base', base)}; "
         f"{command('dreambooth', '-C', 'NEW', importing, file)}",

@@ -9,8 +9,8 @@ from dbcli.project.runs.resumable import Change
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import settled
 from dbcli.project.settings.combinations import cautions, kept_rate
-from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.settings.profiles import load_profile, resolve
+from dbcli.project.settings.profile_settings import Profile, TrainSettings
+from dbcli.project.settings.profiles import frozen_profile, load_profile, resolve
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.held_out import check_held_out
 from dbcli.project.subjects.photos import list_files
@@ -80,19 +80,28 @@ class TrainingPlan:
     @property
     def cautions(self) -> list[str]:
         """Settings that a person hardly means, a line each; of a resumed run once more only where some changed."""
-        if self.resumed is not None:
-            return cautions(self.profile) if self.resumed.changes else []
-        return [*cautions(self.profile), *self._of_kept_rate()]
+        if self.resumed is not None and not self.resumed.changes:
+            return []
+        before = self._rate_before()
+        kept = [] if before is None else kept_rate(before[0], self.profile.train, before[1])
+        return [*cautions(self.profile), *kept]
 
-    def _of_kept_rate(self) -> list[str]:
-        """A line where the rate is still that of the profile's own optimiser; a sweep says both in its file."""
-        if self.continuation is not None or self.work_key is not None:
-            return []
+    def _rate_before(self) -> tuple[TrainSettings, str] | None:
+        """What the rate would be taken over from, and whose that is; None where there is nothing."""
+        if self.resumed is not None:
+            changes = self.resumed.changes
+            keys = ("train.optimizer", "train.learning_rate")
+            earlier = {key.removeprefix("train."): changes[key][0] for key in keys if key in changes}
+            return self.profile.train.model_copy(update=earlier), f"the run {self.resumed.record.name}"
+        if self.continuation is not None:
+            parent = self.continuation.parent
+            return frozen_profile(parent.profile, parent.name).train, f"the run {parent.name}"
+        if self.work_key is not None:  # a sweep says optimiser and rate in its file
+            return None
         try:
-            named = resolve([("", load_profile(self.profile_name))])
+            return resolve([("", load_profile(self.profile_name))]).train, f"the profile {self.profile_name}"
         except UsageError:  # no one profile, or a file that cannot stand alone
-            return []
-        return list(kept_rate(named, self.profile, f"the profile {self.profile_name}"))
+            return None
 
 
 def plan_training(layout: Layout, request: TrainRequest, progress: Progress | None = None) -> TrainingPlan:

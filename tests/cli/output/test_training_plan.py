@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dbcli.project.files.layout import Layout
+from dbcli.project.runs.run_store import load_run
+from dbcli.project.settings.profiles import resolve
+from dbcli.workflows.training.plan import Resumption, TrainingPlan
+
 Run = Callable[..., Any]
 PLANNED = ("train", "--subject", "dog", "--token", "sks", "--dry-run")
 
@@ -45,3 +50,20 @@ def test_another_optimiser_at_the_profiles_rate_is_pointed_out_before_a_run(run:
     assert kept.code == 0
     assert "train.learning_rate is 0.01, which the profile tiny-lora has for schedulefree" in " ".join(kept.err.split())
     assert "which the profile" not in run(*words, "--set=train.learning_rate=1e-3").err
+
+
+def test_a_rate_that_another_run_had_for_its_optimiser_is_pointed_out(run: Run, project: Path) -> None:
+    words = ("--set=train.optimizer=schedulefree", "--set=train.learning_rate=0.002", "--set=prior.enabled=false")
+    assert run("train", "--subject", "dog", "--token", "sks", "--steps", 1, *words, "--quiet").code == 0
+    other = "--set=train.optimizer=adamw"
+    continued = run("train", "--from", 1, other, "--dry-run")
+    said = "train.learning_rate is 0.002, which the run 0001-dog has for schedulefree; adamw usually takes"
+    assert continued.code == 0 and said in " ".join(continued.err.split())
+    assert "which the run" not in run("train", "--from", 1, other, "--set=train.learning_rate=2e-4", "--dry-run").err
+    record = load_run(Layout(project), "0001-dog")
+    now = resolve([("", {"train.optimizer": "adamw", "train.learning_rate": 0.002})])
+    resumed = Resumption(record, [], {"train.optimizer": ("schedulefree", "adamw")}, [])
+    assert [one for one in TrainingPlan([], "x", now, resumed=resumed).cautions if said in one]
+    changed = {**resumed.changes, "train.learning_rate": (0.02, 0.002)}
+    plan = TrainingPlan([], "x", now, resumed=Resumption(record, [], changed, []))
+    assert [one for one in plan.cautions if "which the run" in one] == []

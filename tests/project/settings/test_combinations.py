@@ -114,7 +114,7 @@ def test_a_rate_that_another_optimiser_has_left_is_pointed_out(
         resolve([("", {"train.optimizer": optimizer, "train.learning_rate": rate})])
         for optimizer, rate in zip(optimisers, rates, strict=True)
     )
-    found = list(kept_rate(before, after, "x"))
+    found = list(kept_rate(before.train, after.train, "x"))
     assert len(found) == (said is not None)
     assert said is None or said in found[0]
 
