@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # Prodigy's learning rate is a factor on the one it finds: a smaller one was meant for another optimiser, and a larger
 # one with another optimiser for Prodigy.
 LEAST_FACTOR = 0.1
-SCHEDULE_FREE = "schedulefree"
+# Optimisers whose rates mean something else than AdamW's: a factor on the rate it finds, and several times as much.
+RATE_SCALES = {"prodigy": "of the rate it finds", "schedulefree": "of steps that are averaged"}
 
 
 def contradictions(profile: Profile) -> list[str]:
@@ -232,15 +233,20 @@ def cautions(profile: Profile) -> list[str]:
     ]
 
 
+def share_rates(one: str, other: str) -> bool:
+    """Whether a learning rate for one optimiser suits the other."""
+    return RATE_SCALES.get(one) == RATE_SCALES.get(other)
+
+
 def kept_rate(before: TrainSettings, after: TrainSettings, origin: str) -> Iterator[str]:
     """A line where the optimiser is changed from or to one that takes other rates, and the rate is not.
 
     Rates that only Prodigy takes are told by themselves.
     """
     earlier, now, rate = before.optimizer, after.optimizer, after.learning_rate
-    is_kept = rate == before.learning_rate and "prodigy" not in (earlier, now)
-    if is_kept and (earlier == SCHEDULE_FREE) is not (now == SCHEDULE_FREE):
-        usual = "several times as much" if now == SCHEDULE_FREE else "a seventh to a tenth of it"
+    is_kept = rate == before.learning_rate and not share_rates(earlier, now)
+    if is_kept and "prodigy" not in (earlier, now):
+        usual = "several times as much" if now == "schedulefree" else "a seventh to a tenth of it"
         yield f"train.learning_rate is {rate:g}, which {origin} has for {earlier}; {now} usually takes {usual}."
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from dbcli.project.settings.combinations import contradictions
+from dbcli.project.settings.combinations import contradictions, share_rates
 from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.profiles import load_profile, resolve
 from dbcli.workflows.setup.effective_settings import default_profile
@@ -38,8 +38,6 @@ HALVED = {"train.optimizer": "adamw16bit", "train.precision": "bf16", "train.sto
 # Who chose one that holds less than a rung's keeps it there. Adafactor holds a fifth of the 8-bit one's on Stable
 # Diffusion XL, and on v1, whose convolutions its means are large for, as much.
 HOLD_LESS = {"adamw8bit": ("adafactor",), "adamw16bit": ("adafactor", "adamw8bit")}
-# Prodigy's 1, and the high rates that schedule-free averages, are none for AdamW.
-WITH_OWN_RATES = ("prodigy", "schedulefree")
 # What a method's own profile has no say in.
 OF_NO_METHOD = ("seed", "device", "precision", "checkpoint_every", "keep_checkpoints", "preview_every")
 LADDER = (
@@ -102,9 +100,8 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
         if rung.for_its_method and other_method:
             continue
         smaller = on_rung(profile, rung, base)
-        is_same = smaller.train.optimizer == profile.train.optimizer
         has_own_rate = smaller.train.learning_rate != profile.train.learning_rate
-        is_followed = is_same or has_own_rate or profile.train.optimizer not in WITH_OWN_RATES
+        is_followed = has_own_rate or share_rates(profile.train.optimizer, smaller.train.optimizer)
         if is_followed and smaller.model_dump() != profile.model_dump() and not contradictions(smaller):
             return rung, smaller
     return None

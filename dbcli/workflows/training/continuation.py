@@ -9,8 +9,9 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import check_identifier
 from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord, RunSubject
+from dbcli.project.settings.combinations import share_rates
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.settings.profiles import parse_set
+from dbcli.project.settings.profiles import parse_sets
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import run_meant
 from dbcli.project.subjects.lineage import as_learnt, check_words, earlier_subjects, weights_seal
@@ -180,7 +181,7 @@ def check_kind_asked(parent: RunRecord, carried: Carried, sets: Sequence[str]) -
     Before the settings are held together: a setting that only the parent's kind knows would be blamed there instead.
     """
     key = "lora.kind"
-    wanted = dict(map(parse_set, sets)).get(key)
+    wanted = parse_sets(sets).get(key)
     if wanted is not None and key in carried.adapter and wanted != carried.adapter[key]:
         raise _fixed(parent, key, carried.adapter[key], wanted)
 
@@ -191,7 +192,7 @@ def check_rate_kept(parent: RunRecord, before: Profile, after: Profile) -> None:
     Prodigy's is a factor, 1 as a rule; to AdamW that is a step of 1 in every weight.
     """
     optimizers, rate = (before.train.optimizer, after.train.optimizer), after.train.learning_rate
-    if optimizers[0] == optimizers[1] or "prodigy" not in optimizers or rate != before.train.learning_rate:
+    if "prodigy" not in optimizers or share_rates(*optimizers) or rate != before.train.learning_rate:
         return
     raise UsageError(
         f"train.learning_rate would stay {rate:g}, which the run {parent.name} has for {optimizers[0]}; "

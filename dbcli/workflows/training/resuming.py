@@ -11,7 +11,7 @@ from dbcli.project.runs.probe_files import drop_probes, drop_weights, load_probe
 from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
 from dbcli.project.runs.run_store import RunRecord, RunSubject, SettingsChange, append_event, newest_run, save_run
 from dbcli.project.settings.profile_settings import Profile
-from dbcli.project.settings.profiles import parse_set, resolve
+from dbcli.project.settings.profiles import parse_sets, resolve
 from dbcli.project.subjects.known_runs import UNFINISHED, run_meant
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.renaming import in_words_of
@@ -39,7 +39,7 @@ def plan_resume(
     before = profile_of(layout, record)
     profile, request = before, request or TrainRequest()
     if request.flags or request.sets:
-        typed = [("--set", dict(map(parse_set, request.sets))), ("the command line", request.flags)]
+        typed = [("--set", parse_sets(request.sets)), ("the command line", request.flags)]
         profile = resolve([(f"the run {record.name}", before.model_dump(mode="json")), *typed])
         check_rate_kept(record, before, profile)
         require_extras(profile)
