@@ -115,10 +115,16 @@ def export_run(layout: Layout, request: ExportRequest, progress: Progress, *, of
 
 
 def exported_run(layout: Layout, run: str) -> RunRecord:
-    """The finished run meant. Raises UsageError for the bare base."""
+    """The finished run meant. Raises UsageError for the bare base, UnsupportedFile for a run no format is right for."""
     record = chosen_run(layout, run)
     if record is None:
         raise UsageError("The bare base is not a run.", hint="dreambooth runs list")
+    if record.method == "lora" and profile_of(layout, record).lora.least_rank > 0:
+        raise UnsupportedFile(
+            f"{record.name} is a T-LoRA: which of its ranks are in force depends on the timestep, which the programs "
+            "that exports are for do not follow; with all of them in force it would draw something else.",
+            hint="train with lora.least_rank=0 for other programs",
+        )
     return record
 
 
@@ -143,12 +149,6 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
         fitting = [one for one in possible if one != "lora" or profile.lora.kind == "lora"]
         raise UsageError(
             f"{record.name} {reason.format(target=target)}.", hint=" or ".join(f"--to {one}" for one in fitting)
-        )
-    if record.method == "lora" and profile.lora.least_rank > 0:
-        raise UnsupportedFile(
-            f"{record.name} is a T-LoRA: which of its ranks are in force depends on the timestep, which the programs "
-            "that exports are for do not follow; with all of them in force it would draw something else.",
-            hint="train with lora.least_rank=0 for other programs",
         )
     if target == "kohya" and profile.lora.dora:
         raise _no_dora(record)

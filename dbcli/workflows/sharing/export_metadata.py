@@ -98,9 +98,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
     """kohya's table, for a LoRA run; rank and alpha are those of most layers as they are written."""
     from dbcli.diffusion.formats.metadata import kohya_folders, kohya_metadata
 
-    train, photo_counts = profile.train, _photo_counts(record)
-    rank, alpha = usual_rank_and_alpha(lora)
-    size = profile.images.resolution or model.resolution
+    photo_counts, (rank, alpha) = _photo_counts(record), usual_rank_and_alpha(lora)
     table = {
         **_network_of(lora, profile),
         "network_dim": rank,
@@ -110,20 +108,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
         "sd_model_name": record.base.name,
         "num_train_images": sum(photo_counts.values()),
         "num_reg_images": sum(one["images"] for one in record.prior.get("sets", [])),
-        "max_train_steps": record.result_step,
-        "steps": record.result_step,
-        "total_batch_size": train.batch_size * train.accumulation,
-        "resolution": f"({size}, {size})",
-        **({"enable_bucket": True} if profile.images.buckets == "auto" else {}),
-        **_rates(record, train),
-        "optimizer": train.optimizer,
-        "lr_scheduler": train.schedule,
-        "seed": train.seed,
-        "mixed_precision": record.precision or train.precision,
-        "prior_loss_weight": profile.prior.weight,
-        "min_snr_gamma": train.min_snr_gamma,
-        **_loss(train),
-        **({"caption_dropout_rate": profile.images.empty_share} if profile.images.empty_share else {}),
+        **_recipe(record, profile, profile.images.resolution or model.resolution),
         "clip_skip": None,
         **kohya_folders(photo_counts),
         "training_started_at": datetime.fromisoformat(record.created).timestamp(),
@@ -133,12 +118,29 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
     return texts
 
 
-def _rates(record: RunRecord, train: TrainSettings) -> dict[str, object]:
-    """What a run learnt with. Nobody here knows it of an imported one, whose profile is the project's."""
+def _recipe(record: RunRecord, profile: Profile, size: int) -> dict[str, object]:
+    """How a run learnt, at `size` pixels. Nobody here knows it of an imported one, whose profile is the project's."""
     if "imported" in (record.model_extra or {}):
         return {}
-    rate = train.learning_rate
-    return {"learning_rate": rate, "unet_lr": rate, "text_encoder_lr": _text_encoder_rate(train)}
+    train, images = profile.train, profile.images
+    return {
+        "max_train_steps": record.result_step,
+        "steps": record.result_step,
+        "total_batch_size": train.batch_size * train.accumulation,
+        "resolution": f"({size}, {size})",
+        **({"enable_bucket": True} if images.buckets == "auto" else {}),
+        "learning_rate": train.learning_rate,
+        "unet_lr": train.learning_rate,
+        "text_encoder_lr": _text_encoder_rate(train),
+        "optimizer": train.optimizer,
+        "lr_scheduler": train.schedule,
+        "seed": train.seed,
+        "mixed_precision": record.precision or train.precision,
+        "prior_loss_weight": profile.prior.weight,
+        "min_snr_gamma": train.min_snr_gamma,
+        **_loss(train),
+        **({"caption_dropout_rate": images.empty_share} if images.empty_share else {}),
+    }
 
 
 def _text_encoder_rate(train: TrainSettings) -> float | None:

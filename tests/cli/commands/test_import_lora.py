@@ -83,7 +83,7 @@ def test_a_file_that_names_no_words_is_still_drawn_with(run: Run, tmp_path: Path
     assert run("export", name, "--to", "kohya").code == 0
 
 
-def test_a_rate_is_shown_where_the_file_says_it_and_never_passed_on_otherwise(
+def test_a_recipe_is_shown_where_the_file_says_it_and_never_passed_on_otherwise(
     run: Run, tmp_path: Path, lora: Path
 ) -> None:
     words = ("--token", "zwx", "--class", "puppy")
@@ -94,7 +94,9 @@ def test_a_rate_is_shown_where_the_file_says_it_and_never_passed_on_otherwise(
     name = run("import-lora", bare, *words, "--json").document["name"]
     again = run("export", name, "--to", "kohya", "--out", tmp_path / "again.safetensors", "--json").document["path"]
     with safe_open(again, "pt") as file:
-        assert not [key for key in file.metadata() if key.endswith(("learning_rate", "_lr"))]
+        of_training = ("_rate", "_lr", "optimizer", "_scheduler", "_seed", "steps", "resolution", "_weight")
+        assert "ss_network_dim" in file.metadata()
+        assert not [key for key in file.metadata() if key.startswith("ss_") and key.endswith(of_training)]
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,11 @@ def test_a_t_lora_generates_with_its_ranks_by_timestep(run: Run, project: Path) 
     assert run("train", "--from", 2, *TRAIN, "--quiet").code == 0
 
 
-@pytest.mark.parametrize("target", ["kohya", "lora", "diffusers", "checkpoint"])
-def test_a_t_lora_is_not_written_for_other_programs(run: Run, project: Path, tmp_path: Path, target: str) -> None:
-    done = run("export", 2, "--to", target, "--out", tmp_path / "out.safetensors")
+@pytest.mark.parametrize(
+    "target", [["--to", one] for one in ("kohya", "lora", "diffusers", "checkpoint", "comfyui", "hub")] + [[]]
+)
+def test_a_t_lora_is_not_written_for_other_programs(run: Run, project: Path, tmp_path: Path, target: list[str]) -> None:
+    done = run("export", 2, *target, "--out", tmp_path / "out.safetensors")
     assert done.code == 6 and "is a T-LoRA" in done.err and "lora.least_rank=0" in done.err
     assert not (tmp_path / "out.safetensors").exists()
 
