@@ -148,6 +148,14 @@ def test_the_unfinished_run_of_a_subject_is_meant_by_its_name(run: Run, project:
     assert "Did you mean 'dog'?" in run("train", "--resume", "dgo", "--dry-run").err
 
 
+@pytest.mark.parametrize("words", [["--resume", "2"], ["--from", "1"]])
+def test_unknown_settings_come_all_at_once_with_other_faults(run: Run, project: Path, words: list[str]) -> None:
+    sets = ["--set=train.stepz=9", "--set=draw.cuont=2", "--set=train.batch_size=0"]
+    done = run("train", *words, *sets)
+    assert done.code == 2
+    assert all(one in done.err for one in ("3 faults", "train.stepz", "draw.cuont", "train.batch_size"))
+
+
 def test_a_finished_run_is_refused_with_the_way_that_goes_on(run: Run, project: Path) -> None:
     ended = run("train", "--resume", 1, "--steps", 9)
     assert ended.code == 6
