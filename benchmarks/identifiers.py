@@ -82,7 +82,7 @@ def main() -> None:
     arguments = options.parse_args()
     rows = [row for file in arguments.add for row in json.loads(file.read_text(encoding="utf-8"))]
     if arguments.project is not None:
-        rows += measured(arguments.project, arguments.sweep, arguments.images)
+        rows += measured(arguments.project, arguments.sweep, arguments.pictures)
     print(table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -28,3 +29,19 @@ def test_cells_are_pooled_by_arrangement(study: ModuleType) -> None:
 
 def test_the_interval_of_equal_values_is_a_point(study: ModuleType) -> None:
     assert study.interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
+
+
+def test_a_project_is_measured_with_as_many_pictures_as_were_asked_for(
+    study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+
+    def measured(*what: object) -> list[dict[str, object]]:
+        asked.extend(what)
+        return [row("one word", 0.0, 1.0)]
+
+    monkeypatch.setattr(study, "measured", measured)
+    monkeypatch.setattr("sys.argv", ["identifiers.py", "--project", str(tmp_path), "--pictures", "2"])
+    study.main()
+    assert asked == [tmp_path, "tiny-identifiers", 2]
+    assert "| one word | 1 | 50% |" in capsys.readouterr().out
