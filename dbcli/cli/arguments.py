@@ -1,5 +1,6 @@
 """Options that every command takes, wherever they stand on the line, and the one option whose value may be left out."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ PROJECT = "--project"
 FLAGS = ("--json", "--quiet", "--yes", "--offline")
 LONG_NAMES = {"-q": "--quiet", "-y": "--yes", "-C": PROJECT}
 NEWEST = "newest"
+_JOINED = re.compile(r"-[qy]{2,}")
 
 
 def arranged(arguments: Sequence[str]) -> list[str]:
@@ -50,6 +52,10 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             general += [PROJECT, rest.pop(0)]
         elif word.startswith(f"{PROJECT}="):
             general += [PROJECT, word.partition("=")[2]]
+        elif word.startswith("-C") and word != "-C":
+            general += [PROJECT, word[2:]]
+        elif _JOINED.fullmatch(word):
+            rest[:0] = [f"-{letter}" for letter in word[1:]]
         elif word == "--resume" and (not rest or rest[0].startswith("-")):
             own += [word, NEWEST]
         else:

@@ -17,6 +17,9 @@ Run = Callable[..., Any]
     [
         (["train", "--json", "--subject", "dog"], ["--json", "train", "--subject", "dog"]),
         (["runs", "list", "-C", "p", "-q"], ["--project", "p", "--quiet", "runs", "list"]),
+        (["runs", "list", "-Cp", "-qy"], ["--project", "p", "--quiet", "--yes", "runs", "list"]),
+        (["train", "--resume", "-Cp"], ["--project", "p", "train", "--resume", "newest"]),
+        (["runs", "list", "-C"], ["runs", "list", "-C"]),
         (["train", "--resume"], ["train", "--resume", "newest"]),
         (["train", "--resume", "--json"], ["--json", "train", "--resume", "newest"]),
         (["train", "--resume", "3"], ["train", "--resume", "3"]),
