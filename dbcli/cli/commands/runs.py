@@ -72,10 +72,10 @@ def remove(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Which run.", autocompletion=completion.runs)],
 ) -> None:
     """Remove a run with its weights and images."""
-    from dbcli.workflows.runs.manage import exactly, remove
+    from dbcli.workflows.runs.manage import exact_name, remove
 
     call = of(context)
-    name = exactly(call.layout, run).name
+    name = exact_name(call.layout, run)
     call.agree(f"Remove {name} with its weights and images?", f"{name} is kept.")
     remove(call.layout, name)
     call.screen.document({"removed": name})

@@ -200,15 +200,19 @@ def newest_run(layout: Layout, states: Collection[str] = ("finished",)) -> RunRe
 
 def find_run(layout: Layout, text: str) -> RunRecord:
     """Return the run a person means by "3", "0003", "0003-dog" or "runs/0003-dog", or raise RunMissing."""
+    return load_run(layout, run_named(layout, text))
+
+
+def run_named(layout: Layout, text: str) -> str:
+    """Return the name of the run that `find_run` would load, even one whose record is damaged."""
     wanted = text.strip().removeprefix("./").removeprefix("runs/").rstrip("/")
+    number = int(wanted[:12]) if wanted.isascii() and wanted.isdecimal() else None
     folders = _folders(layout)
-    if wanted in folders:
-        return load_run(layout, wanted)
-    if wanted.isascii() and wanted.isdecimal():
-        for name in folders:
-            if _number(name) == int(wanted[:12]):
-                return load_run(layout, name)
-    raise _missing(layout, wanted)
+    numbered = [name for name in folders if number is not None and _number(name) == number]
+    found = [wanted] if wanted in folders else numbered
+    if not found or not layout.run_file(found[0]).is_file():
+        raise _missing(layout, wanted)
+    return found[0]
 
 
 def remove_run(layout: Layout, name: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dbcli.errors import Refused
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.checkpoints import checkpoint_steps
-from dbcli.project.runs.run_store import RunRecord, find_run, list_runs, newest_run, read_runs, remove_run
+from dbcli.project.runs.run_store import RunRecord, list_runs, newest_run, read_runs, remove_run, run_named
 from dbcli.project.runs.score_files import RunScores, comparable, run_scores
 from dbcli.project.runs.score_files import bleeding as bleeding
 from dbcli.project.subjects.known_runs import FINISHED, UNFINISHED, run_meant
@@ -48,9 +48,9 @@ def one_run(layout: Layout, run: str | None) -> RunRecord:
     return run_meant(layout, run) if run else newest_run(layout, (*FINISHED, *UNFINISHED))
 
 
-def exactly(layout: Layout, run: str) -> RunRecord:
-    """The run of this number or name; a subject's name, which could mean several, is none."""
-    return find_run(layout, run)
+def exact_name(layout: Layout, run: str) -> str:
+    """The name of the run meant by its number or name, even one whose record is damaged; a subject may mean several."""
+    return run_named(layout, run)
 
 
 def remove(layout: Layout, name: str) -> None:

@@ -24,6 +24,7 @@ from dbcli.project.runs.run_store import (
     read_events,
     read_runs,
     remove_run,
+    run_named,
     save_run,
 )
 from dbcli.project.settings.profile_settings import Profile
@@ -153,6 +154,15 @@ def test_a_damaged_record_is_named_and_the_rest_goes_on(layout: Layout, text: st
         load_run(layout, "0001-dog")
     assert [one.number for one in list_runs(layout)] == [2]
     assert len(read_runs(layout)[1]) == 1
+
+
+def test_a_run_whose_record_is_damaged_can_be_named_to_be_removed(layout: Layout) -> None:
+    make_run(layout)
+    layout.run_file("0001-dog").write_text("{", encoding="utf-8")
+    assert run_named(layout, "1") == run_named(layout, "0001-dog") == "0001-dog"
+    create_run(layout, "empty")
+    with pytest.raises(RunMissing):
+        run_named(layout, "2")
 
 
 def test_a_copied_record_is_not_taken_for_the_run(layout: Layout) -> None:
