@@ -112,9 +112,18 @@ def next_steps(
         return [*steps, generate, *teach]
     if not suites:
         return [*steps, Step("measure how well it was learnt", f"dreambooth eval --run {run.number} --grid"), *teach]
-    target = {"full": "checkpoint", "lora": "lora"}.get(run.method, "embedding")
-    export = Step("export it for other programs", f"dreambooth export {run.number} --to {target}")
-    return [*steps, *teach, export, generate]
+    return [*steps, *teach, *_exporting(run), generate]
+
+
+def _exporting(run: RunRecord) -> list[Step]:
+    """How to take a run elsewhere, in a format that its kind has; nothing for a T-LoRA, which cannot be exported."""
+    lora = run.profile.get("lora", {}) if run.method == "lora" else {}
+    if lora.get("least_rank"):
+        return []
+    # diffusers' layout has no place for products.
+    of_adapter = "lora" if lora.get("kind", "lora") == "lora" else "kohya"
+    target = {"full": "checkpoint", "lora": of_adapter}.get(run.method, "embedding")
+    return [Step("export it for other programs", f"dreambooth export {run.number} --to {target}")]
 
 
 def _newest(runs: Sequence[RunRecord]) -> RunRecord | None:

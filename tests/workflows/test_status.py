@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import pytest
+
 from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.sweeps.sweep_records import SweepRecord
@@ -12,11 +16,14 @@ def subject(name: str, identifier: str | None = "sks") -> Subject:
     return Subject(name=name, class_noun="dog", identifier=identifier)
 
 
-def run(number: int, state: str, name: str = "dog", method: str = "full") -> RunRecord:
+def run(
+    number: int, state: str, name: str = "dog", method: str = "full", lora: Mapping[str, object] | None = None
+) -> RunRecord:
     return RunRecord(
         name=f"{number:04d}-{name}",
         state=state,
         method=method,
+        profile={"lora": dict(lora or {})},
         subjects=[RunSubject(name=name, class_noun="dog")],
         base=RunBase(name="tiny", source="tiny"),
         step=3,
@@ -85,6 +92,21 @@ def test_a_finished_run_is_drawn_then_measured_then_taken_elsewhere() -> None:
 def test_a_run_of_adapters_is_exported_as_a_lora() -> None:
     found = commands(subject("dog"), run(1, "finished", method="lora"), images=8, suites=("quick",))
     assert found[0] == "dreambooth export 1 --to lora"
+
+
+@pytest.mark.parametrize(
+    ("lora", "proposed"),
+    [
+        ({"kind": "lokr"}, "dreambooth export 1 --to kohya"),
+        ({"kind": "loha"}, "dreambooth export 1 --to kohya"),
+        ({"kind": "lora", "least_rank": 2}, 'dreambooth generate "a {dog} in space" --grid'),
+    ],
+)
+def test_no_format_is_proposed_that_the_kind_of_an_adapter_does_not_have(
+    lora: dict[str, object], proposed: str
+) -> None:
+    made = run(1, "finished", method="lora", lora=lora)
+    assert commands(subject("dog"), made, images=8, suites=("quick",))[0] == proposed
 
 
 def test_a_second_subject_is_taught_before_the_first_is_exported() -> None:
