@@ -86,7 +86,7 @@ def _sheet(layout: Layout, run: str, after: Generated, members: Generated, befor
     for label, part in (("before: {}", before), ("after: {}", after), ("after: {}", members)):
         for image in part.images:
             rows.setdefault(label.format(image.recipe.prompt), []).append(image.path)
-    path = layout.images_dir(run) / "demo.png"
+    path = layout.images_dir(run) / "grid-demo.png"
     write_sheet(
         path, photos_of(layout, load_run(layout, run)), rows, title=f"DreamBooth on {load_settings(layout).base}"
     )

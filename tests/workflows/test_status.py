@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
-from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject
+from dbcli.project.files.layout import Layout
+from dbcli.project.runs.run_store import RunBase, RunRecord, RunSubject, create_run
+from dbcli.project.settings.project_settings import ProjectSettings, save_settings
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.sweeps.sweep_records import SweepRecord
-from dbcli.workflows.status import next_steps
+from dbcli.workflows import demo
+from dbcli.workflows.generation.generate import Generated
+from dbcli.workflows.status import next_steps, where_one_stands
 
 
 def subject(name: str, identifier: str | None = "sks") -> Subject:
@@ -129,3 +134,14 @@ def test_a_run_made_by_hand_comes_before_the_runs_of_a_sweep_as_it_does_for_gene
 def test_runs_whose_subjects_were_deleted_still_have_a_next_step() -> None:
     assert commands(run(1, "finished"))[0].startswith("dreambooth generate")
     assert commands(run(1, "failed")) == ["dreambooth train --resume 0001-dog"]
+
+
+def test_the_sheet_of_the_demo_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    save_settings(layout, ProjectSettings(base="tiny"))
+    create_run(layout, "dog", lambda name: run(1, "finished").model_copy(update={"name": name}))
+    layout.images_dir("0001-dog").mkdir()
+    monkeypatch.setattr(demo, "write_sheet", lambda path, *rows, title: path.touch())
+    nothing = Generated("0001-dog", [], None, "")
+    assert demo._sheet(layout, "0001-dog", nothing, nothing, nothing).is_file()
+    assert where_one_stands(tmp_path).images == 0
