@@ -9,11 +9,12 @@ to score. A shipped suite is a YAML file in `suites/`:
     any: [a {identifier} {class} at a bus stop]     # for every subject
     live: [...]                                     # for animals and people
     object: [...]                                   # for things
+    fields: [dog]                                   # what else prompts hold in braces: names of subjects
 A prompt may also be a mapping {text, label}, where the label stands in grids for a long text.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,8 @@ from dbcli.hints import nearest
 DEFAULT_SUITE = "quick"
 _LIFELESS = frozenset({"toy", "stuffed", "plush", "teddy", "rubber", "robot", "wooden", "plastic", "ceramic"})
 _KINDS = ("any", "live", "object")
-_KEYS = frozenset({"name", "task", "about", *_KINDS})
+_OWN_FIELDS = ("identifier", "class")
+_KEYS = frozenset({"name", "task", "about", "fields", *_KINDS})
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -106,7 +108,10 @@ def plain_suite(suite: Suite) -> dict[str, Any]:
         for kind, part in parts.items()
         if part
     }
-    return {"name": suite.name, "task": suite.task, "about": suite.about, **prompts}
+    fields = {field for part in parts.values() for one in part for field in _FIELD.findall(one.template)}
+    others = sorted(fields - set(_OWN_FIELDS))
+    about = {"name": suite.name, "task": suite.task, "about": suite.about}
+    return about | ({"fields": others} if others else {}) | prompts
 
 
 def read_prompts(path: Path) -> Suite:
@@ -206,11 +211,15 @@ def _faults(found: Any) -> Iterator[str]:
         yield f"name: expected letters, digits, '.', '_' or '-', found {found.get('name')!r}"
     if not any(found.get(kind) for kind in _KINDS):
         yield "no prompt under any, live or object"
+    fields = found.get("fields") or []
+    if not isinstance(fields, list) or not all(isinstance(field, str) for field in fields):
+        yield f"fields: expected a list of names, found {fields!r}"
+        fields = []
     for kind in _KINDS:
-        yield from _prompt_faults(kind, found.get(kind) or [])
+        yield from _prompt_faults(kind, found.get(kind) or [], (*_OWN_FIELDS, *fields))
 
 
-def _prompt_faults(kind: str, entries: Any) -> Iterator[str]:
+def _prompt_faults(kind: str, entries: Any, fields: Collection[str]) -> Iterator[str]:
     if not isinstance(entries, list):
         yield f"{kind}: expected a list of prompts, found {type(entries).__name__}"
         return
@@ -225,5 +234,6 @@ def _prompt_faults(kind: str, entries: Any) -> Iterator[str]:
             yield f"{place}: expected text, found {text!r} (quote a prompt that contains ': ' or begins with {{)"
             continue
         for field in _FIELD.findall(text):
-            if field not in {"identifier", "class"}:
-                yield f"{place}: unknown field {{{field}}} (known: {{identifier}}, {{class}})"
+            if field not in fields:
+                known = ", ".join(f"{{{one}}}" for one in fields)
+                yield f"{place}: unknown field {{{field}}} (known: {known})"

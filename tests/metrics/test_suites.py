@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from dbcli.errors import ConfigError, PromptError
-from dbcli.metrics.suites import DEFAULT_SUITE, is_live, load_suite, read_prompts, shipped_suites, short_label
+from dbcli.metrics.suites import (
+    DEFAULT_SUITE,
+    is_live,
+    load_suite,
+    plain_suite,
+    read_prompts,
+    shipped_suites,
+    short_label,
+)
+from dbcli.project.files.yaml_files import write_yaml
 
 
 @pytest.mark.parametrize("name", shipped_suites())
@@ -98,6 +107,20 @@ def test_a_suite_of_ones_own(tmp_path: Path) -> None:
     path.write_text("name: mine\nany:\n  - a {identifier} {class} at sea\n  - {text: 'a {class}', label: plain}\n")
     prompts = load_suite(path).prompts_for("dog")
     assert [(prompt.label, prompt.task) for prompt in prompts] == [("at sea", "mine"), ("plain", "mine")]
+
+
+def test_a_suite_written_as_yaml_is_read_back_equal_whatever_its_prompts_hold_in_braces(tmp_path: Path) -> None:
+    lines = tmp_path / "own.txt"
+    lines.write_text("a {dog} in space\na {identifier} {class} and {my cat}\n")
+    written = tmp_path / "own.yaml"
+    write_yaml(written, plain_suite(read_prompts(lines)))
+    assert load_suite(written) == read_prompts(lines)
+    written.write_text("name: own\nfields: [dog]\nany: ['a {dog} in space', 'a {dgo} in space']\n")
+    with pytest.raises(ConfigError, match=r"prompt 2: unknown field \{dgo\} \(known: .*, \{dog\}\)"):
+        load_suite(written)
+    written.write_text("name: own\nfields: dog\nany: ['a {dog} in space']\n")
+    with pytest.raises(ConfigError, match="fields: expected a list of names, found 'dog'"):
+        load_suite(written)
 
 
 def test_all_faults_of_a_suite_are_told_together(tmp_path: Path) -> None:
