@@ -230,20 +230,28 @@ class _Draft:
                 if key not in seen:
                     seen.add(key)
                     with self._telling(f"{name}: "):
-                        self._check_prompts_of(name, words, profile, heard)
+                        self._check_training_prompts(name, words, profile, heard)
+        for known in dict.fromkeys(tuple(self._words_of_last(cell.stages).items()) for cell in self.cells):
+            for name, _ in known:
+                with self._telling(f"{name}: "):
+                    self._check_suites(name, dict(known), heard)
         # Cells share their captions and templates.
         for line in dict.fromkeys(heard.warnings):
             self.subjects.progress.warn(line)
 
-    def _check_prompts_of(self, name: str, words: Mapping[str, str], profile: Profile, progress: Progress) -> None:
+    def _check_training_prompts(
+        self, name: str, words: Mapping[str, str], profile: Profile, progress: Progress
+    ) -> None:
         nouns = {one: self.subjects.get(one).class_noun for one in words}
         beside = [RunSubject(name=one, class_noun=nouns[one], identifier=word) for one, word in words.items()]
         subject = self.subjects.get(name).model_copy(update={"identifier": words[name]})
         settle_captions(self.layout, [subject])
         check_training_prompts(self.layout, [subject], profile, progress, beside)
-        known = {one: Words(word, nouns[one]) for one, word in words.items()}
+
+    def _check_suites(self, name: str, words: Mapping[str, str], progress: Progress) -> None:
+        known = {one: Words(word, self.subjects.get(one).class_noun) for one, word in words.items()}
         rendered = [text for suite in self.suites for text in subject_texts(suite, name, known)]
-        check_length(rendered, {name: subject.words}, progress, facts_of(self.layout).max_tokens)
+        check_length(rendered, {name: known[name]}, progress, facts_of(self.layout).max_tokens)
 
     def planned(self, cell: CellRequest) -> PlannedCell:
         """A cell with its units, and how far it is by what already exists."""
@@ -254,6 +262,14 @@ class _Draft:
         record = load_cell(self.layout, score.key)
         state: State = "begun" if any(stage.key in self.runs for stage in stages) else "to do"
         return PlannedCell(cell, tuple(stages), score, state if record is None else record.state)
+
+    def _words_of_last(self, stages: Sequence[StageRequest]) -> dict[str, str]:
+        """The words that the last of a cell's runs knows, by which its images are asked for: its own, and those of the
+        runs that it continues."""
+        words: dict[str, str] = {}
+        for stage in stages:
+            words = (words if stage.continues else {}) | dict(self._words(stage))
+        return words
 
     def _words(self, stage: StageRequest) -> tuple[tuple[str, str], ...]:
         return tuple((name, self.subjects.word(name, stage)) for name in stage.subjects)

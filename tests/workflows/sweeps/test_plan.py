@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from dbcli.workflows.setup import effective_settings
 from dbcli.workflows.sweeps import plan
 from dbcli.workflows.sweeps.bench import BenchRequest, plan_bench
 from dbcli.workflows.sweeps.plan import SweepRequest, plan_file
-from tests.cli.made_projects import untrained_project
+from tests.cli.made_projects import command, untrained_project
+from tests.project import photo_makers
 
 SWEEP = """
 name: study
@@ -104,3 +106,31 @@ def test_a_caption_that_is_too_long_is_told_once_for_all_cells(layout: Layout, t
 def test_a_sweep_of_subjects_that_are_not_here_says_how_to_take_ones_own(layout: Layout) -> None:
     with pytest.raises(ConfigError, match=r"--subject takes those you name in their place, --dataset DIR adds others"):
         plan_file(layout, SweepRequest("tiny-adapters", dry=True), Silence())
+
+
+SEQUENCE = """
+name: study
+profile: lora
+judge: none
+pictures: {prompts: ['a {dog} in space', 'a {dog} and a {cat}', 'a {class}'], count: 1}
+runs: [{subject: dog}, {subject: cat, from: previous}]
+"""
+
+
+@pytest.fixture
+def with_cat(layout: Layout, tmp_path: Path) -> Layout:
+    shutil.copytree(layout.root, tmp_path / "two")
+    photo_makers.save(tmp_path / "cat.png", photo_makers.plain((200, 9, 50)))
+    names = ("add-subject", "cat", "--class", "cat", "--token", "mwf")
+    command("-C", tmp_path / "two", *names, tmp_path / "cat.png", "--quiet")
+    return Layout(tmp_path / "two")
+
+
+def test_prompts_may_name_every_subject_that_the_last_run_of_a_sequence_knows(with_cat: Layout, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(SEQUENCE, encoding="utf-8")
+    planned = plan_file(with_cat, SweepRequest(str(file), dry=True), Silence())
+    assert [len(cell.stages) for cell in planned.cells] == [2]
+    file.write_text(SEQUENCE.replace(", from: previous", ""), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"cat: The prompt says \{dog\}, and there is no such subject here"):
+        plan_file(with_cat, SweepRequest(str(file), dry=True), Silence())
