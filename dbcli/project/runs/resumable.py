@@ -24,7 +24,7 @@ SECTIONS_THAT_MAY_CHANGE = ("draw.", "probe.")
 # Probes made with other settings of these are images of another kind: their scores do not compare.
 OF_PROBE_IMAGES = (
     *("probe.judge", "probe.prompts", "probe.seeds", "probe.steps", "probe.sampler"),
-    *("draw.guidance", "draw.negative", "draw.precision"),
+    *("draw.guidance", "draw.negative", "draw.precision", "draw.timesteps", "draw.clip_skip"),
 )
 Change = tuple[Any, Any]
 

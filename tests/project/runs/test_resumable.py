@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dbcli.project.runs.resumable import MAY_CHANGE, changed_settings, may_change
+from dbcli.project.runs.resumable import MAY_CHANGE, OF_PROBE_IMAGES, changed_settings, may_change
 from dbcli.project.settings.profiles import known_keys, resolve
 
 # What decides the images, words and weights that a run is about; a new setting has to be put on one side or the other.
@@ -50,6 +50,12 @@ def test_what_a_schedule_free_average_lies_by_may_change_with_the_optimiser_alon
     assert not may_change("train.beta1", "schedulefree")
     assert may_change("train.beta1", "adamw") and may_change("train.beta1", None)
     assert may_change("train.beta2", "schedulefree")
+
+
+def test_every_setting_of_images_that_probes_do_not_replace_decides_what_their_images_are() -> None:
+    replaced = {f"draw.{key}" for key in ("sampler", "eta", "steps", "count", "compile")}
+    drawn = {key for key in known_keys() if key.startswith("draw.")} - replaced - {"draw.batch_size"}
+    assert drawn == {key for key in OF_PROBE_IMAGES if key.startswith("draw.")}
 
 
 def test_what_changed_is_told_by_dotted_key_with_both_values() -> None:
