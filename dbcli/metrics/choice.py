@@ -77,7 +77,7 @@ def should_stop(probes: Sequence[Probe], *, patience: int = 3, margin: float = 0
         return False
     before, recent = ordered[:-patience], ordered[-patience:]
     best_editability = max(probe.editability for probe in before)
-    best_fidelity = max((probe.fidelity for probe in before if not probe.copying), default=float("inf"))
+    best_fidelity = max((probe.fidelity for probe in before if not probe.copying), default=-math.inf)
     return not any(
         probe.editability > best_editability + margin or (not probe.copying and probe.fidelity > best_fidelity + margin)
         for probe in recent

@@ -67,6 +67,12 @@ def test_stopping_waits_until_neither_score_improves() -> None:
     assert not should_stop(still, patience=8)
 
 
+def test_the_first_probe_that_does_not_copy_is_an_improvement() -> None:
+    copying = [Probe(step, 0.9, 0.3, copying=True) for step in (1, 2)]
+    assert not should_stop([*copying, Probe(3, 0.5, 0.2)], patience=1)
+    assert should_stop([*copying, Probe(3, 0.5, 0.2), Probe(4, 0.5, 0.2)], patience=1)
+
+
 def test_a_rise_that_is_copying_is_no_improvement() -> None:
     probes = [Probe(1, 0.5, 0.3), *(Probe(step, 0.5 + step, 0.2, copying=True) for step in range(2, 5))]
     assert should_stop(probes, patience=3)
