@@ -45,7 +45,7 @@ def pool_scores(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "photos": same[0]["photos"],
             "images": sum(one["images"] for one in same),
             "scores": score_intervals([(metric, cell) for metric, cell in cells if cell.subject == name]),
-            "real": same[0]["real"],
+            "real": mean_real(same),
             "copying": any(one["copying"] for one in same),
         }
         for name, same in records.items()

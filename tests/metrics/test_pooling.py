@@ -59,6 +59,15 @@ def test_seeds_of_one_subject_are_averaged_by_their_pictures_and_are_no_more_sub
     assert pooled["subjects"][0]["images"] == 4
 
 
+def test_what_the_photos_reach_beyond_the_class_of_several_seeds_is_their_mean() -> None:
+    seeds = [evaluation("a", [0.2]), evaluation("a", [0.6])]
+    for one, value in zip(seeds, (0.1, 0.3), strict=True):
+        one["subjects"][0]["real"]["beyond_class"] = value
+    pooled = pool_scores(seeds)
+    assert pooled["real"]["beyond_class"] == pytest.approx(0.2)
+    assert pooled["real"]["dino"] == 0.5
+
+
 def test_nothing_to_pool_is_no_zero() -> None:
     with pytest.raises(ValueError, match="nothing to pool"):
         pool_scores([])
