@@ -26,6 +26,8 @@ from dbcli.errors import ConfigError, PromptError
 from dbcli.hints import nearest
 
 DEFAULT_SUITE = "quick"
+# A longer name is no folder's. One that has to be cut leaves room for what the folder of its scores may add.
+MOST_OF_NAME, SHORT_NAME = 64, 40
 _LIFELESS = frozenset({"toy", "stuffed", "plush", "teddy", "rubber", "robot", "wooden", "plastic", "ceramic"})
 _KINDS = ("any", "live", "object")
 _OWN_FIELDS = ("identifier", "class")
@@ -130,7 +132,8 @@ def read_prompts(path: Path) -> Suite:
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")))
     if not prompts:
         raise PromptError(f"{path} contains no prompt.", hint="write one prompt per line, such as: a {dog} in space")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "prompts"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("-._")
+    name = (name if len(name) <= MOST_OF_NAME else name[:SHORT_NAME]).rstrip("-.") or "prompts"
     made = tuple(SuitePrompt(prompt, short_label(prompt), "own prompts") for prompt in prompts)
     return Suite(name, "own prompts", f"prompts read from {path.name}", made)
 

@@ -16,6 +16,7 @@ from dbcli.metrics.suites import (
     shipped_suites,
     short_label,
 )
+from dbcli.project.files.names import check_name
 from dbcli.project.files.yaml_files import write_yaml
 
 
@@ -87,6 +88,15 @@ def test_prompts_from_a_file_one_a_line(tmp_path: Path) -> None:
     ]
     assert suite.name == "my-prompts"
     assert load_suite(path) == suite
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("_mine", "mine"), ("..a_", "a_"), ("__", "prompts"), ("long " * 20, "long-" * 7 + "long")]
+)
+def test_any_file_of_prompts_has_a_name_that_its_scores_can_lie_under(file: str, name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{file}.txt"
+    path.write_text("a {identifier} {class}\n")
+    assert read_prompts(path).name == name == check_name(name, "suite")
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing\n\n", b"\xff\xfe\x00"])
