@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,20 +139,28 @@ def grid(layout: Layout, strips: Mapping[str, list[Strip]], title: str) -> Image
 
     parts: list[Image.Image] = []
     if all(len(found) == 1 for found in strips.values()):
-        groups: dict[tuple[tuple[str, ...], int], list[tuple[str, Strip]]] = {}
-        for name, (strip,) in strips.items():
-            groups.setdefault((tuple(strip.headings), strip.each), []).append((name, strip))
-        for members in groups.values():
+        for members in _under_same_headings([(name, strip) for name, (strip,) in strips.items()]):
             parts.append(_side_by_side(layout, members, title=None if parts else title))
         return stacked(parts)
     for name, found in strips.items():
-        rows = [GridRow(strip.label, _in_places(strip.files[:MOST_COLUMNS]), note=strip.note) for strip in found]
-        columns = max(len(row.images) for row in rows)
+        columns = max(len(strip.files[:MOST_COLUMNS]) for strip in found)
         photos = GridRow(f"photos of {name}", _photos(layout, name)[:columns], is_photos=True)
         heading = None if parts else title
         parts.append(draw_grid([photos], tile_px=TILE_PX, title=heading, least_columns=columns))
-        parts.append(draw_grid(rows, tile_px=TILE_PX, headings=found[0].headings, group=found[0].each))
+        # Cells of other subjects beside this one, or by other prompts, may have fewer images of each.
+        for members in _under_same_headings([(strip.label, strip) for strip in found]):
+            rows = [GridRow(label, _in_places(strip.files[:MOST_COLUMNS]), note=strip.note) for label, strip in members]
+            first = members[0][1]
+            parts.append(draw_grid(rows, tile_px=TILE_PX, headings=first.headings, group=first.each))
     return stacked(parts)
+
+
+def _under_same_headings(strips: Iterable[tuple[str, Strip]]) -> list[list[tuple[str, Strip]]]:
+    """Strips with their titles, those together whose images stand under the same headings."""
+    groups: dict[tuple[tuple[str, ...], int], list[tuple[str, Strip]]] = {}
+    for title, strip in strips:
+        groups.setdefault((tuple(strip.headings), strip.each), []).append((title, strip))
+    return list(groups.values())
 
 
 def _side_by_side(layout: Layout, members: Sequence[tuple[str, Strip]], *, title: str | None) -> Image.Image:

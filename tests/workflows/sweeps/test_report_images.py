@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from PIL import Image
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.sweeps.sweep_records import CellRecord
+from dbcli.reports import grids
+from dbcli.reports.grids import GridRow, draw_grid
 from dbcli.workflows.progress import Silence
 from dbcli.workflows.sweeps.plan import SweepRequest, plan_file
 from dbcli.workflows.sweeps.report_images import Ended, galleries, grid, strips_of
@@ -80,3 +84,23 @@ def test_two_cells_of_one_subject_keep_their_places_beneath_each_other(layout: L
         for path in layout.base_images_dir.glob(f"{label}-*.png"):
             path.unlink()
     assert strips_of(layout, [cell]) == {}
+
+
+def test_cells_of_more_prompts_have_headings_of_their_own(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, few = ended(layout, tmp_path, 2)
+    others = [{**few.pictures[0], "label": str(number)} for number in range(6)]
+    many = few.model_copy(update={"pictures": [*few.pictures, *others]})
+    strips = strips_of(layout, [(cell, few), (cell, many)])
+    assert [strip.each for strip in strips["dog"]] == [2, 1]
+    drawn: list[tuple[int, list[str], int]] = []
+
+    def draw(rows: Sequence[GridRow], **how: Any) -> Image.Image:
+        drawn.extend((len(row.images), how["headings"], how["group"]) for row in rows if not row.is_photos)
+        return draw_grid(rows, **how)
+
+    monkeypatch.setattr(grids, "draw_grid", draw)
+    grid(layout, strips, "study")
+    labels = ["night", "day"]
+    assert drawn == [(4, labels, 2), (8, [*labels, *map(str, range(6))], 1)]
