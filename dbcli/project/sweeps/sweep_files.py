@@ -237,10 +237,19 @@ class SweepFile(CellPart):
         return Path(name) if self._folder is None else self._folder / name
 
     def with_subjects(self, names: list[str]) -> SweepFile:
-        """The same with other subjects: the axis `subject`, or the one subject of all runs, is replaced.
+        """The same with other subjects: the axis `subject`, or the subject that stands at the top, is replaced.
 
-        UsageError where subjects are set inside runs, or where the one that rows are compared with is left out.
+        UsageError where subjects are set inside runs or by another axis, or where the one that rows are compared with
+        is left out.
         """
+        others = [point for name, points in self.grid.items() if name != "subject" for point in points.values()]
+        inside = [run for part in (self, *others) for run in part.runs or []]
+        if any(part.subject is not None for part in [*others, *inside]):
+            raise UsageError(
+                f"The sweep '{self.name}' names subjects inside its runs or on another axis; --subject cannot change "
+                "them.",
+                hint="change the file",
+            )
         axis = {name: CellPart(subject=[name]) for name in names}
         if "subject" in self.grid:
             if self.against in self.grid["subject"] and self.against not in axis:
@@ -249,13 +258,16 @@ class SweepFile(CellPart):
                     hint="name it, too, or change `against` in the file",
                 )
             return self.model_copy(update={"grid": self.grid | {"subject": axis}})
-        if self.subject is not None and self.runs is None:
+        if self.subject is not None:
             # What is compared are the rows of one axis, which the subjects are not.
             missing = ["subject"] if self.against and "subject" not in self.average_over else []
             return self.model_copy(
                 update={"grid": {"subject": axis, **self.grid}, "average_over": [*self.average_over, *missing]}
             )
-        raise UsageError(f"The sweep '{self.name}' names its subjects inside its runs; --subject cannot change them.")
+        raise UsageError(
+            f"The sweep '{self.name}' names no subject that --subject could replace.",
+            hint="write `subject: NAME` into the file",
+        )
 
     def with_settings(self, settings: Mapping[str, Any]) -> SweepFile:
         """The same with settings that win over the file's. UsageError for one in which its cells or runs differ."""

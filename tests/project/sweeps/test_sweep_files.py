@@ -142,6 +142,23 @@ def test_a_setting_of_the_grid_cannot_be_set_from_outside(tmp_path: Path) -> Non
         read(tmp_path, SEQUENCE).with_subjects(["dog"])
 
 
+@pytest.mark.parametrize(
+    "inside", ["both: {subject: [dog, cat]}", "sequence: {runs: [{}, {subject: cat, from: previous}]}"]
+)
+def test_subjects_that_a_point_of_another_axis_names_cannot_be_replaced(tmp_path: Path, inside: str) -> None:
+    for subject, axis in (("subject: dog", ""), ("", "subject: [dog, cat], ")):
+        sweep = read(tmp_path, f"name: a\n{subject}\ngrid: {{{axis}arrangement: {{alone: {{}}, {inside}}}}}\n")
+        with pytest.raises(UsageError, match="inside its runs or on another axis"):
+            sweep.with_subjects(["teapot"])
+
+
+def test_the_subject_at_the_top_is_replaced_in_every_run_of_a_sequence(tmp_path: Path) -> None:
+    sweep = read(tmp_path, "name: a\nsubject: dog\nruns: [{}, {from: previous}]\n").with_subjects(["cat", "vase"])
+    assert [[stage.subjects for stage in cell.stages] for cell in cells_of(sweep)] == [[("cat",)] * 2, [("vase",)] * 2]
+    with pytest.raises(UsageError, match="names no subject"):
+        read(tmp_path, "name: a\n").with_subjects(["cat"])
+
+
 def test_a_setting_of_one_run_of_a_sequence_cannot_be_set_from_outside(tmp_path: Path) -> None:
     stages = "runs: [{subject: dog, train.steps: 800}, {subject: cat, from: previous}]"
     at_the_top = read(tmp_path, f"name: two\n{stages}\n")
