@@ -25,6 +25,7 @@ class RunScores:
     """One suite's scores of a run: the folder's name, each metric's mean, and which judges gave them.
 
     `judged_by` is a hash of what decides what the judges say: scores of another one do not compare, whatever the names.
+    `is_whole` is what `is_of_result` says of them.
     """
 
     suite: str
@@ -80,7 +81,7 @@ def _compared(layout: Layout) -> dict[str, dict[str, RunScores]]:
 def comparable(scores: Sequence[Sequence[RunScores]]) -> list[RunScores | None]:
     """For each run the scores to set beside the others': of the suite and judges that most runs have, else its newest.
 
-    Scores of other checkpoints or with backgrounds blanked are left out.
+    Those that are not `is_whole` are left out.
     """
     whole = [[one for one in found if one.is_whole] for found in scores]
     counts = Counter(one.protocol for found in whole for one in found)
@@ -110,8 +111,11 @@ def _scores(found: Any, suite: str, file: Path) -> RunScores | None:
 
 
 def is_of_result(found: Mapping[str, Any]) -> bool:
-    """Whether scores are of a run's result as people see it: not of another checkpoint, no backgrounds blanked."""
-    return found.get("checkpoint") is None and not found["protocol"].get("masked")
+    """Whether scores are of a run's result, and compare: not of another checkpoint, no backgrounds blanked, and by
+    texts without the identifier."""
+    protocol = found["protocol"]
+    has_usual_texts = protocol.get("identifier_removed_from_scoring_text", True)
+    return found.get("checkpoint") is None and not protocol.get("masked") and has_usual_texts
 
 
 def judges_key(judges: Mapping[str, Mapping[str, Any]]) -> str:

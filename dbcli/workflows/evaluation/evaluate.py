@@ -198,7 +198,7 @@ def chosen_suites(layout: Layout, scoring: ScoringOptions, progress: Progress) -
 
 def _score_suite(scorer: Scorer, suite: Suite, *, grid: bool) -> Evaluation:
     layout, record = scorer.model.layout, scorer.record
-    folder = layout.eval_dir(record.name, _folder_name(scorer, suite, is_masked=scorer.masking is not None))
+    folder = layout.eval_dir(record.name, _scores_folder(scorer, suite))
     scores, subjects = scored(scorer, suite)
     file, report, sheet = folder / "scores.json", folder / "report.html", folder / "grid.png" if grid else None
     if scorer.sampler.group.is_main:
@@ -210,10 +210,15 @@ def _score_suite(scorer: Scorer, suite: Suite, *, grid: bool) -> Evaluation:
     return Evaluation(record.name, suite.name, scores, file, report, sheet)
 
 
-def _folder_name(scorer: Scorer, suite: Suite, *, is_masked: bool) -> str:
-    """What lies apart: another checkpoint's images, and the scores of another way to look at the same ones."""
-    step = "" if scorer.checkpoint is None else f"-step-{scorer.checkpoint}"
-    return f"{suite.name}{step}{'-masked' if is_masked else ''}"
+def _images_folder(scorer: Scorer, suite: Suite) -> str:
+    """Another checkpoint's images lie apart."""
+    return suite.name if scorer.checkpoint is None else f"{suite.name}-step-{scorer.checkpoint}"
+
+
+def _scores_folder(scorer: Scorer, suite: Suite) -> str:
+    """So do the scores of another way to look at the same images."""
+    masked = "" if scorer.masking is None else "-masked"
+    return f"{_images_folder(scorer, suite)}{masked}{'-with-identifier' if scorer.keep_identifier else ''}"
 
 
 def scored(scorer: Scorer, suite: Suite) -> tuple[dict[str, Any], list[SubjectImages]]:
@@ -222,7 +227,7 @@ def scored(scorer: Scorer, suite: Suite) -> tuple[dict[str, Any], list[SubjectIm
     Raises PromptError where the suite has no prompt for what the run learnt.
     """
     layout, record = scorer.model.layout, scorer.record
-    folder = layout.eval_dir(record.name, _folder_name(scorer, suite, is_masked=False)) / "images"
+    folder = layout.eval_dir(record.name, _images_folder(scorer, suite)) / "images"
     found = [_subject_images(scorer, suite, subject, folder) for subject in record.subjects]
     subjects = [subject for subject in found if subject.prompts]
     if not subjects:

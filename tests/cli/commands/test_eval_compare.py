@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dbcli.project.files.layout import Layout
+from dbcli.project.runs.score_files import run_scores
 from tests.cli.made_projects import TRAIN, command, trained_project
 from tests.metrics.annotator_makers import write_clipseg
 
@@ -134,6 +136,19 @@ def test_a_checkpoint_is_scored_beside_the_result_not_over_it(run: Run, project:
     missing = run("eval", "--run", 1, *SCORE, "--checkpoint", 77)
     assert missing.code == 4
     assert "available: 1, 2" in missing.err
+
+
+def test_scores_by_texts_with_the_identifier_lie_beside_the_others_and_are_not_set_beside_them(
+    run: Run, project: Path
+) -> None:
+    words = ("eval", "--run", 1, "--prompts", "prompts.txt", *SCORE, "--json")
+    usual = run(*words).document["evaluations"][0]
+    kept = run(*words, "--keep-identifier").document["evaluations"][0]
+    assert Path(kept["scores_file"]).parent.name == "prompts-with-identifier"
+    assert not kept["protocol"]["identifier_removed_from_scoring_text"]
+    assert Path(usual["scores_file"]).is_file() and not Path(kept["scores_file"]).with_name("images").exists()
+    is_whole = {one.suite: one.is_whole for one in run_scores(Layout(project), ["0001-dog"])[0]}
+    assert is_whole["prompts"] and not is_whole["prompts-with-identifier"]
 
 
 def test_a_suite_named_twice_is_scored_once_and_two_of_one_name_are_refused(run: Run, project: Path) -> None:

@@ -74,9 +74,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     other = scores | {"overall": {"dino": {"value": 0.31, "low": 0.3, "high": 0.32}}}
     masked = other | {"protocol": other["protocol"] | {"masked": "both"}}
+    kept = other | {"protocol": other["protocol"] | {"identifier_removed_from_scoring_text": False}}
     folder = project / "runs" / "0001-dog" / "eval"
-    # Of the result; of weights that are not uploaded; with backgrounds blanked.
-    for name, found in (("quick", scores), ("quick-step-1", other | {"checkpoint": 1}), ("quick-masked", masked)):
+    # Of the result; of weights that are not uploaded; with backgrounds blanked; by texts with the identifier.
+    apart = (("quick-step-1", other | {"checkpoint": 1}), ("quick-masked", masked), ("quick-with-identifier", kept))
+    for name, found in (("quick", scores), *apart):
         (folder / name).mkdir(parents=True)
         (folder / name / "scores.json").write_text(json.dumps(found))
     return project
