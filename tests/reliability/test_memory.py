@@ -104,6 +104,20 @@ def test_only_auto_turns_a_full_run_into_adapters(
     assert [one["after"] for one in found["fallbacks"]] == way
 
 
+def test_a_run_that_continues_a_full_one_becomes_no_lora_whose_base_nobody_has(
+    server: ForkServer, new_project: NewProject
+) -> None:
+    project = new_project()
+    job = ["train", "--subject", "dog", "--profile", "auto", "--set=prior.enabled=false", "--set=train.steps=3"]
+    server.run(project, *job).check(0)
+    no_room = {"step": 2, "error": "memory", "method": "full"}
+    ended = server.run(project, "train", "--from", RUN, fail_at_step=no_room).check(5)
+    found = record(project / "runs" / RUN.replace("0001", "0002"))
+    assert (found["parent"], found["method"], found["state"]) == (RUN, "full", "failed")
+    assert found["fallbacks"][-1]["after"] == "full, weights in bf16"
+    assert "--profile auto" not in ended.err
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -16,7 +16,8 @@ from dbcli.workflows.setup.effective_settings import AUTO
 def fall_back(run: RunContext, error: Exception) -> Profile:
     """The next smaller recipe after memory was full, which `error` says; the run goes on with it from its last step.
 
-    Only `--profile auto` may turn one method into another. Raises OutOfMemory where no rung is left.
+    Only `--profile auto` may turn one method into another (see `_may_change_method`). Raises OutOfMemory where no rung
+    is left.
     """
     # The frames of what failed still hold its tensors.
     traceback.clear_frames(error.__traceback__)
@@ -27,7 +28,7 @@ def fall_back(run: RunContext, error: Exception) -> Profile:
 
 def _one_down(run: RunContext, error: Exception) -> Profile:
     record, profile, here = run.record, run.profile, rung_of(run.profile)
-    found = below(profile, record.base.name, other_method=record.profile.get("name") == AUTO)
+    found = below(profile, record.base.name, other_method=_may_change_method(record))
     if found is None or here is None:
         raise _no_way_down(record, profile) from error
     rung, smaller = found
@@ -50,6 +51,14 @@ def _one_down(run: RunContext, error: Exception) -> Profile:
     where = f"continuing from step {record.step}" if record.step else "from the beginning"
     run.progress.warn(f"Out of memory. Falling back from '{here.name}' to '{rung.name}', {where}.")
     return smaller
+
+
+def _may_change_method(record: RunRecord) -> bool:
+    """Whether `--profile auto` may make adapters of a full run: not on top of the weights of another one.
+
+    An adapter is drawn with on the project's base, which what that run learnt is no part of.
+    """
+    return record.parent is None and record.profile.get("name") == AUTO
 
 
 def _no_way_down(record: RunRecord, profile: Profile) -> OutOfMemory:
