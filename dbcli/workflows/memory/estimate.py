@@ -77,12 +77,12 @@ def estimate_recipe(layout: Layout, subjects: Sequence[Subject], profile: Profil
     """
     if profile.method not in ESTIMATED:
         return None
-    base = load_settings(layout).base
+    base, count = load_settings(layout).base, max(1, len(subjects))
 
     def downwards() -> Iterator[Profile]:
         one = profile
         yield one
-        while (found := below(one, base, other_method=True)) is not None:
+        while (found := below(one, base, other_method=True, subjects=count)) is not None:
             one = found[1]
             yield one
 

@@ -28,7 +28,8 @@ def fall_back(run: RunContext, error: Exception) -> Profile:
 
 def _one_down(run: RunContext, error: Exception) -> Profile:
     record, profile, here = run.record, run.profile, rung_of(run.profile)
-    found = below(profile, record.base.name, other_method=_may_change_method(record))
+    taught = sum(one.learnt_in is None for one in record.subjects)
+    found = below(profile, record.base.name, other_method=_may_change_method(record), subjects=taught)
     if found is None or here is None:
         raise _no_way_down(record, profile) from error
     rung, smaller = found

@@ -7,8 +7,8 @@ from typing import Any
 
 from dbcli.project.settings.combinations import contradictions, share_rates
 from dbcli.project.settings.profile_settings import FROZEN, Profile
-from dbcli.project.settings.profiles import load_profile, resolve
-from dbcli.workflows.setup.effective_settings import default_profile
+from dbcli.project.settings.profiles import resolve
+from dbcli.workflows.setup.effective_settings import default_profile, for_subjects
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def rung_of(profile: Profile) -> Rung | None:
     return fitting[-1] if fitting else None
 
 
-def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Profile] | None:
+def below(profile: Profile, base: str, *, other_method: bool, subjects: int = 1) -> tuple[Rung, Profile] | None:
     """The next smaller rung and the same recipe on it; one of another method only where `other_method` allows it.
 
     A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out, and so are
     one that changes nothing of it and one with another optimiser than its rate is for. Where another method is allowed
-    so is one that is for its method.
+    so is one that is for its method. `subjects` are how many the run teaches, whose steps those of another method are.
     """
     here, ladder = rung_of(profile), rungs()
     if here is None:
@@ -99,7 +99,7 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
             return None
         if rung.for_its_method and other_method:
             continue
-        smaller = on_rung(profile, rung, base)
+        smaller = on_rung(profile, rung, base, subjects)
         has_own_rate = smaller.train.learning_rate != profile.train.learning_rate
         is_followed = has_own_rate or share_rates(profile.train.optimizer, smaller.train.optimizer)
         if is_followed and smaller.model_dump() != profile.model_dump() and not contradictions(smaller):
@@ -107,15 +107,15 @@ def below(profile: Profile, base: str, *, other_method: bool) -> tuple[Rung, Pro
     return None
 
 
-def on_rung(profile: Profile, rung: Rung, base: str) -> Profile:
-    """The same recipe on another rung; a rung of another method brings its method's rates and steps.
+def on_rung(profile: Profile, rung: Rung, base: str, subjects: int = 1) -> Profile:
+    """The same recipe on another rung; a rung of another method brings its method's rates, and steps for all subjects.
 
     Everything else, class images, photos and drawing, stays, and so does what is not as the first method's own profile
     has it: somebody chose that. An optimiser that holds less than the rung's stays as well.
     """
     values = profile.model_dump()
     if rung.method != profile.method:
-        usual, made_for_it = _as_shipped(base, profile.method), _as_shipped(base, rung.method)
+        usual, made_for_it = (_as_shipped(base, method, subjects) for method in (profile.method, rung.method))
         made_small_by = [item for one in LADDER if one.method == profile.method for item in one.settings.items()]
         for section in ("train", "lora"):
             chosen = {
@@ -133,8 +133,8 @@ def on_rung(profile: Profile, rung: Rung, base: str) -> Profile:
     return Profile.model_validate(values, context=FROZEN)
 
 
-def _as_shipped(base: str, method: str) -> dict[str, Any]:
-    return resolve([("", load_profile(default_profile(base, method)))]).model_dump()
+def _as_shipped(base: str, method: str, subjects: int) -> dict[str, Any]:
+    return resolve([("", for_subjects(default_profile(base, method), subjects))]).model_dump()
 
 
 def _has(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

@@ -130,7 +130,7 @@ def resolve_profile(
     named = default_profile(settings.base, method) if chosen == AUTO else chosen
     layers = [
         *([] if carried is None else [(carried.origin, {"method": carried.settings["method"]})]),
-        (f"profile '{named}'", _for_subjects(named, subjects)),
+        (f"profile '{named}'", for_subjects(named, subjects)),
         ("your settings file", user.overrides),
         ("dreambooth.yaml", own_resolution | settings.overrides),
         *([] if carried is None else [(carried.origin, carried.adapter)]),
@@ -188,7 +188,7 @@ def settings_beside(layout: Layout, name: str, profile: Profile) -> tuple[str, d
         return usual, changed_settings(resolve([("", load_profile(usual))]), profile)
 
 
-def _for_subjects(profile: str, subjects: int) -> dict[str, Any]:
+def for_subjects(profile: str, subjects: int) -> dict[str, Any]:
     """A profile's own settings; the steps of a shipped one as often as there are subjects."""
     found = load_profile(profile)
     if profile in shipped_profiles() and "steps" in found.get("train", {}):

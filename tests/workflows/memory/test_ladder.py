@@ -120,6 +120,16 @@ def test_what_somebody_chose_holds_where_a_full_run_becomes_a_lora() -> None:
     assert lora.train.gradient_clip == made_for_it.train.gradient_clip > 0
 
 
+def test_a_full_run_of_two_subjects_that_becomes_a_lora_has_a_loras_steps_for_each() -> None:
+    full, lora = (resolve([("", load_profile(name))]).train.steps for name in ("full", "lora"))
+    profile: Profile | None = resolve([("", load_profile("full")), ("two subjects", {"train.steps": 2 * full})])
+    while profile is not None and profile.method == "full":
+        found = below(profile, "sd-v1-4", other_method=True, subjects=2)
+        profile = None if found is None else found[1]
+    assert profile is not None and lora != full
+    assert (profile.method, profile.train.steps) == ("lora", 2 * lora)
+
+
 @pytest.mark.parametrize("settings", [{"train__accumulation": 2}, {"train__precision": "fp16"}])
 def test_a_rung_that_the_recipe_rules_out_is_left_out(settings: dict[str, object]) -> None:
     assert "full, fused backward" in names_below(other_method=False)
