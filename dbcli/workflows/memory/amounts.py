@@ -36,7 +36,13 @@ def rows_of(profile: Profile) -> int:
     return profile.train.batch_size * (2 if has_prior(profile) else 1)
 
 
-def images_to_encode(profile: Profile, photos: int) -> int:
+def class_images_of(profile: Profile, subjects: Sequence[Subject]) -> int:
+    """How many class images a run has: as many for each class noun of its subjects."""
+    nouns = {subject.class_noun for subject in subjects}
+    return max(1, len(nouns)) * profile.prior.images if has_prior(profile) else 0
+
+
+def images_to_encode(profile: Profile, photos: int, class_images: int) -> int:
     """How many images a run encodes, where every photo has a mask: each view of each photo, and the class images.
 
     Photos without a mask, or whose masks are not used, have no cut-outs.
@@ -47,7 +53,7 @@ def images_to_encode(profile: Profile, photos: int) -> int:
     squares = RANDOM_CROPS if images.crop == "random" else 1
     cutouts = images.cutouts + scenes_a_photo(profile) if images.mask_loss < 1 else 0
     views = squares * (1 + cutouts) * (2 if images.flip else 1)
-    return photos * views + (profile.prior.images if has_prior(profile) else 0)
+    return photos * views + class_images
 
 
 def prompts_to_keep(profile: Profile, subjects: Sequence[Subject]) -> int:

@@ -16,10 +16,16 @@ from dbcli.project.settings.profile_settings import FROZEN, Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.class_images.sentences import stored_draws
-from dbcli.workflows.memory.amounts import Shapes, images_to_encode, prompts_to_keep, rows_of, scenes_a_photo
+from dbcli.workflows.memory.amounts import (
+    Shapes,
+    class_images_of,
+    images_to_encode,
+    prompts_to_keep,
+    rows_of,
+    scenes_a_photo,
+)
 from dbcli.workflows.memory.known_costs import Cost, key_of, known_cost, remember_cost
 from dbcli.workflows.memory.ladder import below, rung_of, rungs
-from dbcli.workflows.models.textual_inversion import has_prior
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import default_profile, resolve_profile
 
@@ -150,15 +156,15 @@ def _estimate(layout: Layout, subjects: Sequence[Subject], recipes: Iterator[Pro
     name, free, shape = "", 0, None
     for profile in recipes:
         device = _device(profile.train.device)
-        prompts = prompts_to_keep(profile, subjects)
-        facts = [len(photos) if profile.images.buckets == "off" else sorted(photos), prompts]
+        prompts, class_images = prompts_to_keep(profile, subjects), class_images_of(profile, subjects)
+        facts = [len(photos) if profile.images.buckets == "off" else sorted(photos), prompts, class_images]
         key = key_of(settings, profile, facts, device)
         cost, loaded = known_cost(key), resident_bytes()
         # What was imported to find a cost out will be once more to train: it is not free.
         free = _free_bytes(device) - (0 if cost is None else max(0, cost.loaded_bytes - loaded))
         if cost is None:
             model = _Model(settings.base, settings.revision, tuple(settings.base_choices.items()), device)
-            cost = replace(_cost(model, profile, photos, prompts), loaded_bytes=loaded)
+            cost = replace(_cost(model, profile, photos, prompts, class_images), loaded_bytes=loaded)
             remember_cost(key, cost)
         name, shape = cost.device, cost.latent_shape
         estimates.append(_judged(cost, profile, free, is_cpu=not device.startswith("cuda")))
@@ -232,7 +238,7 @@ class _Before:
     encode: PassCost
 
 
-def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int) -> Cost:
+def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int, class_images: int) -> Cost:
     import torch
 
     from dbcli.diffusion.devices import device_name
@@ -243,9 +249,9 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int)
     from dbcli.diffusion.training.allocator import leaves_gaps
 
     device, train, prior = torch.device(model.device), profile.train, profile.prior
-    count = prior.images if has_prior(profile) and prior.folder is None else 0
+    count = class_images if prior.folder is None else 0
     count += len(photos) * scenes_a_photo(profile)
-    images = images_to_encode(profile, len(photos))
+    images = images_to_encode(profile, len(photos), class_images)
     neutral = profile.model_copy(update={"train": train.model_copy(update={"optimizer": "adamw", "steps": 1})})
     shapes = Shapes(profile.images.resolution, profile.images.buckets, tuple(photos))
     done = _training(model, neutral.model_dump_json(), shapes)
@@ -273,7 +279,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int)
     seconds += -(-count // prior.batch_size) * prior.steps * speed.seconds(before.denoise)
     seconds += count * speed.seconds(before.decode)
     # A teacher is asked with one prompt, where a step of drawing asks with two.
-    taught = prior.images * stored_draws(profile)
+    taught = class_images * stored_draws(profile)
     seconds += -(-taught // at_once[0]) * speed.seconds(before.denoise) / 2
     return Cost(device_name(device), 0, done.own_bytes, phases, step_seconds, seconds, before.latent_shape)
 

@@ -20,7 +20,7 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import ProjectSettings
 
 # To be raised when costs are counted in another way.
-VERSION = 9
+VERSION = 10
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes", "prodigyopt", "schedulefree")
 
 

@@ -9,7 +9,7 @@ import pytest
 from dbcli.diffusion.estimate.footprint import update_bytes
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.subject_record import PhotoEntry, Subject
-from dbcli.workflows.memory.amounts import Shapes, images_to_encode, prompts_to_keep
+from dbcli.workflows.memory.amounts import Shapes, class_images_of, images_to_encode, prompts_to_keep
 from tests.diffusion import tiny_models
 
 
@@ -27,10 +27,26 @@ from tests.diffusion import tiny_models
     ],
 )
 def test_every_view_of_a_photo_and_of_its_cut_outs_is_encoded(images: dict[str, object], expected: int) -> None:
-    profile = Profile.model_validate({"method": "full", "images": images, "prior": {"enabled": False}})
-    assert images_to_encode(profile, photos=5) == expected
-    with_class = Profile.model_validate({"method": "full", "images": images, "prior": {"enabled": True, "images": 200}})
-    assert images_to_encode(with_class, photos=5) == expected + 200
+    profile = Profile.model_validate({"method": "full", "images": images})
+    assert images_to_encode(profile, photos=5, class_images=0) == expected
+    assert images_to_encode(profile, photos=5, class_images=200) == expected + 200
+
+
+@pytest.mark.parametrize(
+    ("method", "enabled", "nouns", "expected"),
+    [
+        ("full", True, ["dog"], 200),
+        ("full", True, ["dog", "cat", "dog"], 400),
+        # The project's own recipe, before anything is known of its subjects.
+        ("lora", True, [], 200),
+        ("full", False, ["dog", "cat"], 0),
+        ("textual-inversion", True, ["dog", "cat"], 0),
+    ],
+)
+def test_every_class_has_images_of_its_own(method: str, enabled: bool, nouns: list[str], expected: int) -> None:
+    profile = Profile.model_validate({"method": method, "prior": {"enabled": enabled, "images": 200}})
+    subjects = [Subject(name=f"one{place}", class_noun=noun) for place, noun in enumerate(nouns)]
+    assert class_images_of(profile, subjects) == expected
 
 
 @pytest.mark.parametrize(
