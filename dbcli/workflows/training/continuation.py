@@ -91,12 +91,14 @@ def _refuse_bundled_words(layout: Layout, parent: RunRecord) -> None:
 def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Carried:
     """The settings of a run as another one begins with them; `names` are the subjects that it is to teach.
 
-    Each of them gets as many steps as each had in that run.
+    Each of them gets as many steps as each had in that run; after an imported one those of the project's settings.
     """
     settings = profile_of(layout, parent).model_dump(mode="json")
     taught = sum(one.learnt_in is None for one in parent.subjects)
-    if names and taught and len(names) != taught:
-        settings["train"]["steps"] = -(-settings["train"]["steps"] * len(names) // taught)
+    # Those are for one subject, however many its file knows.
+    before, now = 1 if "imported" in (parent.model_extra or {}) else taught, len(names) or taught or 1
+    if now != before:
+        settings["train"]["steps"] = -(-settings["train"]["steps"] * now // before)
     known = {subject.name for subject in parent.subjects}
     if not all(known & load_subject(layout, name).names for name in names):
         # Photos of one class would be taken for another's.

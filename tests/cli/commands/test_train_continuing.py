@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 from PIL import Image, ImageChops
 from safetensors.torch import load_file, save_file
 
+from dbcli.project.files.layout import Layout
+from dbcli.workflows.training.plan import plan_training
+from dbcli.workflows.training.request import TrainRequest
 from tests.cli.made_projects import command, trained_project
 from tests.project import photo_makers
 
@@ -160,6 +164,13 @@ def test_an_imported_lora_is_gone_on_from(run: Run, project: Path) -> None:
     assert done.code == 0, done.err
     assert {one["identifier"] for one in done.document["subjects"]} == {"zwx", "ohwx"}
     assert same(weights(project, done.document["name"]), weights(project, name))
+
+
+def test_after_an_imported_lora_of_two_subjects_one_is_taught_as_long_as_ever(run: Run, project: Path) -> None:
+    name = imported(run, project, "ohwx", "hamster", "--token", "rtq", "--class", "teapot")
+    layout, request = Layout(project), partial(TrainRequest, subjects=["cat"], method="lora", rehearse=False)
+    plans = [plan_training(layout, request(start_from=one)) for one in (None, name)]
+    assert plans[0].profile.train.steps == plans[1].profile.train.steps
 
 
 def test_an_imported_lora_of_ones_own_subject_is_taught_on_from_its_photos(run: Run, project: Path) -> None:
