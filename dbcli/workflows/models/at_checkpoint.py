@@ -58,9 +58,12 @@ def put_checkpoint(layout: Layout, record: RunRecord, step: int, base: Base) -> 
 
     require_base(record, base)
     profile = profile_of(layout, record)
-    # As the result is: a base in fewer bits is for training alone.
-    on_full_base = {"lora": profile.lora.model_copy(update={"base": "full", "offload": False})}
-    profile = profile.model_copy(update=on_full_base)
+    # As the result is: weights in fewer bits are for training alone.
+    in_full = {
+        "lora": profile.lora.model_copy(update={"base": "full", "offload": False}),
+        "train": profile.train.model_copy(update={"stochastic_rounding": False}),
+    }
+    profile = profile.model_copy(update=in_full)
     # What the run did not train itself is as it was in the run that it went on from.
     trainable = start_trainable(layout, record, profile, base, parent_of(layout, record))
     load_result(trainable, result_file_of_checkpoint(checkpoint_folder(layout, record.name, step)))

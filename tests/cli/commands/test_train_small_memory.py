@@ -59,10 +59,18 @@ def test_adapters_on_a_small_base_preview_and_draw(run: Run, project: Path, kept
     assert run("generate", "a {dog}", "-n", 1, "--steps", 1).code == 0
 
 
-@pytest.mark.parametrize("kept", ["nf4", "int8"])
-def test_a_checkpoint_is_drawn_on_the_base_that_the_result_is_drawn_on(run: Run, project: Path, kept: str) -> None:
-    sets = [f"--set=lora.base={kept}", "--set=train.precision=fp32", "--set=train.keep_finished=all"]
-    done = run(*JOB, "--method", "lora", *sets, "--json")
+@pytest.mark.parametrize(
+    "small",
+    [
+        ["--method", "lora", "--set=lora.base=nf4", "--set=train.precision=fp32"],
+        ["--method", "lora", "--set=lora.base=int8", "--set=train.precision=fp32"],
+        ["--method", "full", *SMALLEST, "--set=draw.precision=fp32"],
+    ],
+)
+def test_a_checkpoint_is_drawn_in_the_bits_that_the_result_is_drawn_in(
+    run: Run, project: Path, small: list[str]
+) -> None:
+    done = run(*JOB, *small, "--set=train.keep_finished=all", "--json")
     assert done.code == 0, done.err
     words = ["generate", "a {dog}", "--run", done.document["name"], "-n", 1, "--steps", 2, "--seed", 1, "--json"]
     drawn = [run(*words, "--out", "a"), run(*words, "--out", "b", "--checkpoint", 2)]
