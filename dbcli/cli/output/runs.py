@@ -122,7 +122,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
         ("base", f"{record.base.name} ({(record.base.hash or '?')[:12]})"),
         ("method", f"{_method(record)}, profile {record.profile.get('name', '?')}"),
         ("continues", record.parent),
-        ("imported", (record.model_extra or {}).get("imported", {}).get("file")),
+        ("imported", record.imported_from.get("file")),
         ("steps", f"{record.step} of {record.total_steps}" if record.total_steps else None),
         *(("" if number else "changed", _change_line(one)) for number, one in enumerate(record.changes)),
         ("learning rate", _learning_rate(record)),
@@ -159,8 +159,8 @@ def _method(record: RunRecord) -> str:
 
 def _learning_rate(record: RunRecord) -> str | None:
     """What a run learnt with. Of an imported one only its file knows: its profile is the project's, to draw with."""
-    imported = (record.model_extra or {}).get("imported")
-    if imported is None:
+    imported = record.imported_from
+    if not imported:
         train = record.profile.get("train", {})
         rate = number(train.get("learning_rate"), "g")
         # Prodigy's is only a factor.
@@ -176,7 +176,7 @@ def _show_settings(screen: Screen, record: RunRecord, layout: Layout) -> None:
     from dbcli.workflows.setup.effective_settings import profile_of
 
     # An imported run was trained elsewhere: its settings are those that this program draws it with.
-    if "imported" in (record.model_extra or {}):
+    if record.imported_from:
         return
     try:
         profile = profile_of(layout, record)

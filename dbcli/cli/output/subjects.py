@@ -73,7 +73,8 @@ def show_added(
         screen.warn(fault.text)
     screen.line(f"Crops: {review.sheet}")
     if not review.faults:
-        screen.note(f"No fault found in {review.looked_at} photos. Is the subject whole, and alone, in every crop?")
+        photos = counted(review.looked_at, "photo")
+        screen.note(f"No fault found in {photos}. Is the subject whole, and alone, in every crop?")
     screen.next(next_command)
 
 

@@ -127,6 +127,11 @@ class RunRecord(Record):
         return _number(self.name) or 0
 
     @property
+    def imported_from(self) -> Mapping[str, Any]:
+        """The `file`, `sha256` and `metadata` that an imported run came from; empty for one trained here."""
+        return (self.model_extra or {}).get("imported") or {}
+
+    @property
     def shown(self) -> list[RunSubject]:
         """The subjects whose photos the run sees: those it teaches, then those it rehearses."""
         return [one for one in self.subjects if one.learnt_in is None or one.rehearsed]

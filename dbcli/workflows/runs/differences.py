@@ -88,7 +88,7 @@ def _title(key: str) -> str:
 
 def _origin(record: RunRecord) -> list[str]:
     words = [f"continues {record.parent}"] if record.parent else []
-    return words + (["imported"] if (record.model_extra or {}).get("imported") else [])
+    return words + (["imported"] if record.imported_from else [])
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:

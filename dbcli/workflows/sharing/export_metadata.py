@@ -44,7 +44,7 @@ class Origin:
 
 def settled_origin(record: RunRecord, origin: Origin) -> Origin:
     """What was said at export, else what the imported file said, else the licence that the base passes on."""
-    imported = (record.model_extra or {}).get("imported", {}).get("metadata", {})
+    imported = record.imported_from.get("metadata", {})
     author = origin.author or imported.get("modelspec.author")
     licence = origin.licence or imported.get("modelspec.license") or licence_of(record.base.source)
     return Origin(*(without_control_characters(text) if text else None for text in (author, licence)))
@@ -100,7 +100,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
 
     photo_counts, (rank, alpha) = _photo_counts(record), usual_rank_and_alpha(lora)
     table = {
-        **_network_of(lora, profile),
+        **_network_of(record, lora, profile),
         "network_dim": rank,
         "network_alpha": alpha,
         **model.family.kohya_base(model.configs, model.prediction_type),
@@ -120,7 +120,7 @@ def kohya_of(record: RunRecord, profile: Profile, model: Base, lora: LoraWeights
 
 def _recipe(record: RunRecord, profile: Profile, size: int) -> dict[str, object]:
     """How a run learnt, at `size` pixels. Nobody here knows it of an imported one, whose profile is the project's."""
-    if "imported" in (record.model_extra or {}):
+    if record.imported_from:
         return {}
     train, images = profile.train, profile.images
     return {
@@ -164,12 +164,12 @@ def _loss(train: TrainSettings) -> dict[str, object]:
     return found
 
 
-def _network_of(lora: LoraWeights, profile: Profile) -> dict[str, object]:
-    """The trainer that kohya's tools would have made such a file with."""
+def _network_of(record: RunRecord, lora: LoraWeights, profile: Profile) -> dict[str, object]:
+    """The trainer that kohya's tools would have made such a file with, as far as it is known."""
     if not lora.products:
         return {"network_module": "networks.lora"}
     arguments: dict[str, object] = {"algo": lora.kind}
-    if lora.kind == "lokr":
+    if lora.kind == "lokr" and not record.imported_from:
         arguments["factor"] = profile.lora.factor
     return {"network_module": "lycoris.kohya", "network_args": json.dumps(arguments)}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -211,7 +211,6 @@ def _facts(
     first = next(iter(words.values()), None)
     base_model = record.base.source if is_repository(record.base.source) else None
     resolution = profile.images.resolution or size_px
-    imported = (record.model_extra or {}).get("imported", {})
     return CardFacts(
         title=target.repository.rpartition("/")[2],
         method=_shared_as(layout, record),
@@ -222,8 +221,8 @@ def _facts(
         words=[(one.identifier, one.class_noun) for one in words.values()],
         images=images,
         scores=list(_scores(layout, record)),
-        training=_training(record, profile.train.learning_rate, resolution, imported),
-        is_trained_here=not imported,
+        training=_training(record, profile.train.learning_rate, resolution),
+        is_trained_here=not record.imported_from,
         embeddings=[by_word(subject) for subject in record.subjects] if record.method == INVERSION else [],
         resolution_px=resolution,
         version=__version__,
@@ -235,14 +234,12 @@ def _prompt(template: str, words: Words | None) -> str:
     return "a picture" if words is None else render_with(template, {"subject": words})
 
 
-def _training(
-    record: RunRecord, learning_rate: float, resolution: int, imported: Mapping[str, Any]
-) -> list[tuple[str, str]]:
+def _training(record: RunRecord, learning_rate: float, resolution: int) -> list[tuple[str, str]]:
     photos = sum(len(subject.photo_hashes) for subject in record.subjects)
     rows = [("method", record.method), ("resolution", f"{resolution} px")]
-    if imported:
-        author = imported.get("metadata", {}).get("modelspec.author")
-        rows.append(("made elsewhere", str(imported.get("file")) + (f", by {author}" if author else "")))
+    if file := record.imported_from:
+        author = file.get("metadata", {}).get("modelspec.author")
+        rows.append(("made elsewhere", str(file.get("file")) + (f", by {author}" if author else "")))
     else:
         rows += [("photos", str(photos)), ("steps", str(record.result_step)), ("learning rate", f"{learning_rate:g}")]
         rows.append(("prior preservation", str(record.prior.get("line", "off"))))

@@ -96,7 +96,7 @@ def carried_from(layout: Layout, parent: RunRecord, names: Sequence[str]) -> Car
     settings = profile_of(layout, parent).model_dump(mode="json")
     taught = sum(one.learnt_in is None for one in parent.subjects)
     # Those are for one subject, however many its file knows.
-    before, now = 1 if "imported" in (parent.model_extra or {}) else taught, len(names) or taught or 1
+    before, now = 1 if parent.imported_from else taught, len(names) or taught or 1
     if now != before:
         settings["train"]["steps"] = -(-settings["train"]["steps"] * now // before)
     known = {subject.name for subject in parent.subjects}
