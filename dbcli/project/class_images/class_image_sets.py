@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -221,13 +221,16 @@ def list_class_image_sets(layout: Layout) -> list[ClassImageSet]:
     return sets
 
 
-def remove_class_image_set(layout: Layout, key: str) -> None:
-    """Delete a set. Raises DataError if it is not there, LockHeld while a process draws into it."""
-    folder = layout.class_image_set_dir(key)
-    if not folder.is_dir():
-        raise DataError(f"There are no class images '{key}' here.", hint="dreambooth reg list")
-    with hold(layout.class_image_set_lock(key), f"the class images {key}"):
-        remove_folder(folder)
+def remove_class_image_sets(layout: Layout, keys: Sequence[str]) -> None:
+    """Delete sets. Raises DataError if one is not there, before any goes; LockHeld while a process draws into one."""
+    for key in keys:
+        if not layout.class_image_set_dir(key).is_dir():
+            raise DataError(f"There are no class images '{key}' here.", hint="dreambooth reg list")
+    with contextlib.ExitStack() as held:
+        for key in dict.fromkeys(keys):
+            held.enter_context(hold(layout.class_image_set_lock(key), f"the class images {key}"))
+        for key in dict.fromkeys(keys):
+            remove_folder(layout.class_image_set_dir(key))
 
 
 def _key(class_noun: str, digest: str) -> str:

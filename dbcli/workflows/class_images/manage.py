@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dbcli.diffusion.buckets import Size, training_sizes
 from dbcli.diffusion.distributed import SINGLE, ProcessGroup
 from dbcli.errors import Refused
-from dbcli.project.class_images.class_image_sets import ClassImageSet, list_class_image_sets, remove_class_image_set
+from dbcli.project.class_images.class_image_sets import ClassImageSet, list_class_image_sets, remove_class_image_sets
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import Words, check_class_noun
 from dbcli.project.seeds import settled
@@ -90,8 +90,7 @@ def prune(layout: Layout, keys: Sequence[str]) -> None:
     """Removes sets of class images by key. DataError for one that is not there, LockHeld for one being generated."""
     if not keys:
         raise Refused("No class images were chosen.", hint="dreambooth reg list")
-    for key in keys:
-        remove_class_image_set(layout, key)
+    remove_class_image_sets(layout, keys)
 
 
 def unfit(layout: Layout) -> list[str]:

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbcli.diffusion.files.model_files import open_weights
+from dbcli.diffusion.formats.kind_checks import only_merges
 from dbcli.errors import Refused, UnsupportedFile, UsageError
 from dbcli.project.files.atomic import commit_folder, temporary_folder, write_json
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import slug
+from dbcli.project.runs.checkpoints import LORA_FILE, checked_weights
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import ProjectSettings, load_settings
@@ -21,7 +24,7 @@ from dbcli.workflows.sharing.best_image import BestImage, best_image
 from dbcli.workflows.sharing.comfyui_graph import api_workflow, interface_workflow
 from dbcli.workflows.sharing.comfyui_nodes import Files, workflow_nodes
 from dbcli.workflows.sharing.comfyui_sampling import comfy_sampling
-from dbcli.workflows.sharing.export import Exported, ExportRequest, export_run, exported_run
+from dbcli.workflows.sharing.export import Exported, ExportRequest, export_run, exported_run, no_dora
 from dbcli.workflows.sharing.recipients import KNOWN_SIZES
 
 if TYPE_CHECKING:
@@ -67,7 +70,9 @@ def export_to_comfyui(
         raise Refused(f"{folder} already exists.", hint="--out PATH chooses another place")
     check_writable(folder.parent)
     facts = _facts_of(settings, record, offline=offline)
-    target = format_of(record, profile)
+    target = format_of(layout, record, profile)
+    if target == "checkpoint" and target not in facts.family.exports:
+        raise no_dora(record, merges=False)
     if with_base and (target == "checkpoint" or facts.family.comfyui_files):
         why = (
             "its own file is a whole model" if target == "checkpoint" else "ComfyUI loads this base from several files"
@@ -123,11 +128,16 @@ def _facts_of(settings: ProjectSettings, record: RunRecord, *, offline: bool) ->
     return base
 
 
-def format_of(record: RunRecord, profile: Profile) -> str:
-    """The format of the run's own file; a DoRA is merged, as ComfyUI reads its magnitudes otherwise."""
+def format_of(layout: Layout, record: RunRecord, profile: Profile) -> str:
+    """The format of the run's own file; a DoRA is merged, as ComfyUI reads its magnitudes otherwise.
+
+    An imported LoKr or LoHa with magnitudes is one, too, which no setting tells.
+    """
     if record.method == INVERSION:
         return "embedding"
-    return "kohya" if record.method == "lora" and not profile.lora.dora else "checkpoint"
+    if record.method != "lora" or profile.lora.dora:
+        return "checkpoint"
+    return "checkpoint" if only_merges(open_weights(checked_weights(layout, record) / LORA_FILE)) else "kohya"
 
 
 def _files(

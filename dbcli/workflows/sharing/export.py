@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,12 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs.checkpoints import LORA_FILE, checked_weights
 from dbcli.project.runs.run_store import RunRecord, append_event
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.models.textual_inversion import INVERSION, export_words, read_words, spellings
 from dbcli.workflows.models.weights import bundled_words
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.runs.choose import chosen_run
+from dbcli.workflows.setup.base_facts import is_flow
 from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.named_paths import check_writable
 from dbcli.workflows.sharing.export_metadata import Origin, kohya_of, modelspec_of
@@ -145,15 +148,14 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
     record = exported_run(layout, request.run)
     possible, reason = TARGETS_OF[record.method]
     profile = profile_of(layout, record)
+    merges = not is_flow(load_settings(layout).base)
     if target not in possible:
-        fitting = [one for one in possible if one != "lora" or profile.lora.kind == "lora"]
-        raise UsageError(
-            f"{record.name} {reason.format(target=target)}.", hint=" or ".join(f"--to {one}" for one in fitting)
-        )
+        fitting = _fitting(profile, merges=merges) if record.method == "lora" else possible
+        raise UsageError(f"{record.name} {reason.format(target=target)}.", hint=_any_of(fitting))
     if target == "kohya" and profile.lora.dora:
-        raise _no_dora(record)
+        raise no_dora(record, merges=merges)
     if target == "lora" and profile.lora.kind != "lora":
-        raise _no_product(record, profile.lora.kind)
+        raise _no_product(record, profile.lora.kind, merges=merges)
     name = f"{record.name}-{target}" + ("" if target in FOLDERS else ".safetensors")
     path = request.out or layout.exports_dir / name
     if target not in FOLDERS and path.suffix != ".safetensors":  # by which every program knows the format
@@ -173,20 +175,47 @@ def _words_left_out(export: Export) -> list[str]:
     return [f"The embedding '{word}' that came with it is not in this file (--to diffusers has it)." for word in words]
 
 
-def _no_dora(record: RunRecord) -> UnsupportedFile:
+def no_dora(record: RunRecord, *, merges: bool) -> UnsupportedFile:
+    """Why a DoRA is not written for other programs; `merges` where the base has a format of a whole model."""
+    target = "checkpoint" if merges else "lora"
+    others = "--to checkpoint is for every program, " if merges else ""
     return UnsupportedFile(
         f"{record.name} is a DoRA, and the programs that read kohya's format do not agree on what its magnitudes mean: "
-        "each would generate something else. --to checkpoint is for every program, --to lora for diffusers.",
-        hint=f"dreambooth export {record.name} --to checkpoint",
+        f"each would generate something else. {others}--to lora is for diffusers.",
+        hint=f"dreambooth export {record.name} --to {target}",
     )
 
 
-def _no_product(record: RunRecord, kind: str) -> UnsupportedFile:
+def _no_product(record: RunRecord, kind: str, *, merges: bool) -> UnsupportedFile:
+    readers = "ComfyUI, AUTOMATIC1111 and InvokeAI, --to diffusers and --to checkpoint have it merged"
     return UnsupportedFile(
-        f"{record.name} is a {KINDS[kind]}, which diffusers' layout of a LoRA has no place for. --to kohya is for "
-        "ComfyUI, AUTOMATIC1111 and InvokeAI, --to diffusers and --to checkpoint have it merged.",
+        f"{record.name} is a {KINDS[kind]}, which diffusers' layout of a LoRA has no place for. "
+        f"--to kohya is for {readers if merges else 'ComfyUI'}.",
         hint=f"dreambooth export {record.name} --to kohya",
     )
+
+
+def _no_magnitudes(record: RunRecord, where: str, *, merges: bool) -> UnsupportedFile:
+    return UnsupportedFile(
+        f"{record.name} is a DoRA with magnitudes {where}, which PEFT and diffusers do not know"
+        + ("." if merges else ", and this base has no format of a whole model to merge it into."),
+        hint=f"dreambooth export {record.name} --to checkpoint" if merges else None,
+    )
+
+
+def _fitting(profile: Profile, *, merges: bool) -> list[str]:
+    """The formats that have a place for a run's adapter, or for the model that it is merged into."""
+    has_place = {
+        "diffusers": merges,
+        "checkpoint": merges,
+        "lora": profile.lora.kind == "lora",
+        "kohya": not profile.lora.dora,
+    }
+    return [target for target, fits in has_place.items() if fits]
+
+
+def _any_of(targets: Sequence[str]) -> str:
+    return " or ".join(f"--to {one}" for one in targets)
 
 
 def _write(export: Export) -> Written:
@@ -203,7 +232,7 @@ def _write(export: Export) -> Written:
     if export.target not in model.family.exports:
         raise UsageError(
             f"On {export.record.base.name} a run is a LoRA and nothing else; {export.target} is no format of one.",
-            hint=" or ".join(f"--to {one}" for one in model.family.exports),
+            hint=_any_of(_fitting(export.profile, merges=False)),
         )
     if export.record.method == "lora":
         for network in model.tunable.values():
@@ -242,18 +271,15 @@ def _write_lora(export: Export) -> Written:
 
     model, record, is_kohya = export.load_base(), export.record, export.target == "kohya"
     file = checked_weights(export.layout, record) / LORA_FILE
-    learnt = read_lora(file, model)
-    if is_kohya and learnt.has_dora:
-        raise _no_dora(record)
+    learnt, merges = read_lora(file, model), "checkpoint" in model.family.exports
     if learnt.only_merges or learnt.is_mixed:
         where = "along the inputs" if learnt.by_input else f"on a {KINDS[learnt.kind]}"
         where = where if learnt.only_merges else "on some of its layers only"
-        raise UnsupportedFile(
-            f"{record.name} is a DoRA with magnitudes {where}, which PEFT and diffusers do not know.",
-            hint=f"dreambooth export {record.name} --to checkpoint",
-        )
+        raise _no_magnitudes(record, where, merges=merges)
+    if is_kohya and learnt.has_dora:
+        raise no_dora(record, merges=merges)
     if learnt.products and not is_kohya:
-        raise _no_product(record, learnt.kind)
+        raise _no_product(record, learnt.kind, merges=merges)
     keeps_alpha = is_kohya and not model.family.alpha_in_weights
     lora = _rounded(for_kohya(learnt) if keeps_alpha else for_diffusers(learnt), export.dtype)
     attach_lora(model.tunable, lora)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe, read_recipe, save_png
@@ -182,10 +184,32 @@ def test_what_cannot_be_is_refused_before_anything_is_written(run: Run, tmp_path
 
 
 def test_a_dora_is_merged_since_comfyui_reads_its_magnitudes_otherwise(project: Path) -> None:
-    record = load_run(Layout(project), "0001-dog")
-    profile = profile_of(Layout(project), record)
+    layout = Layout(project)
+    record = load_run(layout, "0001-dog")
+    profile = profile_of(layout, record)
     dora = profile.model_copy(update={"lora": profile.lora.model_copy(update={"dora": True})})
-    assert (format_of(record, profile), format_of(record, dora)) == ("kohya", "checkpoint")
+    assert (format_of(layout, record, profile), format_of(layout, record, dora)) == ("kohya", "checkpoint")
+
+
+def test_an_imported_lokr_with_magnitudes_is_merged_as_well(
+    run: Run, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(shutil.copytree(made, tmp_path / "p")))
+    one = ("--subject", "dog", "--method", "lora", "--steps", 1, "--set=prior.enabled=false", "--set=lora.kind=lokr")
+    made = run("train", *one, "--set=lora.factor=2", "--set=lora.targets=[to_q]", "--json", "--quiet").document["name"]
+    file = tmp_path / "lokr.safetensors"
+    assert run("export", made, "--to", "kohya", "--out", file).code == 0
+    tensors = load_file(file)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    for name in [name for name in shapes if name.endswith(".lokr_w1")]:
+        second = next(shapes[one] for one in (name[:-1] + "2", name[:-1] + "2_a") if one in shapes)
+        tensors[name.replace("lokr_w1", "dora_scale")] = torch.ones(shapes[name][0] * second[0], 1)
+    save_file(tensors, file)
+    taken = run("import-lora", file, "--token", "sks", "--class", "dog", "--json")
+    assert taken.code == 0, taken.err
+    layout = Layout(Path.cwd())
+    record = load_run(layout, taken.document["name"])
+    assert format_of(layout, record, profile_of(layout, record)) == "checkpoint"
 
 
 def test_a_base_that_comfyui_does_not_know_is_refused(

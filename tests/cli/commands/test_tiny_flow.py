@@ -73,6 +73,22 @@ def test_a_whole_model_is_no_export_of_it(run: Run, project: Path, target: str) 
     assert "--to lora or --to kohya" in refused.err
 
 
+@pytest.mark.parametrize(
+    ("kind", "left", "not_left"),
+    [("--set=lora.dora=true", "--to lora", ["kohya", "comfyui"]), ("--set=lora.kind=loha", "--to kohya", ["lora"])],
+)
+def test_what_is_proposed_for_another_adapter_can_be_written(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, left: str, not_left: list[str]
+) -> None:
+    monkeypatch.chdir(Path(shutil.copytree(project, tmp_path / "p")))
+    assert run("train", "--steps", 1, *SHORT, kind).code == 0
+    for target in ("checkpoint", "embedding", *not_left):
+        refused = run("export", 2, "--to", target)
+        assert refused.code in (2, 6) and "--to checkpoint" not in refused.err, refused.err
+        assert target == "comfyui" or left in refused.err, refused.err
+    assert run("export", 2, *left.split()).code == 0
+
+
 @pytest.mark.parametrize("method", ["full", "textual-inversion"])
 def test_other_methods_are_refused_in_words_before_a_run_is_made(run: Run, project: Path, method: str) -> None:
     refused = run("train", "--method", method, "--steps", 3, *SHORT)

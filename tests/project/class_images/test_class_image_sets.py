@@ -11,7 +11,7 @@ from dbcli.project.class_images.class_image_sets import (
     ClassImageRecipe,
     ClassImageSet,
     list_class_image_sets,
-    remove_class_image_set,
+    remove_class_image_sets,
 )
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
@@ -178,8 +178,11 @@ def test_sets_are_listed_and_removed(layout: Layout, own: Path) -> None:
     assert [one.recipe for one in list_class_image_sets(layout)] == [None, RECIPE]
     assert given.size_bytes() > 0
     with hold(layout.class_image_set_lock(drawn.key), "x"), pytest.raises(LockHeld):
-        remove_class_image_set(layout, drawn.key)
-    remove_class_image_set(layout, drawn.key)
+        remove_class_image_sets(layout, [drawn.key])
+    with pytest.raises(DataError, match="no class images 'nonsense'"):
+        remove_class_image_sets(layout, [drawn.key, "nonsense"])
+    assert list_class_image_sets(layout) == [given, drawn]
+    remove_class_image_sets(layout, [drawn.key, drawn.key])
     assert list_class_image_sets(layout) == [given]
     with pytest.raises(DataError, match="no class images"):
-        remove_class_image_set(layout, drawn.key)
+        remove_class_image_sets(layout, [drawn.key])
