@@ -28,6 +28,12 @@ def quoted(word: str | os.PathLike[str]) -> str:
     return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
 
 
+def quoted_prompt(text: str) -> str:
+    """A prompt as one word of a command line, in double quotes where they are enough: for every shell."""
+    plain = not any(character in text for character in '"$`\\!%\n')
+    return f'"{text}"' if plain else quoted(text)
+
+
 def command(*words: str | os.PathLike[str]) -> str:
     """A whole command line, every word quoted where it has to be."""
     return " ".join(quoted(word) for word in words)

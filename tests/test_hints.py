@@ -23,6 +23,17 @@ def test_a_shell_reads_a_quoted_word_as_it_was(word: str) -> None:
     assert subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout == word
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+@pytest.mark.parametrize("prompt", [*AWKWARD, "a $ks dog in space", "a dog, 50% off"])
+def test_a_shell_reads_a_quoted_prompt_as_it_was(prompt: str) -> None:
+    line = f"printf %s {hints.quoted_prompt(prompt)}"
+    assert subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout == prompt
+
+
+def test_a_prompt_without_marks_has_the_quotes_of_every_shell() -> None:
+    assert hints.quoted_prompt("a {dog} in space") == '"a {dog} in space"'
+
+
 def test_plain_words_are_left_alone() -> None:
     assert hints.command("dreambooth", "train", "--resume", "0001-dog") == "dreambooth train --resume 0001-dog"
 

@@ -9,6 +9,7 @@ from dbcli.cli.output.training_plan import show_differences
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column, number
 from dbcli.errors import DataError
+from dbcli.hints import quoted_prompt
 from dbcli.shares import SHARES
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def show_run(screen: Screen, record: RunRecord, layout: Layout) -> None:
     for one in _verdicts(record, newest):
         screen.prose(one["text"], style="bold")
     if record.state == "finished" and record.subjects:
-        screen.next(f'dreambooth generate "a {record.subjects[0].text} in space"')
+        screen.next(f"dreambooth generate {quoted_prompt(f'a {record.subjects[0].text} in space')}")
 
 
 def _method(record: RunRecord) -> str:

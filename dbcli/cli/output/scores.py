@@ -9,7 +9,7 @@ from dbcli.cli.invocation import Invocation
 from dbcli.cli.terminal.screen import Screen
 from dbcli.cli.terminal.tables import Column, number, with_interval
 from dbcli.errors import UsageError
-from dbcli.hints import inside
+from dbcli.hints import inside, quoted_prompt
 
 if TYPE_CHECKING:
     from dbcli.workflows.demo import Demonstration
@@ -46,7 +46,8 @@ def show_demo(screen: Screen, shown: Demonstration) -> None:
         _show_scores(screen, shown.evaluation)
     seconds = ", ".join(f"{part} {value:.0f} s" for part, value in shown.seconds.items())
     screen.line(f"Done: {seconds}. Look at {shown.grid}", style="bold")
-    screen.next(inside(shown.project, f'dreambooth generate "a {shown.words} on a wooden table" --grid'))
+    prompt = quoted_prompt(f"a {shown.words} on a wooden table")
+    screen.next(inside(shown.project, f"dreambooth generate {prompt} --grid"))
 
 
 def _show_scores(screen: Screen, evaluation: Evaluation) -> None:

@@ -13,7 +13,7 @@ from dbcli.errors import UsageError
 from dbcli.project.files.atomic import write_bytes, write_json, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.runs.run_store import RunRecord, list_runs
 from dbcli.project.seeds import next_seed
 from dbcli.workflows.evaluation.evaluate import (
     IMAGES_PER_PROMPT,
@@ -122,13 +122,19 @@ def _records(layout: Layout, runs: Sequence[str]) -> list[RunRecord]:
     found = [record for name in runs if (record := chosen_run(layout, name)) is not None]
     names = [record.name for record in found]
     if len(found) < len(runs):
-        raise UsageError("The bare base has learnt no subject to score.", hint="dreambooth runs compare 1 2")
+        raise UsageError("The bare base has learnt no subject to score.", hint=_two_runs(layout))
     if not 2 <= len(found) <= MOST_RUNS or len(set(names)) < len(names):
         raise UsageError(
             f"A comparison takes two to {MOST_RUNS} different runs, found {', '.join(names) or 'none'}.",
-            hint="dreambooth runs compare 1 2",
+            hint=_two_runs(layout),
         )
     return found
+
+
+def _two_runs(layout: Layout) -> str:
+    """A comparison of the two newest runs; with fewer finished ones, what there is to choose from."""
+    newest = [record.number for record in list_runs(layout) if record.state == "finished" and record.subjects][-2:]
+    return f"dreambooth runs compare {newest[0]} {newest[1]}" if len(newest) == 2 else "dreambooth runs list"
 
 
 def _written(layout: Layout, suite: Suite, parts: Sequence[_Part], seeds: Sequence[int]) -> Comparison:

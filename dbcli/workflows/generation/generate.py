@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dbcli.errors import PromptError
+from dbcli.hints import quoted_prompt
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import first_seed, next_seed
@@ -70,9 +71,11 @@ def generate(layout: Layout, request: GenerateRequest, progress: Progress, *, of
     if request.like is not None:
         request = filled_in(layout, request, request.like, progress)
     request = replace(request, prompts=[prompt for prompt in request.prompts if prompt.strip()])
-    if not request.prompts:
-        raise PromptError("No prompt was given.", hint='dreambooth generate "a {dog} in space"')
     composition, profile = _chosen(layout, request)
+    if not request.prompts:
+        name = next(iter(words_of(composition.whole)), None)
+        example = "a photo" if name is None else f"a {{{name}}} in space"
+        raise PromptError("No prompt was given.", hint=f"dreambooth generate {quoted_prompt(example)}")
     texts = _texts(layout, composition.whole, profile, request, progress)
     check_writable(_folder(layout, composition.whole, request))
     with computing("images", progress), listening() as stop:

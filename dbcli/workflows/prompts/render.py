@@ -1,10 +1,10 @@
 """Prompts put into a run's words, and the slips that can be told from the words alone."""
 
 import difflib
-import shlex
 from collections.abc import Sequence
 
 from dbcli.errors import PromptError, UsageError
+from dbcli.hints import quoted_prompt
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
 from dbcli.project.prompts.identifiers import render_with, subject_fields
@@ -36,14 +36,8 @@ def check_quotes(prompts: Sequence[str], progress: Progress) -> None:
     raise UsageError(
         f"These are {len(words)} prompts, and '{next(w for w in words if w.casefold() in _FUNCTION_WORDS)}' is one of "
         "them: a prompt of several words needs quotes.",
-        hint=f"dreambooth generate {quoted(' '.join(words))}",
+        hint=f"dreambooth generate {quoted_prompt(' '.join(words))}",
     )
-
-
-def quoted(text: str) -> str:
-    """A text as one word of a command line, in double quotes where they are enough."""
-    plain = not any(character in text for character in '"$`\\!%\n')
-    return f'"{text}"' if plain else shlex.quote(text)
 
 
 def rendered(layout: Layout, record: RunRecord | None, prompts: Sequence[str]) -> list[str]:
@@ -81,7 +75,7 @@ def check_subjects(
         if not near:
             raise PromptError(said, hint="dreambooth subjects list")
         prompt = next(one for one in prompts if f"{{{name}}}" in one).replace(f"{{{name}}}", f"{{{near[0]}}}")
-        raise PromptError(f"{said} Did you mean {{{near[0]}}}?", hint=f"dreambooth generate {quoted(prompt)}")
+        raise PromptError(f"{said} Did you mean {{{near[0]}}}?", hint=f"dreambooth generate {quoted_prompt(prompt)}")
 
 
 def _never_learnt(layout: Layout, record: RunRecord | None, name: str, prompts: Sequence[str]) -> PromptError:
@@ -93,5 +87,5 @@ def _never_learnt(layout: Layout, record: RunRecord | None, name: str, prompts: 
         )
     return PromptError(
         f"{who} never learnt '{name}'; {listed(knowing)} did.",
-        hint=f"dreambooth generate {quoted(prompts[0])} --run {knowing[0].name}",
+        hint=f"dreambooth generate {quoted_prompt(prompts[0])} --run {knowing[0].name}",
     )

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from dbcli.errors import PromptError, RunMissing, UsageError
+from dbcli.hints import quoted_prompt
 from dbcli.project.files.layout import Layout
 from dbcli.project.prompts.identifiers import mentions, subject_fields
 from dbcli.project.runs.run_store import RunRecord, list_runs, newest_run
 from dbcli.project.subjects.known_runs import FINISHED, learnt, listed, names_of, newest_first, run_meant, runs_knowing
-from dbcli.workflows.prompts.render import check_subjects, quoted
+from dbcli.workflows.prompts.render import check_subjects
 
 BARE_BASE = "base"
 
@@ -76,5 +77,6 @@ def _none_knows(layout: Layout, named: Sequence[str], prompts: Sequence[str]) ->
     loras = [next((run.name for run in runs if run.method == "lora"), None) for runs in knowing.values()]
     together = " ".join(f"--run {name}" for name in dict.fromkeys(loras))
     subjects = " ".join(f"--subject {name}" for name in named)
-    hint = f"dreambooth train {subjects}" if None in loras else f"dreambooth generate {quoted(prompts[0])} {together}"
+    draw = f"dreambooth generate {quoted_prompt(prompts[0])} {together}"
+    hint = f"dreambooth train {subjects}" if None in loras else draw
     return PromptError(f"No run has learnt {' and '.join(named)} together; {lines}.", hint=hint)

@@ -13,6 +13,7 @@ from dbcli.project.files.names import printable
 from dbcli.project.prompts.token_claims import SubjectWord
 from dbcli.project.runs.checkpoints import LORA_FILE, checked_weights
 from dbcli.project.runs.run_store import RunRecord, append_event
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.models.textual_inversion import INVERSION, export_words, read_words, spellings
 from dbcli.workflows.models.weights import bundled_words

@@ -82,6 +82,17 @@ def test_a_comparison_takes_different_runs(run: Run, project: Path, runs: tuple[
     assert "runs compare 1 2" in done.err
 
 
+def test_no_comparison_is_proposed_where_there_is_one_run(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "p"))
+    monkeypatch.chdir(copy)
+    for other in sorted((copy / "runs").glob("*-*"))[1:]:
+        shutil.rmtree(other)
+    done = run("runs", "compare", 1, *SCORE)
+    assert done.code == 2 and "runs list" in done.err and "compare 1 2" not in done.err
+
+
 def test_a_datasets_prompts_are_those_of_the_subjects_kind_and_missing_subjects_are_named(
     run: Run, project: Path
 ) -> None:

@@ -136,6 +136,14 @@ def test_prompts_are_read_with_the_words_of_all_runs(run: Run, project: Path) ->
     assert "never learnt" in image(run, "a zwx cat", "--run", 1)["err"]
 
 
+@pytest.mark.parametrize(("number", "proposed"), [("2", "a {cat} in space"), ("base", "a photo")])
+def test_without_a_prompt_one_is_proposed_that_the_run_can_draw(
+    run: Run, project: Path, number: str, proposed: str
+) -> None:
+    ended = run("generate", " ", "--run", number)
+    assert ended.code == 3 and f'dreambooth generate "{proposed}"' in ended.err, ended.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
