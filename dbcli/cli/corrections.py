@@ -33,7 +33,9 @@ def with_options_added(words: Sequence[str], hint: str) -> str | None:
     said = _ADDED.fullmatch(hint)
     if said is None or _LEFT_OPEN.search(hint):
         return None
-    return command("dreambooth", *words, *shlex.split(said[1]))
+    # What stands behind `--` is no option.
+    end = words.index("--") if "--" in words else len(words)
+    return command("dreambooth", *words[:end], *shlex.split(said[1]), *words[end:])
 
 
 def corrected(words: Sequence[str], path: str, message: str) -> str | None:

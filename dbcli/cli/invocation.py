@@ -76,7 +76,7 @@ class Invocation:
     def agree(self, question: str, refusal: str) -> None:
         """Raises Refused (exit 6) unless a person agrees."""
         if not self.sure(question):
-            raise Refused(refusal, hint="add --yes to agree without being asked")
+            raise Refused(refusal, hint="add --yes")
 
     def sure(self, question: str) -> bool:
         """Whether a person agrees; --yes agrees beforehand, without a terminal nobody does."""

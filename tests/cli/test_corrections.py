@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from dbcli.cli.corrections import with_options_added
+
 Run = Callable[..., Any]
 
 
@@ -118,3 +120,8 @@ def test_hints_name_the_project_where_they_would_not_find_it(
     assert run(*shlex.split(line)[1:]).code == 0
     monkeypatch.chdir(project / "subjects")
     assert "\n  dreambooth train --subject dog" in run("-C", "..").out
+
+
+def test_options_are_added_before_the_words_that_are_none() -> None:
+    line = with_options_added(["generate", "--like", "x.png", "--", "a -dog"], "add --seed 5")
+    assert line == "dreambooth generate --like x.png --seed 5 -- 'a -dog'"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -146,7 +147,8 @@ def test_runs_are_listed_shown_and_removed(run: Run, project: Path) -> None:
     trained(run)
     assert [one["name"] for one in run("runs", "list", "--json").document["runs"]] == ["0001-dog"]
     assert run("runs", "show", "1", "--json").document["name"] == "0001-dog"
-    assert run("runs", "rm", "1").code == 6
+    asked = run("runs", "rm", "1")
+    assert asked.code == 6 and "dreambooth runs rm 1 --yes\n" in asked.err
     assert run("runs", "rm", "1", "--yes").code == 0
     assert not (project / "runs" / "0001-dog").exists()
 
@@ -155,6 +157,27 @@ def test_a_dry_run_shows_the_settings_and_trains_nothing(run: Run, project: Path
     shown = run("train", "--subject", "dog", "--token", "sks", "--set", "train.steps=7", "--dry-run", "--json").document
     assert shown["settings"]["train"]["steps"] == 7
     assert not list((project / "runs").glob("0*"))
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], ["--set", "images.held_out=9"]])
+def test_a_run_that_is_not_made_gives_its_subject_no_identifier(run: Run, project: Path, more: list[str]) -> None:
+    record = project / "subjects" / "dog" / "subject.yaml"
+    before = record.read_bytes()
+    planned = run("train", "--subject", "dog", "--token", "zwx", *more)
+    assert (planned.code == 0) == (more == ["--dry-run"]), planned.err
+    assert record.read_bytes() == before
+
+
+def test_two_subjects_change_words_for_one_run(run: Run, project: Path) -> None:
+    photos = next((project / "subjects" / "dog").glob("photos/*.png"))
+    assert run("add-subject", "cat", photos, "--class", "cat", "--token", "mwf", "--no-caption").code == 0
+    assert run("subjects", "set", "dog", "--token", "sks").code == 0
+    words = ("train", "--subject", "dog,cat", "--token", "dog=mwf", "--token", "cat=sks", "--steps", 1, *FAST)
+    assert run(*words, "--dry-run").code == 0
+    assert run("train", "--subject", "dog", "--token", "mwf", "--dry-run").code == 6
+    assert run(*words).code == 0
+    listed = {one["name"]: one["identifier"] for one in run("subjects", "list", "--json").document["subjects"]}
+    assert listed == {"dog": "mwf", "cat": "sks"}
 
 
 def test_a_flag_wins_over_set_and_set_over_the_project_file(run: Run, project: Path) -> None:

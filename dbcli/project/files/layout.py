@@ -74,6 +74,8 @@ class Layout:
     runs_dir = _ProjectPath("runs")
     # Held for the moment in which a new run takes its number.
     numbering_lock = _ProjectPath("runs/.lock")
+    # The highest number that a run ever had: that of a removed run is no other's.
+    run_number_file = _ProjectPath("runs/.number.json")
     run_dir = _PathByName("runs/{run}")
     run_file = _PathByName("runs/{run}/run.json")
     # Held by the one process that writes into a run.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -20,12 +21,13 @@ from dbcli.project.files.atomic import (
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.locks import hold
 from dbcli.project.files.names import printable
-from dbcli.project.files.records import Record, load_record, read_json_lines
+from dbcli.project.files.records import Record, json_or_nothing, load_record, read_json_lines
 
 RunState = Literal["created", "running", "finished", "interrupted", "failed"]
 _RUN_NAME = re.compile(r"([0-9]{4,9})-[A-Za-z0-9._-]+")
 _MAX_SLUG = 48
 _NUMBERING_WAIT_SECONDS = 10.0
+_MAX_NUMBER_BYTES = 1000
 
 
 class _Part(BaseModel):
@@ -145,17 +147,20 @@ def now() -> str:
 def create_run(layout: Layout, slug: str, record: Callable[[str], RunRecord] | None = None) -> str:
     """Make the folder of a new run; return its name, "0003-dog": the highest number so far and one.
 
+    The number of a removed run is not given again: what names it, a comparison or an image, means no other run.
     `record` makes the run's first record from its name; a run is never seen without it.
     """
     ending = re.sub(r"[^A-Za-z0-9._-]+", "-", slug).strip("-.")[:_MAX_SLUG].strip("-.") or "run"
     layout.runs_dir.mkdir(parents=True, exist_ok=True)
-    with hold(layout.numbering_lock, "the numbering of runs", wait_seconds=_NUMBERING_WAIT_SECONDS):
-        name = f"{max((_number(one) or 0 for one in _folders(layout)), default=0) + 1:04d}-{ending}"
+    with _numbering(layout):
+        number = _highest_number(layout) + 1
+        name = f"{number:04d}-{ending}"
         remove_leftovers(layout.runs_dir)
         with temporary_folder(layout.run_dir(name)) as folder:
             if record is not None:
                 write_json(folder / "run.json", record(name).to_plain())
             commit_folder(folder, layout.run_dir(name))
+        _keep_number(layout, number)
     return name
 
 
@@ -225,7 +230,8 @@ def remove_run(layout: Layout, name: str) -> None:
     folder = layout.run_dir(name)
     if not folder.is_dir():
         raise _missing(layout, name)
-    with hold(layout.run_lock(name), f"the run {name}"):
+    with hold(layout.run_lock(name), f"the run {name}"), _numbering(layout):
+        _keep_number(layout, _highest_number(layout))
         remove_folder(folder)
 
 
@@ -237,6 +243,20 @@ def append_event(layout: Layout, run: str, event: Mapping[str, Any]) -> None:
 def read_events(layout: Layout, run: str) -> list[dict[str, Any]]:
     """Return the events of a run in order; a line that a crash cut short is left out."""
     return list(read_json_lines(layout.events_file(run)))
+
+
+def _numbering(layout: Layout) -> AbstractContextManager[None]:
+    return hold(layout.numbering_lock, "the numbering of runs", wait_seconds=_NUMBERING_WAIT_SECONDS)
+
+
+def _highest_number(layout: Layout) -> int:
+    """The highest number that a run has, or had before it was removed; 0 before the first. For a holder of the lock."""
+    kept = json_or_nothing(layout.run_number_file, _MAX_NUMBER_BYTES).get("number")
+    return max([_number(one) or 0 for one in _folders(layout)] + ([kept] if type(kept) is int else []), default=0)
+
+
+def _keep_number(layout: Layout, number: int) -> None:
+    write_json(layout.run_number_file, {"schema": 1, "number": number})
 
 
 def _folders(layout: Layout) -> list[str]:

@@ -243,10 +243,14 @@ def remove_subject(layout: Layout, name: str) -> None:
         remove_folder(layout.subject_dir(subject.name))
 
 
-def verify_words(layout: Layout, subject: Subject, tokens: TokenCheck) -> None:
-    """Raise Collision if a subject's words clash by now: that was allowed once, or a record was edited."""
+def verify_words(layout: Layout, subject: Subject, tokens: TokenCheck, beside: Sequence[Subject] = ()) -> None:
+    """Raise Collision if a subject's words clash by now: that was allowed once, or a record was edited.
+
+    Subjects that are `beside` it count as they are there, not as they are stored.
+    """
     if subject.identifier:
-        registry_of(layout).check_identifier(subject, subject.identifier, tokens)
+        known = {one.name: one for one in [*list_subjects(layout), *beside]}
+        Registry(list(known.values()), list_runs(layout)).check_identifier(subject, subject.identifier, tokens)
 
 
 def registry_of(layout: Layout) -> Registry:

@@ -19,7 +19,6 @@ from dbcli.project.subjects.subject_store import (
     damaged_subjects,
     registry_of,
     remove_subject,
-    set_identifiers,
     store_subject,
     store_words,
     verify_words,
@@ -79,7 +78,7 @@ def check_new_noun(layout: Layout, name: str, class_noun: str) -> None:
 def named_subjects(
     layout: Layout, names: Sequence[str], identifiers: Mapping[str, str], *, allow_collision: bool = False
 ) -> list[Subject]:
-    """The subjects of a run with their identifiers settled; `identifiers` are new ones, by subject.
+    """The subjects of a run with their identifiers settled; `identifiers` are new ones, by subject, and not stored.
 
     Raises UsageError where a subject has no identifier and none is given, Collision for a taken one.
     """
@@ -96,12 +95,11 @@ def named_subjects(
             f"No identifier yet: {', '.join(one.name for one in without)}.",
             hint=f"add {token_options(layout, without, identifiers, only=len(found) == 1)}",
         )
-    if identifiers:
-        changed = {one.name: one for one in set_identifiers(layout, identifiers, tokens=check)}
-        found = [changed.get(one.name, one) for one in found]
+    changed = {one.name: one for one in with_identifiers(layout, identifiers, tokens=check)}
+    found = [changed.get(one.name, one) for one in found]
     for subject in found:
         # A clash that was allowed once is allowed again, and written into the run, or there is no run.
-        verify_words(layout, subject, check)
+        verify_words(layout, subject, check, beside=found)
     return found
 
 

@@ -1,6 +1,7 @@
 """What a run would do, settled before it begins: subjects, settings, words, and what it takes of this machine."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dbcli.errors import UsageError
@@ -39,7 +40,10 @@ class Resumption:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a run would do: a new one, one that continues a finished run, or an unfinished one that is resumed."""
+    """What a run would do: a new one, one that continues a finished run, or an unfinished one that is resumed.
+
+    `identifiers` are new ones, by subject, which are theirs in the project once the run is made.
+    """
 
     subjects: list[Subject]
     profile_name: str
@@ -49,6 +53,7 @@ class TrainingPlan:
     resumed: Resumption | None = None
     work_key: str | None = None
     estimate: MemoryEstimate | None = None
+    identifiers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shown(self) -> list[Subject]:
@@ -105,7 +110,10 @@ class TrainingPlan:
 
 
 def plan_training(layout: Layout, request: TrainRequest, progress: Progress | None = None) -> TrainingPlan:
-    """Settles subjects, identifiers and settings. Raises every usage, config, prompt and collision error there is."""
+    """Settles subjects, identifiers and settings. Raises every usage, config, prompt and collision error there is.
+
+    Nothing is written: a run that is only planned, or refused, changes no subject.
+    """
     settled.begin()
     names, allow_collision, progress = request.subjects, request.allow_collision, progress or Silence()
     words = identifiers_of(layout, names, request.tokens)
@@ -127,7 +135,7 @@ def plan_training(layout: Layout, request: TrainRequest, progress: Progress | No
         settle_captions(layout, subjects)
         check_held_out(subjects, profile.images.held_out)
         check_training_prompts(layout, subjects, profile, progress)
-        return TrainingPlan(subjects, profile_name, profile, allow_collision)
+        return TrainingPlan(subjects, profile_name, profile, allow_collision, identifiers=words)
     continuing.check_settings(layout, parent, profile)
     continuing.check_rate_kept(parent, profile_of(layout, parent), profile)
     if names:
@@ -136,7 +144,8 @@ def plan_training(layout: Layout, request: TrainRequest, progress: Progress | No
     else:
         subjects = continuing.taught_again(layout, parent, allow_collision=allow_collision)
     kept = continuing.continuation(layout, parent, subjects, profile)
-    plan = TrainingPlan(subjects, profile_name, profile, allow_collision or parent.allow_collision, kept)
+    allowed = allow_collision or parent.allow_collision
+    plan = TrainingPlan(subjects, profile_name, profile, allowed, kept, identifiers=words)
     settle_captions(layout, plan.shown)
     check_held_out(subjects, profile.images.held_out)
     check_training_prompts(layout, plan.shown, profile, progress, kept.earlier)

@@ -22,9 +22,11 @@ from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.subject_record import Subject
+from dbcli.project.subjects.subject_store import set_identifiers
 from dbcli.workflows.best_effort import attempted
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import profile_of
+from dbcli.workflows.subjects.identifiers import token_check
 from dbcli.workflows.training.checkpoints import tidy_checkpoints
 from dbcli.workflows.training.divergence import explain_divergence
 from dbcli.workflows.training.plan import TrainingPlan
@@ -33,8 +35,11 @@ from dbcli.workflows.typed_command import typed_command
 
 
 def new_run(layout: Layout, plan: TrainingPlan) -> str:
-    """Makes the folder and the first record of a planned run; its name."""
+    """Makes the folder and the first record of a planned run, and gives subjects their new identifiers; its name."""
     settings = load_settings(layout)
+    if plan.identifiers:
+        tokens = token_check(layout, allow_collision=plan.allow_collision)
+        set_identifiers(layout, plan.identifiers, tokens=tokens)
 
     def first_record(name: str) -> RunRecord:
         record = RunRecord(

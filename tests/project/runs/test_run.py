@@ -183,6 +183,30 @@ def test_events_come_back_in_order_and_a_half_line_is_left_out(layout: Layout) -
     assert read_events(layout, name) == [{"step": 1, "loss": 0.5}, {"step": 3, "loss": None, "note": "a\nb"}]
 
 
+def test_the_number_of_a_removed_run_is_not_given_to_another(layout: Layout) -> None:
+    first, second = create_run(layout, "dog"), create_run(layout, "dog")
+    remove_run(layout, second)
+    assert create_run(layout, "cat") == "0003-cat"
+    for name in (first, "0003-cat"):
+        remove_run(layout, name)
+    assert create_run(layout, "dog") == "0004-dog"
+
+
+def test_neither_is_one_from_before_numbers_were_kept(layout: Layout) -> None:
+    create_run(layout, "dog")
+    name = create_run(layout, "dog")
+    layout.run_number_file.unlink()
+    remove_run(layout, name)
+    assert create_run(layout, "dog") == "0003-dog"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"number": true}', '{"number": "7"}'])
+def test_a_damaged_note_of_the_number_keeps_no_run_from_being_made(layout: Layout, text: str) -> None:
+    create_run(layout, "dog")
+    layout.run_number_file.write_text(text)
+    assert create_run(layout, "dog") == "0002-dog"
+
+
 def test_a_run_is_removed_but_not_while_it_is_written(layout: Layout) -> None:
     record = make_run(layout)
     with hold(layout.run_lock(record.name), "the run"), pytest.raises(LockHeld):

@@ -302,10 +302,9 @@ class Identifiers(RuleBasedStateMachine):
             with pytest.raises(Interrupted):
                 train_run(self.layout, plan, StopsAtOnce(), offline=True)
             accepted()
-        if word is not None and len(chosen) == 1:
-            # The word is the subject's from the moment it is accepted, even if the run is refused for another reason.
-            self.take_word(chosen[0], word, allow)
         if self.accepted:
+            if word is not None and len(chosen) == 1:
+                self.take_word(chosen[0], word, allow)
             self.record_run(list_runs(self.layout)[-1], parent, {self.called(name) for name in chosen}, allow)
             if finish:
                 self.finish(list_runs(self.layout)[-1])
