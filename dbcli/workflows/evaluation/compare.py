@@ -25,6 +25,7 @@ from dbcli.workflows.evaluation.evaluate import (
     scored,
 )
 from dbcli.workflows.evaluation.judges import judges_of
+from dbcli.workflows.evaluation.photos import check_photos
 from dbcli.workflows.evaluation.report import run_charts
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.images.grids import opened, photos_of
@@ -85,6 +86,7 @@ def compare(
         # A random seed is settled once for all of them.
         scoring = replace(scoring, seed=checked_seed(layout, record, scoring))
         check_suites(layout, record, chosen, progress)
+    check_photos(layout, records, progress)
     profile = profile_of(layout, records[0])
     judges = judges_of(layout, records, scoring, profile, progress, offline=offline)
     first = next_seed(profile.train.seed, 0) if scoring.seed is None else scoring.seed

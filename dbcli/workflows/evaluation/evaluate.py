@@ -22,6 +22,7 @@ from dbcli.workflows.evaluation.faces import has_faces, with_face_notes
 from dbcli.workflows.evaluation.judges import judges_of
 from dbcli.workflows.evaluation.masking import PHOTOS_ONLY, Masking
 from dbcli.workflows.evaluation.others import other_subjects
+from dbcli.workflows.evaluation.photos import check_photos
 from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
 from dbcli.workflows.evaluation.subject_prompts import label_of, subject_prompts, subject_texts
@@ -103,6 +104,7 @@ def evaluate(
         require_checkpoint(layout, record, checkpoint)
     seed = group.on_main(lambda: checked_seed(layout, record, scoring))
     check_suites(layout, record, chosen, progress)
+    group.on_main(lambda: check_photos(layout, [record], progress))
     group.on_main(lambda: check_writable(layout.evals_dir(record.name)))
     from dbcli.workflows.evaluation.masking import load_masking
 

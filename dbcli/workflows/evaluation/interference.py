@@ -19,6 +19,7 @@ from dbcli.workflows.class_images.generate import class_prompt
 from dbcli.workflows.class_images.sentences import first_class_template
 from dbcli.workflows.evaluation.evaluate import checked_seed, evaluation_sampler
 from dbcli.workflows.evaluation.judges import project_judges
+from dbcli.workflows.evaluation.photos import check_photos
 from dbcli.workflows.evaluation.report import seed_row
 from dbcli.workflows.evaluation.request import ScoringOptions
 from dbcli.workflows.evaluation.subject_prompts import subject_prompts
@@ -88,6 +89,7 @@ def measure_interference(
     seed = checked_seed(layout, record, scoring, class_images=CLASS_IMAGES)
     texts = _texts(record, scoring.suites)
     read_prompts(layout, [text for found in texts.values() for text in found.values()], record, progress)
+    check_photos(layout, [record], progress)
     profile = profile_of(layout, record)
     judges = project_judges(layout, scoring.judge, profile, offline=offline)
     folder = layout.eval_dir(record.name, _suite_name(composition))

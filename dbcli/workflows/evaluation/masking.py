@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbcli.errors import JudgeMissing, SubjectError
+from dbcli.errors import JudgeMissing
 from dbcli.project.files.atomic import sha256_of, write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.subjects.photo_notes import mask_paths
-from dbcli.project.subjects.subject_store import load_subject, photo_paths
+from dbcli.project.subjects.subject_store import photo_paths
+from dbcli.workflows.images.grids import subject_of
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import judge_sources
 
@@ -63,9 +64,8 @@ def _blanked(layout: Layout, record: RunRecord) -> dict[str, tuple[Path, ...]] |
     """Copies of every photo with a grey background, by subject; None unless all photos have masks."""
     found: dict[str, tuple[Path, ...]] = {}
     for subject in record.subjects:
-        try:
-            known = load_subject(layout, subject.name)
-        except SubjectError:
+        known = subject_of(layout, subject)
+        if known is None:
             return None
         masks = mask_paths(layout, known)
         if not masks or None in masks:

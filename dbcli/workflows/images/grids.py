@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbcli.errors import SubjectError
 from dbcli.project.files.atomic import write_bytes
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import png_bytes
-from dbcli.project.runs.run_store import RunRecord
+from dbcli.project.runs.run_store import RunRecord, RunSubject
+from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import load_subject, photo_paths
 from dbcli.workflows.images.generated import GeneratedImage
 
@@ -23,16 +25,26 @@ FEW_IMAGES = 3
 
 
 def photos_of(layout: Layout, record: RunRecord | None) -> dict[str, list[Path]]:
-    """The photos of each subject a run learnt, by subject name; subjects deleted since are left out."""
-    from dbcli.errors import SubjectError
+    """The photos of each subject a run learnt, by subject name, that are there.
 
-    found: dict[str, list[Path]] = {}
-    for subject in record.subjects if record is not None else []:
-        try:
-            found[subject.name] = photo_paths(layout, load_subject(layout, subject.name))
-        except SubjectError:
-            continue
-    return found
+    Subjects deleted since are left out, and so are those under whose name others are now.
+    """
+    found = ((learnt, subject_of(layout, learnt)) for learnt in (record.subjects if record is not None else []))
+    return {
+        learnt.name: [path for path in photo_paths(layout, subject) if path.is_file()]
+        for learnt, subject in found
+        if subject is not None
+    }
+
+
+def subject_of(layout: Layout, learnt: RunSubject) -> Subject | None:
+    """The subject that a run learnt, as it is in the project now; None where it is gone or has none of its photos."""
+    try:
+        subject = load_subject(layout, learnt.name)
+    except SubjectError:
+        return None
+    is_other = learnt.photo_hashes and not {photo.sha256 for photo in subject.photos} & set(learnt.photo_hashes)
+    return None if is_other else subject
 
 
 def image_grid(layout: Layout, record: RunRecord | None, images: Sequence[GeneratedImage], folder: Path) -> Path:

@@ -93,6 +93,40 @@ def test_no_comparison_is_proposed_where_there_is_one_run(
     assert done.code == 2 and "runs list" in done.err and "compare 1 2" not in done.err
 
 
+def test_images_are_not_compared_with_photos_that_were_changed(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "p"))
+    monkeypatch.chdir(copy)
+    photo = next((copy / "subjects" / "dog" / "photos").glob("*.png"))
+    Image.new("RGB", (40, 40), "red").save(photo)
+    before = sorted(copy.rglob("*.png"))
+    for words in (("eval", "--run", 1), ("runs", "compare", 1, 2), ("eval", "--run", 1, "--interference")):
+        refused = run(*words, *SCORE)
+        assert refused.code == 3 and "is not the photo that was added" in refused.err, refused.err
+    photo.unlink()
+    refused = run("eval", "--run", 1, *SCORE)
+    assert refused.code == 3 and f"{photo.name} is missing" in refused.err, refused.err
+    assert sorted(copy.rglob("*.png")) == [one for one in before if one != photo]
+    drawn = run("generate", "a {dog}", "--run", 1, "-n", 1, "--steps", 1, "--grid", "--json")
+    assert drawn.code == 0, drawn.err
+
+
+def test_a_run_is_not_compared_with_the_photos_of_another_subject_of_that_name(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "p"))
+    monkeypatch.chdir(copy)
+    assert run("subjects", "remove", "dog", "--yes").code == 0
+    Image.new("RGB", (300, 300), "red").save(tmp_path / "other.png")
+    words = ("--class", "dog", "--token", "sks", "--no-caption", "--no-mask", "--quiet")
+    assert run("add-subject", "dog", tmp_path / "other.png", *words).code == 0
+    done = run("eval", "--run", 1, "--prompts", copy / "prompts.txt", *SCORE, "--json")
+    assert done.code == 0, done.err
+    assert "'dog' has other photos now than those that 0001-dog learnt" in done.err
+    assert [one["photos"] for one in done.document["evaluations"][0]["subjects"]] == [0]
+
+
 def test_a_datasets_prompts_are_those_of_the_subjects_kind_and_missing_subjects_are_named(
     run: Run, project: Path
 ) -> None:
