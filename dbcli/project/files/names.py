@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dbcli.errors import Refused, UsageError
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+MOST_OF_NAME = 64
+NAME_PATTERN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MOST_OF_NAME - 1}}}", re.ASCII)
 # Windows opens a device for these, with any ending and in any case; a project folder may travel there.
 _WINDOWS_DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"] + [f"com{n}" for n in range(10)] + [f"lpt{n}" for n in range(10)]

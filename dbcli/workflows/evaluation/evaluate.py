@@ -25,6 +25,7 @@ from dbcli.workflows.evaluation.others import other_subjects
 from dbcli.workflows.evaluation.photos import check_photos
 from dbcli.workflows.evaluation.report import write_report
 from dbcli.workflows.evaluation.request import EvaluateRequest, ScoringOptions
+from dbcli.workflows.evaluation.score_folders import check_suite_name, images_folder, scores_folder
 from dbcli.workflows.evaluation.subject_prompts import label_of, subject_prompts, subject_texts
 from dbcli.workflows.evaluation.verdicts import CLASS_IMAGES, class_images_before, with_verdicts
 from dbcli.workflows.images.generated import PromptSampler, in_words, words_of
@@ -190,6 +191,7 @@ def chosen_suites(layout: Layout, scoring: ScoringOptions, progress: Progress) -
     wanted = list(scoring.suites) or ([] if own else [usual_suite(layout)])
     found: dict[str, Suite] = {}
     for suite in [*(load_suite(name) for name in wanted), *own]:
+        check_suite_name(suite.name)
         if found.setdefault(suite.name, suite) != suite:
             raise UsageError(
                 f"Two suites are named '{printable(suite.name)}', and their scores would lie in one folder.",
@@ -200,7 +202,9 @@ def chosen_suites(layout: Layout, scoring: ScoringOptions, progress: Progress) -
 
 def _score_suite(scorer: Scorer, suite: Suite, *, grid: bool) -> Evaluation:
     layout, record = scorer.model.layout, scorer.record
-    folder = layout.eval_dir(record.name, _scores_folder(scorer, suite))
+    masked, with_identifier = scorer.masking is not None, scorer.keep_identifier
+    name = scores_folder(suite.name, scorer.checkpoint, masked=masked, with_identifier=with_identifier)
+    folder = layout.eval_dir(record.name, name)
     scores, subjects = scored(scorer, suite)
     file, report, sheet = folder / "scores.json", folder / "report.html", folder / "grid.png" if grid else None
     if scorer.sampler.group.is_main:
@@ -212,24 +216,13 @@ def _score_suite(scorer: Scorer, suite: Suite, *, grid: bool) -> Evaluation:
     return Evaluation(record.name, suite.name, scores, file, report, sheet)
 
 
-def _images_folder(scorer: Scorer, suite: Suite) -> str:
-    """Another checkpoint's images lie apart."""
-    return suite.name if scorer.checkpoint is None else f"{suite.name}-step-{scorer.checkpoint}"
-
-
-def _scores_folder(scorer: Scorer, suite: Suite) -> str:
-    """So do the scores of another way to look at the same images."""
-    masked = "" if scorer.masking is None else "-masked"
-    return f"{_images_folder(scorer, suite)}{masked}{'-with-identifier' if scorer.keep_identifier else ''}"
-
-
 def scored(scorer: Scorer, suite: Suite) -> tuple[dict[str, Any], list[SubjectImages]]:
     """A suite's scores and images; those that are there are not generated again. Writes images, no scores.
 
     Raises PromptError where the suite has no prompt for what the run learnt.
     """
     layout, record = scorer.model.layout, scorer.record
-    folder = layout.eval_dir(record.name, _images_folder(scorer, suite)) / "images"
+    folder = layout.eval_dir(record.name, images_folder(suite.name, scorer.checkpoint)) / "images"
     found = [_subject_images(scorer, suite, subject, folder) for subject in record.subjects]
     subjects = [subject for subject in found if subject.prompts]
     if not subjects:
