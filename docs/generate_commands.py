@@ -22,8 +22,10 @@ the program.
 
 Exit codes: 0 done · 1 a fault of dreambooth itself (the traceback is in a log) · 2 a wrong option or setting ·
 3 your data (photos, prompts) · 4 a model, run or file is not there, or the hub is not to be reached · 5 the machine
-(memory, disk) · 6 refused (unsafe file, taken identifier, something in use) · 130 or 143 after Ctrl-C or a request to
-end, with a checkpoint written.
+(memory, disk, a failed compilation), a loss that diverged, or values that are not finite · 6 refused (unsafe file,
+taken identifier, something in use) · 130 or 143 after Ctrl-C or a request to end, with a checkpoint written.
+`dreambooth doctor` ends with 5 where it marks something of the machine as FAIL, else with 3 where something of the
+project.
 
 """
 

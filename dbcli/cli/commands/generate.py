@@ -163,7 +163,7 @@ def prune_sets(
         ),
     ] = None,
 ) -> None:
-    """Remove class image sets that no run needs any more."""
+    """Remove class image sets made with another base, or those named."""
     from dbcli.counts import counted
     from dbcli.workflows.class_images.manage import prune, unfit
 

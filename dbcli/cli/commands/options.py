@@ -58,7 +58,11 @@ AllowCollision = Annotated[
 # What is scored, and by whom.
 Suites = Annotated[
     list[str] | None,
-    typer.Option("--suite", help="A shipped suite or a YAML file; repeatable.", autocompletion=completion.suites),
+    typer.Option(
+        "--suite",
+        help="A shipped suite, a YAML file or a .txt list of prompts; repeatable.",
+        autocompletion=completion.suites,
+    ),
 ]
 Prompts = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one per line.")]
 PromptsOfDataset = Annotated[

@@ -25,7 +25,11 @@ def init(
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", help="Default profile of the project.", autocompletion=completion.profiles),
+        typer.Option(
+            "--profile",
+            help="Default profile of the project; in later commands --method replaces it.",
+            autocompletion=completion.profiles,
+        ),
     ] = None,
     prediction_type: Annotated[
         str | None,
@@ -37,7 +41,11 @@ def init(
         Path | None, typer.Option("--vae", metavar="FILE_OR_FOLDER", help="A VAE to use instead of the base's own.")
     ] = None,
     gpu: Annotated[
-        bool | None, typer.Option("--gpu/--no-gpu", help="Suggest a profile for a machine with or without a GPU.")
+        bool | None,
+        typer.Option(
+            "--gpu/--no-gpu",
+            help="Propose the base, and set the profile, for a machine with or without a GPU.",
+        ),
     ] = None,
 ) -> None:
     """Create a project folder for a base model."""

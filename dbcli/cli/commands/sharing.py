@@ -42,9 +42,16 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="With --to hub: make the repository public.")] = False,
     licence: Annotated[
         str | None,
-        typer.Option("--licence", metavar="ID", help="Licence in the file or card; the base's own by default."),
+        typer.Option(
+            "--licence",
+            metavar="ID",
+            help="Licence in the file or card, not in a diffusers folder; the base's own by default.",
+        ),
     ] = None,
-    author: Annotated[str | None, typer.Option("--author", metavar="NAME", help="Author in the file.")] = None,
+    author: Annotated[
+        str | None,
+        typer.Option("--author", metavar="NAME", help="Author in the file; a diffusers folder has no place for one."),
+    ] = None,
     with_base: Annotated[
         bool, typer.Option("--with-base", help="With --to comfyui: write the base that a LoRA or a word needs, too.")
     ] = False,
