@@ -25,7 +25,15 @@ dreambooth train --subject dog --token sks --set train.learning_rate=2e-6 --set 
 What holds is settled in this order, the later winning: the profile, your own settings file
 (`~/.config/dreambooth/settings.yaml` on Linux), the project's `dreambooth.yaml`, `--set`, and last the options with a
 name of their own (`--steps`, `--method`, `--seed`). The result is frozen into the run, so a later change of a profile
-changes no run that exists. To see what would hold, without training:
+changes no run that exists.
+
+`--method` also chooses the profile: without `--profile`, the shipped profile of that method for the project's base
+replaces the `profile:` of both files, while their `overrides:` stay in force. `dreambooth train --set method=lora`
+changes the method and keeps the profile. In `bench` and in a sweep a method chooses the profile however it is given,
+unless a profile is named there, too; `import-lora` and `import-embedding` take the profile of the file's method. With
+`--from` and no `--profile`, the settings of that run stand in place of profile and files.
+
+To see what would hold, without training:
 
 ```
 dreambooth train --subject dog --token sks --dry-run
@@ -40,6 +48,17 @@ overrides:
   train:
     steps: 600
 ```
+
+The keys of the two files:
+
+| key | in | meaning |
+|---|---|---|
+| `profile` | both | the default profile: a shipped name, a file or `auto` |
+| `overrides` | both | settings of a profile, nested or dotted (`train.steps: 600`) |
+| `judges` | both | where models that look at images are: a local folder or a hub id for each name ({judges}) |
+| `base` | both | your own file: the base that `init` takes by default; `dreambooth.yaml`: the project's base |
+| `resolution` | `dreambooth.yaml` | pixels per side; the base's own if left out |
+| `revision`, `base_hash`, `prediction_type`, `vae`, `vae_hash` | `dreambooth.yaml` | its details, written for you |
 
 A profile of your own is a YAML file with the same keys, only those you want to change; everything else keeps its
 default:
@@ -101,7 +120,10 @@ PURPOSES = {
 
 def text() -> str:
     """The whole page."""
-    return HEAD.replace("{table}", _table()).replace("{profiles}", _files()).replace("{keys}", "".join(_keys()))
+    from dbcli.project.settings.project_settings import JUDGE_NAMES
+
+    page = HEAD.replace("{judges}", ", ".join(f"`{name}`" for name in JUDGE_NAMES))
+    return page.replace("{table}", _table()).replace("{profiles}", _files()).replace("{keys}", "".join(_keys()))
 
 
 def _table() -> str:
