@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from dbcli.errors import ConfigError, UsageError
@@ -13,7 +14,14 @@ from dbcli.project.runs.resumable import Change, changed_settings
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.seeds import RANDOM, settled
 from dbcli.project.settings.profile_settings import DrawSettings, Profile
-from dbcli.project.settings.profiles import frozen_profile, load_profile, parse_sets, resolve, shipped_profiles
+from dbcli.project.settings.profiles import (
+    flattened,
+    frozen_profile,
+    load_profile,
+    parse_sets,
+    resolve,
+    shipped_profiles,
+)
 from dbcli.project.settings.project_settings import EMBEDDED_BASES, load_settings, load_user_settings
 from dbcli.workflows.completions import JUDGES
 from dbcli.workflows.setup.base_facts import base_like
@@ -30,6 +38,8 @@ DEFAULT_PROFILES = {
 }
 # No file: the largest recipe that this machine has the memory for.
 AUTO = "auto"
+# The settings that are paths.
+PATHS = ("prior.folder",)
 # The optimisers that need a package of their own.
 OPTIMISER_PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 
@@ -111,13 +121,17 @@ def resolve_profile(
 
     `sets` are "key=value" texts, `flags` dotted keys; flags whose value is None were not given. `swept` are the
     settings of a sweep by dotted key, `origin` its name: None is a value there like any other. What is `carried` over
-    from a run stands in the place of profile and files, unless a profile is named. Raises one ConfigError with every
-    fault.
+    from a run stands in the place of profile and files, unless a profile is named. Paths that are typed are seen from
+    the current folder, those in files from the project's. Raises one ConfigError with every fault.
     """
     settings, user = load_settings(layout), load_user_settings()
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     asked = {**(swept or {}), **given}
-    typed = [("--set", parse_sets(sets)), (origin, swept or {}), ("the command line", given)]
+    typed = [
+        ("--set", _with_whole_paths(parse_sets(sets), Path.cwd())),
+        (origin, _with_whole_paths(swept or {}, layout.root)),
+        ("the command line", given),
+    ]
     if carried is not None and profile is None:
         # They were resolved from profile and files when that run began.
         return carried.profile_name, _settled(resolve([(carried.origin, carried.settings), *typed]))
@@ -125,20 +139,35 @@ def resolve_profile(
     if method in DEFAULT_PROFILES[""]:
         check_method(settings.base, method)
     # A method named on the command line or by a sweep asks for the profile made for it, unless a profile is named too.
-    chosen = profile or (None if method else settings.profile or user.profile) or default_profile(settings.base, method)
+    kept = None if method else settings.profile or user.profile
+    chosen = profile or (kept and _whole_profile(kept, layout.root)) or default_profile(settings.base, method)
     own_resolution = {} if settings.resolution is None else {"images.resolution": settings.resolution}
     named = default_profile(settings.base, method) if chosen == AUTO else chosen
     layers = [
         *([] if carried is None else [(carried.origin, {"method": carried.settings["method"]})]),
-        (f"profile '{named}'", for_subjects(named, subjects)),
-        ("your settings file", user.overrides),
-        ("dreambooth.yaml", own_resolution | settings.overrides),
+        (f"profile '{named}'", _with_whole_paths(for_subjects(named, subjects), layout.root)),
+        ("your settings file", _with_whole_paths(user.overrides, layout.root)),
+        ("dreambooth.yaml", own_resolution | _with_whole_paths(settings.overrides, layout.root)),
         *([] if carried is None else [(carried.origin, carried.adapter)]),
         *typed,
     ]
     found = resolve(layers)
     check_method(settings.base, found.method)
     return chosen, _settled(found)
+
+
+def _whole_profile(name_or_path: str, folder: Path) -> str:
+    """A profile as it is named in a file: the path of another one is seen from that folder, not the current one."""
+    path = Path(name_or_path).expanduser()
+    is_path = path.suffix in (".yaml", ".yml") and not path.is_absolute()
+    return str(folder / path) if is_path else name_or_path
+
+
+def _with_whole_paths(layer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A layer's settings with every path whole: a run goes on with them from wherever it is resumed."""
+    found = flattened(layer)
+    paths = {key: found[key] for key in PATHS if found.get(key) and isinstance(found[key], str)}
+    return found | {key: str(folder / Path(path).expanduser()) for key, path in paths.items()}
 
 
 def sampling_settings(profile: Profile, options: Mapping[str, Any]) -> DrawSettings:

@@ -12,7 +12,7 @@ from dbcli.errors import Refused, UsageError
 from dbcli.hints import command, inside
 from dbcli.project.files.atomic import sha256_of
 from dbcli.project.files.layout import Layout, find_project
-from dbcli.project.settings.profiles import load_profile, resolve
+from dbcli.project.settings.profiles import load_profile, resolve, shipped_profiles
 from dbcli.project.settings.project_settings import ProjectSettings, load_settings, load_user_settings, save_settings
 from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.base_facts import vocabulary_of
@@ -120,6 +120,8 @@ def init_project(
         notes = judge_base(reference, offline=offline, prediction_type=prediction_type, vae=vae_path)
     # A path would mean something else from another folder; names and hub ids are kept as typed.
     kept = reference.source if reference.kind in ("folder", "single-file") else base
+    if profile is not None and profile != AUTO and profile not in shipped_profiles():
+        profile = str(Path(profile).expanduser().resolve())
     for needed in (layout.subjects_dir, layout.class_images_dir, layout.runs_dir):
         needed.mkdir(parents=True, exist_ok=True)
     made = NewProject(target, kept, reference.revision, profile, prediction_type, vae_path, vae_hash, tuple(notes))
