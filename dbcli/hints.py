@@ -64,8 +64,11 @@ def elsewhere(project: Path | None) -> Path | None:
 
 
 def for_project(text: str, project: Path | None) -> str:
-    """A hint whose commands name the project, for it was named by -C and they are typed where it is not found."""
-    if project is None:
+    """A hint whose commands name the project, for it was named by -C and they are typed where it is not found.
+
+    What goes into a folder first is typed in that one.
+    """
+    if project is None or text.startswith("cd "):
         return text
     named = f"dreambooth -C {quoted(project)} "
     return _COMMAND.sub(lambda found: named, text)

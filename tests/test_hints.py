@@ -46,6 +46,11 @@ def test_a_command_for_another_folder_goes_there_first(tmp_path: Path, monkeypat
     assert Path(told) == tmp_path / "Rex & Co"
 
 
+def test_a_command_in_another_folder_names_no_project() -> None:
+    text = "cd new; dreambooth add-subject"
+    assert hints.for_project(text, Path("other")) == text
+
+
 @pytest.mark.parametrize("here", [".", "./", "../{name}"])
 def test_no_one_is_sent_to_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,11 +1,15 @@
 """What the Tab key offers in a shell: names from the project, and the choices that ship. Nothing heavy is loaded."""
 
+import os
+import shlex
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import typer
+
+from dbcli.cli.arguments import project_of
 
 Offer = Callable[[typer.Context, str], list[str]]
 
@@ -17,10 +21,19 @@ def _choices() -> ModuleType:
 
 def _offer(names: Callable[[ModuleType, Path | None], Iterable[str]]) -> Offer:
     def offer(context: typer.Context, incomplete: str) -> list[str]:
-        project = context.find_root().params.get("project")
+        project = context.find_root().params.get("project") or project_of(_typed())
         return [name for name in names(_choices(), project and Path(project)) if name.startswith(incomplete)]
 
     return offer
+
+
+def _typed() -> list[str]:
+    """The words on the line so far, as the shell hands them over; -C may stand behind the command's name."""
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
+    try:
+        return shlex.split(line)
+    except ValueError:  # within a quote
+        return line.split()
 
 
 subjects = _offer(lambda known, project: known.subject_names(project))

@@ -54,6 +54,11 @@ def test_the_shell_completes_names_without_loading_anything_heavy(
     assert completed(words, trained_project) == offered
 
 
+def test_the_project_may_be_named_behind_the_command(trained_project: Path, tmp_path: Path) -> None:
+    for words in ("dreambooth -C {} train --subject ", "dreambooth train -C {} --subject "):
+        assert completed(words.format(trained_project), tmp_path) == ["dog"]
+
+
 def test_every_choice_has_something_to_offer() -> None:
     context = typer.Context(typer.main.get_command(app))
     for offer in (

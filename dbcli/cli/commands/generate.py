@@ -66,7 +66,13 @@ def generate(
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Also write one grid of all images, photos first.")] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Output folder; the run's images/ by default.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Output folder; the run's images/ by default.",
+            callback=options.from_home,
+        ),
     ] = None,
     like: Annotated[
         Path | None,
@@ -74,6 +80,7 @@ def generate(
             "--like",
             metavar="PNG",
             help="Reproduce an image of this program or of AUTOMATIC1111; options given here override its recipe.",
+            callback=options.from_home,
         ),
     ] = None,
     allow_collision: options.AllowCollision = False,

@@ -7,6 +7,12 @@ import typer
 
 from dbcli.cli import completion
 
+
+def from_home(path: Path | None) -> Path | None:
+    """A path with its `~` expanded, which a shell leaves as it is behind `--out=`."""
+    return None if path is None else path.expanduser()
+
+
 Subjects = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,9 +70,18 @@ Suites = Annotated[
         autocompletion=completion.suites,
     ),
 ]
-Prompts = Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help="Your own prompts, one per line.")]
+Prompts = Annotated[
+    Path | None,
+    typer.Option("--prompts", metavar="FILE", help="Your own prompts, one per line.", callback=from_home),
+]
 PromptsOfDataset = Annotated[
-    Path | None, typer.Option("--dataset", metavar="DIR", help="Prompts from a copy of google/dreambooth's dataset.")
+    Path | None,
+    typer.Option(
+        "--dataset",
+        metavar="DIR",
+        help="Prompts from a copy of google/dreambooth's dataset.",
+        callback=from_home,
+    ),
 ]
 Judge = Annotated[
     str | None,

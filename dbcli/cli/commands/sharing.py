@@ -33,7 +33,13 @@ def export(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="PATH", help="Output file or folder; in exports/ by default.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="Output file or folder; in exports/ by default.",
+            callback=options.from_home,
+        ),
     ] = None,
     precision: Annotated[str, typer.Option("--precision", help="fp16 or fp32.")] = "fp16",
     repo: Annotated[

@@ -104,17 +104,20 @@ class ClassImageSet:
         return cls(layout, key, class_noun, recipe)
 
     @classmethod
-    def from_folder(cls, layout: Layout, class_noun: str, source: Path) -> ClassImageSet:
+    def from_folder(
+        cls, layout: Layout, class_noun: str, source: Path, *, waiting: Waiting | None = None
+    ) -> ClassImageSet:
         """Return a set made of a person's own class photos, copied in once; the key is over their bytes.
 
-        Raises PhotoError if the folder is not there or holds no usable photo.
+        Raises PhotoError if the folder is not there or holds no usable photo, and LockHeld while another process
+        copies into the project, or with `waiting` waits for it.
         """
         files = list_files([source])
         key = _key(class_noun, _hash_of_files(files))
         final = layout.class_image_set_dir(key)
         layout.class_images_dir.mkdir(parents=True, exist_ok=True)
         if not (final / SET_FILE).exists():
-            with hold(layout.class_images_dir / ".lock", "the class images", wait_seconds=1.0):
+            with hold(layout.class_images_dir / ".lock", "the class images", wait_seconds=1.0, waiting=waiting):
                 remove_leftovers(layout.class_images_dir)
                 if not final.exists():
                     _copy_own(final, key, class_noun, source)

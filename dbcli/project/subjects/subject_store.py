@@ -88,10 +88,16 @@ def check_new_name(
         raise Refused(f"A subject cannot be called '{name}': {{{name}}} has a meaning of its own in templates.")
     if layout.subject_dir(name).exists():
         where = layout.shown(layout.subject_dir(name))
+        if not layout.subject_file(name).exists():
+            raise Refused(f"{where} is there already, and is no subject.", hint=_without_record(name))
         raise Refused(f"The subject '{name}' already exists ({where}).", hint=way_on)
     own = renamed.name if renamed is not None else None
     check_no_twin(name, "subject", [one for one in names_in(layout.subjects_dir) if one != own])
     registry_of(layout).check_name(name, renamed)
+
+
+def _without_record(name: str) -> str:
+    return f"move the folder elsewhere; dreambooth add-subject {name} FOLDER takes the photos in it"
 
 
 def way_on(name: str, class_noun: str | None, identifier: str | None) -> str:
@@ -114,7 +120,12 @@ def load_subject(layout: Layout, name: str) -> Subject:
         renamed = next((one for one in list_subjects(layout) if name in one.formerly), None)
         if renamed is not None:
             return renamed
-        known = names_in(layout.subjects_dir)
+        if layout.subject_dir(name).is_dir():
+            raise SubjectError(
+                f"{layout.shown(layout.subject_dir(name))} is no subject: it has no subject.yaml.",
+                hint=_without_record(name),
+            ) from error
+        known = [one for one in names_in(layout.subjects_dir) if layout.subject_file(one).is_file()]
         meant = nearest(name, known)
         guess = "" if meant is None else f" Did you mean {meant}?"
         raise SubjectError(

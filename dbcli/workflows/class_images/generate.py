@@ -70,7 +70,7 @@ def ensure_class_images(
     prompt = class_prompt(template, class_noun)
     if settings.folder is not None:
         folder = Path(settings.folder)
-        own = group.on_main(lambda: ClassImageSet.from_folder(layout, class_noun, folder))
+        own = group.on_main(lambda: ClassImageSet.from_folder(layout, class_noun, folder, waiting=waiting))
         files = own.images(settings.images)
         return ClassImages(class_noun, prompt, files, own.key, own.line(settings.images), len(files), size)
     recipe = ClassImageRecipe(

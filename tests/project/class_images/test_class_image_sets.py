@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dbcli.errors import DataError, LockHeld, PhotoError
+from dbcli.errors import DataError, Interrupted, LockHeld, PhotoError
 from dbcli.project.class_images.class_image_sets import (
     ClassImageRecipe,
     ClassImageSet,
@@ -14,7 +14,7 @@ from dbcli.project.class_images.class_image_sets import (
     remove_class_image_sets,
 )
 from dbcli.project.files.layout import Layout
-from dbcli.project.files.locks import hold
+from dbcli.project.files.locks import Waiting, hold
 from tests.project import photo_makers as make
 
 RECIPE = ClassImageRecipe(
@@ -153,6 +153,18 @@ def test_own_photos_become_a_set_by_their_content(layout: Layout, own: Path) -> 
     make.save(own / "3.jpg", make.plain((1, 250, 3)))
     more = ClassImageSet.from_folder(layout, "dog", own)
     assert more.key != image_set.key and len(more.images(1)) == 4
+
+
+def test_a_second_process_waits_until_the_first_has_copied(layout: Layout, own: Path) -> None:
+    layout.class_images_dir.mkdir(parents=True)
+    told: list[str] = []
+    with (
+        hold(layout.class_images_dir / ".lock", "the class images"),
+        pytest.raises(Interrupted),
+    ):
+        ClassImageSet.from_folder(layout, "dog", own, waiting=Waiting(told.append, lambda: bool(told)))
+    assert len(told) == 1
+    assert ClassImageSet.from_folder(layout, "dog", own).own_count == 3
 
 
 def test_a_changed_copy_of_an_own_photo_is_an_error(layout: Layout, own: Path) -> None:

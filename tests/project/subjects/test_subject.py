@@ -238,3 +238,21 @@ def test_a_subject_may_change_the_case_of_its_own_name_and_take_no_others(layout
         rename_subject(layout, "dog", "Cat")
     assert rename_subject(layout, "dog", "Dog").name == "Dog"
     assert sorted(subjects_on_disk(layout)) == ["Dog", "cat"]
+
+
+def test_a_folder_of_photos_that_is_no_subject_is_told_from_one(layout: Layout, photos: Path) -> None:
+    store_subject(layout, "dogs", "dog", [photos])
+    layout.subject_dir("dog").mkdir()
+    make.save(layout.subject_dir("dog") / "1.jpg", make.plain((1, 2, 3)))
+    for refused in (
+        lambda: load_subject(layout, "dog"),
+        lambda: remove_subject(layout, "dog"),
+        lambda: store_subject(layout, "dog", "dog", [photos]),
+    ):
+        with pytest.raises((SubjectError, Refused), match="subjects/dog .*is no subject") as raised:
+            refused()
+        assert (
+            raised.value.hint == "move the folder elsewhere; dreambooth add-subject dog FOLDER takes the photos in it"
+        )
+    with pytest.raises(SubjectError, match=r"Known: dogs\. Did you mean dogs\?"):
+        load_subject(layout, "dgs")
