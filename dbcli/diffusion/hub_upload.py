@@ -22,7 +22,16 @@ def make_api() -> Any:
 
 def check_repository(name: str) -> str:
     """Returns `name` or `owner/name` if it can be a repository; UsageError otherwise."""
-    if not (is_repository(name) or NAME_PATTERN.fullmatch(name)) or ".." in name or "--" in name:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        # The library refuses some more names, such as those that end in a dot or `.git`, when the hub is asked.
+        validate_repo_id(name)
+        is_valid = is_repository(name) or NAME_PATTERN.fullmatch(name) is not None
+    except HFValidationError:
+        is_valid = False
+    if not is_valid:
         raise UsageError(f"{name!r} is not a valid repository name.", hint="--repo my-dog, or --repo owner/my-dog")
     return name
 

@@ -212,6 +212,6 @@ def test_what_only_the_hub_has_a_use_for_is_refused_with_other_targets(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b/c", "", "-x"])
+@pytest.mark.parametrize("name", ["../x", "a/b/c", "", "-x", "x-", "x.", "x.git", "a--b", "a..b"])
 def test_a_name_that_cannot_be_a_repository_is_exit_2(run: Run, project: Path, name: str) -> None:
     assert run("export", 1, "--to", "hub", f"--repo={name}", "--yes").code == 2
