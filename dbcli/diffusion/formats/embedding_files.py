@@ -6,7 +6,7 @@ InvokeAI takes it from the file's name as well, and reads a tensor of one name o
 AUTOMATIC1111's and the first trainers' pickles, files of several words, and LoRAs that bring words along.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile
 from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.formats.kind_checks import check_embedding
-from dbcli.diffusion.formats.lora_names import BUNDLED
+from dbcli.diffusion.formats.lora_names import bundled_names
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, UnsafeFile, UnsupportedFile
 
@@ -64,17 +64,31 @@ def read_embeddings(path: Path) -> list[WordVectors]:
     weights = open_weights(path)
     if not weights.names():
         raise BaseMissing(f"{path} contains no vectors.", hint="Download it again, or look for another file.")
-    bundled = {match["word"]: name for name in weights.names() if (match := BUNDLED.fullmatch(name))}
     check_embedding(weights)
+    bundled = read_bundled(weights, lambda name: _vectors(weights, name))
+    if bundled:
+        return bundled
     if {FIRST_NAME, *FURTHER_NAMES.values()} == set(weights.names()):
         more = {encoder: _vectors(weights, name) for encoder, name in FURTHER_NAMES.items()}
         return [WordVectors(weights.metadata.get(WORD_KEY, path.stem), _vectors(weights, FIRST_NAME), more)]
     nameless = [name for name in weights.names() if name in NAMELESS]
     if len(nameless) > 1:
         raise UnsupportedFile(f"{path} contains vectors for several text encoders ({', '.join(nameless)}).")
-    words = bundled or {path.stem if name in NAMELESS else name: name for name in weights.names()}
+    words = {path.stem if name in NAMELESS else name: name for name in weights.names()}
     # AUTOMATIC1111's pickles name a parameter for every word.
     return [WordVectors(word.removeprefix("string_to_param."), _vectors(weights, name)) for word, name in words.items()]
+
+
+def read_bundled(weights: WeightFile, read: Callable[[str], torch.Tensor]) -> list[WordVectors]:
+    """The words that a LoRA file brings along; `read` gives a tensor of it as float32 `[n, D]`.
+
+    Where a word lacks vectors for the first text encoder, those of the next stand in their place.
+    """
+    words = []
+    for word, names in bundled_names(weights.names()).items():
+        (_, first), *others = sorted(names.items())
+        words.append(WordVectors(word, read(first), {encoder: read(name) for encoder, name in others}))
+    return words
 
 
 def _vectors(weights: WeightFile, name: str) -> torch.Tensor:

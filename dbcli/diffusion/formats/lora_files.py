@@ -13,6 +13,7 @@ import torch
 from dbcli.diffusion.files.model_files import open_weights
 from dbcli.diffusion.files.weight_file import WeightFile, require_float
 from dbcli.diffusion.formats.adapter_config import AdapterConfig, adapter_configs
+from dbcli.diffusion.formats.embedding_files import read_bundled
 from dbcli.diffusion.formats.factor_names import FACTORS, LOHA, LOKR
 from dbcli.diffusion.formats.kind_checks import check_family, check_lora
 from dbcli.diffusion.formats.lora import Adaptable, Layer, LoraLayer, LoraWeights, check_layer, module_shapes
@@ -82,12 +83,12 @@ def _scheduled(lora: LoraWeights, denoiser: str, file: str) -> LoraWeights:
 
 def bundled_words(weights: WeightFile) -> list[WordVectors]:
     """The embeddings inside a LoRA file, float32 `[n, D]` each."""
-    found = [(match["word"], name) for name in weights.names() if (match := BUNDLED.fullmatch(name))]
-    words = []
-    for word, name in found:
+
+    def read(name: str) -> torch.Tensor:
         vectors = weights.read(name).float()
-        words.append(WordVectors(word, vectors.reshape(-1, vectors.shape[-1] if vectors.ndim else 1)))
-    return words
+        return vectors.reshape(-1, vectors.shape[-1] if vectors.ndim else 1)
+
+    return read_bundled(weights, read)
 
 
 def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:

@@ -63,9 +63,19 @@ _PREFIXES = (
     ("text_encoder_2.", "text_encoder_2"),
     ("text_model.", "text_encoder"),
 )
-BUNDLED = re.compile(r"bundle_emb\.(?P<word>.+?)\.(string_to_param\.(?P<key>.+)|emb_params|clip_l)")
+BUNDLED = re.compile(r"bundle_emb\.(?P<word>.+?)\.(string_to_param\.(?P<key>.+)|emb_params|clip_l|(?P<second>clip_g))")
 # Empty tensors that say of the base what it predicts.
 MARKERS = frozenset({"v_pred", "ztsnr"})
+
+
+def bundled_names(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The embeddings inside a LoRA file: for each word, the names of its tensors by text encoder."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        match = BUNDLED.fullmatch(name)
+        if match:
+            found.setdefault(match["word"], {})["text_encoder_2" if match["second"] else "text_encoder"] = name
+    return found
 
 
 def split_name(name: str) -> tuple[str, Part] | None:

@@ -17,7 +17,7 @@ from dbcli.workflows.progress import Progress
 from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_paths import require_file
 from dbcli.workflows.setup.open import load_project_base
-from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, table_width
+from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, table_widths, widths_of
 from dbcli.workflows.sharing.imported_words import Trigger, imported_subjects, known_subjects, words_of_file
 from dbcli.workflows.sharing.named_base import for_another_base
 
@@ -123,13 +123,13 @@ def _check_word(layout: Layout, allow_collision: bool) -> Callable[[str, Trigger
 def _check_base(layout: Layout, words: Sequence[WordVectors], base: Base, source: Path, progress: Progress) -> None:
     from dbcli.diffusion.files.model_files import open_weights
 
-    widths = {name: table_width(encoder) for name, encoder in base.encoders.items()}
+    widths = table_widths(base)
     room = base.max_tokens - 2
     for one in words:
         count = len(one.vectors)
-        found = {name: one.of(name).shape[1] for name in widths}
-        if found != widths or len(one.more) != len(widths) - 1:
-            its, ours = (" and ".join(map(str, dict.fromkeys(values.values()))) for values in (found, widths))
+        found = widths_of(one)
+        if found != widths:
+            its, ours = (" and ".join(map(str, values)) for values in (found, widths))
             said = f"{source} is an embedding for another base: its vectors have {its} values, this base's {ours}."
             raise for_another_base(said, open_weights(source).metadata, layout, "import-embedding", source)
         if count >= room:

@@ -19,7 +19,7 @@ from dbcli.workflows.setup.effective_settings import resolve_profile
 from dbcli.workflows.setup.named_paths import require_file
 from dbcli.workflows.setup.open import load_project_base
 from dbcli.workflows.sharing.export_metadata import usual_rank_and_alpha
-from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, table_width, title_of
+from dbcli.workflows.sharing.imported_runs import ImportRequest, import_run, table_widths, title_of, widths_of
 from dbcli.workflows.sharing.imported_words import (
     Trigger,
     asked_words,
@@ -184,13 +184,13 @@ def _check_prediction(lora: LoraWeights, base: Base, file: Path, progress: Progr
 
 def _check_words(lora: LoraWeights, base: Base) -> None:
     """Leaves out embeddings that the base has no place for; the LoRA's layers are good without them."""
-    width = table_width(base.text_encoder)
+    widths = table_widths(base)
     for one in list(lora.words):
-        if one.vectors.shape[-1] != width or not bool(one.vectors.isfinite().all()):
+        is_finite = all(bool(vectors.isfinite().all()) for vectors in (one.vectors, *one.more.values()))
+        if widths_of(one) != widths or not is_finite:
             lora.words.remove(one)
-            lora.left_out.append(
-                f"an embedding '{one.word}' of {one.vectors.shape[-1]} values, not {width} finite ones"
-            )
+            its, ours = (" and ".join(map(str, values)) for values in (widths_of(one), widths))
+            lora.left_out.append(f"an embedding '{one.word}' of {its} values, not {ours} finite ones")
 
 
 def _profile(layout: Layout, lora: LoraWeights, base: Base) -> Profile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbcli.project.files.atomic import commit_folder, sha256_of, temporary_folder
 from dbcli.project.files.layout import Layout
@@ -27,6 +27,7 @@ from dbcli.workflows.typed_command import typed_command
 
 if TYPE_CHECKING:
     from dbcli.diffusion.bases.base import Base
+    from dbcli.diffusion.word_vectors import WordVectors
 
 # What a file may say of itself and a record should keep.
 KEPT_METADATA = (
@@ -64,9 +65,14 @@ def title_of(metadata: Mapping[str, str]) -> str | None:
     return slug(text, "") or None
 
 
-def table_width(encoder: Any) -> int:
-    """How many values a vector of a text encoder has."""
-    return int(encoder.get_input_embeddings().weight.shape[1])
+def table_widths(base: Base) -> list[int]:
+    """How many values a vector has in each of a base's text encoders, in their order."""
+    return [int(encoder.get_input_embeddings().weight.shape[1]) for encoder in base.encoders.values()]
+
+
+def widths_of(word: WordVectors) -> list[int]:
+    """The same of the vectors of a word: a base has a place for it where they are alike."""
+    return [int(vectors.shape[-1]) for vectors in (word.vectors, *word.more.values())]
 
 
 def import_run(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.bases.base import Base, load_base
 from dbcli.diffusion.conditioning import embed_prompts
@@ -188,6 +188,37 @@ def test_an_embedding_comes_back_as_the_same_vectors_of_both_text_encoders(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     drawn = run("generate", "a xuv cat", "-n", 1, "--steps", 2, "--json")
     assert drawn.code == 0, drawn.err
+
+
+def test_embeddings_inside_a_lora_are_drawn_with_where_they_are_for_both_text_encoders(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("init", tmp_path / "p", "--base", "tiny-xl", "--quiet").code == 0
+    monkeypatch.chdir(tmp_path / "p")
+    layer = "lora_te1_text_model_encoder_layers_0_self_attn_q_proj"
+    vectors = {"clip_l": torch.full((2, 128), 0.5), "clip_g": torch.full((2, 256), 0.25)}
+    tensors = {f"{layer}.lora_down.weight": torch.ones(1, 128), f"{layer}.lora_up.weight": torch.zeros(128, 1)}
+    tensors |= {f"bundle_emb.zqv.{name}": table for name, table in vectors.items()}
+    tensors |= {"bundle_emb.first.clip_l": torch.ones(1, 128), "bundle_emb.second.clip_g": torch.ones(1, 256)}
+    tensors |= {"bundle_emb.old.string_to_param.*": torch.ones(1, 128)}
+    save_file(tensors, tmp_path / "bundle.safetensors")
+    done = run("import-lora", tmp_path / "bundle.safetensors", "--token", "sks", "--class", "dog", "--json")
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert "the embedding 'zqv'" in said
+    for word, its in (("first", 128), ("second", 256), ("old", 128)):
+        assert f"an embedding '{word}' of {its} values, not 128 and 256 finite ones: left out" in said
+    drawn = run("generate", "a zqv", "-n", 1, "--steps", 1, "--json")
+    assert drawn.code == 0, drawn.err
+    # A run of words alone cannot do without any of them.
+    refused = run("import-embedding", tmp_path / "bundle.safetensors")
+    assert (refused.code, "its vectors have" in refused.err) == (6, True), refused.err
+    less = {name: table for name, table in tensors.items() if not name.startswith("bundle_") or ".zqv." in name}
+    save_file(less, tmp_path / "less.safetensors")
+    alone = run("import-embedding", tmp_path / "less.safetensors", "--json")
+    assert alone.code == 0, alone.err
+    (kept,) = (tmp_path / "p" / "runs" / alone.document["name"] / "weights").glob("*.safetensors")
+    assert all(torch.equal(table, vectors[name]) for name, table in load_file(kept).items())
 
 
 def test_a_lora_of_xl_is_refused_on_tiny_and_what_runs_keep_of_tiny_on_xl(

@@ -72,6 +72,22 @@ def test_an_embedding_for_two_text_encoders_is_one_word_with_vectors_for_both(tm
     }
 
 
+def test_words_that_a_lora_brings_along_have_vectors_for_each_text_encoder(tmp_path: Path) -> None:
+    tensors = {"lora_te2_x.lora_up.weight": torch.ones(2, 2)}
+    for word, value in (("rex", 1.0), ("my.toy", 3.0)):
+        tensors[f"bundle_emb.{word}.clip_g"] = torch.full((2, 1280), value + 1)
+        tensors[f"bundle_emb.{word}.clip_l"] = torch.full((2, 768), value)
+    save_file(tensors, tmp_path / "a.safetensors")
+    found = {
+        one.word: [(tuple(vectors.shape), float(vectors.mean())) for vectors in (one.vectors, *one.more.values())]
+        for one in read_embeddings(tmp_path / "a.safetensors")
+    }
+    assert found == {
+        "rex": [((2, 768), 1.0), ((2, 1280), 2.0)],
+        "my.toy": [((2, 768), 3.0), ((2, 1280), 4.0)],
+    }
+
+
 @pytest.mark.parametrize(
     ("file", "content", "kind", "words"),
     [
