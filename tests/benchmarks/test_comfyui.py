@@ -34,6 +34,7 @@ def base_of(family: Family, prediction: str, channels: int = 4, **scheduler: Any
         family=family,
         prediction_type=prediction,
         latent_channels=channels,
+        zero_negative=family is SDXL,
         scheduler_config=settings,
         process=family.process.of(settings),
         configs={"unet": {"use_linear_projection": family is SD and channels == 4 and prediction == "v_prediction"}},
@@ -48,6 +49,7 @@ def recipe(**changes: Any) -> Recipe:
 CASES: dict[str, tuple[Any, Files, Recipe]] = {
     "checkpoint": (base_of(SD, "epsilon"), CHECKPOINT, recipe()),
     "LoRA": (base_of(SDXL, "epsilon"), LORA, recipe(sampler="dpm++")),
+    "no negative prompt": (base_of(SDXL, "epsilon"), LORA, recipe(negative="")),
     "v": (base_of(SD, "v_prediction"), LORA, recipe(extras={"clip_skip": 2})),
     "zero terminal SNR": (base_of(SDXL, "v_prediction", rescale_betas_zero_snr=True), CHECKPOINT, recipe()),
     "flow": (base_of(Z_IMAGE, "flow", 16, shift=3.0), Z_LORA, recipe(sampler="euler")),
@@ -111,6 +113,20 @@ def test_the_sampler_opens_with_the_recipe() -> None:
         "denoise": 1.0,
     }
     assert values("checkpoint")["EmptyLatentImage"] == {"width": 512, "height": 768, "batch_size": 1}
+
+
+def test_no_negative_prompt_is_zeros_where_the_base_has_it_so() -> None:
+    without = values("no negative prompt")
+    zeros, slot = without["KSampler"]["negative"]
+    base, files, image = CASES["no negative prompt"]
+    ready = api_workflow(workflow_nodes(image, comfy_sampling(image, base), files, base))
+    assert (ready[zeros]["class_type"], slot) == ("ConditioningZeroOut", 0)
+    text, _ = without["ConditioningZeroOut"]["conditioning"]
+    assert ready[text]["inputs"]["text"] == ""
+    # A negative prompt that was given is read, and other bases read the empty one.
+    assert "ConditioningZeroOut" not in values("LoRA")
+    others = workflow_nodes(image, comfy_sampling(image, base), files, base_of(SD, "epsilon"))
+    assert "ConditioningZeroOut" not in [node.kind for node in others]
 
 
 def test_what_a_file_does_not_say_of_its_base_is_told() -> None:

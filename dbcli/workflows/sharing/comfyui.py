@@ -22,7 +22,7 @@ from dbcli.workflows.setup.effective_settings import profile_of
 from dbcli.workflows.setup.named_paths import check_writable
 from dbcli.workflows.sharing.best_image import BestImage, best_image
 from dbcli.workflows.sharing.comfyui_graph import api_workflow, interface_workflow
-from dbcli.workflows.sharing.comfyui_nodes import Files, workflow_nodes
+from dbcli.workflows.sharing.comfyui_nodes import ZEROS, Files, workflow_nodes
 from dbcli.workflows.sharing.comfyui_sampling import comfy_sampling
 from dbcli.workflows.sharing.export import Exported, ExportRequest, export_run, exported_run, no_dora
 from dbcli.workflows.sharing.recipients import KNOWN_SIZES
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 TARGET = "comfyui"
 CHECKPOINTS, LORAS, EMBEDDINGS = "models/checkpoints", "models/loras", "models/embeddings"
 WORKFLOWS = "user/default/workflows"
+ZEROS_NOTE = (
+    f"The base has zeros in place of an empty negative prompt, which the node {ZEROS} makes; bypass it where you write "
+    "a negative prompt."
+)
 # The first width of a UNet's blocks and the width of its prompts, by which ComfyUI knows Stable Diffusion.
 KNOWN_WIDTHS = {(first, prompts) for first, _, prompts in KNOWN_SIZES}
 
@@ -94,7 +98,8 @@ def export_to_comfyui(
         write_json(outer / WORKFLOWS / f"{name}-api.json", api_workflow(nodes))
         written = sorted(path.relative_to(outer).as_posix() for path in outer.rglob("*") if path.is_file())
         commit_folder(outer, folder)
-    notes = [*sampling.notes, *_base_notes(record, settings, files, facts, with_base=with_base)]
+    zeros = [ZEROS_NOTE] if any(node.kind == ZEROS for node in nodes) else []
+    notes = [*sampling.notes, *zeros, *_base_notes(record, settings, files, facts, with_base=with_base)]
     for line in notes:
         progress.note(line)
     return ComfyExport(

@@ -34,6 +34,7 @@ KINDS = {
     "RescaleCFG": Kind({"model": "MODEL"}, ("multiplier",), ("MODEL",)),
     "CLIPSetLastLayer": Kind({"clip": "CLIP"}, ("stop_at_clip_layer",), ("CLIP",)),
     "CLIPTextEncode": Kind({"clip": "CLIP"}, ("text",), ("CONDITIONING",)),
+    "ConditioningZeroOut": Kind({"conditioning": "CONDITIONING"}, (), ("CONDITIONING",)),
     "EmptyLatentImage": Kind({}, ("width", "height", "batch_size"), ("LATENT",)),
     "EmptySD3LatentImage": Kind({}, ("width", "height", "batch_size"), ("LATENT",)),
     "KSampler": Kind(

@@ -24,6 +24,8 @@ LOADERS: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 # Channels of latents for which ComfyUI has its usual node.
 USUAL_CHANNELS = 4
+# Makes zeros of a prompt, whatever it says.
+ZEROS = "ConditioningZeroOut"
 # Stable Diffusion 2's text encoder has a layer more in ComfyUI than in its published folder, and does not use it.
 SKIPPED_IN_V2 = "stable-diffusion-v2"
 # Brackets are emphasis there.
@@ -60,6 +62,10 @@ def workflow_nodes(recipe: Recipe, sampling: ComfySampling, files: Files, base: 
     size = {"width": recipe.width, "height": recipe.height, "batch_size": 1}
     latents = Node("EmptyLatentImage" if base.latent_channels == USUAL_CHANNELS else "EmptySD3LatentImage", 2, {}, size)
     positive, negative = (one["CONDITIONING"] for one in prompts)
+    if base.zero_negative and not recipe.negative:
+        # Zeros stand in place of an empty negative prompt, as in the run's own images.
+        prompts.append(Node(ZEROS, 2, {"conditioning": negative}))
+        negative = prompts[-1]["CONDITIONING"]
     sampler = Node(
         "KSampler",
         3,
