@@ -144,11 +144,12 @@ def _show_proof(screen: Screen, made: Exported) -> None:
 
 def publish(call: Invocation, request: ExportRequest, repo: str | None, *, public: bool) -> None:
     """Bundles a run, shows what is in it, asks, and uploads it. Raises Refused (exit 6) where nobody agreed."""
-    from dbcli.workflows.sharing.publish import bundled, find_target, send
+    from dbcli.workflows.sharing.publish import bundled, check_form, find_target, send
 
     if request.out is not None:
         raise UsageError("--out is for local files; --to hub takes --repo.")
     layout = call.layout
+    check_form(layout, request.run)
     name = call.wanted(repo, "--repo", "Name of the repository on the Hub", hint="add --repo NAME")
     # Where nobody can agree the hub is not asked either: the list alone is shown.
     target = find_target(name, public=public, offline=call.offline, ask=call.yes or call.may_ask)

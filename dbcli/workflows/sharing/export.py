@@ -153,6 +153,8 @@ def _checked(layout: Layout, request: ExportRequest, progress: Progress, *, offl
     if target not in possible:
         fitting = _fitting(profile, merges=merges) if record.method == "lora" else possible
         raise UsageError(f"{record.name} {reason.format(target=target)}.", hint=_any_of(fitting))
+    if record.method == "lora" and target not in ADAPTERS and not merges:
+        raise _no_whole_model(record, profile, target)
     if target == "kohya" and profile.lora.dora:
         raise no_dora(record, merges=merges)
     if target == "lora" and profile.lora.kind != "lora":
@@ -204,6 +206,13 @@ def _no_magnitudes(record: RunRecord, where: str, *, merges: bool) -> Unsupporte
     )
 
 
+def _no_whole_model(record: RunRecord, profile: Profile, target: str) -> UsageError:
+    return UsageError(
+        f"On {record.base.name} a run is a LoRA and nothing else; {target} is no format of one.",
+        hint=_any_of(_fitting(profile, merges=False)),
+    )
+
+
 def _fitting(profile: Profile, *, merges: bool) -> list[str]:
     """The formats that have a place for a run's adapter, or for the model that it is merged into."""
     has_place = {
@@ -231,10 +240,8 @@ def _write(export: Export) -> Written:
 
     model = export.load_run()
     if export.target not in model.family.exports:
-        raise UsageError(
-            f"On {export.record.base.name} a run is a LoRA and nothing else; {export.target} is no format of one.",
-            hint=_any_of(_fitting(export.profile, merges=False)),
-        )
+        # Of a base that was not on this machine nothing told that before.
+        raise _no_whole_model(export.record, export.profile, export.target)
     if export.record.method == "lora":
         for network in model.tunable.values():
             merge_lora(network)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbcli import __version__
-from dbcli.errors import DataError, Refused, Unreachable
+from dbcli.errors import DataError, Refused, Unreachable, UnsupportedFile
 from dbcli.project.files.atomic import temporary_folder, write_text
 from dbcli.project.files.layout import Layout
 from dbcli.project.images.recipes import Recipe, read_recipe
@@ -23,12 +23,14 @@ from dbcli.project.prompts.identifiers import Words, render_with
 from dbcli.project.runs.checkpoints import LORA_FILE
 from dbcli.project.runs.run_store import RunRecord
 from dbcli.project.runs.score_files import is_of_result
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.workflows.images.generated import words_of
 from dbcli.workflows.models.loaded import CHECKPOINT_KEY, RUNS_KEY
 from dbcli.workflows.models.textual_inversion import INVERSION, by_word, spellings
 from dbcli.workflows.progress import Progress
+from dbcli.workflows.setup.base_facts import is_flow
 from dbcli.workflows.setup.effective_settings import profile_of
-from dbcli.workflows.sharing.export import ExportRequest, export_run, exported_run
+from dbcli.workflows.sharing.export import KINDS, ExportRequest, export_run, exported_run
 from dbcli.workflows.sharing.export_metadata import Origin, settled_origin
 
 if TYPE_CHECKING:
@@ -65,6 +67,19 @@ class Target:
     repository: str
     private: bool
     api: Any = None
+
+
+def check_form(layout: Layout, run: str) -> None:
+    """Raises UnsupportedFile for a run that can take no form on the hub: before it is asked, and anything loaded."""
+    record = exported_run(layout, run)
+    if record.method != "lora" or _shared_as(layout, record) == "lora" or not is_flow(load_settings(layout).base):
+        return
+    kind = KINDS[profile_of(layout, record).lora.kind]
+    raise UnsupportedFile(
+        f"{record.name} is a {kind}, which the hub's readers do not load, and its base {record.base.name} has "
+        "no format of a whole model to merge it into.",
+        hint=f"dreambooth export {record.name} --to kohya",
+    )
 
 
 def find_target(name: str, *, public: bool, offline: bool, ask: bool) -> Target:

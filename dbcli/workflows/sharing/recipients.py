@@ -22,6 +22,8 @@ READERS = {
 }
 # Of LoKr and LoHa, where no pipeline of diffusers' for Stable Diffusion takes them.
 PRODUCT_READERS = "ComfyUI, AUTOMATIC1111, InvokeAI (diffusers: --to diffusers, merged)"
+# The same on a base that has no format of a whole model.
+UNMERGED_PRODUCT_READERS = "ComfyUI"
 # Of a base of a size that no other program knows.
 OWN_READER = "dreambooth alone"
 ADAPTERS = ("lora", "kohya")
@@ -80,7 +82,7 @@ def recipient_of(
     ]
     readers = model.family.readers.get(target, READERS[target])
     if lora is not None and lora.products:
-        readers = PRODUCT_READERS
+        readers = PRODUCT_READERS if "diffusers" in model.family.exports else UNMERGED_PRODUCT_READERS
     if size_notes:
         readers = OWN_READER
     return Recipient(readers, subjects_of(record), _base(record), FULL_STRENGTH if target in ADAPTERS else None, notes)

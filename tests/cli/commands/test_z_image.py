@@ -53,6 +53,37 @@ def test_an_export_gives_in_diffusers_what_the_run_gives(run: Run, project: Path
     assert again.code == 0, again.err
 
 
+def forbidden(*_: object, **__: object) -> Any:
+    raise AssertionError("nothing is to be loaded, and nobody asked")
+
+
+@pytest.mark.parametrize("target", ["diffusers", "checkpoint"])
+def test_a_whole_model_is_refused_before_anything_is_loaded(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr("dbcli.workflows.sharing.export_proof.load_model", forbidden)
+    refused = run("export", 1, "--to", target)
+    assert refused.code == 2
+    assert f"a run is a LoRA and nothing else; {target} is no format of one" in " ".join(refused.err.split())
+    assert "--to lora or --to kohya" in refused.err
+
+
+def test_a_lokr_is_for_comfyui_alone_and_has_no_form_on_the_hub(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(shutil.copytree(project, tmp_path / "p")))
+    short = (*SHORT, "--set=lora.kind=lokr", "--set=lora.targets=[to_q]")
+    name = run("train", *short, "--json").document["name"]
+    made = run("export", name, "--to", "kohya", "--json")
+    assert (made.code, made.document and made.document["for"]) == (0, "ComfyUI"), made.err
+    monkeypatch.setattr("dbcli.diffusion.hub_upload.make_api", forbidden)
+    monkeypatch.setattr("dbcli.workflows.sharing.export_proof.load_model", forbidden)
+    refused = run("export", name, "--to", "hub", "--repo", "my-dog", "--yes")
+    assert refused.code == 6, refused.err
+    said = " ".join(refused.err.split())
+    assert "is a LoKr, which the hub's readers do not load" in said and f"export {name} --to kohya" in said
+
+
 @pytest.mark.parametrize("method", ["full", "textual-inversion"])
 def test_other_methods_are_refused_in_words(run: Run, project: Path, method: str) -> None:
     refused = run("train", "--method", method, *SHORT)
