@@ -73,7 +73,8 @@ class Family:
     `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
     what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
     `kohya_name` is what kohya's own files call a part's layer behind the part's prefix, by the tunable parts'
-    configurations.
+    configurations. `fused` are layers that other programs' LoRA files have whole where the denoiser has several, by the
+    end of their name: the ends of these layers' names, in the order of the rows.
 
     `recognise_file` goes by the names of tensors in the original layout, `recognise_folder` by the denoiser's
     configuration; `zero_negative` says by model_index.json whether no negative prompt is zeros; of such
@@ -114,6 +115,7 @@ class Family:
     sized_by: str = ""
     readers: Mapping[str, str] = field(default_factory=dict)
     alpha_in_weights: bool = False
+    fused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     kohya_name: Callable[[str, str, Configs], str] = lambda part, layer, configs: layer
     exports: Sequence[str] = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai", "comfyui")
     comfyui_files: Mapping[str, str] = field(default_factory=dict)

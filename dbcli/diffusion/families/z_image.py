@@ -38,6 +38,13 @@ TEXT_SETTINGS = (
 )
 # How much of a prompt is read, what stands around it in a conversation included.
 MAX_TOKENS = 512
+# The first and last layers as diffusers has them, for patches of 2 by 2 latents, and as they were published.
+ENDS = {"all_x_embedder.2-1.": "x_embedder.", "all_final_layer.2-1.": "final_layer."}
+# The attention's layers as they were published, which kohya's tools and ComfyUI train: diffusers divides the first.
+FUSED = {
+    "attention.qkv": ("attention.to_q", "attention.to_k", "attention.to_v"),
+    "attention.out": ("attention.to_out.0",),
+}
 # Where a prompt has no token: its rows are filled up with it.
 NOTHING = -1
 
@@ -99,7 +106,12 @@ def denoise(network: Any, latents: torch.Tensor, levels: Any, conditioning: Cond
 
 
 def original(part: str, name: str, configs: Configs) -> Original:
-    """Other programs' adapters name its layers as diffusers does."""
+    """As Z-Image was published, which ComfyUI keeps to: its first and last layers are there once, whatever the patch.
+
+    Of its attention, whose layers are divided otherwise, see `FUSED`.
+    """
+    for ours, theirs in ENDS.items():
+        name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
     return Original(name)
 
 
@@ -140,6 +152,7 @@ Z_IMAGE = Family(
     encode=encode,
     denoise=denoise,
     original=original,
+    fused=FUSED,
     architecture=lambda configs, prediction: "z-image",
     kohya_base=lambda configs, prediction: {"base_model_version": "zimage", "v2": False},
     recognise_file=recognise_file,

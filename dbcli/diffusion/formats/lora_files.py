@@ -4,7 +4,7 @@ Read with a base at hand, so that each name is looked up among the base's own la
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from dbcli.diffusion.formats.lora_names import (
     DIFFERENCES,
     MARKERS,
     Part,
+    fused_layers,
     layers_by_name,
     spelled,
     split_name,
@@ -49,7 +50,7 @@ def read_lora(path: Path, base: Adaptable) -> LoraWeights:
     check_lora(weights)
     check_family(weights, base.family.title)
     shapes = {name: module_shapes(network) for name, network in base.tunable.items()}
-    lookup = layers_by_name(shapes, base)
+    lookup, fused = layers_by_name(shapes, base), fused_layers(shapes, base)
     lora = LoraWeights({name: {} for name in shapes}, dict(weights.metadata), words=bundled_words(weights))
     parts, zeros = _parts_by_stem(weights)
     if zeros:
@@ -57,16 +58,44 @@ def read_lora(path: Path, base: Adaptable) -> LoraWeights:
     configs = adapter_configs(weights)
     is_pefts = any(name.startswith("base_model.model.") for name in weights.names())
     lora.says_strength = bool(configs) or not is_pefts or any("alpha" in names for names in parts.values())
-    for (network, module), names in _by_module(weights, parts, lookup, lora).items():
+    found, doubled = _by_module(weights, parts, lookup, lora), 0
+    # Some trainers write a layer whole and divided: what is whole comes last, and gives way.
+    for (network, module), names in sorted(found.items(), key=lambda one: one[0][1] in fused):
         config = configs.get(network)
         # In a UNet diffusers gives every layer of the file its adapter; transformers goes by the configuration.
         is_text = network in base.family.encoders
         if is_text and config is not None and not config.has_layer(_paths(module)):
             lora.left_out.append(f"the layer {network}.{module}, which its own {DIFFUSERS_METADATA_KEY} excludes")
             continue
-        layer = _Layer(weights, module, names, shapes[network][module])
-        lora.part(network)[module] = layer.read(config, _paths(module) if is_text else (module,))
+        modules, layers = fused.get(module, (module,)), lora.part(network)
+        if not layers.keys().isdisjoint(modules):
+            doubled += 1
+            continue
+        outputs = [shapes[network][one][0] for one in modules]
+        whole = _Layer(weights, module, names, (sum(outputs), *shapes[network][modules[0]][1:]))
+        layer = whole.read(config, _paths(module) if is_text else (module,))
+        layers.update(zip(modules, _divided(layer, outputs, module, path), strict=True))
+    if doubled:
+        lora.left_out.append(f"{doubled} layers in their original form, which are there in diffusers' as well")
     return _scheduled(lora, next(iter(shapes)), str(path))
+
+
+def _divided(layer: Layer, outputs: list[int], name: str, file: Path) -> list[Layer]:
+    """A layer by its rows, with the same lower half. Raises UnsupportedFile where it does not divide by them."""
+    if len(outputs) == 1:
+        return [layer]
+    if not isinstance(layer, LoraLayer) or layer.by_input:
+        what = "DoRA's magnitudes along the inputs" if layer.by_input else "the factors of a LoKr or LoHa"
+        raise UnsupportedFile(
+            f"{file} has {what} for {name}, which is {len(outputs)} layers of this base at once and cannot be divided.",
+            hint="merge it into its base with the program that made it, and use that as the base",
+        )
+    ups = torch.split(layer.up, outputs)
+    lengths: Sequence[torch.Tensor | None] = [None] * len(ups)
+    if layer.magnitude is not None:
+        lengths = torch.split(layer.magnitude, outputs)
+    # Copies, as a file does not take tensors that share memory.
+    return [replace(layer, up=up, magnitude=each).each(torch.clone) for up, each in zip(ups, lengths, strict=True)]
 
 
 def _scheduled(lora: LoraWeights, denoiser: str, file: str) -> LoraWeights:

@@ -101,7 +101,7 @@ def _old_name(stem: str) -> str:
 
 
 def layers_by_name(shapes: Mapping[str, Iterable[str]], base: Adaptable) -> dict[str, tuple[str, str]]:
-    """From every spelling of a layer, as `spelled` makes them alike, to (network, module path)."""
+    """From every spelling of a layer, as `spelled` makes them alike, to (network, module path or that of a whole)."""
     table, family = {}, base.family
     denoiser, configs = family.denoiser, {name: network.config for name, network in base.tunable.items()}
     for module in shapes[denoiser]:
@@ -110,11 +110,25 @@ def layers_by_name(shapes: Mapping[str, Iterable[str]], base: Adaptable) -> dict
         original = family.original(denoiser, f"{module}.weight", configs).name
         original = original.removeprefix(original_names.UNET_PREFIX).removesuffix(".weight")
         table.setdefault(spelled(f"unet.{original}"), (denoiser, module))
+    table |= {spelled(f"unet.{whole}"): (denoiser, whole) for whole in fused_layers(shapes, base)}
     for encoder in family.tunable[1:]:
         for module in shapes[encoder]:
             for prefix in (f"{encoder}.", f"{encoder}.text_model."):
                 table[spelled(prefix + module)] = (encoder, module)
     return table
+
+
+def fused_layers(shapes: Mapping[str, Iterable[str]], base: Adaptable) -> dict[str, tuple[str, ...]]:
+    """The layers that other programs have whole, by path, and the denoiser's that each is, in the order of its rows."""
+    modules = set(shapes[base.family.denoiser])
+    found = {}
+    for whole, parts in base.family.fused.items():
+        for module in modules:
+            block = module.removesuffix(parts[0])
+            layers = tuple(block + part for part in parts)
+            if block != module and modules.issuperset(layers):
+                found[block + whole] = layers
+    return found
 
 
 def spelled(stem: str) -> str:

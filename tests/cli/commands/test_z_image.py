@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from dbcli.diffusion.training.trainer import Trainer
 from dbcli.project.runs.checkpoints import LORA_FILE
@@ -51,6 +53,19 @@ def test_an_export_gives_in_diffusers_what_the_run_gives(run: Run, project: Path
     assert made.document["difference"] == 0.0
     again = run("import-lora", made.document["path"], "--token", "ohwx", "--class", "dog", "--json")
     assert again.code == 0, again.err
+
+
+def test_a_lora_with_attention_as_it_was_published_is_imported_and_drawn_with(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(shutil.copytree(project, tmp_path / "p")))
+    layer = "lora_unet_layers_0_attention_qkv"
+    halves = {f"{layer}.lora_down.weight": torch.ones(2, 48), f"{layer}.lora_up.weight": torch.ones(3 * 48, 2)}
+    save_file(halves, tmp_path / "l.safetensors")
+    taken = run("import-lora", tmp_path / "l.safetensors", "--token", "ohwx", "--class", "dog", "--json")
+    assert taken.code == 0, taken.err
+    drawn = run("generate", "a ohwx dog", "--run", taken.document["name"], "-n", 1, "--steps", 1)
+    assert drawn.code == 0, drawn.err
 
 
 def forbidden(*_: object, **__: object) -> Any:

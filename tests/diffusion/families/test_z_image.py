@@ -190,6 +190,77 @@ def test_names_of_other_trainers_are_read(base: Base, tmp_path: Path) -> None:
         assert list(read_lora(tmp_path / "l.safetensors", base).part("transformer")) == ["layers.0.attention.to_q"]
 
 
+ATTENTION = [f"layers.0.attention.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")]
+
+
+def whole_attention() -> dict[str, torch.Tensor]:
+    """The halves and alpha of a block's attention by their published names: query, key and value in one, the last."""
+    draw = torch.Generator().manual_seed(3)
+    tensors = {}
+    for layer, outputs in (("qkv", 3 * 48), ("out", 48)):
+        tensors[f"{layer}.lora_down.weight"] = torch.randn(2, 48, generator=draw)
+        tensors[f"{layer}.lora_up.weight"] = torch.randn(outputs, 2, generator=draw)
+        tensors[f"{layer}.alpha"] = torch.tensor(1.0)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    "start", ["lora_unet_layers_0_attention_", "diffusion_model.layers.0.attention.", "layers.0.attention."]
+)
+def test_attention_as_it_was_published_is_divided(base: Base, tmp_path: Path, start: str) -> None:
+    tensors, path = whole_attention(), tmp_path / "l.safetensors"
+    save_file({start + name: tensor for name, tensor in tensors.items()}, path)
+    layers = read_lora(path, base).part("transformer")
+    assert set(layers) == set(ATTENTION)
+    ups = [*tensors["qkv.lora_up.weight"].reshape(3, 48, 2), tensors["out.lora_up.weight"]]
+    downs = [*[tensors["qkv.lora_down.weight"]] * 3, tensors["out.lora_down.weight"]]
+    for name, up, down in zip(ATTENTION, ups, downs, strict=True):
+        torch.testing.assert_close(layers[name].addition((48, 48)), up @ down / 2)
+
+
+def test_attention_as_it_was_published_is_what_diffusers_makes_of_it(base: Base, own: Base, tmp_path: Path) -> None:
+    path = tmp_path / "l.safetensors"
+    save_file({f"lora_unet_layers_0_attention_{name}": tensor for name, tensor in whole_attention().items()}, path)
+    ours, theirs = (lora.part("transformer") for lora in (read_lora(path, base), lora_as_diffusers_reads_it(own, path)))
+    assert ours.keys() == theirs.keys()
+    for name, layer in ours.items():
+        torch.testing.assert_close(layer.addition((48, 48)), theirs[name].addition((48, 48)))
+
+
+def test_a_layer_that_is_there_whole_and_divided_is_read_once(base: Base, tmp_path: Path) -> None:
+    divided = {
+        f"{name}.lora_{half}.weight": torch.ones(shape)
+        for name in ATTENTION
+        for half, shape in (("down", (1, 48)), ("up", (48, 1)))
+    }
+    whole = {f"layers.0.attention.{name}": tensor for name, tensor in whole_attention().items()}
+    save_file(whole | divided, tmp_path / "l.safetensors")
+    lora = read_lora(tmp_path / "l.safetensors", base)
+    assert all(torch.equal(layer.addition((48, 48)), torch.ones(48, 48)) for layer in lora.layers)
+    assert (len(lora.layers), lora.left_out) == (
+        4,
+        ["2 layers in their original form, which are there in diffusers' as well"],
+    )
+
+
+def test_magnitudes_of_outputs_are_divided_and_others_refused(base: Base, tmp_path: Path) -> None:
+    lengths, path = torch.arange(3 * 48.0), tmp_path / "l.safetensors"
+    tensors = {f"layers.0.attention.{name}": tensor for name, tensor in whole_attention().items() if "qkv" in name}
+    save_file(tensors | {"layers.0.attention.qkv.dora_scale": lengths[:, None].clone()}, path)
+    layers = read_lora(path, base).part("transformer").values()
+    assert [layer.magnitude.tolist() for layer in layers if layer.magnitude is not None] == lengths.view(3, 48).tolist()
+    save_file(tensors | {"layers.0.attention.qkv.dora_scale": torch.ones(1, 48)}, path)
+    with pytest.raises(UnsupportedFile, match="along the inputs for layers.0.attention.qkv, which is 3 layers"):
+        read_lora(path, base)
+
+
+def test_first_and_last_layers_are_known_by_their_published_names(base: Base, tmp_path: Path) -> None:
+    halves = {"lora_down.weight": torch.ones(1, 48), "lora_up.weight": torch.ones(16 * 4, 1)}
+    start = "diffusion_model.final_layer.linear"
+    save_file({f"{start}.{part}": tensor for part, tensor in halves.items()}, tmp_path / "l.safetensors")
+    assert list(read_lora(tmp_path / "l.safetensors", base).part("transformer")) == ["all_final_layer.2-1.linear"]
+
+
 def test_training_lowers_the_loss_and_its_target_is_noise_less_image(own: Base) -> None:
     trainable = add_lora(own.tunable, LoraOptions(4, 4.0, ["to_q", "to_k", "to_v", "to_out.0"], ["q_proj"]))
     mean = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(5))
