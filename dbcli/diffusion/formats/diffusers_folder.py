@@ -1,7 +1,8 @@
 """Writes a diffusers folder that today's and older transformers both load.
 
 transformers ≥ 5.6 drops `text_model.` from the text encoder's names and writes only `tokenizer.json`; versions 4
-then load none of the weights without a word, and look for `vocab.json` and `merges.txt`. Both are put back.
+then load none of the weights without a word, and look for `vocab.json` and `merges.txt`. Both are put back. The
+projection of Stable Diffusion XL's second text encoder never had the prefix: under it, versions 4 do not find it.
 """
 
 import json
@@ -12,6 +13,7 @@ import torch
 
 from dbcli.diffusion.families.family import Family, Part
 from dbcli.diffusion.files.writing import save_json, save_tensors, save_text
+from dbcli.diffusion.formats.text_names import name_in_files
 from dbcli.diffusion.unloading import reloaded
 
 
@@ -52,11 +54,7 @@ def _tensors(part: Part, network: Any, dtype: torch.dtype) -> dict[str, torch.Te
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in there.items()}
     if part.kind != "text":
         return state
-    return {
-        f"text_model.{key.removeprefix('text_model.')}": value
-        for key, value in state.items()
-        if not key.endswith("position_ids")
-    }
+    return {name_in_files(key): value for key, value in state.items() if not key.endswith("position_ids")}
 
 
 def _config(part: Part, network: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dbcli.diffusion.bases.base import load_base
 from dbcli.diffusion.files.model_files import open_weights
@@ -51,6 +52,17 @@ def test_text_encoder_names_carry_the_prefix_that_older_versions_look_for(tmp_pa
     assert all(name.startswith("text_model.") for name in names)
     assert "text_model.encoder.layers.11.self_attn.q_proj.weight" in names
     assert len(names) == 12 * 16 + 4  # sixteen a layer, two tables, the last norm's two
+
+
+def test_the_projection_of_xls_second_text_encoder_has_no_prefix_and_is_read_with_one_too(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out", "sdxl")
+    file, bare = folder / "text_encoder_2" / "model.safetensors", "text_projection.weight"
+    tensors, known = load_file(file), load_base(str(folder)).hash
+    assert [name for name in tensors if not name.startswith("text_model.")] == [bare]
+    assert not any("projection" in name for name in open_weights(folder / "text_encoder" / "model.safetensors").names())
+    # Finished runs of earlier states of this release have it so.
+    save_file({f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in tensors.items()}, file)
+    assert load_base(str(folder)).hash == known
 
 
 @pytest.mark.parametrize("version", ["sd-v1", "sd-v2"])
