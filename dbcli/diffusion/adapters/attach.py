@@ -18,8 +18,9 @@ from dbcli.diffusion.adapters.initial_values import Initialisation
 from dbcli.diffusion.adapters.layer_names import expanded, is_target, layers_of
 from dbcli.diffusion.bases.stored_layers import shown_as_float32
 from dbcli.diffusion.families.family import Networks
-from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights, PeftLora, lora_to_peft, path_prefix
+from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights, PeftLora, lora_to_peft
 from dbcli.diffusion.formats.lycoris import ProductLayer
+from dbcli.diffusion.formats.text_names import path_in
 from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
 from dbcli.diffusion.word_vectors import WordVectors, add_words
 from dbcli.errors import UnsupportedFile
@@ -272,7 +273,7 @@ def attach_lora(networks: Networks, lora: LoraWeights, *, dropout: float = 0.0) 
     for part, network in networks.items():
         products = {name: layer for name, layer in lora.part(part).items() if isinstance(layer, ProductLayer)}
         for name, layer in products.items():
-            _wrap_finished(network, path_prefix(network) + name, layer, dropout)
+            _wrap_finished(network, path_in(network, name), layer, dropout)
         if lora.part(part):
             freeze(network)
 
@@ -307,7 +308,7 @@ def _attach_scheduled(networks: Networks, lora: LoraWeights, dropout: float) -> 
         rest[part] = {}
         for name, layer in lora.part(part).items():
             if isinstance(layer, LoraLayer) and layer.schedule is not None:
-                wrap_finished(network, path_prefix(network) + name, layer, dropout=dropout)
+                wrap_finished(network, path_in(network, name), layer, dropout=dropout)
             else:
                 rest[part][name] = layer
         if lora.part(part):

@@ -11,7 +11,8 @@ import torch
 from dbcli.diffusion.adapters.attach import freeze
 from dbcli.diffusion.adapters.lora_layers import refuse_schedule
 from dbcli.diffusion.families.family import Networks
-from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights, path_prefix
+from dbcli.diffusion.formats.lora import Layer, LoraLayer, LoraWeights
+from dbcli.diffusion.formats.text_names import path_in
 
 
 def layer_change(layer: Layer, weight: torch.Tensor) -> torch.Tensor:
@@ -38,10 +39,9 @@ def layer_change(layer: Layer, weight: torch.Tensor) -> torch.Tensor:
 def merge_loras(networks: Networks, loras: Sequence[tuple[LoraWeights, float]]) -> None:
     """Adds weighted LoRAs into the networks' own weights, in float32; the networks stay frozen."""
     for part, network in networks.items():
-        prefix = path_prefix(network)
         # Every change is measured from the base before any is added: the second must not stand on the first.
         for name in sorted({name for lora, _ in loras for name in lora.part(part)}):
-            module = network.get_submodule(prefix + name)
+            module = network.get_submodule(path_in(network, name))
             changes = [
                 share * layer_change(lora.part(part)[name], module.weight)
                 for lora, share in loras

@@ -73,8 +73,9 @@ class Family:
     `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
     what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
     `kohya_name` is what kohya's own files call a part's layer behind the part's prefix, by the tunable parts'
-    configurations. `fused` are layers that other programs' LoRA files have whole where the denoiser has several, by the
-    end of their name: the ends of these layers' names, in the order of the rows.
+    configurations; in front of a text encoder's comes `text_model.` as in all files. `fused` are layers that other
+    programs' LoRA files have whole where the denoiser has several, by the end of their name: the ends of these layers'
+    names, in the order of the rows.
 
     `recognise_file` goes by the names of tensors in the original layout, `recognise_folder` by the denoiser's
     configuration; `zero_negative` says by model_index.json whether no negative prompt is zeros; of such

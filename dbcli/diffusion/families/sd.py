@@ -127,7 +127,7 @@ SD = Family(
     tables={},
     parts={
         "text_encoder": Part(
-            "text", "CLIPTextModel", text_encoder, OF_TRANSFORMERS, kohya="lora_te_text_model_", tokenizer="tokenizer"
+            "text", "CLIPTextModel", text_encoder, OF_TRANSFORMERS, kohya="lora_te_", tokenizer="tokenizer"
         ),
         "unet": Part("denoiser", "UNet2DConditionModel", unet, OF_DIFFUSERS, kohya="lora_unet_"),
         "vae": Part("vae", "AutoencoderKL", vae, OF_DIFFUSERS),

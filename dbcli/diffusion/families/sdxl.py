@@ -133,14 +133,14 @@ SDXL = Family(
     tables={"text_encoder": "clip_l", "text_encoder_2": "clip_g"},
     parts={
         "text_encoder": Part(
-            "text", "CLIPTextModel", text_encoder, OF_TRANSFORMERS, kohya="lora_te1_text_model_", tokenizer="tokenizer"
+            "text", "CLIPTextModel", text_encoder, OF_TRANSFORMERS, kohya="lora_te1_", tokenizer="tokenizer"
         ),
         "text_encoder_2": Part(
             "text",
             "CLIPTextModelWithProjection",
             projected_text_encoder,
             OF_TRANSFORMERS,
-            kohya="lora_te2_text_model_",
+            kohya="lora_te2_",
             tokenizer="tokenizer_2",
         ),
         "unet": Part("denoiser", "UNet2DConditionModel", unet, OF_DIFFUSERS, kohya="lora_unet_"),

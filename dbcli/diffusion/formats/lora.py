@@ -12,6 +12,7 @@ import torch
 
 from dbcli.diffusion.families.family import Family, Networks
 from dbcli.diffusion.formats.lycoris import ProductLayer
+from dbcli.diffusion.formats.text_names import path_in
 from dbcli.diffusion.formats.timestep_ranks import TimestepRanks
 from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import OtherBase, UnsafeFile, UnsupportedFile
@@ -194,9 +195,7 @@ def lora_to_peft(lora: LoraWeights, networks: Networks) -> dict[str, PeftLora]:
             "it cannot be written for them."
         )
     plain = {part: _low_rank(lora.part(part)) for part in networks}
-    return {
-        part: _peft(plain[part], path_prefix(network), network) for part, network in networks.items() if plain[part]
-    }
+    return {part: _peft(plain[part], network) for part, network in networks.items() if plain[part]}
 
 
 def _low_rank(layers: Mapping[str, Layer]) -> dict[str, LoraLayer]:
@@ -204,14 +203,10 @@ def _low_rank(layers: Mapping[str, Layer]) -> dict[str, LoraLayer]:
     return {name: layer for name, layer in layers.items() if isinstance(layer, LoraLayer)}
 
 
-def path_prefix(network: Any) -> str:
-    """transformers before 5.6 keeps the text tower one level deeper."""
-    return "text_model." if hasattr(network, "text_model") else ""
-
-
-def _peft(layers: Mapping[str, LoraLayer], prefix: str, network: Any) -> PeftLora:
-    ranks = {prefix + name: layer.rank for name, layer in layers.items()}
-    alphas = {prefix + name: layer.alpha for name, layer in layers.items()}
+def _peft(named: Mapping[str, LoraLayer], network: Any) -> PeftLora:
+    layers = {path_in(network, name): layer for name, layer in named.items()}
+    ranks = {path: layer.rank for path, layer in layers.items()}
+    alphas = {path: layer.alpha for path, layer in layers.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     config = {
         "r": rank,
@@ -223,11 +218,11 @@ def _peft(layers: Mapping[str, LoraLayer], prefix: str, network: Any) -> PeftLor
         "bias": "none",
     }
     tensors = {}
-    for name, layer in layers.items():
-        tensors[f"{prefix}{name}.lora_A.weight"] = layer.down
-        tensors[f"{prefix}{name}.lora_B.weight"] = layer.up
+    for path, layer in layers.items():
+        tensors[f"{path}.lora_A.weight"] = layer.down
+        tensors[f"{path}.lora_B.weight"] = layer.up
         if layer.magnitude is not None:
-            tensors[f"{prefix}{name}.lora_magnitude_vector"] = _magnitude(layer, network, prefix + name)
+            tensors[f"{path}.lora_magnitude_vector"] = _magnitude(layer, network, path)
     return config, tensors
 
 

@@ -18,6 +18,7 @@ from dbcli.diffusion.families.family import Configs, Family
 from dbcli.diffusion.files.writing import save_tensors
 from dbcli.diffusion.formats.lora import Adaptable, Layer, LoraLayer, LoraWeights, lora_to_peft
 from dbcli.diffusion.formats.lycoris import ProductLayer, strength_in_factor, without_core
+from dbcli.diffusion.formats.text_names import is_projection, name_in_files
 
 DIFFUSERS_METADATA_KEY = "lora_adapter_metadata"
 OUTPUT = "self_attn.out_proj"
@@ -39,14 +40,19 @@ def write_kohya_lora(
     tensors: dict[str, torch.Tensor] = {}
     for part in family.tunable:
         for name, layer in lora.part(part).items():
-            start, own = family.parts[part].kohya, family.kohya_name(part, name, configs or {})
-            stem = start + (own if start.endswith(".") else own.replace(".", "_"))
+            stem = _kohya_stem(family, part, name, configs or {})
             tensors |= {f"{stem}.{ending}": tensor.to(dtype) for ending, tensor in _kohya_tensors(layer).items()}
             tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha, dtype=torch.float32)
             if layer.magnitude is not None:
                 tensors[f"{stem}.dora_scale"] = _column(layer).to(dtype)
     save_tensors(path, tensors, metadata or {})
     return sorted(tensors)
+
+
+def _kohya_stem(family: Family, part: str, layer: str, configs: Configs) -> str:
+    start, own = family.parts[part].kohya, family.kohya_name(part, layer, configs)
+    own = name_in_files(own) if part in family.encoders else own
+    return start + (own if start.endswith(".") else own.replace(".", "_"))
 
 
 def _kohya_tensors(layer: Layer) -> dict[str, torch.Tensor]:
@@ -75,10 +81,9 @@ def write_diffusers_lora(
     tensors: dict[str, torch.Tensor] = {}
     configs: dict[str, Any] = {}
     for part, (config, halves) in lora_to_peft(lora, base.tunable).items():
-        # Text encoder layers carry `text_model.` whatever the library here calls them: others look for it.
-        inner = "text_model." if part in base.family.encoders else ""
+        is_text = part in base.family.encoders
         for name, tensor in halves.items():
-            tensors[f"{part}.{inner}{name.removeprefix('text_model.')}"] = tensor.to(dtype)
+            tensors[f"{part}.{name_in_files(name) if is_text else name}"] = tensor.to(dtype)
         configs |= {f"{part}.{key}": value for key, value in config.items()}
     text = json.dumps(configs, indent=2, sort_keys=True)
     save_tensors(path, tensors, {**(metadata or {}), DIFFUSERS_METADATA_KEY: text})
@@ -105,13 +110,14 @@ def for_kohya(lora: LoraWeights) -> LoraWeights:
     """The same LoRA with one alpha a network, which is kept where the layers agree on it already.
 
     diffusers reads one alpha for all layers of a text encoder. Where none of them is an attention output, it leaves
-    out the other attention layers or refuses the file, so that one output layer is written, empty. LoKr and LoHa get
-    alpha = rank, since LyCORIS 4.1 applies alpha / rank twice where it merges; and a LoKr's cores are multiplied into
-    their factors, since neither LyCORIS 4.1 nor ComfyUI 0.3 reads them.
+    out the other attention layers or refuses the file, and it refuses the projection alone, so that one output layer
+    is written, empty. LoKr and LoHa get alpha = rank, since LyCORIS 4.1 applies alpha / rank twice where it merges; and
+    a LoKr's cores are multiplied into their factors, since neither LyCORIS 4.1 nor ComfyUI 0.3 reads them.
     """
 
     def whole(layers: dict[str, LoraLayer]) -> dict[str, LoraLayer]:
-        if any(".self_attn." in name for name in layers) and not any(name.endswith(OUTPUT) for name in layers):
+        needs_output = any(".self_attn." in name for name in layers) or all(is_projection(name) for name in layers)
+        if layers and needs_output and not any(name.endswith(OUTPUT) for name in layers):
             layers = layers | _empty_output(layers)
         return _one_alpha(layers)
 
@@ -134,8 +140,8 @@ def _for_readers(lora: LoraWeights, change: Callable[[dict[str, LoraLayer]], dic
 
 
 def _is_of_text(layers: Mapping[str, LoraLayer]) -> bool:
-    """Whether layers are those of a CLIP text tower, whose blocks lie in `encoder.layers`."""
-    return any(name.startswith("encoder.layers.") for name in layers)
+    """Whether layers are those of a CLIP text encoder: the projection, or in the blocks of `encoder.layers`."""
+    return any(name.startswith("encoder.layers.") or is_projection(name) for name in layers)
 
 
 def _alpha_in_weights(layers: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
@@ -166,9 +172,9 @@ def _filled(layer: LoraLayer, rank: int) -> LoraLayer:
 
 
 def _empty_output(text: Mapping[str, LoraLayer]) -> dict[str, LoraLayer]:
-    """An attention output that adds nothing, in a block that has a layer already, like that layer in rank and alpha."""
-    name, layer = next(iter(text.items()))
-    block = ".".join(name.split(".")[:3])
+    """An attention output that adds nothing, like another layer in rank and alpha, in the first block that has one."""
+    name, layer = min(text.items(), key=lambda one: is_projection(one[0]))
+    block = "encoder.layers.0" if is_projection(name) else ".".join(name.split(".")[:3])
     # All layers begin or end at the encoder's own width; the second of the MLP ends there.
     width = layer.up.shape[0] if name.endswith("fc2") else layer.down.shape[1]
     down, up = layer.down.new_zeros(layer.rank, width), layer.up.new_zeros(width, layer.rank)
