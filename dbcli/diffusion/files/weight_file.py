@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 EIGHT_BIT_FLOATS = ("torch.float8_e4m3fn", "torch.float8_e5m2")
 # A weight `x.weight` is multiplied by `x.<one of these>`: what ComfyUI has written, before and since 2025.
 SCALES = ("scale_weight", "weight_scale")
-# Of no use here: scales of activations, and the marks by which programs know such files.
+# Of no use here: scales of activations, and the marks by which programs know such files. The last one stands alone in
+# a file of one network, and behind the network's prefix in a file of several (`model.diffusion_model.scaled_fp8`).
 OTHERS = ("scale_input", "input_scale", "comfy_quant")
 MARK = "scaled_fp8"
 
@@ -74,10 +75,11 @@ class ScaledFile(RenamedFile):
             for stem, _, last in [name.rpartition(".")]
             if last in SCALES and f"{stem}.weight" in present
         }
-        hidden = {MARK, *self._scales.values()}
-        super().__init__(
-            weights, {name: name for name in weights.names() if name not in hidden and not name.endswith(OTHERS)}
-        )
+        hidden = set(self._scales.values())
+        shown = [
+            name for name in weights.names() if name not in hidden and not name.endswith(OTHERS) and not _is_mark(name)
+        ]
+        super().__init__(weights, {name: name for name in shown})
         for name, scale in self._scales.items():
             shape = weights.shape(scale)
             if shape not in ((), (1,)) and math.prod(shape) != weights.shape(name)[0]:
@@ -103,10 +105,14 @@ class ScaledFile(RenamedFile):
 def unscaled(weights: WeightFile) -> WeightFile:
     """The file itself, or what its 8-bit floats stand for where scales lie beside them."""
     names = weights.names()
-    has_scales = any(name == MARK or name.endswith(SCALES) for name in names)
+    has_scales = any(_is_mark(name) or name.endswith(SCALES) for name in names)
     if has_scales and any(str(weights.dtype(name)) in EIGHT_BIT_FLOATS for name in names):
         return ScaledFile(weights)
     return weights
+
+
+def _is_mark(name: str) -> bool:
+    return name.rpartition(".")[2] == MARK
 
 
 def require_float(weights: WeightFile, name: str) -> None:

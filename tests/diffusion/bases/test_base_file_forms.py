@@ -108,6 +108,26 @@ def test_scales_beside_8_bit_floats_are_multiplied_in(tmp_path: Path, scale: tor
     assert weights.dtype("layer.weight") == torch.float32
 
 
+def test_the_mark_of_scaled_files_is_hidden_behind_a_networks_prefix_too(tmp_path: Path) -> None:
+    mark = torch.zeros(0, dtype=torch.float8_e4m3fn)
+    weight = torch.ones(2, 2)
+    stored = {f"{UNET}a.weight": weight.to(torch.float8_e4m3fn), f"{UNET}scaled_fp8": mark, "scaled_fp8.bias": weight}
+    save_file(stored, str(tmp_path / "m.safetensors"))
+    weights = open_weights(tmp_path / "m.safetensors")
+    assert sorted(weights.names()) == [f"{UNET}a.weight", "scaled_fp8.bias"]
+    assert torch.equal(weights.read(f"{UNET}a.weight").float(), weight)
+
+
+def test_a_base_that_comfyui_saved_in_scaled_8_bit_floats_is_read(tmp_path: Path, tensors) -> None:
+    scaled = [name for name, t in tensors.items() if name.startswith(UNET) and t.ndim == 2]
+    small = {name: tensors[name].to(torch.float8_e4m3fn) for name in scaled}
+    scales = {f"{name.removesuffix('weight')}scale_weight": torch.tensor(2.0) for name in scaled}
+    mark = {f"{UNET}scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
+    save_file({**tensors, **small, **scales, **mark}, str(tmp_path / "scaled.safetensors"))
+    save_file({**tensors, **{name: t.float() * 2 for name, t in small.items()}}, str(tmp_path / "wide.safetensors"))
+    assert load_base(str(tmp_path / "scaled.safetensors")).hash == load_base(str(tmp_path / "wide.safetensors")).hash
+
+
 def test_a_scale_that_fits_no_row_is_refused(tmp_path: Path) -> None:
     stored = {"a.weight": torch.zeros(4, 4).to(torch.float8_e5m2), "a.scale_weight": torch.ones(2, 2)[:1]}
     save_file(stored, str(tmp_path / "m.safetensors"))
