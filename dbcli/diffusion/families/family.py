@@ -72,6 +72,7 @@ class Family:
 
     `original` names a part's tensor in the original layout, without `text_model.` in diffusers' name. `architecture` is
     what ModelSpec calls a model of these configurations and this prediction, `kohya_base` what kohya's table does.
+    `implementations` are what ModelSpec says of whose code files are for, by export format; of others it is diffusers.
     `kohya_name` is what kohya's own files call a part's layer behind the part's prefix, by the tunable parts'
     configurations; in front of a text encoder's comes `text_model.` as in all files. `fused` are layers that other
     programs' LoRA files have whole where the denoiser has several, by the end of their name: the ends of these layers'
@@ -118,6 +119,7 @@ class Family:
     alpha_in_weights: bool = False
     fused: Mapping[str, Sequence[str]] = field(default_factory=dict)
     kohya_name: Callable[[str, str, Configs], str] = lambda part, layer, configs: layer
+    implementations: Mapping[str, str] = field(default_factory=dict)
     exports: Sequence[str] = ("diffusers", "checkpoint", "lora", "kohya", "embedding", "embedding-invokeai", "comfyui")
     comfyui_files: Mapping[str, str] = field(default_factory=dict)
 
@@ -135,6 +137,10 @@ class Family:
     def encoders(self) -> list[str]:
         """The names of its text encoders."""
         return self.of_kind("text")
+
+    def implementation_of(self, target: str) -> str:
+        """What ModelSpec says of whose code a file of an export format is for."""
+        return self.implementations.get(target, "diffusers")
 
     @property
     def tunable(self) -> list[str]:

@@ -36,6 +36,10 @@ TEXT_SETTINGS = (
     "vocab_size",
 )
 
+# The implementation that kohya's programs state for every version of Stable Diffusion, the first ones included.
+GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
+IMPLEMENTATIONS = dict.fromkeys(("checkpoint", "embedding", "embedding-invokeai"), GENERATIVE_MODELS)
+
 
 def text_encoder(config: Config) -> nn.Module:
     """CLIP's text tower without its projection."""
@@ -146,4 +150,5 @@ SD = Family(
     latent_scale=0.18215,
     vae_in_fp32=False,
     pipeline_settings=lambda zero_negative: {"requires_safety_checker": False, "safety_checker": [None, None]},
+    implementations=IMPLEMENTATIONS,
 )

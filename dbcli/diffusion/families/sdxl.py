@@ -15,7 +15,7 @@ from dbcli.diffusion.families import sd
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.families.family import Config, Configs, Family, Ids, Networks, Original, Part, Size
 from dbcli.diffusion.families.process import Diffusion
-from dbcli.diffusion.families.sd import text_config, text_encoder, unet, vae
+from dbcli.diffusion.families.sd import GENERATIVE_MODELS, IMPLEMENTATIONS, text_config, text_encoder, unet, vae
 from dbcli.diffusion.files import original_names as names
 from dbcli.diffusion.files.file_kinds import SDXL as TITLE
 from dbcli.diffusion.files.weight_choice import OF_DIFFUSERS, OF_TRANSFORMERS
@@ -161,4 +161,6 @@ SDXL = Family(
     latent_scale=0.13025,
     vae_in_fp32=True,
     pipeline_settings=lambda zero_negative: {"force_zeros_for_empty_prompt": zero_negative},
+    # kohya's LoRAs of it have the block numbers of the original layout.
+    implementations=IMPLEMENTATIONS | {"kohya": GENERATIVE_MODELS},
 )

@@ -23,6 +23,7 @@ Addition = Literal["lora", "textual-inversion"]
 def modelspec_metadata(
     *,
     architecture: str,
+    implementation: str,
     prediction_type: str,
     title: str,
     resolution_px: int,
@@ -37,14 +38,13 @@ def modelspec_metadata(
 ) -> dict[str, str]:
     """The ModelSpec 1.0 table of a file; `hash_sha256` is added when the file is written.
 
-    `architecture` is the base's; what is added to one is `architecture/lora`. The thumbnail is cut to a square of 256
-    px and embedded as JPEG.
+    `architecture` is the base's; what is added to one is `architecture/lora`. `implementation` is whose code the file
+    is for. The thumbnail is cut to a square of 256 px and embedded as JPEG.
     """
-    original = "https://github.com/CompVis/stable-diffusion"
     table = {
         "sai_model_spec": "1.0.0",
         "architecture": f"{architecture}/{addition}" if addition else architecture,
-        "implementation": "diffusers" if addition else original,
+        "implementation": implementation,
         "title": title,
         "resolution": f"{resolution_px}x{resolution_px}",
         "date": date.isoformat(timespec="seconds"),

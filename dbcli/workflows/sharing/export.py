@@ -330,7 +330,9 @@ def _write_embedding(export: Export) -> Written:
 
 
 def _metadata(export: Export, model: Base, image: torch.Tensor, *, addition: Addition | None) -> dict[str, str]:
-    return modelspec_of(export.record, export.profile, model, image, addition=addition, origin=export.origin)
+    return modelspec_of(
+        export.record, export.profile, model, image, target=export.target, addition=addition, origin=export.origin
+    )
 
 
 def _rounded(lora: LoraWeights, dtype: torch.dtype) -> LoraWeights:

@@ -65,10 +65,11 @@ def modelspec_of(
     model: Base,
     image: torch.Tensor,
     *,
+    target: str,
     addition: Addition | None,
     origin: Origin,
 ) -> dict[str, str]:
-    """The ModelSpec table and the subjects; `image` `[3, H, W]` in [-1, 1] becomes the thumbnail."""
+    """The ModelSpec table and the subjects, for a format; `image` `[3, H, W]` in [-1, 1] becomes the thumbnail."""
     from dbcli.diffusion.formats.metadata import modelspec_metadata
     from dbcli.diffusion.images import to_image
 
@@ -78,6 +79,7 @@ def modelspec_of(
     origin = settled_origin(record, origin)
     table: dict[str, str] = modelspec_metadata(
         architecture=model.family.architecture(model.configs, model.prediction_type),
+        implementation=model.family.implementation_of(target),
         prediction_type=model.prediction_type,
         title=record.name,
         resolution_px=profile.images.resolution or model.resolution,

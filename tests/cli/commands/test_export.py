@@ -60,6 +60,7 @@ def test_a_lora_is_exported_with_its_true_alpha(run: Run, project: Path, target:
     with safe_open(made["path"], "pt") as file:
         metadata = file.metadata()
     assert metadata["modelspec.trigger_phrase"] == "sks dog"
+    assert metadata["modelspec.implementation"] == "diffusers"
     if target == "kohya":
         assert metadata["ss_network_alpha"] == "8.0"
         assert (metadata["ss_unet_lr"], metadata["ss_text_encoder_lr"]) == ("0.01", "0.0")

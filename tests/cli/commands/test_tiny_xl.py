@@ -101,6 +101,8 @@ def test_every_export_gives_in_diffusers_what_the_run_gives(run: Run, project: P
         with safe_open(path, "pt") as file:
             metadata, names = file.metadata(), set(file.keys())
         assert metadata["modelspec.architecture"].startswith("stable-diffusion-xl-v1-base")
+        is_diffusers = metadata["modelspec.implementation"] == "diffusers"
+        assert is_diffusers is (target == "lora")
         if target == "kohya":
             assert metadata["ss_base_model_version"] == "sdxl_base_v1-0"
             assert {"lora_te1", "lora_te2"} <= {name.partition("_text_model_")[0] for name in names}

@@ -123,6 +123,7 @@ def test_an_embedding_is_exported_for_others(run: Run, project: Path) -> None:
         metadata = file.metadata()
     assert metadata["modelspec.architecture"] == "stable-diffusion-v1/textual-inversion"
     assert metadata["modelspec.trigger_phrase"] == "q dog"
+    assert metadata["modelspec.implementation"] == "https://github.com/Stability-AI/generative-models"
     (learnt,) = load_file(project / "runs" / RUN / "weights" / "dog.safetensors").values()
     assert torch.equal(load_file(path)["<q>"], learnt)
 

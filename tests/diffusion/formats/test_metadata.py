@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from dbcli.diffusion.bases.single_file import shipped_configs
+from dbcli.diffusion.families.family import Family
 from dbcli.diffusion.families.sd import SD
+from dbcli.diffusion.families.sdxl import SDXL
+from dbcli.diffusion.families.z_image import Z_IMAGE
 from dbcli.diffusion.formats.metadata import kohya_folders, kohya_metadata, modelspec_metadata
 
 DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -30,13 +33,35 @@ DATE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 def test_architectures_are_spelled_as_model_spec_lists_them(version, prediction_type, addition, name) -> None:
     how = {"title": "dog", "resolution_px": 512, "date": DATE, "addition": addition}
     base = SD.architecture(shipped_configs(version), prediction_type)
-    table = modelspec_metadata(architecture=base, prediction_type=prediction_type, **how)
+    table = modelspec_metadata(architecture=base, implementation="x", prediction_type=prediction_type, **how)
     assert table["modelspec.architecture"] == name
+
+
+STABILITY = "https://github.com/Stability-AI/generative-models"
+
+
+# As `determine_implementation` of kohya's sd-scripts has it, which knows nothing of LoRAs in diffusers' names.
+@pytest.mark.parametrize(
+    ("family", "target", "implementation"),
+    [
+        (SD, "checkpoint", STABILITY),
+        (SDXL, "checkpoint", STABILITY),
+        (SD, "embedding", STABILITY),
+        (SDXL, "embedding", STABILITY),
+        (SD, "kohya", "diffusers"),
+        (SDXL, "kohya", STABILITY),
+        (SDXL, "lora", "diffusers"),
+        (Z_IMAGE, "kohya", "diffusers"),
+    ],
+)
+def test_the_implementation_is_the_one_that_kohya_states(family: Family, target: str, implementation: str) -> None:
+    assert family.implementation_of(target) == implementation
 
 
 def test_model_spec_has_what_it_must_have() -> None:
     table = modelspec_metadata(
         architecture="stable-diffusion-v1",
+        implementation="diffusers",
         prediction_type="epsilon",
         title="sks dog",
         resolution_px=512,
@@ -47,6 +72,7 @@ def test_model_spec_has_what_it_must_have() -> None:
     )
     assert table["modelspec.sai_model_spec"] == "1.0.0"
     assert table["modelspec.resolution"] == "512x512"
+    assert table["modelspec.implementation"] == "diffusers"
     assert table["modelspec.date"] == "2026-01-02T03:04:05+00:00"
     assert table["modelspec.trigger_phrase"] == "a sks dog"
     assert "modelspec.author" not in table
