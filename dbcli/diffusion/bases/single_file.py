@@ -33,6 +33,8 @@ METADATA_KEY = "dreambooth.configs"
 V2_BASE_GLOBAL_STEP = "875000"  # what 512-base-ema.ckpt (Stable Diffusion 2.0 base, epsilon) says of itself
 TELLING_NAME = f"{names.UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 TELLING_SPREAD = 0.09
+# Start and end of a text, and a word between them.
+LEAST_TOKENS = 3
 ZERO_SNR_SETTINGS = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 # Beside the averages these stand in a file; some keep them where the averages themselves were taken out.
 EMA_COUNTERS = ("model_ema.decay", "model_ema.num_updates")
@@ -106,7 +108,15 @@ def _own_configs(weights: WeightFile, family: Family) -> dict[str, Any] | None:
         return None
     try:
         configs = json.loads(text)
-        if all(isinstance(configs[key], dict) for key in (*family.parts, "scheduler")):
+        tables = [*(configs[key] for key in (*family.parts, "scheduler")), configs.get("index", {})]
+        words = [configs.get(key, "") for key in ("pad_token", "pad_token_2")]
+        length = configs.get("max_tokens", 77)
+        if (
+            all(isinstance(table, dict) for table in tables)
+            and all(isinstance(word, str) for word in words)
+            and isinstance(length, int)
+            and length >= LEAST_TOKENS
+        ):
             return dict(configs)
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
@@ -157,9 +167,13 @@ def _fit_text(text: dict[str, Any], weights: WeightFile, original: Callable[[str
     text["num_attention_heads"] = max(1, text["hidden_size"] // 64)
 
 
-def _size(weights: WeightFile, name: str, axis: int) -> int:
+def _require(weights: WeightFile, name: str) -> None:
     if name not in set(weights.names()):
         raise BaseMissing(f"{weights.path} lacks {name}.", hint=ONLY_BASES)
+
+
+def _size(weights: WeightFile, name: str, axis: int) -> int:
+    _require(weights, name)
     shape = weights.shape(name)
     if len(shape) <= axis:
         raise UnsafeFile(f"{weights.path}: {name} has the shape {list(shape)}.")
@@ -269,6 +283,7 @@ def _of_spread(parts: Parts, weights: WeightFile) -> str:
     One layer tells them apart: the biases of the last block's first norm spread by 0.06 in the 512 px base and by 0.53
     in the 768 px v model (ComfyUI sets the bound at 0.09 too).
     """
+    _require(weights, TELLING_NAME)
     spread = weights.read(TELLING_NAME).float().std(correction=0).item()
     found = V if spread > TELLING_SPREAD else EPSILON
     other = EPSILON if found == V else V

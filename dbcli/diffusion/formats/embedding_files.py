@@ -6,7 +6,7 @@ InvokeAI takes it from the file's name as well, and reads a tensor of one name o
 AUTOMATIC1111's and the first trainers' pickles, files of several words, and LoRAs that bring words along.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -65,33 +65,37 @@ def read_embeddings(path: Path) -> list[WordVectors]:
     if not weights.names():
         raise BaseMissing(f"{path} contains no vectors.", hint="Download it again, or look for another file.")
     check_embedding(weights)
-    bundled = read_bundled(weights, lambda name: _vectors(weights, name))
+    bundled = read_bundled(weights)
     if bundled:
         return bundled
     if {FIRST_NAME, *FURTHER_NAMES.values()} == set(weights.names()):
-        more = {encoder: _vectors(weights, name) for encoder, name in FURTHER_NAMES.items()}
-        return [WordVectors(weights.metadata.get(WORD_KEY, path.stem), _vectors(weights, FIRST_NAME), more)]
+        more = {encoder: vectors_of(weights, name) for encoder, name in FURTHER_NAMES.items()}
+        return [WordVectors(weights.metadata.get(WORD_KEY, path.stem), vectors_of(weights, FIRST_NAME), more)]
     nameless = [name for name in weights.names() if name in NAMELESS]
     if len(nameless) > 1:
         raise UnsupportedFile(f"{path} contains vectors for several text encoders ({', '.join(nameless)}).")
     words = {path.stem if name in NAMELESS else name: name for name in weights.names()}
     # AUTOMATIC1111's pickles name a parameter for every word.
-    return [WordVectors(word.removeprefix("string_to_param."), _vectors(weights, name)) for word, name in words.items()]
+    return [
+        WordVectors(word.removeprefix("string_to_param."), vectors_of(weights, name)) for word, name in words.items()
+    ]
 
 
-def read_bundled(weights: WeightFile, read: Callable[[str], torch.Tensor]) -> list[WordVectors]:
-    """The words that a LoRA file brings along; `read` gives a tensor of it as float32 `[n, D]`.
+def read_bundled(weights: WeightFile) -> list[WordVectors]:
+    """The words that a LoRA file brings along, float32 `[n, D]` each. Raises UnsafeFile for what is no such table.
 
     Where a word lacks vectors for the first text encoder, those of the next stand in their place.
     """
     words = []
     for word, names in bundled_names(weights.names()).items():
         (_, first), *others = sorted(names.items())
-        words.append(WordVectors(word, read(first), {encoder: read(name) for encoder, name in others}))
+        more = {encoder: vectors_of(weights, name) for encoder, name in others}
+        words.append(WordVectors(word, vectors_of(weights, first), more))
     return words
 
 
-def _vectors(weights: WeightFile, name: str) -> torch.Tensor:
+def vectors_of(weights: WeightFile, name: str) -> torch.Tensor:
+    """The vectors in one tensor, float32 `[n, D]`. Raises UnsafeFile where it has none, too many or infinite ones."""
     shape, path = weights.shape(name), weights.path
     if len(shape) not in (1, 2) or shape[-1] == 0:
         raise UnsafeFile(f"{path}: {name} has the shape {list(shape)}, which is not a table of vectors.")

@@ -51,7 +51,7 @@ def read_lora(path: Path, base: Adaptable) -> LoraWeights:
     check_family(weights, base.family.title)
     shapes = {name: module_shapes(network) for name, network in base.tunable.items()}
     lookup, fused = layers_by_name(shapes, base), fused_layers(shapes, base)
-    lora = LoraWeights({name: {} for name in shapes}, dict(weights.metadata), words=bundled_words(weights))
+    lora = LoraWeights({name: {} for name in shapes}, dict(weights.metadata), words=read_bundled(weights))
     parts, zeros = _parts_by_stem(weights)
     if zeros:
         lora.left_out.append(f"{zeros} differences that are zero")
@@ -108,16 +108,6 @@ def _scheduled(lora: LoraWeights, denoiser: str, file: str) -> LoraWeights:
             for name, layer in layers.items()
         }
     return lora
-
-
-def bundled_words(weights: WeightFile) -> list[WordVectors]:
-    """The embeddings inside a LoRA file, float32 `[n, D]` each."""
-
-    def read(name: str) -> torch.Tensor:
-        vectors = weights.read(name).float()
-        return vectors.reshape(-1, vectors.shape[-1] if vectors.ndim else 1)
-
-    return read_bundled(weights, read)
 
 
 def _parts_by_stem(weights: WeightFile) -> tuple[dict[str, PartNames], int]:
@@ -246,8 +236,12 @@ class _Layer:
         if "mid" not in self.names:
             return down, up
         core = self.weights.read(self.names["mid"]).float()
-        if core.dim() != 4 or core.shape[:2] != (up.shape[1], down.shape[0]) or down[0].numel() != down.shape[1]:
-            raise UnsafeFile(f"{self.weights.path}: the core of {self.module} has the shape {list(core.shape)}.")
+        are_matrices = min(down.dim(), up.dim()) > 1 and math.prod(down.shape[2:]) == 1
+        if not are_matrices or core.dim() != 4 or core.shape[:2] != (up.shape[1], down.shape[0]):
+            raise UnsafeFile(
+                f"{self.weights.path}: the core of {self.module}, {list(core.shape)}, does not fit its halves "
+                f"({list(down.shape)}, {list(up.shape)})."
+            )
         return torch.einsum("abkl,bi->aikl", core, down.flatten(1)), up
 
     def _alpha(self, rank: int, config: AdapterConfig | None, paths: tuple[str, ...]) -> float:

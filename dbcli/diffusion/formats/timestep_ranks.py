@@ -15,6 +15,8 @@ import torch
 from dbcli.errors import UnsafeFile
 
 METADATA_KEY = "dreambooth_timestep_ranks"
+# As many as a base's scheduler may have.
+MOST_TIMESTEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ def schedule_of(metadata: Mapping[str, str], file: str) -> TimestepRanks | None:
     try:
         found = json.loads(text)
         schedule = TimestepRanks(int(found["least"]), int(found["timesteps"]), bool(found["halves"]))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UnsafeFile(f"{file}: its metadata '{METADATA_KEY}' is no schedule of ranks.") from error
-    if schedule.least < 1 or schedule.timesteps < 1:
+    if schedule.least < 1 or not 1 <= schedule.timesteps <= MOST_TIMESTEPS:
         raise UnsafeFile(f"{file}: its metadata '{METADATA_KEY}' is no schedule of ranks.")
     return schedule

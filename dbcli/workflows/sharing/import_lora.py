@@ -186,11 +186,10 @@ def _check_words(lora: LoraWeights, base: Base) -> None:
     """Leaves out embeddings that the base has no place for; the LoRA's layers are good without them."""
     widths = table_widths(base)
     for one in list(lora.words):
-        is_finite = all(bool(vectors.isfinite().all()) for vectors in (one.vectors, *one.more.values()))
-        if widths_of(one) != widths or not is_finite:
+        if widths_of(one) != widths:
             lora.words.remove(one)
             its, ours = (" and ".join(map(str, values)) for values in (widths_of(one), widths))
-            lora.left_out.append(f"an embedding '{one.word}' of {its} values, not {ours} finite ones")
+            lora.left_out.append(f"an embedding '{one.word}' of {its} values, not {ours}")
 
 
 def _profile(layout: Layout, lora: LoraWeights, base: Base) -> Profile:

@@ -238,7 +238,19 @@ def test_a_plain_lora_beside_one_with_a_schedule_is_attached_too() -> None:
     assert not torch.equal(output(again), output(unet)) and math.isfinite(float(output(again).sum()))
 
 
-@pytest.mark.parametrize("text", ["[]", '{"least": 0, "timesteps": 1000, "halves": false}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"least": 0, "timesteps": 1000, "halves": false}',
+        "{",
+        '{"least": 1, "timesteps": Infinity, "halves": false}',
+        '{"least": -1e999, "timesteps": 1000, "halves": false}',
+        '{"least": 1, "timesteps": 1' + 400 * "0" + ', "halves": false}',
+        '{"least": ' + 100_000 * "[",
+    ],
+    ids=["list", "none", "cut off", "endless", "below all", "huge", "nested"],
+)
 def test_metadata_that_is_no_schedule_is_refused(text: str) -> None:
     with pytest.raises(UnsafeFile, match="no schedule of ranks"):
         schedule_of({"dreambooth_timestep_ranks": text}, "file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,15 @@ def test_a_v2_file_that_says_nothing_is_told_by_its_weights(
     assert any("does not say what it predicts" in note for note in base.notes)
 
 
+def test_a_v2_file_that_lacks_the_telling_weights_is_incomplete(bare, tmp_path: Path) -> None:
+    path = rewrite(
+        bare["sd-v2"], tmp_path / "v2.safetensors", lambda t: {n: v for n, v in t.items() if n != TELLING_NAME}
+    )
+    with pytest.raises(BaseMissing, match=TELLING_NAME) as caught:
+        load_base(str(path))
+    assert caught.value.exit_code == 4
+
+
 @pytest.mark.parametrize(
     ("metadata", "found"),
     [
@@ -210,6 +220,26 @@ def test_a_configuration_in_the_metadata_that_cannot_be_read_is_refused(bare, tm
     path = rewrite(bare["sd-v1"], tmp_path / "odd.safetensors", lambda t: t, {METADATA_KEY: text})
     with pytest.raises(UnsafeFile, match="odd.safetensors"):
         load_base(str(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_tokens": "abc"},
+        {"max_tokens": None},
+        {"max_tokens": math.inf},
+        {"max_tokens": 0},
+        {"pad_token": 5},
+        {"index": []},
+    ],
+    ids=str,
+)
+def test_settings_in_the_metadata_that_make_no_sense_are_refused(bare, tmp_path: Path, change) -> None:
+    text = json.dumps(tiny_models.narrow_configs() | change)
+    path = rewrite(bare["sd-v1"], tmp_path / "odd.safetensors", lambda t: t, {METADATA_KEY: text})
+    with pytest.raises(UnsafeFile, match="metadata cannot be read") as caught:
+        load_base(str(path))
+    assert caught.value.exit_code == 6
 
 
 def test_a_hostile_configuration_in_the_metadata_is_refused(bare, tmp_path: Path) -> None:

@@ -343,6 +343,35 @@ def test_bundled_embeddings_are_read_with_their_words(tmp_path: Path, ending: st
     torch.testing.assert_close(lora.words[0].vectors, vectors, rtol=0, atol=2e-3)
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 64), (), (1, 2, 64)])
+def test_a_bundled_embedding_that_is_no_table_of_vectors_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = written(tmp_path, halves(KOHYA) | {"bundle_emb.sks.emb_params": torch.ones(shape)})
+    with pytest.raises(UnsafeFile, match="emb_params|vectors"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("down", "up", "core"),
+    [
+        ((3,), (96, 2), (2, 3, 3, 3)),
+        ((3, 96), (96,), (2, 3, 3, 3)),
+        ((), (), (2, 3, 3, 3)),
+        ((0, 96, 1, 1), (96, 2, 1, 1), (2, 3, 3, 3)),
+        ((3, 96, 3, 3), (96, 2, 1, 1), (2, 3, 3, 3)),
+        ((3, 96, 1, 1), (96, 2, 1, 1), (2, 3)),
+        ((0, 96, 1, 1), (96, 0, 1, 1), (0, 0, 3, 3)),
+    ],
+)
+def test_a_tucker_core_that_does_not_fit_its_halves_is_refused(
+    tmp_path: Path, down: tuple[int, ...], up: tuple[int, ...], core: tuple[int, ...]
+) -> None:
+    shapes = {"lora_down.weight": down, "lora_up.weight": up, "lora_mid.weight": core}
+    stem = "lora_unet_mid_block_resnets_0_conv1"
+    path = written(tmp_path, {f"{stem}.{name}": torch.ones(shape) for name, shape in shapes.items()})
+    with pytest.raises(UnsafeFile, match="fit"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("tensors", "kind", "words"),
     [
