@@ -30,7 +30,6 @@ from dbcli.diffusion.formats.lora_names import (
 from dbcli.diffusion.formats.lora_writing import DIFFUSERS_METADATA_KEY
 from dbcli.diffusion.formats.lycoris import ProductLayer, check_factors, rank_of
 from dbcli.diffusion.formats.timestep_ranks import schedule_of
-from dbcli.diffusion.word_vectors import WordVectors
 from dbcli.errors import BaseMissing, OtherBase, UnsafeFile, UnsupportedFile
 
 HALVES: frozenset[Part] = frozenset({"down", "up"})
