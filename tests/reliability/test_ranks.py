@@ -194,6 +194,20 @@ def test_memory_that_is_full_in_another_process_makes_all_fall_back(
     assert farthest_weights(alone, project) < WEIGHT_BOUND
 
 
+def test_several_processes_fall_back_to_no_backward_pass_that_updates_before_the_sum(
+    server: ForkServer, new_project: NewProject
+) -> None:
+    project = new_project()
+    full = {rank: {"step": 3, "error": "memory", "fused": False} for rank in (0, 1)}
+    job = [*FULL, ON_CPU, "--set=prior.enabled=false"]
+    main, other = ended(launched(server, project, job, 2, fail_at_step=full))
+    other.check(0)
+    assert "this run has no smaller recipe" in main.check(5).err
+    found = record(project / "runs" / RUN)
+    assert found["state"] == "failed" and found["fallbacks"]
+    assert not [one["after"] for one in found["fallbacks"] if "fused" in one["after"] or "bf16" in one["after"]]
+
+
 def test_a_process_that_is_killed_ends_the_others(
     server: ForkServer, new_project: NewProject, alone: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from dbcli.workflows.setup.effective_settings import AUTO
 def fall_back(run: RunContext, error: Exception) -> Profile:
     """The next smaller recipe after memory was full, which `error` says; the run goes on with it from its last step.
 
-    Only `--profile auto` may turn one method into another (see `_may_change_method`). Raises OutOfMemory where no rung
+    Only `--profile auto` may turn one method into another (see `may_change_method`). Raises OutOfMemory where no rung
     is left.
     """
     # The frames of what failed still hold its tensors.
@@ -29,7 +29,13 @@ def fall_back(run: RunContext, error: Exception) -> Profile:
 def _one_down(run: RunContext, error: Exception) -> Profile:
     record, profile, here = run.record, run.profile, rung_of(run.profile)
     taught = sum(one.learnt_in is None for one in record.subjects)
-    found = below(profile, record.base.name, other_method=_may_change_method(record), subjects=taught)
+    found = below(
+        profile,
+        record.base.name,
+        other_method=may_change_method(record),
+        subjects=taught,
+        processes=run.group.size,
+    )
     if found is None or here is None:
         raise _no_way_down(record, profile) from error
     rung, smaller = found
@@ -54,7 +60,7 @@ def _one_down(run: RunContext, error: Exception) -> Profile:
     return smaller
 
 
-def _may_change_method(record: RunRecord) -> bool:
+def may_change_method(record: RunRecord) -> bool:
     """Whether `--profile auto` may make adapters of a full run: not on top of the weights of another one.
 
     An adapter is drawn with on the project's base, which what that run learnt is no part of.

@@ -56,9 +56,11 @@ LADDER = (
 )
 
 
-def rungs() -> list[Rung]:
-    """The rungs that this installation can stand on, the largest first."""
+def rungs(processes: int = 1) -> list[Rung]:
+    """The rungs that this installation and so many processes can stand on, the largest first."""
     here = [rung for rung in LADDER if _is_here(rung.needs, True) and _is_here(rung.instead_of, False)]
+    if processes > 1:
+        here = [rung for rung in here if "train.fused_backward" not in rung.settings]
     return here if has_gpu() else [rung for rung in here if not rung.for_gpus]
 
 
@@ -84,12 +86,15 @@ def rung_of(profile: Profile) -> Rung | None:
     return fitting[-1] if fitting else None
 
 
-def below(profile: Profile, base: str, *, other_method: bool, subjects: int = 1) -> tuple[Rung, Profile] | None:
+def below(
+    profile: Profile, base: str, *, other_method: bool, subjects: int = 1, processes: int = 1
+) -> tuple[Rung, Profile] | None:
     """The next smaller rung and the same recipe on it; one of another method only where `other_method` allows it.
 
     A rung that the recipe rules out, as a sum over several passes does the fused backward pass, is left out, and so are
     one that changes nothing of it and one with another optimiser than its rate is for. Where another method is allowed
     so is one that is for its method. `subjects` are how many the run teaches, whose steps those of another method are.
+    Several `processes` sum their gradients after the backward pass: one that updates weights on its way is left out.
     """
     here, ladder = rung_of(profile), rungs()
     if here is None:
@@ -100,6 +105,8 @@ def below(profile: Profile, base: str, *, other_method: bool, subjects: int = 1)
         if rung.for_its_method and other_method:
             continue
         smaller = on_rung(profile, rung, base, subjects)
+        if smaller.train.fused_backward and processes > 1:
+            continue
         has_own_rate = smaller.train.learning_rate != profile.train.learning_rate
         is_followed = has_own_rate or share_rates(profile.train.optimizer, smaller.train.optimizer)
         if is_followed and smaller.model_dump() != profile.model_dump() and not contradictions(smaller):

@@ -60,6 +60,8 @@ def build_trainer(
     from dbcli.diffusion.training.trainer import LoopSettings, StepInputs, Trainer
 
     train, device = run.profile.train, next(base.unet.parameters()).device
+    # Weights that move in the backward pass of each rank would never see the sum of all gradients.
+    assert run.group.size == 1 or not train.fused_backward
     check_noise(base.name, run.profile, begins_with_noise=base.process.begins_with_noise)
     table = LearningPrompts if trainable.trains_text else FrozenPrompts
     prompts = table(base, data.prompts, device)

@@ -22,11 +22,11 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ladder, "has_gpu", lambda: False)
 
 
-def way_down(profile: Profile, *, other_method: bool = True) -> Iterator[tuple[str, Profile]]:
-    found = below(profile, "tiny", other_method=other_method)
+def way_down(profile: Profile, *, other_method: bool = True, processes: int = 1) -> Iterator[tuple[str, Profile]]:
+    found = below(profile, "tiny", other_method=other_method, processes=processes)
     while found is not None:
         yield found[0].name, found[1]
-        found = below(found[1], "tiny", other_method=other_method)
+        found = below(found[1], "tiny", other_method=other_method, processes=processes)
 
 
 def names_below(other_method: bool = True, **settings: object) -> list[str]:
@@ -57,6 +57,15 @@ def test_a_full_run_that_has_to_stay_one_goes_down_to_weights_in_bfloat16() -> N
     assert name not in names_below(other_method=True) and "LoRA" in names_below(other_method=True)
     # An average of weights has no room for its small steps in bfloat16.
     assert name not in names_below(other_method=False, train__ema=0.999)
+
+
+@pytest.mark.parametrize("other_method", [True, False])
+def test_on_several_gpus_no_rung_updates_weights_before_gradients_are_summed(other_method: bool) -> None:
+    alone, together = (dict(way_down(Profile(), other_method=other_method, processes=count)) for count in (1, 2))
+    fused = [name for name, profile in alone.items() if profile.train.fused_backward]
+    assert fused == ["full, fused backward", *(["full, weights in bf16"] if not other_method else [])]
+    assert list(together) == [name for name in alone if name not in fused]
+    assert not any(profile.train.fused_backward for profile in together.values())
 
 
 @pytest.mark.parametrize("other_method", [True, False])
