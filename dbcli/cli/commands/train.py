@@ -88,6 +88,7 @@ def train(
     from dbcli.workflows.training.resuming import plan_resume
     from dbcli.workflows.training.run import train_run
 
+    processes = max(gpus, launched_size())
     check_start(start_from, no_rehearsal, resume)
     if all_settings and not dry_run:
         raise UsageError("--all-settings needs --dry-run.", hint="add --dry-run")
@@ -115,9 +116,9 @@ def train(
         if dry_run:
             check_plan(layout, plan)
             training = plan.profile.train
-            check_devices(max(gpus, launched_size()), training.device, fused_backward=training.fused_backward)
+            check_devices(processes, training.device, fused_backward=training.fused_backward)
             show_headline(call.screen, plan)
-        return with_estimate(layout, plan, asked, progress, asked=dry_run)
+        return with_estimate(layout, plan, asked, progress, asked=dry_run, processes=processes)
 
     with on_ranks(context, gpus, dry_run=dry_run) as (call, group):
         logs = (log_to or []) if group.is_main else []

@@ -100,7 +100,8 @@ def _show_needs(screen: Screen, plan: TrainingPlan) -> None:
     if estimate.fitting is None:
         screen.warn("No recipe fits this machine's free memory; a smaller images.resolution needs less.")
     elif estimate.fitting is not estimate.recipes[0]:
-        screen.line(f"The first that fits: {estimate.fitting.rung}; --profile auto searches the whole ladder.")
+        more = "; --profile auto searches the whole ladder" if plan.recipe_is_open else ""
+        screen.line(f"The first that fits: {estimate.fitting.rung}{more}.")
 
 
 def _show_settings(screen: Screen, plan: TrainingPlan, layout: Layout, *, every_setting: bool) -> None:

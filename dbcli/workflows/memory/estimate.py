@@ -76,8 +76,17 @@ class MemoryEstimate:
         return self.fitting or self.recipes[-1]
 
 
-def estimate_recipe(layout: Layout, subjects: Sequence[Subject], profile: Profile) -> MemoryEstimate | None:
+def estimate_recipe(
+    layout: Layout,
+    subjects: Sequence[Subject],
+    profile: Profile,
+    *,
+    other_method: bool = True,
+    processes: int = 1,
+) -> MemoryEstimate | None:
     """Estimates a recipe and, while it does not fit, the rungs below it. Nothing is loaded, fetched or written.
+
+    Those of another method only where `other_method` allows them, and those that so many processes can stand on.
 
     None for a method that is not estimated, and where the base is not on this machine and its size not known.
     """
@@ -88,7 +97,7 @@ def estimate_recipe(layout: Layout, subjects: Sequence[Subject], profile: Profil
     def downwards() -> Iterator[Profile]:
         one = profile
         yield one
-        while (found := below(one, base, other_method=True, subjects=count)) is not None:
+        while found := below(one, base, other_method=other_method, subjects=count, processes=processes):
             one = found[1]
             yield one
 
@@ -105,18 +114,20 @@ def choose_recipe(
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    processes: int = 1,
 ) -> MemoryEstimate:
     """Estimates the whole ladder from its top to the first rung that fits; what a person set holds on every rung.
 
-    A rung that they rule out is left out. Raises UsageError where the size of the base is not known, or no rung has the
-    method that was requested, and ConfigError where they can hold on no rung.
+    A rung that they rule out is left out, and so is the fused backward pass on several processes. Raises UsageError
+    where the size of the base is not known, or no rung has the method that was requested, and ConfigError where they
+    can hold on no rung.
     """
     base = load_settings(layout).base
     faults: list[ConfigError] = []
     seen: list[Profile] = []
 
     def recipes() -> Iterator[Profile]:
-        for rung in rungs():
+        for rung in rungs(processes):
             own = [f"{key}={value}".lower() for key, value in rung.settings.items()]
             wanted = (flags or {}).get("method")
             if wanted not in (None, rung.method) or (wanted is None and rung.for_its_method):

@@ -17,6 +17,7 @@ from dbcli.project.subjects.held_out import check_held_out
 from dbcli.project.subjects.photos import list_files
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.workflows.memory.estimate import ESTIMATED, MemoryEstimate, choose_recipe, estimate_recipe
+from dbcli.workflows.memory.fallback import may_change_method
 from dbcli.workflows.models.base_demands import check_demands
 from dbcli.workflows.models.layer_targets import check_targets
 from dbcli.workflows.models.textual_inversion import has_prior
@@ -60,6 +61,11 @@ class TrainingPlan:
         """The subjects whose photos the run sees: those it teaches, then those it rehearses."""
         earlier = self.continuation or self.resumed
         return [*self.subjects, *(earlier.rehearsed if earlier is not None else [])]
+
+    @property
+    def recipe_is_open(self) -> bool:
+        """Whether `--profile auto` may choose the recipe: not of a run that continues another, or is resumed."""
+        return self.continuation is None and self.resumed is None
 
     @property
     def notes(self) -> list[str]:
@@ -171,18 +177,33 @@ def check_plan(layout: Layout, plan: TrainingPlan) -> None:
 
 
 def with_estimate(
-    layout: Layout, plan: TrainingPlan, request: TrainRequest, progress: Progress, *, asked: bool
+    layout: Layout,
+    plan: TrainingPlan,
+    request: TrainRequest,
+    progress: Progress,
+    *,
+    asked: bool,
+    processes: int = 1,
 ) -> TrainingPlan:
     """The plan with what it will take of this machine, if that was requested or the profile is `auto`.
 
     `auto` takes the first rung that fits; a run that continues another, or is resumed, keeps its recipe.
     """
-    if plan.profile_name == AUTO and plan.continuation is None and plan.resumed is None:
-        estimate = choose_recipe(layout, plan.subjects, sets=request.sets, flags=request.flags, progress=progress)
+    if plan.profile_name == AUTO and plan.recipe_is_open:
+        estimate = choose_recipe(
+            layout,
+            plan.subjects,
+            sets=request.sets,
+            flags=request.flags,
+            progress=progress,
+            processes=processes,
+        )
         progress.note(f"This machine has room for: {estimate.chosen.rung}.")
         return replace(plan, profile=estimate.chosen.profile, estimate=estimate)
     if asked and plan.profile.method in ESTIMATED:
         with progress.stage("Estimating memory and time", 1) as stage:
-            plan = replace(plan, estimate=estimate_recipe(layout, plan.shown, plan.profile))
+            other = plan.recipe_is_open or (plan.resumed is not None and may_change_method(plan.resumed.record))
+            estimate = estimate_recipe(layout, plan.shown, plan.profile, other_method=other, processes=processes)
+            plan = replace(plan, estimate=estimate)
             stage.advance()
     return plan

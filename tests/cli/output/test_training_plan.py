@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dbcli.project.files.layout import Layout
 from dbcli.project.runs.run_store import load_run
+from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import resolve
+from dbcli.workflows.memory import estimate
+from dbcli.workflows.memory.estimate import MemoryEstimate, RecipeEstimate
+from dbcli.workflows.memory.ladder import rung_of
 from dbcli.workflows.training.plan import Resumption, TrainingPlan
 
 Run = Callable[..., Any]
@@ -67,3 +74,28 @@ def test_a_rate_that_another_run_had_for_its_optimiser_is_pointed_out(run: Run, 
     changed = {**resumed.changes, "train.learning_rate": (0.02, 0.002)}
     plan = TrainingPlan([], "x", now, resumed=Resumption(record, [], changed, []))
     assert [one for one in plan.cautions if "which the run" in one] == []
+
+
+def only_the_last_fits(layout: Layout, subjects: Sequence[object], recipes: Iterator[Profile]) -> MemoryEstimate:
+    """An estimate of every rung below a recipe on a machine that has room for the smallest one alone."""
+    *larger, last = [(str(rung and rung.name), one) for one in recipes for rung in [rung_of(one)]]
+    fits = [(*one, False) for one in larger] + [(*last, True)]
+    return MemoryEstimate([RecipeEstimate(name, one, 1, {}, 1.0, 1.0, is_room) for name, one, is_room in fits], 1, "")
+
+
+def test_a_run_that_has_to_stay_full_is_offered_no_lora_and_no_profile_auto(
+    run: Run, trained_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_estimate", only_the_last_fits)
+    offered = {"new": run("train", "--subject", "dog", "--dry-run"), "--from": run("train", "--from", 1, "--dry-run")}
+    file = trained_project / "runs" / "0001-dog" / "run.json"
+    record = json.loads(file.read_text()) | {"state": "interrupted"}
+    file.write_text(json.dumps(record))
+    offered["--resume"] = run("train", "--resume", 1, "--dry-run")
+    record["profile"]["name"] = "auto"
+    file.write_text(json.dumps(record))
+    offered["--resume of auto"] = run("train", "--resume", 1, "--dry-run")
+    assert [one.code for one in offered.values()] == [0, 0, 0, 0]
+    assert all("The first that fits: " in one.out for one in offered.values())
+    assert [name for name, one in offered.items() if "LoRA" in one.out] == ["new", "--resume of auto"]
+    assert [name for name, one in offered.items() if "--profile auto" in one.out] == ["new"]
