@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dbcli.diffusion.lean_imports import lean_imports
@@ -95,15 +95,16 @@ def make_flow_scheduler(name: str, shift: float) -> Any:
     return kind(num_train_timesteps=1000, shift=shift)
 
 
-def check_flow_sampler(name: str, where: str = "") -> None:
-    """Raises ConfigError for a sampler that flow matching has not; `where` are the settings that name it."""
+def check_flow_sampler(name: str, settings: Sequence[str] = ()) -> None:
+    """Raises ConfigError for a sampler that flow matching has not; `settings` are the keys that name one of them."""
     if name not in FLOW_SAMPLERS:
         first, *_ = FLOW_SAMPLERS
-        the = f"{where}: the" if where else "The"
+        the = f"{', '.join(settings)}: the" if settings else "The"
+        on_the_way = " ".join(f"--set {key}={first}" for key in settings or ("prior.sampler", "probe.sampler"))
         raise ConfigError(
             f'{the} sampler "{name}" is one of diffusion; the base is a flow-matching model, which has '
             f"{', '.join(FLOW_SAMPLERS)}.",
-            hint=f"--sampler {first}; for class images and probes --set prior.sampler={first}, probe.sampler={first}",
+            hint=on_the_way if settings else f"--sampler {first}; for class images and probes {on_the_way}",
         )
 
 

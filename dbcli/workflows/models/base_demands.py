@@ -29,7 +29,7 @@ def check_demands(base: str, profile: Profile) -> None:
 
     wrong = {key: name for key, name in _samplers(profile) if name not in FLOW_SAMPLERS}
     for name in wrong.values():
-        check_flow_sampler(name, ", ".join(wrong))
+        check_flow_sampler(name, list(wrong))
 
 
 def check_second_rate(base: str, profile: Profile) -> None:

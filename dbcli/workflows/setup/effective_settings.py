@@ -180,8 +180,8 @@ def sampling_settings(profile: Profile, options: Mapping[str, Any]) -> DrawSetti
     return resolve([("the run", {"draw": profile.draw.model_dump()}), ("the command line", given)]).draw
 
 
-def _settled(profile: Profile) -> Profile:
-    """The settings with every random seed settled. Raises ConfigError for a sampler that does not exist."""
+def check_samplers(profile: Profile) -> None:
+    """Raises ConfigError, naming the setting, for a sampler that does not exist."""
     from dbcli.diffusion.schedulers.samplers import check_sampler
 
     for key, name in (
@@ -190,6 +190,11 @@ def _settled(profile: Profile) -> Profile:
         ("probe.sampler", profile.probe.sampler),
     ):
         check_sampler(name, key)
+
+
+def _settled(profile: Profile) -> Profile:
+    """The settings with every random seed settled. Raises ConfigError for a sampler that does not exist."""
+    check_samplers(profile)
     for section in ("train", "prior"):
         part = getattr(profile, section)
         if part.seed == RANDOM:

@@ -12,14 +12,16 @@ from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settin
 from dbcli.project.runs.run_store import RunRecord, RunSubject, SettingsChange, append_event, newest_run, save_run
 from dbcli.project.settings.profile_settings import Profile
 from dbcli.project.settings.profiles import parse_sets, resolve
+from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.subjects.known_runs import UNFINISHED, run_meant
 from dbcli.project.subjects.photo_notes import masks_in_use
 from dbcli.project.subjects.renaming import in_words_of
 from dbcli.project.subjects.subject_record import Subject
 from dbcli.project.subjects.subject_store import load_subject
+from dbcli.workflows.models.base_demands import check_demands
 from dbcli.workflows.probes.schedule import plan_of
 from dbcli.workflows.progress import Progress, Silence
-from dbcli.workflows.setup.effective_settings import profile_of, require_extras
+from dbcli.workflows.setup.effective_settings import check_samplers, profile_of, require_extras
 from dbcli.workflows.training.continuation import CONTINUABLE, check_rate_kept
 from dbcli.workflows.training.plan import Resumption, TrainingPlan
 from dbcli.workflows.training.prompts import check_training_prompts
@@ -52,6 +54,9 @@ def plan_resume(
             + "\nWhat a run learns, and what it has done, is fixed; --from starts a new run from a finished one.",
             hint=f"dreambooth train --resume {record.name}",
         )
+    if changes:  # a run begun before there was such a check goes on as it was
+        check_samplers(profile)
+        check_demands(load_settings(layout).base, profile)
     subjects = [_as_before(layout, record, one, profile) for one in record.shown]
     check_training_prompts(layout, subjects, profile, progress or Silence(), record.subjects)
     taught = sum(one.learnt_in is None for one in record.shown)

@@ -121,6 +121,29 @@ def test_images_are_drawn_by_its_own_sampler_and_again_to_the_bit(run: Run, proj
     assert first.code == again.code == 0, first.err + again.err
 
 
+DDIM = ("--set=probe.judge=tiny", "--set=probe.sampler=ddim", "--set=train.preview_every=1", "--set=draw.sampler=ddim")
+
+
+@pytest.mark.parametrize("words", [("--steps", 3, *SHORT), ("--resume", 1)], ids=["new", "resumed"])
+def test_a_sampler_of_diffusion_is_refused_with_settings_that_can_be_typed(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[Any, ...]
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "p"))
+    monkeypatch.chdir(copy)
+    file = copy / "runs" / "0001-dog" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"state": "interrupted"}))
+    before = file.read_bytes()
+    refused = run("train", *words, *DDIM)
+    said = " ".join(refused.err.split())
+    assert refused.code == 2
+    assert 'probe.sampler, draw.sampler: the sampler "ddim" is one of diffusion' in said
+    assert said.endswith("→ --set probe.sampler=euler --set draw.sampler=euler")
+    assert file.read_bytes() == before and len(list((copy / "runs").glob("*/run.json"))) == 1
+    if "--resume" in words:
+        typed = said.rpartition("→ ")[2].split()
+        assert run("train", *words, *DDIM, *typed, "--dry-run", "--quiet").code == 0
+
+
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(
     run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,24 @@ def test_what_would_make_another_run_of_it_is_refused(run: Run, project: Path, w
     assert record_of(project) == before
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("probe.sampler=dpmpp", 'probe.sampler: there is no sampler "dpmpp". Did you mean "dpm++"?'),
+        ("draw.sampler=dpmpp", 'draw.sampler: there is no sampler "dpmpp". Did you mean "dpm++"?'),
+        ("train.text_encoder_2_learning_rate=1e-5", "train.text_encoder_2_learning_rate is 1e-05, but"),
+    ],
+)
+def test_what_a_new_run_is_refused_for_changes_nothing_of_one_that_is_resumed(
+    run: Run, project: Path, setting: str, said: str
+) -> None:
+    files = {path: path.read_bytes() for path in (project / "runs").rglob("*") if path.is_file()}
+    for words in ([], ["--dry-run"]):
+        ended = run("train", "--resume", 2, "--set", setting, *words)
+        assert (ended.code, said in " ".join(ended.err.split())) == (2, True), ended.err
+    assert {path: path.read_bytes() for path in (project / "runs").rglob("*") if path.is_file()} == files
+
+
 def test_the_place_of_a_schedule_free_average_is_fixed_as_long_as_its_optimiser_stays(run: Run, project: Path) -> None:
     words = ["--set=train.optimizer=schedulefree", *TOO_FAST, *BARE]
     begun = run("train", "--subject", "dog", "--method", "full", "--steps", 6, *words)
