@@ -218,11 +218,12 @@ def _shown(value: object) -> str:
 def cautions(profile: Profile) -> list[str]:
     """Return a line for every setting that makes a run other than it seems: its key, its value, what comes of it."""
     return [
-        *_of_rates(profile.train),
+        *_of_rates(profile),
+        *_of_text_rates(profile),
         *_of_large_b_rate(profile),
         *_of_warmup(profile.train),
         *_of_schedule(profile.train),
-        *_of_optimiser(profile.train),
+        *_of_optimiser(profile),
         *_of_loss(profile.train),
         *_of_prior(profile.prior),
         *_of_captions(profile.images),
@@ -250,22 +251,40 @@ def kept_rate(before: TrainSettings, after: TrainSettings, origin: str) -> Itera
         yield f"train.learning_rate is {rate:g}, which {origin} has for {earlier}; {now} usually takes {usual}."
 
 
-def _of_rates(train: TrainSettings) -> Iterator[str]:
+def _of_rates(profile: Profile) -> Iterator[str]:
+    train = profile.train
     if train.optimizer != "prodigy" and train.learning_rate >= LEAST_FACTOR:
         yield (
             f"train.learning_rate is {train.learning_rate:g}: {train.optimizer} moves every weight by about that much "
             "in a step; usual rates are up to 0.01, and only prodigy takes 1."
         )
     text_rate = train.text_encoder_learning_rate
+    trains_text = train.text_encoder and profile.method != "textual-inversion"
     if train.learning_rate == 0:
-        rest = "" if not train.text_encoder or not text_rate else " but the text encoder"
+        rest = " but the text encoder" if trains_text and text_rate else ""
         yield f"train.learning_rate is 0: nothing is learnt{rest}."
-    elif train.text_encoder and text_rate == 0:
+    elif trains_text and text_rate == 0:
         yield "train.text_encoder_learning_rate is 0: the text encoder learns nothing."
-    rates = {"text_encoder": text_rate, "text_encoder_2": train.text_encoder_2_learning_rate}
-    for name, rate in rates.items():
-        if rate is not None and not train.text_encoder:
-            yield f"train.{name}_learning_rate is {rate:g}, but train.text_encoder is off: it is not trained."
+
+
+def _of_text_rates(profile: Profile) -> Iterator[str]:
+    """Lines where text encoders have settings and do not learn."""
+    train = profile.train
+    names = ("text_encoder_learning_rate", "text_encoder_2_learning_rate")
+    rates = {f"train.{name}": getattr(train, name) for name in names if getattr(train, name) is not None}
+    if profile.method != "textual-inversion":
+        for key, rate in rates.items() if not train.text_encoder else ():
+            yield f"{key} is {rate:g}, but train.text_encoder is off: it is not trained."
+        return
+    # It is on where nothing is said of it, as a profile of one's own may leave it.
+    is_asked = train.text_encoder and "text_encoder" in train.model_fields_set
+    given = [*(["train.text_encoder"] if is_asked else []), *rates]
+    if given:
+        verb = "is" if len(given) == 1 else "are"
+        yield (
+            f"{', '.join(given)} {verb} given, but the method is textual-inversion: only the word's vectors learn, at "
+            "train.learning_rate."
+        )
 
 
 def _of_large_b_rate(profile: Profile) -> Iterator[str]:
@@ -325,12 +344,17 @@ def _of_schedule(train: TrainSettings) -> Iterator[str]:
         )
 
 
-def _of_optimiser(train: TrainSettings) -> Iterator[str]:
-    usual = type(train)()
-    for name in ("beta1", "beta2", "epsilon") if train.optimizer == "adafactor" else ():
+def _of_optimiser(profile: Profile) -> Iterator[str]:
+    train, usual = profile.train, type(profile.train)()
+    in_lora = "; a LoRA on linear layers has none" if profile.method == "lora" else ""
+    reasons = {
+        "adafactor": "which has none",
+        "muon": f"which has none: it is for weights that are no matrices, which AdamW takes{in_lora}",
+    }
+    for name in ("beta1", "beta2", "epsilon") if train.optimizer in reasons else ():
         value = getattr(train, name)
         if value != getattr(usual, name):
-            yield f"train.{name} is {value:g}, but train.optimizer is adafactor, which has none."
+            yield f"train.{name} is {value:g}, but train.optimizer is {train.optimizer}, {reasons[train.optimizer]}."
 
 
 def _of_loss(train: TrainSettings) -> Iterator[str]:

@@ -38,6 +38,34 @@ from dbcli.project.settings.profiles import load_profile, resolve, shipped_profi
         ({"method": "textual-inversion", "lora.dropout": 0.5}, ["lora.dropout is given, but the method is textual-"]),
         ({"method": "lora", "inversion.vectors": 4}, ["inversion.vectors is given, but the method is lora: no word"]),
         ({"train.optimizer": "adafactor", "train.beta2": 0.99}, ["train.beta2 is 0.99, but train.optimizer is ada"]),
+        (
+            {"method": "lora", "train.optimizer": "muon", "train.beta1": 0.95, "train.epsilon": 1e-6},
+            [
+                "train.beta1 is 0.95, but train.optimizer is muon, which has none: it is for weights that are no "
+                "matrices, which AdamW takes; a LoRA on linear layers has none.",
+                "train.epsilon is 1e-06, but train.optimizer is muon",
+            ],
+        ),
+        ({"method": "full", "train.optimizer": "muon", "train.beta2": 0.99}, ["which AdamW takes."]),
+        (
+            {"method": "textual-inversion", "train.text_encoder": True, "train.text_encoder_learning_rate": 0.0},
+            [
+                "train.text_encoder, train.text_encoder_learning_rate are given, but the method is textual-inversion: "
+                "only the word's vectors learn, at train.learning_rate."
+            ],
+        ),
+        (
+            {"method": "textual-inversion", "train.text_encoder": False, "train.text_encoder_2_learning_rate": 1e-5},
+            ["train.text_encoder_2_learning_rate is given, but the method is textual-inversion: only the word's"],
+        ),
+        (
+            {"method": "textual-inversion", "train.text_encoder_learning_rate": 1e-5, "train.learning_rate": 0.0},
+            [
+                "train.learning_rate is 0: nothing is learnt.",
+                "train.text_encoder_learning_rate is given",
+            ],
+        ),
+        ({"method": "textual-inversion"}, []),
         ({"method": "lora", "lora.factor": 4}, ["lora.factor is given; it is for lora.kind=lokr, not lora"]),
         (
             {"method": "lora", "lora.kind": "loha", "lora.decompose_both": True, "lora.tucker": True},
