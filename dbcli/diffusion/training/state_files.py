@@ -30,6 +30,7 @@ def write_state(folder: Path, state: TrainingState) -> None:
         if tensors:
             write_tensor_file({key: value.contiguous() for key, value in tensors.items()}, folder / name)
     numbers = {"schema": 1, "step": state.step, "scaler": state.scaler, "rate_scale": state.rate_scale}
+    numbers |= {"seen": state.seen} if state.seen else {}
     (folder / NUMBERS_FILE).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
@@ -40,7 +41,11 @@ def read_state(folder: Path) -> TrainingState:
         part: load_file(folder / name) if (folder / name).exists() else {} for part, name in TENSOR_FILES.items()
     }
     return TrainingState(
-        step=numbers["step"], scaler=numbers["scaler"], rate_scale=numbers.get("rate_scale", 1.0), **tensors
+        step=numbers["step"],
+        scaler=numbers["scaler"],
+        rate_scale=numbers.get("rate_scale", 1.0),
+        seen=numbers.get("seen", {}),
+        **tensors,
     )
 
 

@@ -74,7 +74,10 @@ class StepResult:
 
 @dataclass
 class TrainingState:
-    """Everything a resumed run needs beside the frozen base: flat float tensors and plain numbers."""
+    """Everything a resumed run needs beside the frozen base: flat float tensors and plain numbers.
+
+    `seen` counts the changes of settings, and the fallbacks, that the run had behind it; empty where there were none.
+    """
 
     step: int
     weights: dict[str, torch.Tensor]
@@ -82,6 +85,7 @@ class TrainingState:
     ema: dict[str, torch.Tensor] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
     rate_scale: float = 1.0
+    seen: dict[str, int] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:

@@ -56,7 +56,9 @@ class Checkpoints:
         """Makes a checkpoint of this step, if there is none, and says so in the record."""
         from dbcli.diffusion.training.state_files import write_state
 
-        state = self.trainer.state()
+        state, record = self.trainer.state(), self.run.record
+        if record.changes or record.fallbacks:
+            state.seen = {"changes": len(record.changes), "fallbacks": len(record.fallbacks)}
         save_checkpoint(
             self.run.layout,
             self.run.name,
@@ -109,8 +111,12 @@ class Checkpoints:
 
     def _as_settings_are_now(self, state: TrainingState) -> TrainingState:
         """The state of a checkpoint without what settings that changed after it have made meaningless."""
-        later = [one for one in self.run.record.changes if state.step <= one.step]
-        fallbacks = [one for one in self.run.record.fallbacks if state.step <= one.step]
+        later, fallbacks = self.run.record.changes, self.run.record.fallbacks
+        if state.seen:
+            later, fallbacks = later[state.seen["changes"] :], fallbacks[state.seen["fallbacks"] :]
+        else:  # there were none, or an earlier release wrote it, which is known by its step alone
+            later = [one for one in later if state.step <= one.step]
+            fallbacks = [one for one in fallbacks if state.step <= one.step]
         if any("train.optimizer" in one.settings for one in later) or any(one.optimiser_is_new for one in fallbacks):
             state.optimiser = {}  # another kind of optimiser's numbers mean nothing to this one
             if state.ema and not self.trainer.averages:

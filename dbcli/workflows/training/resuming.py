@@ -6,7 +6,7 @@ from typing import Any
 from dbcli.errors import Refused, UsageError
 from dbcli.project.files.layout import Layout
 from dbcli.project.files.names import printable
-from dbcli.project.runs.checkpoints import checkpoint_steps
+from dbcli.project.runs.checkpoints import checkpoint_steps, newest_checkpoint, step_of
 from dbcli.project.runs.probe_files import drop_probes, drop_weights, load_probes, save_probes
 from dbcli.project.runs.resumable import OF_PROBE_IMAGES, Change, changed_settings, may_change
 from dbcli.project.runs.run_store import RunRecord, RunSubject, SettingsChange, append_event, newest_run, save_run
@@ -69,7 +69,10 @@ def apply_changes(layout: Layout, record: RunRecord, plan: TrainingPlan) -> None
     """Puts a plan's changed settings into the run's record, and sets its probes right. The run is held meanwhile."""
     if plan.resumed is None or not plan.resumed.changes:
         return
-    step, settings = _steps_done(layout, record), {key: list(pair) for key, pair in plan.resumed.changes.items()}
+    # A damaged checkpoint is passed over: the steps up to its own are made once more, with the new settings.
+    sound = newest_checkpoint(layout, record.name)
+    step = 0 if sound is None else step_of(sound)
+    settings = {key: list(pair) for key, pair in plan.resumed.changes.items()}
     _revise_probes(layout, record, plan.profile, plan.resumed.changes, step)
     record.profile = plan.profile.model_dump(mode="json") | {"name": record.profile.get("name")}
     record.total_steps = plan.profile.train.steps
