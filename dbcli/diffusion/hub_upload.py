@@ -23,7 +23,7 @@ def make_api() -> Any:
 def check_repository(name: str) -> str:
     """Returns `name` or `owner/name` if it can be a repository; UsageError otherwise."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, and not listed
 
     try:
         # The library refuses some more names, such as those that end in a dot or `.git`, when the hub is asked.

@@ -203,7 +203,7 @@ def with_estimate(
     if asked and plan.profile.method in ESTIMATED:
         with progress.stage("Estimating memory and time", 1) as stage:
             other = plan.recipe_is_open or (plan.resumed is not None and may_change_method(plan.resumed.record))
-            estimate = estimate_recipe(layout, plan.shown, plan.profile, other_method=other, processes=processes)
-            plan = replace(plan, estimate=estimate)
+            below = estimate_recipe(layout, plan.shown, plan.profile, other_method=other, processes=processes)
+            plan = replace(plan, estimate=below)
             stage.advance()
     return plan
