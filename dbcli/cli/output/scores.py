@@ -189,7 +189,8 @@ def show_interference(call: Invocation, request: EvaluateRequest, also: Sequence
             "nothing.",
             hint=f"leave {unread} out, or leave --interference out",
         )
-    selection = RunSelection([run, *also] if run else [])
+    # How far words that collide keep subjects apart is what is measured.
+    selection = RunSelection([run, *also] if run else [], allow_collision=True)
     made = measure_interference(call.layout, selection, request.scoring, call.screen, offline=call.offline)
     call.screen.document(made.report | {"file": made.file, "report": made.page, "heat_map": made.heat_map})
     _show_subjects(call.screen, made.report)

@@ -83,6 +83,8 @@ def measure_interference(
     """
     check_judge(scoring.judge)
     composition = compose(layout, selection)
+    for clash in composition.collisions:
+        progress.warn(f"{clash}.")
     record = composition.whole
     if record is None or not record.subjects:
         raise PromptError("There is no subject here that could interfere.", hint="dreambooth eval --run NAME")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,18 @@ def test_runs_that_draw_together_are_measured_together(run: Run, project: Path) 
     assert done.document["drawn_with"] == "0001-dog + 0002-cat"
     assert done.document["matrix"]["columns"] == ["dog", "cat"]
     assert Path(done.document["file"]).parent.name == "interference-with-2"
+
+
+def test_runs_whose_words_collide_are_measured_for_that(
+    run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(project, tmp_path / "p"))
+    monkeypatch.chdir(copy)
+    record = copy / "runs" / "0002-cat" / "run.json"
+    record.write_text(record.read_text(encoding="utf-8").replace('"zwx"', '"sks"'), encoding="utf-8")
+    done = run("eval", "--run", 1, "--with", 2, "-n", 1, *LOOK)
+    assert done.code == 0, done.err
+    assert "'sks'" in done.err
 
 
 @pytest.mark.parametrize(
