@@ -85,10 +85,10 @@ def precision_on(wanted: str, device: torch.device) -> str:
     """The precision that a setting means on a device: `auto` is bf16 where the device computes in it, else fp32."""
     if wanted != "auto":
         return wanted
-    return "bf16" if _computes_in_bf16(device) else "fp32"
+    return "bf16" if computes_in_bf16(device) else "fp32"
 
 
-def _computes_in_bf16(device: torch.device) -> bool:
+def computes_in_bf16(device: torch.device) -> bool:
     """Whether a device multiplies in bf16 itself; a CPU that only imitates it is slower than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

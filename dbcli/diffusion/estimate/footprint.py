@@ -14,8 +14,8 @@ from dbcli.diffusion.conditioning import encode_ids
 from dbcli.diffusion.estimate.cost import PassCost, fake_run
 from dbcli.diffusion.families.conditioning import Conditioning
 from dbcli.diffusion.images import decode
-from dbcli.diffusion.precision import autocast
-from dbcli.diffusion.training.optimisers import takes_muon
+from dbcli.diffusion.precision import autocast, computes_in_bf16
+from dbcli.diffusion.training.optimisers import MUON, takes_muon
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,9 @@ OPTIMISER_BYTES: dict[str, Callable[[str, torch.Tensor], int]] = {
     "muon": _muon_bytes,
 }
 # Beside its gradient, for the one weight that is updated: a quotient's divisor, or a momentum and what makes it
-# orthogonal in bfloat16, of which there are three at once.
+# orthogonal in bfloat16, of which there are three at once; four in float32 with two of the Gram matrix's size.
 UPDATE_BYTES = {"prodigy": 4, "muon": 10}
+MUON_BYTES_IN_FLOAT32 = 18
 
 
 def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
@@ -155,13 +156,16 @@ def optimiser_bytes(optimizer: str, trainable: Trainable) -> int:
     return sum(OPTIMISER_BYTES[optimizer](name, parameter) for name, parameter in trainable.tensors.items())
 
 
-def update_bytes(optimizer: str, largest: int, *, rounds: bool) -> int:
+def update_bytes(optimizer: str, largest: int, *, rounds: bool, device: torch.device) -> int:
     """Bytes that the update of a weight of `largest` values takes for the moment, where it is made in float32.
 
     Those are weight and gradient where the weights are rounded, both moments where these are kept in bfloat16, and what
     some optimisers compute from them.
     """
-    return largest * (8 * rounds + 8 * (optimizer == "adamw16bit") + UPDATE_BYTES.get(optimizer, 0))
+    computed = UPDATE_BYTES.get(optimizer, 0)
+    if optimizer == MUON and not computes_in_bf16(device):
+        computed = MUON_BYTES_IN_FLOAT32
+    return largest * (8 * rounds + 8 * (optimizer == "adamw16bit") + computed)
 
 
 @torch.no_grad()

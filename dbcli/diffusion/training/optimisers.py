@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from dbcli.diffusion.precision import computes_in_bf16
+from dbcli.diffusion.training.muon import Float32Muon
 from dbcli.diffusion.training.weight_by_weight import OptimizerInBackward
 from dbcli.errors import ConfigError
 from dbcli.hints import installing
@@ -98,7 +100,8 @@ def _schedule_free(groups: list[dict[str, Any]], plan: Optimisation) -> torch.op
 
 def _muon(groups: list[dict[str, Any]], plan: Optimisation) -> torch.optim.Optimizer:
     """Muon (Jordan et al. 2024), its steps as long as AdamW's (Liu et al. 2025, section 2.2), so rates are the same."""
-    return torch.optim.Muon(groups, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
+    make = torch.optim.Muon if computes_in_bf16(groups[0]["params"][0].device) else Float32Muon
+    return make(groups, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
 
 
 def _of_package(name: str, plan: Optimisation) -> Any:

@@ -272,7 +272,7 @@ def _cost(model: _Model, profile: Profile, photos: Sequence[Size], prompts: int,
     # On the CPU half of what encoding held comes back in pieces too small for what training asks for.
     in_pieces = before.encode.peak_bytes // 2 if is_cpu and not leaves_gaps(done.activation_bytes) else 0
     pixels = images * 3 * before.size[0] * before.size[1] * 4 if is_cpu else 0
-    update = update_bytes(train.optimizer, done.largest, rounds=train.stochastic_rounding)
+    update = update_bytes(train.optimizer, done.largest, rounds=train.stochastic_rounding, device=device)
     held = done.held_bytes[train.optimizer] + update + (4 * done.learning if train.ema is not None else 0)
     held += prompts * done.prompt_bytes
     phases = {

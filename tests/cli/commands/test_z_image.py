@@ -112,7 +112,7 @@ def test_other_methods_are_refused_in_words(run: Run, project: Path, method: str
     [
         ("train.text_encoder=true", 2, "train.text_encoder: the text encoder of"),
         ("prior.sampler=ddim", 2, 'prior.sampler: the sampler "ddim" is one of diffusion'),
-        ("prior.folder=nowhere", 3, "There is no file or folder nowhere"),
+        ("prior.folder=nowhere", 3, "nowhere."),
     ],
 )
 def test_what_a_base_of_its_kind_cannot_do_is_refused_before_a_run_is_made(

@@ -13,6 +13,7 @@ from torch import nn
 
 from dbcli.diffusion.adapters.attach import Trainable
 from dbcli.diffusion.estimate.footprint import OPTIMISER_BYTES, optimiser_bytes, update_bytes
+from dbcli.diffusion.training.muon import orthogonal
 from dbcli.diffusion.training.optimiser_state import load_optimiser_tensors, optimiser_tensors, used_rate
 from dbcli.diffusion.training.optimisers import Optimisation, build_optimiser, takes_muon
 from dbcli.diffusion.training.state_files import read_state, result_tensors, with_averages, write_state
@@ -200,6 +201,39 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adamw() -> None:
     assert all(torch.allclose(one.abs(), torch.full_like(one, 1e-2), rtol=1e-3) for one in others)
 
 
+@pytest.mark.parametrize("shape", [(8, 4), (4, 8), (6, 6)])
+@pytest.mark.parametrize("computes_in_bf16", [True, False])
+def test_muon_in_float32_steps_as_torchs_own_to_bfloat16s_rounding(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], computes_in_bf16: bool
+) -> None:
+    monkeypatch.setattr("dbcli.diffusion.training.optimisers.computes_in_bf16", lambda device: computes_in_bf16)
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(9))
+    ours, theirs = (nn.Parameter(start.clone()) for _ in range(2))
+    chosen = build_optimiser({"unet.weight": ours}, Optimisation(1e-2, optimizer="muon", weight_decay=0.1))
+    torchs = torch.optim.Muon([theirs], lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(5):
+        for weight in (ours, theirs):
+            with_gradient(weight, step)
+        chosen.step()
+        torchs.step()
+    moved = (theirs - start).detach().abs().max().item()
+    apart_by = (ours - theirs).detach().abs().max().item()
+    assert apart_by == 0 if computes_in_bf16 else 0 < apart_by < 0.02 * moved
+
+
+def test_muon_in_float32_is_exact_to_float32s_rounding() -> None:
+    matrix = torch.randn(5, 12, generator=torch.Generator().manual_seed(3))
+    coefficients = (3.4445, -4.7750, 2.0315)
+    # The same polynomial of the singular values, by their decomposition in double precision.
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    values = values / matrix.double().norm()
+    for _ in range(5):
+        values = coefficients[0] * values + coefficients[1] * values**3 + coefficients[2] * values**5
+    expected = left @ torch.diag(values) @ right
+    for turned, found in ((matrix, expected), (matrix.T, expected.T)):
+        assert torch.allclose(orthogonal(turned, coefficients, 5, 1e-7).double(), found, atol=1e-5)
+
+
 @pytest.mark.parametrize("how", [{"fused_backward": True}, {"precision": "bf16", "stochastic_rounding": True}])
 def test_muon_takes_weights_one_by_one(how: dict[str, Any]) -> None:
     if "fused_backward" in how:
@@ -263,8 +297,10 @@ def test_every_optimiser_states_its_bytes() -> None:
 
 
 # Prodigy reads sums on the way, which fake tensors have none of.
-@pytest.mark.parametrize("name", ["schedulefree", "muon"])
-def test_an_update_takes_what_the_estimate_says(name: str) -> None:
+@pytest.mark.parametrize(("name", "in_bf16"), [("schedulefree", False), ("muon", False), ("muon", True)])
+def test_an_update_takes_what_the_estimate_says(monkeypatch: pytest.MonkeyPatch, name: str, in_bf16: bool) -> None:
+    for room in ("training.optimisers", "estimate.footprint"):
+        monkeypatch.setattr(f"dbcli.diffusion.{room}.computes_in_bf16", lambda device: in_bf16)
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from dbcli.diffusion.estimate.cost import fake_run
@@ -276,7 +312,8 @@ def test_an_update_takes_what_the_estimate_says(name: str) -> None:
         for _ in range(2):
             weight.grad = torch.empty_like(weight)
             cost = fake_run(optimiser.step)
-    assert cost.peak_bytes == pytest.approx(update_bytes(name, weight.numel(), rounds=False), rel=0.1, abs=64)
+    expected = update_bytes(name, weight.numel(), rounds=False, device=torch.device("cpu"))
+    assert cost.peak_bytes == pytest.approx(expected, rel=0.1, abs=64)
 
 
 def test_a_state_of_another_optimiser_begins_anew() -> None:

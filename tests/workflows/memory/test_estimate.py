@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from dbcli.diffusion.estimate.footprint import update_bytes
 from dbcli.project.settings.profile_settings import Profile
@@ -79,9 +80,12 @@ def test_the_largest_size_of_the_photos_is_what_is_estimated() -> None:
     assert replace(of_photos, buckets="off").largest(base) == (64, 64)
 
 
+CPU = torch.device("cpu")
+
+
 def test_an_update_in_float32_takes_the_memory_of_the_largest_weight_for_the_moment() -> None:
     # Weight and gradient where weights are rounded, two moments where these are halved; four bytes a value each.
-    assert update_bytes("adamw", 100, rounds=False) == 0
-    assert update_bytes("adafactor", 100, rounds=True) == 800
-    assert update_bytes("adamw16bit", 100, rounds=False) == 800
-    assert update_bytes("adamw16bit", 100, rounds=True) == 1600
+    assert update_bytes("adamw", 100, rounds=False, device=CPU) == 0
+    assert update_bytes("adafactor", 100, rounds=True, device=CPU) == 800
+    assert update_bytes("adamw16bit", 100, rounds=False, device=CPU) == 800
+    assert update_bytes("adamw16bit", 100, rounds=True, device=CPU) == 1600
