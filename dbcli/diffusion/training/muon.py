@@ -15,7 +15,7 @@ class Float32Muon(torch.optim.Muon):
     """
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # nothing here passes a closure
         """Updates every weight that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
