@@ -128,8 +128,8 @@ def resolve_profile(
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     asked = {**(swept or {}), **given}
     typed = [
-        ("--set", _with_whole_paths(parse_sets(sets), Path.cwd())),
-        (origin, _with_whole_paths(swept or {}, layout.root)),
+        ("--set", with_whole_paths(parse_sets(sets), Path.cwd())),
+        (origin, with_whole_paths(swept or {}, layout.root)),
         ("the command line", given),
     ]
     if carried is not None and profile is None:
@@ -140,14 +140,14 @@ def resolve_profile(
         check_method(settings.base, method)
     # A method named on the command line or by a sweep asks for the profile made for it, unless a profile is named too.
     kept = None if method else settings.profile or user.profile
-    chosen = profile or (kept and _whole_profile(kept, layout.root)) or default_profile(settings.base, method)
+    chosen = profile or (kept and whole_profile(kept, layout.root)) or default_profile(settings.base, method)
     own_resolution = {} if settings.resolution is None else {"images.resolution": settings.resolution}
     named = default_profile(settings.base, method) if chosen == AUTO else chosen
     layers = [
         *([] if carried is None else [(carried.origin, {"method": carried.settings["method"]})]),
-        (f"profile '{named}'", _with_whole_paths(for_subjects(named, subjects), layout.root)),
-        ("your settings file", _with_whole_paths(user.overrides, layout.root)),
-        ("dreambooth.yaml", own_resolution | _with_whole_paths(settings.overrides, layout.root)),
+        (f"profile '{named}'", with_whole_paths(for_subjects(named, subjects), layout.root)),
+        ("your settings file", with_whole_paths(user.overrides, layout.root)),
+        ("dreambooth.yaml", own_resolution | with_whole_paths(settings.overrides, layout.root)),
         *([] if carried is None else [(carried.origin, carried.adapter)]),
         *typed,
     ]
@@ -156,14 +156,14 @@ def resolve_profile(
     return chosen, _settled(found)
 
 
-def _whole_profile(name_or_path: str, folder: Path) -> str:
+def whole_profile(name_or_path: str, folder: Path) -> str:
     """A profile as it is named in a file: the path of another one is seen from that folder, not the current one."""
     path = Path(name_or_path).expanduser()
     is_path = path.suffix in (".yaml", ".yml") and not path.is_absolute()
     return str(folder / path) if is_path else name_or_path
 
 
-def _with_whole_paths(layer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def with_whole_paths(layer: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A layer's settings with every path whole: a run goes on with them from wherever it is resumed."""
     found = flattened(layer)
     paths = {key: found[key] for key in PATHS if found.get(key) and isinstance(found[key], str)}

@@ -12,7 +12,7 @@ from dbcli.project.settings.profiles import parse_set
 from dbcli.project.settings.project_settings import load_settings
 from dbcli.project.sweeps.sweep_files import parse_sweep
 from dbcli.workflows.progress import Progress
-from dbcli.workflows.setup.effective_settings import default_profile
+from dbcli.workflows.setup.effective_settings import default_profile, whole_profile, with_whole_paths
 from dbcli.workflows.subjects.sources import open_dataset
 from dbcli.workflows.sweeps.plan import plan_sweep
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects
@@ -49,11 +49,12 @@ def plan_bench(layout: Layout, request: BenchRequest, progress: Progress) -> Swe
     if not names:
         raise UsageError("There is no subject to train.", hint="dreambooth add-subject; or add some with --dataset")
     project = load_settings(layout)
-    settings = dict(parse_set(text) for text in request.sets)
+    settings = with_whole_paths(dict(parse_set(text) for text in request.sets), Path.cwd())
     settings |= {} if request.method is None else {"method": request.method}
     settings |= {} if request.steps is None else {"train.steps": request.steps}
     method = settings.get("method")
-    recipe = request.profile or (None if method else project.profile) or default_profile(project.base, method)
+    kept = None if method or project.profile is None else whole_profile(project.profile, layout.root)
+    recipe = request.profile or kept or default_profile(project.base, method)
     suites = list(request.suites) or ([] if project.is_embedded else list(subjects.suites))
     said = {
         "name": request.name or f"bench-{slug(Path(recipe).stem, 'recipe')}",

@@ -38,6 +38,7 @@ from dbcli.workflows.setup.effective_settings import (
     require_extras,
     resolve_profile,
     usual_suite,
+    with_whole_paths,
 )
 from dbcli.workflows.subjects.sources import open_dataset
 from dbcli.workflows.sweeps.sweep_subjects import SweepSubjects, word_faults
@@ -72,7 +73,8 @@ def plan_file(layout: Layout, request: SweepRequest, progress: Progress) -> Swee
 
     Unless `dry`, subjects of the dataset that the project lacks are added, and subjects without a word get one.
     """
-    sweep = load_sweep(request.file).with_settings(dict(parse_set(text) for text in request.sets))
+    typed = with_whole_paths(dict(parse_set(text) for text in request.sets), Path.cwd())
+    sweep = load_sweep(request.file).with_settings(typed)
     if request.subjects:
         sweep = sweep.with_subjects(list(request.subjects))
     data = None if request.dataset is None else open_dataset(request.dataset, progress)

@@ -52,6 +52,21 @@ def test_null_set_for_a_sweep_or_a_benchmark_takes_a_profiles_value_away(layout:
     assert cell.stages[0].profile.prior.template is None
 
 
+def test_paths_that_are_typed_for_a_sweep_or_a_benchmark_are_seen_from_the_current_folder(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "study.yaml"
+    file.write_text(SWEEP.replace("grid: {prior.template", "grid: {train.seed: [0]} # "), encoding="utf-8")
+    sets = ["prior.folder=classes"]
+    for made in (
+        plan_file(layout, SweepRequest(str(file), sets=sets, dry=True), Silence()),
+        plan_bench(layout, BenchRequest(profile="paper", sets=sets, judge="none", dry=True), Silence()),
+    ):
+        (cell,) = made.cells
+        assert cell.stages[0].profile.prior.folder == str(tmp_path / "classes")
+
+
 def test_a_method_that_a_sweep_sets_brings_the_profile_made_for_it(layout: Layout, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     text = SWEEP.replace("profile: paper\n", "").split("grid:")[0] + "grid: {method: [full, lora]}\n"
